@@ -23,7 +23,8 @@ impl HistogramBins {
         false
     }
 
-    /// Bins in the order of the values, that is without the special ones; 0 for categories, which have no order.
+    /// Bins in the order of the values, that is without the special ones; 0 for categories, which
+    /// have no order.
     pub fn ordered_len(&self) -> usize {
         match self {
             Self::Numeric { edges, .. } => edges.len() + 1,
@@ -31,7 +32,8 @@ impl HistogramBins {
         }
     }
 
-    /// Their names, by index: the values of the label `bin`. Two digits for numbers, so that they sort.
+    /// Their names, by index: the values of the label `bin`. Two digits for numbers, so that they
+    /// sort.
     pub fn names(&self) -> Vec<String> {
         let own = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
         match self {
@@ -39,7 +41,9 @@ impl HistogramBins {
                 let bins = (0..=edges.len()).map(|i| format!("{i:02}"));
                 bins.chain(own(&[OUT_OF_RANGE, NAN, MISSING])).collect()
             }
-            Self::Categorical { values } => values.iter().cloned().chain(own(&[OTHER, MISSING])).collect(),
+            Self::Categorical { values } => {
+                values.iter().cloned().chain(own(&[OTHER, MISSING])).collect()
+            }
         }
     }
 
@@ -65,7 +69,9 @@ impl HistogramBinner {
             HistogramBins::Numeric { edges, low, high } => {
                 Self::Numeric(Box::new(NumericBinner::new(edges, *low, *high)))
             }
-            HistogramBins::Categorical { values } => Self::Categorical(CategoricalBinner::new(values)),
+            HistogramBins::Categorical { values } => {
+                Self::Categorical(CategoricalBinner::new(values))
+            }
         }
     }
 
@@ -95,8 +101,8 @@ impl HistogramBinner {
     }
 }
 
-/// Finds the bin of a number without a branch that depends on it: all edges are compared, which the compiler turns into a few vector
-/// instructions and the processor cannot mispredict.
+/// Finds the bin of a number without a branch that depends on it: all edges are compared, which the
+/// compiler turns into a few vector instructions and the processor cannot mispredict.
 #[derive(Debug, Clone)]
 pub struct NumericBinner {
     /// Padded with infinity, which no number is above.
@@ -149,6 +155,10 @@ impl CategoricalBinner {
 
     /// The bin of `value`.
     pub fn index(&self, value: &str) -> usize {
-        if value.is_empty() { self.other + 1 } else { self.indices.get(value).copied().unwrap_or(self.other) }
+        if value.is_empty() {
+            self.other + 1
+        } else {
+            self.indices.get(value).copied().unwrap_or(self.other)
+        }
     }
 }

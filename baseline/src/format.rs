@@ -17,7 +17,8 @@ pub struct ModelBaseline {
     pub rows: u64,
     /// A column of an input each.
     pub features: Vec<FeatureColumn>,
-    /// What the model predicted on the reference: classes, or values of a regression. Absent when it predicts neither.
+    /// What the model predicted on the reference: classes, or values of a regression. Absent when
+    /// it predicts neither.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predictions: Option<ReferenceHistogram>,
     /// The highest probability of each reference row. Absent without probabilities.
@@ -83,7 +84,8 @@ pub struct ReferenceHistogram {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind", deny_unknown_fields)]
 pub enum HistogramBins {
-    /// A number. Bin `i` holds `edges[i-1] < x <= edges[i]`, the outer ones reach on to `low` and `high`; then `out_of_range`, `nan`, `missing`.
+    /// A number. Bin `i` holds `edges[i-1] < x <= edges[i]`, the outer ones reach on to `low` and
+    /// `high`; then `out_of_range`, `nan`, `missing`.
     Numeric {
         /// Inner edges, ascending.
         edges: Vec<f64>,
@@ -111,7 +113,8 @@ pub struct GoldenSet {
     pub requests: Vec<GoldenRequest>,
 }
 
-/// A number `got` is right when `|got - want| <= absolute + relative * |want|`. Integers, booleans and texts are compared exactly.
+/// A number `got` is right when `|got - want| <= absolute + relative * |want|`. Integers, booleans
+/// and texts are compared exactly.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NumericTolerance {
@@ -192,7 +195,8 @@ impl ModelBaseline {
     /// Reads and checks a file.
     ///
     /// # Errors
-    /// For whatever is not exactly a baseline of this version; what is returned can be used without further checks.
+    /// For whatever is not exactly a baseline of this version; what is returned can be used without
+    /// further checks.
     pub fn from_slice(bytes: &[u8]) -> Result<Self, BaselineError> {
         #[derive(Deserialize)]
         struct FormatVersion {
@@ -215,10 +219,12 @@ impl ModelBaseline {
     /// The text of the file.
     ///
     /// # Errors
-    /// When it would not be read back: names that are too long, numbers that are not finite, too much of something.
+    /// When it would not be read back: names that are too long, numbers that are not finite, too
+    /// much of something.
     pub fn to_vec(&self) -> Result<Vec<u8>, BaselineError> {
         validate::validate_baseline(self)?;
-        let bytes = serde_json::to_vec_pretty(self).map_err(|e| BaselineError::Malformed(e.to_string()))?;
+        let bytes =
+            serde_json::to_vec_pretty(self).map_err(|e| BaselineError::Malformed(e.to_string()))?;
         if bytes.len() > MAX_BYTES {
             return Err(BaselineError::TooLarge(bytes.len()));
         }

@@ -5,15 +5,22 @@ use std::collections::HashMap;
 use crate::{HistogramBinner, HistogramBins, MAX_NUMERIC_BINS, MAX_VALUES, ReferenceHistogram};
 
 impl ReferenceHistogram {
-    /// Quantile bins of `values`, at most `bins` (2 to [`MAX_NUMERIC_BINS`]) and fewer where values repeat. A value is out of range when it is
-    /// further out than the reference by more than the reference is wide.
+    /// Quantile bins of `values`, at most `bins` (2 to [`MAX_NUMERIC_BINS`]) and fewer where values
+    /// repeat. A value is out of range when it is further out than the reference by more than the
+    /// reference is wide.
     pub fn numeric(values: &[f64], bins: usize) -> Self {
         let mut sorted: Vec<f64> = values.iter().copied().filter(|x| x.is_finite()).collect();
         sorted.sort_by(f64::total_cmp);
         let bins = match (sorted.first(), sorted.last()) {
-            (Some(min), Some(max)) => quantile_bins(&sorted, *min, *max, bins.clamp(2, MAX_NUMERIC_BINS)),
+            (Some(min), Some(max)) => {
+                quantile_bins(&sorted, *min, *max, bins.clamp(2, MAX_NUMERIC_BINS))
+            }
             // Nothing but NaN: any number is out of range.
-            _ => HistogramBins::Numeric { edges: vec![0.0], low: -f64::MIN_POSITIVE, high: f64::MIN_POSITIVE },
+            _ => HistogramBins::Numeric {
+                edges: vec![0.0],
+                low: -f64::MIN_POSITIVE,
+                high: f64::MIN_POSITIVE,
+            },
         };
         let mut histogram = Self { counts: vec![0; bins.len()], bins };
         let binner = HistogramBinner::new(&histogram.bins);
@@ -23,7 +30,8 @@ impl ReferenceHistogram {
         histogram
     }
 
-    /// The most frequent `most` values by name; ties by name, so that the same rows give the same file.
+    /// The most frequent `most` values by name; ties by name, so that the same rows give the same
+    /// file.
     pub fn categorical<'a>(values: impl Iterator<Item = &'a str> + Clone, most: usize) -> Self {
         let mut counts = HashMap::<&str, u64>::new();
         for value in values.clone().filter(|v| HistogramBins::is_category_name(v)) {
@@ -32,7 +40,9 @@ impl ReferenceHistogram {
         let mut counts: Vec<_> = counts.into_iter().collect();
         counts.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
         counts.truncate(most.clamp(1, MAX_VALUES));
-        let bins = HistogramBins::Categorical { values: counts.into_iter().map(|(v, _)| v.to_owned()).collect() };
+        let bins = HistogramBins::Categorical {
+            values: counts.into_iter().map(|(v, _)| v.to_owned()).collect(),
+        };
         let mut histogram = Self { counts: vec![0; bins.len()], bins };
         let binner = HistogramBinner::new(&histogram.bins);
         for value in values {
@@ -66,7 +76,10 @@ fn quantile_bins(sorted: &[f64], min: f64, max: f64, bins: usize) -> HistogramBi
     edges.dedup();
     // A bin above the greatest value would stay empty.
     edges.retain(|e| *e < max);
-    if edges.first().is_none_or(|e| *e > min) && edges.len() + 1 < bins && minimum_fills_bin(sorted, min, bins) {
+    if edges.first().is_none_or(|e| *e > min)
+        && edges.len() + 1 < bins
+        && minimum_fills_bin(sorted, min, bins)
+    {
         edges.insert(0, min);
     }
     if min == max {

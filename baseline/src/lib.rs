@@ -1,8 +1,10 @@
-//! What a model's inputs and outputs looked like when it was accepted, and how far today is from it.
+//! What a model's inputs and outputs looked like when it was accepted, and how far today is from
+//! it.
 //!
-//! `kubectl slipway baseline` writes a `baseline.json` from reference rows and the model; the model server counts live traffic into the same
-//! bins. Bins are fixed by the reference, so counts of pods and minutes add up, and every statistic here needs counts only. Everything in this
-//! crate is pure.
+//! `kubectl slipway baseline` writes a `baseline.json` from reference rows and the model; the model
+//! server counts live traffic into the same bins. Bins are fixed by the reference, so counts of
+//! pods and minutes add up, and every statistic here needs counts only. Everything in this crate is
+//! pure.
 
 mod bins;
 mod calibration;
@@ -14,8 +16,8 @@ mod validate;
 pub use bins::{CategoricalBinner, HistogramBinner, NumericBinner};
 pub use calibration::CalibrationCurve;
 pub use format::{
-    BaselineError, BaselineModel, BaselineTensorSpec, FeatureColumn, GoldenRequest, GoldenSet, GoldenTensor,
-    HistogramBins, ModelBaseline, NumericTolerance, ReferenceHistogram,
+    BaselineError, BaselineModel, BaselineTensorSpec, FeatureColumn, GoldenRequest, GoldenSet,
+    GoldenTensor, HistogramBins, ModelBaseline, NumericTolerance, ReferenceHistogram,
 };
 
 /// The version of the format that this crate writes and reads.

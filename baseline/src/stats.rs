@@ -1,19 +1,22 @@
-//! How far two sets of counts over the same bins are apart. Formulas and the reasons for the threshold: docs/model-metrics.md.
+//! How far two sets of counts over the same bins are apart. Formulas and the reasons for the
+//! threshold: docs/model-metrics.md.
 
 /// Shares below this are taken for this, so that the logarithm of an empty bin is finite.
 pub const SHARE_FLOOR: f64 = 1e-4;
 
-/// Below this a PSI is no drift worth a person's time, however many rows prove that it is not chance.
+/// Below this a PSI is no drift worth a person's time, however many rows prove that it is not
+/// chance.
 pub const EFFECT_FLOOR: f64 = 0.02;
 
 /// 95 % quantiles of chi-square by degrees of freedom, from 1 (tables of the distribution).
 const CHI_SQUARE_95: [f64; 30] = [
-    3.841, 5.991, 7.815, 9.488, 11.070, 12.592, 14.067, 15.507, 16.919, 18.307, 19.675, 21.026, 22.362, 23.685, 24.996,
-    26.296, 27.587, 28.869, 30.144, 31.410, 32.671, 33.924, 35.172, 36.415, 37.652, 38.885, 40.113, 41.337, 42.557,
-    43.773,
+    3.841, 5.991, 7.815, 9.488, 11.070, 12.592, 14.067, 15.507, 16.919, 18.307, 19.675, 21.026,
+    22.362, 23.685, 24.996, 26.296, 27.587, 28.869, 30.144, 31.410, 32.671, 33.924, 35.172, 36.415,
+    37.652, 38.885, 40.113, 41.337, 42.557, 43.773,
 ];
 
-/// 95 % quantile of the chi-square distribution; Wilson and Hilferty's cube beyond 30 degrees of freedom (to 0.1 %).
+/// 95 % quantile of the chi-square distribution; Wilson and Hilferty's cube beyond 30 degrees of
+/// freedom (to 0.1 %).
 pub fn chi_square_95(freedom: usize) -> f64 {
     match freedom.checked_sub(1).map(|i| CHI_SQUARE_95.get(i)) {
         None => 0.0,
@@ -40,7 +43,8 @@ pub fn population_stability_index(reference: &[u64], live: &[u64]) -> f64 {
     bin_shares(reference).zip(bin_shares(live)).map(term).sum()
 }
 
-/// Jensen-Shannon distance, the square root of the divergence to base 2: 0 for equal shares, 1 for shares without a common bin.
+/// Jensen-Shannon distance, the square root of the divergence to base 2: 0 for equal shares, 1 for
+/// shares without a common bin.
 pub fn jensen_shannon(reference: &[u64], live: &[u64]) -> f64 {
     let kl = |p: f64, m: f64| if p > 0.0 { p * (p / m).log2() } else { 0.0 };
     let term = |(p, q): (f64, f64)| {
@@ -50,7 +54,8 @@ pub fn jensen_shannon(reference: &[u64], live: &[u64]) -> f64 {
     bin_shares(reference).zip(bin_shares(live)).map(term).sum::<f64>().max(0.0).sqrt()
 }
 
-/// Kolmogorov-Smirnov statistic over bins: the greatest difference of the cumulated shares. Only for bins in order.
+/// Kolmogorov-Smirnov statistic over bins: the greatest difference of the cumulated shares. Only
+/// for bins in order.
 pub fn kolmogorov_smirnov(reference: &[u64], live: &[u64]) -> f64 {
     let mut sum = 0.0_f64;
     bin_shares(reference).zip(bin_shares(live)).fold(0.0, |greatest, (p, q)| {
@@ -64,7 +69,8 @@ pub fn kolmogorov_smirnov(reference: &[u64], live: &[u64]) -> f64 {
 pub struct DriftStatistics {
     /// [`population_stability_index`].
     pub psi: f64,
-    /// From here on it is drift: the PSI that equal distributions exceed in 5 of 100 cases, and at least [`EFFECT_FLOOR`].
+    /// From here on it is drift: the PSI that equal distributions exceed in 5 of 100 cases, and at
+    /// least [`EFFECT_FLOOR`].
     pub threshold: f64,
     /// The PSI to be expected of equal distributions; what is above it is worth a plot.
     pub noise: f64,
@@ -102,7 +108,8 @@ impl DriftStatistics {
     }
 }
 
-/// Bins that the reference fills, less one: an empty bin (`nan`, `missing`) has no share that chance could move.
+/// Bins that the reference fills, less one: an empty bin (`nan`, `missing`) has no share that
+/// chance could move.
 pub fn degrees_of_freedom(reference: &[u64]) -> usize {
     reference.iter().filter(|n| **n > 0).count().saturating_sub(1)
 }

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use crate::{
-    BaselineError, BaselineModel, BaselineTensorSpec, CalibrationCurve, FeatureColumn, GoldenSet, GoldenTensor,
-    HistogramBins, MAX_FEATURES, MAX_GOLDEN, MAX_GOLDEN_VALUES, MAX_NAME, MAX_NUMERIC_BINS, MAX_VALUES, ModelBaseline,
-    ReferenceHistogram,
+    BaselineError, BaselineModel, BaselineTensorSpec, CalibrationCurve, FeatureColumn, GoldenSet,
+    GoldenTensor, HistogramBins, MAX_FEATURES, MAX_GOLDEN, MAX_GOLDEN_VALUES, MAX_NAME,
+    MAX_NUMERIC_BINS, MAX_VALUES, ModelBaseline, ReferenceHistogram,
 };
 
 type ValidationResult = Result<(), BaselineError>;
@@ -14,7 +14,10 @@ type ValidationResult = Result<(), BaselineError>;
 const MAX_TENSORS: usize = 256;
 const MAX_DIMENSIONS: usize = 16;
 
-fn invalid_field<T>(field: impl Into<String>, problem: impl Into<String>) -> Result<T, BaselineError> {
+fn invalid_field<T>(
+    field: impl Into<String>,
+    problem: impl Into<String>,
+) -> Result<T, BaselineError> {
     Err(BaselineError::Invalid { field: field.into(), problem: problem.into() })
 }
 
@@ -30,13 +33,20 @@ pub(crate) fn validate_baseline(baseline: &ModelBaseline) -> ValidationResult {
     check_model(&baseline.model)?;
     ensure_valid(baseline.rows > 0, "rows", "is 0; a baseline needs reference rows")?;
     if baseline.features.len() > MAX_FEATURES {
-        return invalid_field("features", format!("{} of them; at most {MAX_FEATURES}", baseline.features.len()));
+        return invalid_field(
+            "features",
+            format!("{} of them; at most {MAX_FEATURES}", baseline.features.len()),
+        );
     }
     let (mut names, mut places) = (HashSet::new(), HashSet::new());
     for (i, it) in baseline.features.iter().enumerate() {
         let field = format!("features[{i}]");
         check_feature(&field, it, baseline)?;
-        ensure_valid(names.insert(&it.name), &field, &format!("the name {:?} is there twice", it.name))?;
+        ensure_valid(
+            names.insert(&it.name),
+            &field,
+            &format!("the name {:?} is there twice", it.name),
+        )?;
         ensure_valid(
             places.insert((&it.input, it.column)),
             &field,
@@ -59,7 +69,11 @@ pub(crate) fn validate_baseline(baseline: &ModelBaseline) -> ValidationResult {
 
 fn check_name(field: &str, text: &str) -> ValidationResult {
     let good = !text.is_empty() && text.len() <= MAX_NAME && !text.chars().any(char::is_control);
-    ensure_valid(good, field, &format!("{text:?} must have 1 to {MAX_NAME} bytes and no control characters"))
+    ensure_valid(
+        good,
+        field,
+        &format!("{text:?} must have 1 to {MAX_NAME} bytes and no control characters"),
+    )
 }
 
 fn check_model(model: &BaselineModel) -> ValidationResult {
@@ -71,19 +85,43 @@ fn check_model(model: &BaselineModel) -> ValidationResult {
         ensure_valid(specs.len() <= MAX_TENSORS, side, &format!("at most {MAX_TENSORS}"))?;
         let mut names = HashSet::new();
         for spec in specs {
-            ensure_valid(names.insert(&spec.name), side, &format!("{:?} is there twice", spec.name))?;
-            ensure_valid(spec.name.len() <= 256 && spec.datatype.len() <= 16, side, "a name or datatype is too long")?;
-            ensure_valid(spec.shape.len() <= MAX_DIMENSIONS, side, &format!("at most {MAX_DIMENSIONS} dimensions"))?;
-            ensure_valid(spec.shape.iter().all(|d| *d >= -1), side, "a dimension is -1 or a length")?;
+            ensure_valid(
+                names.insert(&spec.name),
+                side,
+                &format!("{:?} is there twice", spec.name),
+            )?;
+            ensure_valid(
+                spec.name.len() <= 256 && spec.datatype.len() <= 16,
+                side,
+                "a name or datatype is too long",
+            )?;
+            ensure_valid(
+                spec.shape.len() <= MAX_DIMENSIONS,
+                side,
+                &format!("at most {MAX_DIMENSIONS} dimensions"),
+            )?;
+            ensure_valid(
+                spec.shape.iter().all(|d| *d >= -1),
+                side,
+                "a dimension is -1 or a length",
+            )?;
         }
     }
     Ok(())
 }
 
-fn check_feature(field: &str, feature: &FeatureColumn, baseline: &ModelBaseline) -> ValidationResult {
+fn check_feature(
+    field: &str,
+    feature: &FeatureColumn,
+    baseline: &ModelBaseline,
+) -> ValidationResult {
     check_name(&format!("{field}.name"), &feature.name)?;
     let known = baseline.model.inputs.iter().any(|i| i.name == feature.input);
-    ensure_valid(known, &format!("{field}.input"), &format!("{:?} is none of model.inputs", feature.input))?;
+    ensure_valid(
+        known,
+        &format!("{field}.input"),
+        &format!("{:?} is none of model.inputs", feature.input),
+    )?;
     check_histogram(&format!("{field}.histogram"), &feature.histogram, baseline.rows)
 }
 
@@ -103,7 +141,11 @@ fn check_histogram(field: &str, histogram: &ReferenceHistogram, rows: u64) -> Va
                 &format!("must be 1 to {}", MAX_NUMERIC_BINS - 1),
             )?;
             check_ascending(&field, edges)?;
-            ensure_valid(low.is_finite() && high.is_finite(), &field_of("bins.low"), "low and high must be finite")?;
+            ensure_valid(
+                low.is_finite() && high.is_finite(),
+                &field_of("bins.low"),
+                "low and high must be finite",
+            )?;
             let inside = edges.iter().all(|e| low <= e && e <= high);
             ensure_valid(inside, &field, "must lie between low and high")?;
         }
@@ -123,7 +165,11 @@ fn check_histogram(field: &str, histogram: &ReferenceHistogram, rows: u64) -> Va
         }
     }
     let field = field_of("counts");
-    ensure_valid(histogram.counts.len() == histogram.bins.len(), &field, &format!("must be {}", histogram.bins.len()))?;
+    ensure_valid(
+        histogram.counts.len() == histogram.bins.len(),
+        &field,
+        &format!("must be {}", histogram.bins.len()),
+    )?;
     let total = histogram.counts.iter().try_fold(0_u64, |sum, n| sum.checked_add(*n));
     ensure_valid(total == Some(rows), &field, &format!("must add up to the {rows} rows"))
 }
@@ -138,7 +184,11 @@ fn check_calibration(table: &CalibrationCurve) -> ValidationResult {
     let bins = table.edges.len() + 1;
     let field = "calibration.accuracy";
     ensure_valid(table.accuracy.len() == bins, field, &format!("must be {bins}"))?;
-    ensure_valid(table.accuracy.iter().all(|a| (0.0..=1.0).contains(a)), field, "must lie between 0 and 1")?;
+    ensure_valid(
+        table.accuracy.iter().all(|a| (0.0..=1.0).contains(a)),
+        field,
+        "must lie between 0 and 1",
+    )?;
     ensure_valid(table.accuracy.is_sorted(), field, "must ascend")?;
     ensure_valid(table.counts.len() == bins, "calibration.counts", &format!("must be {bins}"))?;
     ensure_valid((0.0..=1.0).contains(&table.ece), "calibration.ece", "must lie between 0 and 1")
@@ -152,7 +202,11 @@ fn check_golden_set(golden: &GoldenSet, model: &BaselineModel) -> ValidationResu
         "golden.tolerance",
         "must be finite and not negative",
     )?;
-    ensure_valid(golden.requests.len() <= MAX_GOLDEN, "golden.requests", &format!("at most {MAX_GOLDEN}"))?;
+    ensure_valid(
+        golden.requests.len() <= MAX_GOLDEN,
+        "golden.requests",
+        &format!("at most {MAX_GOLDEN}"),
+    )?;
     let mut left = MAX_GOLDEN_VALUES;
     for (i, request) in golden.requests.iter().enumerate() {
         let field = format!("golden.requests[{i}]");
@@ -168,11 +222,19 @@ fn check_tensors(
     specs: &[BaselineTensorSpec],
     left: &mut usize,
 ) -> ValidationResult {
-    ensure_valid(tensors.len() == specs.len(), field, &format!("must be {}, as the model has them", specs.len()))?;
+    ensure_valid(
+        tensors.len() == specs.len(),
+        field,
+        &format!("must be {}, as the model has them", specs.len()),
+    )?;
     for (tensor, spec) in tensors.iter().zip(specs) {
         let fits = tensor.name == spec.name && tensor.datatype == spec.datatype;
         ensure_valid(fits, field, &format!("must name {:?} of {} here", spec.name, spec.datatype))?;
-        ensure_valid(tensor.shape.len() <= MAX_DIMENSIONS, field, &format!("at most {MAX_DIMENSIONS} dimensions"))?;
+        ensure_valid(
+            tensor.shape.len() <= MAX_DIMENSIONS,
+            field,
+            &format!("at most {MAX_DIMENSIONS} dimensions"),
+        )?;
         let values = tensor.shape.iter().try_fold(1_usize, |product, d| product.checked_mul(*d));
         ensure_valid(
             values == Some(tensor.data.len()),
@@ -181,7 +243,12 @@ fn check_tensors(
         )?;
         *left = match left.checked_sub(tensor.data.len()) {
             Some(left) => left,
-            None => return invalid_field("golden.requests", format!("more than {MAX_GOLDEN_VALUES} values in all")),
+            None => {
+                return invalid_field(
+                    "golden.requests",
+                    format!("more than {MAX_GOLDEN_VALUES} values in all"),
+                );
+            }
         };
     }
     Ok(())

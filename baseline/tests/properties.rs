@@ -5,8 +5,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use slipway_baseline::stats::{self, DriftStatistics};
 use slipway_baseline::{
-    BaselineError, BaselineModel, BaselineTensorSpec, CalibrationCurve, FORMAT, FeatureColumn, GoldenRequest,
-    GoldenSet, GoldenTensor, HistogramBinner, HistogramBins, ModelBaseline, NumericTolerance, ReferenceHistogram,
+    BaselineError, BaselineModel, BaselineTensorSpec, CalibrationCurve, FORMAT, FeatureColumn,
+    GoldenRequest, GoldenSet, GoldenTensor, HistogramBinner, HistogramBins, ModelBaseline,
+    NumericTolerance, ReferenceHistogram,
 };
 
 fn number() -> impl Strategy<Value = f64> {
@@ -99,7 +100,11 @@ proptest! {
 }
 
 fn baseline(histogram: ReferenceHistogram, rows: u64) -> ModelBaseline {
-    let spec = |name: &str| BaselineTensorSpec { name: name.into(), datatype: "FP32".into(), shape: vec![-1, 1] };
+    let spec = |name: &str| BaselineTensorSpec {
+        name: name.into(),
+        datatype: "FP32".into(),
+        shape: vec![-1, 1],
+    };
     let tensor = |name: &str| GoldenTensor {
         name: name.into(),
         datatype: "FP32".into(),
@@ -114,7 +119,12 @@ fn baseline(histogram: ReferenceHistogram, rows: u64) -> ModelBaseline {
             outputs: vec![spec("y")],
         },
         rows,
-        features: vec![FeatureColumn { name: "age".into(), input: "x".into(), column: 0, histogram }],
+        features: vec![FeatureColumn {
+            name: "age".into(),
+            input: "x".into(),
+            column: 0,
+            histogram,
+        }],
         predictions: None,
         scores: None,
         calibration: None,
@@ -143,17 +153,29 @@ fn a_file_round_trips_and_nothing_else_is_read() {
         ("model.digest", broken(&|v| v["model"]["digest"] = "md5:0".into())),
         ("rows", broken(&|v| v["rows"] = 0.into())),
         ("add up", broken(&|v| v["features"][0]["histogram"]["counts"][0] = 1.into())),
-        ("must be 13", broken(&|v| v["features"][0]["histogram"]["counts"] = serde_json::json!([100]))),
+        (
+            "must be 13",
+            broken(&|v| v["features"][0]["histogram"]["counts"] = serde_json::json!([100])),
+        ),
         ("ascend", broken(&|v| v["features"][0]["histogram"]["bins"]["edges"][3] = 0.into())),
         ("none of model.inputs", broken(&|v| v["features"][0]["input"] = "z".into())),
         ("features[0].name", broken(&|v| v["features"][0]["name"] = "".into())),
-        ("shape and the data differ", broken(&|v| v["golden"]["requests"][0]["inputs"][0]["shape"][0] = 2.into())),
+        (
+            "shape and the data differ",
+            broken(&|v| v["golden"]["requests"][0]["inputs"][0]["shape"][0] = 2.into()),
+        ),
         ("tolerance", broken(&|v| v["golden"]["tolerance"]["absolute"] = (-1).into())),
-        ("as the model has them", broken(&|v| v["golden"]["requests"][0]["outputs"] = serde_json::json!([]))),
+        (
+            "as the model has them",
+            broken(&|v| v["golden"]["requests"][0]["outputs"] = serde_json::json!([])),
+        ),
     ] {
         assert!(text.contains(part), "{part:?} is not in {text:?}");
     }
-    assert!(matches!(ModelBaseline::from_slice(&vec![b' '; 33 << 20]), Err(BaselineError::TooLarge(_))));
+    assert!(matches!(
+        ModelBaseline::from_slice(&vec![b' '; 33 << 20]),
+        Err(BaselineError::TooLarge(_))
+    ));
 }
 
 #[test]
@@ -172,16 +194,19 @@ struct Random(u64);
 
 impl Random {
     fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     fn normal(&mut self) -> f64 {
-        (-2.0 * self.uniform().max(1e-300).ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
+        (-2.0 * self.uniform().max(1e-300).ln()).sqrt()
+            * (std::f64::consts::TAU * self.uniform()).cos()
     }
 }
 
-/// The table of docs/model-metrics.md: false alarms near 5 % at every size, and a shift of a quarter sigma is found.
+/// The table of docs/model-metrics.md: false alarms near 5 % at every size, and a shift of a
+/// quarter sigma is found.
 #[test]
 fn the_threshold_keeps_false_alarms_near_five_percent() {
     let mut random = Random(7);
@@ -193,9 +218,14 @@ fn the_threshold_keeps_false_alarms_near_five_percent() {
         for _ in 0..400 {
             let mut live = vec![0_u64; histogram.bins.len()];
             (0..n).for_each(|_| live[binner.number_bin(random.normal() + shift)] += 1);
-            let drift = DriftStatistics::between(&histogram.counts, &live, histogram.bins.ordered_len());
+            let drift =
+                DriftStatistics::between(&histogram.counts, &live, histogram.bins.ordered_len());
             let threshold = fixed.unwrap_or_else(|| {
-                stats::drift_threshold(stats::degrees_of_freedom(&histogram.counts), 1.0 / n as f64 + 1e-4, 0.0)
+                stats::drift_threshold(
+                    stats::degrees_of_freedom(&histogram.counts),
+                    1.0 / n as f64 + 1e-4,
+                    0.0,
+                )
             });
             alarms += u32::from(drift.psi > threshold);
         }

@@ -1,4 +1,5 @@
-//! What other servers make of the protocol: `slipway-conformance` against each that speaks it, with the same model.
+//! What other servers make of the protocol: `slipway-conformance` against each that speaks it, with
+//! the same model.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -12,8 +13,10 @@ use crate::model::{self, BenchModel};
 use crate::peers::PeerServer;
 use crate::{BenchOptions, raw, runtime};
 
-/// Who speaks the protocol. FastAPI, LitServe and BentoML answer it only as far as we wrote it for the benches.
-const PEERS: [PeerServer; 4] = [PeerServer::Slipway, PeerServer::Triton, PeerServer::MlServer, PeerServer::KServe];
+/// Who speaks the protocol. FastAPI, LitServe and BentoML answer it only as far as we wrote it for
+/// the benches.
+const PEERS: [PeerServer; 4] =
+    [PeerServer::Slipway, PeerServer::Triton, PeerServer::MlServer, PeerServer::KServe];
 const MODEL: &str = "tree30";
 /// Seconds for each check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -72,7 +75,8 @@ fn write_conformance(path: &Path, reports: &[(&str, ConformanceReport)]) -> anyh
 
 /// A row for each check, a column for each server; what failed is told below.
 fn render_conformance_table(reports: &[(&str, ConformanceReport)]) -> String {
-    let mut text = String::from("<!-- Written by `slipway-bench conformance`; do not edit. -->\n\n");
+    let mut text =
+        String::from("<!-- Written by `slipway-bench conformance`; do not edit. -->\n\n");
     let name = |outcome: CheckOutcome| match outcome {
         CheckOutcome::Pass => "pass",
         CheckOutcome::Fail => "**fail**",
@@ -85,8 +89,14 @@ fn render_conformance_table(reports: &[(&str, ConformanceReport)]) -> String {
     let _ = writeln!(text, "\n| --- | --- |{}", " --- |".repeat(reports.len()));
     for group in [CheckGroup::Required, CheckGroup::Extension, CheckGroup::Recommended] {
         let passed = |report: &ConformanceReport| {
-            let of = |outcome| report.checks.iter().filter(|it| it.group == group && it.outcome == outcome).count();
-            format!(" {} of {} |", of(CheckOutcome::Pass), of(CheckOutcome::Pass) + of(CheckOutcome::Fail))
+            let of = |outcome| {
+                report.checks.iter().filter(|it| it.group == group && it.outcome == outcome).count()
+            };
+            format!(
+                " {} of {} |",
+                of(CheckOutcome::Pass),
+                of(CheckOutcome::Pass) + of(CheckOutcome::Fail)
+            )
         };
         let totals: String = reports.iter().map(|(_, report)| passed(report)).collect();
         let _ = writeln!(text, "| **{group:?}** | passed, of those that apply |{totals}");
@@ -101,12 +111,18 @@ fn render_conformance_table(reports: &[(&str, ConformanceReport)]) -> String {
         }
     }
     for (server, report) in reports {
-        let failed: Vec<_> = report.checks.iter().filter(|it| it.outcome == CheckOutcome::Fail).collect();
+        let failed: Vec<_> =
+            report.checks.iter().filter(|it| it.outcome == CheckOutcome::Fail).collect();
         if !failed.is_empty() {
             let _ = writeln!(text, "\n{server} failed:\n");
         }
         for row in failed {
-            let found: String = row.detail.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let found: String = row
+                .detail
+                .chars()
+                .take(200)
+                .map(|c| if c.is_control() { ' ' } else { c })
+                .collect();
             let _ = writeln!(text, "- `{}`: {}", row.name, found.replace('<', "&lt;"));
         }
     }
@@ -123,14 +139,29 @@ mod tests {
     fn servers_stand_side_by_side() {
         let report = |outcome, detail: &str| {
             let (name, wants, detail) = ("rest.infer", "an answer", detail.to_owned());
-            let row = CheckResult { name, group: CheckGroup::Required, wants, outcome, detail, millis: 1 };
-            ConformanceReport { url: String::new(), model: "m".into(), server: "s".into(), checks: vec![row] }
+            let row = CheckResult {
+                name,
+                group: CheckGroup::Required,
+                wants,
+                outcome,
+                detail,
+                millis: 1,
+            };
+            ConformanceReport {
+                url: String::new(),
+                model: "m".into(),
+                server: "s".into(),
+                checks: vec![row],
+            }
         };
         let text = render_conformance_table(&[
             ("ours", report(CheckOutcome::Pass, "")),
             ("theirs", report(CheckOutcome::Fail, "500\n<html>")),
         ]);
         assert!(text.contains("| `rest.infer` | an answer | pass | **fail** |"), "{text}");
-        assert!(text.contains("| 1 of 1 | 0 of 1 |") && text.contains("- `rest.infer`: 500 &lt;html>"), "{text}");
+        assert!(
+            text.contains("| 1 of 1 | 0 of 1 |") && text.contains("- `rest.infer`: 500 &lt;html>"),
+            "{text}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The hop alone: two model servers that do nothing behind each proxy, 90 % to one and 10 % to the other.
+//! The hop alone: two model servers that do nothing behind each proxy, 90 % to one and 10 % to the
+//! other.
 //!
 //! Servers share one core with nobody but the proxy; only the proxy's CPU time counts.
 
@@ -8,13 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use crate::BenchOptions;
-use crate::load;
-use crate::measure;
 use crate::process::ServerProcess;
 use crate::report::{BenchResults, ResultCell};
-use crate::venv;
 use crate::wire::{InputRow, WireEncoding};
+use crate::{BenchOptions, load, measure, venv};
 
 const MODEL: &str = "hop";
 /// Who is measured.
@@ -57,15 +55,21 @@ fn measure_hop(options: &BenchOptions, hop: &Path, name: &str) -> anyhow::Result
         command.args(["upstream", &format!("127.0.0.1:{port}")]);
         ServerProcess::start(&mut command, options.load_core, &log(what))
     };
-    let (mut stable, candidate) = (serve(ports.stable, "stable")?, serve(ports.candidate, "candidate")?);
+    let (mut stable, candidate) =
+        (serve(ports.stable, "stable")?, serve(ports.candidate, "candidate")?);
     let mut proxy = match proxy_command(options, hop, name, ports)? {
-        Some(mut command) => Some(ServerProcess::start(&mut command, options.server_core, &log(name))?),
+        Some(mut command) => {
+            Some(ServerProcess::start(&mut command, options.server_core, &log(name))?)
+        }
         None => None,
     };
     let port = if proxy.is_some() { ports.proxy } else { ports.stable };
-    let call = sample_row().build_request(port, "/v2/models/digits/infer", "digits", WireEncoding::Json);
+    let call =
+        sample_row().build_request(port, "/v2/models/digits/infer", "digits", WireEncoding::Json);
     let measured_process = proxy.as_mut().unwrap_or(&mut stable);
-    measured_process.wait_until(Duration::from_secs(30), Duration::from_millis(20), || Ok(load::is_answered(&call)))?;
+    measured_process.wait_until(Duration::from_secs(30), Duration::from_millis(20), || {
+        Ok(load::is_answered(&call))
+    })?;
     let cell = measure::measure_server(options, measured_process, &call, 2000.0)?;
     drop(candidate);
     Ok(ResultCell { server: name.into(), model: MODEL.into(), wire: "json".into(), ..cell })
@@ -73,10 +77,19 @@ fn measure_hop(options: &BenchOptions, hop: &Path, name: &str) -> anyhow::Result
 
 /// About 330 bytes of JSON.
 fn sample_row() -> InputRow {
-    InputRow { input: "x".into(), shape: vec![1, 30], data: (0..30_u8).map(|n| f32::from(n) / 8.0).collect() }
+    InputRow {
+        input: "x".into(),
+        shape: vec![1, 30],
+        data: (0..30_u8).map(|n| f32::from(n) / 8.0).collect(),
+    }
 }
 
-fn proxy_command(options: &BenchOptions, hop: &Path, name: &str, ports: HopPorts) -> anyhow::Result<Option<Command>> {
+fn proxy_command(
+    options: &BenchOptions,
+    hop: &Path,
+    name: &str,
+    ports: HopPorts,
+) -> anyhow::Result<Option<Command>> {
     let HopPorts { stable, candidate, proxy } = ports;
     let dir = std::path::absolute(options.dir.join("gateway"))?;
     std::fs::create_dir_all(&dir)?;
@@ -90,7 +103,13 @@ fn proxy_command(options: &BenchOptions, hop: &Path, name: &str, ports: HopPorts
         "slipway-gateway" => {
             let mut command = Command::new(hop);
             let address = |port: u16| format!("127.0.0.1:{port}");
-            command.args(["gateway", &address(proxy), &address(stable), &address(candidate), "100"]);
+            command.args([
+                "gateway",
+                &address(proxy),
+                &address(stable),
+                &address(candidate),
+                "100",
+            ]);
             Some(command)
         }
         "haproxy" => {
@@ -139,7 +158,13 @@ fn proxy_command(options: &BenchOptions, hop: &Path, name: &str, ports: HopPorts
                 [cluster("stable", stable), cluster("candidate", candidate)]}});
             let path = write("envoy.json", config.to_string())?;
             let mut command = Command::new(venv.join("bin/envoy"));
-            command.arg("-c").arg(path).args(["--concurrency", "1", "--log-level", "error", "--disable-hot-restart"]);
+            command.arg("-c").arg(path).args([
+                "--concurrency",
+                "1",
+                "--log-level",
+                "error",
+                "--disable-hot-restart",
+            ]);
             Some(command)
         }
     })

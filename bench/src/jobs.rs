@@ -1,6 +1,7 @@
 //! Jobs: how fast they are queued, and how fast one worker runs them, on each broker.
 //!
-//! All servers share one core, the load has the other. First jobs are queued while nobody runs them, then a worker is started and runs them all.
+//! All servers share one core, the load has the other. First jobs are queued while nobody runs
+//! them, then a worker is started and runs them all.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -50,13 +51,17 @@ impl BrokerSetup {
             Self::RedisAlways => "always",
             Self::Nats => {
                 let mut command = Command::new(ensure_nats_server()?);
-                command.args(["--addr", "127.0.0.1", "--port", &port, "--jetstream", "--store_dir"]).arg(dir);
+                command
+                    .args(["--addr", "127.0.0.1", "--port", &port, "--jetstream", "--store_dir"])
+                    .arg(dir);
                 return Ok(command);
             }
         };
         let mut command = Command::new("redis-server");
         command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]);
-        command.args(["--appendfsync", fsync, "--maxmemory-policy", "noeviction", "--dir"]).arg(dir);
+        command
+            .args(["--appendfsync", fsync, "--maxmemory-policy", "noeviction", "--dir"])
+            .arg(dir);
         Ok(command)
     }
 
@@ -68,7 +73,11 @@ impl BrokerSetup {
 /// The nats-server that the tests use, built when it is not there.
 fn ensure_nats_server() -> anyhow::Result<PathBuf> {
     let root = slipway_provision::workspace_root();
-    Ok(slipway_provision::go_tools::ensure_program(&slipway_provision::BuildCache::from_env()?, &root, "nats-server")?)
+    Ok(slipway_provision::go_tools::ensure_program(
+        &slipway_provision::BuildCache::from_env()?,
+        &root,
+        "nats-server",
+    )?)
 }
 
 /// One round with one broker. Times are CPU microseconds of a job.
@@ -93,7 +102,8 @@ pub(crate) fn run_jobs_bench(options: &BenchOptions) -> anyhow::Result<()> {
     }
     options.make_dirs()?;
     let library = runtime::onnxruntime_library()?;
-    let model = model::ensure_models(&options.dir, &[MODEL.to_owned()])?.pop().context("no model")?;
+    let model =
+        model::ensure_models(&options.dir, &[MODEL.to_owned()])?.pop().context("no model")?;
     let mut rows = Vec::new();
     for round in 0..options.rounds {
         for broker in BrokerSetup::ALL {
@@ -125,9 +135,14 @@ fn measure_broker(
     std::fs::create_dir_all(&dir)?;
     let log = |what: &str| options.dir.join("logs").join(format!("jobs-{what}.log"));
     let broker_port = runtime::free_ports()?;
-    let mut keeper =
-        ServerProcess::start(&mut broker.command(&dir, broker_port)?, options.server_core, &log("broker"))?;
-    keeper.wait_until(START_TIMEOUT, POLL_INTERVAL, || Ok(TcpStream::connect(("127.0.0.1", broker_port)).is_ok()))?;
+    let mut keeper = ServerProcess::start(
+        &mut broker.command(&dir, broker_port)?,
+        options.server_core,
+        &log("broker"),
+    )?;
+    keeper.wait_until(START_TIMEOUT, POLL_INTERVAL, || {
+        Ok(TcpStream::connect(("127.0.0.1", broker_port)).is_ok())
+    })?;
 
     let queue = |mut command: Command| {
         command.args(["--queue-url", &broker.url(broker_port), "--queue-max-jobs", "10000000"]);
@@ -145,8 +160,13 @@ fn measure_broker(
     let cpu = [server.cpu_seconds(), keeper.cpu_seconds()];
     let queued = load::run_closed_loop(&call, options, options.seconds)?;
     let cpu = [server.cpu_seconds() - cpu[0], keeper.cpu_seconds() - cpu[1]];
-    ensure!(warm.errors + queued.errors == 0, "{} jobs were not taken", warm.errors + queued.errors);
-    let [queue_server_us, queue_broker_us] = cpu.map(|seconds| seconds * 1e6 / queued.requests as f64);
+    ensure!(
+        warm.errors + queued.errors == 0,
+        "{} jobs were not taken",
+        warm.errors + queued.errors
+    );
+    let [queue_server_us, queue_broker_us] =
+        cpu.map(|seconds| seconds * 1e6 / queued.requests as f64);
     drop(server);
 
     // The one that asked whether the server is there counts.
@@ -189,8 +209,9 @@ fn job_request(model: &BenchModel, port: u16) -> BenchRequest {
 fn succeeded_jobs(admin: u16) -> anyhow::Result<u64> {
     let answer = load::http_get(admin, "/metrics")?;
     let text = String::from_utf8_lossy(&answer.body);
-    let line =
-        text.lines().find(|line| line.starts_with("slipway_runtime_jobs_total{") && line.contains("\"succeeded\""));
+    let line = text.lines().find(|line| {
+        line.starts_with("slipway_runtime_jobs_total{") && line.contains("\"succeeded\"")
+    });
     let value = line.and_then(|line| line.rsplit(' ').next()).context("no such counter")?;
     Ok(value.parse::<f64>()? as u64)
 }
@@ -223,8 +244,13 @@ fn render_jobs_table(rows: &[JobMeasurement]) -> String {
             |row| row.run_broker_us,
         ];
         let numbers = numbers.map(|number| format!("{:.0}", median(number))).join(" | ");
-        let _ =
-            writeln!(text, "| {} | {numbers} | {} | {:.1} |", broker.name(), of.len(), median(|row| row.load_average));
+        let _ = writeln!(
+            text,
+            "| {} | {numbers} | {} | {:.1} |",
+            broker.name(),
+            of.len(),
+            median(|row| row.load_average)
+        );
     }
     text
 }
@@ -252,7 +278,10 @@ mod tests {
             row(BrokerSetup::Nats, 10.0),
             row(BrokerSetup::Nats, 20.0),
         ]);
-        assert!(text.ends_with("| nats, one replica | 20 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 3 | 0.5 |\n"), "{text}");
+        assert!(
+            text.ends_with("| nats, one replica | 20 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 3 | 0.5 |\n"),
+            "{text}"
+        );
         assert!(!text.contains("redis"));
     }
 }

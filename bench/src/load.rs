@@ -1,4 +1,5 @@
-//! The load: connections that send one request after the other (closed loop), or at a fixed rate whatever the answers do (open loop).
+//! The load: connections that send one request after the other (closed loop), or at a fixed rate
+//! whatever the answers do (open loop).
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,9 +14,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
-use crate::BenchOptions;
-use crate::process;
 use crate::variation::BodyVariation;
+use crate::{BenchOptions, process};
 
 /// One request, ready to be sent again and again.
 #[derive(Debug, Clone)]
@@ -66,7 +66,9 @@ impl LoadMeasurement {
     /// A percentile in microseconds.
     pub(crate) fn percentile(&self, share: f64) -> f64 {
         let last = self.latencies.len().saturating_sub(1);
-        self.latencies.get((last as f64 * share).round() as usize).map_or(f64::NAN, |us| f64::from(*us))
+        self.latencies
+            .get((last as f64 * share).round() as usize)
+            .map_or(f64::NAN, |us| f64::from(*us))
     }
 }
 
@@ -80,7 +82,8 @@ impl BenchConnection {
         let stream = TcpStream::connect(("127.0.0.1", call.port)).await?;
         stream.set_nodelay(true)?;
         if call.grpc {
-            let (sender, driver) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+            let (sender, driver) =
+                http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
             tokio::task::spawn_local(driver);
             return Ok(Self::Http2(sender));
         }
@@ -96,7 +99,9 @@ impl BenchConnection {
         request.headers_mut().extend(call.headers.clone());
         let (head, body) = match self {
             Self::Http1(sender) => {
-                request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("127.0.0.1"));
+                request
+                    .headers_mut()
+                    .insert(http::header::HOST, http::HeaderValue::from_static("127.0.0.1"));
                 sender.ready().await?;
                 sender.send_request(request).await?.into_parts()
             }
@@ -108,7 +113,12 @@ impl BenchConnection {
         let whole = body.collect().await?;
         let status = |headers: &HeaderMap| headers.get("grpc-status")?.to_str().ok()?.parse().ok();
         let grpc_status = whole.trailers().and_then(status).or_else(|| status(&head.headers));
-        Ok(BenchResponse { status: head.status, headers: head.headers, body: whole.to_bytes(), grpc_status })
+        Ok(BenchResponse {
+            status: head.status,
+            headers: head.headers,
+            body: whole.to_bytes(),
+            grpc_status,
+        })
     }
 }
 
@@ -127,7 +137,8 @@ pub(crate) fn is_answered(call: &BenchRequest) -> bool {
 
 /// Asks for `path` by GET.
 pub(crate) fn http_get(port: u16, path: &str) -> anyhow::Result<BenchResponse> {
-    let request = Request::get(path).header(http::header::HOST, "127.0.0.1").body(Full::new(Bytes::new()))?;
+    let request =
+        Request::get(path).header(http::header::HOST, "127.0.0.1").body(Full::new(Bytes::new()))?;
     with_timeout(async {
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
         let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
@@ -138,9 +149,13 @@ pub(crate) fn http_get(port: u16, path: &str) -> anyhow::Result<BenchResponse> {
     })
 }
 
-fn with_timeout(exchange: impl Future<Output = anyhow::Result<BenchResponse>>) -> anyhow::Result<BenchResponse> {
+fn with_timeout(
+    exchange: impl Future<Output = anyhow::Result<BenchResponse>>,
+) -> anyhow::Result<BenchResponse> {
     block_on_local(async {
-        tokio::time::timeout(Duration::from_secs(30), exchange).await.context("no answer in 30 s")?
+        tokio::time::timeout(Duration::from_secs(30), exchange)
+            .await
+            .context("no answer in 30 s")?
     })
 }
 
@@ -153,7 +168,8 @@ pub(crate) fn run_closed_loop(
     drive_load(call, options, seconds, None)
 }
 
-/// Open loop: `rate` requests a second over all connections; latencies count from when a request was due.
+/// Open loop: `rate` requests a second over all connections; latencies count from when a request
+/// was due.
 pub(crate) fn run_open_loop(
     call: &BenchRequest,
     options: &BenchOptions,
@@ -176,10 +192,18 @@ fn drive_load(
         let until = begun + Duration::from_secs_f64(seconds);
         let mut tasks = Vec::new();
         for number in 0..options.connections {
-            let gap = rate.map(|rate| Duration::from_secs_f64(f64::from(options.connections) / rate));
+            let gap =
+                rate.map(|rate| Duration::from_secs_f64(f64::from(options.connections) / rate));
             let first = begun
-                + gap.map_or(Duration::ZERO, |gap| gap.mul_f64(f64::from(number) / f64::from(options.connections)));
-            tasks.push(tokio::task::spawn_local(run_connection(Rc::clone(&call), first, gap, until)));
+                + gap.map_or(Duration::ZERO, |gap| {
+                    gap.mul_f64(f64::from(number) / f64::from(options.connections))
+                });
+            tasks.push(tokio::task::spawn_local(run_connection(
+                Rc::clone(&call),
+                first,
+                gap,
+                until,
+            )));
         }
         let mut all = LoadMeasurement::default();
         for task in tasks {
@@ -206,7 +230,8 @@ async fn run_connection(
     let mut due = first;
     loop {
         if let Some(gap) = gap {
-            // Timers of tokio are a millisecond wide, far more than what is measured. The core is the load's own.
+            // Timers of tokio are a millisecond wide, far more than what is measured. The core is
+            // the load's own.
             while Instant::now() < due {
                 tokio::task::yield_now().await;
             }
@@ -258,8 +283,12 @@ mod tests {
 
     #[test]
     fn percentiles() {
-        let measured = LoadMeasurement { latencies: (0..=100).collect(), ..LoadMeasurement::default() };
-        assert_eq!([0.0, 0.5, 0.99, 1.0].map(|share| measured.percentile(share)), [0.0, 50.0, 99.0, 100.0]);
+        let measured =
+            LoadMeasurement { latencies: (0..=100).collect(), ..LoadMeasurement::default() };
+        assert_eq!(
+            [0.0, 0.5, 0.99, 1.0].map(|share| measured.percentile(share)),
+            [0.0, 50.0, 99.0, 100.0]
+        );
         assert!(LoadMeasurement::default().percentile(0.5).is_nan());
     }
 }

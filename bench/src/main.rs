@@ -1,7 +1,10 @@
-//! `slipway-bench`: measures the model server and the gateway of Slipway beside others: same model files, same load, same machine, same run.
+//! `slipway-bench`: measures the model server and the gateway of Slipway beside others: same model
+//! files, same load, same machine, same run.
 //!
-//! What is compared is CPU time per request (user and system, of the server's whole process tree): on a machine that is shared it is far more stable than
-//! requests per second or percentiles, which are reported beside the load average. Servers run on one core, the load on another; rounds are interleaved.
+//! What is compared is CPU time per request (user and system, of the server's whole process tree):
+//! on a machine that is shared it is far more stable than requests per second or percentiles, which
+//! are reported beside the load average. Servers run on one core, the load on another; rounds are
+//! interleaved.
 
 mod conformance;
 mod gateway;
@@ -25,7 +28,8 @@ use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, value_parser};
 
-/// Measures the model server and the gateway of Slipway beside others: same model files, same load, same machine, same run.
+/// Measures the model server and the gateway of Slipway beside others: same model files, same load,
+/// same machine, same run.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct BenchCli {
@@ -91,9 +95,14 @@ impl BenchOptions {
     }
 }
 
-/// Names of all that is measured: one command line serves all commands, so each takes the names of the others.
+/// Names of all that is measured: one command line serves all commands, so each takes the names of
+/// the others.
 fn measured_names() -> impl Iterator<Item = &'static str> {
-    peers::PeerServer::ALL.map(peers::PeerServer::name).into_iter().chain(gateway::NAMES).chain(["raw", "jobs"])
+    peers::PeerServer::ALL
+        .map(peers::PeerServer::name)
+        .into_iter()
+        .chain(gateway::NAMES)
+        .chain(["raw", "jobs"])
 }
 
 fn parse_seconds(text: &str) -> Result<f64, String> {

@@ -7,8 +7,9 @@ use crate::load::{self, BenchRequest};
 use crate::process::{self, ServerProcess};
 use crate::report::ResultCell;
 
-/// A closed loop, and an open one at half the rate that it reached, at most `most` requests a second: what users see of a server that is not
-/// overloaded. Who was measured is left for the caller to say.
+/// A closed loop, and an open one at half the rate that it reached, at most `most` requests a
+/// second: what users see of a server that is not overloaded. Who was measured is left for the
+/// caller to say.
 pub(crate) fn measure_server(
     options: &BenchOptions,
     server: &ServerProcess,
@@ -21,7 +22,8 @@ pub(crate) fn measure_server(
     let cpu = server.cpu_seconds() - cpu;
     ensure!(measured.errors == 0, "{} errors", measured.errors);
     let per_second = measured.requests as f64 / measured.seconds;
-    let open = load::run_open_loop(call, options, options.seconds / 2.0, most.min(per_second / 2.0))?;
+    let open =
+        load::run_open_loop(call, options, options.seconds / 2.0, most.min(per_second / 2.0))?;
     Ok(ResultCell {
         server: String::new(),
         model: String::new(),

@@ -31,18 +31,28 @@ pub(crate) fn ensure_models(dir: &Path, only: &[String]) -> anyhow::Result<Vec<B
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("models.py");
     if NAMES.iter().any(|name| !out.join(format!("{name}.json")).is_file()) {
         let requirements = std::fs::read_to_string(script.with_file_name("requirements.txt"))?;
-        let venv =
-            venv::ensure_venv("models", "python3", &slipway_provision::python::parse_requirements(&requirements))?;
+        let venv = venv::ensure_venv(
+            "models",
+            "python3",
+            &slipway_provision::python::parse_requirements(&requirements),
+        )?;
         venv::run_command(Command::new(venv.join("bin/python")).arg(&script).arg(&out))?;
     }
-    let wanted = NAMES.into_iter().filter(|name| only.is_empty() || only.iter().any(|it| it == name));
+    let wanted =
+        NAMES.into_iter().filter(|name| only.is_empty() || only.iter().any(|it| it == name));
     wanted.map(|name| read_model(&out, name)).collect()
 }
 
 fn read_model(dir: &Path, name: &str) -> anyhow::Result<BenchModel> {
-    let text = std::fs::read_to_string(dir.join(format!("{name}.json"))).context("the models are not made")?;
+    let text = std::fs::read_to_string(dir.join(format!("{name}.json")))
+        .context("the models are not made")?;
     let path = std::path::absolute(dir.join(format!("{name}.onnx")))?;
-    Ok(BenchModel { name: name.into(), path, row: serde_json::from_str(&text)?, probabilities: Vec::new() })
+    Ok(BenchModel {
+        name: name.into(),
+        path,
+        row: serde_json::from_str(&text)?,
+        probabilities: Vec::new(),
+    })
 }
 
 impl InputRow {
@@ -51,10 +61,19 @@ impl InputRow {
     }
 
     /// The request for model `model`.
-    pub(crate) fn build_request(&self, port: u16, path: &str, model: &str, wire: WireEncoding) -> BenchRequest {
+    pub(crate) fn build_request(
+        &self,
+        port: u16,
+        path: &str,
+        model: &str,
+        wire: WireEncoding,
+    ) -> BenchRequest {
         let mut headers = HeaderMap::new();
         let mut put = |name: &'static str, value: &str| {
-            headers.insert(name, HeaderValue::from_str(value).unwrap_or_else(|_| HeaderValue::from_static("")));
+            headers.insert(
+                name,
+                HeaderValue::from_str(value).unwrap_or_else(|_| HeaderValue::from_static("")),
+            );
         };
         let head = |input: serde_json::Value| json!({"id": "1", "inputs": [input]});
         let mut input = json!({"name": self.input, "shape": self.shape, "datatype": "FP32"});
@@ -83,10 +102,18 @@ impl InputRow {
         };
         let grpc = wire == WireEncoding::Grpc;
         let path = if grpc { "/inference.GRPCInferenceService/ModelInfer" } else { path };
-        BenchRequest { port, path: path.to_owned(), headers, body: Bytes::from(body), grpc, variation: None }
+        BenchRequest {
+            port,
+            path: path.to_owned(),
+            headers,
+            body: Bytes::from(body),
+            grpc,
+            variation: None,
+        }
     }
 
-    /// `ModelInferRequest` with raw contents. Five fields are less than another copy of the generated code.
+    /// `ModelInferRequest` with raw contents. Five fields are less than another copy of the
+    /// generated code.
     fn grpc_message(&self, model: &str) -> Vec<u8> {
         let mut shape = Vec::new();
         for size in &self.shape {
@@ -136,7 +163,12 @@ mod tests {
         // https://protobuf.dev/programming-guides/encoding/, written out by hand.
         let input = [&[0x0a, 1, b'x', 0x12, 4][..], b"FP32", &[0x1a, 3, 1, 0xac, 0x02]].concat();
         let length = u8::try_from(input.len()).unwrap();
-        let want = [&[0x0a, 1, b'm', 0x1a, 1, b'1', 0x2a, length][..], &input, &[0x3a, 4, 0, 0, 0x80, 0x3f]].concat();
+        let want = [
+            &[0x0a, 1, b'm', 0x1a, 1, b'1', 0x2a, length][..],
+            &input,
+            &[0x3a, 4, 0, 0, 0x80, 0x3f],
+        ]
+        .concat();
         assert_eq!(row.grpc_message("m"), want);
         assert_eq!(grpc_frame(&want)[..5], [0, 0, 0, 0, u8::try_from(want.len()).unwrap()]);
     }

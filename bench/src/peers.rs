@@ -34,7 +34,8 @@ pub(crate) enum PeerServer {
 
 const ORT: &str = "onnxruntime==1.32.0";
 const NUMPY: &str = "numpy==2.4.6";
-/// Different inputs of a measurement in which none comes twice, and of one whose inputs all come soon enough to be known after its warm-up.
+/// Different inputs of a measurement in which none comes twice, and of one whose inputs all come
+/// soon enough to be known after its warm-up.
 const UNIQUE_INPUTS: u32 = 1_500_000;
 const REPEATED_INPUTS: u32 = 256;
 
@@ -71,8 +72,13 @@ impl PeerServer {
 
     /// Whether it is our own, whatever its options.
     const fn is_ours(self) -> bool {
-        use PeerServer::{Slipway, SlipwayCacheHit, SlipwayCacheMiss, SlipwayCacheRedis, SlipwayNoBatching};
-        matches!(self, Slipway | SlipwayNoBatching | SlipwayCacheHit | SlipwayCacheMiss | SlipwayCacheRedis)
+        use PeerServer::{
+            Slipway, SlipwayCacheHit, SlipwayCacheMiss, SlipwayCacheRedis, SlipwayNoBatching,
+        };
+        matches!(
+            self,
+            Slipway | SlipwayNoBatching | SlipwayCacheHit | SlipwayCacheMiss | SlipwayCacheRedis
+        )
     }
 
     /// What it can read.
@@ -112,14 +118,21 @@ impl PeerServer {
     }
 
     /// The request for the row of `model`.
-    pub(crate) fn build_request(self, model: &BenchModel, port: u16, wire: WireEncoding) -> BenchRequest {
+    pub(crate) fn build_request(
+        self,
+        model: &BenchModel,
+        port: u16,
+        wire: WireEncoding,
+    ) -> BenchRequest {
         let port = self.grpc_port(port).filter(|_| wire == WireEncoding::Grpc).unwrap_or(port);
         let mut call = model.row.build_request(port, self.infer_path(), "m", wire);
         if self.is_ours() && wire == WireEncoding::Grpc {
             call.headers.insert("grpc-timeout", HeaderValue::from_static("10S"));
         }
         call.variation = match self {
-            Self::SlipwayCacheMiss => Some(Arc::new(BodyVariation::new(&call.body, &model.row, wire, UNIQUE_INPUTS))),
+            Self::SlipwayCacheMiss => {
+                Some(Arc::new(BodyVariation::new(&call.body, &model.row, wire, UNIQUE_INPUTS)))
+            }
             Self::SlipwayCacheRedis => {
                 Some(Arc::new(BodyVariation::new(&call.body, &model.row, wire, REPEATED_INPUTS)))
             }
@@ -129,7 +142,13 @@ impl PeerServer {
     }
 
     /// The command that serves `model` on `port` (and `port + 1`, `port + 2`).
-    pub(crate) fn command(self, dir: &Path, library: &Path, model: &BenchModel, port: u16) -> anyhow::Result<Command> {
+    pub(crate) fn command(
+        self,
+        dir: &Path,
+        library: &Path,
+        model: &BenchModel,
+        port: u16,
+    ) -> anyhow::Result<Command> {
         if self.is_ours() {
             return slipway_command(self, library, model, port);
         }
@@ -140,7 +159,14 @@ impl PeerServer {
         let mut command = match self {
             Self::FastApi => {
                 let mut it = bin("uvicorn");
-                it.args(["fastapi_server:app", "--no-access-log", "--log-level", "error", "--port", &port.to_string()]);
+                it.args([
+                    "fastapi_server:app",
+                    "--no-access-log",
+                    "--log-level",
+                    "error",
+                    "--port",
+                    &port.to_string(),
+                ]);
                 it
             }
             Self::MlServer => {
@@ -152,7 +178,14 @@ impl PeerServer {
             Self::LitServe => script_command(bin("python"), "litserve_server.py", port),
             Self::BentoMl => {
                 let mut it = bin("bentoml");
-                it.args(["serve", "bentoml_service:Onnx", "--host", "127.0.0.1", "--port", &port.to_string()]);
+                it.args([
+                    "serve",
+                    "bentoml_service:Onnx",
+                    "--host",
+                    "127.0.0.1",
+                    "--port",
+                    &port.to_string(),
+                ]);
                 it
             }
             _ => triton_command(dir, &venv, &peers, model, port)?,
@@ -168,12 +201,21 @@ fn script_command(mut python: Command, file: &str, port: u16) -> Command {
     python
 }
 
-fn slipway_command(peer: PeerServer, library: &Path, model: &BenchModel, port: u16) -> anyhow::Result<Command> {
+fn slipway_command(
+    peer: PeerServer,
+    library: &Path,
+    model: &BenchModel,
+    port: u16,
+) -> anyhow::Result<Command> {
     let mut command = runtime_command("serve", library, model, port)?;
     command.arg(format!("--listen=127.0.0.1:{port}"));
     match peer {
-        PeerServer::SlipwayNoBatching => drop(command.arg("--batching=disabled")),
-        PeerServer::SlipwayCacheHit | PeerServer::SlipwayCacheMiss => drop(command.arg("--result-cache")),
+        PeerServer::SlipwayNoBatching => {
+            command.arg("--batching=disabled");
+        }
+        PeerServer::SlipwayCacheHit | PeerServer::SlipwayCacheMiss => {
+            command.arg("--result-cache");
+        }
         PeerServer::SlipwayCacheRedis => {
             command.args(["--result-cache", "--result-cache-bytes", "0"]);
             command.arg(format!("--redis-url=redis://127.0.0.1:{}", port + 2));
@@ -185,21 +227,47 @@ fn slipway_command(peer: PeerServer, library: &Path, model: &BenchModel, port: u
 }
 
 /// Our own program with the model, on one core; its admin port is `port + 1`.
-pub(crate) fn runtime_command(what: &str, library: &Path, model: &BenchModel, port: u16) -> anyhow::Result<Command> {
+pub(crate) fn runtime_command(
+    what: &str,
+    library: &Path,
+    model: &BenchModel,
+    port: u16,
+) -> anyhow::Result<Command> {
     let program = Path::new("target/release/slipway-runtime");
-    let program = std::fs::canonicalize(program).context("cargo build --release --package slipway-runtime")?;
+    let program = std::fs::canonicalize(program)
+        .context("cargo build --release --package slipway-runtime")?;
     let mut command = Command::new(program);
-    command.args([what, "--model-name", "m", "--drain-delay-seconds", "0", "--workers", "1", "--io-threads", "1"]);
-    command.arg("--model-uri").arg(&model.path).arg(format!("--admin-listen=127.0.0.1:{}", port + 1));
-    command.env("ORT_DYLIB_PATH", library).env("SLIPWAY_TERMINATION_LOG", "/dev/null").env("RUST_LOG", "warn");
+    command.args([
+        what,
+        "--model-name",
+        "m",
+        "--drain-delay-seconds",
+        "0",
+        "--workers",
+        "1",
+        "--io-threads",
+        "1",
+    ]);
+    command
+        .arg("--model-uri")
+        .arg(&model.path)
+        .arg(format!("--admin-listen=127.0.0.1:{}", port + 1));
+    command
+        .env("ORT_DYLIB_PATH", library)
+        .env("SLIPWAY_TERMINATION_LOG", "/dev/null")
+        .env("RUST_LOG", "warn");
     Ok(command)
 }
 
 /// `command` with a Redis of its own: one process tree, so that the time of both counts.
 fn with_own_redis(command: &Command, port: u16) -> Command {
-    let redis = format!("redis-server --port {port} --bind 127.0.0.1 --save '' --appendonly no --loglevel warning");
+    let redis = format!(
+        "redis-server --port {port} --bind 127.0.0.1 --save '' --appendonly no --loglevel warning"
+    );
     let mut both = Command::new("sh");
-    both.args(["-c", &format!("{redis} & exec \"$0\" \"$@\"")]).arg(command.get_program()).args(command.get_args());
+    both.args(["-c", &format!("{redis} & exec \"$0\" \"$@\"")])
+        .arg(command.get_program())
+        .args(command.get_args());
     both.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     both
 }
@@ -217,9 +285,17 @@ fn write_mlserver_settings(dir: &Path, port: u16) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// Triton out of the wheel of pytriton: the server with its Python backend, which is the only one in there.
-fn triton_command(dir: &Path, venv: &Path, peers: &Path, model: &BenchModel, port: u16) -> anyhow::Result<Command> {
-    let packages = find_directory(&venv.join("lib"), "site-packages").context("no site-packages")?;
+/// Triton out of the wheel of pytriton: the server with its Python backend, which is the only one
+/// in there.
+fn triton_command(
+    dir: &Path,
+    venv: &Path,
+    peers: &Path,
+    model: &BenchModel,
+    port: u16,
+) -> anyhow::Result<Command> {
+    let packages =
+        find_directory(&venv.join("lib"), "site-packages").context("no site-packages")?;
     let server = packages.join("pytriton/tritonserver");
     let stub = server.join("python_backend_stubs/3.11/triton_python_backend_stub");
     let backend = server.join("backends/python");
@@ -229,7 +305,8 @@ fn triton_command(dir: &Path, venv: &Path, peers: &Path, model: &BenchModel, por
     let repository = std::path::absolute(dir.join("triton").join(&model.name))?;
     std::fs::create_dir_all(repository.join("m/1"))?;
     std::fs::copy(peers.join("triton/model.py"), repository.join("m/1/model.py"))?;
-    let dims = |shape: &[i64]| shape.iter().skip(1).map(i64::to_string).collect::<Vec<_>>().join(", ");
+    let dims =
+        |shape: &[i64]| shape.iter().skip(1).map(i64::to_string).collect::<Vec<_>>().join(", ");
     let config = format!(
         "name: \"m\"\nbackend: \"python\"\nmax_batch_size: 32\ninput [{{ name: \"{}\" data_type: TYPE_FP32 dims: [ {} ] }}]\n\
          output [{{ name: \"probabilities\" data_type: TYPE_FP32 dims: [ {} ] }}]\ndynamic_batching {{ }}\n\
@@ -247,11 +324,19 @@ fn triton_command(dir: &Path, venv: &Path, peers: &Path, model: &BenchModel, por
         format!("--grpc-port={}", port + 1),
         format!("--metrics-port={}", port + 2),
     ]);
-    command.args(["--http-address=127.0.0.1", "--grpc-address=127.0.0.1", "--log-verbose=0", "--log-info=false"]);
+    command.args([
+        "--http-address=127.0.0.1",
+        "--grpc-address=127.0.0.1",
+        "--log-verbose=0",
+        "--log-info=false",
+    ]);
     let libraries = [packages.join("nvidia_pytriton.libs"), server.join("external_libs")];
     let libraries: Vec<String> = libraries.iter().map(|path| path.display().to_string()).collect();
     command.env("LD_LIBRARY_PATH", libraries.join(":")).env("VIRTUAL_ENV", venv);
-    command.env("PATH", format!("{}:{}", venv.join("bin").display(), std::env::var("PATH").unwrap_or_default()));
+    command.env(
+        "PATH",
+        format!("{}:{}", venv.join("bin").display(), std::env::var("PATH").unwrap_or_default()),
+    );
     Ok(command)
 }
 

@@ -1,4 +1,5 @@
-//! Processes that are measured: pinned to a core, with the CPU time and the memory of all their children.
+//! Processes that are measured: pinned to a core, with the CPU time and the memory of all their
+//! children.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::CommandExt as _;
@@ -27,7 +28,10 @@ impl ServerProcess {
         let out = std::fs::File::create(log).with_context(|| log.display().to_string())?;
         let err = out.try_clone()?;
         let mut pinned = Command::new("taskset");
-        pinned.args(["--cpu-list", &core.to_string()]).arg(command.get_program()).args(command.get_args());
+        pinned
+            .args(["--cpu-list", &core.to_string()])
+            .arg(command.get_program())
+            .args(command.get_args());
         pinned.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         if let Some(dir) = command.get_current_dir() {
             pinned.current_dir(dir);
@@ -44,7 +48,8 @@ impl ServerProcess {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Looks every so often until `is` is true. When it ends before, or that takes longer than `most`, the end of its log says why.
+    /// Looks every so often until `is` is true. When it ends before, or that takes longer than
+    /// `most`, the end of its log says why.
     pub(crate) fn wait_until(
         &mut self,
         most: Duration,
@@ -56,7 +61,10 @@ impl ServerProcess {
             if !self.is_alive() || Instant::now() > end {
                 let text = std::fs::read_to_string(&self.log).unwrap_or_default();
                 let tail: Vec<&str> = text.lines().rev().take(12).collect();
-                bail!("it does not get there:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+                bail!(
+                    "it does not get there:\n{}",
+                    tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+                );
             }
             std::thread::sleep(every);
         }
@@ -67,8 +75,11 @@ impl ServerProcess {
     pub(crate) fn cpu_seconds(&self) -> f64 {
         let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64;
         let all = read_processes();
-        let sum: u64 =
-            process_tree(&all, self.child.id()).iter().filter_map(|pid| all.get(pid)).map(|row| row.ticks).sum();
+        let sum: u64 = process_tree(&all, self.child.id())
+            .iter()
+            .filter_map(|pid| all.get(pid))
+            .map(|row| row.ticks)
+            .sum();
         sum as f64 / ticks
     }
 
@@ -102,11 +113,14 @@ struct ProcessStat {
 fn read_processes() -> BTreeMap<u32, ProcessStat> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return BTreeMap::new() };
     let ids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    ids.filter_map(|pid| Some((pid, parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?)))
-        .collect()
+    ids.filter_map(|pid| {
+        Some((pid, parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?))
+    })
+    .collect()
 }
 
-/// proc(5): after the name in parentheses come state, ppid, …, utime (14), stime (15), cutime (16), cstime (17).
+/// proc(5): after the name in parentheses come state, ppid, …, utime (14), stime (15), cutime (16),
+/// cstime (17).
 fn parse_stat(text: &str) -> Option<ProcessStat> {
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
@@ -176,9 +190,12 @@ mod tests {
     #[test]
     fn time_and_memory_of_children_count() {
         let dir = std::env::temp_dir().join(format!("bench-{}", std::process::id()));
-        let mut server =
-            ServerProcess::start(Command::new("sh").args(["-c", "sh -c 'while :; do :; done' & wait"]), 0, &dir)
-                .unwrap();
+        let mut server = ServerProcess::start(
+            Command::new("sh").args(["-c", "sh -c 'while :; do :; done' & wait"]),
+            0,
+            &dir,
+        )
+        .unwrap();
         let until = Instant::now() + Duration::from_secs(30);
         while server.cpu_seconds() < 0.2 {
             assert!(server.is_alive() && Instant::now() < until);

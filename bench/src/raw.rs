@@ -20,12 +20,14 @@ pub(crate) struct RawMeasurement {
 }
 
 fn load_engine(library: &Path, model: &BenchModel) -> anyhow::Result<OnnxEngine> {
-    let engines = engine::load_engines(library, &model.path, 1, 1, None).map_err(|error| anyhow!("{error}"))?;
+    let engines = engine::load_engines(library, &model.path, 1, 1, None)
+        .map_err(|error| anyhow!("{error}"))?;
     engines.into_iter().next().context("no engine")
 }
 
 fn input_tensors(model: &BenchModel) -> Vec<Tensor> {
-    let shape = model.row.shape.iter().map(|size| usize::try_from(*size).unwrap_or_default()).collect();
+    let shape =
+        model.row.shape.iter().map(|size| usize::try_from(*size).unwrap_or_default()).collect();
     vec![Tensor { shape, data: TensorData::F32(model.row.data.clone()) }]
 }
 
@@ -41,7 +43,8 @@ pub(crate) fn reference_output(library: &Path, model: &BenchModel) -> anyhow::Re
     }
 }
 
-/// Runs the model for `seconds`. Making the input and reading the outputs are part of it: no server can do without.
+/// Runs the model for `seconds`. Making the input and reading the outputs are part of it: no server
+/// can do without.
 pub(crate) fn measure_raw(
     library: &Path,
     model: &BenchModel,

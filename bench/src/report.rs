@@ -81,7 +81,8 @@ struct RoundSummary {
 impl BenchResults {
     pub(crate) fn read(dir: &Path) -> anyhow::Result<Self> {
         match std::fs::read(dir.join("results.json")) {
-            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{}/results.json", dir.display())),
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .with_context(|| format!("{}/results.json", dir.display())),
             Err(_) => Ok(Self::default()),
         }
     }
@@ -109,7 +110,10 @@ impl BenchResults {
     fn medians(&self) -> BTreeMap<ResultKey, (ResultCell, RoundSummary)> {
         let mut groups: BTreeMap<ResultKey, Vec<&ResultCell>> = BTreeMap::new();
         for cell in &self.cells {
-            groups.entry((cell.model.clone(), cell.wire.clone(), cell.server.clone())).or_default().push(cell);
+            groups
+                .entry((cell.model.clone(), cell.wire.clone(), cell.server.clone()))
+                .or_default()
+                .push(cell);
         }
         let median = |mut cells: Vec<&ResultCell>| {
             cells.sort_by(|a, b| a.cpu_us.total_cmp(&b.cpu_us));
@@ -124,18 +128,28 @@ impl BenchResults {
 pub(crate) fn write_report(options: &BenchOptions) -> anyhow::Result<()> {
     let medians = BenchResults::read(&options.dir)?.medians();
     ensure!(!medians.is_empty(), "no results in {}: measure first", options.dir.display());
-    std::fs::create_dir_all(&options.report).with_context(|| format!("cannot make {}", options.report.display()))?;
+    std::fs::create_dir_all(&options.report)
+        .with_context(|| format!("cannot make {}", options.report.display()))?;
     std::fs::write(options.report.join("table.md"), render_results_table(&medians))?;
     let mut groups: BTreeMap<(String, String), Vec<(String, f64)>> = BTreeMap::new();
     for ((model, wire, server), (cell, _)) in &medians {
         if server != RAW {
-            groups.entry((model.clone(), wire.clone())).or_default().push((server.clone(), cell.cpu_us));
+            groups
+                .entry((model.clone(), wire.clone()))
+                .or_default()
+                .push((server.clone(), cell.cpu_us));
         }
     }
     for ((model, wire), mut bars) in groups {
         bars.sort_by(|a, b| a.1.total_cmp(&b.1));
-        let raw = medians.get(&(model.clone(), "none".into(), RAW.into())).map(|(cell, _)| cell.cpu_us);
-        plot_bars(&options.report.join(format!("{model}-{wire}.svg")), &format!("{model}, {wire}"), &bars, raw)?;
+        let raw =
+            medians.get(&(model.clone(), "none".into(), RAW.into())).map(|(cell, _)| cell.cpu_us);
+        plot_bars(
+            &options.report.join(format!("{model}-{wire}.svg")),
+            &format!("{model}, {wire}"),
+            &bars,
+            raw,
+        )?;
     }
     writeln!(std::io::stdout(), "{}", options.report.join("table.md").display())?;
     Ok(())
@@ -148,12 +162,18 @@ fn render_results_table(medians: &BTreeMap<ResultKey, (ResultCell, RoundSummary)
          | --- | --- | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |\n",
     );
     let mut rows: Vec<_> = medians.values().collect();
-    rows.sort_by(|(a, _), (b, _)| (&a.model, &a.wire).cmp(&(&b.model, &b.wire)).then(a.cpu_us.total_cmp(&b.cpu_us)));
+    rows.sort_by(|(a, _), (b, _)| {
+        (&a.model, &a.wire).cmp(&(&b.model, &b.wire)).then(a.cpu_us.total_cmp(&b.cpu_us))
+    });
     for (cell, rounds) in rows {
-        let raw =
-            medians.get(&(cell.model.clone(), "none".into(), RAW.into())).map(|(raw, _)| cell.cpu_us - raw.cpu_us);
-        let over = raw.filter(|_| cell.server != RAW).map_or_else(String::new, |over| format!("{over:.1}"));
-        let or_nothing = |value: f64| if value > 0.0 { format!("{value:.0}") } else { String::new() };
+        let raw = medians
+            .get(&(cell.model.clone(), "none".into(), RAW.into()))
+            .map(|(raw, _)| cell.cpu_us - raw.cpu_us);
+        let over = raw
+            .filter(|_| cell.server != RAW)
+            .map_or_else(String::new, |over| format!("{over:.1}"));
+        let or_nothing =
+            |value: f64| if value > 0.0 { format!("{value:.0}") } else { String::new() };
         let _ = writeln!(
             text,
             "| {} | {} | {} | {:.1} | {:.1} | {over} | {:.0} | {:.0} | {:.0} | {} | {} | {} | {} | {} | {:.1} |",
@@ -177,7 +197,12 @@ fn render_results_table(medians: &BTreeMap<ResultKey, (ResultCell, RoundSummary)
 }
 
 /// Bars of CPU time on a logarithmic scale; a line for the limit.
-fn plot_bars(path: &Path, title: &str, bars: &[(String, f64)], raw: Option<f64>) -> anyhow::Result<()> {
+fn plot_bars(
+    path: &Path,
+    title: &str,
+    bars: &[(String, f64)],
+    raw: Option<f64>,
+) -> anyhow::Result<()> {
     let height = u32::try_from(90 + 34 * bars.len())?;
     let root = SVGBackend::new(path, (820, height)).into_drawing_area();
     root.fill(&WHITE)?;
@@ -191,9 +216,10 @@ fn plot_bars(path: &Path, title: &str, bars: &[(String, f64)], raw: Option<f64>)
         .y_label_area_size(170)
         .build_cartesian_2d((least..most).log_scale(), (0..rows - 1).into_segmented())?;
     let name = |at: &SegmentValue<i32>| match at {
-        SegmentValue::CenterOf(n) => {
-            usize::try_from(*n).ok().and_then(|n| bars.get(n)).map_or_else(String::new, |(name, _)| name.clone())
-        }
+        SegmentValue::CenterOf(n) => usize::try_from(*n)
+            .ok()
+            .and_then(|n| bars.get(n))
+            .map_or_else(String::new, |(name, _)| name.clone()),
         _ => String::new(),
     };
     chart
@@ -210,12 +236,22 @@ fn plot_bars(path: &Path, title: &str, bars: &[(String, f64)], raw: Option<f64>)
         .draw()?;
     for (n, (server, us)) in bars.iter().enumerate() {
         let n = i32::try_from(n)?;
-        let colour = if server.starts_with("slipway") { RGBColor(31, 119, 180) } else { RGBColor(160, 160, 160) };
-        let mut bar =
-            Rectangle::new([(least, SegmentValue::Exact(n)), (*us, SegmentValue::Exact(n + 1))], colour.filled());
+        let colour = if server.starts_with("slipway") {
+            RGBColor(31, 119, 180)
+        } else {
+            RGBColor(160, 160, 160)
+        };
+        let mut bar = Rectangle::new(
+            [(least, SegmentValue::Exact(n)), (*us, SegmentValue::Exact(n + 1))],
+            colour.filled(),
+        );
         bar.set_margin(5, 5, 0, 0);
         chart.draw_series(std::iter::once(bar))?;
-        let label = Text::new(format!("{us:.1}"), (*us * 1.03, SegmentValue::CenterOf(n)), ("sans-serif", 13));
+        let label = Text::new(
+            format!("{us:.1}"),
+            (*us * 1.03, SegmentValue::CenterOf(n)),
+            ("sans-serif", 13),
+        );
         chart.draw_series(std::iter::once(label))?;
     }
     if let Some(raw) = raw {
@@ -254,7 +290,8 @@ mod tests {
     #[test]
     fn plots_are_drawn() {
         let path = std::env::temp_dir().join(format!("bench-{}.svg", std::process::id()));
-        plot_bars(&path, "m", &[("slipway".into(), 15.0), ("other".into(), 300.0)], Some(4.0)).unwrap();
+        plot_bars(&path, "m", &[("slipway".into(), 15.0), ("other".into(), 300.0)], Some(4.0))
+            .unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains("slipway") && text.contains("300.0"));
         std::fs::remove_file(path).unwrap();

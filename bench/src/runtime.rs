@@ -33,11 +33,19 @@ pub(crate) fn run_runtime_bench(options: &BenchOptions) -> anyhow::Result<()> {
                 let raw = raw::measure_raw(&library, model, options.server_core, options.seconds)?;
                 results.add(ResultCell::from_raw(&model.name, raw));
             }
-            for peer in PeerServer::ALL.into_iter().filter(|peer| options.is_selected(peer.name())) {
-                eprintln!("round {} of {}: {} with {}", round + 1, options.rounds, peer.name(), model.name);
+            for peer in PeerServer::ALL.into_iter().filter(|peer| options.is_selected(peer.name()))
+            {
+                eprintln!(
+                    "round {} of {}: {} with {}",
+                    round + 1,
+                    options.rounds,
+                    peer.name(),
+                    model.name
+                );
                 match measure_peer(options, &library, model, peer) {
                     Ok(cells) => cells.into_iter().for_each(|cell| results.add(cell)),
-                    // One that does not run here is left out, with the reason in the log, and does not spoil the rest.
+                    // One that does not run here is left out, with the reason in the log, and does
+                    // not spoil the rest.
                     Err(error) => eprintln!("  left out: {error:#}"),
                 }
             }
@@ -53,7 +61,10 @@ pub(crate) fn onnxruntime_library() -> anyhow::Result<PathBuf> {
         return std::fs::canonicalize(&path).with_context(|| path.display().to_string());
     }
     let root = slipway_provision::workspace_root();
-    Ok(slipway_provision::libraries::ensure_onnx_runtime(&slipway_provision::BuildCache::from_env()?, &root)?)
+    Ok(slipway_provision::libraries::ensure_onnx_runtime(
+        &slipway_provision::BuildCache::from_env()?,
+        &root,
+    )?)
 }
 
 fn measure_peer(
@@ -66,9 +77,11 @@ fn measure_peer(
     let mut cells = Vec::new();
     for wire in WireEncoding::ALL.into_iter().filter(|wire| peer.supports(*wire)) {
         match measure_wire(options, &server, &peer.build_request(model, port, wire), model, wire) {
-            Ok(cell) => {
-                cells.push(ResultCell { server: peer.name().into(), ready_ms: ready.as_secs_f64() * 1e3, ..cell })
-            }
+            Ok(cell) => cells.push(ResultCell {
+                server: peer.name().into(),
+                ready_ms: ready.as_secs_f64() * 1e3,
+                ..cell
+            }),
             Err(error) => eprintln!("  left out: {} over {}: {error:#}", peer.name(), wire.name()),
         }
     }
@@ -105,8 +118,17 @@ pub(crate) fn start_peer(
 }
 
 /// All servers must give the same answer before anything is timed.
-fn check_response(answer: &BenchResponse, model: &BenchModel, wire: WireEncoding) -> anyhow::Result<()> {
-    ensure!(answer.status.is_success(), "{}: {}", answer.status, String::from_utf8_lossy(&answer.body));
+fn check_response(
+    answer: &BenchResponse,
+    model: &BenchModel,
+    wire: WireEncoding,
+) -> anyhow::Result<()> {
+    ensure!(
+        answer.status.is_success(),
+        "{}: {}",
+        answer.status,
+        String::from_utf8_lossy(&answer.body)
+    );
     let found = match wire {
         WireEncoding::Json => json_values(&answer.body)?,
         WireEncoding::Binary | WireEncoding::Grpc => {
@@ -116,13 +138,19 @@ fn check_response(answer: &BenchResponse, model: &BenchModel, wire: WireEncoding
                 answer.grpc_status,
                 answer.headers
             );
-            ensure!(contains_floats(&answer.body, &model.probabilities), "other values than ONNX Runtime's");
+            ensure!(
+                contains_floats(&answer.body, &model.probabilities),
+                "other values than ONNX Runtime's"
+            );
             return Ok(());
         }
     };
     let same = |values: &Vec<f64>| {
         values.len() == model.probabilities.len()
-            && values.iter().zip(&model.probabilities).all(|(got, want)| (got - f64::from(*want)).abs() < 1e-4)
+            && values
+                .iter()
+                .zip(&model.probabilities)
+                .all(|(got, want)| (got - f64::from(*want)).abs() < 1e-4)
     };
     ensure!(found.iter().any(same), "other values than ONNX Runtime's: {found:?}");
     Ok(())
@@ -154,7 +182,8 @@ pub(crate) fn free_ports() -> anyhow::Result<u16> {
     for _ in 0..100 {
         let first = TcpListener::bind("127.0.0.1:0")?;
         let port = first.local_addr()?.port();
-        let next = |more: u16| port.checked_add(more).map(|port| TcpListener::bind(("127.0.0.1", port)));
+        let next =
+            |more: u16| port.checked_add(more).map(|port| TcpListener::bind(("127.0.0.1", port)));
         if matches!((next(1), next(2)), (Some(Ok(_)), Some(Ok(_)))) {
             return Ok(port);
         }

@@ -1,4 +1,5 @@
-//! Requests with other inputs each time: the first value of the row counts up, everything else stays.
+//! Requests with other inputs each time: the first value of the row counts up, everything else
+//! stays.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -20,18 +21,22 @@ pub(crate) struct BodyVariation {
     next: AtomicU32,
 }
 
-/// 0.5 in units of [`VALUE_STEP`]; from here up to one a single-precision float tells two values apart that differ by one unit.
+/// 0.5 in units of [`VALUE_STEP`]; from here up to one a single-precision float tells two values
+/// apart that differ by one unit.
 const FIRST_VALUE: u32 = 5_000_000;
 const VALUE_STEP: f64 = 1e-7;
 
 impl BodyVariation {
     /// `count` different requests like `body`, which asks for `row`; at most 1.6 million.
     pub(crate) fn new(body: &[u8], row: &InputRow, wire: WireEncoding, count: u32) -> Self {
-        let find = |what: &[u8]| body.windows(what.len()).position(|window| window == what).unwrap_or_default();
+        let find = |what: &[u8]| {
+            body.windows(what.len()).position(|window| window == what).unwrap_or_default()
+        };
         let (from, to, base) = match wire {
             WireEncoding::Json => {
                 let from = find(b"\"data\":[") + b"\"data\":[".len();
-                let length = body.iter().skip(from).take_while(|byte| !matches!(byte, b',' | b']')).count();
+                let length =
+                    body.iter().skip(from).take_while(|byte| !matches!(byte, b',' | b']')).count();
                 (from, from + length, 0)
             }
             // The values stand at the end.
@@ -45,7 +50,8 @@ impl BodyVariation {
 
     /// The next request.
     pub(crate) fn next_body(&self, body: &[u8]) -> Bytes {
-        let value = FIRST_VALUE + self.base + self.next.fetch_add(1, Ordering::Relaxed) % self.count;
+        let value =
+            FIRST_VALUE + self.base + self.next.fetch_add(1, Ordering::Relaxed) % self.count;
         let mut new = Vec::with_capacity(body.len() + 16);
         new.extend_from_slice(&body[..self.from]);
         if self.is_json {
@@ -76,11 +82,11 @@ mod tests {
             let all: Vec<Bytes> = (0..1000).map(|_| vary.next_body(&call.body)).collect();
             assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 1000, "{}", wire.name());
             assert_eq!(vary.next_body(&call.body), all[0], "they come again");
-            let rest = |body: &Bytes| body[vary.from + body.len() - call.body.len() + vary.to - vary.from..].to_vec();
-            assert!(
-                all.iter()
-                    .all(|body| body[..vary.from] == call.body[..vary.from] && rest(body) == call.body[vary.to..])
-            );
+            let rest = |body: &Bytes| {
+                body[vary.from + body.len() - call.body.len() + vary.to - vary.from..].to_vec()
+            };
+            assert!(all.iter().all(|body| body[..vary.from] == call.body[..vary.from]
+                && rest(body) == call.body[vary.to..]));
         }
     }
 
@@ -92,15 +98,21 @@ mod tests {
             vary.next.store(1_499_999, Ordering::Relaxed);
             let body = vary.next_body(&call.body);
             match wire {
-                WireEncoding::Json => serde_json::from_slice::<serde_json::Value>(&body).unwrap()["inputs"][0]["data"]
-                    [0]
-                .as_f64()
-                .unwrap(),
+                WireEncoding::Json => {
+                    serde_json::from_slice::<serde_json::Value>(&body).unwrap()["inputs"][0]["data"]
+                        [0]
+                    .as_f64()
+                    .unwrap()
+                }
                 _ => f64::from(f32::from_le_bytes(body[vary.from..vary.to].try_into().unwrap())),
             }
         };
         let [json, binary, grpc] = WireEncoding::ALL.map(value);
-        let ranges = [(0.5..0.66).contains(&json), (0.66..0.82).contains(&binary), (0.82..1.0).contains(&grpc)];
+        let ranges = [
+            (0.5..0.66).contains(&json),
+            (0.66..0.82).contains(&binary),
+            (0.82..1.0).contains(&grpc),
+        ];
         assert_eq!(ranges, [true; 3], "{json} {binary} {grpc}");
     }
 }

@@ -6,9 +6,15 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 use slipway_provision::{BuildCache, python};
 
-/// Makes an environment with `requirements` (lines for pip) unless it is there; returns its directory.
-pub(crate) fn ensure_venv(name: &str, python: &str, requirements: &[&str]) -> anyhow::Result<PathBuf> {
-    Ok(python::PythonEnvironment { name, python, requirements }.ensure_installed(&BuildCache::from_env()?)?)
+/// Makes an environment with `requirements` (lines for pip) unless it is there; returns its
+/// directory.
+pub(crate) fn ensure_venv(
+    name: &str,
+    python: &str,
+    requirements: &[&str],
+) -> anyhow::Result<PathBuf> {
+    Ok(python::PythonEnvironment { name, python, requirements }
+        .ensure_installed(&BuildCache::from_env()?)?)
 }
 
 pub(crate) fn run_command(command: &mut Command) -> anyhow::Result<String> {

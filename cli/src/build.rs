@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use slipway_baseline::{
-    BaselineModel as Described, CalibrationCurve, FORMAT, FeatureColumn, GoldenRequest, GoldenSet, MAX_GOLDEN,
-    MAX_VALUES, ModelBaseline, NumericTolerance, ReferenceHistogram,
+    BaselineModel as Described, CalibrationCurve, FORMAT, FeatureColumn, GoldenRequest, GoldenSet,
+    MAX_GOLDEN, MAX_VALUES, ModelBaseline, NumericTolerance, ReferenceHistogram,
 };
 use slipway_runtime::observe::golden;
 use slipway_runtime::tensor::{Tensor, TensorData};
@@ -25,10 +25,12 @@ pub(crate) struct MakeArgs {
     /// The model: a path to an ONNX file, or a URI as in spec.model.uri.
     #[arg(long, required = true)]
     model: Option<String>,
-    /// Reference rows, .csv or .parquet: rows that the model was accepted on, not those that it was trained on.
+    /// Reference rows, .csv or .parquet: rows that the model was accepted on, not those that it
+    /// was trained on.
     #[arg(long, required = true)]
     data: Option<PathBuf>,
-    /// Column with the true label; with it the baseline can tell the expected accuracy of live traffic.
+    /// Column with the true label; with it the baseline can tell the expected accuracy of live
+    /// traffic.
     #[arg(long)]
     label: Option<String>,
     /// Columns that are no inputs.
@@ -49,7 +51,8 @@ pub(crate) struct MakeArgs {
     /// Golden requests: rows whose answers every pod must reproduce before it serves.
     #[arg(long, default_value_t = 16)]
     golden: usize,
-    /// How far a number in a golden answer may be off, absolutely; relatively it is ten times that.
+    /// How far a number in a golden answer may be off, absolutely; relatively it is ten times
+    /// that.
     #[arg(long, default_value_t = 1e-5, value_parser = parse_tolerance)]
     golden_tolerance: f64,
     /// Most rows to read.
@@ -77,8 +80,10 @@ pub(crate) fn build_baseline(args: &MakeArgs) -> Result<()> {
     let data = args.data.as_deref().context("--data is missing")?;
     let mut model = LocalModel::load(uri, args.onnxruntime.as_deref())?;
     let mut source = TableReader::open(data)?;
-    let layout = ColumnLayout::new(&model.inputs, &source.columns, args.label.as_deref(), &args.ignore)?;
-    let rows = layout.read(&mut source, args.max_rows).with_context(|| data.display().to_string())?;
+    let layout =
+        ColumnLayout::new(&model.inputs, &source.columns, args.label.as_deref(), &args.ignore)?;
+    let rows =
+        layout.read(&mut source, args.max_rows).with_context(|| data.display().to_string())?;
     if rows.rows == 0 {
         bail!("{}: there are no rows", data.display());
     }
@@ -90,7 +95,11 @@ pub(crate) fn build_baseline(args: &MakeArgs) -> Result<()> {
     let golden = golden_requests(args, &mut model, &rows)?;
     let mut baseline = ModelBaseline {
         format: FORMAT.to_owned(),
-        model: Described { digest: model.digest.clone(), inputs: model.inputs.clone(), outputs: model.outputs.clone() },
+        model: Described {
+            digest: model.digest.clone(),
+            inputs: model.inputs.clone(),
+            outputs: model.outputs.clone(),
+        },
         rows: rows.rows as u64,
         features,
         predictions: None,
@@ -99,14 +108,19 @@ pub(crate) fn build_baseline(args: &MakeArgs) -> Result<()> {
         golden,
     };
     add_predictions(args, &mut baseline, &answers, &rows)?;
-    let bytes = baseline.to_vec().map_err(|e| anyhow!("{e} (rename the column, or leave it out with --features)"))?;
+    let bytes = baseline
+        .to_vec()
+        .map_err(|e| anyhow!("{e} (rename the column, or leave it out with --features)"))?;
     // What would not pass here would pass in no pod.
     let buckets: &[usize] = if model.batchable { &[2, 4, 8, 16, 32] } else { &[] };
     golden::replay_requests(&mut model.engine, &baseline, buckets)
         .map_err(|e| anyhow!("the model does not repeat its own answers: {}", e.message))?;
-    std::fs::write(&args.output, bytes).with_context(|| format!("cannot write {}", args.output.display()))?;
+    std::fs::write(&args.output, bytes)
+        .with_context(|| format!("cannot write {}", args.output.display()))?;
     // Not by `println!`, which panics when nobody reads.
-    std::io::stdout().write_all(format_summary(args, &baseline).as_bytes()).context("cannot write to standard output")
+    std::io::stdout()
+        .write_all(format_summary(args, &baseline).as_bytes())
+        .context("cannot write to standard output")
 }
 
 fn describe_features(
@@ -120,19 +134,39 @@ fn describe_features(
         bail!("there is no input column {name:?}");
     }
     let wanted = |name: &str| args.features.is_empty() || args.features.iter().any(|f| f == name);
-    let all = layout.features().filter(|(_, _, name)| wanted(name)).take(usize::from(args.max_features));
+    let all =
+        layout.features().filter(|(_, _, name)| wanted(name)).take(usize::from(args.max_features));
     let features = all.filter_map(|(input, column, name)| {
         let tensor = rows.inputs.get(input)?;
         let categorical = args.categorical.iter().any(|c| c == name);
-        let histogram = build_histogram(tensor, layout.width(input), column, categorical, usize::from(args.bins));
-        Some(FeatureColumn { name: name.to_owned(), input: model.inputs.get(input)?.name.clone(), column, histogram })
+        let histogram = build_histogram(
+            tensor,
+            layout.width(input),
+            column,
+            categorical,
+            usize::from(args.bins),
+        );
+        Some(FeatureColumn {
+            name: name.to_owned(),
+            input: model.inputs.get(input)?.name.clone(),
+            column,
+            histogram,
+        })
     });
     Ok(features.collect())
 }
 
-fn build_histogram(tensor: &Tensor, width: usize, column: usize, categorical: bool, bins: usize) -> ReferenceHistogram {
+fn build_histogram(
+    tensor: &Tensor,
+    width: usize,
+    column: usize,
+    categorical: bool,
+    bins: usize,
+) -> ReferenceHistogram {
     match column_of(tensor, width, column) {
-        Column::Texts(values) => ReferenceHistogram::categorical(values.iter().map(String::as_str), MAX_CATEGORIES),
+        Column::Texts(values) => {
+            ReferenceHistogram::categorical(values.iter().map(String::as_str), MAX_CATEGORIES)
+        }
         Column::Numbers(values) if categorical => {
             // Written as the model server writes a number that it looks up.
             let values: Vec<_> = values.iter().map(f64::to_string).collect();
@@ -153,7 +187,9 @@ pub(crate) enum Column {
 pub(crate) fn column_of(tensor: &Tensor, width: usize, column: usize) -> Column {
     macro_rules! numbers {
         ($values:expr, $convert:expr) => {
-            Column::Numbers($values.iter().skip(column).step_by(width.max(1)).map($convert).collect())
+            Column::Numbers(
+                $values.iter().skip(column).step_by(width.max(1)).map($convert).collect(),
+            )
         };
     }
     match &tensor.data {
@@ -169,7 +205,9 @@ pub(crate) fn column_of(tensor: &Tensor, width: usize, column: usize) -> Column 
         TensorData::F16(v) => numbers!(v, |x| x.to_f64()),
         TensorData::F32(v) => numbers!(v, |x| f64::from(*x)),
         TensorData::F64(v) => numbers!(v, |x| *x),
-        TensorData::Bytes(v) => Column::Texts(v.iter().skip(column).step_by(width.max(1)).cloned().collect()),
+        TensorData::Bytes(v) => {
+            Column::Texts(v.iter().skip(column).step_by(width.max(1)).cloned().collect())
+        }
     }
 }
 
@@ -197,7 +235,8 @@ fn add_predictions(
             );
         }
         let right = rows.labels.iter().zip(&answers.labels).zip(&answers.scores);
-        let right = right.filter_map(|((truth, said), score)| Some((*score, truth.as_ref()? == said.as_ref()?)));
+        let right = right
+            .filter_map(|((truth, said), score)| Some((*score, truth.as_ref()? == said.as_ref()?)));
         let right: Vec<_> = right.collect();
         if !right.iter().any(|(_, right)| *right) {
             bail!(
@@ -210,7 +249,11 @@ fn add_predictions(
 }
 
 /// Rows at equal distances, so that sorted files give all kinds.
-fn golden_requests(args: &MakeArgs, model: &mut LocalModel, rows: &DatasetRows) -> Result<GoldenSet> {
+fn golden_requests(
+    args: &MakeArgs,
+    model: &mut LocalModel,
+    rows: &DatasetRows,
+) -> Result<GoldenSet> {
     let (count, mut requests, mut skipped) = (args.golden.min(rows.rows), Vec::new(), 0);
     for i in 0..count {
         let (inputs, outputs) = model.predict_row(&rows.inputs, i * rows.rows / count)?;
@@ -221,29 +264,46 @@ fn golden_requests(args: &MakeArgs, model: &mut LocalModel, rows: &DatasetRows) 
             TensorData::F16(v) => v.iter().any(|x| x.is_infinite()),
             _ => false,
         };
-        if inputs.iter().any(infinite) || outputs.iter().any(|t| t.data.first_non_finite().is_some()) {
+        if inputs.iter().any(infinite)
+            || outputs.iter().any(|t| t.data.first_non_finite().is_some())
+        {
             skipped += 1;
             continue;
         }
         let named = |specs: &[slipway_baseline::BaselineTensorSpec], tensors: &[Tensor]| {
-            specs.iter().zip(tensors).map(|(spec, tensor)| golden::golden_tensor(&spec.name, tensor)).collect()
+            specs
+                .iter()
+                .zip(tensors)
+                .map(|(spec, tensor)| golden::golden_tensor(&spec.name, tensor))
+                .collect()
         };
-        requests
-            .push(GoldenRequest { inputs: named(&model.inputs, &inputs), outputs: named(&model.outputs, &outputs) });
+        requests.push(GoldenRequest {
+            inputs: named(&model.inputs, &inputs),
+            outputs: named(&model.outputs, &outputs),
+        });
     }
     if skipped > 0 {
         eprintln!(
             "note: {skipped} golden requests were left out, because they hold infinities or their answers are not finite"
         );
     }
-    let tolerance = NumericTolerance { absolute: args.golden_tolerance, relative: args.golden_tolerance * 10.0 };
+    let tolerance = NumericTolerance {
+        absolute: args.golden_tolerance,
+        relative: args.golden_tolerance * 10.0,
+    };
     Ok(GoldenSet { tolerance, requests })
 }
 
 fn format_summary(args: &MakeArgs, baseline: &ModelBaseline) -> String {
     let calibration = baseline.calibration.as_ref().map_or_else(
         || "no calibration (give --label for expected accuracy)".to_owned(),
-        |c| format!("calibrated on {} labels (error of the raw scores {:.3})", c.counts.iter().sum::<u64>(), c.ece),
+        |c| {
+            format!(
+                "calibrated on {} labels (error of the raw scores {:.3})",
+                c.counts.iter().sum::<u64>(),
+                c.ece
+            )
+        },
     );
     format!(
         "{}: {} rows, {} features, {} golden requests, {calibration}, of model {}\n",

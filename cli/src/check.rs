@@ -53,21 +53,31 @@ pub(crate) fn check_baseline(args: &CheckArgs) -> Result<ExitCode> {
     let baseline = ModelBaseline::from_slice(&bytes).with_context(named)?;
     let mut source = TableReader::open(&args.data)?;
     let layout = ColumnLayout::new(&baseline.model.inputs, &source.columns, None, &args.ignore)?;
-    let rows = layout.read(&mut source, args.max_rows).with_context(|| args.data.display().to_string())?;
+    let rows =
+        layout.read(&mut source, args.max_rows).with_context(|| args.data.display().to_string())?;
     if rows.rows == 0 {
         bail!("{}: there are no rows", args.data.display());
     }
     let mut lines = Vec::new();
     for feature in &baseline.features {
         let input = baseline.model.inputs.iter().position(|i| i.name == feature.input);
-        let Some((input, tensor)) = input.and_then(|i| Some((i, rows.inputs.get(i)?))) else { continue };
-        let drift = measure_drift(&feature.histogram, &column_of(tensor, layout.width(input), feature.column));
+        let Some((input, tensor)) = input.and_then(|i| Some((i, rows.inputs.get(i)?))) else {
+            continue;
+        };
+        let drift = measure_drift(
+            &feature.histogram,
+            &column_of(tensor, layout.width(input), feature.column),
+        );
         lines.push(DriftRow { name: feature.name.clone(), drift });
     }
     if let Some(uri) = &args.model {
         let mut model = LocalModel::load(uri, args.onnxruntime.as_deref())?;
         if model.digest != baseline.model.digest {
-            bail!("{uri} has digest {}; the baseline is of {}", model.digest, baseline.model.digest);
+            bail!(
+                "{uri} has digest {}; the baseline is of {}",
+                model.digest,
+                baseline.model.digest
+            );
         }
         let answers = model.predict_all(&rows.inputs, rows.rows)?;
         if let Some(histogram) = &baseline.predictions {
@@ -76,7 +86,10 @@ pub(crate) fn check_baseline(args: &CheckArgs) -> Result<ExitCode> {
             } else {
                 Column::Texts(answers.labels.into_iter().map(Option::unwrap_or_default).collect())
             };
-            lines.push(DriftRow { name: "(predictions)".to_owned(), drift: measure_drift(histogram, &column) });
+            lines.push(DriftRow {
+                name: "(predictions)".to_owned(),
+                drift: measure_drift(histogram, &column),
+            });
         }
         if let Some(histogram) = &baseline.scores {
             let drift = measure_drift(histogram, &Column::Numbers(answers.scores));
@@ -109,7 +122,9 @@ fn measure_drift(histogram: &ReferenceHistogram, column: &Column) -> DriftStatis
 }
 
 fn render_table(lines: &mut [DriftRow], reference: u64, live: usize) -> String {
-    lines.sort_by(|a, b| (b.drift.psi - b.drift.threshold).total_cmp(&(a.drift.psi - a.drift.threshold)));
+    lines.sort_by(|a, b| {
+        (b.drift.psi - b.drift.threshold).total_cmp(&(a.drift.psi - a.drift.threshold))
+    });
     let width = lines.iter().map(|l| l.name.chars().count()).chain([7]).max().unwrap_or(7);
     let mut text = format!(
         "{:width$}  {:>8}  {:>9}  {:>8}  {:>6}  {:>6}  VERDICT\n",

@@ -1,4 +1,5 @@
-//! Commands to a rollout: annotations that say what they are for and whose they are, so that one that comes late does nothing, and the history tells who did what.
+//! Commands to a rollout: annotations that say what they are for and whose they are, so that one
+//! that comes late does nothing, and the history tells who did what.
 
 use std::time::Duration;
 
@@ -12,7 +13,9 @@ use kube::{Client, Config};
 use serde_json::json;
 use slipway_crds::commands::{CommandTarget, CommandValue};
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{CommandRecord, ModelDeployment, ModelDeploymentStatus, RolloutStage, RolloutStatus};
+use slipway_crds::v1alpha1::{
+    CommandRecord, ModelDeployment, ModelDeploymentStatus, RolloutStage, RolloutStatus,
+};
 
 /// How long the operator may take to see a command before that is said.
 const HANDLING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,14 +74,19 @@ impl RolloutCommand {
     /// # Errors
     /// When there is nothing that it could be for.
     fn target(self, status: &ModelDeploymentStatus) -> anyhow::Result<CommandTarget> {
-        let Some(rollout) = &status.rollout else { bail!("nothing is rolled out: {}", status.message) };
+        let Some(rollout) = &status.rollout else {
+            bail!("nothing is rolled out: {}", status.message)
+        };
         let is_aborted = rollout.stage == RolloutStage::Aborted;
         match self {
             Self::Retry if !is_aborted => bail!("nothing was taken back: {}", status.message),
             Self::Retry => {}
             _ if is_aborted => bail!("nothing is rolled out: {}", status.message),
             Self::Resume if rollout.paused_by.is_none() => {
-                bail!("it is not held by `pause`; where spec.paused holds it, set that to false: {}", status.message)
+                bail!(
+                    "it is not held by `pause`; where spec.paused holds it, set that to false: {}",
+                    status.message
+                )
             }
             _ => {}
         }
@@ -90,7 +98,8 @@ impl RolloutCommand {
 /// Gives a command and waits until the operator has seen it.
 ///
 /// # Errors
-/// When there is nothing that it could be for, when the API server refuses it, or when it came too late.
+/// When there is nothing that it could be for, when the API server refuses it, or when it came too
+/// late.
 pub(crate) fn run_command(command: RolloutCommand, args: &TargetArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(send_command(command, args))
@@ -101,8 +110,10 @@ pub(crate) fn run_command(command: RolloutCommand, args: &TargetArgs) -> anyhow:
 /// # Errors
 /// When the kubeconfig leads nowhere.
 pub(crate) async fn connect_cluster(args: &TargetArgs) -> anyhow::Result<(Client, String)> {
-    let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
-    let kubeconfig = Kubeconfig::read().context("no kubeconfig: set KUBECONFIG, or write ~/.kube/config")?;
+    let options =
+        KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
+    let kubeconfig =
+        Kubeconfig::read().context("no kubeconfig: set KUBECONFIG, or write ~/.kube/config")?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await?;
     if args.as_user.is_some() {
         config.auth_info.impersonate.clone_from(&args.as_user);
@@ -117,15 +128,23 @@ async fn send_command(command: RolloutCommand, args: &TargetArgs) -> anyhow::Res
     let status = api.get(&args.name).await?.status.context("the operator has not seen it yet")?;
     let target = command.target(&status)?;
     let user = current_user(client).await?;
-    let nonce = format!("{:x}", std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_micros());
+    let nonce = format!(
+        "{:x}",
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_micros()
+    );
     let value = CommandValue::format(&target, &nonce, &user);
     let body = json!({"metadata": {"annotations": {command.annotation(): value}}});
     api.patch(&args.name, &PatchParams::default(), &Patch::Merge(body)).await?;
     let is_handled = |object: Option<&ModelDeployment>| {
-        let handled = object.and_then(|it| it.status.as_ref()?.handled_commands.get(command.annotation()));
+        let handled =
+            object.and_then(|it| it.status.as_ref()?.handled_commands.get(command.annotation()));
         handled == Some(&value)
     };
-    let handled = tokio::time::timeout(HANDLING_TIMEOUT, await_condition(api.clone(), &args.name, is_handled)).await;
+    let handled = tokio::time::timeout(
+        HANDLING_TIMEOUT,
+        await_condition(api.clone(), &args.name, is_handled),
+    )
+    .await;
     let object = match handled {
         Ok(object) => object?.context("it is gone")?,
         Err(_) => api.get(&args.name).await?,
@@ -140,7 +159,10 @@ async fn send_command(command: RolloutCommand, args: &TargetArgs) -> anyhow::Res
 async fn current_user(client: Client) -> anyhow::Result<String> {
     let api: Api<SelfSubjectReview> = Api::all(client);
     let review = api.create(&PostParams::default(), &SelfSubjectReview::default()).await;
-    let info = review.context("the API server does not say who you are")?.status.and_then(|status| status.user_info);
+    let info = review
+        .context("the API server does not say who you are")?
+        .status
+        .and_then(|status| status.user_info);
     info.and_then(|info| info.username).context("the API server does not say who you are")
 }
 
@@ -157,7 +179,8 @@ fn describe_outcome(
         return Ok(format!("{word}: noted, and not done yet: {}", status.message));
     }
     let of = |rollout: &RolloutStatus| rollout.revision == target.revision;
-    let current = status.rollout.iter().filter(|rollout| of(rollout)).flat_map(|rollout| &rollout.commands);
+    let current =
+        status.rollout.iter().filter(|rollout| of(rollout)).flat_map(|rollout| &rollout.commands);
     let past = status.history.iter().take(1).filter(|record| record.revision == target.revision);
     let is_ours = |record: &&CommandRecord| record.command == word && record.user == user;
     let done = current.chain(past.flat_map(|record| &record.commands)).rfind(is_ours);
@@ -195,7 +218,13 @@ mod tests {
         }
         assert_eq!(RolloutCommand::Retry.target(&aborted).unwrap(), target(None));
         assert!(RolloutCommand::Retry.target(&running).is_err());
-        assert!(RolloutCommand::Resume.target(&running).unwrap_err().to_string().contains("spec.paused"));
+        assert!(
+            RolloutCommand::Resume
+                .target(&running)
+                .unwrap_err()
+                .to_string()
+                .contains("spec.paused")
+        );
         assert!(RolloutCommand::Resume.target(&status(json!({"pausedBy": "ann"}))).is_ok());
         assert!(RolloutCommand::Promote.target(&status(json!(null))).is_err());
     }

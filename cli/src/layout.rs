@@ -41,8 +41,9 @@ pub(crate) struct DatasetRows {
 }
 
 impl ColumnLayout {
-    /// Finds a column for every element of a row of every input: by the names `input` or `input[i]`; or, where the model has one input, all
-    /// columns in their order. `label` and `ignore` are columns that are no inputs.
+    /// Finds a column for every element of a row of every input: by the names `input` or
+    /// `input[i]`; or, where the model has one input, all columns in their order. `label` and
+    /// `ignore` are columns that are no inputs.
     pub(crate) fn new(
         inputs: &[BaselineTensorSpec],
         columns: &[String],
@@ -50,16 +51,22 @@ impl ColumnLayout {
         ignore: &[String],
     ) -> Result<Self> {
         let find = |name: &str| columns.iter().position(|c| c == name);
-        let named =
-            |name: &str| find(name).with_context(|| format!("there is no column {name:?}; there is {columns:?}"));
+        let named = |name: &str| {
+            find(name).with_context(|| format!("there is no column {name:?}; there is {columns:?}"))
+        };
         let label = label.map(named).transpose()?;
         let ignored = ignore.iter().map(|name| named(name)).collect::<Result<Vec<_>>>()?;
-        let free: Vec<usize> = (0..columns.len()).filter(|i| Some(*i) != label && !ignored.contains(i)).collect();
+        let free: Vec<usize> =
+            (0..columns.len()).filter(|i| Some(*i) != label && !ignored.contains(i)).collect();
         let mut places = Vec::new();
         for spec in inputs {
             let width = row_width(spec, (inputs.len() == 1).then_some(free.len()))?;
             let place = |columns| {
-                Ok::<_, anyhow::Error>(InputColumns { spec: spec.clone(), datatype: parse_datatype(spec)?, columns })
+                Ok::<_, anyhow::Error>(InputColumns {
+                    spec: spec.clone(),
+                    datatype: parse_datatype(spec)?,
+                    columns,
+                })
             };
             let by_name = (0..width).map(|i| {
                 let whole = if width == 1 { find(&spec.name) } else { None };
@@ -78,9 +85,15 @@ impl ColumnLayout {
                     width - 1
                 );
             } else {
-                let want =
-                    if width == 1 { spec.name.clone() } else { format!("{0}[0] to {0}[{1}]", spec.name, width - 1) };
-                bail!("input {:?} wants columns called {want}; the data has {columns:?}", spec.name);
+                let want = if width == 1 {
+                    spec.name.clone()
+                } else {
+                    format!("{0}[0] to {0}[{1}]", spec.name, width - 1)
+                };
+                bail!(
+                    "input {:?} wants columns called {want}; the data has {columns:?}",
+                    spec.name
+                );
             }
         }
         Ok(Self { inputs: places, names: columns.to_owned(), label })
@@ -89,7 +102,8 @@ impl ColumnLayout {
     /// Reads at most `most` rows.
     pub(crate) fn read(&self, source: &mut TableReader, most: usize) -> Result<DatasetRows> {
         let width: usize = self.inputs.iter().map(|p| p.columns.len()).sum();
-        let mut data: Vec<TensorData> = self.inputs.iter().map(|p| TensorData::zeros(p.datatype, 0)).collect();
+        let mut data: Vec<TensorData> =
+            self.inputs.iter().map(|p| TensorData::zeros(p.datatype, 0)).collect();
         let (mut rows, mut labels, mut cut) = (0, Vec::new(), false);
         let mut progress = ProgressReporter::new("reading");
         let total = source.total;
@@ -101,13 +115,16 @@ impl ColumnLayout {
             let cells = cells?;
             rows += 1;
             if rows * width > MAX_CELLS {
-                bail!("{rows} rows of {width} values are more than fit into memory; set --max-rows to fewer");
+                bail!(
+                    "{rows} rows of {width} values are more than fit into memory; set --max-rows to fewer"
+                );
             }
             for (place, data) in self.inputs.iter().zip(&mut data) {
                 for column in &place.columns {
                     let cell = cells.get(*column).unwrap_or(&TableCell::Empty);
-                    push_cell(data, cell)
-                        .map_err(|problem| self.cell_error(rows, *column, &problem, place.datatype))?;
+                    push_cell(data, cell).map_err(|problem| {
+                        self.cell_error(rows, *column, &problem, place.datatype)
+                    })?;
                 }
             }
             if let Some(column) = self.label {
@@ -118,16 +135,31 @@ impl ColumnLayout {
         let shape = |place: &InputColumns| {
             let trailing = place.spec.shape.get(1..).unwrap_or_default();
             // An open trailing dimension is what the width left for it.
-            let trailing = trailing.iter().map(|d| usize::try_from(*d).unwrap_or(place.columns.len()));
+            let trailing =
+                trailing.iter().map(|d| usize::try_from(*d).unwrap_or(place.columns.len()));
             std::iter::once(rows).chain(trailing).collect()
         };
-        let inputs = self.inputs.iter().zip(data).map(|(place, data)| Tensor { shape: shape(place), data }).collect();
+        let inputs = self
+            .inputs
+            .iter()
+            .zip(data)
+            .map(|(place, data)| Tensor { shape: shape(place), data })
+            .collect();
         Ok(DatasetRows { inputs, rows, labels, truncated: cut })
     }
 
-    fn cell_error(&self, row: usize, column: usize, problem: &str, datatype: DataType) -> anyhow::Error {
+    fn cell_error(
+        &self,
+        row: usize,
+        column: usize,
+        problem: &str,
+        datatype: DataType,
+    ) -> anyhow::Error {
         let name = self.names.get(column).map_or("?", String::as_str);
-        anyhow::anyhow!("row {row}, column {name:?}: {problem}; the model wants {}", datatype.name())
+        anyhow::anyhow!(
+            "row {row}, column {name:?}: {problem}; the model wants {}",
+            datatype.name()
+        )
     }
 
     /// The name of each element of each input: (input, place in its row, name).
@@ -145,7 +177,8 @@ impl ColumnLayout {
 }
 
 fn parse_datatype(spec: &BaselineTensorSpec) -> Result<DataType> {
-    DataType::parse(&spec.datatype).with_context(|| format!("input {:?}: no datatype {}", spec.name, spec.datatype))
+    DataType::parse(&spec.datatype)
+        .with_context(|| format!("input {:?}: no datatype {}", spec.name, spec.datatype))
 }
 
 /// Values of a row. One open dimension after the first is as long as there are columns for it.
@@ -168,7 +201,9 @@ fn label_text(cell: &TableCell) -> Option<String> {
     let number = |x: f64| if x.fract() == 0.0 { format!("{x:.0}") } else { x.to_string() };
     match cell {
         TableCell::Empty | TableCell::Other(_) => None,
-        TableCell::Text(s) => Some(s.parse().ok().filter(|x: &f64| x.is_finite()).map_or_else(|| s.clone(), number)),
+        TableCell::Text(s) => {
+            Some(s.parse().ok().filter(|x: &f64| x.is_finite()).map_or_else(|| s.clone(), number))
+        }
         TableCell::Number(x) => Some(number(*x)),
         TableCell::Integer(n) => Some(n.to_string()),
         TableCell::Bool(b) => Some(u8::from(*b).to_string()),
@@ -195,7 +230,9 @@ fn push_cell(data: &mut TensorData, cell: &TableCell) -> Result<(), String> {
         TableCell::Other(_) => None,
     };
     let integer = || match cell {
-        TableCell::Text(s) => s.parse::<i128>().ok().or_else(|| s.parse::<f64>().ok().and_then(to_integer)),
+        TableCell::Text(s) => {
+            s.parse::<i128>().ok().or_else(|| s.parse::<f64>().ok().and_then(to_integer))
+        }
         TableCell::Number(x) => to_integer(*x),
         TableCell::Integer(n) => Some(*n),
         TableCell::Bool(b) => Some(i128::from(*b)),

@@ -1,4 +1,5 @@
-//! `kubectl slipway`: what people do by hand. kubectl runs it when it is on the PATH under the name `kubectl-slipway`.
+//! `kubectl slipway`: what people do by hand. kubectl runs it when it is on the PATH under the name
+//! `kubectl-slipway`.
 
 mod build;
 mod check;
@@ -12,7 +13,6 @@ mod source;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-
 use command::TargetArgs;
 
 /// Ships machine-learning models safely.
@@ -25,7 +25,8 @@ struct PluginCli {
 
 #[derive(Debug, Subcommand)]
 enum PluginCommand {
-    /// Describe a model by reference rows: what its inputs and outputs look like, and golden requests.
+    /// Describe a model by reference rows: what its inputs and outputs look like, and golden
+    /// requests.
     Baseline(Box<BaselineArgs>),
     /// End the current pause, or what the current step waits for.
     Promote(PromoteArgs),
@@ -37,7 +38,8 @@ enum PluginCommand {
     Pause(TargetArgs),
     /// Let a rollout go on that `pause` holds.
     Resume(TargetArgs),
-    /// Replace the pods one at a time: after a Secret was rotated, or for a newer image of the operator's.
+    /// Replace the pods one at a time: after a Secret was rotated, or for a newer image of the
+    /// operator's.
     Restart(TargetArgs),
 }
 
@@ -68,13 +70,17 @@ enum BaselineCommand {
 fn main() -> ExitCode {
     // The client that fetches models by HTTP uses whatever provider the process installs.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let give = |command, target: &TargetArgs| command::run_command(command, target).map(|()| ExitCode::SUCCESS);
+    let give = |command, target: &TargetArgs| {
+        command::run_command(command, target).map(|()| ExitCode::SUCCESS)
+    };
     let ended = match PluginCli::parse().command {
         PluginCommand::Baseline(args) => match args.command {
             Some(BaselineCommand::Check(check)) => check::check_baseline(&check),
             None => build::build_baseline(&args.make).map(|()| ExitCode::SUCCESS),
         },
-        PluginCommand::Promote(PromoteArgs { target, full: false }) => give(command::RolloutCommand::Promote, &target),
+        PluginCommand::Promote(PromoteArgs { target, full: false }) => {
+            give(command::RolloutCommand::Promote, &target)
+        }
         PluginCommand::Promote(PromoteArgs { target, full: true }) => {
             give(command::RolloutCommand::PromoteFull, &target)
         }
@@ -99,9 +105,16 @@ mod tests {
         use clap::CommandFactory as _;
         PluginCli::command().debug_assert();
         assert!(PluginCli::try_parse_from(["x", "baseline"]).is_err());
-        assert!(PluginCli::try_parse_from(["x", "baseline", "--model", "m", "--data", "d"]).is_ok());
-        assert!(PluginCli::try_parse_from(["x", "baseline", "check", "--baseline", "b", "--data", "d"]).is_ok());
-        assert!(PluginCli::try_parse_from(["x", "promote", "digits", "--full", "-n", "team"]).is_ok());
+        assert!(
+            PluginCli::try_parse_from(["x", "baseline", "--model", "m", "--data", "d"]).is_ok()
+        );
+        assert!(
+            PluginCli::try_parse_from(["x", "baseline", "check", "--baseline", "b", "--data", "d"])
+                .is_ok()
+        );
+        assert!(
+            PluginCli::try_parse_from(["x", "promote", "digits", "--full", "-n", "team"]).is_ok()
+        );
         assert!(PluginCli::try_parse_from(["x", "restart", "digits", "-n", "team"]).is_ok());
         assert!(PluginCli::try_parse_from(["x", "abort"]).is_err());
     }

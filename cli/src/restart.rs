@@ -1,4 +1,5 @@
-//! A restart: the time of now in `spec.restartTime`. What follows is the operator's; where Git has the spec, the field belongs there.
+//! A restart: the time of now in `spec.restartTime`. What follows is the operator's; where Git has
+//! the spec, the field belongs there.
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
@@ -56,8 +57,7 @@ mod tests {
         assert!(text.contains("spec.restartTime is 2026-01-01T00:00:00Z"), "{text}");
         assert!(text.contains("{.status.restartedTime}'=2026-01-01T00:00:00Z"), "{text}");
         assert!(!text.contains("rollout"), "{text}");
-        let revision =
-            json!({ "revision": "0123456789", "version": "v2", "weight": "5%", "replicas": 1, "readyReplicas": 1 });
+        let revision = json!({ "revision": "0123456789", "version": "v2", "weight": "5%", "replicas": 1, "readyReplicas": 1 });
         object["status"]["candidate"] = revision;
         assert!(say(&object).contains("when the rollout is over"));
     }

@@ -42,7 +42,8 @@ impl std::fmt::Debug for TableReader {
 impl TableReader {
     /// Opens a file by the ending of its name.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+        let ending =
+            path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
         let opened = match ending.as_str() {
             "csv" => Self::open_csv(path),
             "parquet" | "pq" => Self::open_parquet(path),
@@ -53,10 +54,13 @@ impl TableReader {
 
     fn open_csv(path: &Path) -> Result<Self> {
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path)?;
-        let columns = reader.headers()?.iter().map(|h| h.trim_start_matches('\u{feff}').to_owned()).collect();
+        let columns =
+            reader.headers()?.iter().map(|h| h.trim_start_matches('\u{feff}').to_owned()).collect();
         let rows = reader.into_records().enumerate().map(|(i, record)| {
             let record = record.with_context(|| format!("row {}", i + 1))?;
-            let cell = |text: &str| if text.is_empty() { TableCell::Empty } else { TableCell::Text(text.to_owned()) };
+            let cell = |text: &str| {
+                if text.is_empty() { TableCell::Empty } else { TableCell::Text(text.to_owned()) }
+            };
             Ok(record.iter().map(cell).collect())
         });
         Ok(Self { columns, total: None, rows: Box::new(rows) })
@@ -103,9 +107,8 @@ fn cell_from_field(field: &Field) -> TableCell {
         Field::Double(x) => TableCell::Number(*x),
         Field::Str(s) if s.is_empty() => TableCell::Empty,
         Field::Str(s) => TableCell::Text(s.clone()),
-        Field::Bytes(b) => {
-            std::str::from_utf8(b.data()).map_or(TableCell::Other("bytes"), |s| TableCell::Text(s.to_owned()))
-        }
+        Field::Bytes(b) => std::str::from_utf8(b.data())
+            .map_or(TableCell::Other("bytes"), |s| TableCell::Text(s.to_owned())),
         Field::Decimal(_) => TableCell::Other("a decimal"),
         Field::Group(_) => TableCell::Other("a group"),
         Field::ListInternal(_) => TableCell::Other("a list"),

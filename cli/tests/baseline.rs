@@ -31,7 +31,13 @@ fn model(name: &str) -> String {
 }
 
 fn run(dir: &Path, args: &[&str]) -> Output {
-    Command::new(BINARY).arg("baseline").args(args).current_dir(dir).env("ORT_DYLIB_PATH", library()).output().unwrap()
+    Command::new(BINARY)
+        .arg("baseline")
+        .args(args)
+        .current_dir(dir)
+        .env("ORT_DYLIB_PATH", library())
+        .output()
+        .unwrap()
 }
 
 fn fails(dir: &Path, args: &[&str], part: &str) {
@@ -40,7 +46,8 @@ fn fails(dir: &Path, args: &[&str], part: &str) {
     assert!(!output.status.success() && text.contains(part), "{part:?} is not in {text:?}");
 }
 
-/// Rows of the model `classifier`: the class is the greatest of the first three, every eighth label is wrong.
+/// Rows of the model `classifier`: the class is the greatest of the first three, every eighth label
+/// is wrong.
 fn rows(count: usize, shift: f64) -> Vec<([f64; 4], i64)> {
     let value = |i: usize, k: usize| ((i * (k + 3) * 7919) % 1000) as f64 / 250.0;
     let row = |i| {
@@ -62,7 +69,8 @@ fn csv(path: &Path, rows: &[([f64; 4], i64)]) {
 fn parquet(path: &Path, rows: &[([f64; 4], i64)]) {
     let schema = "message rows { required double a; required double b; required double c; required double d; required int64 label; }";
     let schema = Arc::new(parquet::schema::parser::parse_message_type(schema).unwrap());
-    let properties = WriterProperties::builder().set_compression(parquet::basic::Compression::SNAPPY).build();
+    let properties =
+        WriterProperties::builder().set_compression(parquet::basic::Compression::SNAPPY).build();
     let file = std::fs::File::create(path).unwrap();
     let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties)).unwrap();
     let mut group = writer.next_row_group().unwrap();
@@ -88,12 +96,20 @@ fn csv_and_parquet_make_the_same_baseline_and_drift_is_found() {
     parquet(&dir.join("rows.parquet"), &rows(2000, 0.0));
     for kind in ["csv", "parquet"] {
         let (data, out) = (format!("rows.{kind}"), format!("{kind}.json"));
-        let output = run(dir, &["--model", &model("classifier"), "--data", &data, "--label", "label", "-o", &out]);
+        let output = run(
+            dir,
+            &["--model", &model("classifier"), "--data", &data, "--label", "label", "-o", &out],
+        );
         assert!(output.status.success(), "{output:?}");
         let text = String::from_utf8(output.stdout).unwrap();
-        assert!(text.contains("2000 rows, 4 features, 16 golden requests, calibrated on 2000 labels"), "{text}");
+        assert!(
+            text.contains("2000 rows, 4 features, 16 golden requests, calibrated on 2000 labels"),
+            "{text}"
+        );
     }
-    let read = |name: &str| serde_json::from_slice::<Value>(&std::fs::read(dir.join(name)).unwrap()).unwrap();
+    let read = |name: &str| {
+        serde_json::from_slice::<Value>(&std::fs::read(dir.join(name)).unwrap()).unwrap()
+    };
     let baseline = read("csv.json");
     assert_eq!(baseline, read("parquet.json"));
     assert_eq!(baseline["features"][3]["name"], "d");
@@ -101,7 +117,8 @@ fn csv_and_parquet_make_the_same_baseline_and_drift_is_found() {
 
     csv(&dir.join("moved.csv"), &rows(500, 1.0));
     let check = |data: &str, more: &[&str]| {
-        let args = ["check", "--baseline", "csv.json", "--data", data, "--ignore", "label", "--exit-code"];
+        let args =
+            ["check", "--baseline", "csv.json", "--data", data, "--ignore", "label", "--exit-code"];
         let output = run(dir, &[&args, more].concat());
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
@@ -143,21 +160,31 @@ fn errors_name_the_place_and_the_remedy() {
 #[test]
 fn several_inputs_and_regressions_are_described() {
     let dir = tempfile::tempdir().unwrap();
-    let mut text = String::from("INPUT1[3],INPUT1[2],INPUT1[1],INPUT1[0],INPUT0[0],INPUT0[1],INPUT0[2],INPUT0[3]\n");
+    let mut text = String::from(
+        "INPUT1[3],INPUT1[2],INPUT1[1],INPUT1[0],INPUT0[0],INPUT0[1],INPUT0[2],INPUT0[3]\n",
+    );
     (0..50).for_each(|i| writeln!(text, "{i},1,2,3,4,5,6,{}", i * 2).unwrap());
     std::fs::write(dir.path().join("x.csv"), text).unwrap();
     let output = run(dir.path(), &["--model", &model("simple"), "--data", "x.csv"]);
     assert!(output.status.success(), "{output:?}");
-    let baseline: Value = serde_json::from_slice(&std::fs::read(dir.path().join("baseline.json")).unwrap()).unwrap();
+    let baseline: Value =
+        serde_json::from_slice(&std::fs::read(dir.path().join("baseline.json")).unwrap()).unwrap();
     let last = &baseline["features"][7];
-    assert_eq!((&last["name"], &last["input"], &last["column"]), (&"INPUT1[3]".into(), &"INPUT1".into(), &3.into()));
-    assert_eq!(baseline["golden"]["requests"][1]["inputs"][0]["data"], serde_json::json!([4, 5, 6, 6]));
+    assert_eq!(
+        (&last["name"], &last["input"], &last["column"]),
+        (&"INPUT1[3]".into(), &"INPUT1".into(), &3.into())
+    );
+    assert_eq!(
+        baseline["golden"]["requests"][1]["inputs"][0]["data"],
+        serde_json::json!([4, 5, 6, 6])
+    );
     assert!(baseline.get("scores").is_none());
 
     // A model without a batch axis, and of a regression.
     std::fs::write(dir.path().join("x.csv"), "rounds\n1\n2\n3\n").unwrap();
     let output = run(dir.path(), &["--model", &model("slow"), "--data", "x.csv", "--golden", "2"]);
     assert!(output.status.success(), "{output:?}");
-    let baseline: Value = serde_json::from_slice(&std::fs::read(dir.path().join("baseline.json")).unwrap()).unwrap();
+    let baseline: Value =
+        serde_json::from_slice(&std::fs::read(dir.path().join("baseline.json")).unwrap()).unwrap();
     assert_eq!(baseline["predictions"]["bins"]["kind"], "numeric");
 }

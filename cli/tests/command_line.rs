@@ -3,7 +3,8 @@
 
 use std::process::Command;
 
-/// Runs the program: its status, and what it writes to standard output and error. Dumps and backtraces, which are asked for, must not come.
+/// Runs the program: its status, and what it writes to standard output and error. Dumps and
+/// backtraces, which are asked for, must not come.
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_kubectl-slipway"))
         .args(args)
@@ -12,7 +13,9 @@ fn run(args: &[&str]) -> (Option<i32>, String, String) {
         .output()
         .unwrap();
     let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    let dump = ["stack backtrace", "panicked at", "Error {", "Os {"].into_iter().find(|dump| err.contains(dump));
+    let dump = ["stack backtrace", "panicked at", "Error {", "Os {"]
+        .into_iter()
+        .find(|dump| err.contains(dump));
     assert_eq!(dump, None, "{args:?}: {out}{err}");
     (output.status.code(), out, err)
 }
@@ -21,7 +24,9 @@ fn run(args: &[&str]) -> (Option<i32>, String, String) {
 fn help_and_version_are_told() {
     let (code, help, _) = run(&["--help"]);
     assert!(
-        code == Some(0) && help.contains("Ships machine-learning models safely") && help.contains("Usage:"),
+        code == Some(0)
+            && help.contains("Ships machine-learning models safely")
+            && help.contains("Usage:"),
         "{help}"
     );
     let (code, version, _) = run(&["--version"]);
@@ -37,12 +42,23 @@ fn mistakes_are_named() {
         (&["baseline", "--model", model], 2, "--data"),
         (&["baseline", "--model", "/nowhere/m.onnx", "--data", "d.csv"], 1, "/nowhere/m.onnx"),
         (&["baseline", "--model", here, "--data", "d.csv"], 1, "model.onnx"),
-        (&["baseline", "--model", model, "--data", "d.csv", "--onnxruntime", "/nowhere.so"], 1, "/nowhere.so"),
-        (&["baseline", "check", "--baseline", "/nowhere.json", "--data", "d.csv"], 1, "/nowhere.json: No such file"),
+        (
+            &["baseline", "--model", model, "--data", "d.csv", "--onnxruntime", "/nowhere.so"],
+            1,
+            "/nowhere.so",
+        ),
+        (
+            &["baseline", "check", "--baseline", "/nowhere.json", "--data", "d.csv"],
+            1,
+            "/nowhere.json: No such file",
+        ),
         (&["baseline", "check", "--baseline", here, "--data", "d.csv"], 1, "Is a directory"),
         (&["baseline", "check", "--baseline", model, "--data", "d.csv"], 1, "affine.onnx: "),
     ] {
         let (status, _, err) = run(args);
-        assert!(status == Some(code) && err.starts_with("error: ") && err.contains(cause), "{args:?}: {err}");
+        assert!(
+            status == Some(code) && err.starts_with("error: ") && err.contains(cause),
+            "{args:?}: {err}"
+        );
     }
 }

@@ -1,24 +1,25 @@
 //! The client of the API server, for operator and gateway.
 //!
-//! kube's own client does not notice that its peer is gone when nobody says so: a node of the control plane that loses its power, or a firewall that
-//! forgets a connection. A watch on it is silent until its time is over, after almost five minutes, and so long the gateway knows neither new weights
-//! nor dead pods. Here the kernel asks the peer of a silent connection whether it is there (TCP keep-alive), and gives up on what was sent and is not
-//! acknowledged (`TCP_USER_TIMEOUT`), both in [`DEAD_PEER_TIMEOUT`] at the latest. A watch then begins again where it was.
+//! kube's own client does not notice that its peer is gone when nobody says so: a node of the
+//! control plane that loses its power, or a firewall that forgets a connection. A watch on it is
+//! silent until its time is over, after almost five minutes, and so long the gateway knows neither
+//! new weights nor dead pods. Here the kernel asks the peer of a silent connection whether it is
+//! there (TCP keep-alive), and gives up on what was sent and is not acknowledged
+//! (`TCP_USER_TIMEOUT`), both in [`DEAD_PEER_TIMEOUT`] at the latest. A watch then begins again
+//! where it was.
 
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_timeout::TimeoutConnector;
-use hyper_util::{
-    client::legacy::{Client as HttpClient, connect::HttpConnector},
-    rt::TokioExecutor,
-};
-use kube::{
-    Config, Error,
-    client::{Body, ClientBuilder, ConfigExt},
-};
-use tower::{BoxError, Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::client::{Body, ClientBuilder, ConfigExt};
+use kube::{Config, Error};
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 
 /// Time in which a peer that is gone is noticed.
 pub const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(25);
@@ -26,7 +27,8 @@ pub const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(25);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 /// Time between two questions.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-/// Questions without an answer before the connection is given up: `SILENT + QUESTIONS * AGAIN == NOTICED`.
+/// Questions without an answer before the connection is given up: `SILENT + QUESTIONS * AGAIN ==
+/// NOTICED`.
 const KEEPALIVE_PROBES: u32 = 3;
 /// Longest time to connect, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,8 +36,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What the client sends its requests through.
 pub type Transport = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
 
-/// A client that can be given further layers. Nothing is retried by it: kube's own retry can hold one call for many minutes, and watches and
-/// reconciles come back by their own pauses. Of proxies it knows none: the API server is in the cluster.
+/// A client that can be given further layers. Nothing is retried by it: kube's own retry can hold
+/// one call for many minutes, and watches and reconciles come back by their own pauses. Of proxies
+/// it knows none: the API server is in the cluster.
 ///
 /// # Errors
 /// When TLS or credentials cannot be set up.
@@ -46,9 +49,11 @@ pub fn client_builder(config: Config) -> Result<ClientBuilder<Transport>, Error>
     connector.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
     connector.set_keepalive_retries(Some(KEEPALIVE_PROBES));
     connector.set_tcp_user_timeout(Some(DEAD_PEER_TIMEOUT));
-    let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(connector)?);
-    connector
-        .set_connect_timeout(config.connect_timeout.map(|asked| asked.min(CONNECT_TIMEOUT)).or(Some(CONNECT_TIMEOUT)));
+    let mut connector =
+        TimeoutConnector::new(config.rustls_https_connector_with_connector(connector)?);
+    connector.set_connect_timeout(
+        config.connect_timeout.map(|asked| asked.min(CONNECT_TIMEOUT)).or(Some(CONNECT_TIMEOUT)),
+    );
     connector.set_read_timeout(config.read_timeout);
     connector.set_write_timeout(config.write_timeout);
     connector.set_reset_reader_on_write(config.reset_reader_on_write);
@@ -79,11 +84,13 @@ mod tests {
 
     use super::*;
 
-    /// The timer of the connection of this process to a port, as the kernel tells it: its kind, and when it is due.
+    /// The timer of the connection of this process to a port, as the kernel tells it: its kind, and
+    /// when it is due.
     fn timer(to: SocketAddr) -> Option<(u8, Duration)> {
         let remote = format!("0100007F:{:04X}", to.port());
         let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
-        let line = table.lines().find(|line| line.split_whitespace().nth(2) == Some(remote.as_str()))?;
+        let line =
+            table.lines().find(|line| line.split_whitespace().nth(2) == Some(remote.as_str()))?;
         // `tr:tm->when`, in hundredths of a second.
         let (kind, when) = line.split_whitespace().nth(5)?.split_once(':')?;
         let when = Duration::from_millis(10 * u64::from_str_radix(when, 16).ok()?);

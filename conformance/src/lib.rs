@@ -1,10 +1,13 @@
 //! Checks of a server of the Open Inference Protocol v2, whoever made it.
 //!
-//! The runner knows nothing of the server but its addresses and the name of a model. It reads the model's metadata and makes requests
-//! of ones from it. Each check has a name that does not change, a group, and a sentence that says what it wants:
+//! The runner knows nothing of the server but its addresses and the name of a model. It reads the
+//! model's metadata and makes requests of ones from it. Each check has a name that does not change,
+//! a group, and a sentence that says what it wants:
 //! * **required**: the specification says so;
-//! * **extension**: as the extension says, if the server lists it (or answers it); skipped otherwise;
-//! * **recommended**: what clients are better off with, where the specification leaves room or real servers fail.
+//! * **extension**: as the extension says, if the server lists it (or answers it); skipped
+//!   otherwise;
+//! * **recommended**: what clients are better off with, where the specification leaves room or real
+//!   servers fail.
 
 mod checks;
 mod model;
@@ -83,8 +86,9 @@ impl CheckRunner {
     ) {
         let begun = Instant::now();
         let verdict = tokio::time::timeout(self.timeout, work).await;
-        let verdict =
-            verdict.unwrap_or_else(|_| Err(Stop::Fail(format!("no answer within {} s", self.timeout.as_secs()))));
+        let verdict = verdict.unwrap_or_else(|_| {
+            Err(Stop::Fail(format!("no answer within {} s", self.timeout.as_secs())))
+        });
         let (outcome, detail) = match verdict {
             Ok(()) => (CheckOutcome::Pass, String::new()),
             Err(Stop::Fail(why)) => (CheckOutcome::Fail, why),

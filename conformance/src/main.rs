@@ -9,7 +9,8 @@ use anyhow::Context as _;
 use clap::Parser;
 use slipway_conformance::{ConformanceOptions, run_checks};
 
-/// Checks a server of the Open Inference Protocol v2, whoever made it. Ends with 1 when a required check fails.
+/// Checks a server of the Open Inference Protocol v2, whoever made it. Ends with 1 when a required
+/// check fails.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct ConformanceCli {
@@ -31,7 +32,9 @@ struct ConformanceCli {
 }
 
 fn parse_address(text: &str) -> Result<String, String> {
-    let url = reqwest::Url::parse(text).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
+    let url = reqwest::Url::parse(text)
+        .ok()
+        .filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
     url.map(|_| text.to_owned()).ok_or_else(|| "want http://host:port".into())
 }
 
@@ -57,7 +60,9 @@ async fn check_server(cli: ConformanceCli) -> anyhow::Result<ExitCode> {
     let timeout = Duration::from_secs(cli.timeout_seconds);
     let options = ConformanceOptions { url: cli.url, grpc: cli.grpc, model: cli.model, timeout };
     let report = run_checks(&options).await?;
-    std::io::stdout().write_all(report.to_table().as_bytes()).context("cannot write to standard output")?;
+    std::io::stdout()
+        .write_all(report.to_table().as_bytes())
+        .context("cannot write to standard output")?;
     for path in &cli.report {
         let json = path.extension().is_some_and(|ending| ending == "json");
         let text = if json { serde_json::to_string_pretty(&report)? } else { report.to_markdown() };

@@ -9,8 +9,8 @@ use crate::{Stop, ensure};
 
 /// Datatypes of the protocol, and BF16, which some servers have.
 const DATATYPES: [&str; 14] = [
-    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES",
-    "BF16",
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16",
+    "FP32", "FP64", "BYTES", "BF16",
 ];
 
 /// A tensor in the metadata.
@@ -41,34 +41,53 @@ impl ModelMetadata {
             Some(Value::Array(list)) => list
                 .iter()
                 .map(|v| {
-                    v.as_str().map(str::to_owned).ok_or_else(|| Stop::Fail(format!("version {v} is not a string")))
+                    v.as_str()
+                        .map(str::to_owned)
+                        .ok_or_else(|| Stop::Fail(format!("version {v} is not a string")))
                 })
                 .collect::<Result<_, _>>()?,
             Some(other) => return Err(Stop::Fail(format!("versions is {other}, not an array"))),
         };
-        Ok(Self { name, versions, inputs: read_tensors(value, "inputs")?, outputs: read_tensors(value, "outputs")? })
+        Ok(Self {
+            name,
+            versions,
+            inputs: read_tensors(value, "inputs")?,
+            outputs: read_tensors(value, "outputs")?,
+        })
     }
 
     /// Whether all inputs have a form in JSON and gRPC's typed fields.
     pub(crate) fn has_typed_form(&self) -> bool {
-        self.inputs.iter().chain(&self.outputs).all(|s| !matches!(s.datatype.as_str(), "FP16" | "BF16"))
+        self.inputs
+            .iter()
+            .chain(&self.outputs)
+            .all(|s| !matches!(s.datatype.as_str(), "FP16" | "BF16"))
     }
 }
 
 fn read_tensors(value: &Value, key: &str) -> Result<Vec<TensorMetadata>, Stop> {
-    let list =
-        value.get(key).and_then(Value::as_array).ok_or_else(|| Stop::Fail(format!("{key:?} is not an array")))?;
+    let list = value
+        .get(key)
+        .and_then(Value::as_array)
+        .ok_or_else(|| Stop::Fail(format!("{key:?} is not an array")))?;
     list.iter()
         .enumerate()
-        .map(|(i, item)| read_tensor(item).ok_or_else(|| Stop::Fail(format!("{key}[{i}] is {item}"))))
+        .map(|(i, item)| {
+            read_tensor(item).ok_or_else(|| Stop::Fail(format!("{key}[{i}] is {item}")))
+        })
         .collect()
 }
 
 fn read_tensor(value: &Value) -> Option<TensorMetadata> {
     let text = |key: &str| value.get(key)?.as_str().map(str::to_owned);
-    let shape = value.get("shape")?.as_array()?.iter().map(Value::as_i64).collect::<Option<Vec<_>>>()?;
+    let shape =
+        value.get("shape")?.as_array()?.iter().map(Value::as_i64).collect::<Option<Vec<_>>>()?;
     let datatype = text("datatype").filter(|d| DATATYPES.contains(&d.as_str()))?;
-    shape.iter().all(|d| *d >= -1).then_some(TensorMetadata { name: text("name")?, datatype, shape })
+    shape.iter().all(|d| *d >= -1).then_some(TensorMetadata {
+        name: text("name")?,
+        datatype,
+        shape,
+    })
 }
 
 /// An input of ones.
@@ -105,10 +124,9 @@ impl<'a> SampleInput<'a> {
     }
 
     pub(crate) fn nested_data(&self) -> Value {
-        self.shape
-            .iter()
-            .rev()
-            .fold(self.element(), |inner, n| Value::Array(vec![inner; usize::try_from(*n).unwrap_or(0)]))
+        self.shape.iter().rev().fold(self.element(), |inner, n| {
+            Value::Array(vec![inner; usize::try_from(*n).unwrap_or(0)])
+        })
     }
 
     /// With data in JSON.
@@ -194,7 +212,8 @@ pub(crate) fn raw_values(datatype: &str, bytes: &[u8]) -> Option<Vec<Value>> {
 fn decode_strings(mut bytes: &[u8]) -> Option<Vec<Value>> {
     let mut out = Vec::new();
     while let Some((length, rest)) = bytes.split_first_chunk::<4>() {
-        let (text, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+        let (text, rest) =
+            rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
         out.push(json!(String::from_utf8_lossy(text)));
         bytes = rest;
     }
@@ -237,14 +256,21 @@ mod tests {
 
     #[test]
     fn samples_have_one_form_in_each_encoding() {
-        let spec = |datatype: &str| TensorMetadata { name: "x".into(), datatype: datatype.into(), shape: vec![-1, 3] };
+        let spec = |datatype: &str| TensorMetadata {
+            name: "x".into(),
+            datatype: datatype.into(),
+            shape: vec![-1, 3],
+        };
         for datatype in DATATYPES.into_iter().filter(|d| !matches!(*d, "FP16" | "BF16")) {
             let spec = spec(datatype);
             let sample = SampleInput::for_tensor(&spec);
             let mut flat = Vec::new();
             flatten_data(&sample.nested_data(), &mut flat);
             assert_eq!(Value::Array(flat.clone()), sample.flat_data());
-            assert!(values_match(&raw_values(datatype, &sample.to_raw_bytes()).unwrap(), &flat), "{datatype}");
+            assert!(
+                values_match(&raw_values(datatype, &sample.to_raw_bytes()).unwrap(), &flat),
+                "{datatype}"
+            );
             assert!(values_match(&typed_values(&sample.typed_contents()), &flat), "{datatype}");
         }
     }

@@ -94,8 +94,8 @@ impl ConformanceReport {
 
     fn totals(&self) -> String {
         let of = |group: CheckGroup| {
-            let [pass, fail, skip] =
-                [CheckOutcome::Pass, CheckOutcome::Fail, CheckOutcome::Skip].map(|o| self.count(group, o));
+            let [pass, fail, skip] = [CheckOutcome::Pass, CheckOutcome::Fail, CheckOutcome::Skip]
+                .map(|o| self.count(group, o));
             format!("{}: {pass} pass, {fail} fail, {skip} skipped", group.name())
         };
         CheckGroup::ALL.map(of).join("; ")
@@ -107,8 +107,14 @@ impl ConformanceReport {
         let mut text = format!("{} at {}, model {}\n", self.server, self.url, self.model);
         for row in &self.checks {
             // Writing to a String cannot fail.
-            let _ =
-                writeln!(text, "{} {:<width$}  {:<11} {}", row.outcome.name(), row.name, row.group.name(), row.detail);
+            let _ = writeln!(
+                text,
+                "{} {:<width$}  {:<11} {}",
+                row.outcome.name(),
+                row.name,
+                row.group.name(),
+                row.detail
+            );
         }
         let _ = writeln!(text, "{}", self.totals());
         text
@@ -116,14 +122,27 @@ impl ConformanceReport {
 
     /// A page.
     pub fn to_markdown(&self) -> String {
-        let mut text = format!("Server: {}. Model: `{}`. {}.\n", self.server, self.model, self.totals());
+        let mut text =
+            format!("Server: {}. Model: `{}`. {}.\n", self.server, self.model, self.totals());
         for group in CheckGroup::ALL {
-            let _ = writeln!(text, "\n### {}\n\n| check | wants | result |\n| --- | --- | --- |", group.name());
+            let _ = writeln!(
+                text,
+                "\n### {}\n\n| check | wants | result |\n| --- | --- | --- |",
+                group.name()
+            );
             for row in self.checks.iter().filter(|row| row.group == group) {
-                let detail =
-                    if row.detail.is_empty() { String::new() } else { format!(": {}", table_cell(&row.detail)) };
-                let _ =
-                    writeln!(text, "| `{}` | {} | {}{detail} |", row.name, table_cell(row.wants), row.outcome.name());
+                let detail = if row.detail.is_empty() {
+                    String::new()
+                } else {
+                    format!(": {}", table_cell(&row.detail))
+                };
+                let _ = writeln!(
+                    text,
+                    "| `{}` | {} | {}{detail} |",
+                    row.name,
+                    table_cell(row.wants),
+                    row.outcome.name()
+                );
             }
         }
         text
@@ -142,9 +161,20 @@ mod tests {
 
     #[test]
     fn only_required_checks_decide_and_an_empty_report_does_not_conform() {
-        let row =
-            |group, outcome| CheckResult { name: "a", group, wants: "b", outcome, detail: "x|y\nz".into(), millis: 1 };
-        let report = |checks| ConformanceReport { url: "u".into(), model: "m".into(), server: "s".into(), checks };
+        let row = |group, outcome| CheckResult {
+            name: "a",
+            group,
+            wants: "b",
+            outcome,
+            detail: "x|y\nz".into(),
+            millis: 1,
+        };
+        let report = |checks| ConformanceReport {
+            url: "u".into(),
+            model: "m".into(),
+            server: "s".into(),
+            checks,
+        };
         assert!(!report(vec![]).conforms());
         let mut checks = vec![
             row(CheckGroup::Required, CheckOutcome::Pass),

@@ -34,8 +34,9 @@ impl RestResponse {
     }
 
     pub(crate) fn json(&self) -> Result<Value, Stop> {
-        serde_json::from_slice(&self.body)
-            .map_err(|e| Stop::Fail(format!("status {}: not JSON ({e}): {}", self.status, self.text())))
+        serde_json::from_slice(&self.body).map_err(|e| {
+            Stop::Fail(format!("status {}: not JSON ({e}): {}", self.status, self.text()))
+        })
     }
 
     /// The JSON of an answer that must be a success.
@@ -48,7 +49,9 @@ impl RestResponse {
     pub(crate) fn expect_error(&self) -> Result<String, Stop> {
         ensure!(self.status >= 400, "status {} instead of an error: {}", self.status, self.text());
         let error = self.json()?.get("error").and_then(Value::as_str).map(str::to_owned);
-        error.ok_or_else(|| Stop::Fail(format!("status {}: no text in \"error\": {}", self.status, self.text())))
+        error.ok_or_else(|| {
+            Stop::Fail(format!("status {}: no text in \"error\": {}", self.status, self.text()))
+        })
     }
 }
 
@@ -99,10 +102,16 @@ impl RestClient {
     }
 
     /// A JSON header with raw tensors after it.
-    pub(crate) async fn infer_binary(&self, header: &Value, blobs: &[u8]) -> Result<RestResponse, Stop> {
+    pub(crate) async fn infer_binary(
+        &self,
+        header: &Value,
+        blobs: &[u8],
+    ) -> Result<RestResponse, Stop> {
         let json = header.to_string();
-        let headers =
-            [(HEADER_LENGTH, json.len().to_string()), ("content-type", "application/octet-stream".to_owned())];
+        let headers = [
+            (HEADER_LENGTH, json.len().to_string()),
+            ("content-type", "application/octet-stream".to_owned()),
+        ];
         self.post(&self.infer_path(), &headers, [json.as_bytes(), blobs].concat()).await
     }
 }

@@ -3,12 +3,18 @@
 
 use std::process::Command;
 
-/// Runs the program: its status, and what it writes to standard output and error. Dumps and backtraces, which are asked for, must not come.
+/// Runs the program: its status, and what it writes to standard output and error. Dumps and
+/// backtraces, which are asked for, must not come.
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_slipway-conformance")).args(args).env("RUST_BACKTRACE", "1").output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_slipway-conformance"))
+        .args(args)
+        .env("RUST_BACKTRACE", "1")
+        .output()
+        .unwrap();
     let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    let dump = ["stack backtrace", "panicked at", "Error {", "Os {"].into_iter().find(|dump| err.contains(dump));
+    let dump = ["stack backtrace", "panicked at", "Error {", "Os {"]
+        .into_iter()
+        .find(|dump| err.contains(dump));
     assert_eq!(dump, None, "{args:?}: {out}{err}");
     (output.status.code(), out, err)
 }
@@ -37,10 +43,17 @@ fn mistakes_are_named() {
         (&["--model", "m", "--url", "localhost:8080"], 2, "want http://host:port"),
         (&["--model", "m", "--url", &free, "--report", "report.txt"], 2, ".json or .md"),
         (&["--model", "m", "--url", &free, "--timeout-seconds", "0"], 2, "--timeout-seconds"),
-        (&["--model", "m", "--url", &free, "--report", "/nowhere/report.md"], 1, "/nowhere/report.md: No such file"),
+        (
+            &["--model", "m", "--url", &free, "--report", "/nowhere/report.md"],
+            1,
+            "/nowhere/report.md: No such file",
+        ),
     ] {
         let (status, _, err) = run(args);
-        assert!(status == Some(code) && err.starts_with("error: ") && err.contains(cause), "{args:?}: {err}");
+        assert!(
+            status == Some(code) && err.starts_with("error: ") && err.contains(cause),
+            "{args:?}: {err}"
+        );
     }
 }
 

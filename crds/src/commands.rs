@@ -1,10 +1,12 @@
 //! The values of the annotations by which people command a rollout ([`crate::labels::COMMANDS`]).
 //!
-//! A value is `<revision>/<step>/<nonce>[/<user>]`: the command acts on that revision only, and one whose step is a number acts at that step only (its index, from 0; `-` for
-//! any). The user is who gave it; a ValidatingAdmissionPolicy of the chart compares it with who asked. `kubectl slipway` writes such values.
+//! A value is `<revision>/<step>/<nonce>[/<user>]`: the command acts on that revision only, and one
+//! whose step is a number acts at that step only (its index, from 0; `-` for any). The user is who
+//! gave it; a ValidatingAdmissionPolicy of the chart compares it with who asked. `kubectl slipway`
+//! writes such values.
 //!
-//! Any other value works once, for the rollout and the step that are current when it is first seen, and nobody knows whose it is. One that stands there when a rollout begins
-//! does nothing.
+//! Any other value works once, for the rollout and the step that are current when it is first seen,
+//! and nobody knows whose it is. One that stands there when a rollout begins does nothing.
 
 /// Whose a command is that does not say.
 pub const UNKNOWN_USER: &str = "unknown";
@@ -35,14 +37,17 @@ impl CommandValue {
     pub fn parse(value: &str) -> Self {
         let parts: Vec<&str> = value.splitn(4, '/').collect();
         let bare = Self { target: None, user: UNKNOWN_USER.to_owned() };
-        let (Some(revision), Some(step), Some(nonce)) = (parts.first(), parts.get(1), parts.get(2)) else {
+        let (Some(revision), Some(step), Some(nonce)) = (parts.first(), parts.get(1), parts.get(2))
+        else {
             return bare;
         };
         let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         let step = match *step {
             "-" => None,
             digits => match digits.parse() {
-                Ok(step) if step >= 0 && digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(step),
+                Ok(step) if step >= 0 && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                    Some(step)
+                }
                 _ => return bare,
             },
         };
@@ -50,7 +55,10 @@ impl CommandValue {
             return bare;
         }
         let user = parts.get(3).filter(|user| !user.is_empty()).map_or(UNKNOWN_USER, |user| user);
-        Self { target: Some(CommandTarget { revision: (*revision).to_owned(), step }), user: user.to_owned() }
+        Self {
+            target: Some(CommandTarget { revision: (*revision).to_owned(), step }),
+            user: user.to_owned(),
+        }
     }
 
     /// The value of a command.
@@ -70,10 +78,19 @@ mod tests {
             let target = CommandTarget { revision: "0123456789".to_owned(), step };
             let value = CommandValue::format(&target, "1a", "system:serviceaccount:team/bot");
             let read = CommandValue::parse(&value);
-            assert_eq!(read, CommandValue { target: Some(target), user: "system:serviceaccount:team/bot".to_owned() });
+            assert_eq!(
+                read,
+                CommandValue {
+                    target: Some(target),
+                    user: "system:serviceaccount:team/bot".to_owned()
+                }
+            );
         }
         let without_user = CommandValue::parse("0123456789/2/1764450000");
-        assert_eq!((without_user.target.unwrap().step, without_user.user.as_str()), (Some(2), UNKNOWN_USER));
+        assert_eq!(
+            (without_user.target.unwrap().step, without_user.user.as_str()),
+            (Some(2), UNKNOWN_USER)
+        );
     }
 
     #[test]

@@ -19,12 +19,15 @@ pub const MODEL_DEPLOYMENT: &str = "ml.slipway.dev/modeldeployment";
 /// The revision that an object belongs to.
 pub const REVISION: &str = "ml.slipway.dev/revision";
 
-/// Annotation of a Namespace: settings of its own for its gateway, as YAML of the shape of the chart's `gateway`: `replicas`, `autoscaling`, `template`.
+/// Annotation of a Namespace: settings of its own for its gateway, as YAML of the shape of the
+/// chart's `gateway`: `replicas`, `autoscaling`, `template`.
 pub const GATEWAY_SETTINGS: &str = "ml.slipway.dev/gateway";
 
-/// Annotation of a person: end the current pause, or skip what the current step waits for. For the value of commands see [`crate::commands`].
+/// Annotation of a person: end the current pause, or skip what the current step waits for. For the
+/// value of commands see [`crate::commands`].
 pub const PROMOTE: &str = "ml.slipway.dev/promote";
-/// Annotation of a person: skip all remaining steps and gates; capacity and confirmation still hold.
+/// Annotation of a person: skip all remaining steps and gates; capacity and confirmation still
+/// hold.
 pub const PROMOTE_FULL: &str = "ml.slipway.dev/promote-full";
 /// Annotation of a person: send all traffic back to the stable revision.
 pub const ABORT: &str = "ml.slipway.dev/abort";
@@ -40,15 +43,19 @@ pub const COMMANDS: [&str; 6] = [ABORT, RETRY, PAUSE, RESUME, PROMOTE_FULL, PROM
 /// Annotation on a ReplicaSet: the label `version` of the model that its pods serve, for people.
 pub const VERSION: &str = "ml.slipway.dev/version";
 
-/// Annotation on a ReplicaSet: the digest of the model that its pods serve, and refuse others; empty until the first pod has told.
+/// Annotation on a ReplicaSet: the digest of the model that its pods serve, and refuse others;
+/// empty until the first pod has told.
 pub const MODEL_DIGEST: &str = "ml.slipway.dev/model-digest";
 
-/// Annotation on the pods of workers: the newest `spec.restartTime` that is over, so that another one replaces them.
+/// Annotation on the pods of workers: the newest `spec.restartTime` that is over, so that another
+/// one replaces them.
 pub const RESTART_TIME: &str = "ml.slipway.dev/restart-time";
 
-/// Annotation on a ReplicaSet: since when its revision was the stable one, as RFC 3339. Read when the status is lost; of several the latest counts.
+/// Annotation on a ReplicaSet: since when its revision was the stable one, as RFC 3339. Read when
+/// the status is lost; of several the latest counts.
 pub const STABLE_SINCE: &str = "ml.slipway.dev/stable-since";
-/// Annotation on a ReplicaSet: when and why the rollout of its revision was taken back, as RFC 3339, a blank and the reason. Read when the status is lost.
+/// Annotation on a ReplicaSet: when and why the rollout of its revision was taken back, as RFC
+/// 3339, a blank and the reason. Read when the status is lost.
 pub const ABORTED: &str = "ml.slipway.dev/aborted";
 
 /// The selector of the scale subresource: the runtime pods of all revisions, stable over time.

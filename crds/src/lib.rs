@@ -1,5 +1,6 @@
-//! The public contract of Slipway: the types of the API group `ml.slipway.dev`, the labels, annotations and condition
-//! reasons that are part of it, who holds a host or the name of a model, and the CustomResourceDefinition generated from the types.
+//! The public contract of Slipway: the types of the API group `ml.slipway.dev`, the labels,
+//! annotations and condition reasons that are part of it, who holds a host or the name of a model,
+//! and the CustomResourceDefinition generated from the types.
 //!
 //! No client lives here. Whoever talks to a cluster brings their own.
 
@@ -20,7 +21,8 @@ use kube::CustomResourceExt;
 /// The API group of all kinds in this crate.
 pub const GROUP: &str = "ml.slipway.dev";
 
-/// Every CustomResourceDefinition of this crate, as it is installed: API conventions applied (see [`schema`]).
+/// Every CustomResourceDefinition of this crate, as it is installed: API conventions applied (see
+/// [`schema`]).
 pub fn all_crds() -> Vec<CustomResourceDefinition> {
     vec![schema::apply_conventions(v1alpha1::ModelDeployment::crd())]
 }

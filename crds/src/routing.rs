@@ -1,5 +1,5 @@
-//! Whom a request is for: which ModelDeployment of a namespace holds a host or the name of a model. Gateways route by this and the operator tells
-//! conflicts by it, so the rule is written once.
+//! Whom a request is for: which ModelDeployment of a namespace holds a host or the name of a model.
+//! Gateways route by this and the operator tells conflicts by it, so the rule is written once.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -9,7 +9,8 @@ use kube::ResourceExt;
 
 use crate::v1alpha1::ModelDeployment;
 
-/// A host as it is compared: of `Host` or `:authority` without the port and the final dot, in lower case.
+/// A host as it is compared: of `Host` or `:authority` without the port and the final dot, in lower
+/// case.
 pub fn normalize_host(authority: &str) -> Cow<'_, str> {
     let host = authority.split(':').next().unwrap_or_default();
     let host = host.strip_suffix('.').unwrap_or(host);
@@ -20,13 +21,15 @@ pub fn normalize_host(authority: &str) -> Cow<'_, str> {
     }
 }
 
-/// The name in a host that has the form of the address of a Service of `namespace`: `<name>`, `<name>.<namespace>`, `<name>.<namespace>.svc` and so on.
-/// Such a host belongs to whoever bears the name, now or later; declaring it has no effect.
+/// The name in a host that has the form of the address of a Service of `namespace`: `<name>`,
+/// `<name>.<namespace>`, `<name>.<namespace>.svc` and so on. Such a host belongs to whoever bears
+/// the name, now or later; declaring it has no effect.
 pub fn service_name<'a>(host: &'a str, namespace: &str) -> Option<&'a str> {
     let mut labels = host.split('.');
     let name = labels.next()?;
     let ours = match (labels.next(), labels.next()) {
-        // What clients of a port-forward ask for; a ModelDeployment of this name must not take it from the others.
+        // What clients of a port-forward ask for; a ModelDeployment of this name must not take it
+        // from the others.
         (None, _) => name != "localhost",
         (Some(second), third) => second == namespace && third.is_none_or(|label| label == "svc"),
     };
@@ -50,14 +53,19 @@ impl RoutingClaims {
         Self::new(&object.namespace().unwrap_or_default(), &spec.traffic.hosts, model_name)
     }
 
-    /// The claims of a ModelDeployment of a namespace that declares these hosts. Hosts of the form of a Service's address are none: see [`service_name`].
+    /// The claims of a ModelDeployment of a namespace that declares these hosts. Hosts of the form
+    /// of a Service's address are none: see [`service_name`].
     pub fn new(namespace: &str, hosts: &[String], model_name: String) -> Self {
         let declared = hosts.iter().map(|declared| normalize_host(declared).into_owned());
-        Self { hosts: declared.filter(|host| service_name(host, namespace).is_none()).collect(), model_name }
+        Self {
+            hosts: declared.filter(|host| service_name(host, namespace).is_none()).collect(),
+            model_name,
+        }
     }
 }
 
-/// Who claims. Of several that claim the same, the least one holds it: the one that was created first, and of those of one second the one with the lesser UID.
+/// Who claims. Of several that claim the same, the least one holds it: the one that was created
+/// first, and of those of one second the one with the lesser UID.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RouteClaimant {
     /// Creation in seconds since 1970, which is as exact as the API server tells it.
@@ -116,11 +124,18 @@ impl ClaimRegistry {
     }
 
     /// Names of those that claim what this one holds: whom it concerns when its claims change.
-    pub fn waiting_claimants(&self, claimant: &RouteClaimant, claims: &RoutingClaims) -> BTreeSet<String> {
+    pub fn waiting_claimants(
+        &self,
+        claimant: &RouteClaimant,
+        claims: &RoutingClaims,
+    ) -> BTreeSet<String> {
         let hosts = claims.hosts.iter().filter_map(|host| self.hosts.get(host));
         let all = hosts.chain(self.model_names.get(&claims.model_name));
-        let held = all.filter(|claimants| claimants.first().is_some_and(|first| **first == *claimant));
-        held.flat_map(|claimants| claimants.iter().skip(1)).map(|other| other.name.clone()).collect()
+        let held =
+            all.filter(|claimants| claimants.first().is_some_and(|first| **first == *claimant));
+        held.flat_map(|claimants| claimants.iter().skip(1))
+            .map(|other| other.name.clone())
+            .collect()
     }
 }
 
@@ -138,10 +153,17 @@ fn remove_claimant(index: &mut ClaimIndex, key: &str, claimant: &RouteClaimant) 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
 
-    fn object(name: &str, uid: &str, created: &str, hosts: &[&str], model: &str) -> ModelDeployment {
+    use super::*;
+
+    fn object(
+        name: &str,
+        uid: &str,
+        created: &str,
+        hosts: &[&str],
+        model: &str,
+    ) -> ModelDeployment {
         serde_json::from_value(json!({
             "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment",
             "metadata": {"name": name, "namespace": "team", "uid": uid, "creationTimestamp": created},
@@ -150,8 +172,12 @@ mod tests {
         .unwrap()
     }
 
-    fn add(holders: &mut ClaimRegistry, object: &ModelDeployment) -> (Arc<RouteClaimant>, RoutingClaims) {
-        let (claimant, claims) = (Arc::new(RouteClaimant::from_object(object)), RoutingClaims::from_object(object));
+    fn add(
+        holders: &mut ClaimRegistry,
+        object: &ModelDeployment,
+    ) -> (Arc<RouteClaimant>, RoutingClaims) {
+        let (claimant, claims) =
+            (Arc::new(RouteClaimant::from_object(object)), RoutingClaims::from_object(object));
         holders.add(&claimant, &claims);
         (claimant, claims)
     }
@@ -175,15 +201,27 @@ mod tests {
         for ours in ["a", "a.team", "a.team.svc", "a.team.svc.cluster.local"] {
             assert_eq!(service_name(ours, "team"), Some("a"), "{ours}");
         }
-        for other in ["localhost", "a.example", "a.team.example.org", "a.other.svc", "10.0.0.7", "models.example.org"] {
+        for other in [
+            "localhost",
+            "a.example",
+            "a.team.example.org",
+            "a.other.svc",
+            "10.0.0.7",
+            "models.example.org",
+        ] {
             assert_eq!(service_name(other, "team"), None, "{other}");
         }
     }
 
     #[test]
     fn a_host_of_the_form_of_a_services_address_is_no_claim() {
-        let claims =
-            RoutingClaims::from_object(&object("a", "1", "2026-01-01T00:00:00Z", &["b.team", "M.example.org"], "m"));
+        let claims = RoutingClaims::from_object(&object(
+            "a",
+            "1",
+            "2026-01-01T00:00:00Z",
+            &["b.team", "M.example.org"],
+            "m",
+        ));
         assert_eq!(claims.hosts, BTreeSet::from(["m.example.org".to_owned()]));
         let unnamed: ModelDeployment = serde_json::from_value(json!({
             "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "a"},
@@ -198,7 +236,11 @@ mod tests {
         let old = object("z", "9", "2026-01-01T00:00:00Z", &["m.example.org"], "m");
         let same_second = object("y", "5", "2026-01-02T00:00:00Z", &["m.example.org"], "m");
         let young = object("a", "7", "2026-01-02T00:00:00Z", &["m.example.org"], "m");
-        for order in [[&old, &same_second, &young], [&young, &same_second, &old], [&same_second, &old, &young]] {
+        for order in [
+            [&old, &same_second, &young],
+            [&young, &same_second, &old],
+            [&same_second, &old, &young],
+        ] {
             let mut holders = ClaimRegistry::default();
             let known: HashMap<String, _> =
                 order.iter().map(|object| (object.name_any(), add(&mut holders, object))).collect();
@@ -209,8 +251,14 @@ mod tests {
             };
             assert_eq!(held(&holders).as_deref(), Some("z"));
             let (z, claims) = &known["z"];
-            assert_eq!(holders.waiting_claimants(z, claims), BTreeSet::from(["a".to_owned(), "y".to_owned()]));
-            assert!(holders.waiting_claimants(&known["y"].0, claims).is_empty(), "it holds nothing");
+            assert_eq!(
+                holders.waiting_claimants(z, claims),
+                BTreeSet::from(["a".to_owned(), "y".to_owned()])
+            );
+            assert!(
+                holders.waiting_claimants(&known["y"].0, claims).is_empty(),
+                "it holds nothing"
+            );
             holders.remove(z, claims);
             assert_eq!(held(&holders).as_deref(), Some("y"), "of one second the lesser UID");
             holders.remove(&known["y"].0, claims);

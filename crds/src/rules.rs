@@ -1,13 +1,15 @@
 //! Where the rules of the schema report: at the field that is wrong, as the fields' own checks do.
 //!
-//! Rules are written with messages that begin with the whole path of their field, which is the only form that a derive can carry. Here the path becomes `fieldPath` and
-//! the kind of the mistake `reason`, so that an API server prints `spec.a.b: Forbidden: …` and not the path twice.
+//! Rules are written with messages that begin with the whole path of their field, which is the only
+//! form that a derive can carry. Here the path becomes `fieldPath` and the kind of the mistake
+//! `reason`, so that an API server prints `spec.a.b: Forbidden: …` and not the path twice.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
 };
 
-/// Places the rules of a schema and of all that is in it. `path` is that of the schema, without the indices of lists.
+/// Places the rules of a schema and of all that is in it. `path` is that of the schema, without the
+/// indices of lists.
 pub(crate) fn place_rules(schema: &mut JSONSchemaProps, path: &[String]) {
     let mut rules = schema.x_kubernetes_validations.take();
     for rule in rules.iter_mut().flatten() {
@@ -19,7 +21,9 @@ pub(crate) fn place_rules(schema: &mut JSONSchemaProps, path: &[String]) {
     }
     match schema.items.as_mut() {
         Some(JSONSchemaPropsOrArray::Schema(item)) => place_rules(item, path),
-        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(|item| place_rules(item, path)),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => {
+            items.iter_mut().for_each(|item| place_rules(item, path))
+        }
         None => {}
     }
     if let Some(JSONSchemaPropsOrBool::Schema(additional)) = schema.additional_properties.as_mut() {
@@ -28,7 +32,10 @@ pub(crate) fn place_rules(schema: &mut JSONSchemaProps, path: &[String]) {
 }
 
 fn place_rule(rule: &mut ValidationRule, schema: &JSONSchemaProps, path: &[String]) {
-    let Some((field, text)) = rule.message.as_deref().and_then(|message| message.split_once(": ")) else { return };
+    let Some((field, text)) = rule.message.as_deref().and_then(|message| message.split_once(": "))
+    else {
+        return;
+    };
     let field: Vec<&str> = field.split('.').collect();
     if field.len() < path.len() || path.iter().zip(&field).any(|(own, named)| own != named) {
         return;
@@ -40,7 +47,8 @@ fn place_rule(rule: &mut ValidationRule, schema: &JSONSchemaProps, path: &[Strin
         known += usize::from(at.is_some());
     }
     let (found, rest) = below.split_at(known);
-    let text = if rest.is_empty() { text.to_owned() } else { format!("{}: {text}", rest.join(".")) };
+    let text =
+        if rest.is_empty() { text.to_owned() } else { format!("{}: {text}", rest.join(".")) };
     rule.reason = Some(rule_reason(&text).to_owned());
     rule.field_path = (!found.is_empty()).then(|| format!(".{}", found.join(".")));
     rule.message = Some(text);
@@ -69,8 +77,13 @@ mod tests {
         };
         let properties = [("a".to_owned(), inner), ("list".to_owned(), list)].into();
         let schema = JSONSchemaProps { properties: Some(properties), ..JSONSchemaProps::default() };
-        let mut rule = ValidationRule { message: Some(message.to_owned()), ..ValidationRule::default() };
-        place_rule(&mut rule, &schema, &at.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        let mut rule =
+            ValidationRule { message: Some(message.to_owned()), ..ValidationRule::default() };
+        place_rule(
+            &mut rule,
+            &schema,
+            &at.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(),
+        );
         rule
     }
 
@@ -82,13 +95,21 @@ mod tests {
         };
         assert_eq!(told("spec.x.a: must be 1"), (".a".into(), "must be 1".into()));
         assert_eq!(told("spec.x: must be 1"), (String::new(), "must be 1".into()));
-        assert_eq!(told("spec.x.list[b].c: must be 1"), (String::new(), "list[b].c: must be 1".into()));
-        assert_eq!(told("spec.y: must be 1"), (String::new(), "spec.y: must be 1".into()), "not below it");
+        assert_eq!(
+            told("spec.x.list[b].c: must be 1"),
+            (String::new(), "list[b].c: must be 1".into())
+        );
+        assert_eq!(
+            told("spec.y: must be 1"),
+            (String::new(), "spec.y: must be 1".into()),
+            "not below it"
+        );
     }
 
     #[test]
     fn reasons_say_what_kind_of_mistake_it_is() {
-        let reason = |text: &str| placed(&format!("spec.x.a: {text}"), &["spec", "x"]).reason.unwrap();
+        let reason =
+            |text: &str| placed(&format!("spec.x.a: {text}"), &["spec", "x"]).reason.unwrap();
         assert_eq!(reason("required when b is given"), "FieldValueRequired");
         assert_eq!(reason("only allowed with b"), "FieldValueForbidden");
         assert_eq!(reason("has become spec.y"), "FieldValueForbidden");

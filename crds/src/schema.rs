@@ -1,18 +1,21 @@
-//! API conventions applied to what the derive emits: no `nullable`, no `null` among enum values, no unsigned formats.
-//! See "Primitive types" and "Nullable" in the Kubernetes API conventions.
+//! API conventions applied to what the derive emits: no `nullable`, no `null` among enum values, no
+//! unsigned formats. See "Primitive types" and "Nullable" in the Kubernetes API conventions.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    ValidationRule,
 };
 
 use crate::rules;
 
-/// What `helm uninstall` does with the definition: nothing, because every object of the kind would go with it.
+/// What `helm uninstall` does with the definition: nothing, because every object of the kind would
+/// go with it.
 const RESOURCE_POLICY: (&str, &str) = ("helm.sh/resource-policy", "keep");
 
-/// Longest name of an object that the schema lets through. The rule on `metadata.name` asks for less and says why; this bound is there
-/// because the apiserver estimates what that rule costs from the longest possible name. It does so only where the schema declares
-/// apiVersion, kind, name and generateName, all four.
+/// Longest name of an object that the schema lets through. The rule on `metadata.name` asks for
+/// less and says why; this bound is there because the apiserver estimates what that rule costs from
+/// the longest possible name. It does so only where the schema declares apiVersion, kind, name and
+/// generateName, all four.
 const NAME_BOUND: i64 = 63;
 
 /// Applies the conventions to every schema of `crd`.
@@ -24,10 +27,12 @@ pub fn apply_conventions(mut crd: CustomResourceDefinition) -> CustomResourceDef
             complete_root(schema);
             normalize_schema(schema);
             strip_item_defaults(schema);
-            if let Some(spec) = schema.properties.as_mut().and_then(|fields| fields.get_mut("spec")) {
+            if let Some(spec) = schema.properties.as_mut().and_then(|fields| fields.get_mut("spec"))
+            {
                 adjust_spec(spec);
             }
-            if let Some(spec) = schema.properties.as_mut().and_then(|fields| fields.get_mut("spec")) {
+            if let Some(spec) = schema.properties.as_mut().and_then(|fields| fields.get_mut("spec"))
+            {
                 set_bounds(spec);
             }
             rules::place_rules(schema, &[]);
@@ -51,21 +56,31 @@ fn complete_root(schema: &mut JSONSchemaProps) {
     }
 }
 
-/// Members that had another place or unit before v1alpha1 was settled, and what is said to those who still fill them. `[]` goes into the items of a list.
+/// Members that had another place or unit before v1alpha1 was settled, and what is said to those
+/// who still fill them. `[]` goes into the items of a list.
 const MOVED_FIELDS: [(&str, &str); 16] = [
-    ("runtime", "has become spec.template, a part of a pod template; the model server is its container 'server'"),
+    (
+        "runtime",
+        "has become spec.template, a part of a pod template; the model server is its container 'server'",
+    ),
     (
         "cache",
         "has become spec.server.cache, with its redis as sidecar, its externalRedis as redis, and mode instead of enabled",
     ),
-    ("sampling", "has become spec.server.sampling, with the percentage rate instead of ratePermille"),
+    (
+        "sampling",
+        "has become spec.server.sampling, with the percentage rate instead of ratePermille",
+    ),
     ("queue.redis", "has become spec.server.queue.redis"),
     ("queue.nats", "has become spec.server.queue.nats"),
     ("queue.callbacks.signingKeyFrom", "has become signingKeySecretKeyRef"),
     ("queue.worker.maxBatch", "has become maxBatchJobs"),
     ("traffic.provider", "is not used any more; leave it out"),
     ("traffic.maxRequestBytes", "has become maxRequestSize, as in 16Mi"),
-    ("traffic.brake.failurePercent", "has become failureRate, as in \"50%\"; mode: Disabled turns the brake off"),
+    (
+        "traffic.brake.failurePercent",
+        "has become failureRate, as in \"50%\"; mode: Disabled turns the brake off",
+    ),
     ("analysis.falseRollbackBasisPoints", "has become falseRollbackRate, as in \"1%\""),
     ("analysis.gates.[].errorRate.maxIncreaseBasisPoints", "has become maxIncrease, as in \"2%\""),
     ("analysis.gates.[].latency.quantilePercent", "has become quantile, as in \"95%\""),
@@ -82,17 +97,23 @@ fn adjust_spec(spec: &mut JSONSchemaProps) {
     for (path, message) in MOVED_FIELDS {
         refuse_moved_field(spec, path, message);
     }
-    // As a rule, so that who still has the old name reads where it went and not only what is missing.
-    if let Some(callbacks) = member_schema(spec, "queue").and_then(|queue| member_schema(queue, "callbacks")) {
+    // As a rule, so that who still has the old name reads where it went and not only what is
+    // missing.
+    if let Some(callbacks) =
+        member_schema(spec, "queue").and_then(|queue| member_schema(queue, "callbacks"))
+    {
         let field = "signingKeySecretKeyRef";
         callbacks.required.iter_mut().for_each(|required| required.retain(|name| name != field));
         callbacks.x_kubernetes_validations.get_or_insert_default().push(ValidationRule {
             rule: format!("has(self.{field}) || has(self.signingKeyFrom)"),
-            message: Some(format!("spec.queue.callbacks.{field}: required, so that receivers can tell who calls")),
+            message: Some(format!(
+                "spec.queue.callbacks.{field}: required, so that receivers can tell who calls"
+            )),
             ..Default::default()
         });
     }
-    let template = member_schema(spec, "template").and_then(|template| member_schema(template, "spec"));
+    let template =
+        member_schema(spec, "template").and_then(|template| member_schema(template, "spec"));
     if let Some(template) = template {
         relax_pod_spec(template);
     }
@@ -107,8 +128,9 @@ fn adjust_spec(spec: &mut JSONSchemaProps) {
     }
 }
 
-/// Where the schema embeds types of Kubernetes, whose descriptions are those of `kubectl explain` for their own kinds. With them the definition would be larger than
-/// the annotation in which client-side apply keeps it.
+/// Where the schema embeds types of Kubernetes, whose descriptions are those of `kubectl explain`
+/// for their own kinds. With them the definition would be larger than the annotation in which
+/// client-side apply keeps it.
 const CORE_TYPE_PATHS: [&str; 8] = [
     "template.spec",
     "autoscaling.metrics",
@@ -122,10 +144,13 @@ const CORE_TYPE_PATHS: [&str; 8] = [
 
 /// Refuses a member that has another place now.
 fn refuse_moved_field(spec: &mut JSONSchemaProps, path: &str, message: &str) {
-    let (parents, field) = path.rsplit_once('.').map_or((None, path), |(parents, field)| (Some(parents), field));
+    let (parents, field) =
+        path.rsplit_once('.').map_or((None, path), |(parents, field)| (Some(parents), field));
     let mut at = Some(spec);
     for name in parents.into_iter().flat_map(|parents| parents.split('.')) {
-        at = at.and_then(|schema| if name == "[]" { item_schema(schema) } else { member_schema(schema, name) });
+        at = at.and_then(|schema| {
+            if name == "[]" { item_schema(schema) } else { member_schema(schema, name) }
+        });
     }
     let Some(parent) = at else { return };
     // A rule sees only fields that have a type.
@@ -152,7 +177,10 @@ fn item_schema(schema: &mut JSONSchemaProps) -> Option<&mut JSONSchemaProps> {
     }
 }
 
-fn member_schema<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut JSONSchemaProps> {
+fn member_schema<'a>(
+    schema: &'a mut JSONSchemaProps,
+    name: &str,
+) -> Option<&'a mut JSONSchemaProps> {
     schema.properties.as_mut()?.get_mut(name)
 }
 
@@ -161,11 +189,12 @@ fn strip_descriptions(schema: &mut JSONSchemaProps) {
     visit_children(schema, &mut strip_descriptions);
 }
 
-/// Most containers of each kind in a template: rules over them have a cost that the apiserver can estimate.
+/// Most containers of each kind in a template: rules over them have a cost that the apiserver can
+/// estimate.
 const MAX_CONTAINERS: i64 = 16;
 
-/// A PodSpec that is merged over another one: nothing is required of it, and its lists are merged by the keys that core gives them, as far as these keys
-/// are always there.
+/// A PodSpec that is merged over another one: nothing is required of it, and its lists are merged
+/// by the keys that core gives them, as far as these keys are always there.
 fn relax_pod_spec(spec: &mut JSONSchemaProps) {
     spec.required = None;
     for field in ["ephemeralContainers", "nodeName"] {
@@ -180,11 +209,12 @@ fn relax_pod_spec(spec: &mut JSONSchemaProps) {
 }
 
 fn set_list_types(schema: &mut JSONSchemaProps) {
-    for (name, field) in schema.properties.iter_mut().flatten().filter(|(_, field)| field.items.is_some()) {
+    for (name, field) in
+        schema.properties.iter_mut().flatten().filter(|(_, field)| field.items.is_some())
+    {
         let key = match name.as_str() {
-            "containers" | "initContainers" | "env" | "imagePullSecrets" | "volumes" | "resourceClaims" | "claims" => {
-                "name"
-            }
+            "containers" | "initContainers" | "env" | "imagePullSecrets" | "volumes"
+            | "resourceClaims" | "claims" => "name",
             "volumeMounts" => "mountPath",
             "volumeDevices" => "devicePath",
             "hostAliases" => "ip",
@@ -204,7 +234,8 @@ fn string_schema(max_length: Option<i64>) -> JSONSchemaProps {
 }
 
 fn normalize_schema(schema: &mut JSONSchemaProps) {
-    // A writer that has no opinion leaves the field out; null would break merge patches and apply round trips.
+    // A writer that has no opinion leaves the field out; null would break merge patches and apply
+    // round trips.
     schema.nullable = None;
     if let Some(values) = schema.enum_.as_mut() {
         values.retain(|v| !v.0.is_null());
@@ -215,8 +246,8 @@ fn normalize_schema(schema: &mut JSONSchemaProps) {
     visit_children(schema, &mut normalize_schema);
 }
 
-/// A default inside the items of a list is written into every object, and then a list in Git never again equals the list in the cluster. The operator has the same
-/// defaults.
+/// A default inside the items of a list is written into every object, and then a list in Git never
+/// again equals the list in the cluster. The operator has the same defaults.
 fn strip_item_defaults(schema: &mut JSONSchemaProps) {
     fn strip_default(schema: &mut JSONSchemaProps) {
         schema.default = None;
@@ -228,8 +259,9 @@ fn strip_item_defaults(schema: &mut JSONSchemaProps) {
     visit_children(schema, &mut strip_item_defaults);
 }
 
-/// Bounds of what has none, of Kubernetes' own types above all: longest string (a script in an argument may be long), most items of a list, most members of a map.
-/// They are no bound on the whole, which the schema cannot say; the operator has one.
+/// Bounds of what has none, of Kubernetes' own types above all: longest string (a script in an
+/// argument may be long), most items of a list, most members of a map. They are no bound on the
+/// whole, which the schema cannot say; the operator has one.
 const MAX_LENGTH: i64 = 16_384;
 const MAX_ITEMS: i64 = 128;
 const MAX_MEMBERS: i64 = 64;

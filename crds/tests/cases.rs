@@ -1,5 +1,6 @@
-//! Objects that must be accepted and objects that must be refused: one file each below `cases/`. A file in `reject/` begins with
-//! `# expect: <text that the answer contains>`. The e2e tests apply the same files to a real apiserver.
+//! Objects that must be accepted and objects that must be refused: one file each below `cases/`. A
+//! file in `reject/` begins with `# expect: <text that the answer contains>`. The e2e tests apply
+//! the same files to a real apiserver.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it finds what it did not expect")]
 
@@ -9,13 +10,17 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use common::{documents, only_in_a_cluster, problems, problems_of_file, root, rules, schema, yaml_files};
+use common::{
+    documents, only_in_a_cluster, problems, problems_of_file, root, rules, schema, yaml_files,
+};
 
 /// What the first line of a case says that the answer contains.
 fn expectation(file: &Path) -> String {
     let text = fs::read_to_string(file).unwrap();
     let expected = text.lines().next().and_then(|line| line.strip_prefix("# expect: "));
-    expected.unwrap_or_else(|| panic!("{}: the first line is not `# expect: `", file.display())).to_owned()
+    expected
+        .unwrap_or_else(|| panic!("{}: the first line is not `# expect: `", file.display()))
+        .to_owned()
 }
 
 #[test]
@@ -35,7 +40,9 @@ fn rejected_with_a_message_that_helps() {
     let schema = schema();
     let rules = rules(&schema);
     let unseen = |expected: &str| {
-        rules.iter().any(|(_, _, rule, message)| only_in_a_cluster(rule) && message.contains(expected))
+        rules
+            .iter()
+            .any(|(_, _, rule, message)| only_in_a_cluster(rule) && message.contains(expected))
     };
     for file in yaml_files(&root().join("crds/tests/cases/reject")) {
         let expected = expectation(&file);
@@ -53,15 +60,20 @@ fn rejected_with_a_message_that_helps() {
 fn every_rule_has_a_case_that_breaks_it() {
     let schema = schema();
     let files = yaml_files(&root().join("crds/tests/cases/reject"));
-    let found: BTreeSet<String> = files.iter().flat_map(|file| problems_of_file(&schema, file)).collect();
+    let found: BTreeSet<String> =
+        files.iter().flat_map(|file| problems_of_file(&schema, file)).collect();
     let expected: Vec<String> = files.iter().map(|file| expectation(file)).collect();
     for (path, _, rule, message) in rules(&schema) {
         if only_in_a_cluster(&rule) {
-            let named = expected.iter().any(|text| text.contains(": ") && message.starts_with(text));
+            let named =
+                expected.iter().any(|text| text.contains(": ") && message.starts_with(text));
             assert!(named, "no case for {path}: {rule}");
             continue;
         }
-        assert!(found.iter().any(|problem| problem.contains(&message)), "no case for {path}: {rule}");
+        assert!(
+            found.iter().any(|problem| problem.contains(&message)),
+            "no case for {path}: {rule}"
+        );
     }
 }
 

@@ -3,11 +3,18 @@
 
 use std::process::Command;
 
-/// Runs the program: its status, and what it writes to standard output and error. Dumps and backtraces, which are asked for, must not come.
+/// Runs the program: its status, and what it writes to standard output and error. Dumps and
+/// backtraces, which are asked for, must not come.
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_crdgen")).args(args).env("RUST_BACKTRACE", "1").output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_crdgen"))
+        .args(args)
+        .env("RUST_BACKTRACE", "1")
+        .output()
+        .unwrap();
     let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    let dump = ["stack backtrace", "panicked at", "Error {", "Os {"].into_iter().find(|dump| err.contains(dump));
+    let dump = ["stack backtrace", "panicked at", "Error {", "Os {"]
+        .into_iter()
+        .find(|dump| err.contains(dump));
     assert_eq!(dump, None, "{args:?}: {out}{err}");
     (output.status.code(), out, err)
 }
@@ -16,7 +23,9 @@ fn run(args: &[&str]) -> (Option<i32>, String, String) {
 fn help_and_version_are_told() {
     let (code, help, _) = run(&["--help"]);
     assert!(
-        code == Some(0) && help.contains("Prints the CustomResourceDefinitions") && help.contains("Usage:"),
+        code == Some(0)
+            && help.contains("Prints the CustomResourceDefinitions")
+            && help.contains("Usage:"),
         "{help}"
     );
     let (code, version, _) = run(&["--version"]);
@@ -33,10 +42,16 @@ fn mistakes_are_named() {
 fn nobody_who_reads_is_no_panic() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let output = Command::new(env!("CARGO_BIN_EXE_crdgen")).stdout(writer).env("RUST_BACKTRACE", "1").output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_crdgen"))
+        .stdout(writer)
+        .env("RUST_BACKTRACE", "1")
+        .output()
+        .unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
     assert!(
-        output.status.code() == Some(1) && err.starts_with("error: cannot write") && err.lines().count() == 1,
+        output.status.code() == Some(1)
+            && err.starts_with("error: cannot write")
+            && err.lines().count() == 1,
         "{err}"
     );
 }

@@ -1,4 +1,5 @@
-//! The generated files that are committed are those that the types generate. A stale file is rewritten, and the test fails once.
+//! The generated files that are committed are those that the types generate. A stale file is
+//! rewritten, and the test fails once.
 
 mod common;
 
@@ -21,7 +22,10 @@ fn generated_files_are_fresh() {
             }
         }
     }
-    assert!(stale.is_empty(), "these were stale and have been rewritten; look at the change and commit it: {stale:?}");
+    assert!(
+        stale.is_empty(),
+        "these were stale and have been rewritten; look at the change and commit it: {stale:?}"
+    );
 }
 
 #[test]
@@ -36,9 +40,15 @@ fn conventions_hold_everywhere() {
     fn walk(path: &str, value: &Value) {
         if let Some(map) = value.as_object() {
             assert!(!map.contains_key("nullable"), "{path}: nullable");
-            let unsigned = map.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint"));
+            let unsigned = map
+                .get("format")
+                .and_then(Value::as_str)
+                .is_some_and(|format| format.starts_with("uint"));
             assert!(!unsigned, "{path}: unsigned");
-            let null = map.get("enum").and_then(Value::as_array).is_some_and(|values| values.contains(&Value::Null));
+            let null = map
+                .get("enum")
+                .and_then(Value::as_array)
+                .is_some_and(|values| values.contains(&Value::Null));
             assert!(!null, "{path}: null among the values");
             map.iter().for_each(|(key, child)| walk(&format!("{path}.{key}"), child));
         } else if let Some(list) = value.as_array() {
@@ -51,7 +61,10 @@ fn conventions_hold_everywhere() {
 #[test]
 fn the_root_says_what_the_kind_is_for() {
     let description = schema()["description"].as_str().unwrap().to_owned();
-    assert!(description.starts_with("A model that is served at one stable address"), "{description}");
+    assert!(
+        description.starts_with("A model that is served at one stable address"),
+        "{description}"
+    );
 }
 
 #[test]
@@ -67,7 +80,10 @@ fn every_value_of_an_enum_is_described() {
         let described = schema["description"].as_str();
         for value in schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             // Types of Kubernetes have no descriptions here.
-            assert!(described.is_none_or(|text| text.contains(value)), "{path}: {value} is not described");
+            assert!(
+                described.is_none_or(|text| text.contains(value)),
+                "{path}: {value} is not described"
+            );
         }
         for (name, child) in schema["properties"].as_object().into_iter().flatten() {
             walk(&format!("{path}.{name}"), child);
@@ -81,7 +97,8 @@ fn every_value_of_an_enum_is_described() {
     walk("", &schema());
 }
 
-/// A default in the items of a list is written into every object, and then a list in Git never again equals the list in the cluster.
+/// A default in the items of a list is written into every object, and then a list in Git never
+/// again equals the list in the cluster.
 #[test]
 fn items_of_lists_have_no_defaults() {
     fn walk(path: &str, schema: &Value, in_a_list: bool) {
@@ -96,14 +113,16 @@ fn items_of_lists_have_no_defaults() {
     walk("", &schema(), false);
 }
 
-/// The whole definition fits into the annotation in which client-side apply keeps it, with room to grow.
+/// The whole definition fits into the annotation in which client-side apply keeps it, with room to
+/// grow.
 #[test]
 fn the_definition_is_small() {
     let bytes = serde_json::to_vec(&slipway_crds::all_crds()[0]).unwrap().len();
     assert!(bytes < 150_000, "{bytes} bytes");
 }
 
-/// Else one object could be as large as etcd takes it, by one value. What the whole may have is the operator's bound.
+/// Else one object could be as large as etcd takes it, by one value. What the whole may have is the
+/// operator's bound.
 #[test]
 fn every_value_of_the_spec_is_bounded() {
     fn walk(path: &str, schema: &Value) {
@@ -112,7 +131,9 @@ fn every_value_of_the_spec_is_bounded() {
         match schema["type"].as_str() {
             Some("string") if !schema["enum"].is_array() => bounded("maxLength"),
             Some("array") => bounded("maxItems"),
-            Some("object") if schema["additionalProperties"].is_object() => bounded("maxProperties"),
+            Some("object") if schema["additionalProperties"].is_object() => {
+                bounded("maxProperties")
+            }
             None if number_or_string => bounded("maxLength"),
             _ => {}
         }

@@ -1,4 +1,5 @@
-//! Every ModelDeployment below `examples/` is one that an apiserver accepts and that the types hold without loss.
+//! Every ModelDeployment below `examples/` is one that an apiserver accepts and that the types hold
+//! without loss.
 
 mod common;
 
@@ -10,11 +11,18 @@ fn examples_are_valid_and_round_trip() {
     let schema = schema();
     let mut seen = 0;
     for file in yaml_files(&root().join("examples")) {
-        for object in documents(&file).into_iter().filter(|object| object["kind"] == "ModelDeployment") {
+        for object in
+            documents(&file).into_iter().filter(|object| object["kind"] == "ModelDeployment")
+        {
             assert_eq!(problems(&schema, &object), Vec::<String>::new(), "{}", file.display());
             let typed: ModelDeployment = serde_json::from_value(object.clone()).unwrap();
             let written = serde_json::to_value(&typed).unwrap();
-            assert_eq!(problems(&schema, &written), Vec::<String>::new(), "{} as written", file.display());
+            assert_eq!(
+                problems(&schema, &written),
+                Vec::<String>::new(),
+                "{} as written",
+                file.display()
+            );
             let again: ModelDeployment = serde_json::from_value(written).unwrap();
             assert_eq!(typed, again, "{}", file.display());
             seen += 1;
@@ -23,11 +31,14 @@ fn examples_are_valid_and_round_trip() {
     assert!(seen >= 10, "only {seen} found");
 }
 
-/// What the schema fills in and what the types fill in must be the same, or the operator would act on values that nobody can read.
+/// What the schema fills in and what the types fill in must be the same, or the operator would act
+/// on values that nobody can read.
 #[test]
 fn defaults_of_types_and_schema_agree() {
     for file in yaml_files(&root().join("examples")) {
-        for object in documents(&file).into_iter().filter(|object| object["kind"] == "ModelDeployment") {
+        for object in
+            documents(&file).into_iter().filter(|object| object["kind"] == "ModelDeployment")
+        {
             let defaulted = with_defaults(&schema(), object.clone());
             let by_schema: ModelDeployment = serde_json::from_value(defaulted).unwrap();
             let by_types: ModelDeployment = serde_json::from_value(object).unwrap();

@@ -1,7 +1,8 @@
 //! The cgroup of a cluster, in each hierarchy.
 //!
-//! Every process of a cluster, containers included, is somewhere below it, so it answers "which processes did we start"
-//! even when pid files are lost, and no process of anybody else is ever in it.
+//! Every process of a cluster, containers included, is somewhere below it, so it answers "which
+//! processes did we start" even when pid files are lost, and no process of anybody else is ever in
+//! it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,7 +25,8 @@ pub fn create_cgroup(layout: &ClusterLayout) -> Result<()> {
         // A new cpuset is empty, and no process may join an empty one.
         for file in ["cpuset.cpus", "cpuset.mems"] {
             if let Ok(value) = std::fs::read_to_string(hierarchy.join(file)) {
-                std::fs::write(dir.join(file), value.trim()).map_err(HarnessError::io("write", dir.join(file)))?;
+                std::fs::write(dir.join(file), value.trim())
+                    .map_err(HarnessError::io("write", dir.join(file)))?;
             }
         }
     }
@@ -36,7 +38,8 @@ pub fn create_cgroup(layout: &ClusterLayout) -> Result<()> {
 pub fn components_cgroup(layout: &ClusterLayout) -> Result<PathBuf> {
     let all = cgroup_hierarchies()?;
     let tracking = all.iter().find(|hierarchy| hierarchy.ends_with("pids")).or(all.first());
-    let tracking = tracking.ok_or_else(|| HarnessError::Other(format!("no cgroup hierarchy below {ROOT}")))?;
+    let tracking =
+        tracking.ok_or_else(|| HarnessError::Other(format!("no cgroup hierarchy below {ROOT}")))?;
     Ok(tracking.join(layout.cgroup_name()).join("components"))
 }
 
@@ -65,7 +68,8 @@ pub fn remove_cgroup(layout: &ClusterLayout) -> Result<()> {
 
 /// The cgroups of the cluster that exist.
 pub fn cgroup_roots(layout: &ClusterLayout) -> Result<Vec<PathBuf>> {
-    let all = cgroup_hierarchies()?.into_iter().map(|hierarchy| hierarchy.join(layout.cgroup_name()));
+    let all =
+        cgroup_hierarchies()?.into_iter().map(|hierarchy| hierarchy.join(layout.cgroup_name()));
     Ok(all.filter(|dir| dir.exists()).collect())
 }
 
@@ -75,7 +79,8 @@ fn cgroup_hierarchies() -> Result<Vec<PathBuf>> {
     if root.join("cgroup.controllers").exists() {
         return Ok(vec![root.to_path_buf()]);
     }
-    let mut dirs: Vec<PathBuf> = child_dirs(root).filter(|dir| dir.join("cgroup.procs").exists()).collect();
+    let mut dirs: Vec<PathBuf> =
+        child_dirs(root).filter(|dir| dir.join("cgroup.procs").exists()).collect();
     // Some names are links to hierarchies of two controllers.
     dirs.retain(|dir| !dir.is_symlink());
     Ok(dirs)
@@ -83,7 +88,8 @@ fn cgroup_hierarchies() -> Result<Vec<PathBuf>> {
 
 fn list_processes(root: &Path) -> Vec<Pid> {
     let own = std::fs::read_to_string(root.join("cgroup.procs")).unwrap_or_default();
-    let own = own.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 1).map(Pid::from_raw);
+    let own =
+        own.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 1).map(Pid::from_raw);
     let mut all: Vec<Pid> = own.collect();
     all.extend(child_dirs(root).flat_map(|child| list_processes(&child)));
     all
@@ -97,5 +103,7 @@ fn remove_tree(root: &Path) {
 
 fn child_dirs(dir: &Path) -> impl Iterator<Item = PathBuf> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().filter_map(|entry| entry.ok());
-    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path())
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
 }

@@ -22,14 +22,16 @@ pub fn foreign_context() -> Option<String> {
 
 /// PATH with our programs first.
 pub fn search_path(layout: &ClusterLayout) -> String {
-    let bins = go_tools::bin_dirs(layout.cache(), layout.root()).into_iter().map(|dir| dir.display().to_string());
+    let bins = go_tools::bin_dirs(layout.cache(), layout.root())
+        .into_iter()
+        .map(|dir| dir.display().to_string());
     let inherited = std::env::var("PATH").unwrap_or_default();
     // runc, nft and others are in sbin, which not every user's PATH has.
     bins.chain([inherited, "/usr/sbin:/usr/bin:/sbin:/bin".into()]).collect::<Vec<_>>().join(":")
 }
 
-/// Variables for programs that talk to the cluster: our programs in PATH, kubeconfig, name and addresses; what the programs
-/// keep for themselves goes where it goes down with the cluster.
+/// Variables for programs that talk to the cluster: our programs in PATH, kubeconfig, name and
+/// addresses; what the programs keep for themselves goes where it goes down with the cluster.
 pub fn environment_variables(layout: &ClusterLayout) -> Vec<(&'static str, String)> {
     let mut all = vec![("PATH", search_path(layout)), (NAME_VARIABLE, layout.name().to_string())];
     if foreign_context().is_none() {
@@ -51,6 +53,7 @@ pub fn set_environment(command: &mut Command, layout: &ClusterLayout) {
 /// A client of our cluster, also while it is coming up.
 pub(crate) async fn admin_client(layout: &ClusterLayout) -> Result<kube::Client> {
     let kubeconfig = Kubeconfig::read_from(layout.kubeconfig())?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     Ok(kube::Client::try_from(config)?)
 }

@@ -60,7 +60,9 @@ pub enum HarnessError {
         state: String,
     },
     /// A cluster name that cannot be used.
-    #[error("`{0}` is no cluster name: use 1 to 12 lower-case letters, digits and '-', beginning with a letter")]
+    #[error(
+        "`{0}` is no cluster name: use 1 to 12 lower-case letters, digits and '-', beginning with a letter"
+    )]
     Name(String),
     /// Families of addresses that there are not.
     #[error("IP_FAMILIES is `{0}`: it may be ipv4, dual or dual-ipv6")]
@@ -126,8 +128,9 @@ impl From<kube::config::KubeconfigError> for HarnessError {
     }
 }
 
-/// An error with all its causes, in plain words and on one line as far as they are. kube's own text shows a dump of the answer's fields, and libraries
-/// that repeat their cause in their text would tell it twice.
+/// An error with all its causes, in plain words and on one line as far as they are. kube's own text
+/// shows a dump of the answer's fields, and libraries that repeat their cause in their text would
+/// tell it twice.
 pub fn in_words(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
@@ -136,7 +139,9 @@ pub fn in_words(error: &(dyn std::error::Error + 'static)) -> String {
             Some(kube::Error::Api(status)) => {
                 (format!("the API server answers {}: {}", status.code, status.message), None)
             }
-            Some(kube::Error::Service(_)) => ("the API server cannot be reached".into(), error.source()),
+            Some(kube::Error::Service(_)) => {
+                ("the API server cannot be reached".into(), error.source())
+            }
             _ => (error.to_string(), error.source()),
         };
         let words = words.trim_end();
@@ -153,7 +158,9 @@ impl From<slipway_provision::ProvisionError> for HarnessError {
     fn from(error: slipway_provision::ProvisionError) -> Self {
         use slipway_provision::ProvisionError;
         match error {
-            ProvisionError::Command { command, status, output } => Self::Command { command, status, output },
+            ProvisionError::Command { command, status, output } => {
+                Self::Command { command, status, output }
+            }
             ProvisionError::Start { command, source } => Self::Start { command, source },
             ProvisionError::Io { action, path, source } => Self::Io { action, path, source },
             ProvisionError::Other(text) => Self::Other(text),
@@ -163,7 +170,10 @@ impl From<slipway_provision::ProvisionError> for HarnessError {
 
 impl HarnessError {
     /// For `map_err` on file operations.
-    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+    pub fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
     }
@@ -175,17 +185,29 @@ mod tests {
 
     #[test]
     fn every_cause_is_told_once_and_in_words() {
-        let status = kube::core::Status::failure("no pods for you", "Forbidden").with_code(403).boxed();
-        let answer = anyhow::Error::from(HarnessError::from(kube::Error::Api(status))).context("looking");
-        assert_eq!(in_words(answer.as_ref()), "looking: the API server answers 403: no pods for you");
+        let status =
+            kube::core::Status::failure("no pods for you", "Forbidden").with_code(403).boxed();
+        let answer =
+            anyhow::Error::from(HarnessError::from(kube::Error::Api(status))).context("looking");
+        assert_eq!(
+            in_words(answer.as_ref()),
+            "looking: the API server answers 403: no pods for you"
+        );
 
         let refused = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-        let service = anyhow::Error::from(kube::Error::Service(refused().into())).context("looking");
-        assert_eq!(in_words(service.as_ref()), "looking: the API server cannot be reached: connection refused");
+        let service =
+            anyhow::Error::from(kube::Error::Service(refused().into())).context("looking");
+        assert_eq!(
+            in_words(service.as_ref()),
+            "looking: the API server cannot be reached: connection refused"
+        );
 
         let read = kube::config::KubeconfigError::ReadConfig(refused(), "/k".into());
         let context = HarnessError::Context { name: "c".into(), why: read };
         assert_eq!(in_words(&context).matches("connection refused").count(), 1);
-        assert_eq!(in_words(&HarnessError::io("read", "/k")(refused())), "cannot read /k: connection refused");
+        assert_eq!(
+            in_words(&HarnessError::io("read", "/k")(refused())),
+            "cannot read /k: connection refused"
+        );
     }
 }

@@ -77,7 +77,10 @@ mod tests {
         assert_eq!(of("").join_addresses("a", "b"), "a");
         assert_eq!(of("dual").join_addresses("a", "b"), "a,b");
         assert_eq!(of("dual-ipv6").join_addresses("a", "b"), "b,a");
-        assert!(of("dual-ipv6").first_address([10, 0, 0, 1], NODE_IP).is_ipv6() && !of("ipv4").has_ipv6());
+        assert!(
+            of("dual-ipv6").first_address([10, 0, 0, 1], NODE_IP).is_ipv6()
+                && !of("ipv4").has_ipv6()
+        );
         assert!(IpFamilies::parse("ipv6").unwrap_err().to_string().contains("dual-ipv6"));
     }
 }

@@ -1,4 +1,5 @@
-//! Where the parts of a cluster live: every path, name and address follows from the name of the cluster.
+//! Where the parts of a cluster live: every path, name and address follows from the name of the
+//! cluster.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -39,7 +40,10 @@ impl ClusterLayout {
     /// The layout of cluster `name` in this workspace; `SLIPWAY_CACHE` moves the cache.
     pub fn new(name: &str) -> Result<Self> {
         let root = workspace_root();
-        Ok(Self { families: IpFamilies::from_env()?, ..Self::in_workspace(name, root, BuildCache::from_env()?)? })
+        Ok(Self {
+            families: IpFamilies::from_env()?,
+            ..Self::in_workspace(name, root, BuildCache::from_env()?)?
+        })
     }
 
     fn in_workspace(name: &str, root: PathBuf, cache: BuildCache) -> Result<Self> {
@@ -183,7 +187,8 @@ impl ClusterLayout {
     }
 }
 
-/// Name of the cluster when none is given: each checkout has one of its own, so that two do not take each other's down.
+/// Name of the cluster when none is given: each checkout has one of its own, so that two do not
+/// take each other's down.
 pub fn default_name() -> String {
     let digest = Sha256::digest(workspace_root().as_os_str().as_encoded_bytes());
     format!("slipway-{}", hex::encode(&digest[..2]))

@@ -1,7 +1,9 @@
-//! Harness that runs a real Kubernetes cluster on one Linux machine, for the demo and the end-to-end tests of Slipway.
+//! Harness that runs a real Kubernetes cluster on one Linux machine, for the demo and the
+//! end-to-end tests of Slipway.
 //!
-//! The cluster lives in one network namespace, one private mount namespace and one cgroup, all named after the cluster.
-//! Taking it down is therefore removing those three; nothing that belongs to it exists elsewhere, whoever was killed and when.
+//! The cluster lives in one network namespace, one private mount namespace and one cgroup, all
+//! named after the cluster. Taking it down is therefore removing those three; nothing that belongs
+//! to it exists elsewhere, whoever was killed and when.
 
 pub mod cgroup;
 pub mod cluster;

@@ -1,4 +1,5 @@
-//! `slipway-e2e`: brings a real Kubernetes cluster up and down on this machine, and runs things in it.
+//! `slipway-e2e`: brings a real Kubernetes cluster up and down on this machine, and runs things in
+//! it.
 
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,10 +12,10 @@ use clap::{Parser, Subcommand};
 use slipway_e2e::cluster::ClusterHandle;
 use slipway_e2e::error::{HarnessError, in_words};
 use slipway_e2e::layout::default_name;
-use slipway_e2e::node::{components::UpOptions, down, up};
+use slipway_e2e::node::components::UpOptions;
+use slipway_e2e::node::{down, up};
 use slipway_e2e::progress::TimedStep;
-use slipway_e2e::{ClusterLayout, images};
-use slipway_e2e::{environment, wait};
+use slipway_e2e::{ClusterLayout, environment, images, wait};
 use slipway_provision::{go_tools, packages};
 
 /// Brings a real Kubernetes cluster up and down on this machine, and runs things in it.
@@ -30,12 +31,14 @@ struct HarnessArguments {
 
 #[derive(Subcommand)]
 enum HarnessCommand {
-    /// Builds what is missing and brings the cluster up. With CONTEXT set, only makes sure of the client programs.
+    /// Builds what is missing and brings the cluster up. With CONTEXT set, only makes sure of the
+    /// client programs.
     Up {
         /// Let the apiserver write an audit log to logs/audit.jsonl of the cluster's folder.
         #[arg(long)]
         audit: bool,
-        /// Build and run also what only some of the promises need: Prometheus, metrics-server, and the programs of prometheus-adapter and NATS.
+        /// Build and run also what only some of the promises need: Prometheus, metrics-server, and
+        /// the programs of prometheus-adapter and NATS.
         #[arg(long)]
         all: bool,
     },
@@ -76,7 +79,8 @@ async fn main() -> ExitCode {
     match run_command().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Without a backtrace: what failed is a program or a condition, and the message shows its output.
+            // Without a backtrace: what failed is a program or a condition, and the message shows
+            // its output.
             eprintln!("error: {}", in_words(error.as_ref()));
             ExitCode::FAILURE
         }
@@ -98,10 +102,15 @@ async fn run_command() -> anyhow::Result<()> {
             bail!("CONTEXT is set: that cluster is not ours to take down")
         }
         HarnessCommand::Down => take_down(&layout),
-        HarnessCommand::Images { only, no_cargo, docker, only_bases } => {
-            Ok(images::build_images(&layout, &only, images::ImageOptions { no_cargo, docker, only_bases }).await?)
+        HarnessCommand::Images { only, no_cargo, docker, only_bases } => Ok(images::build_images(
+            &layout,
+            &only,
+            images::ImageOptions { no_cargo, docker, only_bases },
+        )
+        .await?),
+        HarnessCommand::Wait { deadline } => {
+            wait_until_up(&arguments.name, Duration::from_secs(deadline)).await
         }
-        HarnessCommand::Wait { deadline } => wait_until_up(&arguments.name, Duration::from_secs(deadline)).await,
         HarnessCommand::Env => print_env(&layout),
         HarnessCommand::Exec { command } => exec_command(&arguments.name, &command).await,
     }
@@ -112,12 +121,15 @@ fn take_down(layout: &ClusterLayout) -> anyhow::Result<()> {
     if down::cluster_exists(layout)? {
         require_root("down")?;
     }
-    Ok(TimedStep::run(format!("taking cluster {} down", layout.name()), || down::remove_cluster(layout))?)
+    Ok(TimedStep::run(format!("taking cluster {} down", layout.name()), || {
+        down::remove_cluster(layout)
+    })?)
 }
 
 async fn prepare_foreign(layout: &ClusterLayout, context: &str) -> anyhow::Result<()> {
     let cluster = ClusterHandle::open(layout.name()).await?;
-    let version = cluster.client().apiserver_version().await.with_context(|| format!("context {context}"))?;
+    let version =
+        cluster.client().apiserver_version().await.with_context(|| format!("context {context}"))?;
     // Last, as it takes minutes the first time.
     for (tool, program) in [("kubernetes", "/usr/bin/kubectl"), ("helm", "/usr/bin/helm")] {
         if !packages::is_in_path(program) {
@@ -142,7 +154,9 @@ async fn wait_until_up(name: &str, deadline: Duration) -> anyhow::Result<()> {
 
 fn print_env(layout: &ClusterLayout) -> anyhow::Result<()> {
     // Single quotes, with those inside written as shells want them.
-    let line = |(variable, value): (&str, String)| format!("export {variable}='{}'\n", value.replace('\'', "'\\''"));
+    let line = |(variable, value): (&str, String)| {
+        format!("export {variable}='{}'\n", value.replace('\'', "'\\''"))
+    };
     let lines: String = environment::environment_variables(layout).into_iter().map(line).collect();
     std::io::stdout().write_all(lines.as_bytes()).context("cannot write to standard output")
 }

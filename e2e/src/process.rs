@@ -1,4 +1,5 @@
-//! Long-running processes of a node: started in its namespaces and cgroup, remembered in a pid file.
+//! Long-running processes of a node: started in its namespaces and cgroup, remembered in a pid
+//! file.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -10,10 +11,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup;
 use crate::error::{HarnessError, Result};
 use crate::layout::ClusterLayout;
-use crate::{shell, wait};
+use crate::{cgroup, shell, wait};
 
 /// Lines of a log that an error shows.
 const LOG_TAIL: usize = 30;
@@ -45,23 +45,35 @@ impl NodeComponent {
     /// Starts it; the log goes on where a former run of it ended.
     pub fn start(&self, layout: &ClusterLayout, path: &str) -> Result<NodeProcess> {
         let log = layout.log_file(self.name);
-        let output = File::options().create(true).append(true).open(&log).map_err(HarnessError::io("open", &log))?;
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .map_err(HarnessError::io("open", &log))?;
         let errors = output.try_clone().map_err(HarnessError::io("open", &log))?;
         let mut command = self.command(layout)?;
-        command.env("PATH", path).current_dir(layout.data_dir()).stdin(Stdio::null()).stdout(output).stderr(errors);
+        command
+            .env("PATH", path)
+            .current_dir(layout.data_dir())
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors);
         // Its own group, so that Ctrl-C on `up` or on a test does not reach it.
         command.process_group(0);
-        let child = command.spawn().map_err(|source| HarnessError::Start { command: self.name.into(), source })?;
-        let process =
-            NodeProcess::from_pid(child.id().cast_signed()).ok_or_else(|| self.failure(layout, "ended at once"))?;
+        let child = command
+            .spawn()
+            .map_err(|source| HarnessError::Start { command: self.name.into(), source })?;
+        let process = NodeProcess::from_pid(child.id().cast_signed())
+            .ok_or_else(|| self.failure(layout, "ended at once"))?;
         let file = layout.pid_file(self.name);
-        let text =
-            serde_json::to_string(&process).map_err(|source| HarnessError::Json { what: "pid file".into(), source })?;
+        let text = serde_json::to_string(&process)
+            .map_err(|source| HarnessError::Json { what: "pid file".into(), source })?;
         std::fs::write(&file, text).map_err(HarnessError::io("write", &file))?;
         Ok(process)
     }
 
-    /// The command that joins cgroup and namespaces and then becomes the component, all under one pid.
+    /// The command that joins cgroup and namespaces and then becomes the component, all under one
+    /// pid.
     fn command(&self, layout: &ClusterLayout) -> Result<Command> {
         let procs = cgroup::components_cgroup(layout)?.join("cgroup.procs");
         let mut command = Command::new("sh");
@@ -128,7 +140,8 @@ impl NodeProcess {
     }
 }
 
-/// State and start time from `/proc/PID/stat`; the name in parentheses may itself hold spaces and parentheses.
+/// State and start time from `/proc/PID/stat`; the name in parentheses may itself hold spaces and
+/// parentheses.
 fn parse_stat(stat: &str) -> Option<(char, u64)> {
     let after = stat.rsplit_once(')')?.1;
     let fields: Vec<&str> = after.split_whitespace().collect();

@@ -1,4 +1,5 @@
-//! Slipway itself on a cluster: installed and taken away by helm, from the charts, as a user does it.
+//! Slipway itself on a cluster: installed and taken away by helm, from the charts, as a user does
+//! it.
 
 use std::time::Duration;
 
@@ -70,22 +71,38 @@ impl PrometheusSource {
     }
 }
 
-/// Installs or upgrades both charts, with the images that `slipway-e2e images` built, and waits until all of it is ready.
+/// Installs or upgrades both charts, with the images that `slipway-e2e images` built, and waits
+/// until all of it is ready.
 pub async fn install_charts(cluster: &ClusterHandle, prometheus: &PrometheusSource) -> Result<()> {
     install_with_values(cluster, prometheus, &serde_json::json!({})).await
 }
 
 /// The same with further values of the chart.
-pub async fn install_with_values(cluster: &ClusterHandle, prometheus: &PrometheusSource, more: &Value) -> Result<()> {
+pub async fn install_with_values(
+    cluster: &ClusterHandle,
+    prometheus: &PrometheusSource,
+    more: &Value,
+) -> Result<()> {
     let charts = cluster.layout().root().join("charts");
     let chart = |name: &str| charts.join(name).display().to_string();
     let timeout = format!("{}s", READY_TIMEOUT.as_secs());
-    let base =
-        ["upgrade", "--install", "--create-namespace", "--namespace", NAMESPACE, "--wait", "--timeout", &timeout];
+    let base = [
+        "upgrade",
+        "--install",
+        "--create-namespace",
+        "--namespace",
+        NAMESPACE,
+        "--wait",
+        "--timeout",
+        &timeout,
+    ];
     let crds = chart("slipway-crds");
     cluster.helm([&base[..], &["slipway-crds", &crds]].concat()).await?;
     let image = |part: &str| {
-        [format!("{part}.image.repository=docker.io/slipway/slipway-{part}"), format!("{part}.image.tag=dev")]
+        [
+            format!("{part}.image.repository=docker.io/slipway/slipway-{part}"),
+            format!("{part}.image.tag=dev"),
+        ]
     };
     let images = ["operator", "gateway", "runtime", "redis"].into_iter().flat_map(image);
     let values: Vec<String> = prometheus.chart_values().into_iter().chain(images).collect();
@@ -94,7 +111,8 @@ pub async fn install_with_values(cluster: &ClusterHandle, prometheus: &Prometheu
     for value in &values {
         arguments.extend(["--set", value]);
     }
-    let file = cluster.layout().root().join(format!("target/e2e/values-{}.yaml", std::process::id()));
+    let file =
+        cluster.layout().root().join(format!("target/e2e/values-{}.yaml", std::process::id()));
     std::fs::write(&file, more.to_string()).map_err(HarnessError::io("write", &file))?;
     let path = file.display().to_string();
     arguments.extend(["--values", &path]);
@@ -103,16 +121,20 @@ pub async fn install_with_values(cluster: &ClusterHandle, prometheus: &Prometheu
     done
 }
 
-/// Installs, or upgrades, another release that looks after one namespace: the values of the first one, and what `change` makes of them.
+/// Installs, or upgrades, another release that looks after one namespace: the values of the first
+/// one, and what `change` makes of them.
 pub async fn install_scoped_release(
     cluster: &ClusterHandle,
     release: &str,
     namespace: &str,
     change: impl FnOnce(&mut Value),
 ) -> Result<()> {
-    let values = cluster.helm(["get", "values", RELEASE, "--namespace", NAMESPACE, "--output", "json"]).await?;
-    let mut values: Value = serde_json::from_str(&values)
-        .map_err(|error| HarnessError::Other(format!("values of the release {RELEASE}: {error}")))?;
+    let values = cluster
+        .helm(["get", "values", RELEASE, "--namespace", NAMESPACE, "--output", "json"])
+        .await?;
+    let mut values: Value = serde_json::from_str(&values).map_err(|error| {
+        HarnessError::Other(format!("values of the release {RELEASE}: {error}"))
+    })?;
     values["watchNamespace"] = namespace.into();
     // What a cluster has once.
     values["gateway"]["clusterRole"]["create"] = false.into();
@@ -122,8 +144,10 @@ pub async fn install_scoped_release(
     std::fs::write(&file, values.to_string()).map_err(HarnessError::io("write", &file))?;
     let chart = cluster.layout().root().join("charts").join(RELEASE).display().to_string();
     let (path, timeout) = (file.display().to_string(), format!("{}s", READY_TIMEOUT.as_secs()));
-    let install = ["upgrade", "--install", release, &chart, "--namespace", release, "--values", &path];
-    let done = cluster.helm([&install[..], &["--wait", "--timeout", &timeout]].concat()).await.map(drop);
+    let install =
+        ["upgrade", "--install", release, &chart, "--namespace", release, "--values", &path];
+    let done =
+        cluster.helm([&install[..], &["--wait", "--timeout", &timeout]].concat()).await.map(drop);
     // The answer of helm matters more than a left-over file.
     let _ = std::fs::remove_file(&file);
     done
@@ -132,14 +156,20 @@ pub async fn install_scoped_release(
 /// Takes such a release away.
 pub async fn uninstall_scoped_release(cluster: &ClusterHandle, release: &str) -> Result<()> {
     let timeout = format!("{}s", READY_TIMEOUT.as_secs());
-    cluster.helm(["uninstall", release, "--namespace", release, "--wait", "--timeout", &timeout]).await.map(drop)
+    cluster
+        .helm(["uninstall", release, "--namespace", release, "--wait", "--timeout", &timeout])
+        .await
+        .map(drop)
 }
 
-/// Takes both charts away: first the operator, then the definitions with all that is left of their objects.
+/// Takes both charts away: first the operator, then the definitions with all that is left of their
+/// objects.
 pub async fn uninstall_charts(cluster: &ClusterHandle) -> Result<()> {
     let timeout = format!("{}s", READY_TIMEOUT.as_secs());
     for release in [RELEASE, "slipway-crds"] {
-        cluster.helm(["uninstall", release, "--namespace", NAMESPACE, "--wait", "--timeout", &timeout]).await?;
+        cluster
+            .helm(["uninstall", release, "--namespace", NAMESPACE, "--wait", "--timeout", &timeout])
+            .await?;
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! One line for each part of the work, with the time it took. Goes to stderr, so that commands may be used in `$(...)`.
+//! One line for each part of the work, with the time it took. Goes to stderr, so that commands may
+//! be used in `$(...)`.
 
 use std::io::Write;
 use std::time::Instant;
@@ -25,7 +26,10 @@ impl TimedStep {
     }
 
     /// Awaits `work` as a step; a failure ends the line and passes on.
-    pub async fn run_async<T, E>(what: impl Into<String>, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    pub async fn run_async<T, E>(
+        what: impl Into<String>,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         let step = Self::begin(what);
         let result = work.await;
         step.end(&result);

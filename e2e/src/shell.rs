@@ -30,7 +30,8 @@ pub fn succeeds(command: &mut Command) -> bool {
 
 /// Runs a program whose output the user wants to see as it comes.
 pub fn run_visible(command: &mut Command) -> Result<()> {
-    let status = command.stdin(Stdio::null()).status().map_err(|source| start_error(command, source))?;
+    let status =
+        command.stdin(Stdio::null()).status().map_err(|source| start_error(command, source))?;
     if status.success() {
         return Ok(());
     }

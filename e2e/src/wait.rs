@@ -7,8 +7,13 @@ use crate::error::{HarnessError, Result};
 /// How long between two looks at a condition.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Looks until `condition` answers `Ok`; its last complaint is in the error. The caller adds the state of the cluster.
-pub async fn until_ok<T, F>(what: &str, deadline: Duration, mut condition: impl FnMut() -> F) -> Result<T>
+/// Looks until `condition` answers `Ok`; its last complaint is in the error. The caller adds the
+/// state of the cluster.
+pub async fn until_ok<T, F>(
+    what: &str,
+    deadline: Duration,
+    mut condition: impl FnMut() -> F,
+) -> Result<T>
 where
     F: Future<Output = std::result::Result<T, String>>,
 {
@@ -22,14 +27,23 @@ where
             Err(_) => "no answer in time".into(),
         };
         if since.elapsed() >= deadline {
-            return Err(HarnessError::Timeout { what: what.into(), after: deadline, last, state: String::new() });
+            return Err(HarnessError::Timeout {
+                what: what.into(),
+                after: deadline,
+                last,
+                state: String::new(),
+            });
         }
         tokio::time::sleep(INTERVAL).await;
     }
 }
 
 /// The same for conditions that are a look at the kernel, outside any runtime.
-pub fn until_blocking(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) -> Result<()> {
+pub fn until_blocking(
+    what: &str,
+    deadline: Duration,
+    mut condition: impl FnMut() -> bool,
+) -> Result<()> {
     let since = Instant::now();
     while !condition() {
         if since.elapsed() >= deadline {
@@ -63,12 +77,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_value_comes_back() {
-        assert_eq!(until_ok("a value", Duration::from_secs(1), || async { Ok(7) }).await.unwrap(), 7);
+        assert_eq!(
+            until_ok("a value", Duration::from_secs(1), || async { Ok(7) }).await.unwrap(),
+            7
+        );
     }
 
     #[tokio::test]
     async fn a_look_that_hangs_does_not_hang_the_wait() {
-        let wait = until_ok("a thing", Duration::ZERO, std::future::pending::<std::result::Result<(), String>>);
+        let wait = until_ok(
+            "a thing",
+            Duration::ZERO,
+            std::future::pending::<std::result::Result<(), String>>,
+        );
         assert!(wait.await.unwrap_err().to_string().contains("no answer in time"));
     }
 }

@@ -9,7 +9,8 @@ const LOADGEN: &str = env!("CARGO_BIN_EXE_slipway-loadgen");
 /// No cluster has that name, and none of ours may.
 const NOWHERE: &str = "/nowhere/kubeconfig";
 
-/// Runs the program: its status, and what it writes to standard output and error. Dumps and backtraces, which are asked for, must not come.
+/// Runs the program: its status, and what it writes to standard output and error. Dumps and
+/// backtraces, which are asked for, must not come.
 fn run(program: &str, args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let output = Command::new(program)
         .args(args)
@@ -20,7 +21,9 @@ fn run(program: &str, args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, Stri
         .output()
         .unwrap();
     let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    let dump = ["stack backtrace", "panicked at", "Error {", "Os {"].into_iter().find(|dump| err.contains(dump));
+    let dump = ["stack backtrace", "panicked at", "Error {", "Os {"]
+        .into_iter()
+        .find(|dump| err.contains(dump));
     assert_eq!(dump, None, "{args:?}: {out}{err}");
     (output.status.code(), out, err)
 }
@@ -60,7 +63,13 @@ fn mistakes_are_named() {
         (E2E, vec!["up"], &foreign, 1, ["CONTEXT=nowhere", NOWHERE]),
         (E2E, vec!["wait"], &foreign, 1, ["CONTEXT=nowhere", "No such file"]),
         (DEMO, vec!["--nonsense"], &[], 2, ["'--nonsense'", ""]),
-        (DEMO, vec!["run"], &[("SLIPWAY_E2E_NAME", "nowhere")], 1, ["`nowhere` is not up", "slipway-e2e up"]),
+        (
+            DEMO,
+            vec!["run"],
+            &[("SLIPWAY_E2E_NAME", "nowhere")],
+            1,
+            ["`nowhere` is not up", "slipway-e2e up"],
+        ),
         (DEMO, vec!["install"], &foreign, 1, ["CONTEXT=nowhere", NOWHERE]),
         (LOADGEN, vec!["--nonsense"], &[], 2, ["'--nonsense'", ""]),
         (
@@ -70,11 +79,26 @@ fn mistakes_are_named() {
             2,
             ["/nowhere.csv", "No such file"],
         ),
-        (LOADGEN, load(&["--target", "localhost:80", "--rows", rows]), &[], 2, ["\"localhost:80\"", "http://"]),
-        (LOADGEN, load(&["--target", "http://a", "--rows", rows, "--rate=-1"]), &[], 2, ["--rate must be from 0", ""]),
+        (
+            LOADGEN,
+            load(&["--target", "localhost:80", "--rows", rows]),
+            &[],
+            2,
+            ["\"localhost:80\"", "http://"],
+        ),
+        (
+            LOADGEN,
+            load(&["--target", "http://a", "--rows", rows, "--rate=-1"]),
+            &[],
+            2,
+            ["--rate must be from 0", ""],
+        ),
     ] {
         let (status, _, err) = run(program, &args, env);
         let named = err.starts_with("error: ") || code == 2 && err.contains("Usage:");
-        assert!(status == Some(code) && named && causes.iter().all(|cause| err.contains(cause)), "{args:?}: {err}");
+        assert!(
+            status == Some(code) && named && causes.iter().all(|cause| err.contains(cause)),
+            "{args:?}: {err}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Building images with docker, as far as that goes without an engine: a program in its place writes down what it is asked, and looks at the context.
+//! Building images with docker, as far as that goes without an engine: a program in its place
+//! writes down what it is asked, and looks at the context.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
@@ -36,7 +37,9 @@ fn docker_builds_from_the_same_dockerfiles_and_contexts_and_its_complaints_are_t
     assert_eq!(lines[0], "build --quiet --tag slipway-base:redis -");
     assert!(lines[1].starts_with("FROM ") && lines[2].contains("redis-server"), "{calls}");
     assert!(
-        lines[3].contains("--tag docker.io/slipway/slipway-redis:dev --build-arg BASE=slipway-base:redis"),
+        lines[3].contains(
+            "--tag docker.io/slipway/slipway-redis:dev --build-arg BASE=slipway-base:redis"
+        ),
         "{calls}"
     );
     let store = "build --quiet --tag docker.io/slipway/slipway-model-store:dev --build-arg BASE=busybox:1.37 --file ";
@@ -46,6 +49,9 @@ fn docker_builds_from_the_same_dockerfiles_and_contexts_and_its_complaints_are_t
     for name in ["slipway-model-store", "slipway-redis"] {
         let (output, _) = images(dir.path(), "build", &[name]);
         let message = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success() && message.contains("no space left on device"), "{message}");
+        assert!(
+            !output.status.success() && message.contains("no space left on device"),
+            "{message}"
+        );
     }
 }

@@ -16,7 +16,8 @@ pub enum AllowRule {
     Name(String),
     /// `.example.org` or `*.example.org`: any name below it, at public addresses.
     Subdomain(String),
-    /// `10.0.0.0/8` or `192.0.2.1`: these addresses, whatever the name; the only way to an address that is not public.
+    /// `10.0.0.0/8` or `192.0.2.1`: these addresses, whatever the name; the only way to an address
+    /// that is not public.
     Network(IpNetwork),
 }
 
@@ -56,7 +57,9 @@ pub struct AllowList {
 impl AllowList {
     /// Of these entries.
     pub fn new(rules: &[AllowRule]) -> Self {
-        let networks = rules.iter().filter_map(|r| if let AllowRule::Network(n) = r { Some(*n) } else { None });
+        let networks = rules
+            .iter()
+            .filter_map(|r| if let AllowRule::Network(n) = r { Some(*n) } else { None });
         Self { networks: networks.collect(), rules: rules.to_vec() }
     }
 
@@ -77,9 +80,9 @@ impl AllowList {
         self.rules.iter().any(|rule| match rule {
             AllowRule::Any => true,
             AllowRule::Name(name) => *name == host,
-            AllowRule::Subdomain(name) => {
-                host.strip_suffix(name.as_str()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
-            }
+            AllowRule::Subdomain(name) => host
+                .strip_suffix(name.as_str())
+                .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
             AllowRule::Network(_) => false,
         })
     }
@@ -89,8 +92,8 @@ impl AllowList {
         is_address_allowed(address, self.allows_name(host), &self.networks)
     }
 
-    /// Checks all that can be told without asking for addresses. `Url` has read the odd spellings of addresses (octal, hexadecimal, one
-    /// number) by the rules that the client will follow too.
+    /// Checks all that can be told without asking for addresses. `Url` has read the odd spellings
+    /// of addresses (octal, hexadecimal, one number) by the rules that the client will follow too.
     ///
     /// # Errors
     /// What is wrong.
@@ -105,11 +108,19 @@ impl AllowList {
         }
         let (host, fits) = match url.host() {
             Some(Host::Domain(name)) if name.contains("..") => {
-                return form(format!("{name:?} is no host name: there is nothing between two of its dots"));
+                return form(format!(
+                    "{name:?} is no host name: there is nothing between two of its dots"
+                ));
             }
-            Some(Host::Domain(name)) => (name.to_owned(), self.allows_name(name) || !self.networks.is_empty()),
-            Some(Host::Ipv4(a)) => (a.to_string(), is_address_allowed(a.into(), false, &self.networks)),
-            Some(Host::Ipv6(a)) => (a.to_string(), is_address_allowed(a.into(), false, &self.networks)),
+            Some(Host::Domain(name)) => {
+                (name.to_owned(), self.allows_name(name) || !self.networks.is_empty())
+            }
+            Some(Host::Ipv4(a)) => {
+                (a.to_string(), is_address_allowed(a.into(), false, &self.networks))
+            }
+            Some(Host::Ipv6(a)) => {
+                (a.to_string(), is_address_allowed(a.into(), false, &self.networks))
+            }
             None => return form("has no host".into()),
         };
         if fits { Ok(url) } else { Err(RefusedUrl::Host(host)) }
@@ -181,7 +192,9 @@ mod tests {
             "",
         ] {
             assert!(names.check_url(url).is_err(), "{url}");
-            let literal = Url::parse(url).ok().is_some_and(|u| !matches!(u.host(), None | Some(Host::Domain(_))));
+            let literal = Url::parse(url)
+                .ok()
+                .is_some_and(|u| !matches!(u.host(), None | Some(Host::Domain(_))));
             assert!(!literal || list.check_url(url).is_err(), "{url}");
         }
         for url in [
@@ -210,7 +223,10 @@ mod tests {
         let address = |a: &str| a.parse::<IpAddr>().unwrap();
         let names = list(&["hooks.example.org"]);
         assert!(names.allows_connection("hooks.example.org", address("93.184.216.34")));
-        assert!(!names.allows_connection("hooks.example.org", address("127.0.0.1")), "rebound to this host");
+        assert!(
+            !names.allows_connection("hooks.example.org", address("127.0.0.1")),
+            "rebound to this host"
+        );
         assert!(!names.allows_connection("hooks.example.org", address("169.254.169.254")));
         assert!(!names.allows_connection("evil.test", address("93.184.216.34")));
         let inside = list(&["10.0.0.0/8"]);
@@ -225,10 +241,17 @@ mod tests {
 
     #[test]
     fn rules_are_read_strictly() {
-        for rule in ["", "http://x", "10.0.0.1/8", "a b", "*.*.org", "a*", "10.0.0.0/40", "host:80"] {
+        for rule in ["", "http://x", "10.0.0.1/8", "a b", "*.*.org", "a*", "10.0.0.0/40", "host:80"]
+        {
             assert!(rule.parse::<AllowRule>().is_err(), "{rule}");
         }
-        assert_eq!("*.Example.org".parse::<AllowRule>(), Ok(AllowRule::Subdomain("example.org".into())));
-        assert_eq!(".example.org".parse::<AllowRule>(), Ok(AllowRule::Subdomain("example.org".into())));
+        assert_eq!(
+            "*.Example.org".parse::<AllowRule>(),
+            Ok(AllowRule::Subdomain("example.org".into()))
+        );
+        assert_eq!(
+            ".example.org".parse::<AllowRule>(),
+            Ok(AllowRule::Subdomain("example.org".into()))
+        );
     }
 }

@@ -35,8 +35,13 @@ struct SystemLookup;
 
 impl HostLookup for SystemLookup {
     fn lookup(&self, host: String) -> BoxFuture<'static, Result<Vec<IpAddr>>> {
-        async move { Ok(tokio::net::lookup_host((host.as_str(), 0)).await?.map(|address| address.ip()).collect()) }
-            .boxed()
+        async move {
+            Ok(tokio::net::lookup_host((host.as_str(), 0))
+                .await?
+                .map(|address| address.ip())
+                .collect())
+        }
+        .boxed()
     }
 }
 
@@ -47,7 +52,8 @@ pub struct EgressGuard(Arc<GuardState>);
 #[derive(Debug)]
 struct GuardState {
     allow_list: AllowList,
-    /// Whether people wrote the first address, so that only where servers lead from there is bound to the list.
+    /// Whether people wrote the first address, so that only where servers lead from there is bound
+    /// to the list.
     first_url_trusted: bool,
     lookup: Box<dyn HostLookup>,
     history: Mutex<DownloadHistory>,
@@ -56,22 +62,27 @@ struct GuardState {
 /// Of one download.
 #[derive(Debug, Default)]
 struct DownloadHistory {
-    /// Whether a server has led elsewhere. What is looked up from then on may be its choice, however it spells the name.
+    /// Whether a server has led elsewhere. What is looked up from then on may be its choice,
+    /// however it spells the name.
     redirected: bool,
-    /// A name keeps the addresses that it had first: its server may be the one that answers for the name, too.
+    /// A name keeps the addresses that it had first: its server may be the one that answers for
+    /// the name, too.
     pinned: HashMap<String, Vec<IpAddr>>,
 }
 
 impl EgressGuard {
-    /// For addresses that clients hand in: all of them must be on the list, nothing is followed, and there is no proxy in between.
+    /// For addresses that clients hand in: all of them must be on the list, nothing is followed,
+    /// and there is no proxy in between.
     pub fn strict(list: AllowList) -> Self {
         Self::new(list, false, Box::new(SystemLookup))
     }
 
-    /// For one address that people wrote into a spec: it may be anywhere, a store in the cluster is usual. Where servers lead from there must be on the list,
-    /// [`AllowList::public`] as a rule, unless a server leads to itself. Make one for each download: it remembers addresses.
+    /// For one address that people wrote into a spec: it may be anywhere, a store in the cluster is
+    /// usual. Where servers lead from there must be on the list, [`AllowList::public`] as a rule,
+    /// unless a server leads to itself. Make one for each download: it remembers addresses.
     ///
-    /// Proxies of the environment hold, as people wrote those too; a proxy resolves names by itself, and decides where they lead.
+    /// Proxies of the environment hold, as people wrote those too; a proxy resolves names by
+    /// itself, and decides where they lead.
     pub fn for_trusted_url(list: AllowList) -> Self {
         Self::new(list, true, Box::new(SystemLookup))
     }
@@ -83,21 +94,31 @@ impl EgressGuard {
     }
 
     fn new(list: AllowList, written: bool, lookup: Box<dyn HostLookup>) -> Self {
-        Self(Arc::new(GuardState { allow_list: list, first_url_trusted: written, lookup, history: Mutex::default() }))
+        Self(Arc::new(GuardState {
+            allow_list: list,
+            first_url_trusted: written,
+            lookup,
+            history: Mutex::default(),
+        }))
     }
 
-    /// The beginning of a client that keeps to it. Addresses in a first URL are not names: a strict caller checks them by [`AllowList::check_url`].
+    /// The beginning of a client that keeps to it. Addresses in a first URL are not names: a strict
+    /// caller checks them by [`AllowList::check_url`].
     pub fn client_builder(&self) -> ClientBuilder {
-        // Without a referer, which would tell the next server the query of the last one's URL: what lets us in there.
+        // Without a referer, which would tell the next server the query of the last one's URL: what
+        // lets us in there.
         let builder = Client::builder().dns_resolver(self.clone()).referer(false);
         if !self.0.first_url_trusted {
             return builder.redirect(Policy::none()).no_proxy();
         }
         let guard = self.clone();
-        // The client leaves authorization and cookies behind when the host, the port or the scheme is another one.
+        // The client leaves authorization and cookies behind when the host, the port or the scheme
+        // is another one.
         builder.redirect(Policy::custom(move |attempt| {
             let followed = match attempt.previous() {
-                [.., from] if attempt.previous().len() <= MAX_REDIRECTS => guard.check_redirect(from, attempt.url()),
+                [.., from] if attempt.previous().len() <= MAX_REDIRECTS => {
+                    guard.check_redirect(from, attempt.url())
+                }
                 _ => Err("too many redirects"),
             };
             match followed {
@@ -107,7 +128,8 @@ impl EgressGuard {
         }))
     }
 
-    /// Whether an answer came from where it may: defence in depth against a client that found another way.
+    /// Whether an answer came from where it may: defence in depth against a client that found
+    /// another way.
     pub fn is_peer_allowed(&self, host: &str, address: Option<SocketAddr>) -> bool {
         address.is_none_or(|address| self.0.allow_list.allows_connection(host, address.ip()))
     }
@@ -122,7 +144,8 @@ impl EgressGuard {
         let may = |address: &IpAddr| self.0.allow_list.allows_connection(&host, *address);
         let mut seen = self.lock_history();
         if Some(host.as_str()) == from.host_str() {
-            // It has private addresses beside public ones, and who answers at the latter gains nothing by the former.
+            // It has private addresses beside public ones, and who answers at the latter gains
+            // nothing by the former.
             if seen.pinned.get(&host).is_some_and(|pinned| pinned.iter().any(may)) {
                 seen.pinned.entry(host.clone()).or_default().retain(may);
             }
@@ -132,7 +155,9 @@ impl EgressGuard {
         let fits = match to.host() {
             Some(Host::Ipv4(address)) => may(&address.into()),
             Some(Host::Ipv6(address)) => may(&address.into()),
-            Some(Host::Domain(_)) => seen.pinned.get(&host).is_none_or(|pinned| pinned.iter().all(may)),
+            Some(Host::Domain(_)) => {
+                seen.pinned.get(&host).is_none_or(|pinned| pinned.iter().all(may))
+            }
             None => false,
         };
         if fits { Ok(()) } else { Err(NOT_PUBLIC) }
@@ -172,7 +197,11 @@ impl Resolve for EgressGuard {
         let (guard, host) = (self.clone(), name.as_str().to_owned());
         Box::pin(async move {
             // Port 0: the client puts the URL's there.
-            let found = guard.allowed_addresses(host).await?.into_iter().map(|address| SocketAddr::new(address, 0));
+            let found = guard
+                .allowed_addresses(host)
+                .await?
+                .into_iter()
+                .map(|address| SocketAddr::new(address, 0));
             Ok(Box::new(found) as Addrs)
         })
     }

@@ -10,9 +10,9 @@ pub struct IpNetwork {
     prefix: u8,
 }
 
-/// Ranges that nobody is led to unless a network of the allow-list lies within the range, from the registries of special-purpose
-/// addresses (RFC 6890 and successors). The addresses of the clouds' metadata services are in 169.254.0.0/16, fd00::/8 and 100.64.0.0/10,
-/// but for two.
+/// Ranges that nobody is led to unless a network of the allow-list lies within the range, from the
+/// registries of special-purpose addresses (RFC 6890 and successors). The addresses of the clouds'
+/// metadata services are in 169.254.0.0/16, fd00::/8 and 100.64.0.0/10, but for two.
 const SPECIAL_PURPOSE_RANGES: [&str; 38] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -92,7 +92,9 @@ impl FromStr for IpNetwork {
             return Err(format!("{text:?}: write the IPv4 address itself"));
         }
         let masked = match address {
-            IpAddr::V4(a) => IpAddr::V4(Ipv4Addr::from(mask_bits(u32::from(a).into(), 32, prefix) as u32)),
+            IpAddr::V4(a) => {
+                IpAddr::V4(Ipv4Addr::from(mask_bits(u32::from(a).into(), 32, prefix) as u32))
+            }
             IpAddr::V6(a) => IpAddr::V6(Ipv6Addr::from(mask_bits(u128::from(a), 128, prefix))),
         };
         if masked != address {
@@ -107,7 +109,8 @@ fn mask_bits(bits: u128, width: u8, prefix: u8) -> u128 {
     bits.checked_shr(low).and_then(|b| b.checked_shl(low)).unwrap_or(0)
 }
 
-/// Whether an address may be connected to. `public` says whether the allow-list lets the host's name be at any public address.
+/// Whether an address may be connected to. `public` says whether the allow-list lets the host's
+/// name be at any public address.
 pub fn is_address_allowed(address: IpAddr, public: bool, allowed: &[IpNetwork]) -> bool {
     let address = address.to_canonical();
     let mut special = SPECIAL_PURPOSE_RANGES
@@ -179,7 +182,8 @@ mod tests {
             assert!(!may(address, true, &[]), "{address}");
             assert!(!may(address, true, &["0.0.0.0/0", "::/0"]), "{address} by everything");
         }
-        for address in ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8"] {
+        for address in ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8"]
+        {
             assert!(may(address, true, &[]), "{address}");
             assert!(!may(address, false, &[]), "{address}: nothing is allowed by itself");
         }
@@ -187,9 +191,14 @@ mod tests {
 
     #[test]
     fn a_network_opens_what_lies_within_it() {
-        assert!(may("10.1.2.3", false, &["10.0.0.0/8"]) && may("10.1.2.3", false, &["10.1.2.0/24"]));
+        assert!(
+            may("10.1.2.3", false, &["10.0.0.0/8"]) && may("10.1.2.3", false, &["10.1.2.0/24"])
+        );
         assert!(!may("10.1.3.3", true, &["10.1.2.0/24"]));
-        assert!(may("::ffff:10.1.2.3", false, &["10.0.0.0/8"]), "the same address in other clothes");
+        assert!(
+            may("::ffff:10.1.2.3", false, &["10.0.0.0/8"]),
+            "the same address in other clothes"
+        );
         assert!(may("127.0.0.1", false, &["127.0.0.1"]) && !may("127.0.0.2", true, &["127.0.0.1"]));
         assert!(!may("10.0.0.1", true, &["8.0.0.0/6"]), "wider than the range that it would open");
         assert!(may("fd00::1", false, &["fd00::/8"]) && may("8.8.8.8", false, &["8.8.0.0/16"]));

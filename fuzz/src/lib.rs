@@ -1,8 +1,9 @@
 //! The decoders of untrusted input, and what must hold of them whatever they are given.
 //!
-//! A target takes any bytes. It panics when a promise is broken: a decoder that panics or takes far more memory than its input has bytes, a
-//! request that is accepted and does not fit the model, or two forms of one request that are read as different tensors. `make fuzz` drives the
-//! targets by libFuzzer; the tests replay the corpus that it found.
+//! A target takes any bytes. It panics when a promise is broken: a decoder that panics or takes far
+//! more memory than its input has bytes, a request that is accepted and does not fit the model, or
+//! two forms of one request that are read as different tensors. `make fuzz` drives the targets by
+//! libFuzzer; the tests replay the corpus that it found.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a target reports")]
 
@@ -14,26 +15,33 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use prost::Message as _;
 use serde_json::Value;
+pub use signatures::signature;
 use slipway_egress::AllowList;
 use slipway_gateway::feedback;
 use slipway_oip::inference::ModelInferRequest;
 use slipway_prediction_id::{MAX_ROWS, PredictionIdSealer, PredictionReport, is_revision};
-use slipway_runtime::cache::{key::CacheKey, value};
+use slipway_runtime::cache::key::CacheKey;
+use slipway_runtime::cache::value;
 use slipway_runtime::engine::ModelSignature;
 use slipway_runtime::jobs::job::{self, QueuedJob};
 use slipway_runtime::protocol::{self, InferRequest, RequestedOutput, grpc};
 use slipway_runtime::tensor::Tensor;
 
-pub use signatures::signature;
-
 /// A target: whether the input was accepted.
 pub type Target = fn(&[u8]) -> bool;
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 6] =
-    [("rest", rest), ("binary", binary), ("grpc", grpc_message), ("queue", queue), ("state", state), ("onnx", onnx)];
+pub const TARGETS: [(&str, Target); 6] = [
+    ("rest", rest),
+    ("binary", binary),
+    ("grpc", grpc_message),
+    ("queue", queue),
+    ("state", state),
+    ("onnx", onnx),
+];
 
-/// Bytes that tensors may take for each byte of a request: an empty string is three bytes of JSON and a `String` of 24.
+/// Bytes that tensors may take for each byte of a request: an empty string is three bytes of JSON
+/// and a `String` of 24.
 const MAX_GROWTH: usize = 32;
 
 /// `POST /v2/models/{m}/infer` in JSON. The first byte picks the model.
@@ -54,7 +62,10 @@ pub fn grpc_message(data: &[u8]) -> bool {
     let Some((model, body)) = data.split_first() else { return false };
     let Ok(message) = ModelInferRequest::decode(body) else { return false };
     let signature = signature(*model);
-    assert!(grpc::payload_bytes(&message) <= MAX_GROWTH * body.len(), "a message that weighs more than it should");
+    assert!(
+        grpc::payload_bytes(&message) <= MAX_GROWTH * body.len(),
+        "a message that weighs more than it should"
+    );
     let Ok(request) = grpc::parse_message(message, &signature) else { return false };
     accepted(&request, body.len(), &signature);
     true
@@ -68,15 +79,18 @@ pub fn queue(data: &[u8]) -> bool {
     assert_eq!(job.key_digest().is_empty(), job.idempotency_key.is_none());
     let _ = job.expires_at(1);
     // What is written by us is what was read.
-    let again =
-        QueuedJob::parse(&serde_json::to_vec(&job).expect("a job has a form"), usize::MAX).expect("our own form");
+    let again = QueuedJob::parse(&serde_json::to_vec(&job).expect("a job has a form"), usize::MAX)
+        .expect("our own form");
     assert_eq!(job.fingerprint(), again.fingerprint());
     if let Some(url) = &job.callback_url {
         let rules = ["example.org", ".example.com"].map(|rule| rule.parse().expect("a rule"));
         if let Ok(url) = AllowList::new(&rules).check_url(url) {
             let host = url.host_str().expect("a host");
             let host = host.strip_suffix('.').unwrap_or(host);
-            assert!(host == "example.org" || host.ends_with(".example.com"), "{url} is not allowed");
+            assert!(
+                host == "example.org" || host.ends_with(".example.com"),
+                "{url} is not allowed"
+            );
             assert!(url.username().is_empty() && url.password().is_none(), "{url} has a user");
         }
     }
@@ -94,7 +108,8 @@ pub fn state(data: &[u8]) -> bool {
     if let Some((expires, outputs)) = value::decode_value(&key, data) {
         let bytes: usize = outputs.iter().map(Tensor::bytes).sum();
         assert!(bytes <= MAX_GROWTH * data.len(), "{bytes} bytes out of {}", data.len());
-        let again = value::decode_value(&key, &value::encode_value(&key, expires, &outputs)).expect("our own form");
+        let again = value::decode_value(&key, &value::encode_value(&key, expires, &outputs))
+            .expect("our own form");
         assert_eq!(written(&again.1), written(&outputs));
         return true;
     }
@@ -116,7 +131,8 @@ pub fn onnx(data: &[u8]) -> bool {
     // Tests run side by side in one process.
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let path = std::env::temp_dir().join(format!("slipway-fuzz-{}-{number}.onnx", std::process::id()));
+    let path =
+        std::env::temp_dir().join(format!("slipway-fuzz-{}-{number}.onnx", std::process::id()));
     std::fs::File::create(&path).and_then(|mut file| file.write_all(data)).expect("a file");
     let found = slipway_onnx::check_model(&path);
     if let Ok(model) = slipway_onnx::read_model(&path) {
@@ -139,22 +155,34 @@ fn accepted(request: &InferRequest, length: usize, signature: &ModelSignature) {
     for (tensor, spec) in request.inputs.iter().zip(&signature.inputs) {
         spec.check_shape(&tensor.shape).expect("a shape that fits");
         assert_eq!(tensor.data.datatype(), spec.datatype);
-        assert_eq!(Some(tensor.data.len()), tensor.shape.iter().try_fold(1_usize, |n, d| n.checked_mul(*d)));
+        assert_eq!(
+            Some(tensor.data.len()),
+            tensor.shape.iter().try_fold(1_usize, |n, d| n.checked_mul(*d))
+        );
     }
     let bytes: usize = request.inputs.iter().map(Tensor::bytes).sum();
     assert!(bytes <= MAX_GROWTH * length, "{bytes} bytes out of {length}");
     assert!(request.outputs.iter().all(|wanted| wanted.index < signature.outputs.len()));
     let first = echo(&request.inputs, signature);
-    let again = protocol::parse_request(&first.0, Some(first.1), signature).expect("our own form of what was accepted");
+    let again = protocol::parse_request(&first.0, Some(first.1), signature)
+        .expect("our own form of what was accepted");
     assert_eq!(echo(&again.inputs, signature), first, "one request, read as different tensors");
 }
 
 /// The binary request of `inputs`: what a model that gives back its inputs would answer.
 fn echo(inputs: &[Tensor], signature: &ModelSignature) -> (Vec<u8>, usize) {
-    let mirror = ModelSignature { inputs: signature.inputs.clone(), outputs: signature.inputs.clone() };
+    let mirror =
+        ModelSignature { inputs: signature.inputs.clone(), outputs: signature.inputs.clone() };
     let outputs = (0..inputs.len()).map(|index| RequestedOutput { index, binary: true }).collect();
-    let request = InferRequest { id: None, timeout: None, priority: Default::default(), inputs: Vec::new(), outputs };
-    let body = protocol::write_response(("m", "1"), &mirror, &request, inputs, None).expect("an answer");
+    let request = InferRequest {
+        id: None,
+        timeout: None,
+        priority: Default::default(),
+        inputs: Vec::new(),
+        outputs,
+    };
+    let body =
+        protocol::write_response(("m", "1"), &mirror, &request, inputs, None).expect("an answer");
     let (json, blobs) = body.bytes.split_at(body.header_length.unwrap_or(body.bytes.len()));
     let mut head: Value = serde_json::from_slice(json).expect("JSON");
     let head = serde_json::json!({ "inputs": head["outputs"].take(), "parameters": { "binary_data_output": true } })

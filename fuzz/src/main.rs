@@ -41,7 +41,9 @@ fn main() -> ExitCode {
 }
 
 fn write(dir: &Path) -> ExitCode {
-    let cannot = |what: &str, path: &Path, error: std::io::Error| format!("cannot {what} {}: {error}", path.display());
+    let cannot = |what: &str, path: &Path, error: std::io::Error| {
+        format!("cannot {what} {}: {error}", path.display())
+    };
     let written = slipway_fuzz::TARGETS.iter().try_for_each(|(target, _)| {
         let dir = dir.join(target);
         std::fs::create_dir_all(&dir).map_err(|error| cannot("make", &dir, error))?;

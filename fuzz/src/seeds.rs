@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use slipway_oip::inference::model_infer_request::InferInputTensor;
 use slipway_oip::inference::{InferTensorContents, ModelInferRequest};
 use slipway_prediction_id::{PredictedLabel, PredictionReport};
-use slipway_runtime::cache::{key::CacheKey, value};
+use slipway_runtime::cache::key::CacheKey;
+use slipway_runtime::cache::value;
 use slipway_runtime::tensor::{Tensor, TensorData};
 
 fn with(model: u8, rest: &[u8]) -> Vec<u8> {
@@ -15,17 +16,19 @@ fn with(model: u8, rest: &[u8]) -> Vec<u8> {
 
 fn bodies() -> Vec<(u8, Value)> {
     let input = |name: &str, datatype: &str, shape: &[i64], data: Value| json!({"name": name, "datatype": datatype, "shape": shape, "data": data});
-    let every =
-        ["BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP32", "FP64", "BYTES"]
-            .map(|name| {
-                let data = match name {
-                    "BOOL" => json!([true, false]),
-                    "BYTES" => json!(["a", "\u{e9}\n"]),
-                    "FP32" | "FP64" => json!([1.5e-3, -0.0]),
-                    _ => json!([0, 127]),
-                };
-                input(name, name, &[2], data)
-            });
+    let every = [
+        "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP32",
+        "FP64", "BYTES",
+    ]
+    .map(|name| {
+        let data = match name {
+            "BOOL" => json!([true, false]),
+            "BYTES" => json!(["a", "\u{e9}\n"]),
+            "FP32" | "FP64" => json!([1.5e-3, -0.0]),
+            _ => json!([0, 127]),
+        };
+        input(name, name, &[2], data)
+    });
     vec![
         (
             0,
@@ -46,7 +49,8 @@ fn bodies() -> Vec<(u8, Value)> {
 
 fn binary() -> Vec<Vec<u8>> {
     let request = |model: u8, input: Value, raw: &[u8]| {
-        let head = json!({"inputs": [input], "parameters": {"binary_data_output": true}}).to_string();
+        let head =
+            json!({"inputs": [input], "parameters": {"binary_data_output": true}}).to_string();
         let length = u16::try_from(head.len()).unwrap().to_be_bytes();
         with(model, &[&length, head.as_bytes(), raw].concat())
     };
@@ -68,14 +72,16 @@ fn grpc() -> Vec<Vec<u8>> {
         contents,
         ..Default::default()
     };
-    let typed = InferTensorContents { fp32_contents: vec![1.0, 2.0, 3.0, f32::NAN], ..Default::default() };
+    let typed =
+        InferTensorContents { fp32_contents: vec![1.0, 2.0, 3.0, f32::NAN], ..Default::default() };
     let message = |input, raw_input_contents: Vec<Vec<u8>>| ModelInferRequest {
         model_name: "m".into(),
         inputs: vec![input],
         raw_input_contents: raw_input_contents.into_iter().map(Into::into).collect(),
         ..Default::default()
     };
-    let messages = [message(input(Some(typed)), Vec::new()), message(input(None), vec![vec![0; 16]])];
+    let messages =
+        [message(input(Some(typed)), Vec::new()), message(input(None), vec![vec![0; 16]])];
     messages.iter().map(|it| with(0, &it.encode_to_vec())).collect()
 }
 
@@ -96,16 +102,23 @@ fn state() -> Vec<Vec<u8>> {
     ];
     let report = PredictionReport {
         sample: 7,
-        labels: vec![Some(PredictedLabel::Number(3)), None, Some(PredictedLabel::Text("cat".into()))],
+        labels: vec![
+            Some(PredictedLabel::Number(3)),
+            None,
+            Some(PredictedLabel::Text("cat".into())),
+        ],
     };
-    let id = super::sealer().and_then(|sealer| sealer.seal("a1b2c3", 1_795_515_278, &report)).unwrap_or_default();
+    let id = super::sealer()
+        .and_then(|sealer| sealer.seal("a1b2c3", 1_795_515_278, &report))
+        .unwrap_or_default();
     let feedback = json!({"feedback": [{"prediction_id": id, "labels": [1, null]}]});
     let texts = [id, report.encode(), feedback.to_string()].map(String::into_bytes);
     std::iter::once(value::encode_value(&CacheKey([7; 32]), 1, &outputs)).chain(texts).collect()
 }
 
 fn onnx() -> Vec<Vec<u8>> {
-    // model { ir_version: 8, graph { node { op_type: "Relu", attribute { t { data_type: 1, dims: 1, raw_data: 4 bytes } } } initializer {…} } }
+    // model { ir_version: 8, graph { node { op_type: "Relu", attribute { t { data_type: 1, dims: 1,
+    // raw_data: 4 bytes } } } initializer {…} } }
     let tensor = [&[0x08, 1, 0x10, 1, 0x4a, 4][..], &[0; 4]].concat();
     let attribute = [&[0x2a, 10][..], &tensor].concat();
     let node = [&[0x22, 4][..], b"Relu", &[0x2a, 12], &attribute].concat();
@@ -116,7 +129,9 @@ fn onnx() -> Vec<Vec<u8>> {
 /// The seeds of a target; none of an unknown one.
 pub fn of(target: &str) -> Vec<Vec<u8>> {
     match target {
-        "rest" => bodies().iter().map(|(model, body)| with(*model, body.to_string().as_bytes())).collect(),
+        "rest" => {
+            bodies().iter().map(|(model, body)| with(*model, body.to_string().as_bytes())).collect()
+        }
         "binary" => binary(),
         "grpc" => grpc(),
         "queue" => queue(),

@@ -21,9 +21,14 @@ pub fn signature(model: u8) -> ModelSignature {
             let all = DataType::ALL.into_iter().filter(|it| *it != DataType::F16);
             (all.map(|it| spec(it.name(), it, &[-1])).collect(), vec![scores])
         }
-        2 => (vec![spec("text", DataType::Bytes, &[-1])], vec![spec("label", DataType::Bytes, &[-1])]),
+        2 => (
+            vec![spec("text", DataType::Bytes, &[-1])],
+            vec![spec("label", DataType::Bytes, &[-1])],
+        ),
         3 => (vec![spec("a", DataType::I64, &[2, 3]), spec("b", DataType::F64, &[])], vec![label]),
-        _ => (vec![spec("half", DataType::F16, &[-1, -1])], vec![spec("half", DataType::F16, &[-1])]),
+        _ => {
+            (vec![spec("half", DataType::F16, &[-1, -1])], vec![spec("half", DataType::F16, &[-1])])
+        }
     };
     ModelSignature { inputs, outputs }
 }

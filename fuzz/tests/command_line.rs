@@ -3,12 +3,18 @@
 
 use std::process::Command;
 
-/// Runs the program: its status, and what it writes to standard output and error. Dumps and backtraces, which are asked for, must not come.
+/// Runs the program: its status, and what it writes to standard output and error. Dumps and
+/// backtraces, which are asked for, must not come.
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_slipway-fuzz-seeds")).args(args).env("RUST_BACKTRACE", "1").output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_slipway-fuzz-seeds"))
+        .args(args)
+        .env("RUST_BACKTRACE", "1")
+        .output()
+        .unwrap();
     let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    let dump = ["stack backtrace", "panicked at", "Error {", "Os {"].into_iter().find(|dump| err.contains(dump));
+    let dump = ["stack backtrace", "panicked at", "Error {", "Os {"]
+        .into_iter()
+        .find(|dump| err.contains(dump));
     assert_eq!(dump, None, "{args:?}: {out}{err}");
     (output.status.code(), out, err)
 }
@@ -17,7 +23,9 @@ fn run(args: &[&str]) -> (Option<i32>, String, String) {
 fn help_and_version_are_told() {
     let (code, help, _) = run(&["--help"]);
     assert!(
-        code == Some(0) && help.contains("the inputs that fuzzing starts from") && help.contains("Usage:"),
+        code == Some(0)
+            && help.contains("the inputs that fuzzing starts from")
+            && help.contains("Usage:"),
         "{help}"
     );
     let (code, version, _) = run(&["--version"]);
@@ -35,6 +43,9 @@ fn mistakes_are_named() {
         (&[below], 1, "Not a directory"),
     ] {
         let (status, _, err) = run(args);
-        assert!(status == Some(code) && err.starts_with("error: ") && err.contains(cause), "{args:?}: {err}");
+        assert!(
+            status == Some(code) && err.starts_with("error: ") && err.contains(cause),
+            "{args:?}: {err}"
+        );
     }
 }

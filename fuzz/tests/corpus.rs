@@ -5,7 +5,8 @@ use slipway_fuzz::{TARGETS, seeds};
 
 fn corpus(target: &str) -> Vec<Vec<u8>> {
     let path = format!("{}/corpus/{target}.b64", env!("CARGO_MANIFEST_DIR"));
-    let lines = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}; make fuzz writes it"));
+    let lines = std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{path}: {error}; make fuzz writes it"));
     seeds::unpack(&lines)
 }
 
@@ -25,7 +26,11 @@ fn the_corpus_breaks_nothing() {
     for (target, run) in TARGETS {
         let inputs = corpus(target);
         let accepted = inputs.iter().filter(|input| run(input)).count();
-        assert!(accepted > 0 && accepted < inputs.len(), "{target}: {accepted} of {} are accepted", inputs.len());
+        assert!(
+            accepted > 0 && accepted < inputs.len(),
+            "{target}: {accepted} of {} are accepted",
+            inputs.len()
+        );
     }
 }
 

@@ -1,24 +1,29 @@
-//! The hop alone, for measuring: a gateway whose routes are given on the command line, or a model server that does nothing.
+//! The hop alone, for measuring: a gateway whose routes are given on the command line, or a model
+//! server that does nothing.
 //!
-//! `hop upstream 127.0.0.1:9001` and `hop gateway 127.0.0.1:8080 127.0.0.1:9001 127.0.0.1:9002 100` (stable, candidate, permille),
-//! then load 127.0.0.1:8080 and read the CPU time of the process.
+//! `hop upstream 127.0.0.1:9001` and `hop gateway 127.0.0.1:8080 127.0.0.1:9001 127.0.0.1:9002 100`
+//! (stable, candidate, permille), then load 127.0.0.1:8080 and read the CPU time of the process.
 
-use std::{convert::Infallible, env::args, error::Error, net::SocketAddr, time::Duration};
+use std::convert::Infallible;
+use std::env::args;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use slipway_crds::routing::RoutingClaims;
-use slipway_gateway::{
-    app::{self, ListeningPorts},
-    config::{
-        ArmRole, BrakeConfig, EndpointGroup, ModelConfig, PodSettings, ProcessSettings, RoutingSnapshot, ShieldConfig,
-        TrafficWeights, WeightedBackend,
-    },
-    gateway::GatewayContext,
+use slipway_gateway::app::{self, ListeningPorts};
+use slipway_gateway::config::{
+    ArmRole, BrakeConfig, EndpointGroup, ModelConfig, PodSettings, ProcessSettings,
+    RoutingSnapshot, ShieldConfig, TrafficWeights, WeightedBackend,
 };
+use slipway_gateway::gateway::GatewayContext;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
@@ -40,8 +45,15 @@ async fn gateway(
     permille: u32,
 ) -> Result<(), Box<dyn Error>> {
     let gateway = GatewayContext::new(ProcessSettings::default());
-    let backend = |revision: &str, role, permille| WeightedBackend { revision: revision.into(), role, permille };
-    let backends = vec![backend("aaa", ArmRole::Stable, 1000 - permille), backend("bbb", ArmRole::Candidate, permille)];
+    let backend = |revision: &str, role, permille| WeightedBackend {
+        revision: revision.into(),
+        role,
+        permille,
+    };
+    let backends = vec![
+        backend("aaa", ArmRole::Stable, 1000 - permille),
+        backend("bbb", ArmRole::Candidate, permille),
+    ];
     let config = ModelConfig {
         name: "digits".into(),
         uid: "uid".into(),
@@ -81,7 +93,9 @@ async fn upstream(listen: SocketAddr) -> Result<(), Box<dyn Error>> {
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(nothing)));
+        tokio::spawn(
+            http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(nothing)),
+        );
     }
 }
 

@@ -1,35 +1,30 @@
 //! The admin port: probes, metrics, and the stream to the operator.
 
-use std::{
-    convert::Infallible,
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
-    header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE},
-};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Frame;
-use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{rt::TokioExecutor, server::conn::auto};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioExecutor;
+use hyper_util::server::conn::auto;
 use slipway_listener::{HttpServer, ListenerSettings, OperatorAuthError, ShutdownMode};
-use tokio::{
-    net::TcpListener,
-    sync::watch,
-    time::{Interval, MissedTickBehavior, interval},
-};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    gateway::GatewayContext,
-    state::{self, ReportedState},
-    streams::StateStreams,
-};
+use crate::gateway::GatewayContext;
+use crate::state::{self, ReportedState};
+use crate::streams::StateStreams;
 
 type AdminBody = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -54,7 +49,11 @@ impl AdminServer {
 }
 
 /// Serves the admin port until `stop`.
-pub async fn serve_admin(gateway: Arc<GatewayContext>, listener: TcpListener, stop: CancellationToken) {
+pub async fn serve_admin(
+    gateway: Arc<GatewayContext>,
+    listener: TcpListener,
+    stop: CancellationToken,
+) {
     let streams = StateStreams::new(gateway.settings.max_state_streams);
     let admin = Arc::new(AdminServer { gateway, streams, stop: stop.clone() });
     let make = move |peer| {
@@ -78,7 +77,9 @@ async fn handle_request(
     Ok(match request.uri().path() {
         "/livez" => text_response(StatusCode::OK, "ok\n"),
         "/readyz" if admin.gateway.is_ready() => text_response(StatusCode::OK, "ok\n"),
-        "/readyz" if admin.gateway.is_draining() => text_response(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        "/readyz" if admin.gateway.is_draining() => {
+            text_response(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+        }
         "/readyz" => text_response(StatusCode::SERVICE_UNAVAILABLE, "not synced\n"),
         "/metrics" => metrics_response(&admin.gateway, request.headers()),
         "/v1/state" => match admin.authenticate(request.headers()) {
@@ -143,11 +144,14 @@ impl StateSubscriber {
                 false
             }
         };
-        // Read before what it tells of: a change in this very moment is told again by the next line.
+        // Read before what it tells of: a change in this very moment is told again by the next
+        // line.
         let version = *self.changes.borrow_and_update();
         let state = match &mut self.reported {
             Some(told) if ticked => told.take_changes(gateway, None),
-            Some(told) => told.take_changes(gateway, gateway.router.changed_since(self.version).as_ref()),
+            Some(told) => {
+                told.take_changes(gateway, gateway.router.changed_since(self.version).as_ref())
+            }
             None => state::full_state(gateway),
         };
         self.version = version;
@@ -156,7 +160,8 @@ impl StateSubscriber {
 }
 
 fn stream_state(admin: &AdminServer, peer: IpAddr, only_changes: bool) -> Response<AdminBody> {
-    // One more stream takes the place of another: an operator that comes back must be heard, whoever else listens.
+    // One more stream takes the place of another: an operator that comes back must be heard,
+    // whoever else listens.
     let place = admin.streams.open(peer);
     let (gateway, stop) = (Arc::clone(&admin.gateway), admin.stop.clone());
     let (replaced, listener) = (place.replaced(), StateSubscriber::new(&gateway, only_changes));

@@ -1,14 +1,18 @@
-//! Equal requests to the same pod: then the caches of N pods are one cache N times as large, not N times the same.
+//! Equal requests to the same pod: then the caches of N pods are one cache N times as large, not N
+//! times the same.
 //!
-//! Rendezvous hashing: every pod has a rank for every request, the same on all gateways, and the first in rank that is not loaded beyond
-//! its bound takes it. A pod that comes or goes moves its own share of the requests and no other. The bound is 1.25 times the mean load
-//! (consistent hashing with bounded loads, Mirrokni et al. 2016), so one hot request cannot drown its pod.
+//! Rendezvous hashing: every pod has a rank for every request, the same on all gateways, and the
+//! first in rank that is not loaded beyond its bound takes it. A pod that comes or goes moves its
+//! own share of the requests and no other. The bound is 1.25 times the mean load (consistent
+//! hashing with bounded loads, Mirrokni et al. 2016), so one hot request cannot drown its pod.
 //!
-//! This chooses among the pods of a revision that was chosen before; the split between revisions does not know of it.
+//! This chooses among the pods of a revision that was chosen before; the split between revisions
+//! does not know of it.
 
 use bytes::Bytes;
 
-use crate::{message, split::mix_bits};
+use crate::message;
+use crate::split::mix_bits;
 
 /// A pod takes at most this share of the mean load, in percent.
 const LOAD_FACTOR_PERCENT: usize = 125;
@@ -27,22 +31,24 @@ pub fn rendezvous_rank(request: u64, pod: u64) -> u64 {
     mix_bits(request ^ pod)
 }
 
-/// What makes two requests alike: the path, and the entity if the body names one near its ends, else the whole body without its `id`, which
-/// clients make up anew for every request. A text that only looks like a name is no harm: requests then share a pod and not an answer.
+/// What makes two requests alike: the path, and the entity if the body names one near its ends,
+/// else the whole body without its `id`, which clients make up anew for every request. A text that
+/// only looks like a name is no harm: requests then share a pod and not an answer.
 pub fn request_fingerprint(path: &str, body: &[Bytes]) -> u64 {
     let mut hasher = WordHasher::default();
     hasher.write(path.as_bytes());
     hasher.write(b"\xff");
     // Almost always one piece; where not, only the ends of pieces are looked at.
-    if let Some(entity) =
-        body.iter().find_map(|piece| head_and_tail(piece).find_map(|(_, end)| value_of(end, b"\"entity\"")))
+    if let Some(entity) = body
+        .iter()
+        .find_map(|piece| head_and_tail(piece).find_map(|(_, end)| value_of(end, b"\"entity\"")))
     {
         hasher.write(entity.1);
         return hasher.finish();
     }
     for piece in body {
-        let id =
-            head_and_tail(piece).find_map(|(at, end)| value_of(end, b"\"id\"").map(|(from, id)| (at + from, id.len())));
+        let id = head_and_tail(piece)
+            .find_map(|(at, end)| value_of(end, b"\"id\"").map(|(from, id)| (at + from, id.len())));
         match id {
             Some((from, length)) => {
                 hasher.write(&piece[..from]);
@@ -77,7 +83,9 @@ fn value_of<'a>(json: &'a [u8], name: &[u8]) -> Option<(usize, &'a [u8])> {
 /// As [`request_fingerprint`], of a unary call of gRPC.
 pub fn grpc_fingerprint(path: &str, body: &[Bytes]) -> u64 {
     let Some((first, more)) = body.split_first() else { return request_fingerprint(path, body) };
-    let Some(found) = message::parse_infer_request(first) else { return request_fingerprint(path, body) };
+    let Some(found) = message::parse_infer_request(first) else {
+        return request_fingerprint(path, body);
+    };
     let mut hasher = WordHasher::default();
     hasher.write(path.as_bytes());
     hasher.write(b"\xff");
@@ -94,7 +102,8 @@ pub fn grpc_fingerprint(path: &str, body: &[Bytes]) -> u64 {
     hasher.finish()
 }
 
-/// A hash of eight bytes at a time, whatever pieces they come in. Not for tables that strangers fill: here it only spreads.
+/// A hash of eight bytes at a time, whatever pieces they come in. Not for tables that strangers
+/// fill: here it only spreads.
 #[derive(Default)]
 struct WordHasher {
     state: u64,
@@ -150,7 +159,9 @@ mod tests {
         assert_eq!(plain, of(r#"{"id": "b-22", "inputs": [{"name": "x", "data": [1, 2]}]}"#));
         assert_ne!(plain, of(r#"{"id": "a-1", "inputs": [{"name": "x", "data": [1, 3]}]}"#));
         let long = "1,".repeat(5000);
-        let at_the_end = |id: &str, last: u8| of(&format!(r#"{{"inputs":[{{"data":[{long}{last}]}}],"id":"{id}"}}"#));
+        let at_the_end = |id: &str, last: u8| {
+            of(&format!(r#"{{"inputs":[{{"data":[{long}{last}]}}],"id":"{id}"}}"#))
+        };
         assert_eq!(at_the_end("a", 1), at_the_end("bb", 1));
         assert_ne!(at_the_end("a", 1), at_the_end("a", 2));
         let other = request_fingerprint("/v2/models/n/infer", &[Bytes::from_static(b"{}")]);
@@ -180,7 +191,8 @@ mod tests {
         assert_eq!(of(&[ids[0], raw]), of(&[ids[1], raw]));
         assert_eq!(of(&[ids[0], raw]), of(&[raw]));
         assert_ne!(of(&[ids[0], raw]), of(&[ids[0], other]));
-        let entity = |name: u8| [&[0x22, 13, 0x0a, 6][..], b"entity", &[0x12, 3, 0x1a, 1, name]].concat();
+        let entity =
+            |name: u8| [&[0x22, 13, 0x0a, 6][..], b"entity", &[0x12, 3, 0x1a, 1, name]].concat();
         assert_eq!(of(&[ids[0], &entity(b'1'), raw]), of(&[ids[1], &entity(b'1'), other]));
         assert_ne!(of(&[&entity(b'1'), raw]), of(&[&entity(b'2'), raw]));
         // Compressed: alike when they are equal.

@@ -1,19 +1,20 @@
 //! The process: ports, watch, signals, and the order in which they end.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-    task::JoinSet,
-    time::{Instant, interval, sleep},
-};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    admin, args::GatewayArgs, error::GatewayError, gateway::GatewayContext, keep_alive, keys, proxy::PortAccess,
-    server, watch,
-};
+use crate::args::GatewayArgs;
+use crate::error::GatewayError;
+use crate::gateway::GatewayContext;
+use crate::proxy::PortAccess;
+use crate::{admin, keep_alive, keys, server, watch};
 
 /// How often old series and unused connections are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -66,8 +67,9 @@ pub async fn run_gateway(args: GatewayArgs) -> Result<(), GatewayError> {
     }
 }
 
-/// Serves all ports until `shutdown`, and then drains: not ready at once, serving on for a while, then the graceful end of every
-/// connection. The admin port answers until the last request is done.
+/// Serves all ports until `shutdown`, and then drains: not ready at once, serving on for a while,
+/// then the graceful end of every connection. The admin port answers until the last request is
+/// done.
 ///
 /// # Errors
 /// When a task that must not end has ended.
@@ -82,8 +84,14 @@ pub async fn serve_ports(
     tasks.spawn(sweep_periodically(Arc::clone(&gateway), stop_admin.clone()));
     tasks.spawn(keep_alive::run_keep_alive(Arc::clone(&gateway), stop_admin.clone()));
     tasks.spawn(keys::reload_periodically(Arc::clone(&gateway.keys), stop_admin.clone()));
-    let public = server::serve_port(Arc::clone(&gateway), ports.data, PortAccess::Public, stop_data.clone());
-    let private = server::serve_port(Arc::clone(&gateway), ports.private, PortAccess::Private, stop_data.clone());
+    let public =
+        server::serve_port(Arc::clone(&gateway), ports.data, PortAccess::Public, stop_data.clone());
+    let private = server::serve_port(
+        Arc::clone(&gateway),
+        ports.private,
+        PortAccess::Private,
+        stop_data.clone(),
+    );
     let mut data = tokio::spawn(async move { _ = tokio::join!(public, private) });
     tokio::select! {
         () = shutdown.cancelled() => {}

@@ -1,13 +1,17 @@
 //! The command line; every argument can be given by an environment variable as well.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Parser, builder::RangedU64ValueParser};
+use clap::Parser;
+use clap::builder::RangedU64ValueParser;
 use slipway_listener::OperatorPublicKey;
 
 use crate::config::ProcessSettings;
 
-/// The data plane of Slipway: divides the requests for a model between its revisions, exactly as the operator says.
+/// The data plane of Slipway: divides the requests for a model between its revisions, exactly as
+/// the operator says.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "slipway-gateway", version)]
 pub struct GatewayArgs {
@@ -20,7 +24,8 @@ pub struct GatewayArgs {
     /// Address of the data port.
     #[arg(long, env = "SLIPWAY_LISTEN", default_value = "[::]:8080")]
     pub listen: SocketAddr,
-    /// Address of the port for those who show the token of the Secret `slipway-keys`: feedback, feature rows, previews.
+    /// Address of the port for those who show the token of the Secret `slipway-keys`: feedback,
+    /// feature rows, previews.
     #[arg(long, env = "SLIPWAY_PRIVATE_LISTEN", default_value = "[::]:8081")]
     pub private_listen: SocketAddr,
     /// Directory with the files of the Secret `slipway-keys`: `master` and `token`.
@@ -35,16 +40,19 @@ pub struct GatewayArgs {
     /// Address of the admin port.
     #[arg(long, env = "SLIPWAY_ADMIN_LISTEN", default_value = "[::]:9091")]
     pub admin_listen: SocketAddr,
-    /// Public key of the operator (Ed25519, base64): `/v1/state` of the admin port answers nobody else. Everybody when absent.
+    /// Public key of the operator (Ed25519, base64): `/v1/state` of the admin port answers nobody
+    /// else. Everybody when absent.
     #[arg(long, env = "SLIPWAY_OPERATOR_PUBLIC_KEY", value_name = "BASE64")]
     pub operator_public_key: Option<OperatorPublicKey>,
     /// Threads; as many as the CPU quota allows when absent.
     #[arg(long, env = "SLIPWAY_THREADS", value_parser = RangedU64ValueParser::<usize>::new().range(0..=1024))]
     pub threads: Option<usize>,
-    /// Filter of the logs, for example `info,slipway_gateway=debug`. What kube's client reports, the watch reports too.
+    /// Filter of the logs, for example `info,slipway_gateway=debug`. What kube's client reports,
+    /// the watch reports too.
     #[arg(long, env = "SLIPWAY_LOG", default_value = "info,kube_client=off")]
     pub log: String,
-    /// Largest request body that is kept for retries and the shield, in bytes, whatever `spec.traffic.maxRequestSize` says. Larger ones stream to stable only.
+    /// Largest request body that is kept for retries and the shield, in bytes, whatever
+    /// `spec.traffic.maxRequestSize` says. Larger ones stream to stable only.
     #[arg(long, env = "SLIPWAY_MAX_BUFFERED_REQUEST_BYTES", default_value_t = 128 << 20)]
     pub max_buffered_request_bytes: usize,
     /// Largest answer of a candidate that is read whole before the client sees it, in bytes.
@@ -56,14 +64,16 @@ pub struct GatewayArgs {
     /// Largest request body at all, in bytes.
     #[arg(long, env = "SLIPWAY_MAX_BODY_BYTES", default_value_t = 512 << 20)]
     pub max_body_bytes: u64,
-    /// Client connections at one time. Beyond it, those that idle make room, the silent ones and those of the largest peer first.
+    /// Client connections at one time. Beyond it, those that idle make room, the silent ones and
+    /// those of the largest peer first.
     #[arg(long, env = "SLIPWAY_MAX_CONNECTIONS", default_value_t = 10_000, value_parser = count_parser())]
     pub max_connections: usize,
     /// Requests at one time; beyond it clients get 503 with Retry-After.
     #[arg(long, env = "SLIPWAY_MAX_IN_FLIGHT", default_value_t = 4096, value_parser = count_parser())]
     pub max_in_flight: usize,
-    /// Time for a client to send the head of its request, which is also how long a connection may idle: longer than load balancers keep theirs (600 s for those of the large
-    /// clouds), so that none sends a request on a connection that is being closed.
+    /// Time for a client to send the head of its request, which is also how long a connection may
+    /// idle: longer than load balancers keep theirs (600 s for those of the large clouds), so that
+    /// none sends a request on a connection that is being closed.
     #[arg(long, env = "SLIPWAY_HEADER_TIMEOUT_SECONDS", default_value_t = 620, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub header_timeout_seconds: u64,
     /// Time to connect to a pod.
@@ -78,7 +88,8 @@ pub struct GatewayArgs {
     /// On SIGTERM: how long to serve on while the endpoints propagate.
     #[arg(long, env = "SLIPWAY_DRAIN_DELAY_SECONDS", default_value_t = 5)]
     pub drain_delay_seconds: u64,
-    /// Then: how long requests in flight may take. Default: the longest `spec.traffic.timeoutSeconds` of the namespace.
+    /// Then: how long requests in flight may take. Default: the longest
+    /// `spec.traffic.timeoutSeconds` of the namespace.
     #[arg(long, env = "SLIPWAY_DRAIN_TIMEOUT_SECONDS", value_parser = clap::value_parser!(u64).range(..=604_800))]
     pub drain_timeout_seconds: Option<u64>,
 }

@@ -1,9 +1,8 @@
-//! The brake: a hard bound on a candidate's own failures, held by this gateway pod alone and at once.
+//! The brake: a hard bound on a candidate's own failures, held by this gateway pod alone and at
+//! once.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -59,7 +58,13 @@ impl ArmBrake {
     }
 
     /// Notes one judged request and returns the trip when this request was the last straw.
-    pub fn observe(&self, revision: &str, failed: bool, config: BrakeConfig, at: Timestamp) -> Option<BrakeTrip> {
+    pub fn observe(
+        &self,
+        revision: &str,
+        failed: bool,
+        config: BrakeConfig,
+        at: Timestamp,
+    ) -> Option<BrakeTrip> {
         let mut ledger = self.lock_counts();
         ledger.requests += 1;
         ledger.failures += u64::from(failed);
@@ -73,10 +78,12 @@ impl ArmBrake {
         Some(trip)
     }
 
-    /// Takes note of the weights in force, and releases the brake when they were written in knowledge of it.
+    /// Takes note of the weights in force, and releases the brake when they were written in
+    /// knowledge of it.
     ///
-    /// One newer generation may have been on its way when the brake acted, so the next one releases it only if it takes the
-    /// weight away. The one after that was written by an operator that had our report, or that aborted without waiting for it.
+    /// One newer generation may have been on its way when the brake acted, so the next one releases
+    /// it only if it takes the weight away. The one after that was written by an operator that had
+    /// our report, or that aborted without waiting for it.
     pub fn apply_generation(&self, generation: i64, permille: u32) {
         let mut ledger = self.lock_counts();
         if generation == ledger.generation {
@@ -133,9 +140,9 @@ mod tests {
     const CONFIG: BrakeConfig = BrakeConfig::DEFAULT;
 
     fn feed(brake: &ArmBrake, failures: impl IntoIterator<Item = bool>) -> Option<BrakeTrip> {
-        failures
-            .into_iter()
-            .fold(None, |trip, failed| trip.or(brake.observe("rev", failed, CONFIG, Timestamp::UNIX_EPOCH)))
+        failures.into_iter().fold(None, |trip, failed| {
+            trip.or(brake.observe("rev", failed, CONFIG, Timestamp::UNIX_EPOCH))
+        })
     }
 
     fn at(generation: i64) -> ArmBrake {
@@ -171,7 +178,8 @@ mod tests {
     #[test]
     fn the_window_and_the_rate_are_those_of_the_spec() {
         let brake = at(1);
-        let config = BrakeConfig { min_failures: 1, window: 64, failure_millionths: 15_000, ..CONFIG };
+        let config =
+            BrakeConfig { min_failures: 1, window: 64, failure_millionths: 15_000, ..CONFIG };
         let observe = |failed| brake.observe("rev", failed, config, Timestamp::UNIX_EPOCH);
         assert!((0..1000).all(|_| observe(false).is_none()));
         let trip = observe(true).expect("1 of 64 is more than 1.5 %");

@@ -1,13 +1,12 @@
 //! The shield's budget: it bounds replays that help nobody.
 //!
-//! A replay is charged when it starts and given back when stable answered it. So a candidate that alone is bad never exhausts the
-//! budget (the brake is the bound on that, and stable keeps capacity for all traffic during a rollout), while in an outage that
-//! both arms share the load on stable grows by no more than the floor and the percentage.
+//! A replay is charged when it starts and given back when stable answered it. So a candidate that
+//! alone is bad never exhausts the budget (the brake is the bound on that, and stable keeps
+//! capacity for all traffic during a rollout), while in an outage that both arms share the load on
+//! stable grows by no more than the floor and the percentage.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 const SLOTS: usize = 10;
 const SLOT_DURATION: Duration = Duration::from_secs(1);
@@ -34,7 +33,8 @@ struct BudgetSlot {
     charged: u64,
 }
 
-/// One charge. Hand it to [`ShieldBudget::refund`] when the replay helped; else it stays charged until its second has left the window.
+/// One charge. Hand it to [`ShieldBudget::refund`] when the replay helped; else it stays charged
+/// until its second has left the window.
 #[derive(Debug)]
 #[must_use]
 pub struct BudgetCharge {
@@ -97,7 +97,9 @@ impl BudgetWindow {
     }
 
     fn totals(&self) -> (u64, u64) {
-        self.slots.iter().fold((0, 0), |(stable, charged), slot| (stable + slot.stable, charged + slot.charged))
+        self.slots
+            .iter()
+            .fold((0, 0), |(stable, charged), slot| (stable + slot.stable, charged + slot.charged))
     }
 }
 
@@ -125,7 +127,10 @@ mod tests {
         (0..100).for_each(|_| budget.record_stable(now));
         assert_eq!(std::iter::from_fn(|| budget.try_charge(now)).count(), 23);
         assert!(budget.try_charge(now + Duration::from_secs(9)).is_none(), "still in the window");
-        assert_eq!(std::iter::from_fn(|| budget.try_charge(now + Duration::from_secs(10))).count(), 3);
+        assert_eq!(
+            std::iter::from_fn(|| budget.try_charge(now + Duration::from_secs(10))).count(),
+            3
+        );
     }
 
     #[test]

@@ -1,15 +1,15 @@
-//! Bodies in memory: counted as the memory that they take, and such that they can be sent more than once.
+//! Bodies in memory: counted as the memory that they take, and such that they can be sent more than
+//! once.
 //!
-//! They are copied, whatever their pieces are. A piece as it comes is a window into the read buffer of its connection, which it keeps as a whole:
-//! a client that sends a byte now and then would make of each of them 8 KiB and more.
+//! They are copied, whatever their pieces are. A piece as it comes is a window into the read buffer
+//! of its connection, which it keeps as a whole: a client that sends a byte now and then would make
+//! of each of them 8 KiB and more.
 
-use std::{
-    collections::VecDeque,
-    convert::Infallible,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -42,7 +42,13 @@ impl BodyBuffer {
     pub fn new(share: &Arc<PoolShare>, announced: Option<u64>) -> Self {
         let announced = announced.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         let (blocks, open) = (Vec::new(), BytesMut::new());
-        Self { blocks, open, length: 0, expected_length: announced, reservation: ByteReservation::new(share) }
+        Self {
+            blocks,
+            open,
+            length: 0,
+            expected_length: announced,
+            reservation: ByteReservation::new(share),
+        }
     }
 
     /// Bytes that it holds.
@@ -56,7 +62,8 @@ impl BodyBuffer {
             if self.open.len() == self.open.capacity() && !self.open_block(data.len()) {
                 return data;
             }
-            let (fits, rest) = data.split_at(data.len().min(self.open.capacity() - self.open.len()));
+            let (fits, rest) =
+                data.split_at(data.len().min(self.open.capacity() - self.open.len()));
             self.open.extend_from_slice(fits);
             self.length += fits.len();
             data = rest;
@@ -179,7 +186,10 @@ impl Body for ReplayBody {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = &mut *self;
         if let Some(chunk) = this.body.chunks.get(this.next) {
             this.next += 1;
@@ -221,7 +231,11 @@ mod tests {
         for announced in [Some(1 << 20), None] {
             let mut buffer = BodyBuffer::new(&share, announced);
             (0..1 << 20).for_each(|byte| assert!(buffer.push(&[byte as u8]).is_empty()));
-            assert!(share.used() < (1 << 20) + BLOCK + FIRST_BLOCK + 18 * BLOCK_OVERHEAD, "{}", share.used());
+            assert!(
+                share.used() < (1 << 20) + BLOCK + FIRST_BLOCK + 18 * BLOCK_OVERHEAD,
+                "{}",
+                share.used()
+            );
             let whole = buffer.finish(None);
             assert_eq!(whole.len(), 1 << 20);
             assert!(whole.chunks.concat().iter().enumerate().all(|(at, byte)| *byte == at as u8));
@@ -258,7 +272,8 @@ mod tests {
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
         let chunks = vec![Bytes::from_static(b"ab"), Bytes::from_static(b"c")];
-        let whole = Arc::new(BufferedBody { chunks, trailers: Some(trailers.clone()), reservation: None });
+        let whole =
+            Arc::new(BufferedBody { chunks, trailers: Some(trailers.clone()), reservation: None });
         for _ in 0..2 {
             let body = ReplayBody::new(Arc::clone(&whole));
             assert_eq!(body.size_hint().exact(), Some(3));

@@ -1,12 +1,11 @@
 //! How many calls an HTTP/2 connection to a pod may carry that the pod has not looked at yet.
 //!
-//! Servers take streams that are opened and taken back before they were looked at for an attack (CVE-2023-44487): many close the connection at the 21st of them, with
-//! everybody's calls on it. Clients who leave all at once are no attack, so there are never as many on one connection.
+//! Servers take streams that are opened and taken back before they were looked at for an attack
+//! (CVE-2023-44487): many close the connection at the 21st of them, with everybody's calls on it.
+//! Clients who leave all at once are no attack, so there are never as many on one connection.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Calls that are neither answered nor older than one that is.
 const MAX_UNANSWERED: u64 = 16;
@@ -15,7 +14,8 @@ const MAX_UNANSWERED: u64 = 16;
 #[derive(Debug, Default)]
 pub struct ConnectionCalls {
     opened: AtomicU64,
-    /// The last one that was answered. The pod has seen all before it, too: it takes them in their order.
+    /// The last one that was answered. The pod has seen all before it, too: it takes them in their
+    /// order.
     last_answered: AtomicU64,
     /// Those that wait for the head of an answer.
     waiting: AtomicU64,
@@ -24,10 +24,14 @@ pub struct ConnectionCalls {
 impl ConnectionCalls {
     /// Whether another one may be opened.
     pub fn has_room(&self) -> bool {
-        self.opened.load(Ordering::Relaxed).saturating_sub(self.last_answered.load(Ordering::Relaxed)) < MAX_UNANSWERED
+        self.opened
+            .load(Ordering::Relaxed)
+            .saturating_sub(self.last_answered.load(Ordering::Relaxed))
+            < MAX_UNANSWERED
     }
 
-    /// Whether there will be an answer. A connection that has neither room nor that is of no use any more.
+    /// Whether there will be an answer. A connection that has neither room nor that is of no use
+    /// any more.
     pub fn has_waiting(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
@@ -35,7 +39,10 @@ impl ConnectionCalls {
     /// One more. One at a time, and only where there is room.
     pub fn open(self: &Arc<Self>) -> PendingCall {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        PendingCall { number: self.opened.fetch_add(1, Ordering::Relaxed) + 1, calls: Arc::clone(self) }
+        PendingCall {
+            number: self.opened.fetch_add(1, Ordering::Relaxed) + 1,
+            calls: Arc::clone(self),
+        }
     }
 }
 
@@ -69,7 +76,10 @@ mod tests {
         let mut open: Vec<_> = (0..MAX_UNANSWERED).map(|_| calls.open()).collect();
         assert!(!calls.has_room() && calls.has_waiting());
         open.remove(4).mark_answered();
-        assert!((0..5).all(|_| calls.has_room().then(|| open.push(calls.open())).is_some()) && !calls.has_room());
+        assert!(
+            (0..5).all(|_| calls.has_room().then(|| open.push(calls.open())).is_some())
+                && !calls.has_room()
+        );
         open.remove(0).mark_answered();
         assert!(!calls.has_room(), "an older one says nothing new");
         drop(open);

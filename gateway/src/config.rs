@@ -1,11 +1,10 @@
-//! What the gateway is told: the only types that stand between Kubernetes ([`crate::convert`]) and the data plane.
+//! What the gateway is told: the only types that stand between Kubernetes ([`crate::convert`]) and
+//! the data plane.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    path::PathBuf,
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use slipway_crds::routing::RoutingClaims;
@@ -44,7 +43,8 @@ pub struct WeightedBackend {
 /// The weights as the operator wrote them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrafficWeights {
-    /// Grows with every change. 0 is never written by the operator: it marks weights that the gateway had to guess.
+    /// Grows with every change. 0 is never written by the operator: it marks weights that the
+    /// gateway had to guess.
     pub generation: i64,
     /// Revisions and their shares.
     pub backends: Vec<WeightedBackend>,
@@ -57,7 +57,8 @@ pub struct TrafficWeights {
 pub struct ShieldConfig {
     /// Whether failures of the candidate are replayed to stable.
     pub enabled: bool,
-    /// How long the candidate may take before stable is asked, too; found by stable's 99th percentile when absent.
+    /// How long the candidate may take before stable is asked, too; found by stable's 99th
+    /// percentile when absent.
     pub candidate_timeout: Option<Duration>,
 }
 
@@ -76,10 +77,12 @@ pub struct BrakeConfig {
 
 impl BrakeConfig {
     /// That of a ModelDeployment that says nothing.
-    pub const DEFAULT: Self = Self { enabled: true, min_failures: 10, window: 50, failure_millionths: 500_000 };
+    pub const DEFAULT: Self =
+        Self { enabled: true, min_failures: 10, window: 50, failure_millionths: 500_000 };
 }
 
-/// What pods are told with requests that it concerns, because it takes effect without other pods: values of headers.
+/// What pods are told with requests that it concerns, because it takes effect without other pods:
+/// values of headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodSettings {
     /// For `x-slipway-queue-max-jobs`, of jobs.
@@ -95,9 +98,11 @@ pub struct ModelConfig {
     pub name: String,
     /// Its uid: another object of the same name is another ModelDeployment.
     pub uid: String,
-    /// Creation in seconds since 1970: of several that claim the same host or model name the oldest holds it.
+    /// Creation in seconds since 1970: of several that claim the same host or model name the
+    /// oldest holds it.
     pub created: i64,
-    /// By what it wants to be reached besides the addresses of its Services: declared hosts, and the name of the model.
+    /// By what it wants to be reached besides the addresses of its Services: declared hosts, and
+    /// the name of the model.
     pub claims: RoutingClaims,
     /// The weights; absent when the status has none (yet, or any more).
     pub weights: Option<TrafficWeights>,
@@ -136,7 +141,8 @@ pub struct EndpointGroup {
     pub ready: BTreeSet<SocketAddr>,
     /// Pods that shut down and still serve: used when none is ready.
     pub draining: BTreeSet<SocketAddr>,
-    /// When the first EndpointSlice of the revision was created, in seconds; orders revisions by age.
+    /// When the first EndpointSlice of the revision was created, in seconds; orders revisions by
+    /// age.
     pub created: i64,
 }
 
@@ -159,9 +165,11 @@ pub struct ProcessSettings {
     pub namespace: String,
     /// Name of this pod, as reported to the operator.
     pub pod_name: String,
-    /// Largest request body that is kept for retries and the shield, whatever a ModelDeployment says; larger ones stream to stable.
+    /// Largest request body that is kept for retries and the shield, whatever a ModelDeployment
+    /// says; larger ones stream to stable.
     pub max_buffered_request: usize,
-    /// Largest answer of a candidate that is read whole before the client sees it; larger ones stream.
+    /// Largest answer of a candidate that is read whole before the client sees it; larger ones
+    /// stream.
     pub max_buffered_response: usize,
     /// All bodies kept in memory at one time.
     pub max_buffered_total: usize,
@@ -197,7 +205,8 @@ pub struct ProcessSettings {
     pub series_retention: Duration,
     /// On SIGTERM: how long to serve on while the endpoints propagate.
     pub drain_delay: Duration,
-    /// Then: how long requests in flight may take; as long as any ModelDeployment's requests may when absent.
+    /// Then: how long requests in flight may take; as long as any ModelDeployment's requests may
+    /// when absent.
     pub drain_timeout: Option<Duration>,
 }
 
@@ -217,8 +226,8 @@ impl Default for ProcessSettings {
             keys_directory: "/var/run/slipway/keys".into(),
             operator_key: None,
             max_state_streams: 16,
-            // Longer than the pools of common clients (90 s), so that it is the client who closes an idle connection and no
-            // request meets a closing one.
+            // Longer than the pools of common clients (90 s), so that it is the client who closes
+            // an idle connection and no request meets a closing one.
             header_timeout: Duration::from_secs(120),
             connect_timeout: Duration::from_secs(1),
             pool_idle: Duration::from_secs(30),

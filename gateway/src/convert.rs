@@ -1,27 +1,24 @@
 //! From Kubernetes objects to what the data plane knows. The only file that knows both.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use kube::{ResourceExt, core::DeserializeGuard};
-use slipway_crds::{
-    labels::{MODEL_DEPLOYMENT, REVISION},
-    routing::{RouteClaimant, RoutingClaims},
-    v1alpha1::{Percentage, QueueSpec, TrafficSpec, units::quantity_bytes},
-};
+use kube::ResourceExt;
+use kube::core::DeserializeGuard;
+use slipway_crds::labels::{MODEL_DEPLOYMENT, REVISION};
+use slipway_crds::routing::{RouteClaimant, RoutingClaims};
+use slipway_crds::v1alpha1::units::quantity_bytes;
+use slipway_crds::v1alpha1::{Percentage, QueueSpec, TrafficSpec};
 
-use crate::{
-    config::{
-        ArmRole, BrakeConfig, EndpointGroup, ModelConfig, PodSettings, ShieldConfig, TrafficWeights, WeightedBackend,
-    },
-    resource::{self, RoutedModelDeployment},
+use crate::config::{
+    ArmRole, BrakeConfig, EndpointGroup, ModelConfig, PodSettings, ShieldConfig, TrafficWeights,
+    WeightedBackend,
 };
+use crate::resource::{self, RoutedModelDeployment};
 
 /// Name of the port that takes requests.
 const PORT_NAME: &str = "http";
@@ -29,8 +26,9 @@ const PORT_NAME: &str = "http";
 /// The endpoints of one ModelDeployment, by revision.
 pub type RevisionEndpoints = BTreeMap<String, EndpointGroup>;
 
-/// Keeps what the watches say, in the form of the data plane. It remembers the last valid form of every ModelDeployment: one that somebody broke
-/// keeps its traffic as it is, and so does one that was deleted without its children, until these are gone or it is made again.
+/// Keeps what the watches say, in the form of the data plane. It remembers the last valid form of
+/// every ModelDeployment: one that somebody broke keeps its traffic as it is, and so does one that
+/// was deleted without its children, until these are gone or it is made again.
 ///
 /// A change costs what the one ModelDeployment costs that it concerns, however many there are.
 #[derive(Debug, Default)]
@@ -63,16 +61,19 @@ pub type AffectedModels = BTreeSet<String>;
 
 impl ResourceConverter {
     /// A ModelDeployment is there, or is another.
-    pub fn apply_model(&mut self, object: &DeserializeGuard<RoutedModelDeployment>) -> AffectedModels {
+    pub fn apply_model(
+        &mut self,
+        object: &DeserializeGuard<RoutedModelDeployment>,
+    ) -> AffectedModels {
         let name = object.name_any();
         let known = self.models.get(&name).map(|known| &known.config);
         let config = match &object.0 {
             Ok(object) => model_config(object, known),
             Err(error) => {
                 tracing::warn!(modeldeployment = name, %error, "invalid: its last valid form stays in force, or that of one that says nothing");
-                known
-                    .cloned()
-                    .unwrap_or_else(|| model_config(&RoutedModelDeployment::from_metadata(&error.metadata), None))
+                known.cloned().unwrap_or_else(|| {
+                    model_config(&RoutedModelDeployment::from_metadata(&error.metadata), None)
+                })
             }
         };
         self.models.insert(name.clone(), KnownModel { config, present: true });
@@ -89,11 +90,17 @@ impl ResourceConverter {
     }
 
     /// These are all ModelDeployments.
-    pub fn replace_models(&mut self, objects: &[DeserializeGuard<RoutedModelDeployment>]) -> AffectedModels {
+    pub fn replace_models(
+        &mut self,
+        objects: &[DeserializeGuard<RoutedModelDeployment>],
+    ) -> AffectedModels {
         let there: HashSet<String> = objects.iter().map(ResourceExt::name_any).collect();
-        let gone: Vec<String> = self.models.keys().filter(|name| !there.contains(*name)).cloned().collect();
+        let gone: Vec<String> =
+            self.models.keys().filter(|name| !there.contains(*name)).cloned().collect();
         let gone = gone.iter().flat_map(|name| self.delete_model(name)).collect::<Vec<_>>();
-        gone.into_iter().chain(objects.iter().flat_map(|object| self.apply_model(object)).collect::<Vec<_>>()).collect()
+        gone.into_iter()
+            .chain(objects.iter().flat_map(|object| self.apply_model(object)).collect::<Vec<_>>())
+            .collect()
     }
 
     /// An EndpointSlice is there, or is another.
@@ -101,14 +108,20 @@ impl ResourceConverter {
         let name = object.name_any();
         let mut concerned: AffectedModels = self.remove_slice(&name).into_iter().collect();
         let label = |key| object.labels().get(key).cloned();
-        // The stable address of a ModelDeployment has slices too, of gateway pods; they carry no revision.
+        // The stable address of a ModelDeployment has slices too, of gateway pods; they carry no
+        // revision.
         if let (Some(model), Some(revision)) = (label(MODEL_DEPLOYMENT), label(REVISION)) {
             let of_model = self.revisions.entry(model.clone()).or_default();
             of_model.entry(revision.clone()).or_default().insert(name.clone());
             concerned.insert(model.clone());
             self.slices.insert(
                 name,
-                RevisionSlice { model, revision, group: slice_endpoints(object), pods: slice_pods(object) },
+                RevisionSlice {
+                    model,
+                    revision,
+                    group: slice_endpoints(object),
+                    pods: slice_pods(object),
+                },
             );
         }
         concerned.iter().for_each(|model| self.forget_if_unserved(model));
@@ -143,8 +156,10 @@ impl ResourceConverter {
     pub fn replace_slices(&mut self, objects: &[EndpointSlice]) -> AffectedModels {
         let there: HashSet<String> = objects.iter().map(ResourceExt::name_any).collect();
         // First what is there: a pod that went from one slice to another one is never in none.
-        let mut concerned: AffectedModels = objects.iter().flat_map(|object| self.apply_slice(object)).collect();
-        let gone: Vec<String> = self.slices.keys().filter(|name| !there.contains(*name)).cloned().collect();
+        let mut concerned: AffectedModels =
+            objects.iter().flat_map(|object| self.apply_slice(object)).collect();
+        let gone: Vec<String> =
+            self.slices.keys().filter(|name| !there.contains(*name)).cloned().collect();
         gone.iter().for_each(|name| concerned.append(&mut self.delete_slice(name)));
         concerned
     }
@@ -172,7 +187,9 @@ impl ResourceConverter {
     }
 
     fn has_endpoints(&self, name: &str) -> bool {
-        self.endpoints(name).values().any(|group| !group.ready.is_empty() || !group.draining.is_empty())
+        self.endpoints(name)
+            .values()
+            .any(|group| !group.ready.is_empty() || !group.draining.is_empty())
     }
 
     fn endpoints(&self, model: &str) -> RevisionEndpoints {
@@ -190,9 +207,13 @@ impl ResourceConverter {
         // While slices are rearranged a pod can be in two of them; where it is ready counts.
         let EndpointGroup { ready, draining, .. } = &mut merged;
         draining.retain(|addr| !ready.contains(addr));
-        // A pod of a Service of both families is in a slice of each, and is one pod: it is asked at its IPv4 address, of which alone is believed how it is.
+        // A pod of a Service of both families is in a slice of each, and is one pod: it is asked at
+        // its IPv4 address, of which alone is believed how it is.
         if ready.iter().chain(draining.iter()).any(SocketAddr::is_ipv6) {
-            let pods = slices.iter().filter_map(|name| self.slices.get(name)).flat_map(|slice| &slice.pods);
+            let pods = slices
+                .iter()
+                .filter_map(|name| self.slices.get(name))
+                .flat_map(|slice| &slice.pods);
             let (first, second): (Vec<_>, Vec<_>) = pods.partition(|(_, addr)| addr.is_ipv4());
             let first: HashSet<&str> = first.into_iter().map(|(uid, _)| uid.as_str()).collect();
             let twice = second.into_iter().filter(|(uid, _)| first.contains(uid.as_str()));
@@ -235,7 +256,9 @@ fn config_from_spec(object: &RoutedModelDeployment, spec: &resource::SpecView) -
     let (traffic, name) = (&spec.traffic, object.name_any());
     let model_name = spec.model.name.clone().unwrap_or_else(|| name.clone());
     let namespace = object.namespace().unwrap_or_default();
-    let on = |part: &Option<resource::ModeSwitch>| part.as_ref().is_some_and(|part| part.mode != "Disabled");
+    let on = |part: &Option<resource::ModeSwitch>| {
+        part.as_ref().is_some_and(|part| part.mode != "Disabled")
+    };
     let cache = &spec.server.cache;
     let (shield, brake) = (&traffic.shield, &traffic.brake);
     let default = TrafficSpec::default();
@@ -246,7 +269,9 @@ fn config_from_spec(object: &RoutedModelDeployment, spec: &resource::SpecView) -
         claims: RoutingClaims::new(&namespace, &traffic.hosts, model_name),
         weights: None,
         stable: None,
-        timeout: Duration::from_secs(non_negative(traffic.timeout_seconds.unwrap_or(default.timeout_seconds)).max(1)),
+        timeout: Duration::from_secs(
+            non_negative(traffic.timeout_seconds.unwrap_or(default.timeout_seconds)).max(1),
+        ),
         max_request: traffic
             .max_request_size
             .as_ref()
@@ -256,11 +281,17 @@ fn config_from_spec(object: &RoutedModelDeployment, spec: &resource::SpecView) -
         rollout: String::new(),
         scaled_to_zero: spec.replicas == Some(0),
         caching: on(&cache.results) || on(&cache.features),
-        sticky_header: traffic.stickiness.as_ref().and_then(|sticky| HeaderName::try_from(&sticky.header).ok()),
+        sticky_header: traffic
+            .stickiness
+            .as_ref()
+            .and_then(|sticky| HeaderName::try_from(&sticky.header).ok()),
         replay: traffic.replay != "Disabled",
         shield: ShieldConfig {
             enabled: shield.mode != "Disabled",
-            candidate_timeout: shield.candidate_timeout_milliseconds.map(non_negative).map(Duration::from_millis),
+            candidate_timeout: shield
+                .candidate_timeout_milliseconds
+                .map(non_negative)
+                .map(Duration::from_millis),
         },
         pod_settings: pod_settings(spec),
         outcomes: spec.feedback.outcomes.iter().take(MAX_OUTCOMES).cloned().collect(),
@@ -268,7 +299,8 @@ fn config_from_spec(object: &RoutedModelDeployment, spec: &resource::SpecView) -
         brake: BrakeConfig {
             enabled: brake.mode != "Disabled",
             min_failures: non_negative(brake.min_failures.unwrap_or(default.brake.min_failures)),
-            window: non_negative(brake.window_requests.unwrap_or(default.brake.window_requests)) as u32,
+            window: non_negative(brake.window_requests.unwrap_or(default.brake.window_requests))
+                as u32,
             failure_millionths: brake
                 .failure_rate
                 .as_ref()
@@ -285,7 +317,9 @@ const MAX_OUTCOMES: usize = 16;
 const MAX_SETTING: usize = 16 << 10;
 
 fn pod_settings(spec: &resource::SpecView) -> PodSettings {
-    let list = |list: &[String]| HeaderValue::try_from(list.join(",")).ok().filter(|list| list.len() <= MAX_SETTING);
+    let list = |list: &[String]| {
+        HeaderValue::try_from(list.join(",")).ok().filter(|list| list.len() <= MAX_SETTING)
+    };
     let (queue, queued) = (spec.queue.clone().unwrap_or_default(), spec.server.queue.is_some());
     let default = QueueSpec::default();
     let max_jobs = u64::try_from(queue.max_jobs.unwrap_or(default.max_jobs)).unwrap_or(0);
@@ -303,7 +337,8 @@ fn quantity_usize(amount: &Quantity) -> Option<usize> {
     usize::try_from(quantity_bytes(amount)?).ok()
 }
 
-/// The schema forbids negative numbers; a cluster whose schema was tampered with must not turn them into huge ones.
+/// The schema forbids negative numbers; a cluster whose schema was tampered with must not turn them
+/// into huge ones.
 fn non_negative(number: i32) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
@@ -342,7 +377,8 @@ fn slice_pods(slice: &EndpointSlice) -> Vec<(String, SocketAddr)> {
 }
 
 fn endpoint_addresses(slice: &EndpointSlice) -> impl Iterator<Item = (&Endpoint, SocketAddr)> {
-    let mut ports = slice.ports.iter().flatten().filter(|port| port.name.as_deref() == Some(PORT_NAME));
+    let mut ports =
+        slice.ports.iter().flatten().filter(|port| port.name.as_deref() == Some(PORT_NAME));
     let port = ports.find_map(|port| u16::try_from(port.port?).ok());
     let addr = move |endpoint: &Endpoint| {
         let ip: IpAddr = endpoint.addresses.first()?.parse().ok()?;

@@ -1,22 +1,16 @@
 //! Pods of one arm, and the choice among them.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{
-    affinity,
-    config::EndpointGroup,
-    split::{hash_parts, mix_bits},
-    upstream::{ConnectionPool, PodConnector},
-};
+use crate::affinity;
+use crate::config::EndpointGroup;
+use crate::split::{hash_parts, mix_bits};
+use crate::upstream::{ConnectionPool, PodConnector};
 
 /// How long a pod that refused a connection is the last choice.
 const SUSPECT_DURATION: Duration = Duration::from_secs(2);
@@ -93,15 +87,20 @@ pub struct EndpointSet {
 }
 
 impl EndpointSet {
-    /// The endpoints of a group: the ready ones, or if there is none those that still serve while they shut down.
-    /// Endpoints known from `previous` are taken over with their connections and load.
+    /// The endpoints of a group: the ready ones, or if there is none those that still serve while
+    /// they shut down. Endpoints known from `previous` are taken over with their connections and
+    /// load.
     pub fn new(group: &EndpointGroup, previous: &EndpointSet, connector: &PodConnector) -> Self {
         let chosen = if group.ready.is_empty() { &group.draining } else { &group.ready };
-        let known =
-            |addr: &SocketAddr| previous.endpoints.iter().find(|endpoint| endpoint.addr == *addr).map(Arc::clone);
+        let known = |addr: &SocketAddr| {
+            previous.endpoints.iter().find(|endpoint| endpoint.addr == *addr).map(Arc::clone)
+        };
         let all = chosen
             .iter()
-            .map(|addr| known(addr).unwrap_or_else(|| Arc::new(UpstreamEndpoint::new(*addr, connector.clone()))))
+            .map(|addr| {
+                known(addr)
+                    .unwrap_or_else(|| Arc::new(UpstreamEndpoint::new(*addr, connector.clone())))
+            })
             .collect();
         // Carried over, else every update of endpoints would start the same dice again.
         let dice = AtomicU64::new(previous.pick_counter.load(Ordering::Relaxed));
@@ -138,7 +137,8 @@ impl EndpointSet {
         self.endpoints.iter().for_each(|endpoint| endpoint.pool.sweep());
     }
 
-    /// The endpoint of a request that has a fingerprint: the first by rank that is not loaded beyond its bound, without those that were tried.
+    /// The endpoint of a request that has a fingerprint: the first by rank that is not loaded
+    /// beyond its bound, without those that were tried.
     pub fn pick_affine(&self, fingerprint: u64, tried: &[SocketAddr]) -> Option<InFlightGuard> {
         let in_flight = self.endpoints.iter().map(|endpoint| endpoint.load()).sum();
         let bound = affinity::load_bound(in_flight, self.endpoints.len());
@@ -163,9 +163,13 @@ impl EndpointSet {
                 let first = (roll >> 32) as usize % all.len();
                 // Another than the first: an offset of 1..len.
                 let second = (first + 1 + (roll as u32) as usize % (all.len() - 1)) % all.len();
-                let usable = |endpoint: &UpstreamEndpoint| !tried.contains(&endpoint.addr) && !endpoint.is_suspect();
+                let usable = |endpoint: &UpstreamEndpoint| {
+                    !tried.contains(&endpoint.addr) && !endpoint.is_suspect()
+                };
                 match (usable(&all[first]), usable(&all[second])) {
-                    (true, true) if all[second].load() < all[first].load() => Some(InFlightGuard::new(&all[second])),
+                    (true, true) if all[second].load() < all[first].load() => {
+                        Some(InFlightGuard::new(&all[second]))
+                    }
                     (true, _) => Some(InFlightGuard::new(&all[first])),
                     (false, true) => Some(InFlightGuard::new(&all[second])),
                     (false, false) => self.pick_least_loaded(tried),
@@ -177,7 +181,9 @@ impl EndpointSet {
     /// The least loaded of all that were not tried; suspects last.
     fn pick_least_loaded(&self, tried: &[SocketAddr]) -> Option<InFlightGuard> {
         let untried = self.endpoints.iter().filter(|endpoint| !tried.contains(&endpoint.addr));
-        untried.min_by_key(|endpoint| (endpoint.is_suspect(), endpoint.load())).map(InFlightGuard::new)
+        untried
+            .min_by_key(|endpoint| (endpoint.is_suspect(), endpoint.load()))
+            .map(InFlightGuard::new)
     }
 }
 
@@ -188,7 +194,9 @@ mod tests {
     use super::*;
 
     fn group(ready: &[u16], draining: &[u16]) -> EndpointGroup {
-        let addrs = |ports: &[u16]| ports.iter().map(|port| SocketAddr::from(([10, 0, 0, 1], *port))).collect();
+        let addrs = |ports: &[u16]| {
+            ports.iter().map(|port| SocketAddr::from(([10, 0, 0, 1], *port))).collect()
+        };
         EndpointGroup { ready: addrs(ready), draining: addrs(draining), created: 0 }
     }
 
@@ -236,6 +244,9 @@ mod tests {
         let old = set(&[1, 2], &[]);
         let _held = InFlightGuard::new(&old.endpoints[0]);
         let new = EndpointSet::new(&group(&[1, 3], &[]), &old, &PodConnector::default());
-        assert_eq!(new.endpoints.iter().map(|endpoint| endpoint.load()).collect::<Vec<_>>(), [1, 0]);
+        assert_eq!(
+            new.endpoints.iter().map(|endpoint| endpoint.load()).collect::<Vec<_>>(),
+            [1, 0]
+        );
     }
 }

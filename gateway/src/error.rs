@@ -1,6 +1,7 @@
 //! Why the process could not start or go on.
 
-use std::{io, net::SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 
 use thiserror::Error;
 

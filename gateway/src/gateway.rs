@@ -1,22 +1,18 @@
 //! What all requests share.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::{
-    config::ProcessSettings,
-    feedback::{FeedbackLedger, FeedbackLimits, FeedbackState, GatewayPeers},
-    keys::KeyStore,
-    metrics::GatewayMetrics,
-    model::{CapacityPools, ModelShares},
-    table::ModelRouter,
-    upstream::PodConnector,
-};
+use crate::config::ProcessSettings;
+use crate::feedback::{FeedbackLedger, FeedbackLimits, FeedbackState, GatewayPeers};
+use crate::keys::KeyStore;
+use crate::metrics::GatewayMetrics;
+use crate::model::{CapacityPools, ModelShares};
+use crate::table::ModelRouter;
+use crate::upstream::PodConnector;
 
 /// The gateway: settings, table, bounds, state of life.
 #[derive(Debug)]
@@ -58,7 +54,13 @@ impl GatewayContext {
         let pools = CapacityPools::new(settings.max_in_flight, settings.max_buffered_total);
         Arc::new(Self {
             unrouted_shares: ModelShares::new(&pools),
-            router: ModelRouter::new(settings.clone(), pools, Arc::clone(&metrics), connector, Arc::clone(&keys)),
+            router: ModelRouter::new(
+                settings.clone(),
+                pools,
+                Arc::clone(&metrics),
+                connector,
+                Arc::clone(&keys),
+            ),
             metrics,
             keys,
             feedback,

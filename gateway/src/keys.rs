@@ -1,21 +1,19 @@
-//! The keys of the namespace: files of the Secret `slipway-keys`, which the kubelet puts into the pod and replaces in place.
+//! The keys of the namespace: files of the Secret `slipway-keys`, which the kubelet puts into the
+//! pod and replaces in place.
 //!
-//! `master` is what keys are derived from, by purpose and UID of the ModelDeployment; `token` is what people show to be let in. A file that is absent or
-//! has a wrong size is told and is no key, and the gateway serves on without: who needs a key must refuse, or do without, by itself.
+//! `master` is what keys are derived from, by purpose and UID of the ModelDeployment; `token` is
+//! what people show to be let in. A file that is absent or has a wrong size is told and is no key,
+//! and the gateway serves on without: who needs a key must refuse, or do without, by itself.
 
-use std::{
-    fmt::{self, Debug, Formatter},
-    io,
-    path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::fmt::{self, Debug, Formatter};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use http::HeaderValue;
-use ring::{
-    hmac::{self, HMAC_SHA256},
-    rand::SystemRandom,
-};
+use ring::hmac::{self, HMAC_SHA256};
+use ring::rand::SystemRandom;
 use slipway_prediction_id::{KeyFileContent, TOKEN_BYTES, derive_key, read_master, read_token};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -105,10 +103,14 @@ impl KeyStore {
         self.loaded.read().unwrap_or_else(PoisonError::into_inner).master.clone()
     }
 
-    /// The master key that was replaced, or taken away, less than [`PREVIOUS_KEY_TTL`] ago: for what was made with it, and for nothing new.
+    /// The master key that was replaced, or taken away, less than [`PREVIOUS_KEY_TTL`] ago: for
+    /// what was made with it, and for nothing new.
     pub fn previous_master(&self) -> Option<MasterKey> {
         let held = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
-        held.previous.as_ref().filter(|(_, until)| Instant::now() < *until).map(|(master, _)| master.clone())
+        held.previous
+            .as_ref()
+            .filter(|(_, until)| Instant::now() < *until)
+            .map(|(master, _)| master.clone())
     }
 
     /// The key for a purpose and a ModelDeployment, if there is a master key.
@@ -119,15 +121,23 @@ impl KeyStore {
     /// Whether this is the token; never when there is none.
     pub fn is_token(&self, shown: &[u8]) -> bool {
         let held = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
-        TOKEN_BYTES.contains(&shown.len()) && held.token.as_ref().is_some_and(|token| token.matches(shown))
+        TOKEN_BYTES.contains(&shown.len())
+            && held.token.as_ref().is_some_and(|token| token.matches(shown))
     }
 
     /// The header by which this gateway shows the token to another one.
     pub fn authorization(&self) -> Option<HeaderValue> {
-        self.loaded.read().unwrap_or_else(PoisonError::into_inner).token.as_ref()?.authorization.clone()
+        self.loaded
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .token
+            .as_ref()?
+            .authorization
+            .clone()
     }
 
-    /// Reads the files. What cannot be read for another reason than that it is not there stays as it was.
+    /// Reads the files. What cannot be read for another reason than that it is not there stays as
+    /// it was.
     pub fn reload(&self) {
         let master = read_master(&self.directory);
         let token = read_token(&self.directory);
@@ -138,7 +148,8 @@ impl KeyStore {
             held.replace_master(read.ok().map(MasterKey::new), Instant::now());
         }
         if let Ok(read) = token {
-            let same = matches!((&read, &held.token), (Ok(bytes), Some(known)) if known.matches(bytes));
+            let same =
+                matches!((&read, &held.token), (Ok(bytes), Some(known)) if known.matches(bytes));
             if !same {
                 held.token = read.ok().as_deref().and_then(AccessToken::new);
             }
@@ -146,7 +157,12 @@ impl KeyStore {
     }
 
     /// Says what has changed, and the state in the metrics.
-    fn report_key_file(&self, told: &mut Option<String>, file: &'static str, read: &io::Result<KeyFileContent>) {
+    fn report_key_file(
+        &self,
+        told: &mut Option<String>,
+        file: &'static str,
+        read: &io::Result<KeyFileContent>,
+    ) {
         let now = match read {
             Ok(Ok(_)) => String::new(),
             Ok(Err(why)) => why.clone(),

@@ -45,7 +45,9 @@ fn absent_files_are_no_keys_and_are_told() {
 #[test]
 fn what_has_a_wrong_size_is_no_key() {
     let (directory, _, keys) = world();
-    for (version, master, token) in [("1", 31, 31), ("2", 65, 257), ("3", 1 << 20, 1 << 20), ("4", 0, 0)] {
+    for (version, master, token) in
+        [("1", 31, 31), ("2", 65, 257), ("3", 1 << 20, 1 << 20), ("4", 0, 0)]
+    {
         write(&directory, version, &vec![7; master], &vec![b'x'; token]);
         keys.reload();
         assert!(keys.master().is_none(), "{master}");
@@ -66,7 +68,10 @@ fn only_the_whole_token_is_the_token() {
     assert!(!keys.is_token(&TOKEN[..TOKEN.len() - 1]) && !keys.is_token(&[TOKEN, b"x"].concat()));
     write(&directory, "2", &[7; 32], &TOKEN.to_ascii_uppercase());
     keys.reload();
-    assert!(!keys.is_token(TOKEN) && keys.is_token(&TOKEN.to_ascii_uppercase()), "a token that was replaced is none");
+    assert!(
+        !keys.is_token(TOKEN) && keys.is_token(&TOKEN.to_ascii_uppercase()),
+        "a token that was replaced is none"
+    );
 }
 
 #[test]
@@ -75,7 +80,8 @@ fn keys_differ_by_purpose_and_uid_and_are_what_the_documentation_says() {
     let expected = hmac::sign(&hmac::Key::new(HMAC_SHA256, &[7; 32]), b"purpose v1\0uid");
     assert_eq!(master.derive("purpose v1", "uid"), expected.as_ref());
     let all = [("a", "b"), ("a", "c"), ("c", "b"), ("ab", ""), ("", "ab")];
-    let derived: std::collections::BTreeSet<_> = all.iter().map(|(purpose, uid)| master.derive(purpose, uid)).collect();
+    let derived: std::collections::BTreeSet<_> =
+        all.iter().map(|(purpose, uid)| master.derive(purpose, uid)).collect();
     assert_eq!(derived.len(), all.len());
     assert_ne!(MasterKey::new(vec![8; 32]).derive("a", "b"), master.derive("a", "b"));
     assert!(!format!("{master:?}").contains('7'));
@@ -98,7 +104,8 @@ async fn what_was_replaced_is_known_for_a_day() {
     assert_eq!(previous(), Some(of(1)));
     advance(Duration::from_secs(1)).await;
     assert_eq!(previous(), None);
-    // A Secret that is deleted and made again: between them there is none, and the old one stays known.
+    // A Secret that is deleted and made again: between them there is none, and the old one stays
+    // known.
     for file in ["master", "token"] {
         std::fs::remove_file(directory.path().join("keys").join(file)).unwrap();
     }
@@ -121,7 +128,8 @@ async fn files_that_come_later_are_read() {
             tokio::task::yield_now().await;
         }
     };
-    // Of the wall clock: the reading is on a thread of its own, which paused time does not wait for.
+    // Of the wall clock: the reading is on a thread of its own, which paused time does not wait
+    // for.
     let end = std::time::Instant::now() + Duration::from_secs(20);
     tokio::select! {
         () = there => {}

@@ -1,33 +1,35 @@
-//! How long a revision takes to answer, as this gateway observes it, and what "in time" means by that.
+//! How long a revision takes to answer, as this gateway observes it, and what "in time" means by
+//! that.
 
-use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
-/// A time-out of the candidate in 99th percentiles of stable: so far beyond stable's usual time that an equally good candidate hardly
-/// ever reaches it, and that one which is slower within reason is left to the judge.
+/// A time-out of the candidate in 99th percentiles of stable: so far beyond stable's usual time
+/// that an equally good candidate hardly ever reaches it, and that one which is slower within
+/// reason is left to the judge.
 const TRY_TIMEOUT_FACTOR: u32 = 4;
-/// No time-out by observation is shorter: first requests to new pods may be slow for reasons that pass.
+/// No time-out by observation is shorter: first requests to new pods may be slow for reasons that
+/// pass.
 const MIN_TRY_TIMEOUT: Duration = Duration::from_millis(500);
 /// What is taken for stable's time while too little was observed.
 const COLD_LATENCY: Duration = Duration::from_secs(1);
 /// Fewest observations that say anything; below 100 the 99th percentile is the longest of them.
 const MIN_OBSERVATIONS: u64 = 20;
 
-/// Buckets for each doubling, as a power of two: the width of a bucket is at most a quarter of its lower bound.
+/// Buckets for each doubling, as a power of two: the width of a bucket is at most a quarter of its
+/// lower bound.
 const SUB_BUCKET_BITS: u32 = 2;
 const SUB_BUCKETS: u64 = 1 << SUB_BUCKET_BITS;
 /// Up to 2^32 microseconds, more than an hour.
 const BUCKETS: usize = 124;
-/// At so many observations all counts are halved, so that the newer ones weigh more. By number and not by time: a revision that gets no
-/// requests for a while is as fast as it was.
+/// At so many observations all counts are halved, so that the newer ones weigh more. By number and
+/// not by time: a revision that gets no requests for a while is as fast as it was.
 const HALVING_INTERVAL: u32 = 2048;
 /// The percentile is worked out anew at every one of the first observations, then once in so many.
 const REFRESH_INTERVAL: u32 = 32;
 
-/// Times of one revision's answers: a histogram of fixed size. Recording takes no lock and allocates nothing; reading the percentile is
-/// one load.
+/// Times of one revision's answers: a histogram of fixed size. Recording takes no lock and
+/// allocates nothing; reading the percentile is one load.
 #[derive(Debug)]
 pub struct ArmLatency {
     buckets: [AtomicU32; BUCKETS],
@@ -38,7 +40,11 @@ pub struct ArmLatency {
 
 impl Default for ArmLatency {
     fn default() -> Self {
-        Self { buckets: [const { AtomicU32::new(0) }; BUCKETS], total: AtomicU32::new(0), p99: AtomicU64::new(0) }
+        Self {
+            buckets: [const { AtomicU32::new(0) }; BUCKETS],
+            total: AtomicU32::new(0),
+            p99: AtomicU64::new(0),
+        }
     }
 }
 
@@ -55,14 +61,16 @@ impl ArmLatency {
         }
     }
 
-    /// Records that there was no answer within this time. It says something only beyond the percentile that is known.
+    /// Records that there was no answer within this time. It says something only beyond the
+    /// percentile that is known.
     pub fn record_at_least(&self, waited: Duration) {
         if self.p99().is_none_or(|p99| waited > p99) {
             self.record(waited);
         }
     }
 
-    /// The 99th percentile, rounded up to the bound of a bucket; none while too little was observed.
+    /// The 99th percentile, rounded up to the bound of a bucket; none while too little was
+    /// observed.
     pub fn p99(&self) -> Option<Duration> {
         let micros = self.p99.load(Ordering::Relaxed);
         (micros > 0).then(|| Duration::from_micros(micros))
@@ -73,7 +81,8 @@ impl ArmLatency {
         let mut removed = 0;
         for bucket in &self.buckets {
             // Rounded down, so that a single outlier is forgotten.
-            let halved = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| Some(count / 2));
+            let halved =
+                bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| Some(count / 2));
             removed += halved.map_or(0, |before| before - before / 2);
         }
         self.total.fetch_sub(removed, Ordering::Relaxed);
@@ -117,21 +126,28 @@ fn upper_bound(bucket: usize) -> u64 {
 /// What "in time" means for both arms of a ModelDeployment, when a request begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestTiming {
-    /// After this time stable is asked, too, and an answer that takes longer is counted as such, whichever arm it is of. None where the
-    /// shield asks nobody.
+    /// After this time stable is asked, too, and an answer that takes longer is counted as such,
+    /// whichever arm it is of. None where the shield asks nobody.
     pub try_timeout: Option<Duration>,
-    /// Who waited for less than this has not waited for long enough to blame an arm: stable's 99th percentile.
+    /// Who waited for less than this has not waited for long enough to blame an arm: stable's 99th
+    /// percentile.
     pub blame_threshold: Duration,
-    /// Nearly the ModelDeployment's own time-out: what is left of it after a body was read. Who has set a shorter one has not seen all that
-    /// the arm promises.
+    /// Nearly the ModelDeployment's own time-out: what is left of it after a body was read. Who
+    /// has set a shorter one has not seen all that the arm promises.
     pub full_timeout: Duration,
 }
 
 impl RequestTiming {
-    /// By stable's 99th percentile and by the ModelDeployment's time-out; `shield` is the configured time-out of the candidate, or none
-    /// where one is to be found, and absent where no candidate is shielded.
-    pub fn new(stable: Option<Duration>, timeout: Duration, shield: Option<Option<Duration>>) -> Self {
-        let found = || stable.map_or(COLD_LATENCY, |p99| MIN_TRY_TIMEOUT.max(p99 * TRY_TIMEOUT_FACTOR));
+    /// By stable's 99th percentile and by the ModelDeployment's time-out; `shield` is the
+    /// configured time-out of the candidate, or none where one is to be found, and absent where no
+    /// candidate is shielded.
+    pub fn new(
+        stable: Option<Duration>,
+        timeout: Duration,
+        shield: Option<Option<Duration>>,
+    ) -> Self {
+        let found =
+            || stable.map_or(COLD_LATENCY, |p99| MIN_TRY_TIMEOUT.max(p99 * TRY_TIMEOUT_FACTOR));
         let whole = timeout * 9 / 10;
         Self {
             try_timeout: shield.map(|configured| configured.unwrap_or_else(found)),
@@ -207,7 +223,11 @@ mod tests {
         assert_eq!(configured.try_timeout, Some(millis(200)));
         assert_eq!(
             RequestTiming::new(None, millis(1000), None),
-            RequestTiming { try_timeout: None, blame_threshold: millis(900), full_timeout: millis(900) }
+            RequestTiming {
+                try_timeout: None,
+                blame_threshold: millis(900),
+                full_timeout: millis(900)
+            }
         );
     }
 

@@ -1,9 +1,13 @@
-//! The data plane of Slipway: one gateway per namespace splits the traffic of every ModelDeployment there by exact weight.
+//! The data plane of Slipway: one gateway per namespace splits the traffic of every ModelDeployment
+//! there by exact weight.
 //!
-//! The path of a request: [`server`] accepts it, [`proxy`] reads it whole, [`table`] says which ModelDeployment and which arm,
-//! [`endpoint`] which pod, [`upstream`] carries it there. Around that, [`shield`](proxy) replays what the candidate failed to
-//! answer, [`share`] sees to it that no ModelDeployment takes all there is, [`latency`] says by when, [`brake`] takes a failing candidate out, [`metrics`] counts every request exactly once, and [`admin`] tells the operator.
-//! Weights and endpoints come from [`watch`] by way of [`convert`]; nothing else in this crate knows Kubernetes.
+//! The path of a request: [`server`] accepts it, [`proxy`] reads it whole, [`table`] says which
+//! ModelDeployment and which arm, [`endpoint`] which pod, [`upstream`] carries it there. Around
+//! that, [`shield`](proxy) replays what the candidate failed to answer, [`share`] sees to it that
+//! no ModelDeployment takes all there is, [`latency`] says by when, [`brake`] takes a failing
+//! candidate out, [`metrics`] counts every request exactly once, and [`admin`] tells the operator.
+//! Weights and endpoints come from [`watch`] by way of [`convert`]; nothing else in this crate
+//! knows Kubernetes.
 
 pub mod admin;
 pub mod affinity;

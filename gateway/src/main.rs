@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use slipway_gateway::{app, args::GatewayArgs};
+use slipway_gateway::app;
+use slipway_gateway::args::GatewayArgs;
 use slipway_telemetry::ParentTrust;
 use tracing_subscriber::EnvFilter;
 
@@ -12,9 +13,14 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_new(&args.log);
     let wrong = filter.as_ref().err().map(ToString::to_string);
     let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
-    // Named, because a process with two providers in it would otherwise refuse to choose; first, because traces may go by TLS.
+    // Named, because a process with two providers in it would otherwise refuse to choose; first,
+    // because traces may go by TLS.
     let installed = rustls::crypto::ring::default_provider().install_default().is_ok();
-    let _telemetry = slipway_telemetry::init_telemetry("slipway-gateway", filter, ParentTrust::from_environment());
+    let _telemetry = slipway_telemetry::init_telemetry(
+        "slipway-gateway",
+        filter,
+        ParentTrust::from_environment(),
+    );
     if let Some(error) = wrong {
         tracing::warn!(error, "--log (SLIPWAY_LOG) is no filter; the log is that of `info`");
     }
@@ -25,7 +31,8 @@ fn main() -> ExitCode {
     if let Some(threads) = args.threads {
         builder.worker_threads(threads.max(1));
     }
-    let ended = builder.enable_all().build().map(|runtime| runtime.block_on(app::run_gateway(args)));
+    let ended =
+        builder.enable_all().build().map(|runtime| runtime.block_on(app::run_gateway(args)));
     match ended {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => report_failure(&error),

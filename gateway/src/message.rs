@@ -1,5 +1,5 @@
-//! What the gateway must know of a `ModelInferRequest`: where its `id` stands, and the entity that it names; and of it and of other messages, which model
-//! they name.
+//! What the gateway must know of a `ModelInferRequest`: where its `id` stands, and the entity that
+//! it names; and of it and of other messages, which model they name.
 //!
 //! Only the beginning is walked (<https://protobuf.dev/programming-guides/encoding/>); whatever is malformed ends the walk, and is the pod's to
 //! refuse.
@@ -8,7 +8,8 @@ use std::ops::Range;
 
 /// Flag and length before a message of gRPC.
 pub const FRAME_HEADER_BYTES: usize = 5;
-/// Fields of `ModelInferRequest`, and of an entry of its map `parameters`. Other messages that name a model have its name in the field of the same number.
+/// Fields of `ModelInferRequest`, and of an entry of its map `parameters`. Other messages that name
+/// a model have its name in the field of the same number.
 const MODEL: u64 = 1;
 const ID: u64 = 3;
 const PARAMETERS: u64 = 4;
@@ -30,7 +31,9 @@ pub enum ModelName<'a> {
 
 /// The name of a model in the first message of a body of which this is the beginning.
 pub fn find_model_name(begin: &[u8]) -> ModelName<'_> {
-    let Some((frame, rest)) = begin.split_first_chunk::<FRAME_HEADER_BYTES>() else { return ModelName::Incomplete };
+    let Some((frame, rest)) = begin.split_first_chunk::<FRAME_HEADER_BYTES>() else {
+        return ModelName::Incomplete;
+    };
     let [flags, length @ ..] = *frame;
     if flags != 0 {
         return ModelName::Compressed;
@@ -81,12 +84,16 @@ pub fn parse_infer_request(piece: &[u8]) -> Option<InferRequestFields<'_>> {
 
 fn entity_parameter(entry: &[u8]) -> Option<&[u8]> {
     let last = |bytes, wanted| {
-        length_delimited_fields(bytes).filter(|(number, ..)| *number == wanted).last().map(|(_, _, value)| value)
+        length_delimited_fields(bytes)
+            .filter(|(number, ..)| *number == wanted)
+            .last()
+            .map(|(_, _, value)| value)
     };
     (last(entry, KEY)? == b"entity").then(|| last(last(entry, VALUE)?, STRING)).flatten()
 }
 
-/// Number, place and contents of the fields with a length, up to the first that has none or does not end here.
+/// Number, place and contents of the fields with a length, up to the first that has none or does
+/// not end here.
 fn length_delimited_fields(bytes: &[u8]) -> impl Iterator<Item = (u64, Range<usize>, &[u8])> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -150,19 +157,30 @@ mod tests {
         assert_eq!(parse_infer_request(&[1, 0, 0, 0, 0]), None, "compressed");
         assert_eq!(parse_infer_request(b"abc"), None);
         // A number, and a length that no memory has.
-        assert_eq!(parse_infer_request(&frame_message(&[8, 1, 26, 1, 1])), Some(InferRequestFields::default()));
         assert_eq!(
-            parse_infer_request(&frame_message(&[26, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1])),
+            parse_infer_request(&frame_message(&[8, 1, 26, 1, 1])),
+            Some(InferRequestFields::default())
+        );
+        assert_eq!(
+            parse_infer_request(&frame_message(&[
+                26, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1
+            ])),
             Some(InferRequestFields::default())
         );
     }
 
     #[test]
     fn a_model_is_named_as_soon_as_its_field_is_there() {
-        let body = frame_message(&[field(1, b"digits"), field(2, b"v1"), field(5, &[7; 100])].concat());
+        let body =
+            frame_message(&[field(1, b"digits"), field(2, b"v1"), field(5, &[7; 100])].concat());
         let needed = FRAME_HEADER_BYTES + 2 + "digits".len();
-        assert!((0..needed).all(|length| find_model_name(&body[..length]) == ModelName::Incomplete));
-        assert!((needed..=body.len()).all(|length| find_model_name(&body[..length]) == ModelName::Found(b"digits")));
+        assert!(
+            (0..needed).all(|length| find_model_name(&body[..length]) == ModelName::Incomplete)
+        );
+        assert!(
+            (needed..=body.len())
+                .all(|length| find_model_name(&body[..length]) == ModelName::Found(b"digits"))
+        );
         // Nothing behind the first message is part of it.
         let empty = [frame_message(&[]), frame_message(&field(1, b"later"))].concat();
         assert_eq!(find_model_name(&empty), ModelName::Found(b""));

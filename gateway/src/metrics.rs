@@ -1,20 +1,20 @@
-//! What is counted. Handles are made once, when a weight becomes known, so that counting a request takes no lock.
+//! What is counted. Handles are made once, when a weight becomes known, so that counting a request
+//! takes no lock.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::Registry,
-};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
 
-use crate::{config::ArmRole, feedback::FeedbackMetrics};
+use crate::config::ArmRole;
+use crate::feedback::FeedbackMetrics;
 
 /// How one request to an arm, or one request of a client, ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,13 +23,16 @@ pub enum RequestOutcome {
     Success,
     /// 4xx.
     ClientError,
-    /// The candidate's 4xx to a request that stable answered well: its contract is another, or it fails and blames the client.
+    /// The candidate's 4xx to a request that stable answered well: its contract is another, or it
+    /// fails and blames the client.
     ContractError,
     /// 5xx, a broken connection, a truncated body.
     ServerError,
-    /// No whole answer in time: by the deadline, or before its client left after longer than stable's 99th percentile.
+    /// No whole answer in time: by the deadline, or before its client left after longer than
+    /// stable's 99th percentile.
     Timeout,
-    /// Longer than a try may take: the candidate was given up for stable's answer, or an arm answered later than that.
+    /// Longer than a try may take: the candidate was given up for stable's answer, or an arm
+    /// answered later than that.
     TryTimeout,
     /// No connection, or turned away for lack of room (429).
     Unavailable,
@@ -66,7 +69,14 @@ impl RequestOutcome {
 
     /// Whether the arm is to blame.
     pub fn is_failure(self) -> bool {
-        matches!(self, Self::ContractError | Self::ServerError | Self::Timeout | Self::TryTimeout | Self::Unavailable)
+        matches!(
+            self,
+            Self::ContractError
+                | Self::ServerError
+                | Self::Timeout
+                | Self::TryTimeout
+                | Self::Unavailable
+        )
     }
 }
 
@@ -89,8 +99,14 @@ pub enum RejectReason {
 
 impl RejectReason {
     /// All, in the order of their handles.
-    pub const ALL: [Self; 6] =
-        [Self::Overloaded, Self::BodyTimeout, Self::BodyTooLarge, Self::BadRequest, Self::ClientLeft, Self::NoRevision];
+    pub const ALL: [Self; 6] = [
+        Self::Overloaded,
+        Self::BodyTimeout,
+        Self::BodyTooLarge,
+        Self::BadRequest,
+        Self::ClientLeft,
+        Self::NoRevision,
+    ];
 
     /// As a label value.
     pub fn as_str(self) -> &'static str {
@@ -211,8 +227,9 @@ struct RequestMetrics {
 }
 
 impl ArmMetrics {
-    /// Counts one request, and what its answer took unless it is a kept one: revisions are compared by the time of their work, and one
-    /// that is new has kept nothing yet. What somebody looks at by the preview address is no evidence, and counts apart.
+    /// Counts one request, and what its answer took unless it is a kept one: revisions are compared
+    /// by the time of their work, and one that is new has kept nothing yet. What somebody looks at
+    /// by the preview address is no evidence, and counts apart.
     pub fn count(&self, outcome: RequestOutcome, took: Option<Duration>, preview: bool) {
         match self.preview.as_deref().filter(|_| preview) {
             Some(preview) => preview.count(outcome, took),
@@ -225,14 +242,16 @@ impl RequestMetrics {
     fn count(&self, outcome: RequestOutcome, took: Option<Duration>) {
         self.outcomes[outcome as usize].inc();
         // Nobody answered, so there is no time of an answer.
-        if let Some(took) = took.filter(|_| !matches!(outcome, RequestOutcome::Unavailable | RequestOutcome::Cancelled))
+        if let Some(took) = took
+            .filter(|_| !matches!(outcome, RequestOutcome::Unavailable | RequestOutcome::Cancelled))
         {
             self.duration.observe(took.as_secs_f64());
         }
     }
 }
 
-/// Requests of all clients since the process began: the operator looks at them when it updates gateways.
+/// Requests of all clients since the process began: the operator looks at them when it updates
+/// gateways.
 #[derive(Debug, Default)]
 pub struct ClientTotals {
     /// All that ended.
@@ -271,8 +290,12 @@ impl ModelMetrics {
 }
 
 fn duration_histogram() -> Histogram {
-    // Classic buckets alone: a Prometheus that takes native ones leaves the classic ones of the same histogram out, and gates read those.
-    Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0])
+    // Classic buckets alone: a Prometheus that takes native ones leaves the classic ones of the
+    // same histogram out, and gates read those.
+    Histogram::new([
+        0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+        60.0,
+    ])
 }
 
 impl GatewayMetrics {
@@ -306,24 +329,60 @@ impl GatewayMetrics {
     fn register(&mut self) {
         self.feedback.register(&mut self.registry);
         let registry = self.registry.sub_registry_with_prefix("slipway_gateway");
-        registry.register("requests", "Requests to an arm by outcome, each once", self.requests.clone());
-        registry.register("request_duration_seconds", "Time of an arm's own answer", self.duration.clone());
-        registry.register("client_requests", "What clients saw, each request once", self.clients.clone());
+        registry.register(
+            "requests",
+            "Requests to an arm by outcome, each once",
+            self.requests.clone(),
+        );
+        registry.register(
+            "request_duration_seconds",
+            "Time of an arm's own answer",
+            self.duration.clone(),
+        );
+        registry.register(
+            "client_requests",
+            "What clients saw, each request once",
+            self.clients.clone(),
+        );
         registry.register("rejected", "Client requests that reached no arm", self.rejected.clone());
-        registry.register("unshielded", "Requests kept from the candidate: not replayable", self.unshielded.clone());
-        registry.register("shielded", "Requests that one arm failed, asked of the other", self.shielded.clone());
-        registry.register("shield_refused", "Failures passed on: budget spent", self.shield_refused.clone());
+        registry.register(
+            "unshielded",
+            "Requests kept from the candidate: not replayable",
+            self.unshielded.clone(),
+        );
+        registry.register(
+            "shielded",
+            "Requests that one arm failed, asked of the other",
+            self.shielded.clone(),
+        );
+        registry.register(
+            "shield_refused",
+            "Failures passed on: budget spent",
+            self.shield_refused.clone(),
+        );
         registry.register(
             "spilled",
             "Requests that the candidate took for want of a pod of stable",
             self.spilled.clone(),
         );
-        registry.register("retries", "Attempts on another pod of the same arm", self.retries.clone());
+        registry.register(
+            "retries",
+            "Attempts on another pod of the same arm",
+            self.retries.clone(),
+        );
         registry.register("weight_permille", "Weight in force", self.weight.clone());
-        registry.register("braked", "1 while this gateway keeps traffic from the candidate", self.braked.clone());
+        registry.register(
+            "braked",
+            "1 while this gateway keeps traffic from the candidate",
+            self.braked.clone(),
+        );
         registry.register("endpoints", "Endpoints in use", self.endpoints.clone());
         registry.register("generation", "Generation of weights in force", self.generation.clone());
-        registry.register("key", "1 while a file of the Secret slipway-keys is there", self.keys.clone());
+        registry.register(
+            "key",
+            "1 while a file of the Secret slipway-keys is there",
+            self.keys.clone(),
+        );
         registry.register("unrouted", "Requests without a ModelDeployment", self.unrouted.clone());
         registry.register("connections", "Open client connections", self.connections.clone());
     }
@@ -334,8 +393,15 @@ impl GatewayMetrics {
     }
 
     /// Handles of an arm; its series exist from now on.
-    pub fn arm_handles(&self, model: &str, revision: &str, role: ArmRole, preview: bool) -> ArmMetrics {
-        let labels = RevisionLabels { modeldeployment: model.to_owned(), revision: revision.to_owned() };
+    pub fn arm_handles(
+        &self,
+        model: &str,
+        revision: &str,
+        role: ArmRole,
+        preview: bool,
+    ) -> ArmMetrics {
+        let labels =
+            RevisionLabels { modeldeployment: model.to_owned(), revision: revision.to_owned() };
         ArmMetrics {
             requests: self.request_handles(&labels, role.as_str()),
             preview: preview.then(|| Box::new(self.request_handles(&labels, PREVIEW))),
@@ -354,7 +420,8 @@ impl GatewayMetrics {
         RequestMetrics {
             outcomes: RequestOutcome::ALL.map(|outcome| {
                 let (modeldeployment, revision) = (modeldeployment.clone(), revision.clone());
-                let labels = OutcomeLabels { modeldeployment, revision, role, outcome: outcome.as_str() };
+                let labels =
+                    OutcomeLabels { modeldeployment, revision, role, outcome: outcome.as_str() };
                 self.requests.get_or_create_owned(&labels)
             }),
             duration: self.duration.get_or_create_owned(&ArmLabels {
@@ -371,11 +438,13 @@ impl GatewayMetrics {
         ModelMetrics {
             totals: Arc::clone(&self.totals),
             clients: RequestOutcome::ALL.map(|outcome| {
-                let labels = ClientLabels { modeldeployment: model.to_owned(), outcome: outcome.as_str() };
+                let labels =
+                    ClientLabels { modeldeployment: model.to_owned(), outcome: outcome.as_str() };
                 self.clients.get_or_create_owned(&labels)
             }),
             rejected: RejectReason::ALL.map(|reason| {
-                let labels = ReasonLabels { modeldeployment: model.to_owned(), reason: reason.as_str() };
+                let labels =
+                    ReasonLabels { modeldeployment: model.to_owned(), reason: reason.as_str() };
                 self.rejected.get_or_create_owned(&labels)
             }),
             unshielded: self.unshielded.get_or_create_owned(&labels),
@@ -407,10 +476,12 @@ impl GatewayMetrics {
     pub fn forget_model(&self, model: &str) {
         let modeldeployment = model.to_owned();
         for outcome in RequestOutcome::ALL.map(RequestOutcome::as_str) {
-            self.clients.remove(&ClientLabels { modeldeployment: modeldeployment.clone(), outcome });
+            self.clients
+                .remove(&ClientLabels { modeldeployment: modeldeployment.clone(), outcome });
         }
         for reason in RejectReason::ALL.map(RejectReason::as_str) {
-            self.rejected.remove(&ReasonLabels { modeldeployment: modeldeployment.clone(), reason });
+            self.rejected
+                .remove(&ReasonLabels { modeldeployment: modeldeployment.clone(), reason });
         }
         let labels = ModelLabels { modeldeployment };
         self.unshielded.remove(&labels);
@@ -421,7 +492,10 @@ impl GatewayMetrics {
     ///
     /// # Errors
     /// When a metric cannot be written, which would be a bug.
-    pub fn encode_for_scrape(&self, headers: &http::HeaderMap) -> Result<(&'static str, Vec<u8>), std::fmt::Error> {
+    pub fn encode_for_scrape(
+        &self,
+        headers: &http::HeaderMap,
+    ) -> Result<(&'static str, Vec<u8>), std::fmt::Error> {
         slipway_telemetry::metrics::encode_metrics(&self.registry, headers)
     }
 
@@ -443,7 +517,10 @@ mod tests {
     #[test]
     fn series_exist_at_zero_and_go_when_forgotten() {
         let metrics = GatewayMetrics::new();
-        let _ = (metrics.model_handles("digits"), metrics.arm_handles("digits", "aaa", ArmRole::Candidate, false));
+        let _ = (
+            metrics.model_handles("digits"),
+            metrics.arm_handles("digits", "aaa", ArmRole::Candidate, false),
+        );
         let text = metrics.encode_text().unwrap();
         for line in [
             r#"slipway_gateway_requests_total{modeldeployment="digits",revision="aaa",role="candidate",outcome="timeout"} 0"#,

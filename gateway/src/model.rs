@@ -1,35 +1,31 @@
-//! One ModelDeployment as the data plane sees it: its arms, its split, and what outlives a change of weights.
+//! One ModelDeployment as the data plane sees it: its arms, its split, and what outlives a change
+//! of weights.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    net::IpAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::collections::{BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http::HeaderValue;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::{
-    brake::ArmBrake,
-    budget::ShieldBudget,
-    config::{ArmRole, BrakeConfig, ModelConfig, TrafficWeights},
-    endpoint::EndpointSet,
-    latency::{ArmLatency, RequestTiming},
-    metrics::{ArmMetrics, ModelMetrics, RequestOutcome},
-    share::{CapacityPool, PoolShare, RequestPermit},
-    split::{SLOTS, SlotSchedule, StickySlots},
-    uploads::PendingUploads,
-};
+use crate::brake::ArmBrake;
+use crate::budget::ShieldBudget;
+use crate::config::{ArmRole, BrakeConfig, ModelConfig, TrafficWeights};
+use crate::endpoint::EndpointSet;
+use crate::latency::{ArmLatency, RequestTiming};
+use crate::metrics::{ArmMetrics, ModelMetrics, RequestOutcome};
+use crate::share::{CapacityPool, PoolShare, RequestPermit};
+use crate::split::{SLOTS, SlotSchedule, StickySlots};
+use crate::uploads::PendingUploads;
 
 /// So many changes are known by name.
 const MAX_CHANGES: usize = 1024;
 
-/// Says that something changed that the operator wants to know at once, and of which ModelDeployment.
+/// Says that something changed that the operator wants to know at once, and of which
+/// ModelDeployment.
 #[derive(Clone, Debug)]
 pub struct ChangeNotifier {
     version: Arc<watch::Sender<u64>>,
@@ -61,7 +57,8 @@ impl ChangeNotifier {
         self.version.subscribe()
     }
 
-    /// Names of the ModelDeployments that changed after a version; none when they are not known any more.
+    /// Names of the ModelDeployments that changed after a version; none when they are not known any
+    /// more.
     pub fn changed_since(&self, version: u64) -> Option<BTreeSet<Arc<str>>> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let new = usize::try_from(last.0.saturating_sub(version)).unwrap_or(usize::MAX);
@@ -113,7 +110,8 @@ pub struct ArmCounts {
     pub requests: AtomicU64,
     /// Those that it answered, clients' own mistakes (4xx) included.
     pub answered: AtomicU64,
-    /// Of stable: those that were kept from the candidate, because their bodies could not be kept to be sent again.
+    /// Of stable: those that were kept from the candidate, because their bodies could not be kept
+    /// to be sent again.
     pub unshielded: AtomicU64,
 }
 
@@ -156,7 +154,12 @@ impl Arm {
         let trip = self.state.brake.observe(&self.revision, failed, self.brake, Timestamp::now());
         if let Some(trip) = trip {
             self.metrics.braked.set(1);
-            tracing::warn!(revision = trip.revision, generation = trip.generation, reason = trip.reason, "brake acted");
+            tracing::warn!(
+                revision = trip.revision,
+                generation = trip.generation,
+                reason = trip.reason,
+                "brake acted"
+            );
             self.changes.announce();
         }
     }
@@ -202,7 +205,11 @@ pub struct ModelShares {
 impl ModelShares {
     /// Nothing yet.
     pub fn new(pools: &CapacityPools) -> Self {
-        Self { permits: PoolShare::new(&pools.permits), memory: PoolShare::new(&pools.memory), uploads: Arc::default() }
+        Self {
+            permits: PoolShare::new(&pools.permits),
+            memory: PoolShare::new(&pools.memory),
+            uploads: Arc::default(),
+        }
     }
 
     /// Requests that are there now.
@@ -215,7 +222,8 @@ impl ModelShares {
         RequestPermit::acquire(&self.permits)
     }
 
-    /// A place for one more request of a client, if need be that of a body that another client keeps waiting.
+    /// A place for one more request of a client, if need be that of a body that another client
+    /// keeps waiting.
     pub fn admit(&self, peer: IpAddr) -> Option<Arc<RequestPermit>> {
         self.try_acquire().or_else(|| self.uploads.reclaim_permit(peer))
     }
@@ -257,7 +265,8 @@ pub struct RoutedModel {
     pub config: ModelConfig,
     /// What it allows a request, as pods are told of it.
     pub limits: LimitHeaders,
-    /// The weights in force: those told, the last ones known, or a guess; none while nothing is known.
+    /// The weights in force: those told, the last ones known, or a guess; none while nothing is
+    /// known.
     pub weights: Option<TrafficWeights>,
     /// Its arms in the order of the weights; the preview arm last, if it has no weight of its own.
     pub arms: Vec<Arc<Arm>>,
@@ -296,7 +305,8 @@ impl RoutedModel {
         self.candidates().any(|arm| arm.is_weighted())
     }
 
-    /// The candidate that takes stable's requests while stable has no endpoint: one that has a share anyway, and pods.
+    /// The candidate that takes stable's requests while stable has no endpoint: one that has a
+    /// share anyway, and pods.
     pub fn spillover_arm(&self) -> Option<&Arc<Arm>> {
         let able = self.candidates().filter(|arm| arm.is_weighted() && !arm.endpoints.is_empty());
         able.max_by_key(|arm| arm.permille)
@@ -306,7 +316,11 @@ impl RoutedModel {
     pub fn timing(&self) -> RequestTiming {
         let stable = self.stable().and_then(|arm| arm.state.latency.p99());
         let compared = self.config.shield.enabled && self.has_candidate();
-        RequestTiming::new(stable, self.config.timeout, compared.then_some(self.config.shield.candidate_timeout))
+        RequestTiming::new(
+            stable,
+            self.config.timeout,
+            compared.then_some(self.config.shield.candidate_timeout),
+        )
     }
 
     /// The arm of the next request; `entity` is the value of the sticky header.
@@ -315,7 +329,8 @@ impl RoutedModel {
         if stable.is_some() && self.candidates().all(|arm| arm.permille == 0) {
             return stable;
         }
-        let slot = entity.map_or_else(|| self.schedule.next_slot(), |entity| self.stickiness.slot(entity));
+        let slot =
+            entity.map_or_else(|| self.schedule.next_slot(), |entity| self.stickiness.slot(entity));
         match self.slot_owner(slot) {
             Some(arm) if !arm.is_braked() => Some(arm),
             braked => stable.or(braked),
@@ -335,12 +350,14 @@ impl RoutedModel {
             .or(self.arms.first())
     }
 
-    /// Arms whose pods clients need: with a share, or to which traffic may return, or that somebody looks at by the preview address.
+    /// Arms whose pods clients need: with a share, or to which traffic may return, or that somebody
+    /// looks at by the preview address.
     pub fn needed_arms(&self) -> impl Iterator<Item = &Arc<Arm>> {
         let preview = self.preview_arm().map(|arm| &arm.revision);
         self.arms.iter().filter(move |arm| {
             let has_share = arm.permille > 0 && !arm.is_braked();
-            !self.config.scaled_to_zero && (arm.role == ArmRole::Stable || has_share || Some(&arm.revision) == preview)
+            !self.config.scaled_to_zero
+                && (arm.role == ArmRole::Stable || has_share || Some(&arm.revision) == preview)
         })
     }
 

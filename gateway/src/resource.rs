@@ -1,20 +1,21 @@
 //! A ModelDeployment as far as a gateway reads it.
 //!
-//! A gateway may be older than the operator, or newer than the definition of the kind. So it reads only what it applies. A field that it does not know is nothing to it;
-//! where a value of the spec has a form that it does not understand, the last spec that it understood stays in force, and the weights and aborts that the operator
-//! writes take effect all the same.
+//! A gateway may be older than the operator, or newer than the definition of the kind. So it reads
+//! only what it applies. A field that it does not know is nothing to it; where a value of the spec
+//! has a form that it does not understand, the last spec that it understood stays in force, and the
+//! weights and aborts that the operator writes take effect all the same.
 
 use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{Resource, core::NamespaceResourceScope};
-use serde::{
-    Deserialize,
-    de::{DeserializeOwned, Error, IgnoredAny},
-};
+use kube::Resource;
+use kube::core::NamespaceResourceScope;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Error, IgnoredAny};
 use serde_json::Value;
-use slipway_crds::v1alpha1::{ModelDeployment, Percentage, units::permille};
+use slipway_crds::v1alpha1::units::permille;
+use slipway_crds::v1alpha1::{ModelDeployment, Percentage};
 
 /// Most bytes as JSON of what is kept of a spec. By the schema it has at most a tenth of that.
 const MAX_SPEC_BYTES: usize = 256 << 10;
@@ -46,8 +47,9 @@ impl RoutedModelDeployment {
         Self { metadata: metadata.clone(), ..Self::default() }
     }
 
-    /// Keeps what a gateway applies, and no more of an object that may have 1.5 MB than that: a namespace may have hundreds of those. Of a spec that is too
-    /// large all the same nothing is kept, so the last one that was understood stays in force; the weights take effect.
+    /// Keeps what a gateway applies, and no more of an object that may have 1.5 MB than that: a
+    /// namespace may have hundreds of those. Of a spec that is too large all the same nothing is
+    /// kept, so the last one that was understood stays in force; the weights take effect.
     pub fn trim(&mut self) {
         let metadata = &mut self.metadata;
         (metadata.annotations, metadata.labels, metadata.owner_references) = (None, None, None);
@@ -80,8 +82,10 @@ impl RoutedModelDeployment {
     /// The spec without what is not understood.
     pub fn lenient_spec(&self) -> SpecView {
         let (server, traffic) = (&self.spec["server"], &self.spec["traffic"]);
-        let server =
-            ServerView { cache: parse_or_default(&server["cache"]), queue: parse_or_default(&server["queue"]) };
+        let server = ServerView {
+            cache: parse_or_default(&server["cache"]),
+            queue: parse_or_default(&server["queue"]),
+        };
         let traffic = TrafficView {
             hosts: parse_or_default(&traffic["hosts"]),
             timeout_seconds: parse_or_default(&traffic["timeoutSeconds"]),
@@ -93,8 +97,16 @@ impl RoutedModelDeployment {
             brake: parse_or_default(&traffic["brake"]),
         };
         let replicas = parse_or_default(&self.spec["replicas"]);
-        let (model, queue) = (parse_or_default(&self.spec["model"]), parse_or_default(&self.spec["queue"]));
-        SpecView { model, replicas, server, queue, feedback: parse_or_default(&self.spec["feedback"]), traffic }
+        let (model, queue) =
+            (parse_or_default(&self.spec["model"]), parse_or_default(&self.spec["queue"]));
+        SpecView {
+            model,
+            replicas,
+            server,
+            queue,
+            feedback: parse_or_default(&self.spec["feedback"]),
+            traffic,
+        }
     }
 
     /// When the rollout began, in the words of the status; empty without one.
@@ -115,9 +127,10 @@ impl RoutedModelDeployment {
         let weights: Option<WeightsView> = Option::deserialize(&self.status["traffic"])?;
         let mut backends = weights.iter().flat_map(|weights| &weights.backends);
         match backends.find(|backend| backend.weight_permille == permille::UNREADABLE) {
-            Some(backend) => {
-                Err(serde_json::Error::custom(format!("the weight of {} is no percentage", backend.revision)))
-            }
+            Some(backend) => Err(serde_json::Error::custom(format!(
+                "the weight of {} is no percentage",
+                backend.revision
+            ))),
             None => Ok(weights),
         }
     }
@@ -337,8 +350,10 @@ mod tests {
             "stable": {"revision": "r", "message": "x".repeat(300 << 10)}, "history": ["x".repeat(300 << 10)],
             "rollout": {"startTime": "2026-01-01T00:00:00Z", "steps": []}
         });
-        let metadata = json!({"name": "m", "uid": "u", "annotations": {"a": "x".repeat(200 << 10)}});
-        serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap()
+        let metadata =
+            json!({"name": "m", "uid": "u", "annotations": {"a": "x".repeat(200 << 10)}});
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status}))
+            .unwrap()
     }
 
     #[test]
@@ -357,7 +372,11 @@ mod tests {
         assert_eq!((kept.metadata.name.as_deref(), &kept.metadata.annotations), (Some("m"), &None));
         let told = |object: &RoutedModelDeployment| {
             let (spec, weights) = (object.spec().unwrap(), object.weights().unwrap());
-            format!("{spec:?} {weights:?} {:?} {}", object.stable_revision(), object.rollout_start())
+            format!(
+                "{spec:?} {weights:?} {:?} {}",
+                object.stable_revision(),
+                object.rollout_start()
+            )
         };
         assert_eq!(told(&kept), told(&whole), "all that is applied is there");
     }

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use slipway_crds::routing::{RouteClaimant, normalize_host, service_name};
 
-use crate::{
-    model::RoutedModel,
-    proxy::{answer::RequestRefusal, grpc},
-    table::RouteTable,
-};
+use crate::model::RoutedModel;
+use crate::proxy::answer::RequestRefusal;
+use crate::proxy::grpc;
+use crate::table::RouteTable;
 
 const PREVIEW_SUFFIX: &str = "-preview";
 
@@ -34,7 +33,8 @@ pub enum RouteTarget {
     Refused(RequestRefusal),
 }
 
-/// The order of docs/routing.md: the address of a Service, a declared host, the name of the model. Nothing here depends on how many ModelDeployments there are.
+/// The order of docs/routing.md: the address of a Service, a declared host, the name of the model.
+/// Nothing here depends on how many ModelDeployments there are.
 pub fn select_target(
     table: &RouteTable,
     namespace: &str,
@@ -42,7 +42,8 @@ pub fn select_target(
     path: &str,
     grpc: bool,
 ) -> RouteTarget {
-    if let Some(route) = authority.and_then(|authority| route_by_host(table, namespace, authority)) {
+    if let Some(route) = authority.and_then(|authority| route_by_host(table, namespace, authority))
+    {
         return RouteTarget::Model(route);
     }
     if grpc {
@@ -64,10 +65,13 @@ pub fn select_target(
 
 fn route_by_host(table: &RouteTable, namespace: &str, authority: &str) -> Option<RouteMatch> {
     let host = normalize_host(authority);
-    let found =
-        |name: &str, preview| table.models.get(name).map(|model| RouteMatch { model: Arc::clone(model), preview });
+    let found = |name: &str, preview| {
+        table.models.get(name).map(|model| RouteMatch { model: Arc::clone(model), preview })
+    };
     match service_name(&host, namespace) {
-        Some(name) => found(name, false).or_else(|| found(name.strip_suffix(PREVIEW_SUFFIX)?, true)),
+        Some(name) => {
+            found(name, false).or_else(|| found(name.strip_suffix(PREVIEW_SUFFIX)?, true))
+        }
         None => route_of_holder(table, table.holders.host_holder(&host)),
     }
 }
@@ -78,5 +82,8 @@ pub fn route_by_model_name(table: &RouteTable, name: &str) -> Option<RouteMatch>
 }
 
 fn route_of_holder(table: &RouteTable, holder: Option<&RouteClaimant>) -> Option<RouteMatch> {
-    table.models.get(&holder?.name).map(|model| RouteMatch { model: Arc::clone(model), preview: false })
+    table
+        .models
+        .get(&holder?.name)
+        .map(|model| RouteMatch { model: Arc::clone(model), preview: false })
 }

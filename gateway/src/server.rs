@@ -1,21 +1,24 @@
 //! The data port and the private port: serves HTTP/1.1 and h2c, and loses nothing when it stops.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use http::{HeaderValue, Request, Response, Version, header::CONNECTION};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioTimer},
-    server::conn::auto,
-};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto;
 use slipway_listener::{HttpServer, ListenerSettings, OverloadPolicy, ShutdownMode};
-use tokio::{net::TcpListener, time::sleep};
+use tokio::net::TcpListener;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    gateway::GatewayContext,
-    proxy::{self, PortAccess, answer::AnswerBody},
-};
+use crate::gateway::GatewayContext;
+use crate::proxy::answer::AnswerBody;
+use crate::proxy::{self, PortAccess};
 
 /// Time for an answer to reach its client after the request's own time.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
@@ -26,8 +29,9 @@ const STREAM_WINDOW: u32 = 64 << 10;
 /// Buffer of one HTTP/1.1 connection, hence also the largest head of a request.
 const MAX_HEAD: usize = 64 << 10;
 
-/// Serves a port. When `stop` is cancelled it accepts what the kernel has already accepted, asks all connections to end
-/// after what they are at, and returns when they have, at the latest after the drain timeout.
+/// Serves a port. When `stop` is cancelled it accepts what the kernel has already accepted, asks
+/// all connections to end after what they are at, and returns when they have, at the latest after
+/// the drain timeout.
 pub async fn serve_port(
     gateway: Arc<GatewayContext>,
     listener: TcpListener,
@@ -45,9 +49,12 @@ pub async fn serve_port(
     let make = move |peer| {
         let open = ClientConnection::count(Arc::clone(&of_connections));
         // Boxed: hyper and the listener move it several times before it runs.
-        service_fn(move |request| Box::pin(answer_request(Arc::clone(&open.0), request, peer, access)))
+        service_fn(move |request| {
+            Box::pin(answer_request(Arc::clone(&open.0), request, peer, access))
+        })
     };
-    let serving = HttpServer::new(listener, settings, connection_builder()).serve(make, stop.cancelled());
+    let serving =
+        HttpServer::new(listener, settings, connection_builder()).serve(make, stop.cancelled());
     let drained = async {
         stop.cancelled().await;
         sleep(drain_timeout(&gateway)).await;
@@ -70,8 +77,11 @@ fn connection_builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     let mut http2 = builder.http2();
     http2.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
-    // What a client may send before it is read. Bodies are read at once but for those that pass through, which wait for their pods.
-    http2.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(16 * STREAM_WINDOW);
+    // What a client may send before it is read. Bodies are read at once but for those that pass
+    // through, which wait for their pods.
+    http2
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(16 * STREAM_WINDOW);
     http2.max_send_buf_size(STREAM_WINDOW as usize);
     // Clients that are impatient for many requests at once end none of their others.
     http2.max_pending_accept_reset_streams(MAX_STREAMS as usize);
@@ -119,11 +129,15 @@ mod tests {
     use slipway_crds::routing::RoutingClaims;
 
     use super::*;
-    use crate::config::{self, BrakeConfig, ModelConfig, PodSettings, RoutingSnapshot, ShieldConfig};
+    use crate::config::{
+        self, BrakeConfig, ModelConfig, PodSettings, RoutingSnapshot, ShieldConfig,
+    };
 
     fn gateway(drain_timeout: Option<Duration>, timeouts: &[u64]) -> Arc<GatewayContext> {
-        let gateway =
-            GatewayContext::new(config::ProcessSettings { drain_timeout, ..config::ProcessSettings::default() });
+        let gateway = GatewayContext::new(config::ProcessSettings {
+            drain_timeout,
+            ..config::ProcessSettings::default()
+        });
         let models = timeouts.iter().map(|seconds| {
             let name = format!("of-{seconds}");
             let config = ModelConfig {
@@ -148,7 +162,10 @@ mod tests {
             };
             (name, config)
         });
-        gateway.router.apply_snapshot(&RoutingSnapshot { models: models.collect(), endpoints: BTreeMap::new() });
+        gateway.router.apply_snapshot(&RoutingSnapshot {
+            models: models.collect(),
+            endpoints: BTreeMap::new(),
+        });
         gateway
     }
 
@@ -156,6 +173,9 @@ mod tests {
     fn a_drain_lasts_as_long_as_the_longest_request_may() {
         assert_eq!(drain_timeout(&gateway(None, &[30, 3600, 1])), Duration::from_secs(3605));
         assert_eq!(drain_timeout(&gateway(None, &[])), DRAIN_MARGIN);
-        assert_eq!(drain_timeout(&gateway(Some(Duration::from_secs(7)), &[30])), Duration::from_secs(7));
+        assert_eq!(
+            drain_timeout(&gateway(Some(Duration::from_secs(7)), &[30])),
+            Duration::from_secs(7)
+        );
     }
 }

@@ -1,14 +1,14 @@
-//! What all ModelDeployments of a namespace share: places for requests, and memory for their bodies. None of them takes all of it.
+//! What all ModelDeployments of a namespace share: places for requests, and memory for their
+//! bodies. None of them takes all of it.
 //!
-//! The bound of each is a multiple of what is free (dynamic thresholds; A. K. Choudhury and E. L. Hahne, "Dynamic Queue Length Thresholds for
-//! Shared-Memory Packet Switches", IEEE/ACM Transactions on Networking 6(2), 1998): one alone gets two thirds, two that want all get two fifths
-//! each, and so on; there is always something left for the next. Nothing has to be told how many there are, and what is free is not kept
-//! from those who can use it.
+//! The bound of each is a multiple of what is free (dynamic thresholds; A. K. Choudhury and E. L.
+//! Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM
+//! Transactions on Networking 6(2), 1998): one alone gets two thirds, two that want all get two
+//! fifths each, and so on; there is always something left for the next. Nothing has to be told how
+//! many there are, and what is free is not kept from those who can use it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// A ModelDeployment may hold so many times what nobody holds.
 const FREE_MULTIPLE: usize = 2;
@@ -70,7 +70,8 @@ impl PoolShare {
         (own, self.pool.used.fetch_add(amount, Ordering::Relaxed).saturating_add(amount))
     }
 
-    /// Takes so much while the pool is not overdrawn by an eighth: for what cannot be told to do with less.
+    /// Takes so much while the pool is not overdrawn by an eighth: for what cannot be told to do
+    /// with less.
     fn overdraw(&self, amount: usize) -> bool {
         let (_, all) = self.add(amount);
         let capacity = self.pool.capacity;
@@ -125,7 +126,8 @@ impl Drop for ByteReservation {
     }
 }
 
-/// The place of one request among those that are there at one time, until it is released or dropped.
+/// The place of one request among those that are there at one time, until it is released or
+/// dropped.
 #[derive(Debug)]
 pub struct RequestPermit {
     share: Arc<PoolShare>,
@@ -204,7 +206,11 @@ mod tests {
             }
             let ideal = 4096 * FREE_MULTIPLE / (1 + FREE_MULTIPLE * count);
             for share in &shares {
-                assert!(share.used().abs_diff(ideal) <= ideal / 20 + 8, "{count}: {} of {ideal}", share.used());
+                assert!(
+                    share.used().abs_diff(ideal) <= ideal / 20 + 8,
+                    "{count}: {} of {ideal}",
+                    share.used()
+                );
             }
         }
     }

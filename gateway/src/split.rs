@@ -1,4 +1,5 @@
-//! The split: which of 1000 slots a request falls into. A candidate with weight `w` owns the slots `0..w`.
+//! The split: which of 1000 slots a request falls into. A candidate with weight `w` owns the slots
+//! `0..w`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,19 +10,22 @@ use crate::keys::MasterKey;
 /// Slots of the split: one for each 0.1 %.
 pub const SLOTS: u32 = 1000;
 
-/// Shares no factor with 1000, so that stepping by it visits all slots once in 1000 requests, and clients with a period (every
-/// 2nd, 5th, 10th request alike) do not fall on one side. Of all such steps it spreads the slots `0..w` best: for no `w` and in no
-/// run of requests is the candidate more than 3.5 requests away from its share (the test below; all steps were tried).
+/// Shares no factor with 1000, so that stepping by it visits all slots once in 1000 requests, and
+/// clients with a period (every 2nd, 5th, 10th request alike) do not fall on one side. Of all such
+/// steps it spreads the slots `0..w` best: for no `w` and in no run of requests is the candidate
+/// more than 3.5 requests away from its share (the test below; all steps were tried).
 const STRIDE: u64 = 367;
 
-/// A schedule of slots for requests without stickiness: any 1000 in a row visit every slot exactly once.
+/// A schedule of slots for requests without stickiness: any 1000 in a row visit every slot exactly
+/// once.
 #[derive(Debug)]
 pub struct SlotSchedule {
     next: AtomicU64,
 }
 
 impl SlotSchedule {
-    /// A schedule that starts at the given position, so that the pods of one gateway do not round the same way.
+    /// A schedule that starts at the given position, so that the pods of one gateway do not round
+    /// the same way.
     pub fn starting_at(position: u64) -> Self {
         Self { next: AtomicU64::new(position % u64::from(SLOTS)) }
     }
@@ -34,8 +38,9 @@ impl SlotSchedule {
     }
 }
 
-/// The slots of entities in one rollout: the same on every gateway pod, and unknown to whoever has not the key of the namespace, so that nobody chooses
-/// the revision on trial, or meets it in every rollout.
+/// The slots of entities in one rollout: the same on every gateway pod, and unknown to whoever has
+/// not the key of the namespace, so that nobody chooses the revision on trial, or meets it in every
+/// rollout.
 #[derive(Debug, Clone)]
 pub struct StickySlots(StickinessKey);
 
@@ -70,9 +75,11 @@ impl StickySlots {
     }
 }
 
-/// FNV-1a over the parts, finished by the mixer of splitmix64 because FNV alone mixes its high bits badly on short input.
+/// FNV-1a over the parts, finished by the mixer of splitmix64 because FNV alone mixes its high bits
+/// badly on short input.
 ///
-/// Written out here, and pinned by a test, because a library that changes its hash would move every entity to another side.
+/// Written out here, and pinned by a test, because a library that changes its hash would move every
+/// entity to another side.
 pub fn hash_parts(parts: &[&[u8]]) -> u64 {
     let mut state = 0xcbf2_9ce4_8422_2325_u64;
     let mut eat = |byte: u8| {
@@ -139,8 +146,9 @@ mod tests {
 
     #[test]
     fn sticky_slots_are_pinned() {
-        let of =
-            |stickiness: StickySlots| ["", "a", "user-1", "user-2"].map(|entity| stickiness.slot(entity.as_bytes()));
+        let of = |stickiness: StickySlots| {
+            ["", "a", "user-1", "user-2"].map(|entity| stickiness.slot(entity.as_bytes()))
+        };
         assert_eq!(of(StickySlots::new(None, "uid", "1")), [256, 458, 518, 243]);
         assert_eq!(of(keyed("uid", "1")), of(keyed("uid", "1")));
     }
@@ -149,7 +157,9 @@ mod tests {
     fn sticky_shares_are_even() {
         let stickiness = keyed("uid", "1");
         for weight in [1u32, 50, 250, 500, 900] {
-            let hits = (0..100_000).filter(|n| stickiness.slot(format!("user-{n}").as_bytes()) < weight).count() as f64;
+            let hits = (0..100_000)
+                .filter(|n| stickiness.slot(format!("user-{n}").as_bytes()) < weight)
+                .count() as f64;
             let expected = f64::from(weight) * 100.0;
             // Five standard deviations of a binomial.
             let spread = 5.0 * (expected * (1.0 - f64::from(weight) / 1000.0)).sqrt();
@@ -157,13 +167,17 @@ mod tests {
         }
     }
 
-    /// Who met one candidate does not meet every one, and what is known of one ModelDeployment tells nothing of another.
+    /// Who met one candidate does not meet every one, and what is known of one ModelDeployment
+    /// tells nothing of another.
     #[test]
     fn rollouts_and_modeldeployments_split_their_entities_independently() {
         for (one, other) in [
             (keyed("uid-1", "1"), keyed("uid-2", "1")),
             (keyed("uid-1", "1"), keyed("uid-1", "2")),
-            (keyed("uid-1", "1"), StickySlots::new(Some(&MasterKey::new(vec![8; 32])), "uid-1", "1")),
+            (
+                keyed("uid-1", "1"),
+                StickySlots::new(Some(&MasterKey::new(vec![8; 32])), "uid-1", "1"),
+            ),
             (StickySlots::new(None, "uid-1", "1"), StickySlots::new(None, "uid-2", "1")),
         ] {
             let both = |n: &u32| {

@@ -1,23 +1,18 @@
 //! What this pod tells the operator: one line of JSON a second, and at once when something changed.
 //!
-//! An operator that asks for changes (`/v1/state?changes=true`) is told everything once and then what is new; one that does not, everything in each line.
+//! An operator that asks for changes (`/v1/state?changes=true`) is told everything once and then
+//! what is new; one that does not, everything in each line.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
-    hash::{DefaultHasher, Hash, Hasher},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use crate::{
-    brake::BrakeTrip,
-    gateway::GatewayContext,
-    model::{ArmCounts, RoutedModel},
-};
+use crate::brake::BrakeTrip;
+use crate::gateway::GatewayContext;
+use crate::model::{ArmCounts, RoutedModel};
 
 /// One line.
 #[derive(Debug, Serialize)]
@@ -70,7 +65,8 @@ pub struct ModelState {
     pub requests: BTreeMap<String, u64>,
     /// Those that were answered, clients' own mistakes included, by revision.
     pub answered: BTreeMap<String, u64>,
-    /// Requests since the generation was applied that were kept from the candidate, because their bodies could not be kept to be sent again.
+    /// Requests since the generation was applied that were kept from the candidate, because their
+    /// bodies could not be kept to be sent again.
     pub unshielded: u64,
     /// Requests that are there now, by revision.
     pub in_flight: BTreeMap<String, usize>,
@@ -82,9 +78,15 @@ pub struct ModelState {
 
 /// The state at this moment.
 pub fn full_state(gateway: &GatewayContext) -> StateReport {
-    let mut models: Vec<_> = gateway.router.models().iter().map(|model| model_state(model)).collect();
+    let mut models: Vec<_> =
+        gateway.router.models().iter().map(|model| model_state(model)).collect();
     models.sort_by(|a, b| a.name.cmp(&b.name));
-    StateReport { pod: gateway.settings.pod_name.clone(), clients: client_counts(gateway), models, news: None }
+    StateReport {
+        pod: gateway.settings.pod_name.clone(),
+        clients: client_counts(gateway),
+        models,
+        news: None,
+    }
 }
 
 fn client_counts(gateway: &GatewayContext) -> ClientCounts {
@@ -99,7 +101,8 @@ fn model_state(model: &RoutedModel) -> ModelState {
     let tally = |of: fn(&ArmCounts) -> &AtomicU64| {
         arms().map(|arm| (arm.revision.clone(), of(&arm.counts).load(Ordering::Relaxed))).collect()
     };
-    let lingering = model.draining_arms.iter().map(|(revision, state)| (revision.clone(), state.in_flight()));
+    let lingering =
+        model.draining_arms.iter().map(|(revision, state)| (revision.clone(), state.in_flight()));
     let in_flight = arms().map(|arm| (arm.revision.clone(), arm.state.in_flight()));
     ModelState {
         name: model.config.name.clone(),
@@ -110,12 +113,15 @@ fn model_state(model: &RoutedModel) -> ModelState {
         // In this order, so that what looks ended has its answer counted.
         in_flight: in_flight.chain(lingering.filter(|(_, count)| *count > 0)).collect(),
         answered: tally(|tally| &tally.answered),
-        ready_endpoints: arms().map(|arm| (arm.revision.clone(), arm.endpoints.ready_count())).collect(),
+        ready_endpoints: arms()
+            .map(|arm| (arm.revision.clone(), arm.endpoints.ready_count()))
+            .collect(),
         brake: arms().find(|arm| arm.is_braked()).and_then(|arm| arm.state.brake.trip()),
     }
 }
 
-/// The state as a line; an empty line when it cannot be written, which would be a bug, and which a reader skips.
+/// The state as a line; an empty line when it cannot be written, which would be a bug, and which a
+/// reader skips.
 pub fn encode_line(state: &StateReport) -> String {
     let mut line = serde_json::to_string(state).unwrap_or_default();
     line.push('\n');
@@ -124,7 +130,8 @@ pub fn encode_line(state: &StateReport) -> String {
 
 /// ModelDeployments in one line. A line is read whole, and thus bounded by its reader.
 const MAX_MODELS: usize = 500;
-/// Counts of a ModelDeployment that is not in a rollout are told so many seconds apart: nobody waits for them, and ten thousand a second are a load.
+/// Counts of a ModelDeployment that is not in a rollout are told so many seconds apart: nobody
+/// waits for them, and ten thousand a second are a load.
 const REST_INTERVAL_SECONDS: u64 = 60;
 
 /// What one listener was told.
@@ -154,8 +161,10 @@ impl ModelFingerprint {
         for arm in &model.arms {
             (&arm.revision, arm.endpoints.ready_count(), arm.is_braked()).hash(&mut state);
             // Requests that go are as much news as those that come.
-            counts = counts.wrapping_mul(31).wrapping_add(arm.counts.requests.load(Ordering::Relaxed));
-            counts = counts.wrapping_mul(31).wrapping_add(arm.counts.answered.load(Ordering::Relaxed));
+            counts =
+                counts.wrapping_mul(31).wrapping_add(arm.counts.requests.load(Ordering::Relaxed));
+            counts =
+                counts.wrapping_mul(31).wrapping_add(arm.counts.answered.load(Ordering::Relaxed));
             counts = counts.wrapping_mul(31).wrapping_add(arm.state.in_flight() as u64);
         }
         for (revision, arm) in &model.draining_arms {
@@ -167,7 +176,11 @@ impl ModelFingerprint {
 
 impl ReportedState {
     /// What is new of these ModelDeployments, or of all; `seconds` since the listener came.
-    pub fn take_changes(&mut self, gateway: &GatewayContext, names: Option<&BTreeSet<Arc<str>>>) -> StateReport {
+    pub fn take_changes(
+        &mut self,
+        gateway: &GatewayContext,
+        names: Option<&BTreeSet<Arc<str>>>,
+    ) -> StateReport {
         let mut gone = Vec::new();
         match names {
             Some(names) => {
@@ -179,8 +192,14 @@ impl ReportedState {
             None => {
                 self.seconds += 1;
                 let models = gateway.router.models();
-                let there: HashSet<&str> = models.iter().map(|model| model.config.name.as_str()).collect();
-                let left: Vec<_> = self.models.keys().filter(|name| !there.contains(name.as_str())).cloned().collect();
+                let there: HashSet<&str> =
+                    models.iter().map(|model| model.config.name.as_str()).collect();
+                let left: Vec<_> = self
+                    .models
+                    .keys()
+                    .filter(|name| !there.contains(name.as_str()))
+                    .cloned()
+                    .collect();
                 left.iter().for_each(|name| self.compare(name, None, true, &mut gone));
                 for model in &models {
                     self.compare(&model.config.name, Some(Arc::clone(model)), false, &mut gone);
@@ -204,20 +223,30 @@ impl ReportedState {
         StateReport { pod, clients, models, news: Some(StateDelta { changes: true, gone, more }) }
     }
 
-    fn compare(&mut self, name: &str, model: Option<Arc<RoutedModel>>, at_once: bool, gone: &mut Vec<String>) {
+    fn compare(
+        &mut self,
+        name: &str,
+        model: Option<Arc<RoutedModel>>,
+        at_once: bool,
+        gone: &mut Vec<String>,
+    ) {
         let print = model.as_deref().map(ModelFingerprint::from_model);
         let before = self.models.get(name);
-        if let Some(before) = before.filter(|before| print.as_ref().is_none_or(|print| print.uid != before.uid)) {
+        if let Some(before) =
+            before.filter(|before| print.as_ref().is_none_or(|print| print.uid != before.uid))
+        {
             gone.push(before.uid.clone());
         }
         let (Some(model), Some(print)) = (model, print) else {
             self.models.remove(name);
             return;
         };
-        let counts_are_due =
-            at_once || !is_at_rest(&model) || self.seconds % REST_INTERVAL_SECONDS == report_second(name);
+        let counts_are_due = at_once
+            || !is_at_rest(&model)
+            || self.seconds % REST_INTERVAL_SECONDS == report_second(name);
         let is_news = before.is_none_or(|before| {
-            (&before.uid, before.state) != (&print.uid, print.state) || before.counts != print.counts && counts_are_due
+            (&before.uid, before.state) != (&print.uid, print.state)
+                || before.counts != print.counts && counts_are_due
         });
         if is_news {
             self.models.insert(name.to_owned(), print);

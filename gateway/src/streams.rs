@@ -1,14 +1,13 @@
 //! Who listens to `/v1/state`.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-/// The open streams. When there are too many, the oldest of the peer that holds most ends for the newest, so that nobody's streams keep the operator out.
+/// The open streams. When there are too many, the oldest of the peer that holds most ends for the
+/// newest, so that nobody's streams keep the operator out.
 #[derive(Debug)]
 pub struct StateStreams {
     limit: usize,
@@ -47,7 +46,8 @@ impl StateStreams {
 
 impl OpenStreams {
     fn evict_one(&mut self, newcomer: IpAddr) {
-        // The newest one counts: among many peers of one stream each, who opens a second one loses the first.
+        // The newest one counts: among many peers of one stream each, who opens a second one loses
+        // the first.
         let mut held = HashMap::from([(newcomer, 1)]);
         for (peer, _) in self.streams.values() {
             *held.entry(*peer).or_insert(0_usize) += 1;

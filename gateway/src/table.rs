@@ -1,26 +1,28 @@
 //! The route table, changed by one ModelDeployment at a time, and what is remembered of each.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
-};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use http::HeaderValue;
 use slipway_crds::routing::{ClaimRegistry, RouteClaimant};
 use slipway_prediction_id::PredictionReport;
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::{
-    budget::ShieldBudget,
-    config::{ArmRole, EndpointGroup, ModelConfig, ProcessSettings, RoutingSnapshot, TrafficWeights, WeightedBackend},
-    convert::RevisionEndpoints,
-    endpoint::EndpointSet,
-    keys::KeyStore,
-    metrics::{GatewayMetrics, ModelMetrics},
-    model::{Arm, ArmState, CapacityPools, ChangeNotifier, LimitHeaders, ModelShares, RoutedModel},
-    split::{SlotSchedule, StickySlots},
-    upstream::PodConnector,
+use crate::budget::ShieldBudget;
+use crate::config::{
+    ArmRole, EndpointGroup, ModelConfig, ProcessSettings, RoutingSnapshot, TrafficWeights,
+    WeightedBackend,
 };
+use crate::convert::RevisionEndpoints;
+use crate::endpoint::EndpointSet;
+use crate::keys::KeyStore;
+use crate::metrics::{GatewayMetrics, ModelMetrics};
+use crate::model::{
+    Arm, ArmState, CapacityPools, ChangeNotifier, LimitHeaders, ModelShares, RoutedModel,
+};
+use crate::split::{SlotSchedule, StickySlots};
+use crate::upstream::PodConnector;
 
 /// Everything that routing needs, at one moment.
 #[derive(Debug, Default)]
@@ -47,7 +49,8 @@ pub struct ModelRouter {
 #[derive(Debug, Default)]
 struct RouterHistory {
     models: HashMap<String, ModelHistory>,
-    /// Series of what is in no table any more: ModelDeployment, revision (or none for the ModelDeployment itself), since when.
+    /// Series of what is in no table any more: ModelDeployment, revision (or none for the
+    /// ModelDeployment itself), since when.
     removed_series: HashMap<(String, Option<String>), Instant>,
 }
 
@@ -111,11 +114,19 @@ impl ModelRouter {
         for ((model, revision), group) in &snapshot.endpoints {
             endpoints.entry(model).or_default().insert(revision.clone(), group.clone());
         }
-        let gone: Vec<_> =
-            self.table().models.keys().filter(|name| !snapshot.models.contains_key(*name)).cloned().collect();
+        let gone: Vec<_> = self
+            .table()
+            .models
+            .keys()
+            .filter(|name| !snapshot.models.contains_key(*name))
+            .cloned()
+            .collect();
         gone.iter().for_each(|name| self.update_model(name, None));
         for (name, config) in &snapshot.models {
-            self.update_model(name, Some((config, endpoints.remove(name.as_str()).unwrap_or_default())));
+            self.update_model(
+                name,
+                Some((config, endpoints.remove(name.as_str()).unwrap_or_default())),
+            );
         }
     }
 
@@ -124,8 +135,9 @@ impl ModelRouter {
         // One at a time: what comes is made from what is there.
         let mut memory = self.lock_history();
         let old = self.table().models.get(name).cloned();
-        let new =
-            told.map(|(config, endpoints)| Arc::new(self.build_model(&mut memory, old.as_ref(), config, &endpoints)));
+        let new = told.map(|(config, endpoints)| {
+            Arc::new(self.build_model(&mut memory, old.as_ref(), config, &endpoints))
+        });
         if new.is_none() {
             memory.models.remove(name);
         }
@@ -160,7 +172,8 @@ impl ModelRouter {
     }
 
     fn lock_history(&self) -> MutexGuard<'_, RouterHistory> {
-        // A table that could not be finished was not swapped in, so what is remembered still fits the current one.
+        // A table that could not be finished was not swapped in, so what is remembered still fits
+        // the current one.
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -181,9 +194,12 @@ impl ModelRouter {
         let told = config.weights.clone().filter(|weights| !weights.backends.is_empty());
         let last = known.weights.take();
         let in_force = told.or_else(|| last.clone().filter(|last| last.generation > 0));
-        known.inherited_weights.take_if(|former| in_force.is_some() || !has_served_backend(former, endpoints));
-        known.weights =
-            in_force.or_else(|| known.inherited_weights.clone()).or_else(|| guess_weights(config, endpoints));
+        known
+            .inherited_weights
+            .take_if(|former| in_force.is_some() || !has_served_backend(former, endpoints));
+        known.weights = in_force
+            .or_else(|| known.inherited_weights.clone())
+            .or_else(|| guess_weights(config, endpoints));
         if known.weights != last {
             tracing::info!(modeldeployment = config.name, weights = ?known.weights, "weights in force");
         }
@@ -192,8 +208,10 @@ impl ModelRouter {
         known.metrics.generation.set(generation);
         let backends = known.weights.as_ref().map(backends_with_preview).unwrap_or_default();
         Self::apply_to_brakes(&mut known, generation, &backends);
-        let arms: Vec<_> =
-            backends.iter().map(|backend| self.build_arm(&mut known, old, config, endpoints, backend)).collect();
+        let arms: Vec<_> = backends
+            .iter()
+            .map(|backend| self.build_arm(&mut known, old, config, endpoints, backend))
+            .collect();
 
         let model = RoutedModel {
             config: config.clone(),
@@ -211,11 +229,15 @@ impl ModelRouter {
         model
     }
 
-    /// `former`: weights of another ModelDeployment of the same name, which was deleted without its pods. Traffic stays as it is until this one has weights of
-    /// its own; of these the generation says nothing, so that no operator takes them for a confirmation.
+    /// `former`: weights of another ModelDeployment of the same name, which was deleted without its
+    /// pods. Traffic stays as it is until this one has weights of its own; of these the generation
+    /// says nothing, so that no operator takes them for a confirmation.
     fn remember_model(&self, config: &ModelConfig, former: Option<TrafficWeights>) -> ModelHistory {
-        let budget =
-            ShieldBudget::new(self.settings.shield_floor, self.settings.shield_percent, Instant::now().into_std());
+        let budget = ShieldBudget::new(
+            self.settings.shield_floor,
+            self.settings.shield_percent,
+            Instant::now().into_std(),
+        );
         ModelHistory {
             uid: config.uid.clone(),
             weights: None,
@@ -228,7 +250,8 @@ impl ModelRouter {
         }
     }
 
-    /// Tells every brake the weights in force, also those of revisions that have no weight any more: that is what releases them.
+    /// Tells every brake the weights in force, also those of revisions that have no weight any
+    /// more: that is what releases them.
     fn apply_to_brakes(known: &mut ModelHistory, generation: i64, backends: &[WeightedBackend]) {
         for backend in backends {
             known.arms.entry(backend.revision.clone()).or_default();
@@ -251,12 +274,17 @@ impl ModelRouter {
         let empty = (EndpointGroup::default(), EndpointSet::default());
         let group = endpoints.get(&backend.revision).unwrap_or(&empty.0);
         let before = old.and_then(|old| old.arm(&backend.revision));
-        let same_generation =
-            old.filter(|old| weights_generation(old.weights.as_ref()) == weights_generation(known.weights.as_ref()));
-        let tally = same_generation.and(before).map_or_else(Arc::default, |arm| Arc::clone(&arm.counts));
-        let endpoints = EndpointSet::new(group, before.map_or(&empty.1, |arm| &arm.endpoints), &self.connector);
-        let preview = known.weights.as_ref().and_then(|weights| weights.preview.as_ref()) == Some(&backend.revision);
-        let metrics = self.metrics.arm_handles(&config.name, &backend.revision, backend.role, preview);
+        let same_generation = old.filter(|old| {
+            weights_generation(old.weights.as_ref()) == weights_generation(known.weights.as_ref())
+        });
+        let tally =
+            same_generation.and(before).map_or_else(Arc::default, |arm| Arc::clone(&arm.counts));
+        let endpoints =
+            EndpointSet::new(group, before.map_or(&empty.1, |arm| &arm.endpoints), &self.connector);
+        let preview = known.weights.as_ref().and_then(|weights| weights.preview.as_ref())
+            == Some(&backend.revision);
+        let metrics =
+            self.metrics.arm_handles(&config.name, &backend.revision, backend.role, preview);
         self.metrics.feedback.declare_revision(&config.name, &backend.revision, &config.outcomes);
         let state = known.arms.entry(backend.revision.clone()).or_default().clone();
         let braked = backend.role == ArmRole::Candidate && state.brake.is_tripped();
@@ -266,7 +294,8 @@ impl ModelRouter {
         Arc::new(Arm {
             revision: backend.revision.clone(),
             // Revisions are label values, hence always valid here.
-            header: HeaderValue::from_str(&backend.revision).unwrap_or(HeaderValue::from_static("invalid")),
+            header: HeaderValue::from_str(&backend.revision)
+                .unwrap_or(HeaderValue::from_static("invalid")),
             role: backend.role,
             permille: backend.permille,
             endpoints,
@@ -279,8 +308,14 @@ impl ModelRouter {
     }
 }
 
-fn draining_arms(known: &ModelHistory, backends: &[WeightedBackend]) -> Vec<(String, Arc<ArmState>)> {
-    let gone = known.arms.iter().filter(|(revision, _)| backends.iter().all(|backend| backend.revision != **revision));
+fn draining_arms(
+    known: &ModelHistory,
+    backends: &[WeightedBackend],
+) -> Vec<(String, Arc<ArmState>)> {
+    let gone = known
+        .arms
+        .iter()
+        .filter(|(revision, _)| backends.iter().all(|backend| backend.revision != **revision));
     gone.map(|(revision, state)| (revision.clone(), Arc::clone(state))).collect()
 }
 
@@ -294,7 +329,11 @@ fn backends_with_preview(weights: &TrafficWeights) -> Vec<WeightedBackend> {
     if let Some(preview) = &weights.preview
         && backends.iter().all(|backend| backend.revision != *preview)
     {
-        backends.push(WeightedBackend { revision: preview.clone(), role: ArmRole::Candidate, permille: 0 });
+        backends.push(WeightedBackend {
+            revision: preview.clone(),
+            role: ArmRole::Candidate,
+            permille: 0,
+        });
     }
     backends
 }
@@ -307,15 +346,20 @@ fn has_served_backend(weights: &TrafficWeights, endpoints: &RevisionEndpoints) -
     })
 }
 
-/// All traffic to one revision, for a gateway that has never seen weights (a fresh pod while the status was lost).
+/// All traffic to one revision, for a gateway that has never seen weights (a fresh pod while the
+/// status was lost).
 ///
-/// The choice, safest first: the revision that the status calls stable; else among revisions with endpoints the one with most
-/// ready pods, because stable keeps full capacity during a rollout while a candidate is sized by its share; of equals the oldest.
-/// The generation is 0, so that no operator takes this for a confirmation.
+/// The choice, safest first: the revision that the status calls stable; else among revisions with
+/// endpoints the one with most ready pods, because stable keeps full capacity during a rollout
+/// while a candidate is sized by its share; of equals the oldest. The generation is 0, so that no
+/// operator takes this for a confirmation.
 fn guess_weights(config: &ModelConfig, endpoints: &RevisionEndpoints) -> Option<TrafficWeights> {
     let revision = config.stable.clone().or_else(|| {
-        let usable = endpoints.iter().filter(|(_, group)| !group.ready.is_empty() || !group.draining.is_empty());
-        let best = usable.max_by_key(|(_, group)| (group.ready.len(), std::cmp::Reverse(group.created)))?;
+        let usable = endpoints
+            .iter()
+            .filter(|(_, group)| !group.ready.is_empty() || !group.draining.is_empty());
+        let best = usable
+            .max_by_key(|(_, group)| (group.ready.len(), std::cmp::Reverse(group.created)))?;
         Some(best.0.clone())
     })?;
     let backends = vec![WeightedBackend { revision, role: ArmRole::Stable, permille: 1000 }];
@@ -323,12 +367,24 @@ fn guess_weights(config: &ModelConfig, endpoints: &RevisionEndpoints) -> Option<
 }
 
 fn claimant_of(config: &ModelConfig) -> Arc<RouteClaimant> {
-    Arc::new(RouteClaimant { created: config.created, uid: config.uid.clone(), name: config.name.clone() })
+    Arc::new(RouteClaimant {
+        created: config.created,
+        uid: config.uid.clone(),
+        name: config.name.clone(),
+    })
 }
 
-/// Remembers since when series belong to nothing. The weight is 0 from now on; the counters stay for a while, for the last scrape.
-fn record_removed_series(memory: &mut RouterHistory, name: &str, old: Option<&RoutedModel>, new: Option<&RoutedModel>) {
-    let has = |model: Option<&RoutedModel>, revision: &str| model.is_some_and(|model| model.arm(revision).is_some());
+/// Remembers since when series belong to nothing. The weight is 0 from now on; the counters stay
+/// for a while, for the last scrape.
+fn record_removed_series(
+    memory: &mut RouterHistory,
+    name: &str,
+    old: Option<&RoutedModel>,
+    new: Option<&RoutedModel>,
+) {
+    let has = |model: Option<&RoutedModel>, revision: &str| {
+        model.is_some_and(|model| model.arm(revision).is_some())
+    };
     let key = |revision: Option<&str>| (name.to_owned(), revision.map(str::to_owned));
     if new.is_some() {
         memory.removed_series.remove(&key(None));

@@ -1,12 +1,11 @@
-//! Requests whose bodies are still on their way: they hold a place and do nothing. When there is none left, the client that holds most of them
-//! in this way gives one to a client that holds fewer.
+//! Requests whose bodies are still on their way: they hold a place and do nothing. When there is
+//! none left, the client that holds most of them in this way gives one to a client that holds
+//! fewer.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
-};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
@@ -48,11 +47,18 @@ impl PendingUploads {
     pub fn register(self: &Arc<Self>, peer: IpAddr, place: &Arc<RequestPermit>) -> UploadGuard {
         let mut state = self.lock();
         state.next += 1;
-        let entry = UploadEntry { number: state.next, peer, permit: Arc::clone(place), ended: false, waker: None };
+        let entry = UploadEntry {
+            number: state.next,
+            peer,
+            permit: Arc::clone(place),
+            ended: false,
+            waker: None,
+        };
         UploadGuard { uploads: Arc::clone(self), key: state.entries.insert(entry) }
     }
 
-    /// Ends the oldest body of the client that has most on their way, and gives its place to one that has fewer.
+    /// Ends the oldest body of the client that has most on their way, and gives its place to one
+    /// that has fewer.
     pub fn reclaim_permit(&self, peer: IpAddr) -> Option<Arc<RequestPermit>> {
         let mut state = self.lock();
         let mut held: HashMap<IpAddr, usize> = HashMap::new();
@@ -61,8 +67,10 @@ impl PendingUploads {
         }
         // Not for one that would then have as many: they would push each other out.
         let least = held.get(&peer).copied().unwrap_or_default() + 2;
-        let (largest, _) = held.into_iter().filter(|(_, held)| *held >= least).max_by_key(|(_, held)| *held)?;
-        let of_largest = state.entries.iter_mut().filter(|(_, entry)| !entry.ended && entry.peer == largest);
+        let (largest, _) =
+            held.into_iter().filter(|(_, held)| *held >= least).max_by_key(|(_, held)| *held)?;
+        let of_largest =
+            state.entries.iter_mut().filter(|(_, entry)| !entry.ended && entry.peer == largest);
         let mut oldest: Vec<_> = of_largest.map(|(_, entry)| entry).collect();
         oldest.sort_unstable_by_key(|entry| entry.number);
         // One that has just been answered has no place any more.
@@ -110,13 +118,18 @@ mod tests {
 
     #[test]
     fn the_largest_gives_its_oldest_to_one_that_has_fewer() {
-        let (share, uploads) = (PoolShare::new(&CapacityPool::new(9)), Arc::new(PendingUploads::default()));
+        let (share, uploads) =
+            (PoolShare::new(&CapacityPool::new(9)), Arc::new(PendingUploads::default()));
         let places: Vec<_> = std::iter::from_fn(|| RequestPermit::acquire(&share)).collect();
         assert_eq!(places.len(), 6);
-        let mut bodies: Vec<_> = places.iter().map(|place| uploads.register(peer(1), place)).collect();
+        let mut bodies: Vec<_> =
+            places.iter().map(|place| uploads.register(peer(1), place)).collect();
         let first = uploads.reclaim_permit(peer(2)).unwrap();
         let of_two = uploads.register(peer(2), &first);
-        assert_eq!(bodies.iter().map(ended).collect::<Vec<_>>(), [true, false, false, false, false, false]);
+        assert_eq!(
+            bodies.iter().map(ended).collect::<Vec<_>>(),
+            [true, false, false, false, false, false]
+        );
         // Its own later ones do not end its earlier ones, nor do those who have nearly as many.
         assert!(uploads.reclaim_permit(peer(1)).is_none());
         // A body that has arrived whole is at work, and stays.
@@ -134,7 +147,8 @@ mod tests {
 
     #[test]
     fn who_has_no_place_gives_none() {
-        let (share, uploads) = (PoolShare::new(&CapacityPool::new(9)), Arc::new(PendingUploads::default()));
+        let (share, uploads) =
+            (PoolShare::new(&CapacityPool::new(9)), Arc::new(PendingUploads::default()));
         let places: Vec<_> = std::iter::from_fn(|| RequestPermit::acquire(&share)).collect();
         let _bodies: Vec<_> = places.iter().map(|place| uploads.register(peer(1), place)).collect();
         places[0].release();

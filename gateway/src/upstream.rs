@@ -1,46 +1,39 @@
 //! Connections to one pod.
 //!
-//! A pool of our own, over hyper's connections, because of two things that a general client hides: whether a request that failed
-//! was ever sent, and which connection belongs to which endpoint, so that they go together.
+//! A pool of our own, over hyper's connections, because of two things that a general client hides:
+//! whether a request that failed was ever sent, and which connection belongs to which endpoint, so
+//! that they go together.
 
-use std::{
-    error::Error,
-    fmt,
-    future::Future,
-    net::SocketAddr,
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
-use hyper::{
-    body::Incoming,
-    client::conn::{TrySendError, http1, http2},
-};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{net::TcpStream, time::Instant};
-use tokio_util::{
-    sync::{CancellationToken, DropGuard},
-    task::TaskTracker,
-};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
-use crate::{
-    calls::{ConnectionCalls, PendingCall},
-    endpoint::InFlightGuard,
-    proxy::{
-        arm::ArmFailure,
-        upload::{UploadBody, UploadError},
-    },
-};
+use crate::calls::{ConnectionCalls, PendingCall};
+use crate::endpoint::InFlightGuard;
+use crate::proxy::arm::ArmFailure;
+use crate::proxy::upload::{UploadBody, UploadError};
 
 /// Unused connections kept for each pod.
 const MAX_IDLE: usize = 256;
-/// How often a connection that turned out to be closed is replaced before the pod counts as unreachable.
+/// How often a connection that turned out to be closed is replaced before the pod counts as
+/// unreachable.
 const MAX_STALE: usize = 8;
 /// Bytes of one request or answer on a connection at one time.
 const BUFFER_BYTES: u32 = 64 << 10;
@@ -86,7 +79,8 @@ pub enum SendError {
     Broken {
         /// What happened.
         error: String,
-        /// Whether it was on a connection that had served before: the pod may have closed it in the same moment.
+        /// Whether it was on a connection that had served before: the pod may have closed it in
+        /// the same moment.
         reused: bool,
     },
     /// The client's own body broke off.
@@ -108,15 +102,17 @@ impl SendError {
 struct ConnectionHandle<S> {
     sender: S,
     ended: CancellationToken,
-    /// Ends the connection when nobody has the link any more, if nobody else has one to the same: hyper by itself would first send what it has, and a pod
-    /// that does not read would keep that in memory for ever.
+    /// Ends the connection when nobody has the link any more, if nobody else has one to the same:
+    /// hyper by itself would first send what it has, and a pod that does not read would keep that
+    /// in memory for ever.
     _drop_guard: Option<DropGuard>,
 }
 
 impl<S> ConnectionHandle<S> {
-    /// Waits for an answer, or for the end of the connection: hyper does not always tell. A request handed over in the moment in
-    /// which the connection's task ends can be left in the channel between them, unsent and unanswered, for as long as the sender
-    /// lives (hyperium/hyper#4122). After the end, an answer is there or will never be.
+    /// Waits for an answer, or for the end of the connection: hyper does not always tell. A request
+    /// handed over in the moment in which the connection's task ends can be left in the channel
+    /// between them, unsent and unanswered, for as long as the sender lives (hyperium/hyper#4122).
+    /// After the end, an answer is there or will never be.
     async fn wait_for_answer<T>(&self, sending: impl Future<Output = T>) -> Option<T> {
         let mut sending = std::pin::pin!(sending);
         tokio::select! {
@@ -158,12 +154,18 @@ impl fmt::Debug for ConnectionPool {
 impl ConnectionPool {
     /// No connections yet.
     pub fn new(addr: SocketAddr, connector: PodConnector) -> Self {
-        Self { addr, connector, idle: Mutex::default(), http2_connections: tokio::sync::Mutex::default() }
+        Self {
+            addr,
+            connector,
+            idle: Mutex::default(),
+            http2_connections: tokio::sync::Mutex::default(),
+        }
     }
 
     fn take_idle(&self) -> Option<Http1Handle> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        // Newest first. A connection that is not ready yet finishes its last answer this instant; an older one is ready.
+        // Newest first. A connection that is not ready yet finishes its last answer this instant;
+        // an older one is ready.
         let at = idle.iter().rposition(|candidate| candidate.link.sender.is_ready())?;
         Some(idle.remove(at).link)
     }
@@ -184,13 +186,18 @@ impl ConnectionPool {
     /// Drops connections that were unused for too long or were closed by the pod.
     pub fn sweep(&self) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|kept| !kept.link.sender.is_closed() && kept.since.elapsed() <= self.connector.idle_timeout);
+        idle.retain(|kept| {
+            !kept.link.sender.is_closed() && kept.since.elapsed() <= self.connector.idle_timeout
+        });
     }
 
     async fn connect(&self) -> Result<TokioIo<TcpStream>, String> {
-        let connecting = tokio::time::timeout(self.connector.connect_timeout, TcpStream::connect(self.addr));
-        let stream =
-            connecting.await.map_err(|_| "connect timed out".to_owned())?.map_err(|error| error.to_string())?;
+        let connecting =
+            tokio::time::timeout(self.connector.connect_timeout, TcpStream::connect(self.addr));
+        let stream = connecting
+            .await
+            .map_err(|_| "connect timed out".to_owned())?
+            .map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         Ok(TokioIo::new(stream))
     }
@@ -199,7 +206,8 @@ impl ConnectionPool {
         let io = self.connect().await?;
         let mut builder = http1::Builder::new();
         builder.max_buf_size(BUFFER_BYTES as usize);
-        let (sender, connection) = builder.handshake(io).await.map_err(|error| error.to_string())?;
+        let (sender, connection) =
+            builder.handshake(io).await.map_err(|error| error.to_string())?;
         let dropped = CancellationToken::new();
         Ok(ConnectionHandle {
             sender,
@@ -215,9 +223,16 @@ impl ConnectionPool {
         // Held while connecting, so that a burst opens no more than it needs.
         let mut shared = self.http2_connections.lock().await;
         // Of what is full and waits for nothing nobody will ever know whether it was seen.
-        shared.retain(|it| !it.link.sender.is_closed() && (it.calls.has_room() || it.calls.has_waiting()));
-        if let Some(Http2Connection { link, calls }) = shared.iter().find(|it| it.calls.has_room()) {
-            let link = ConnectionHandle { sender: link.sender.clone(), ended: link.ended.clone(), _drop_guard: None };
+        shared.retain(|it| {
+            !it.link.sender.is_closed() && (it.calls.has_room() || it.calls.has_waiting())
+        });
+        if let Some(Http2Connection { link, calls }) = shared.iter().find(|it| it.calls.has_room())
+        {
+            let link = ConnectionHandle {
+                sender: link.sender.clone(),
+                ended: link.ended.clone(),
+                _drop_guard: None,
+            };
             return Ok((link, calls.open(), true));
         }
         let io = self.connect().await?;
@@ -228,20 +243,26 @@ impl ConnectionPool {
         // A client that does not read its answer keeps its own window shut and nobody else's.
         builder.initial_stream_window_size(BUFFER_BYTES).initial_connection_window_size(MAX_WINDOW);
         builder.max_send_buf_size(BUFFER_BYTES as usize);
-        let (sender, connection) = builder.handshake(io).await.map_err(|error| error.to_string())?;
+        let (sender, connection) =
+            builder.handshake(io).await.map_err(|error| error.to_string())?;
         let link = ConnectionHandle {
             sender,
             ended: self.spawn_connection(connection, CancellationToken::new()),
             _drop_guard: None,
         };
-        let kept = ConnectionHandle { sender: link.sender.clone(), ended: link.ended.clone(), _drop_guard: None };
+        let kept = ConnectionHandle {
+            sender: link.sender.clone(),
+            ended: link.ended.clone(),
+            _drop_guard: None,
+        };
         let calls = Arc::<ConnectionCalls>::default();
         let call = calls.open();
         shared.push(Http2Connection { link: kept, calls });
         Ok((link, call, false))
     }
 
-    /// Runs a connection until its sender or its peer is gone. Whoever used it hears of an error by the answer.
+    /// Runs a connection until its sender or its peer is gone. Whoever used it hears of an error by
+    /// the answer.
     fn spawn_connection<E>(
         &self,
         connection: impl Future<Output = Result<(), E>> + Send + 'static,
@@ -262,7 +283,8 @@ impl ConnectionPool {
     }
 }
 
-/// Sends a request to the endpoint of the visit; `anew` on a connection of its own (HTTP/2 finds out by itself which are dead).
+/// Sends a request to the endpoint of the visit; `anew` on a connection of its own (HTTP/2 finds
+/// out by itself which are dead).
 ///
 /// # Errors
 /// [`SendError`] tells whether the request may have run.
@@ -332,15 +354,16 @@ fn take_unsent<T>(
     reused: bool,
 ) -> Result<Request<UploadBody>, SendError> {
     match failed {
-        Some(Err(mut failed)) => {
-            failed.take_message().map_or_else(|| Err(SendError::from_hyper(&failed.into_error(), reused)), Ok)
-        }
+        Some(Err(mut failed)) => failed
+            .take_message()
+            .map_or_else(|| Err(SendError::from_hyper(&failed.into_error(), reused)), Ok),
         // Left in the channel, and its body with it.
         _ => Err(SendError::Broken { error: "the connection ended".to_owned(), reused }),
     }
 }
 
-/// The body of a pod's answer. At its end the connection goes back to the pool; dropped before, the connection is closed.
+/// The body of a pod's answer. At its end the connection goes back to the pool; dropped before, the
+/// connection is closed.
 #[derive(Debug)]
 pub struct DownloadBody {
     body: Incoming,
@@ -368,7 +391,10 @@ impl Body for DownloadBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
             Some(Err(_)) => drop(self.link.take()),

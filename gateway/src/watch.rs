@@ -1,31 +1,31 @@
 //! The gateway's own view of the cluster. No operator stands between a change and the traffic.
 
-use std::{collections::HashMap, convert::Infallible, fmt::Debug, hash::Hash, sync::Arc, time::Duration};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{
-    Api, Client, Resource, ResourceExt,
-    core::DeserializeGuard,
-    runtime::{
-        WatchStreamExt,
-        utils::Backoff,
-        watcher::{self, Event, watcher},
-    },
-};
+use kube::core::DeserializeGuard;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use slipway_crds::labels::{MANAGED_BY, MANAGER, REVISION};
 
-use crate::{
-    convert::{AffectedModels, ResourceConverter},
-    error::GatewayError,
-    feedback::peers_from_slices,
-    gateway::GatewayContext,
-    resource::RoutedModelDeployment,
-};
+use crate::convert::{AffectedModels, ResourceConverter};
+use crate::error::GatewayError;
+use crate::feedback::peers_from_slices;
+use crate::gateway::GatewayContext;
+use crate::resource::RoutedModelDeployment;
 
-/// Shortest and longest pause between two tries to reach the API server. Shorter than kube's default of 30 s: a gateway that comes
-/// back late holds up an abort, and a namespace has only a few gateway pods.
+/// Shortest and longest pause between two tries to reach the API server. Shorter than kube's
+/// default of 30 s: a gateway that comes back late holds up an abort, and a namespace has only a
+/// few gateway pods.
 const BACKOFF_RANGE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
 /// The Service of the gateways of a namespace.
@@ -57,13 +57,18 @@ enum WatchChange<K> {
 
 /// Watches the namespace and applies every change, for ever.
 ///
-/// What is known stays known while the API server is away: a list takes effect only when it is complete.
+/// What is known stays known while the API server is away: a list takes effect only when it is
+/// complete.
 ///
 /// # Errors
 /// When a watch ends by itself, which it never should.
-pub async fn run_watch(gateway: Arc<GatewayContext>, client: Client) -> Result<Infallible, GatewayError> {
+pub async fn run_watch(
+    gateway: Arc<GatewayContext>,
+    client: Client,
+) -> Result<Infallible, GatewayError> {
     let namespace = gateway.settings.namespace.clone();
-    let models = Api::<DeserializeGuard<RoutedModelDeployment>>::namespaced(client.clone(), &namespace);
+    let models =
+        Api::<DeserializeGuard<RoutedModelDeployment>>::namespaced(client.clone(), &namespace);
     let slices = Api::<EndpointSlice>::namespaced(client, &namespace);
     let selector = format!("{MANAGED_BY}={MANAGER},{REVISION}");
     let trim = |object: &mut DeserializeGuard<RoutedModelDeployment>| {
@@ -72,10 +77,12 @@ pub async fn run_watch(gateway: Arc<GatewayContext>, client: Client) -> Result<I
         }
     };
     // An object may have 1.5 MB before it is trimmed.
-    let models = watch_objects(models, watcher::Config::default().page_size(50), trim).map(WatchUpdate::Models);
+    let models = watch_objects(models, watcher::Config::default().page_size(50), trim)
+        .map(WatchUpdate::Models);
     let peers = watcher::Config::default().labels(&format!("kubernetes.io/service-name={GATEWAY}"));
     let peers = watch_objects(slices.clone(), peers, |_| {}).map(WatchUpdate::Peers);
-    let slices = watch_objects(slices, watcher::Config::default().labels(&selector), |_| {}).map(WatchUpdate::Slices);
+    let slices = watch_objects(slices, watcher::Config::default().labels(&selector), |_| {})
+        .map(WatchUpdate::Slices);
 
     let mut events = stream::select(stream::select(models, slices), peers);
     let mut of_gateways = HashMap::new();
@@ -143,11 +150,16 @@ fn apply_change<K>(
 }
 
 /// Takes in what is said of the slices of gateways. Returns whether it is news.
-fn apply_peer_change(slices: &mut HashMap<String, EndpointSlice>, said: WatchChange<EndpointSlice>) -> bool {
+fn apply_peer_change(
+    slices: &mut HashMap<String, EndpointSlice>,
+    said: WatchChange<EndpointSlice>,
+) -> bool {
     match said {
         WatchChange::Applied(slice) => _ = slices.insert(slice.name_any(), *slice),
         WatchChange::Deleted(name) => _ = slices.remove(&name),
-        WatchChange::Replaced(all) => *slices = all.into_iter().map(|slice| (slice.name_any(), slice)).collect(),
+        WatchChange::Replaced(all) => {
+            *slices = all.into_iter().map(|slice| (slice.name_any(), slice)).collect()
+        }
         WatchChange::Pending => return false,
         WatchChange::Failed(error) => {
             tracing::warn!(kind = "endpointslices of gateways", %error, "watch failed: what is known stays in force");

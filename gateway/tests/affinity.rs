@@ -1,30 +1,25 @@
-//! Equal requests meet the same pod: what that is worth to the pods' caches, and what it must not change.
+//! Equal requests meet the same pod: what that is worth to the pods' caches, and what it must not
+//! change.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
 
 mod support;
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, Request};
 use http_body_util::Full;
-use slipway_gateway::{
-    affinity::{load_bound, request_fingerprint},
-    config::EndpointGroup,
-    endpoint::{EndpointSet, InFlightGuard},
-    split::mix_bits,
-    upstream::PodConnector,
-};
-use support::{
-    CANDIDATE, STABLE, World,
-    client::{Answer, Http, http1, http2, infer, send},
-    upstream::{Mood, Upstream},
-};
+use slipway_gateway::affinity::{load_bound, request_fingerprint};
+use slipway_gateway::config::EndpointGroup;
+use slipway_gateway::endpoint::{EndpointSet, InFlightGuard};
+use slipway_gateway::split::mix_bits;
+use slipway_gateway::upstream::PodConnector;
+use support::client::{Answer, Http, http1, http2, infer, send};
+use support::upstream::{Mood, Upstream};
+use support::{CANDIDATE, STABLE, World};
 
 /// Keys of the simulated world, and how many of them the cache of one pod holds.
 const KEYS: usize = 20_000;
@@ -73,7 +68,11 @@ struct Seen {
     imbalance: f64,
 }
 
-fn simulate(pods: u16, keys: &[usize], pick: impl Fn(&EndpointSet, usize) -> Option<InFlightGuard>) -> Seen {
+fn simulate(
+    pods: u16,
+    keys: &[usize],
+    pick: impl Fn(&EndpointSet, usize) -> Option<InFlightGuard>,
+) -> Seen {
     let ready = (0..pods).map(|n| SocketAddr::from(([10, 0, 0, n as u8], 8080))).collect();
     let group = EndpointGroup { ready, ..EndpointGroup::default() };
     let set = EndpointSet::new(&group, &EndpointSet::default(), &PodConnector::default());
@@ -91,10 +90,14 @@ fn simulate(pods: u16, keys: &[usize], pick: impl Fn(&EndpointSet, usize) -> Opt
         in_flight.push_back(visit);
     }
     let busiest = caches.values().map(|(_, requests)| *requests).max().unwrap();
-    Seen { hit_ratio: hits as f64 / keys.len() as f64, imbalance: busiest as f64 * f64::from(pods) / keys.len() as f64 }
+    Seen {
+        hit_ratio: hits as f64 / keys.len() as f64,
+        imbalance: busiest as f64 * f64::from(pods) / keys.len() as f64,
+    }
 }
 
-/// The figures of docs/caches.md: `cargo test -p slipway-gateway --test affinity -- --nocapture hit_ratio`.
+/// The figures of docs/caches.md: `cargo test -p slipway-gateway --test affinity -- --nocapture
+/// hit_ratio`.
 #[test]
 fn the_hit_ratio_against_routing_without_affinity() {
     let keys = zipf();
@@ -117,8 +120,13 @@ fn the_hit_ratio_against_routing_without_affinity() {
             assert!(affine.hit_ratio > alone + 0.02, "together they hold more than one alone");
             assert!(random.hit_ratio < alone + 0.01, "each for itself they do not");
         }
-        let allowed = load_bound(CONCURRENT - 1, usize::from(pods)) as f64 * f64::from(pods) / CONCURRENT as f64;
-        assert!(affine.imbalance <= allowed, "no pod is drowned: {} of {allowed}", affine.imbalance);
+        let allowed = load_bound(CONCURRENT - 1, usize::from(pods)) as f64 * f64::from(pods)
+            / CONCURRENT as f64;
+        assert!(
+            affine.imbalance <= allowed,
+            "no pod is drowned: {} of {allowed}",
+            affine.imbalance
+        );
     }
 }
 
@@ -150,7 +158,9 @@ async fn equal_requests_meet_one_pod_of_each_revision_and_the_split_stays_exact(
     for n in 0..1000 {
         let answer = ask(&client, &world, &body(n % 10)).await;
         let revision = answer.header("x-slipway-revision").unwrap().to_owned();
-        met.entry((n % 10, revision)).or_default().insert(answer.header("x-upstream").unwrap().to_owned());
+        met.entry((n % 10, revision))
+            .or_default()
+            .insert(answer.header("x-upstream").unwrap().to_owned());
     }
     assert!(met.values().all(|pods| pods.len() == 1), "{met:?}");
     let candidate: usize = pods[3..].iter().map(Upstream::served).sum();
@@ -176,11 +186,15 @@ async fn equal_messages_of_grpc_meet_one_pod_whatever_their_id() {
     for input in 0..20 {
         let before: Vec<usize> = pods.iter().map(Upstream::served).collect();
         for id in 0..5 {
-            let request = Request::post(&url).header("content-type", "application/grpc").header("te", "trailers");
-            let answer = send(&client, request.body(Full::from(message(id, input))).unwrap()).await.unwrap();
+            let request = Request::post(&url)
+                .header("content-type", "application/grpc")
+                .header("te", "trailers");
+            let answer =
+                send(&client, request.body(Full::from(message(id, input))).unwrap()).await.unwrap();
             assert_eq!(answer.trailers.expect("trailers")["grpc-status"], "0");
         }
-        let served: Vec<usize> = pods.iter().zip(before).map(|(pod, before)| pod.served() - before).collect();
+        let served: Vec<usize> =
+            pods.iter().zip(before).map(|(pod, before)| pod.served() - before).collect();
         assert!(served.contains(&5), "five equal messages at one pod: {served:?}");
         homes.insert(served);
     }
@@ -194,7 +208,10 @@ async fn when_a_pod_goes_only_its_requests_move() {
     let client = http1();
     let mut homes = HashMap::new();
     for n in 0..60 {
-        homes.insert(n, ask(&client, &world, &body(n)).await.header("x-upstream").unwrap().to_owned());
+        homes.insert(
+            n,
+            ask(&client, &world, &body(n)).await.header("x-upstream").unwrap().to_owned(),
+        );
     }
     // The gateway has not heard of it yet: it finds out by trying, and takes the next in rank.
     pods[1].crash();

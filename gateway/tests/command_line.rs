@@ -3,7 +3,8 @@
 
 use std::process::Command;
 
-/// Runs the program: its status, and what it writes to standard output and error. Dumps and backtraces, which are asked for, must not come.
+/// Runs the program: its status, and what it writes to standard output and error. Dumps and
+/// backtraces, which are asked for, must not come.
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_slipway-gateway"))
         .args(args)
@@ -23,7 +24,10 @@ fn run(args: &[&str]) -> (Option<i32>, String, String) {
 #[test]
 fn help_and_version_are_told() {
     let (code, help, _) = run(&["--help"]);
-    assert!(code == Some(0) && help.contains("The data plane of Slipway") && help.contains("Usage:"), "{help}");
+    assert!(
+        code == Some(0) && help.contains("The data plane of Slipway") && help.contains("Usage:"),
+        "{help}"
+    );
     let (code, version, _) = run(&["--version"]);
     assert!(code == Some(0) && version.contains(env!("CARGO_PKG_VERSION")), "{version}");
 }
@@ -37,13 +41,24 @@ fn mistakes_are_named() {
         (&["--nonsense"][..], 2, ["'--nonsense'", ""]),
         (&["--listen", "8080"], 2, ["'8080' for '--listen", "socket address"]),
         (&["--max-connections", "18446744073709551615"], 2, ["--max-connections", "4294967295"]),
-        (&["--listen", &address], 1, [&format!("cannot listen on {address}"), "Address already in use"]),
+        (
+            &["--listen", &address],
+            1,
+            [&format!("cannot listen on {address}"), "Address already in use"],
+        ),
         (&free, 1, ["cannot infer how to reach the API server", "/nowhere/kubeconfig"]),
-        (&[&free[..], &["--log", "a=b=c"]].concat(), 1, ["--log (SLIPWAY_LOG) is no filter", "/nowhere/kubeconfig"]),
+        (
+            &[&free[..], &["--log", "a=b=c"]].concat(),
+            1,
+            ["--log (SLIPWAY_LOG) is no filter", "/nowhere/kubeconfig"],
+        ),
     ] {
         // What comes once there is a log goes there, which is on standard output.
         let (status, out, err) = run(args);
         let text = if code == 1 { out } else { err };
-        assert!(status == Some(code) && causes.iter().all(|cause| text.contains(cause)), "{args:?}: {text}");
+        assert!(
+            status == Some(code) && causes.iter().all(|cause| text.contains(cause)),
+            "{args:?}: {text}"
+        );
     }
 }

@@ -1,36 +1,30 @@
-//! Crowds of connections that say nothing, against both ports: probes, the operator and other clients are served all the same.
+//! Crowds of connections that say nothing, against both ports: probes, the operator and other
+//! clients are served all the same.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
 
 mod support;
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use slipway_listener::OperatorKey;
-use support::{
-    STABLE, World,
-    client::{get, grpc, http1, http2, predict},
-    eventually, loopback,
-    upstream::{Mood, Upstream},
-    within,
-};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpSocket, TcpStream},
-    time::Instant,
-};
+use support::client::{get, grpc, http1, http2, predict};
+use support::upstream::{Mood, Upstream};
+use support::{STABLE, World, eventually, loopback, within};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::Instant;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_secs(30);
 const STATE: &[u8] = b"GET /v1/state HTTP/1.1\r\nhost: x\r\n\r\n";
 
-/// Connections from one address, of the 127s that are no test's and no client's own, which say this and no more.
+/// Connections from one address, of the 127s that are no test's and no client's own, which say this
+/// and no more.
 async fn crowd(to: SocketAddr, last: u8, count: usize, says: &[u8]) -> Vec<TcpStream> {
     let mut crowd = Vec::new();
     for _ in 0..count {
@@ -85,15 +79,27 @@ async fn silent_connections_to_the_admin_port_are_closed_in_time() {
 async fn who_does_not_show_the_operators_signature_is_told_nothing_of_the_state() {
     let key = OperatorKey::from_pkcs8(&OperatorKey::generate().unwrap()).unwrap();
     let other = OperatorKey::from_pkcs8(&OperatorKey::generate().unwrap()).unwrap();
-    let world = World::with(|settings| settings.operator_key = Some(key.public_key().parse().unwrap())).await;
+    let world =
+        World::with(|settings| settings.operator_key = Some(key.public_key().parse().unwrap()))
+            .await;
     world.apply();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let ask = async |shown: Option<String>| {
         let request = Request::get(format!("http://{}/v1/state?changes=true", world.admin));
-        let request = shown.into_iter().fold(request, |request, shown| request.header("authorization", shown));
-        let answer = within(SECOND, http1().request(request.body(Full::<Bytes>::default()).unwrap())).await.unwrap();
+        let request = shown
+            .into_iter()
+            .fold(request, |request, shown| request.header("authorization", shown));
+        let answer =
+            within(SECOND, http1().request(request.body(Full::<Bytes>::default()).unwrap()))
+                .await
+                .unwrap();
         let status = answer.status().as_u16();
-        let first = within(DEADLINE, answer.into_body().frame()).await.unwrap().unwrap().into_data().unwrap();
+        let first = within(DEADLINE, answer.into_body().frame())
+            .await
+            .unwrap()
+            .unwrap()
+            .into_data()
+            .unwrap();
         (status, String::from_utf8_lossy(&first).into_owned())
     };
     let refused = [
@@ -117,11 +123,14 @@ async fn who_does_not_show_the_operators_signature_is_told_nothing_of_the_state(
 async fn the_operator_is_heard_however_many_listen() {
     let (world, _stable) = world().await;
     let open = || {
-        let request = Request::get(format!("http://{}/v1/state", world.admin)).body(Full::<Bytes>::default()).unwrap();
+        let request = Request::get(format!("http://{}/v1/state", world.admin))
+            .body(Full::<Bytes>::default())
+            .unwrap();
         async move { within(SECOND, http1().request(request)).await.unwrap().into_body() }
     };
     let mut early = open().await;
-    let _strangers = [crowd(world.admin, 1, 16, STATE).await, crowd(world.admin, 2, 300, STATE).await];
+    let _strangers =
+        [crowd(world.admin, 1, 16, STATE).await, crowd(world.admin, 2, 300, STATE).await];
     let mut late = open().await;
     // More than what the streams had sent before the strangers came.
     for _ in 0..3 {
@@ -156,7 +165,8 @@ async fn silent_connections_to_the_data_port_lose_nobodys_requests() {
     }
 }
 
-/// The pod does not look at its connections for a while, and does then what many servers do: it closes those with more than 20 calls that were taken back.
+/// The pod does not look at its connections for a while, and does then what many servers do: it
+/// closes those with more than 20 calls that were taken back.
 #[tokio::test]
 async fn calls_that_are_taken_back_unseen_end_nobody_elses() {
     let busy = TcpListener::bind(loopback()).await.unwrap();
@@ -166,7 +176,9 @@ async fn calls_that_are_taken_back_unseen_end_nobody_elses() {
     let data = world.data;
     let call = || {
         let path = "/inference.GRPCInferenceService/ModelStreamInfer";
-        tokio::spawn(async move { grpc(data, &data.to_string(), path, &[], Full::from("message")).await })
+        tokio::spawn(async move {
+            grpc(data, &data.to_string(), path, &[], Full::from("message")).await
+        })
     };
     let stays = call();
     eventually("one is there", || in_flight() == 1).await;

@@ -1,19 +1,19 @@
-//! Clients with little time: an equally good candidate loses nothing by it, one that hangs is found out, and nobody can take out a good one.
+//! Clients with little time: an equally good candidate loses nothing by it, one that hangs is found
+//! out, and nobody can take out a good one.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use http_body_util::Full;
 use slipway_gateway::config::BrakeConfig;
-use support::{
-    CANDIDATE, STABLE, Scrape, World,
-    client::{Http, http1, infer, send},
-    upstream::{Mood, Upstream},
-};
+use support::client::{Http, http1, infer, send};
+use support::upstream::{Mood, Upstream};
+use support::{CANDIDATE, STABLE, Scrape, World};
 use tokio::time::{Instant, interval, timeout};
 
 const BRAKE: BrakeConfig = BrakeConfig::DEFAULT;
@@ -24,11 +24,16 @@ fn millis(millis: u64) -> Duration {
 
 /// Two arms of these moods at this weight of the candidate, with a brake.
 async fn arms(stable: Mood, candidate: Mood, permille: u32) -> (World, Upstream, Upstream) {
-    let (stable, candidate) = (Upstream::start("stable", stable).await, Upstream::start("candidate", candidate).await);
+    let (stable, candidate) =
+        (Upstream::start("stable", stable).await, Upstream::start("candidate", candidate).await);
     let mut world = World::new().await;
     world.model().timeout = Duration::from_secs(30);
     world.model().brake = BRAKE;
-    world.weigh(1, permille).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]).apply();
+    world
+        .weigh(1, permille)
+        .endpoints(STABLE, &[stable.addr])
+        .endpoints(CANDIDATE, &[candidate.addr])
+        .apply();
     (world, stable, candidate)
 }
 
@@ -40,7 +45,9 @@ async fn ask(client: &Http, world: &World, header: (&'static str, &str)) -> u16 
 
 /// So many predictions at one time, whose clients leave after a time; how many were answered.
 async fn impatient(client: &Http, world: &World, requests: usize, patience: Duration) -> usize {
-    let answers = join_all((0..requests).map(|_| timeout(patience, ask(client, world, ("x-user-id", "1"))))).await;
+    let answers =
+        join_all((0..requests).map(|_| timeout(patience, ask(client, world, ("x-user-id", "1")))))
+            .await;
     answers.into_iter().filter(|answer| *answer == Ok(200)).count()
 }
 
@@ -58,10 +65,14 @@ fn is_braked(world: &World) -> bool {
 async fn at_rest(world: &World) {
     let gateway = Arc::clone(&world.gateway);
     let table = move || Arc::clone(&gateway.router.table().models["digits"]);
-    support::eventually("all requests have ended", || table().arms.iter().all(|arm| arm.state.in_flight() == 0)).await;
+    support::eventually("all requests have ended", || {
+        table().arms.iter().all(|arm| arm.state.in_flight() == 0)
+    })
+    .await;
 }
 
-/// The deadline is longer than an answer takes and shorter than two: half of it would be too little for either arm.
+/// The deadline is longer than an answer takes and shorter than two: half of it would be too little
+/// for either arm.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_equal_candidate_loses_no_request_of_clients_with_tight_deadlines() {
     let slow = Mood::Slow(millis(400));
@@ -73,14 +84,17 @@ async fn an_equal_candidate_loses_no_request_of_clients_with_tight_deadlines() {
             assert_eq!(answers, vec![200; 40]);
         }
         let metrics = world.metrics();
-        assert_eq!((metrics.arm(CANDIDATE, "success"), metrics.arm(STABLE, "success")), requests(&metrics));
+        assert_eq!(
+            (metrics.arm(CANDIDATE, "success"), metrics.arm(STABLE, "success")),
+            requests(&metrics)
+        );
         assert!(!is_braked(&world));
         metrics.assert_conserved();
     }
 }
 
-/// Stable is asked beside a slow candidate, which is not given up for that: its answer comes first. Both arms took longer than a try may take, and
-/// both are counted so.
+/// Stable is asked beside a slow candidate, which is not given up for that: its answer comes first.
+/// Both arms took longer than a try may take, and both are counted so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_try_that_takes_too_long_is_not_cut_off_and_counts_alike_in_both_arms() {
     let slow = Mood::Slow(millis(700));
@@ -88,13 +102,18 @@ async fn a_try_that_takes_too_long_is_not_cut_off_and_counts_alike_in_both_arms(
     world.model().shield.candidate_timeout = Some(millis(300));
     world.apply();
     let client = http1();
-    let answers = join_all((0..40).map(|_| ask(&client, &world, ("x-request-timeout-ms", "1200")))).await;
+    let answers =
+        join_all((0..40).map(|_| ask(&client, &world, ("x-request-timeout-ms", "1200")))).await;
     assert_eq!(answers, vec![200; 40]);
     at_rest(&world).await;
     let metrics = world.metrics();
-    // Of stable's requests those that were asked beside the candidate were given up, because it was the first to answer.
+    // Of stable's requests those that were asked beside the candidate were given up, because it was
+    // the first to answer.
     let (candidate, stable) = requests(&metrics);
-    assert_eq!((metrics.arm(CANDIDATE, "try_timeout"), metrics.arm(STABLE, "cancelled")), (candidate, candidate));
+    assert_eq!(
+        (metrics.arm(CANDIDATE, "try_timeout"), metrics.arm(STABLE, "cancelled")),
+        (candidate, candidate)
+    );
     assert_eq!(metrics.arm(STABLE, "try_timeout"), stable - candidate);
     assert_eq!((metrics.client("success"), metrics.sum("shielded_total", &[])), (40, candidate));
     assert!(!is_braked(&world), "stable would not have answered in that time either");
@@ -110,29 +129,40 @@ async fn a_client_with_tight_deadlines_takes_no_candidate_out() {
         let client = http1();
         // Nothing is known of stable yet; so below what is taken for its time, and above.
         for (deadline, outcome) in [("50", "cancelled"), ("1500", "timeout")] {
-            let answers = join_all((0..50).map(|_| ask(&client, &world, ("x-request-timeout-ms", deadline)))).await;
+            let answers =
+                join_all((0..50).map(|_| ask(&client, &world, ("x-request-timeout-ms", deadline))))
+                    .await;
             assert_eq!(answers, vec![504; 50]);
             at_rest(&world).await;
             let metrics = world.metrics();
             let of = |revision| metrics.arm(revision, outcome);
-            assert!(of(CANDIDATE) >= 20 && of(STABLE) > 0, "{deadline} at {permille}: {}", metrics.0);
+            assert!(
+                of(CANDIDATE) >= 20 && of(STABLE) > 0,
+                "{deadline} at {permille}: {}",
+                metrics.0
+            );
             let sides = |outcome| (metrics.arm(CANDIDATE, outcome), metrics.arm(STABLE, outcome));
             let (left, late) = (sides("cancelled"), sides("timeout"));
-            assert_eq!((left.0 + late.0, left.1 + late.1), requests(&metrics), "nothing else is counted");
+            assert_eq!(
+                (left.0 + late.0, left.1 + late.1),
+                requests(&metrics),
+                "nothing else is counted"
+            );
             assert!(!is_braked(&world), "{deadline} at {permille}");
             metrics.assert_conserved();
         }
     }
 }
 
-/// Fifty requests a second at a candidate that never answers, from clients who leave after two seconds, say so or not, and whatever is known of
-/// stable's time.
+/// Fifty requests a second at a candidate that never answers, from clients who leave after two
+/// seconds, say so or not, and whatever is known of stable's time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_candidate_that_hangs_is_out_in_five_seconds_although_its_clients_leave() {
     for (stable, header) in [
         (Mood::Good, ("x-user-id", "1")),
         (Mood::Good, ("x-request-timeout-ms", "2000")),
-        // Stable's own time leaves none for a second try within the clients' two seconds: the witness is asked when they have left.
+        // Stable's own time leaves none for a second try within the clients' two seconds: the
+        // witness is asked when they have left.
         (Mood::Slow(millis(1000)), ("x-user-id", "1")),
         (Mood::Slow(millis(1000)), ("x-request-timeout-ms", "2000")),
     ] {
@@ -148,10 +178,13 @@ async fn a_candidate_that_hangs_is_out_in_five_seconds_although_its_clients_leav
             assert!(started.elapsed() < Duration::from_secs(5), "{stable:?} {header:?}");
             every.tick().await;
             let (client, world) = (client.clone(), Arc::clone(&world));
-            clients.push(tokio::spawn(async move { timeout(millis(2000), ask(&client, &world, header)).await }));
+            clients.push(tokio::spawn(async move {
+                timeout(millis(2000), ask(&client, &world, header)).await
+            }));
         }
         let after = candidate.served();
-        let left = join_all(clients).await.into_iter().filter(|it| !matches!(it, Ok(Ok(200)))).count();
+        let left =
+            join_all(clients).await.into_iter().filter(|it| !matches!(it, Ok(Ok(200)))).count();
         assert!(candidate.served() <= after + 1 && after >= 10);
         at_rest(&world).await;
         let metrics = world.metrics();
@@ -170,11 +203,15 @@ async fn pods_are_told_the_largest_body_of_the_spec() {
     let told = async |world: &World, header: Option<&'static str>| {
         let mut request = infer(world.data).body(Full::from("{}")).unwrap();
         if let Some(value) = header {
-            request.headers_mut().insert("x-slipway-max-request-bytes", http::HeaderValue::from_static(value));
+            request
+                .headers_mut()
+                .insert("x-slipway-max-request-bytes", http::HeaderValue::from_static(value));
         }
         assert_eq!(send(&http1(), request).await.unwrap().status, 200);
         let seen = good.last.lock().unwrap().take().unwrap();
-        seen.headers.get("x-slipway-max-request-bytes").map(|value| value.to_str().unwrap().to_owned())
+        seen.headers
+            .get("x-slipway-max-request-bytes")
+            .map(|value| value.to_str().unwrap().to_owned())
     };
     // What pods take by themselves need not be said, and no client says more.
     assert_eq!(told(&world, None).await, None);
@@ -198,10 +235,14 @@ async fn what_is_too_large_to_be_kept_is_counted() {
     assert_eq!(candidate.served(), 1);
     let state = serde_json::to_value(slipway_gateway::state::full_state(&world.gateway)).unwrap();
     assert_eq!(state["models"][0]["unshielded"], 1, "{state}");
-    assert_eq!((state["clients"]["ended"].as_u64(), state["clients"]["failed"].as_u64()), (Some(2), Some(0)));
+    assert_eq!(
+        (state["clients"]["ended"].as_u64(), state["clients"]["failed"].as_u64()),
+        (Some(2), Some(0))
+    );
 }
 
-/// Requests that are too much for either arm, taken back on purpose once stable's usual time is over, nearly all of them at the candidate.
+/// Requests that are too much for either arm, taken back on purpose once stable's usual time is
+/// over, nearly all of them at the candidate.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_who_leave_on_purpose_take_no_candidate_out() {
     let (mut world, stable, candidate) = arms(Mood::Good, Mood::Good, 0).await;
@@ -219,8 +260,13 @@ async fn clients_who_leave_on_purpose_take_no_candidate_out() {
         at_rest(&world).await;
     }
     let metrics = world.metrics();
-    // Whoever waited for longer than stable takes is counted in both arms alike, as long as it is that which stable takes.
-    assert!(metrics.arm(CANDIDATE, "timeout") >= 45 && metrics.arm(STABLE, "timeout") >= 5, "{}", metrics.0);
+    // Whoever waited for longer than stable takes is counted in both arms alike, as long as it is
+    // that which stable takes.
+    assert!(
+        metrics.arm(CANDIDATE, "timeout") >= 45 && metrics.arm(STABLE, "timeout") >= 5,
+        "{}",
+        metrics.0
+    );
     assert!(!is_braked(&world));
     metrics.assert_conserved();
 
@@ -228,7 +274,10 @@ async fn clients_who_leave_on_purpose_take_no_candidate_out() {
     stable.set(Mood::Good);
     let gateway = Arc::clone(&world.gateway);
     impatient(&client, &world, 50, millis(400)).await;
-    support::eventually("the brake acts", || gateway.router.table().models["digits"].arms[1].is_braked()).await;
+    support::eventually("the brake acts", || {
+        gateway.router.table().models["digits"].arms[1].is_braked()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

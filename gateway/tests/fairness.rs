@@ -1,27 +1,23 @@
-//! ModelDeployments whose pods hang, and clients whose bodies do not come: neither takes anything away from the others.
+//! ModelDeployments whose pods hang, and clients whose bodies do not come: neither takes anything
+//! away from the others.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
 
 mod support;
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{join_all, select_all};
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use slipway_gateway::config::EndpointGroup;
-use support::{
-    STABLE, World,
-    client::{http1, http2, predict, send},
-    eventually, model,
-    upstream::{Mood, Upstream},
-    within,
-};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpSocket, TcpStream},
-};
+use support::client::{http1, http2, predict, send};
+use support::upstream::{Mood, Upstream};
+use support::{STABLE, World, eventually, model, within};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -42,7 +38,8 @@ async fn letters(client: &support::client::Http, world: &World) -> StatusCode {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_model_that_hangs_takes_nothing_from_its_neighbour() {
-    let (hangs, good) = (Upstream::start("hangs", Mood::Hang).await, Upstream::start("good", Mood::Good).await);
+    let (hangs, good) =
+        (Upstream::start("hangs", Mood::Hang).await, Upstream::start("good", Mood::Good).await);
     let mut world = World::with(|settings| settings.max_in_flight = 90).await;
     world.weigh(1, 0).endpoints(STABLE, &[hangs.addr]).model().timeout = Duration::from_secs(3600);
     add_letters(&mut world, &good);
@@ -54,7 +51,8 @@ async fn a_model_that_hangs_takes_nothing_from_its_neighbour() {
             tokio::spawn(async move { predict(&crowd, data).await.status })
         })
         .collect();
-    eventually("it has all it can get", || world.metrics().sum("rejected_total", &[]) == 400 - 60).await;
+    eventually("it has all it can get", || world.metrics().sum("rejected_total", &[]) == 400 - 60)
+        .await;
     eventually("all of it is with its pod", || hangs.served() == 60).await;
     let client = http1();
     for _ in 0..20 {
@@ -85,7 +83,9 @@ async fn slow_body(world: &World, kind: Slow) -> TcpStream {
         Slow::Large => ("/v2/models/digits/infer", "application/json", 100 << 20),
         Slow::Nameless => ("/inference.GRPCInferenceService/ModelInfer", "application/grpc", 100),
     };
-    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n");
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
+    );
     stream.write_all(&[head.as_bytes(), b"\0"].concat()).await.unwrap();
     stream
 }
@@ -95,7 +95,8 @@ async fn bodies_that_do_not_come_keep_no_other_client_out() {
     for kind in [Slow::Small, Slow::Large, Slow::Nameless] {
         let good = Upstream::start("good", Mood::Good).await;
         let mut world = World::with(|settings| settings.max_in_flight = 30).await;
-        world.weigh(1, 0).endpoints(STABLE, &[good.addr]).model().timeout = Duration::from_secs(3600);
+        world.weigh(1, 0).endpoints(STABLE, &[good.addr]).model().timeout =
+            Duration::from_secs(3600);
         world.apply();
         let mut crowd = Vec::new();
         for _ in 0..20 {
@@ -122,7 +123,8 @@ async fn bodies_that_do_not_come_keep_no_other_client_out() {
         if kind == Slow::Nameless {
             continue;
         }
-        // Who had to go is told so, and may send it again. Most of them stay: the places are enough for all.
+        // Who had to go is told so, and may send it again. Most of them stay: the places are enough
+        // for all.
         let told = crowd.iter_mut().map(|stream| {
             Box::pin(async move {
                 let mut answer = vec![0; 12];

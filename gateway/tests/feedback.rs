@@ -1,25 +1,26 @@
-//! Prediction ids, and the feedback that names them: who issues and opens them, and that each counts once, for whom it is.
+//! Prediction ids, and the feedback that names them: who issues and opens them, and that each
+//! counts once, for whom it is.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
 
 mod support;
 
-use std::{collections::HashSet, net::SocketAddr};
+use std::collections::HashSet;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
-use slipway_gateway::{config::TrafficWeights, feedback::GatewayPeer};
+use slipway_gateway::config::TrafficWeights;
+use slipway_gateway::feedback::GatewayPeer;
 use slipway_prediction_id::{
-    ACCESS_PURPOSE, PREDICTION_ID_PURPOSE, PredictedLabel, PredictionId, PredictionIdSealer, PredictionReport,
-    derive_key,
+    ACCESS_PURPOSE, PREDICTION_ID_PURPOSE, PredictedLabel, PredictionId, PredictionIdSealer,
+    PredictionReport, derive_key,
 };
-use support::{
-    CANDIDATE, MASTER, STABLE, TOKEN, World,
-    client::{Answer, grpc, http1, infer, predict, send},
-    upstream::{Mood, Upstream},
-};
+use support::client::{Answer, grpc, http1, infer, predict, send};
+use support::upstream::{Mood, Upstream};
+use support::{CANDIDATE, MASTER, STABLE, TOKEN, World};
 
 const CALL: &str = "/inference.GRPCInferenceService/ModelInfer";
 
@@ -28,7 +29,8 @@ fn report(sample: u64, label: i64) -> String {
 }
 
 fn sealer(master: &[u8; 32], model: &str) -> PredictionIdSealer {
-    PredictionIdSealer::new(&derive_key(master, PREDICTION_ID_PURPOSE, &format!("uid-of-{model}"))).unwrap()
+    PredictionIdSealer::new(&derive_key(master, PREDICTION_ID_PURPOSE, &format!("uid-of-{model}")))
+        .unwrap()
 }
 
 fn open(id: &str) -> PredictionId {
@@ -59,7 +61,13 @@ async fn post(to: SocketAddr, token: Option<&str>, path: &str, body: &Value) -> 
 
 /// The answer to feedback that shows the token.
 async fn feed(world: &World, items: &[Value]) -> Value {
-    let answer = post(world.private, Some(TOKEN), "/v2/models/digits/feedback", &json!({ "feedback": items })).await;
+    let answer = post(
+        world.private,
+        Some(TOKEN),
+        "/v2/models/digits/feedback",
+        &json!({ "feedback": items }),
+    )
+    .await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
     serde_json::from_str(&answer.body).unwrap()
 }
@@ -74,7 +82,11 @@ async fn an_answer_has_an_id_that_the_gateway_seals() {
     let answer = predict(&http1(), world.data).await;
     let id = open(answer.header("x-slipway-prediction-id").unwrap());
     assert_eq!((id.revision.as_str(), id.labels), (STABLE, vec![Some(PredictedLabel::Number(3))]));
-    assert_eq!(answer.header("x-slipway-prediction"), None, "what the pod reports is for the gateway");
+    assert_eq!(
+        answer.header("x-slipway-prediction"),
+        None,
+        "what the pod reports is for the gateway"
+    );
     assert_eq!(answer.header("x-slipway-revision"), Some(STABLE), "a pod does not say who it is");
     // A server of others reports nothing: outcomes count for it, labels do not.
     server.set(Mood::Good);
@@ -89,7 +101,11 @@ async fn an_answer_has_an_id_that_the_gateway_seals() {
 async fn a_call_of_grpc_has_an_id_and_what_failed_has_none() {
     let (mut world, server) = predicting("a").await;
     world.declare_address().apply();
-    let call = async || grpc(world.data, &world.data.to_string(), CALL, &[], Full::<Bytes>::default()).await.unwrap();
+    let call = async || {
+        grpc(world.data, &world.data.to_string(), CALL, &[], Full::<Bytes>::default())
+            .await
+            .unwrap()
+    };
     assert_eq!(
         open(call().await.header("x-slipway-prediction-id").unwrap()).labels,
         vec![Some(PredictedLabel::Number(3))]
@@ -137,7 +153,10 @@ async fn feedback_counts_once_for_the_revision_that_predicted() {
 #[tokio::test]
 async fn what_no_gateway_sealed_counts_nothing() {
     let (world, _server) = predicting("a").await;
-    let (now, report) = (1_800_000_000, PredictionReport { sample: 1, labels: vec![Some(PredictedLabel::Number(3))] });
+    let (now, report) = (
+        1_800_000_000,
+        PredictionReport { sample: 1, labels: vec![Some(PredictedLabel::Number(3))] },
+    );
     let real = id_of_one(&world).await;
     let forged = [
         sealer(&[8; 32], "digits").seal(STABLE, now, &report).unwrap(),
@@ -147,9 +166,13 @@ async fn what_no_gateway_sealed_counts_nothing() {
         "v1.aaaaaaaaaa.6553f100.0000000000000001.AQY".into(),
         String::new(),
     ];
-    let forged: Vec<Value> = forged.iter().filter(|id| **id != real).map(|id| label(id, 3)).collect();
+    let forged: Vec<Value> =
+        forged.iter().filter(|id| **id != real).map(|id| label(id, 3)).collect();
     let summary = feed(&world, &forged).await;
-    assert_eq!(summary, json!({"accepted": 0, "rejected": forged.len(), "reasons": {"invalid_id": forged.len()}}));
+    assert_eq!(
+        summary,
+        json!({"accepted": 0, "rejected": forged.len(), "reasons": {"invalid_id": forged.len()}})
+    );
     assert_eq!(world.metrics().sum("feedback_total", &[]), 0);
 }
 
@@ -168,7 +191,10 @@ async fn gateways_count_an_id_once_among_them() {
     }
     let all = json!({"accepted": 20, "rejected": 0, "reasons": {}});
     assert_eq!(feed(&a, &items).await, all);
-    assert_eq!(feed(&b, &items).await, json!({"accepted": 0, "rejected": 20, "reasons": {"duplicate": 20}}));
+    assert_eq!(
+        feed(&b, &items).await,
+        json!({"accepted": 0, "rejected": 20, "reasons": {"duplicate": 20}})
+    );
     let count = |world: &World| world.metrics().sum("feedback_total", &[]);
     assert_eq!(count(&a) + count(&b), 20);
     assert!(count(&a) > 0 && count(&b) > 0, "each has its share");
@@ -200,7 +226,11 @@ async fn only_who_shows_the_token_sends_feedback() {
     let body = json!({"feedback": [label(&id_of_one(&world).await, 3)]});
     let path = "/v2/models/digits/feedback";
     for token in [None, Some("0123456789abcdef0123456789abcdef0123456789b"), Some("")] {
-        assert_eq!(post(world.private, token, path, &body).await.status, StatusCode::UNAUTHORIZED, "{token:?}");
+        assert_eq!(
+            post(world.private, token, path, &body).await.status,
+            StatusCode::UNAUTHORIZED,
+            "{token:?}"
+        );
     }
     let answer = post(world.data, Some(TOKEN), path, &body).await;
     assert_eq!(answer.status, StatusCode::FORBIDDEN);
@@ -213,11 +243,20 @@ async fn only_who_shows_the_token_sends_feedback() {
 async fn feature_rows_and_the_repository_are_for_those_who_show_the_token() {
     let (world, server) = predicting("a").await;
     for path in ["/v2/models/digits/features/user-1", "/v2/repository/models/digits/unload"] {
-        assert_eq!(post(world.data, Some(TOKEN), path, &json!({})).await.status, StatusCode::FORBIDDEN, "{path}");
-        assert_eq!(post(world.private, None, path, &json!({})).await.status, StatusCode::UNAUTHORIZED, "{path}");
+        assert_eq!(
+            post(world.data, Some(TOKEN), path, &json!({})).await.status,
+            StatusCode::FORBIDDEN,
+            "{path}"
+        );
+        assert_eq!(
+            post(world.private, None, path, &json!({})).await.status,
+            StatusCode::UNAUTHORIZED,
+            "{path}"
+        );
         assert_eq!(server.served(), 0);
     }
-    let answer = post(world.private, Some(TOKEN), "/v2/models/digits/features/user-1", &json!({})).await;
+    let answer =
+        post(world.private, Some(TOKEN), "/v2/models/digits/features/user-1", &json!({})).await;
     assert_eq!((answer.status, server.served()), (StatusCode::OK, 1));
     let told = server.last.lock().unwrap().take().unwrap();
     assert_eq!(told.headers.get("authorization"), None, "the token is the gateway's to see");
@@ -264,7 +303,9 @@ async fn what_a_preview_answers_has_no_id() {
     }
     world.apply();
     let ask = async |to: SocketAddr| {
-        let request = infer(to).header("host", "digits-preview").header("authorization", format!("Bearer {TOKEN}"));
+        let request = infer(to)
+            .header("host", "digits-preview")
+            .header("authorization", format!("Bearer {TOKEN}"));
         send(&http1(), request.body(Full::default()).unwrap()).await.unwrap()
     };
     assert_eq!(ask(world.data).await.status, StatusCode::FORBIDDEN);

@@ -1,4 +1,5 @@
-//! Which ModelDeployment a request is for: by the address of its Service, a declared host, or the name of its model; and that no neighbour changes it.
+//! Which ModelDeployment a request is for: by the address of its Service, a declared host, or the
+//! name of its model; and that no neighbour changes it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
 
@@ -10,12 +11,9 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use slipway_gateway::config::{EndpointGroup, ModelConfig};
-use support::{
-    STABLE, TOKEN, World,
-    client::{grpc, http1, send},
-    eventually, model,
-    upstream::{Mood, Upstream},
-};
+use support::client::{grpc, http1, send};
+use support::upstream::{Mood, Upstream};
+use support::{STABLE, TOKEN, World, eventually, model};
 
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 /// Hosts that nobody declares: a public name, a port-forward, a load balancer's probe.
@@ -30,7 +28,8 @@ struct Neighbours {
 
 impl Neighbours {
     async fn new() -> Self {
-        let (digits, b) = (Upstream::start("digits", Mood::Good).await, Upstream::start("b", Mood::Good).await);
+        let (digits, b) =
+            (Upstream::start("digits", Mood::Good).await, Upstream::start("b", Mood::Good).await);
         let mut world = World::new().await;
         world.weigh(1, 0).endpoints(STABLE, &[digits.addr]);
         world.model().created = 100;
@@ -64,19 +63,27 @@ impl Neighbours {
 
     /// The same at the port for those who show the token.
     async fn look(&self, host: &str, path: &str) -> (u16, String) {
-        let request = Request::get(format!("http://{}{path}", self.world.private)).header("host", host);
+        let request =
+            Request::get(format!("http://{}{path}", self.world.private)).header("host", host);
         answer(request.header("authorization", format!("Bearer {TOKEN}"))).await
     }
 
     async fn call(&self, authority: &str, path: &str, message: &[u8]) -> (String, String) {
-        let answer = grpc(self.world.data, authority, path, &[], Full::new(framed(message))).await.unwrap();
+        let answer =
+            grpc(self.world.data, authority, path, &[], Full::new(framed(message))).await.unwrap();
         let status = answer.grpc_status().unwrap_or("none").to_owned();
         (status, answer.header("x-upstream").map_or_else(|| "gateway".to_owned(), str::to_owned))
     }
 }
 
 async fn ask(gateway: SocketAddr, method: Method, host: &str, path: &str) -> (u16, String) {
-    answer(Request::builder().method(method).uri(format!("http://{gateway}{path}")).header("host", host)).await
+    answer(
+        Request::builder()
+            .method(method)
+            .uri(format!("http://{gateway}{path}"))
+            .header("host", host),
+    )
+    .await
 }
 
 async fn answer(request: http::request::Builder) -> (u16, String) {
@@ -118,8 +125,14 @@ async fn picture(neighbours: &Neighbours) -> Vec<(String, String)> {
         for path in paths {
             all.push((format!("{host}{path}"), format!("{:?}", neighbours.ask(host, path).await)));
         }
-        for method in ["ServerLive", "ServerReady", "ServerMetadata", "ModelInfer", "ModelMetadata", "RepositoryIndex"]
-        {
+        for method in [
+            "ServerLive",
+            "ServerReady",
+            "ServerMetadata",
+            "ModelInfer",
+            "ModelMetadata",
+            "RepositoryIndex",
+        ] {
             let path = format!("/inference.GRPCInferenceService/{method}");
             let answer = neighbours.call(host, &path, &naming("ma")).await;
             all.push((format!("{host}{path}"), format!("{answer:?}")));
@@ -128,7 +141,8 @@ async fn picture(neighbours: &Neighbours) -> Vec<(String, String)> {
     all
 }
 
-/// Seen: with a second ModelDeployment in the namespace, `/v2`, `/v2/health/ready` and `/v2/models/ma` of the first were 404 at a public host.
+/// Seen: with a second ModelDeployment in the namespace, `/v2`, `/v2/health/ready` and
+/// `/v2/models/ma` of the first were 404 at a public host.
 #[tokio::test]
 async fn a_neighbour_changes_nothing() {
     type Change = (&'static str, fn(&mut ModelConfig));
@@ -155,9 +169,14 @@ async fn a_neighbour_changes_nothing() {
 async fn the_address_of_a_service_decides_before_all_else() {
     let mut neighbours = Neighbours::new().await;
     neighbours.come(|_| {});
-    for host in
-        ["b", "B:8080", "b.default", "b.default.svc", "b.default.svc.cluster.local", "b.default.svc.cluster.local."]
-    {
+    for host in [
+        "b",
+        "B:8080",
+        "b.default",
+        "b.default.svc",
+        "b.default.svc.cluster.local",
+        "b.default.svc.cluster.local.",
+    ] {
         assert_eq!(neighbours.ask(host, "/v2/models/ma").await, by("b"), "{host}");
         assert_eq!(neighbours.ask(host, "/v2").await, by("b"), "{host}");
     }
@@ -170,7 +189,9 @@ async fn the_address_of_a_service_decides_before_all_else() {
 #[tokio::test]
 async fn a_declared_host_is_an_address_like_that_of_the_service() {
     let mut neighbours = Neighbours::new().await;
-    neighbours.come(|b| b.claims.hosts = ["digits.example.org".to_owned(), "b.example.org".to_owned()].into());
+    neighbours.come(|b| {
+        b.claims.hosts = ["digits.example.org".to_owned(), "b.example.org".to_owned()].into()
+    });
     for host in ["b.example.org", "B.Example.org:443", "b.example.org."] {
         for path in ["/v2", "/v2/jobs/7", "/v2/models/ma/infer", "/v1/anything"] {
             assert_eq!(neighbours.ask(host, path).await, by("b"), "{host}{path}");
@@ -178,8 +199,15 @@ async fn a_declared_host_is_an_address_like_that_of_the_service() {
         let ready = (200, r#"{"live":true,"ready":true}"#.to_owned());
         assert_eq!(neighbours.ask(host, "/v2/health/ready").await, ready);
     }
-    assert_eq!(neighbours.call("b.example.org", INFER, &naming("ma")).await, ("0".into(), "b".into()));
-    assert_eq!(neighbours.ask("digits.example.org", "/v2").await, by("digits"), "the older one holds it");
+    assert_eq!(
+        neighbours.call("b.example.org", INFER, &naming("ma")).await,
+        ("0".into(), "b".into())
+    );
+    assert_eq!(
+        neighbours.ask("digits.example.org", "/v2").await,
+        by("digits"),
+        "the older one holds it"
+    );
     neighbours.come(|b| {
         b.created = 50;
         b.claims.hosts = ["digits.example.org".to_owned()].into();
@@ -187,8 +215,15 @@ async fn a_declared_host_is_an_address_like_that_of_the_service() {
     });
     assert_eq!(neighbours.ask("digits.example.org", "/v2").await, by("b"));
     assert_eq!(neighbours.ask("models.example.org", "/v2/models/ma").await, by("b"));
-    assert_eq!(neighbours.call("models.example.org", INFER, &naming("ma")).await, ("0".into(), "b".into()));
-    assert_eq!(neighbours.ask("digits", "/v2/models/ma").await, by("digits"), "its Service serves all the same");
+    assert_eq!(
+        neighbours.call("models.example.org", INFER, &naming("ma")).await,
+        ("0".into(), "b".into())
+    );
+    assert_eq!(
+        neighbours.ask("digits", "/v2/models/ma").await,
+        by("digits"),
+        "its Service serves all the same"
+    );
 }
 
 #[tokio::test]
@@ -209,16 +244,23 @@ async fn what_names_no_model_is_refused_with_the_remedy() {
         assert!(status == 404 && body.contains("spec.traffic.hosts"), "{path}: {status} {body}");
     }
     let (status, body) = neighbours.ask("models.example.org", "/v2/models/none/infer").await;
-    assert!(status == 404 && body.contains("no ModelDeployment of this namespace serves"), "{body}");
+    assert!(
+        status == 404 && body.contains("no ModelDeployment of this namespace serves"),
+        "{body}"
+    );
     let list = "/inference.GRPCInferenceService/RepositoryIndex";
-    assert_eq!(neighbours.call("models.example.org", list, &[]).await, ("12".into(), "gateway".into()));
+    assert_eq!(
+        neighbours.call("models.example.org", list, &[]).await,
+        ("12".into(), "gateway".into())
+    );
     assert_eq!(neighbours.world.metrics().sum("unrouted_total", &[]), 7);
 }
 
 #[tokio::test]
 async fn probes_at_any_host_find_whether_the_gateway_takes_requests() {
     let mut neighbours = Neighbours::new().await;
-    let (ready, not_ready) = (r#"{"live":true,"ready":true}"#.to_owned(), r#"{"live":true,"ready":false}"#.to_owned());
+    let (ready, not_ready) =
+        (r#"{"live":true,"ready":true}"#.to_owned(), r#"{"live":true,"ready":false}"#.to_owned());
     // Even when no model has a pod: the gateway is what is asked about.
     neighbours.world.endpoints(STABLE, &[]).apply();
     for host in UNDECLARED {
@@ -234,16 +276,24 @@ async fn probes_at_any_host_find_whether_the_gateway_takes_requests() {
         ("/grpc.health.v1.Health/Check", b"\x0a\x1einference.GRPCInferenceService", &[8, 1]),
         ("/inference.GRPCInferenceService/ServerLive", b"", &[8, 1]),
         ("/inference.GRPCInferenceService/ServerReady", b"", &[8, 1]),
-        ("/inference.GRPCInferenceService/ServerMetadata", b"", b"\x0a\x0fslipway-gateway\x12\x050.1.0"),
+        (
+            "/inference.GRPCInferenceService/ServerMetadata",
+            b"",
+            b"\x0a\x0fslipway-gateway\x12\x050.1.0",
+        ),
     ] {
-        let answer = grpc(data, "10.0.0.7:8080", path, &[], Full::new(framed(message))).await.unwrap();
+        let answer =
+            grpc(data, "10.0.0.7:8080", path, &[], Full::new(framed(message))).await.unwrap();
         assert_eq!(answer.grpc_status(), Some("0"), "{path}");
         assert_eq!(answer.body.as_bytes(), framed(expected), "{path}");
     }
     neighbours.world.gateway.set_draining();
     assert_eq!(neighbours.ask("10.0.0.7:8080", "/v2/health/ready").await, (503, not_ready.clone()));
     assert_eq!(neighbours.ask("10.0.0.7:8080", "/v2/health/live").await, (200, not_ready));
-    let answer = grpc(data, "10.0.0.7", "/grpc.health.v1.Health/Check", &[], Full::new(framed(b""))).await.unwrap();
+    let answer =
+        grpc(data, "10.0.0.7", "/grpc.health.v1.Health/Check", &[], Full::new(framed(b"")))
+            .await
+            .unwrap();
     assert_eq!(answer.body.as_bytes(), framed(&[8, 2]));
 }
 
@@ -251,8 +301,14 @@ async fn probes_at_any_host_find_whether_the_gateway_takes_requests() {
 async fn a_health_check_that_names_a_model_is_that_models() {
     let neighbours = Neighbours::new().await;
     let check = "/grpc.health.v1.Health/Check";
-    assert_eq!(neighbours.call("models.example.org", check, &naming("ma")).await, ("0".into(), "digits".into()));
-    assert_eq!(neighbours.call("models.example.org", check, &naming("none")).await, ("5".into(), "gateway".into()));
+    assert_eq!(
+        neighbours.call("models.example.org", check, &naming("ma")).await,
+        ("0".into(), "digits".into())
+    );
+    assert_eq!(
+        neighbours.call("models.example.org", check, &naming("none")).await,
+        ("5".into(), "gateway".into())
+    );
     assert_eq!(neighbours.digits.served(), 1);
 }
 
@@ -266,7 +322,11 @@ async fn preview_addresses_are_found_by_name() {
     });
     assert_eq!(neighbours.look("b-preview.default", "/v2/models/ma").await, by("b"));
     let (status, _) = neighbours.look("digits-preview", "/v2/models/ma").await;
-    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE.as_u16(), "it has none, and is no other host for that");
+    assert_eq!(
+        status,
+        StatusCode::SERVICE_UNAVAILABLE.as_u16(),
+        "it has none, and is no other host for that"
+    );
 }
 
 #[tokio::test]

@@ -1,30 +1,23 @@
-//! Nothing is lost when weights change, pods come and go, or the gateway itself leaves. And what the operator is told.
+//! Nothing is lost when weights change, pods come and go, or the gateway itself leaves. And what
+//! the operator is told.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
 
 mod support;
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use slipway_gateway::config::{BrakeConfig, EndpointGroup};
-use support::{
-    CANDIDATE, STABLE, Scrape, World,
-    client::{Http, get, http1, http2, infer, predict, send},
-    eventually,
-    upstream::{Mood, Upstream},
-    within,
-};
+use support::client::{Http, get, http1, http2, infer, predict, send};
+use support::upstream::{Mood, Upstream};
+use support::{CANDIDATE, STABLE, Scrape, World, eventually, within};
 use tokio::task::JoinSet;
 
 /// Clients that send one request after the other until they are told to stop.
@@ -37,8 +30,12 @@ struct Load {
 
 impl Load {
     fn start(addr: SocketAddr, clients: usize, make: fn() -> Http) -> Self {
-        let mut load =
-            Self { answered: Arc::default(), gave_up: Arc::default(), stop: Arc::default(), clients: JoinSet::new() };
+        let mut load = Self {
+            answered: Arc::default(),
+            gave_up: Arc::default(),
+            stop: Arc::default(),
+            clients: JoinSet::new(),
+        };
         for _ in 0..clients {
             let (answered, gave_up) = (Arc::clone(&load.answered), Arc::clone(&load.gave_up));
             let (stop, client) = (Arc::clone(&load.stop), make());
@@ -46,7 +43,9 @@ impl Load {
                 let mut lost = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     match send(&client, infer(addr).body(Full::from("{}")).unwrap()).await {
-                        Ok(answer) if answer.status == 200 => _ = answered.fetch_add(1, Ordering::Relaxed),
+                        Ok(answer) if answer.status == 200 => {
+                            _ = answered.fetch_add(1, Ordering::Relaxed)
+                        }
                         Ok(answer) => lost.push(format!("{} {}", answer.status, answer.body)),
                         // What was refused was never a request: the endpoint is gone by then.
                         Err(error) if error.starts_with("refused") => break,
@@ -75,10 +74,16 @@ impl Load {
 }
 
 async fn two_arms() -> (World, Upstream, Upstream) {
-    let (stable, candidate) =
-        (Upstream::start("stable", Mood::Good).await, Upstream::start("candidate", Mood::Good).await);
+    let (stable, candidate) = (
+        Upstream::start("stable", Mood::Good).await,
+        Upstream::start("candidate", Mood::Good).await,
+    );
     let mut world = World::new().await;
-    world.weigh(1, 0).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]).apply();
+    world
+        .weigh(1, 0)
+        .endpoints(STABLE, &[stable.addr])
+        .endpoints(CANDIDATE, &[candidate.addr])
+        .apply();
     (world, stable, candidate)
 }
 
@@ -104,8 +109,11 @@ async fn pods_that_come_and_go_lose_nothing() {
         let next = Upstream::start("next", Mood::Good).await;
         world.endpoints(STABLE, &[leaving.addr, next.addr]).apply();
         load.more(200).await;
-        let shutting_down =
-            EndpointGroup { ready: [next.addr].into(), draining: [leaving.addr].into(), ..EndpointGroup::default() };
+        let shutting_down = EndpointGroup {
+            ready: [next.addr].into(),
+            draining: [leaving.addr].into(),
+            ..EndpointGroup::default()
+        };
         world.snapshot.endpoints.insert(("digits".into(), STABLE.into()), shutting_down);
         world.apply();
         let gone = leaving.served();
@@ -116,7 +124,8 @@ async fn pods_that_come_and_go_lose_nothing() {
     assert_eq!(load.lost().await, [""; 0]);
 }
 
-/// A model that is seldom asked would lose its last pod before the replacement is there: the gateway asks.
+/// A model that is seldom asked would lose its last pod before the replacement is there: the
+/// gateway asks.
 #[tokio::test]
 async fn the_last_pod_is_asked_to_stay_until_another_is_ready() {
     let (mut world, last, candidate) = two_arms().await;
@@ -138,7 +147,8 @@ async fn the_last_pod_is_asked_to_stay_until_another_is_ready() {
     world.weigh(2, 10).apply();
     eventually("it has a share", || candidate.served() > 0).await;
 
-    let (replacement, watched) = (Upstream::start("replacement", Mood::Good).await, candidate.served());
+    let (replacement, watched) =
+        (Upstream::start("replacement", Mood::Good).await, candidate.served());
     world.endpoints(STABLE, &[replacement.addr]).apply();
     let asked = last.served();
     eventually("others are asked still", || candidate.served() >= watched + 4).await;
@@ -156,20 +166,27 @@ async fn pods_are_told_the_timeout_of_the_spec() {
     let (mut world, stable, _) = two_arms().await;
     world.model().timeout = Duration::from_secs(120);
     world.declare_address().apply();
-    let told = |name: &str| stable.last.lock().unwrap().as_ref().unwrap().headers.get(name).cloned();
+    let told =
+        |name: &str| stable.last.lock().unwrap().as_ref().unwrap().headers.get(name).cloned();
     predict(&http1(), world.data).await;
     assert_eq!(told("x-request-timeout-ms").unwrap(), "120000");
-    let own = infer(world.data).header("x-request-timeout-ms", "4000").body(Full::default()).unwrap();
+    let own =
+        infer(world.data).header("x-request-timeout-ms", "4000").body(Full::default()).unwrap();
     assert_eq!(send(&http1(), own).await.unwrap().status, 200);
     assert_eq!(told("x-request-timeout-ms").unwrap(), "4000");
     let grpc = |headers: &[(&str, &str)]| {
         let url = format!("http://{}/inference.GRPCInferenceService/ModelInfer", world.data);
-        let request = Request::post(url).header("content-type", "application/grpc").header("te", "trailers");
-        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request =
+            Request::post(url).header("content-type", "application/grpc").header("te", "trailers");
+        let request =
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         request.body(Full::<Bytes>::from("x")).unwrap()
     };
     send(&http2(), grpc(&[])).await.unwrap();
-    assert_eq!((told("grpc-timeout").unwrap(), told("x-request-timeout-ms")), ("120S".parse().unwrap(), None));
+    assert_eq!(
+        (told("grpc-timeout").unwrap(), told("x-request-timeout-ms")),
+        ("120S".parse().unwrap(), None)
+    );
     send(&http2(), grpc(&[("grpc-timeout", "9S")])).await.unwrap();
     assert_eq!(told("grpc-timeout").unwrap(), "9S");
 }
@@ -204,10 +221,13 @@ async fn a_drain_loses_nothing() {
         within(Duration::from_secs(10), world.ended()).await;
         let (answered, gave_up) = (Arc::clone(&load.answered), Arc::clone(&load.gave_up));
         assert_eq!(load.lost().await, [""; 0]);
-        // The other side of the ledger: whatever the gateway took in, a client has an answer to, or has given up by itself.
+        // The other side of the ledger: whatever the gateway took in, a client has an answer to, or
+        // has given up by itself.
         let metrics = Scrape(gateway.metrics.encode_text().unwrap());
-        let (answered, gave_up) = (answered.load(Ordering::Relaxed) as u64, gave_up.load(Ordering::Relaxed) as u64);
-        let (taken, cancelled) = (metrics.sum("client_requests_total", &[]), metrics.client("cancelled"));
+        let (answered, gave_up) =
+            (answered.load(Ordering::Relaxed) as u64, gave_up.load(Ordering::Relaxed) as u64);
+        let (taken, cancelled) =
+            (metrics.sum("client_requests_total", &[]), metrics.client("cancelled"));
         assert_eq!((metrics.client("success"), taken), (answered, answered + cancelled));
         assert!(cancelled <= gave_up, "{cancelled} cancelled, {gave_up} gave up");
         metrics.assert_conserved();
@@ -231,11 +251,17 @@ async fn a_candidate_that_always_fails_costs_no_client_an_error_and_is_taken_out
         world.weigh(2, 500).apply();
         let load = Load::start(world.data, 16, http1);
         let gateway = Arc::clone(&world.gateway);
-        eventually("the brake acts", || gateway.router.table().models["digits"].arms[1].is_braked()).await;
+        eventually("the brake acts", || {
+            gateway.router.table().models["digits"].arms[1].is_braked()
+        })
+        .await;
         load.more(100).await;
         let after = candidate.served();
         load.more(500).await;
-        assert!(candidate.served() <= after + 16, "it gets nothing any more but what each client may have on its way");
+        assert!(
+            candidate.served() <= after + 16,
+            "it gets nothing any more but what each client may have on its way"
+        );
         assert_eq!(load.lost().await, [""; 0]);
 
         let metrics = world.metrics();
@@ -245,7 +271,10 @@ async fn a_candidate_that_always_fails_costs_no_client_an_error_and_is_taken_out
         metrics.assert_conserved();
 
         world.endpoints(CANDIDATE, &[candidate.addr]).apply();
-        assert!(world.gateway.router.table().models["digits"].arms[1].is_braked(), "an update of endpoints keeps it");
+        assert!(
+            world.gateway.router.table().models["digits"].arms[1].is_braked(),
+            "an update of endpoints keeps it"
+        );
         world.weigh(3, 0).apply();
         assert_eq!(world.metrics().sum("braked", &[]), 0);
     }
@@ -272,10 +301,16 @@ async fn grpc_passes_with_its_trailers() {
     world.declare_address().apply();
     for method in ["ModelInfer", "ModelStreamInfer"] {
         let url = format!("http://{}/inference.GRPCInferenceService/{method}", world.data);
-        let request = Request::post(url).header("content-type", "application/grpc").header("te", "trailers");
+        let request =
+            Request::post(url).header("content-type", "application/grpc").header("te", "trailers");
         let answer = send(&http2(), request.body(Full::from(method)).unwrap()).await.unwrap();
-        let trailers = answer.trailers.unwrap_or_else(|| panic!("{method} {:?} {}", answer.headers, answer.body));
-        assert_eq!((answer.body.as_str(), &trailers["grpc-status"]), (method, &"0".parse().unwrap()));
+        let trailers = answer
+            .trailers
+            .unwrap_or_else(|| panic!("{method} {:?} {}", answer.headers, answer.body));
+        assert_eq!(
+            (answer.body.as_str(), &trailers["grpc-status"]),
+            (method, &"0".parse().unwrap())
+        );
         assert_eq!(trailers["x-trailer"], "kept");
     }
     assert_eq!(world.metrics().arm(STABLE, "success"), 2);
@@ -296,7 +331,9 @@ struct Stream(hyper::body::Incoming, Vec<u8>);
 
 impl Stream {
     async fn open(world: &World) -> Self {
-        let request = Request::get(format!("http://{}/v1/state", world.admin)).body(Full::<Bytes>::default()).unwrap();
+        let request = Request::get(format!("http://{}/v1/state", world.admin))
+            .body(Full::<Bytes>::default())
+            .unwrap();
         Self(http1().request(request).await.unwrap().into_body(), Vec::new())
     }
 
@@ -329,8 +366,14 @@ async fn the_operator_hears_of_every_change_at_once() {
     let first = stream.line().await;
     assert_eq!(first["pod"], "slipway-gateway");
     let model = &first["models"][0];
-    assert_eq!((&model["name"], &model["generation"], &model["brake"]), (&"digits".into(), &1.into(), &Value::Null));
-    assert_eq!((&model["uid"], &model["readyEndpoints"][STABLE]), (&"uid-of-digits".into(), &1.into()));
+    assert_eq!(
+        (&model["name"], &model["generation"], &model["brake"]),
+        (&"digits".into(), &1.into(), &Value::Null)
+    );
+    assert_eq!(
+        (&model["uid"], &model["readyEndpoints"][STABLE]),
+        (&"uid-of-digits".into(), &1.into())
+    );
 
     let client = http1();
     for _ in 0..3 {
@@ -354,7 +397,10 @@ async fn the_operator_hears_of_every_change_at_once() {
     let brake = &braked["models"][0]["brake"];
     assert_eq!((&brake["revision"], &brake["generation"]), (&CANDIDATE.into(), &2.into()));
     assert_eq!((&brake["failures"], &brake["requests"]), (&10.into(), &10.into()));
-    assert!(brake["at"].as_str().unwrap().ends_with('Z') && !brake["reason"].as_str().unwrap().is_empty());
+    assert!(
+        brake["at"].as_str().unwrap().ends_with('Z')
+            && !brake["reason"].as_str().unwrap().is_empty()
+    );
 }
 
 #[tokio::test]

@@ -4,19 +4,20 @@
 
 mod support;
 
-use std::{
-    collections::BTreeMap,
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use serde_json::Value;
-use slipway_gateway::config::{ArmRole, EndpointGroup, ModelConfig, TrafficWeights, WeightedBackend};
-use support::{STABLE, World, client::http1, model, within};
+use slipway_gateway::config::{
+    ArmRole, EndpointGroup, ModelConfig, TrafficWeights, WeightedBackend,
+};
+use support::client::http1;
+use support::{STABLE, World, model, within};
 
 const COUNT: usize = 10_000;
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -25,7 +26,11 @@ fn numbered(number: usize) -> ModelConfig {
     let mut model = model(&format!("model-{number:05}"));
     model.weights = Some(TrafficWeights {
         generation: 1,
-        backends: vec![WeightedBackend { revision: STABLE.into(), role: ArmRole::Stable, permille: 1000 }],
+        backends: vec![WeightedBackend {
+            revision: STABLE.into(),
+            role: ArmRole::Stable,
+            permille: 1000,
+        }],
         preview: None,
     });
     model
@@ -33,10 +38,18 @@ fn numbered(number: usize) -> ModelConfig {
 
 async fn world() -> World {
     let mut world = World::new().await;
-    world.snapshot.models = (0..COUNT).map(numbered).map(|model| (model.name.clone(), model)).collect();
-    let ready = EndpointGroup { ready: ["10.0.0.1:8080".parse().unwrap()].into(), ..EndpointGroup::default() };
-    world.snapshot.endpoints =
-        world.snapshot.models.keys().map(|name| ((name.clone(), STABLE.to_owned()), ready.clone())).collect();
+    world.snapshot.models =
+        (0..COUNT).map(numbered).map(|model| (model.name.clone(), model)).collect();
+    let ready = EndpointGroup {
+        ready: ["10.0.0.1:8080".parse().unwrap()].into(),
+        ..EndpointGroup::default()
+    };
+    world.snapshot.endpoints = world
+        .snapshot
+        .models
+        .keys()
+        .map(|name| ((name.clone(), STABLE.to_owned()), ready.clone()))
+        .collect();
     world.apply();
     world
 }
@@ -56,7 +69,13 @@ impl Stream {
         let url = format!("http://{}/v1/state?changes=true", world.admin);
         let request = Request::get(url).body(Full::<Bytes>::default()).unwrap();
         let body = within(DEADLINE, http1().request(request)).await.unwrap().into_body();
-        Self { body, rest: Vec::new(), read: 0, generations: BTreeMap::new(), requests: BTreeMap::new() }
+        Self {
+            body,
+            rest: Vec::new(),
+            read: 0,
+            generations: BTreeMap::new(),
+            requests: BTreeMap::new(),
+        }
     }
 
     /// Reads one line; whether more of what there is now follows.
@@ -65,7 +84,8 @@ impl Stream {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 break self.rest.drain(..=end).collect::<Vec<_>>();
             }
-            let data = within(DEADLINE, self.body.frame()).await.unwrap().unwrap().into_data().unwrap();
+            let data =
+                within(DEADLINE, self.body.frame()).await.unwrap().unwrap().into_data().unwrap();
             self.read += data.len();
             self.rest.extend_from_slice(&data);
         };
@@ -73,7 +93,9 @@ impl Stream {
         let line: Value = serde_json::from_slice(&line).unwrap();
         assert_eq!(line["changes"], true);
         for gone in line["gone"].as_array().unwrap() {
-            self.generations.remove(gone.as_str().unwrap().strip_prefix("uid-of-").unwrap()).unwrap();
+            self.generations
+                .remove(gone.as_str().unwrap().strip_prefix("uid-of-").unwrap())
+                .unwrap();
         }
         for model in line["models"].as_array().unwrap() {
             let name = model["name"].as_str().unwrap().to_owned();
@@ -110,14 +132,20 @@ async fn the_state_of_all_takes_little_at_rest() {
     let rate = (stream.read - first) as f64 / begun.elapsed().as_secs_f64() / 1024.0;
     println!("at first {first} bytes, then {rate:.1} KiB/s");
     assert!(rate <= 64.0, "{rate} KiB/s");
-    assert!(stream.requests.values().filter(|requests| **requests > 0).count() > COUNT / 12, "counts come in turn");
+    assert!(
+        stream.requests.values().filter(|requests| **requests > 0).count() > COUNT / 12,
+        "counts come in turn"
+    );
 
     // What changes is told at once, and alone.
     let before = stream.read;
     let name = "model-00007";
     world.snapshot.models.get_mut(name).unwrap().weights.as_mut().unwrap().generation = 2;
     let changed = world.snapshot.models[name].clone();
-    let ready = EndpointGroup { ready: ["10.0.0.1:8080".parse().unwrap()].into(), ..EndpointGroup::default() };
+    let ready = EndpointGroup {
+        ready: ["10.0.0.1:8080".parse().unwrap()].into(),
+        ..EndpointGroup::default()
+    };
     world.gateway.router.update_model(name, Some((&changed, [(STABLE.to_owned(), ready)].into())));
     world.gateway.router.update_model("model-00008", None);
     while stream.generations[name] != 2 || stream.generations.contains_key("model-00008") {
@@ -130,19 +158,24 @@ async fn the_state_of_all_takes_little_at_rest() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_of_one_costs_no_more_than_one() {
     let world = world().await;
-    let ready = EndpointGroup { ready: ["10.0.0.1:8080".parse().unwrap()].into(), ..EndpointGroup::default() };
+    let ready = EndpointGroup {
+        ready: ["10.0.0.1:8080".parse().unwrap()].into(),
+        ..EndpointGroup::default()
+    };
     let mut stream = Stream::open(&world).await;
     stream.all().await;
     let (begun, changes) = (cpu(), 1000_u32);
     for number in 0..changes {
         let mut model = numbered(number as usize);
         model.weights.as_mut().unwrap().generation = 2;
-        world
-            .gateway
-            .router
-            .update_model(&model.name.clone(), Some((&model, [(STABLE.to_owned(), ready.clone())].into())));
+        world.gateway.router.update_model(
+            &model.name.clone(),
+            Some((&model, [(STABLE.to_owned(), ready.clone())].into())),
+        );
     }
-    while stream.generations.values().filter(|generation| **generation == 2).count() < changes as usize {
+    while stream.generations.values().filter(|generation| **generation == 2).count()
+        < changes as usize
+    {
         stream.line().await;
     }
     // With what the reader of this test takes.

@@ -1,19 +1,21 @@
-//! The memory that bodies take stays within their bound, however they come. One test: what is measured is this process.
+//! The memory that bodies take stays within their bound, however they come. One test: what is
+//! measured is this process.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
 
 mod support;
 
-use std::{fmt::Write as _, fs, net::SocketAddr, time::Duration};
+use std::fmt::Write as _;
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use futures::future::join_all;
 use support::{STABLE, World, within};
-use tokio::{
-    io::AsyncWriteExt as _,
-    net::{TcpSocket, TcpStream},
-    task::JoinHandle,
-    time::timeout,
-};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 const DEADLINE: Duration = Duration::from_secs(120);
 /// The bound of the gateway under test.
@@ -36,7 +38,8 @@ async fn connect(world: &World, head: &str) -> TcpStream {
     stream
 }
 
-/// Sends so many bytes of a repeated pattern, or as many as are taken within a while: then the gateway does not read any more.
+/// Sends so many bytes of a repeated pattern, or as many as are taken within a while: then the
+/// gateway does not read any more.
 async fn flood(stream: &mut TcpStream, pattern: &[u8], bytes: usize) {
     let block = pattern.repeat((64 << 10) / pattern.len());
     for _ in 0..bytes / block.len() {
@@ -69,7 +72,8 @@ async fn trickles(world: &World) -> Vec<TcpStream> {
     clients
 }
 
-/// Bodies of unknown length that turn out to be too large to be kept, towards a pod that does not read.
+/// Bodies of unknown length that turn out to be too large to be kept, towards a pod that does not
+/// read.
 async fn turn_into_streams(world: &World) -> Vec<TcpStream> {
     let clients = (0..64).map(|_| async {
         let mut stream = connect(world, "transfer-encoding: chunked").await;
@@ -104,7 +108,8 @@ async fn bodies_take_no_more_than_their_bound() {
         settings.max_buffered_request = 4 << 20;
     })
     .await;
-    // A pod that reads nothing keeps what it is sent until the request's time is over, also when the client has left.
+    // A pod that reads nothing keeps what it is sent until the request's time is over, also when
+    // the client has left.
     world.weigh(1, 0).model().timeout = Duration::from_secs(8);
     let (deaf, task) = deaf().await;
     world.endpoints(STABLE, &[deaf]).apply();
@@ -124,7 +129,8 @@ async fn bodies_take_no_more_than_their_bound() {
         println!("{attack}: {} KiB", taken >> 10);
         assert!(taken <= ALLOWED, "{attack}: {taken} bytes");
         drop(clients);
-        let memory = std::sync::Arc::clone(&world.gateway.router.table().models["digits"].shares.memory);
+        let memory =
+            std::sync::Arc::clone(&world.gateway.router.table().models["digits"].shares.memory);
         within(DEADLINE, async {
             while memory.used() > 0 {
                 tokio::time::sleep(Duration::from_millis(50)).await;

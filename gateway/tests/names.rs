@@ -1,22 +1,21 @@
-//! Calls of gRPC whose model is found by their first message: read no further than needed, sent on whole, and bounded.
+//! Calls of gRPC whose model is found by their first message: read no further than needed, sent on
+//! whole, and bounded.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
 
 mod support;
 
-use std::{convert::Infallible, time::Duration};
+use std::convert::Infallible;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{SinkExt, channel::mpsc};
+use futures::SinkExt;
+use futures::channel::mpsc;
 use http_body::Frame;
 use http_body_util::{Full, StreamBody};
-use support::{
-    CANDIDATE, STABLE, World,
-    client::{Answer, grpc},
-    eventually,
-    upstream::{Mood, Upstream},
-    within,
-};
+use support::client::{Answer, grpc};
+use support::upstream::{Mood, Upstream};
+use support::{CANDIDATE, STABLE, World, eventually, within};
 use tokio::task::JoinHandle;
 
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
@@ -39,7 +38,8 @@ fn framed(message: &[u8]) -> Vec<u8> {
 /// A request that names `digits`, with `rest` bytes of raw input behind it.
 fn request(rest: usize) -> Vec<u8> {
     let length = u32::try_from(rest).unwrap();
-    let varint = [(length & 0x7f) as u8 | 0x80, (length >> 7 & 0x7f) as u8 | 0x80, (length >> 14) as u8];
+    let varint =
+        [(length & 0x7f) as u8 | 0x80, (length >> 7 & 0x7f) as u8 | 0x80, (length >> 14) as u8];
     framed(&[&b"\x0a\x06digits\x3a"[..], &varint, &vec![b'x'; rest]].concat())
 }
 
@@ -51,7 +51,8 @@ fn call(
 ) -> (Pieces, JoinHandle<Answer>) {
     let (sender, receiver) = mpsc::channel(0);
     let data = world.data;
-    let answer = async move { grpc(data, HOST, path, headers, StreamBody::new(receiver)).await.unwrap() };
+    let answer =
+        async move { grpc(data, HOST, path, headers, StreamBody::new(receiver)).await.unwrap() };
     (sender, tokio::spawn(answer))
 }
 
@@ -106,7 +107,8 @@ async fn the_shield_replays_what_was_read_for_the_name() {
     let bad = Upstream::start("bad", Mood::Grpc("13")).await;
     world.weigh(2, 1000).endpoints(CANDIDATE, &[bad.addr]).apply();
     let body = request(20_000);
-    let answer = grpc(world.data, HOST, INFER, &[], Full::new(Bytes::from(body.clone()))).await.unwrap();
+    let answer =
+        grpc(world.data, HOST, INFER, &[], Full::new(Bytes::from(body.clone()))).await.unwrap();
     assert_eq!(answer.header("x-upstream"), Some("digits"));
     assert!(answer.bytes == body, "{} bytes of {}", answer.bytes.len(), body.len());
     assert_eq!(bad.served(), 1);
@@ -121,10 +123,16 @@ async fn only_so_much_is_read_for_a_name() {
     let begin = [&[0, 0, 0, 0xff, 0xff, 0x1a, 0xff, 0x7f][..], &[b'x'; 4096]].concat();
     send(&mut pieces, &begin).await;
     let answer = ended(answer).await;
-    assert!(matches!(says(&answer), ("12", message) if message.contains("spec.traffic.hosts")), "{answer:?}");
+    assert!(
+        matches!(says(&answer), ("12", message) if message.contains("spec.traffic.hosts")),
+        "{answer:?}"
+    );
     let call = |body: Vec<u8>| grpc(world.data, HOST, INFER, &[], Full::new(Bytes::from(body)));
     let compressed = call([&[1][..], &request(10)[1..]].concat()).await.unwrap();
-    assert!(matches!(says(&compressed), ("12", message) if message.contains("compressed")), "{compressed:?}");
+    assert!(
+        matches!(says(&compressed), ("12", message) if message.contains("compressed")),
+        "{compressed:?}"
+    );
     assert_eq!(says(&call(framed(b"")).await.unwrap()).0, "12", "no name at all");
     assert_eq!(says(&call(Vec::new()).await.unwrap()).0, "12", "no message at all");
     assert_eq!(says(&call(framed(b"\x0a\x04none")).await.unwrap()).0, "5");
@@ -133,7 +141,8 @@ async fn only_so_much_is_read_for_a_name() {
     assert_eq!(world.metrics().sum("unrouted_total", &[]), 6);
 }
 
-/// Clients that say nothing have a place each, like all whose bodies are waited for, and only for a time.
+/// Clients that say nothing have a place each, like all whose bodies are waited for, and only for a
+/// time.
 #[tokio::test]
 async fn who_says_nothing_waits_within_bounds() {
     let (world, _upstream) = world(Mood::Good).await;
@@ -141,7 +150,8 @@ async fn who_says_nothing_waits_within_bounds() {
     send(&mut pieces, &request(10)[..6]).await;
     let gateway = std::sync::Arc::clone(&world.gateway);
     eventually("it has the only place", || gateway.unrouted_shares.try_acquire().is_none()).await;
-    let turned_away = grpc(world.data, HOST, INFER, &[], Full::new(Bytes::from(request(10)))).await.unwrap();
+    let turned_away =
+        grpc(world.data, HOST, INFER, &[], Full::new(Bytes::from(request(10)))).await.unwrap();
     assert_eq!(says(&turned_away).0, "14");
     silent.abort();
     eventually("its place is free again", || gateway.unrouted_shares.try_acquire().is_some()).await;

@@ -4,22 +4,22 @@
 
 mod support;
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
+use std::time::Duration;
 
 use http::{HeaderName, Request, StatusCode};
 use http_body_util::Full;
 use slipway_gateway::config::{BrakeConfig, TrafficWeights};
-use support::{
-    CANDIDATE, STABLE, TOKEN, World,
-    client::{Answer, Http, http1, infer, predict, send},
-    upstream::{Mood, Upstream, nobody},
-    within,
-};
+use support::client::{Answer, Http, http1, infer, predict, send};
+use support::upstream::{Mood, Upstream, nobody};
+use support::{CANDIDATE, STABLE, TOKEN, World, within};
 use tokio::time::Instant;
 
 async fn two_arms() -> (World, Upstream, Upstream) {
-    let (stable, candidate) =
-        (Upstream::start("stable", Mood::Good).await, Upstream::start("candidate", Mood::Good).await);
+    let (stable, candidate) = (
+        Upstream::start("stable", Mood::Good).await,
+        Upstream::start("candidate", Mood::Good).await,
+    );
     let mut world = World::new().await;
     world.weigh(1, 0).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]);
     (world, stable, candidate)
@@ -44,7 +44,9 @@ async fn a_gateway_answers_at_both_families_and_forwards_the_plain_address_of_a_
 }
 
 async fn as_user(client: &Http, world: &World, user: &str) -> Answer {
-    send(client, infer(world.data).header("x-user-id", user).body(Full::default()).unwrap()).await.unwrap()
+    send(client, infer(world.data).header("x-user-id", user).body(Full::default()).unwrap())
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -77,7 +79,10 @@ async fn an_entity_stays_with_the_candidate_while_the_weight_grows() {
             let again = as_user(&client, &world, &format!("user-{user}")).await;
             assert_eq!(answer.header("x-slipway-revision"), again.header("x-slipway-revision"));
             let candidate = answer.header("x-slipway-revision") == Some(CANDIDATE);
-            assert!(candidate || !saw.get(&user).copied().unwrap_or(false), "user-{user} was sent back");
+            assert!(
+                candidate || !saw.get(&user).copied().unwrap_or(false),
+                "user-{user} was sent back"
+            );
             saw.insert(user, candidate);
         }
         let share = saw.values().filter(|candidate| **candidate).count();
@@ -115,7 +120,13 @@ async fn the_preview_address_shows_the_candidate_as_it_is() {
     // Whoever looks chooses what to ask: it is no evidence about the candidate.
     let of = |role| metrics.sum("requests_total", &[("revision", CANDIDATE), ("role", role)]);
     assert_eq!((of("preview"), of("candidate")), (2, 0));
-    assert_eq!(metrics.sum("request_duration_seconds_count", &[("revision", CANDIDATE), ("role", "candidate")]), 0);
+    assert_eq!(
+        metrics.sum(
+            "request_duration_seconds_count",
+            &[("revision", CANDIDATE), ("role", "candidate")]
+        ),
+        0
+    );
 }
 
 #[tokio::test]
@@ -124,12 +135,16 @@ async fn health_is_the_modeldeployments_own() {
     world.apply();
     let (client, data) = (http1(), world.data);
     let ask = async |path: &str| {
-        let request = Request::get(format!("http://{data}/v2/health/{path}")).header("host", "digits");
+        let request =
+            Request::get(format!("http://{data}/v2/health/{path}")).header("host", "digits");
         send(&client, request.body(Full::default()).unwrap()).await.unwrap().status
     };
     assert_eq!((ask("live").await, ask("ready").await), (StatusCode::OK, StatusCode::OK));
     world.endpoints(STABLE, &[]).apply();
-    assert_eq!((ask("live").await, ask("ready").await), (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE));
+    assert_eq!(
+        (ask("live").await, ask("ready").await),
+        (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE)
+    );
 }
 
 #[tokio::test]
@@ -139,7 +154,8 @@ async fn a_refused_connection_is_retried_on_another_pod() {
     world.weigh(1, 0).endpoints(STABLE, &[nobody().await, nobody().await, good.addr]).apply();
     let client = http1();
     for _ in 0..50 {
-        let request = Request::post(format!("http://{}/v2/repository/index", world.data)).header("host", "digits");
+        let request = Request::post(format!("http://{}/v2/repository/index", world.data))
+            .header("host", "digits");
         let answer = send(&client, request.body(Full::from("{}")).unwrap()).await.unwrap();
         assert_eq!(answer.status, 200, "nothing was sent, so even this may be retried");
     }
@@ -150,7 +166,8 @@ async fn a_refused_connection_is_retried_on_another_pod() {
 #[tokio::test]
 async fn a_reset_is_retried_once_for_what_is_pure_and_never_for_the_rest() {
     let slow = Mood::Slow(Duration::from_millis(50));
-    let (bad, good) = (Upstream::start("bad", slow.clone()).await, Upstream::start("good", slow).await);
+    let (bad, good) =
+        (Upstream::start("bad", slow.clone()).await, Upstream::start("good", slow).await);
     let mut world = World::new().await;
     world.weigh(1, 0).endpoints(STABLE, &[bad.addr, good.addr]).apply();
     let client = http1();
@@ -163,7 +180,8 @@ async fn a_reset_is_retried_once_for_what_is_pure_and_never_for_the_rest() {
     }
     world.endpoints(STABLE, &[bad.addr]).apply();
     let before = bad.served();
-    let request = Request::post(format!("http://{}/v2/repository/index", world.data)).header("host", "digits");
+    let request = Request::post(format!("http://{}/v2/repository/index", world.data))
+        .header("host", "digits");
     let request = request.body(Full::from("{}")).unwrap();
     assert_eq!(send(&client, request).await.unwrap().status, StatusCode::BAD_GATEWAY);
     assert_eq!(bad.served(), before + 1);
@@ -174,7 +192,8 @@ async fn a_reset_is_retried_once_for_what_is_pure_and_never_for_the_rest() {
 async fn without_an_endpoint_of_stable_a_request_waits_a_moment() {
     let late = Upstream::start("late", Mood::Good).await;
     for before in [vec![], vec![nobody().await]] {
-        let mut world = World::with(|settings| settings.endpoint_wait = Duration::from_secs(8)).await;
+        let mut world =
+            World::with(|settings| settings.endpoint_wait = Duration::from_secs(8)).await;
         world.weigh(1, 0).endpoints(STABLE, &before).apply();
         let (client, addr) = (http1(), world.data);
         let waiting = tokio::spawn(async move { predict(&client, addr).await });
@@ -189,28 +208,40 @@ async fn without_an_endpoint_of_stable_a_request_waits_a_moment() {
     }
 }
 
-/// While no pod of stable takes a request, a candidate that has traffic anyway does, at once, and with the next request it is stable's turn again.
+/// While no pod of stable takes a request, a candidate that has traffic anyway does, at once, and
+/// with the next request it is stable's turn again.
 #[tokio::test]
 async fn stable_without_pods_spills_to_the_candidate_and_back() {
-    let (stable, candidate) =
-        (Upstream::start("stable", Mood::Good).await, Upstream::start("candidate", Mood::Good).await);
+    let (stable, candidate) = (
+        Upstream::start("stable", Mood::Good).await,
+        Upstream::start("candidate", Mood::Good).await,
+    );
     // So long that a request which waits for a pod of stable fails the test.
     let mut world = World::with(|settings| settings.endpoint_wait = Duration::from_secs(60)).await;
     world.model().timeout = Duration::from_secs(60);
     world.model().sticky_header = Some(HeaderName::from_static("x-user-id"));
-    world.weigh(1, 200).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]).apply();
+    world
+        .weigh(1, 200)
+        .endpoints(STABLE, &[stable.addr])
+        .endpoints(CANDIDATE, &[candidate.addr])
+        .apply();
     let client = http1();
     let answered = async |world: &World| {
         let mut by = Vec::new();
         for user in 0..20 {
-            let answer = within(Duration::from_secs(8), as_user(&client, world, &format!("user-{user}"))).await;
+            let answer =
+                within(Duration::from_secs(8), as_user(&client, world, &format!("user-{user}")))
+                    .await;
             assert_eq!(answer.status, 200);
             by.push(answer.header("x-upstream").unwrap().to_owned());
         }
         by
     };
     let before = answered(&world).await;
-    assert!(before.iter().any(|by| by == "stable") && before.iter().any(|by| by == "candidate"), "{before:?}");
+    assert!(
+        before.iter().any(|by| by == "stable") && before.iter().any(|by| by == "candidate"),
+        "{before:?}"
+    );
     let mut spilled = 0;
     for gone in [vec![], vec![nobody().await]] {
         world.endpoints(STABLE, &gone).apply();
@@ -218,7 +249,10 @@ async fn stable_without_pods_spills_to_the_candidate_and_back() {
         let metrics = world.metrics();
         spilled += before.iter().filter(|by| *by == "stable").count() as u64;
         assert_eq!(metrics.sum("spilled_total", &[("revision", CANDIDATE)]), spilled);
-        assert_eq!(metrics.client("success"), metrics.arm(CANDIDATE, "success") + metrics.arm(STABLE, "success"));
+        assert_eq!(
+            metrics.client("success"),
+            metrics.arm(CANDIDATE, "success") + metrics.arm(STABLE, "success")
+        );
         metrics.assert_conserved();
 
         world.endpoints(STABLE, &[stable.addr]).apply();
@@ -226,7 +260,8 @@ async fn stable_without_pods_spills_to_the_candidate_and_back() {
     }
 }
 
-/// What a candidate fails of stable's requests is counted, and does not take out the only arm that answers.
+/// What a candidate fails of stable's requests is counted, and does not take out the only arm that
+/// answers.
 #[tokio::test]
 async fn a_candidate_that_has_too_much_to_do_is_not_taken_out_for_it() {
     let (mut world, _stable, candidate) = two_arms().await;
@@ -274,12 +309,19 @@ async fn stable_spills_to_no_candidate_that_may_have_no_traffic() {
 
 #[tokio::test]
 async fn then_it_is_told_to_come_back() {
-    let mut world = World::with(|settings| settings.endpoint_wait = Duration::from_millis(50)).await;
+    let mut world =
+        World::with(|settings| settings.endpoint_wait = Duration::from_millis(50)).await;
     world.weigh(1, 0).apply();
     let answer = predict(&http1(), world.data).await;
-    assert_eq!((answer.status, answer.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, Some("1")));
+    assert_eq!(
+        (answer.status, answer.header("retry-after")),
+        (StatusCode::SERVICE_UNAVAILABLE, Some("1"))
+    );
     assert!(answer.body.starts_with("{\"error\":"), "{}", answer.body);
-    assert_eq!((world.metrics().arm(STABLE, "unavailable"), world.metrics().client("unavailable")), (1, 1));
+    assert_eq!(
+        (world.metrics().arm(STABLE, "unavailable"), world.metrics().client("unavailable")),
+        (1, 1)
+    );
     world.metrics().assert_conserved();
 }
 
@@ -294,17 +336,25 @@ async fn the_deadline_is_the_modeldeployments_and_the_client_can_shorten_it() {
     let started = Instant::now();
     let answer = predict(&client, world.data).await;
     assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
-    assert!(answer.body.starts_with("{\"error\":") && started.elapsed() >= Duration::from_millis(300));
+    assert!(
+        answer.body.starts_with("{\"error\":") && started.elapsed() >= Duration::from_millis(300)
+    );
 
     world.model().timeout = Duration::from_secs(60);
     world.apply();
-    let request = infer(world.data).header("x-request-timeout-ms", "100").body(Full::default()).unwrap();
+    let request =
+        infer(world.data).header("x-request-timeout-ms", "100").body(Full::default()).unwrap();
     let answer = within(Duration::from_secs(10), send(&client, request)).await.unwrap();
     assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
-    // The client's own deadline was shorter than an answer may be expected to take: that is no failure of the arm.
+    // The client's own deadline was shorter than an answer may be expected to take: that is no
+    // failure of the arm.
     let metrics = world.metrics();
     assert_eq!(
-        (metrics.arm(STABLE, "timeout"), metrics.arm(STABLE, "cancelled"), metrics.client("timeout")),
+        (
+            metrics.arm(STABLE, "timeout"),
+            metrics.arm(STABLE, "cancelled"),
+            metrics.client("timeout")
+        ),
         (1, 1, 2)
     );
 }
@@ -318,7 +368,10 @@ async fn too_many_requests_at_one_time_are_turned_away() {
     let first = tokio::spawn(async move { predict(&client, addr).await });
     support::eventually("the first arrives", || slow.served() == 1).await;
     let answer = predict(&http1(), world.data).await;
-    assert_eq!((answer.status, answer.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, Some("1")));
+    assert_eq!(
+        (answer.status, answer.header("retry-after")),
+        (StatusCode::SERVICE_UNAVAILABLE, Some("1"))
+    );
     first.abort();
     let gateway = &world.gateway;
     support::eventually("the client's leaving is noticed", || {
@@ -344,7 +397,10 @@ async fn the_pod_sees_the_clients_host_and_address() {
     let good = Upstream::start("good", Mood::Good).await;
     let mut world = World::new().await;
     world.weigh(1, 0).endpoints(STABLE, &[good.addr]).apply();
-    let request = infer(world.data).header("host", "digits.default").header("connection", "x-a").header("x-a", "1");
+    let request = infer(world.data)
+        .header("host", "digits.default")
+        .header("connection", "x-a")
+        .header("x-a", "1");
     send(&http1(), request.body(Full::from("{}")).unwrap()).await.unwrap();
     let seen = good.last.lock().unwrap().take().unwrap();
     assert_eq!(seen.headers["host"], "digits.default");

@@ -9,16 +9,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::Full;
-use support::{
-    CANDIDATE, STABLE, World,
-    client::{self, http1, infer, predict, send},
-    upstream::{Mood, Upstream, nobody},
-    within,
-};
+use support::client::{self, http1, infer, predict, send};
+use support::upstream::{Mood, Upstream, nobody};
+use support::{CANDIDATE, STABLE, World, within};
 
-/// Ten requests at a candidate with half of the traffic; returns the gateway for a look at its counts.
+/// Ten requests at a candidate with half of the traffic; returns the gateway for a look at its
+/// counts.
 async fn ten_requests(mood: Mood) -> World {
-    let (stable, candidate) = (Upstream::start("stable", Mood::Good).await, Upstream::start("candidate", mood).await);
+    let (stable, candidate) =
+        (Upstream::start("stable", Mood::Good).await, Upstream::start("candidate", mood).await);
     let mut world = World::new().await;
     world.weigh(1, 1000).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]);
     world.model().shield.candidate_timeout = Some(Duration::from_millis(200));
@@ -66,21 +65,34 @@ async fn of_answers_that_are_no_numbers() {
 /// A NaN that stable answers as well is in the request, and a NaN is better than nothing.
 #[tokio::test]
 async fn a_nan_that_is_not_the_candidates_fault_is_no_failure() {
-    for (mood, answered) in
-        [(Mood::Nan("1"), "stable"), (Mood::Status(503), "candidate"), (Mood::Status(400), "candidate")]
-    {
-        let (stable, candidate) =
-            (Upstream::start("stable", mood).await, Upstream::start("candidate", Mood::Nan("1")).await);
+    for (mood, answered) in [
+        (Mood::Nan("1"), "stable"),
+        (Mood::Status(503), "candidate"),
+        (Mood::Status(400), "candidate"),
+    ] {
+        let (stable, candidate) = (
+            Upstream::start("stable", mood).await,
+            Upstream::start("candidate", Mood::Nan("1")).await,
+        );
         let mut world = World::new().await;
-        world.weigh(1, 1000).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]);
+        world
+            .weigh(1, 1000)
+            .endpoints(STABLE, &[stable.addr])
+            .endpoints(CANDIDATE, &[candidate.addr]);
         world.apply();
         let client = http1();
         for _ in 0..10 {
             let answer = within(Duration::from_secs(4), predict(&client, world.data)).await;
-            assert_eq!((answer.status, answer.header("x-upstream")), (StatusCode::OK, Some(answered)));
+            assert_eq!(
+                (answer.status, answer.header("x-upstream")),
+                (StatusCode::OK, Some(answered))
+            );
         }
         let metrics = world.metrics();
-        assert_eq!((metrics.arm(CANDIDATE, "success"), metrics.arm(CANDIDATE, "contract_error")), (10, 0));
+        assert_eq!(
+            (metrics.arm(CANDIDATE, "success"), metrics.arm(CANDIDATE, "contract_error")),
+            (10, 0)
+        );
         assert_eq!(metrics.client("success"), 10);
         metrics.assert_conserved();
     }
@@ -89,8 +101,10 @@ async fn a_nan_that_is_not_the_candidates_fault_is_no_failure() {
 /// What stable refuses as well is the client's mistake, and nobody else's.
 #[tokio::test]
 async fn a_clients_mistake_is_not_blamed_on_the_candidate() {
-    let (stable, candidate) =
-        (Upstream::start("stable", Mood::Status(400)).await, Upstream::start("candidate", Mood::Status(400)).await);
+    let (stable, candidate) = (
+        Upstream::start("stable", Mood::Status(400)).await,
+        Upstream::start("candidate", Mood::Status(400)).await,
+    );
     let mut world = World::new().await;
     world.weigh(1, 500).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]);
     world.apply();
@@ -146,7 +160,10 @@ async fn of_refused_connections_and_of_having_no_pods() {
         let client = http1();
         for _ in 0..5 {
             let answer = predict(&client, world.data).await;
-            assert_eq!((answer.status, answer.header("x-slipway-shielded")), (StatusCode::OK, Some(CANDIDATE)));
+            assert_eq!(
+                (answer.status, answer.header("x-slipway-shielded")),
+                (StatusCode::OK, Some(CANDIDATE))
+            );
         }
         assert_eq!(world.metrics().arm(CANDIDATE, "unavailable"), 5);
         world.metrics().assert_conserved();
@@ -155,8 +172,10 @@ async fn of_refused_connections_and_of_having_no_pods() {
 
 #[tokio::test]
 async fn without_the_shield_clients_see_the_candidate() {
-    let (stable, candidate) =
-        (Upstream::start("stable", Mood::Good).await, Upstream::start("candidate", Mood::Status(500)).await);
+    let (stable, candidate) = (
+        Upstream::start("stable", Mood::Good).await,
+        Upstream::start("candidate", Mood::Status(500)).await,
+    );
     let mut world = World::new().await;
     world.weigh(1, 1000).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]);
     world.model().shield.enabled = false;
@@ -167,15 +186,21 @@ async fn without_the_shield_clients_see_the_candidate() {
 
 #[tokio::test]
 async fn without_replay_no_prediction_runs_twice_and_what_never_ran_is_answered() {
-    let (stable, candidate) =
-        (Upstream::start("stable", Mood::Good).await, Upstream::start("candidate", Mood::Good).await);
+    let (stable, candidate) = (
+        Upstream::start("stable", Mood::Good).await,
+        Upstream::start("candidate", Mood::Good).await,
+    );
     let mut world = World::new().await;
     world.weigh(1, 1000).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]);
     world.model().replay = false;
     world.model().shield.candidate_timeout = Some(Duration::from_millis(50));
     world.apply();
     let client = http1();
-    let moods = [(Mood::Status(503), 503), (Mood::Slow(Duration::from_millis(200)), 200), (Mood::Reset, 502)];
+    let moods = [
+        (Mood::Status(503), 503),
+        (Mood::Slow(Duration::from_millis(200)), 200),
+        (Mood::Reset, 502),
+    ];
     for (at, (mood, status)) in moods.into_iter().enumerate() {
         candidate.set(mood);
         assert_eq!(predict(&client, world.data).await.status, status);
@@ -189,10 +214,16 @@ async fn without_replay_no_prediction_runs_twice_and_what_never_ran_is_answered(
 
 #[tokio::test]
 async fn the_budget_bounds_replays_that_help_nobody() {
-    let (stable, candidate) =
-        (Upstream::start("stable", Mood::Status(500)).await, Upstream::start("candidate", Mood::Status(503)).await);
+    let (stable, candidate) = (
+        Upstream::start("stable", Mood::Status(500)).await,
+        Upstream::start("candidate", Mood::Status(503)).await,
+    );
     let mut world = World::with(|settings| settings.shield_floor = 3).await;
-    world.weigh(1, 1000).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]).apply();
+    world
+        .weigh(1, 1000)
+        .endpoints(STABLE, &[stable.addr])
+        .endpoints(CANDIDATE, &[candidate.addr])
+        .apply();
     let client = http1();
     for _ in 0..20 {
         assert!(predict(&client, world.data).await.status.is_server_error());
@@ -212,10 +243,16 @@ async fn the_budget_bounds_replays_that_help_nobody() {
 
 #[tokio::test]
 async fn replays_that_help_are_not_bounded() {
-    let (stable, candidate) =
-        (Upstream::start("stable", Mood::Good).await, Upstream::start("candidate", Mood::Status(503)).await);
+    let (stable, candidate) = (
+        Upstream::start("stable", Mood::Good).await,
+        Upstream::start("candidate", Mood::Status(503)).await,
+    );
     let mut world = World::with(|settings| settings.shield_floor = 3).await;
-    world.weigh(1, 1000).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]).apply();
+    world
+        .weigh(1, 1000)
+        .endpoints(STABLE, &[stable.addr])
+        .endpoints(CANDIDATE, &[candidate.addr])
+        .apply();
     let client = http1();
     for _ in 0..50 {
         assert_eq!(predict(&client, world.data).await.status, 200);
@@ -225,13 +262,20 @@ async fn replays_that_help_are_not_bounded() {
 
 #[tokio::test]
 async fn bodies_that_cannot_be_kept_go_to_stable_only() {
-    let (stable, candidate) =
-        (Upstream::start("stable", Mood::Good).await, Upstream::start("candidate", Mood::Good).await);
+    let (stable, candidate) = (
+        Upstream::start("stable", Mood::Good).await,
+        Upstream::start("candidate", Mood::Good).await,
+    );
     let mut world = World::with(|settings| settings.max_buffered_request = 1000).await;
-    world.weigh(1, 1000).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]).apply();
+    world
+        .weigh(1, 1000)
+        .endpoints(STABLE, &[stable.addr])
+        .endpoints(CANDIDATE, &[candidate.addr])
+        .apply();
     let client = http1();
     let large = Bytes::from(vec![b'x'; 100_000]);
-    let answer = send(&client, infer(world.data).body(Full::new(large.clone())).unwrap()).await.unwrap();
+    let answer =
+        send(&client, infer(world.data).body(Full::new(large.clone())).unwrap()).await.unwrap();
     assert_eq!((answer.status, answer.header("x-upstream")), (StatusCode::OK, Some("stable")));
     assert_eq!(answer.body.len(), large.len());
     assert_eq!(world.metrics().sum("unshielded_total", &[]), 1);
@@ -242,10 +286,16 @@ async fn bodies_that_cannot_be_kept_go_to_stable_only() {
 
 #[tokio::test]
 async fn large_answers_of_the_candidate_pass_through() {
-    let (stable, candidate) =
-        (Upstream::start("stable", Mood::Good).await, Upstream::start("candidate", Mood::Large(300_000)).await);
+    let (stable, candidate) = (
+        Upstream::start("stable", Mood::Good).await,
+        Upstream::start("candidate", Mood::Large(300_000)).await,
+    );
     let mut world = World::with(|settings| settings.max_buffered_response = 1000).await;
-    world.weigh(1, 1000).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]).apply();
+    world
+        .weigh(1, 1000)
+        .endpoints(STABLE, &[stable.addr])
+        .endpoints(CANDIDATE, &[candidate.addr])
+        .apply();
     let answer = predict(&http1(), world.data).await;
     assert_eq!((answer.body.len(), answer.header("x-upstream")), (300_000, Some("candidate")));
     assert_eq!(world.metrics().arm(CANDIDATE, "success"), 1);
@@ -254,8 +304,10 @@ async fn large_answers_of_the_candidate_pass_through() {
 #[tokio::test]
 async fn a_grpc_status_is_a_failure_wherever_it_stands() {
     for mood in [Mood::Grpc("13"), Mood::GrpcTrailersOnly("14"), Mood::Grpc("8"), Mood::Reset] {
-        let (stable, candidate) =
-            (Upstream::start("stable", Mood::Good).await, Upstream::start("candidate", mood.clone()).await);
+        let (stable, candidate) = (
+            Upstream::start("stable", Mood::Good).await,
+            Upstream::start("candidate", mood.clone()).await,
+        );
         let mut world = World::new().await;
         world
             .declare_address()
@@ -264,8 +316,11 @@ async fn a_grpc_status_is_a_failure_wherever_it_stands() {
             .endpoints(CANDIDATE, &[candidate.addr])
             .apply();
         let url = format!("http://{}/inference.GRPCInferenceService/ModelInfer", world.data);
-        let request = http::Request::post(url).header("content-type", "application/grpc").header("te", "trailers");
-        let answer = send(&client::http2(), request.body(Full::from("message")).unwrap()).await.unwrap();
+        let request = http::Request::post(url)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        let answer =
+            send(&client::http2(), request.body(Full::from("message")).unwrap()).await.unwrap();
         let trailers = answer.trailers.expect("trailers");
         assert_eq!(
             (answer.body.as_str(), &trailers["grpc-status"], &trailers["x-trailer"]),
@@ -277,11 +332,14 @@ async fn a_grpc_status_is_a_failure_wherever_it_stands() {
     }
 }
 
-/// Servers whose errors come after an empty head, as those of the C++ library do: stable's answer is known at its end only.
+/// Servers whose errors come after an empty head, as those of the C++ library do: stable's answer
+/// is known at its end only.
 #[tokio::test]
 async fn a_grpc_mistake_of_the_client_is_not_blamed_on_the_candidate() {
-    let (stable, candidate) =
-        (Upstream::start("stable", Mood::Grpc("3")).await, Upstream::start("candidate", Mood::Grpc("3")).await);
+    let (stable, candidate) = (
+        Upstream::start("stable", Mood::Grpc("3")).await,
+        Upstream::start("candidate", Mood::Grpc("3")).await,
+    );
     let mut world = World::new().await;
     world
         .declare_address()
@@ -291,14 +349,19 @@ async fn a_grpc_mistake_of_the_client_is_not_blamed_on_the_candidate() {
         .apply();
     let url = format!("http://{}/inference.GRPCInferenceService/ModelInfer", world.data);
     let ask = || {
-        let request = http::Request::post(&url).header("content-type", "application/grpc").header("te", "trailers");
+        let request = http::Request::post(&url)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
         request.body(Full::from("message")).unwrap()
     };
     let client = client::http2();
     let answer = send(&client, ask()).await.unwrap();
     assert_eq!(answer.trailers.expect("trailers")["grpc-status"], "3");
     let metrics = world.metrics();
-    assert_eq!((metrics.arm(CANDIDATE, "client_error"), metrics.arm(CANDIDATE, "contract_error")), (1, 0));
+    assert_eq!(
+        (metrics.arm(CANDIDATE, "client_error"), metrics.arm(CANDIDATE, "contract_error")),
+        (1, 0)
+    );
 
     // What stable answers well is the candidate's mistake.
     stable.set(Mood::Good);
@@ -319,12 +382,17 @@ async fn a_grpc_mistake_of_the_client_is_not_blamed_on_the_candidate() {
     metrics.assert_conserved();
 }
 
-/// DEADLINE_EXCEEDED, UNKNOWN, INTERNAL and UNAVAILABLE are what 5xx is; each costs the candidate and no client.
+/// DEADLINE_EXCEEDED, UNKNOWN, INTERNAL and UNAVAILABLE are what 5xx is; each costs the candidate
+/// and no client.
 #[tokio::test]
 async fn grpc_failures_have_their_outcomes() {
-    for (status, outcome) in [("2", "server_error"), ("4", "timeout"), ("13", "server_error"), ("14", "server_error")] {
-        let (stable, candidate) =
-            (Upstream::start("stable", Mood::Good).await, Upstream::start("candidate", Mood::Grpc(status)).await);
+    for (status, outcome) in
+        [("2", "server_error"), ("4", "timeout"), ("13", "server_error"), ("14", "server_error")]
+    {
+        let (stable, candidate) = (
+            Upstream::start("stable", Mood::Good).await,
+            Upstream::start("candidate", Mood::Grpc(status)).await,
+        );
         let mut world = World::new().await;
         world
             .declare_address()
@@ -333,12 +401,19 @@ async fn grpc_failures_have_their_outcomes() {
             .endpoints(CANDIDATE, &[candidate.addr])
             .apply();
         let url = format!("http://{}/inference.GRPCInferenceService/ModelInfer", world.data);
-        let request = http::Request::post(url).header("content-type", "application/grpc").header("te", "trailers");
-        let answer = send(&client::http2(), request.body(Full::from("message")).unwrap()).await.unwrap();
+        let request = http::Request::post(url)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        let answer =
+            send(&client::http2(), request.body(Full::from("message")).unwrap()).await.unwrap();
         assert_eq!(answer.trailers.expect("trailers")["grpc-status"], "0");
         let metrics = world.metrics();
         assert_eq!(
-            (metrics.arm(CANDIDATE, outcome), metrics.arm(STABLE, "success"), metrics.client("success")),
+            (
+                metrics.arm(CANDIDATE, outcome),
+                metrics.arm(STABLE, "success"),
+                metrics.client("success")
+            ),
             (1, 1, 1)
         );
         metrics.assert_conserved();

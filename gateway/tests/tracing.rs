@@ -6,12 +6,9 @@ mod support;
 
 use http_body_util::Full;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SpanData};
-use support::{
-    CANDIDATE, STABLE, World,
-    client::{http1, infer, predict, send},
-    eventually,
-    upstream::{Mood, Upstream},
-};
+use support::client::{http1, infer, predict, send};
+use support::upstream::{Mood, Upstream};
+use support::{CANDIDATE, STABLE, World, eventually};
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -24,10 +21,16 @@ fn traceparent(upstream: &Upstream) -> String {
 async fn both_arms_of_a_shielded_request_stand_in_the_client_s_trace() {
     let exporter = InMemorySpanExporter::default();
     let telemetry = slipway_telemetry::init_with_exporter("test", exporter.clone(), None);
-    let (stable, candidate) =
-        (Upstream::start("stable", Mood::Good).await, Upstream::start("candidate", Mood::Status(500)).await);
+    let (stable, candidate) = (
+        Upstream::start("stable", Mood::Good).await,
+        Upstream::start("candidate", Mood::Status(500)).await,
+    );
     let mut world = World::new().await;
-    world.weigh(1, 1000).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]).apply();
+    world
+        .weigh(1, 1000)
+        .endpoints(STABLE, &[stable.addr])
+        .endpoints(CANDIDATE, &[candidate.addr])
+        .apply();
     let client = http1();
     let request = infer(world.data).header("traceparent", PARENT).body(Full::default()).unwrap();
     assert_eq!(send(&client, request).await.unwrap().status, 200);
@@ -38,7 +41,10 @@ async fn both_arms_of_a_shielded_request_stand_in_the_client_s_trace() {
     let request = spans.iter().find(|s| s.name == "POST /v2/models/digits/infer").unwrap();
     assert_eq!(request.parent_span_id.to_string(), "b7ad6b7169203331");
     let arms: Vec<&SpanData> = spans.iter().filter(|s| s.name == "arm").collect();
-    assert!(arms.len() == 2 && arms.iter().all(|s| s.parent_span_id == request.span_context.span_id()), "{arms:?}");
+    assert!(
+        arms.len() == 2 && arms.iter().all(|s| s.parent_span_id == request.span_context.span_id()),
+        "{arms:?}"
+    );
     for (arm, upstream) in arms.iter().zip([&candidate, &stable]) {
         let want = format!("00-0af7651916cd43dd8448eb211c80319c-{}-01", arm.span_context.span_id());
         assert_eq!(traceparent(upstream), want, "the pod's spans are children of its arm");

@@ -4,30 +4,29 @@
 
 mod support;
 
-use slipway_crds::v1alpha1::units::permille;
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
-use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
-};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
 use serde_json::{Value, json};
-use slipway_gateway::{config::ProcessSettings, gateway::GatewayContext, watch};
+use slipway_crds::v1alpha1::units::permille;
+use slipway_gateway::config::ProcessSettings;
+use slipway_gateway::gateway::GatewayContext;
+use slipway_gateway::watch;
 use support::eventually;
-use tokio::{net::TcpListener, sync::watch as channel};
+use tokio::net::TcpListener;
+use tokio::sync::watch as channel;
 
 /// Objects of both kinds, and who hears of changes.
 #[derive(Default)]
@@ -53,7 +52,9 @@ impl Api {
                 let service = service_fn(move |request| answer(Arc::clone(&api), request));
                 tokio::spawn(async move {
                     drop(
-                        auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await,
+                        auto::Builder::new(TokioExecutor::new())
+                            .serve_connection(TokioIo::new(stream), service)
+                            .await,
                     );
                 });
             }
@@ -104,7 +105,11 @@ async fn answer(api: Arc<Api>, request: Request<Incoming>) -> Result<Response<Bo
         return Ok(stream(&api, kind));
     }
     api.lists.fetch_add(1, Ordering::SeqCst);
-    let items = if slices { api.slices.lock().unwrap().clone() } else { api.models.lock().unwrap().clone() };
+    let items = if slices {
+        api.slices.lock().unwrap().clone()
+    } else {
+        api.models.lock().unwrap().clone()
+    };
     Ok(whole(
         StatusCode::OK,
         &json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items}),
@@ -140,7 +145,8 @@ fn digits(generation: i64, candidate: i32) -> Value {
 }
 
 fn slice(version: u32, addresses: &[&str]) -> Value {
-    let endpoints: Vec<_> = addresses.iter().map(|address| json!({"addresses": [address]})).collect();
+    let endpoints: Vec<_> =
+        addresses.iter().map(|address| json!({"addresses": [address]})).collect();
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
         "metadata": {
@@ -183,8 +189,8 @@ async fn it_follows_every_change_and_forgets_nothing_while_the_api_server_is_awa
     api.modify("ModelDeployment", digits(3, 250));
     eventually("what came after", || seen(&gateway) == Some((3, 1))).await;
 
-    // The server has compacted its history: everything is listed anew. On the way to the new state the gateway never knows of no
-    // endpoint or of no weights.
+    // The server has compacted its history: everything is listed anew. On the way to the new state
+    // the gateway never knows of no endpoint or of no weights.
     let mut changes = gateway.router.subscribe();
     *api.models.lock().unwrap() = vec![digits(4, 0)];
     *api.slices.lock().unwrap() = vec![slice(4, &["10.0.0.1", "10.0.0.3", "10.0.0.4"])];

@@ -1,9 +1,7 @@
 //! Opens the socket of a port, for IPv4, IPv6 and clusters that have both.
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
@@ -13,8 +11,8 @@ const BACKLOG: i32 = 1024;
 /// `EAFNOSUPPORT` of Linux: a kernel without IPv6.
 const EAFNOSUPPORT: i32 = 97;
 
-/// Listens at an address. `[::]` is every address of the machine, of IPv4 and IPv6 alike, whatever `net.ipv6.bindv6only` says; where the kernel has no
-/// IPv6, those of IPv4.
+/// Listens at an address. `[::]` is every address of the machine, of IPv4 and IPv6 alike, whatever
+/// `net.ipv6.bindv6only` says; where the kernel has no IPv6, those of IPv4.
 ///
 /// # Errors
 /// When the address is taken or not ours.
@@ -22,7 +20,10 @@ pub fn bind_address(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(with_ipv4_fallback(address, open_socket)?.into())
 }
 
-fn with_ipv4_fallback<T>(address: SocketAddr, open: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<T> {
+fn with_ipv4_fallback<T>(
+    address: SocketAddr,
+    open: impl Fn(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
     match open(address) {
         Err(error) if is_unspecified_ipv6(address) && is_ipv6_unsupported(&error) => {
             open(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()))
@@ -60,13 +61,23 @@ mod tests {
     #[test]
     fn a_kernel_without_ipv6_listens_at_ipv4() {
         let everywhere: SocketAddr = "[::]:8080".parse().unwrap();
-        for error in [|| io::Error::from_raw_os_error(EAFNOSUPPORT), || io::ErrorKind::AddrNotAvailable.into()] {
-            let open = |address: SocketAddr| if address.is_ipv6() { Err(error()) } else { Ok(address) };
-            assert_eq!(with_ipv4_fallback(everywhere, open).unwrap(), "0.0.0.0:8080".parse().unwrap());
+        for error in [
+            || io::Error::from_raw_os_error(EAFNOSUPPORT),
+            || io::ErrorKind::AddrNotAvailable.into(),
+        ] {
+            let open =
+                |address: SocketAddr| if address.is_ipv6() { Err(error()) } else { Ok(address) };
+            assert_eq!(
+                with_ipv4_fallback(everywhere, open).unwrap(),
+                "0.0.0.0:8080".parse().unwrap()
+            );
             // Who names an address means that one.
             assert!(with_ipv4_fallback("[::1]:8080".parse().unwrap(), open).is_err());
         }
         let taken = |_| Err::<(), _>(io::ErrorKind::AddrInUse.into());
-        assert_eq!(with_ipv4_fallback(everywhere, taken).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            with_ipv4_fallback(everywhere, taken).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
     }
 }

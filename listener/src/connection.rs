@@ -1,30 +1,27 @@
 //! The life of one connection.
 
-use std::{error::Error, net::IpAddr, pin::pin, sync::Arc, time::Duration};
+use std::error::Error;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
-use hyper::{
-    body::Incoming,
-    service::{Service, service_fn},
-};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
-};
-use tokio::{
-    net::TcpStream,
-    time::{Instant, sleep, sleep_until, timeout},
-};
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    settings::ShutdownMode,
-    table::{CloseOrder, ConnectionEntry, ConnectionGuard, IDLE_GRACE},
-    tracking::{CountedBody, InFlightRequest, WatchedStream},
-};
+use crate::settings::ShutdownMode;
+use crate::table::{CloseOrder, ConnectionEntry, ConnectionGuard, IDLE_GRACE};
+use crate::tracking::{CountedBody, InFlightRequest, WatchedStream};
 
-/// How long a connection that was accepted last may take to send its first request before it is closed by a shutdown.
+/// How long a connection that was accepted last may take to send its first request before it is
+/// closed by a shutdown.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How a connection has to end.
@@ -62,12 +59,15 @@ pub(crate) async fn serve_connection<M, S, B>(
     }
     // Small answers must not wait for the acknowledgement of earlier ones.
     drop(stream.set_nodelay(true));
-    let (table, entry, service) = (Arc::clone(&place.table), Arc::clone(&place.entry), make(place.entry.peer));
+    let (table, entry, service) =
+        (Arc::clone(&place.table), Arc::clone(&place.entry), make(place.entry.peer));
     let io = TokioIo::new(WatchedStream::new(stream, Arc::clone(&entry)));
     let service = service_fn(move |request| {
         let in_flight = InFlightRequest::begin(&table, &entry);
         let answer = service.call(request);
-        async move { answer.await.map(|response| response.map(|body| CountedBody::new(body, in_flight))) }
+        async move {
+            answer.await.map(|response| response.map(|body| CountedBody::new(body, in_flight)))
+        }
     });
     let mut connection = pin!(builder.serve_connection(io, service));
     let farewell = tokio::select! {
@@ -105,14 +105,16 @@ async fn wait_for_first_byte(place: &ConnectionGuard, stream: &TcpStream) -> boo
     stream.readable().await.is_ok()
 }
 
-/// Completes when the connection has to end: it has lost its place, it is overdue, or the port stops.
+/// Completes when the connection has to end: it has lost its place, it is overdue, or the port
+/// stops.
 async fn wait_for_close(place: &ConnectionGuard, stop: &CancellationToken) -> CloseMode {
     let drain = async {
         stop.cancelled().await;
         if place.table.settings.shutdown_mode == ShutdownMode::Abort {
             return CloseMode::Immediate;
         }
-        // One that has just been accepted is first given time for its request: hyper would close it unread.
+        // One that has just been accepted is first given time for its request: hyper would close it
+        // unread.
         if !place.entry.has_sent_request() {
             drop(timeout(FIRST_REQUEST_TIMEOUT, place.entry.first_request.notified()).await);
         }
@@ -139,7 +141,8 @@ async fn wait_for_order(entry: &ConnectionEntry) -> CloseOrder {
     }
 }
 
-/// Completes when nothing has happened for too long. Requests set no timers: it looks again when it could be.
+/// Completes when nothing has happened for too long. Requests set no timers: it looks again when it
+/// could be.
 async fn wait_until_overdue(place: &ConnectionGuard) {
     let settings = &place.table.settings;
     loop {
@@ -152,7 +155,8 @@ async fn wait_until_overdue(place: &ConnectionGuard) {
     }
 }
 
-/// Completes when one that was asked to end does not, and has no request in flight that could be lost.
+/// Completes when one that was asked to end does not, and has no request in flight that could be
+/// lost.
 async fn wait_for_drain_timeout(place: &ConnectionGuard, farewell: CloseMode) {
     if farewell == CloseMode::Drain {
         // It has all the time that it had before.
@@ -165,7 +169,8 @@ async fn wait_for_drain_timeout(place: &ConnectionGuard, farewell: CloseMode) {
         sleep(IDLE_GRACE).await;
         let now = Instant::now();
         let overdue = place.entry.deadline(&place.table.settings).is_some_and(|at| at <= now);
-        if overdue || place.entry.is_long_idle(now) || place.entry.order() == CloseOrder::Immediate {
+        if overdue || place.entry.is_long_idle(now) || place.entry.order() == CloseOrder::Immediate
+        {
             return;
         }
     }

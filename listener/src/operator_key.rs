@@ -1,15 +1,18 @@
-//! By what a gateway knows the operator: an Ed25519 signature (RFC 8032) in the header `authorization`.
+//! By what a gateway knows the operator: an Ed25519 signature (RFC 8032) in the header
+//! `authorization`.
 //!
-//! `Slipway <Unix seconds>.<signature in URL-safe base64>`, over a fixed text, namespace and name of the gateway's pod, and the time. So it counts for one pod and a few
-//! minutes; the gateway has only the public key, and nobody who takes a gateway over can ask another one. Who reads the traffic between the two can repeat it to that
-//! pod for as long as it counts.
+//! `Slipway <Unix seconds>.<signature in URL-safe base64>`, over a fixed text, namespace and name
+//! of the gateway's pod, and the time. So it counts for one pod and a few minutes; the gateway has
+//! only the public key, and nobody who takes a gateway over can ask another one. Who reads the
+//! traffic between the two can repeat it to that pod for as long as it counts.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::rand::SystemRandom;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 
-/// What is signed begins with this, so that a signature of the key for another purpose is none for this one.
+/// What is signed begins with this, so that a signature of the key for another purpose is none for
+/// this one.
 const CONTEXT: &[u8] = b"slipway state v1\0";
 const SCHEME: &str = "Slipway ";
 /// How far the clocks of operator and gateway may be apart.
@@ -54,7 +57,8 @@ impl OperatorKey {
     /// # Errors
     /// Without randomness.
     pub fn generate() -> Result<Vec<u8>, InvalidKey> {
-        let made = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| InvalidKey::NoRandomness)?;
+        let made = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
+            .map_err(|_| InvalidKey::NoRandomness)?;
         Ok(made.as_ref().to_vec())
     }
 
@@ -135,10 +139,12 @@ impl OperatorPublicKey {
             .ok_or(OperatorAuthError::Malformed)?;
         let (seconds, signature) = shown.split_once('.').ok_or(OperatorAuthError::Malformed)?;
         let seconds: u64 = seconds.parse().map_err(|_| OperatorAuthError::Malformed)?;
-        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| OperatorAuthError::Malformed)?;
+        let signature =
+            URL_SAFE_NO_PAD.decode(signature).map_err(|_| OperatorAuthError::Malformed)?;
         let key = UnparsedPublicKey::new(&ED25519, &self.0);
         // First whose it is: a time that anybody wrote says nothing of clocks.
-        key.verify(&signed_message(namespace, pod, seconds), &signature).map_err(|_| OperatorAuthError::Signature)?;
+        key.verify(&signed_message(namespace, pod, seconds), &signature)
+            .map_err(|_| OperatorAuthError::Signature)?;
         if seconds.abs_diff(now) > SKEW_SECONDS {
             return Err(OperatorAuthError::ClockSkew);
         }
@@ -165,7 +171,9 @@ mod tests {
     fn a_signature_counts_for_one_key_one_pod_and_a_few_minutes() {
         let (ours, other) = (key(), key());
         let public: OperatorPublicKey = ours.public_key().parse().unwrap();
-        let verify = |shown: &str, namespace: &str, pod: &str, now| public.verify(Some(shown), namespace, pod, now);
+        let verify = |shown: &str, namespace: &str, pod: &str, now| {
+            public.verify(Some(shown), namespace, pod, now)
+        };
         let shown = ours.authorization("ns", "gw-1", NOW);
         assert_eq!(verify(&shown, "ns", "gw-1", NOW), Ok(()));
         for now in [NOW - SKEW_SECONDS, NOW + SKEW_SECONDS] {
@@ -174,25 +182,52 @@ mod tests {
         for now in [NOW - SKEW_SECONDS - 1, NOW + SKEW_SECONDS + 1, 0, u64::MAX] {
             assert_eq!(verify(&shown, "ns", "gw-1", now), Err(OperatorAuthError::ClockSkew));
         }
-        assert_eq!(verify(&shown, "ns", "gw-2", NOW), Err(OperatorAuthError::Signature), "another pod");
-        assert_eq!(verify(&shown, "other", "gw-1", NOW), Err(OperatorAuthError::Signature), "another namespace");
+        assert_eq!(
+            verify(&shown, "ns", "gw-2", NOW),
+            Err(OperatorAuthError::Signature),
+            "another pod"
+        );
+        assert_eq!(
+            verify(&shown, "other", "gw-1", NOW),
+            Err(OperatorAuthError::Signature),
+            "another namespace"
+        );
         assert_eq!(verify(&shown, "nsg", "w-1", NOW), Err(OperatorAuthError::Signature));
         assert_eq!(
             verify(&other.authorization("ns", "gw-1", NOW), "ns", "gw-1", NOW),
             Err(OperatorAuthError::Signature)
         );
         let later = shown.replace(&NOW.to_string(), &(NOW + 100).to_string());
-        assert_eq!(verify(&later, "ns", "gw-1", NOW), Err(OperatorAuthError::Signature), "the time is signed too");
+        assert_eq!(
+            verify(&later, "ns", "gw-1", NOW),
+            Err(OperatorAuthError::Signature),
+            "the time is signed too"
+        );
     }
 
     #[test]
     fn what_is_no_signature_is_refused_and_says_why() {
         let public: OperatorPublicKey = key().public_key().parse().unwrap();
         assert_eq!(public.verify(None, "ns", "gw", NOW), Err(OperatorAuthError::Missing));
-        for shown in ["", "Bearer x", "Slipway ", "Slipway 1", "Slipway x.AAAA", "Slipway 1.%%", "Slipway -1.AAAA"] {
-            assert_eq!(public.verify(Some(shown), "ns", "gw", NOW), Err(OperatorAuthError::Malformed), "{shown}");
+        for shown in [
+            "",
+            "Bearer x",
+            "Slipway ",
+            "Slipway 1",
+            "Slipway x.AAAA",
+            "Slipway 1.%%",
+            "Slipway -1.AAAA",
+        ] {
+            assert_eq!(
+                public.verify(Some(shown), "ns", "gw", NOW),
+                Err(OperatorAuthError::Malformed),
+                "{shown}"
+            );
         }
-        assert_eq!(public.verify(Some("Slipway 1.AAAA"), "ns", "gw", NOW), Err(OperatorAuthError::Signature));
+        assert_eq!(
+            public.verify(Some("Slipway 1.AAAA"), "ns", "gw", NOW),
+            Err(OperatorAuthError::Signature)
+        );
     }
 
     #[test]

@@ -1,22 +1,23 @@
 //! Accepts connections, and ends them in order.
 
-use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
+use std::error::Error;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
-use hyper::{body::Incoming, service::Service};
-use hyper_util::{
-    rt::{TokioExecutor, TokioTimer},
-    server::conn::auto,
-};
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::{
-    connection,
-    settings::{ListenerSettings, ShutdownMode},
-    table::ConnectionTable,
-};
+use crate::connection;
+use crate::settings::{ListenerSettings, ShutdownMode};
+use crate::table::ConnectionTable;
 
 /// Connections that the kernel holds for us at most: tokio asks for 1024, and Linux takes one more.
 const BACKLOG: usize = 1025;
@@ -30,15 +31,20 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// A port with its bounds and timers. `builder` says the rest; timers for heads are not its business.
-    pub fn new(socket: TcpListener, settings: ListenerSettings, mut builder: auto::Builder<TokioExecutor>) -> Self {
+    /// A port with its bounds and timers. `builder` says the rest; timers for heads are not its
+    /// business.
+    pub fn new(
+        socket: TcpListener,
+        settings: ListenerSettings,
+        mut builder: auto::Builder<TokioExecutor>,
+    ) -> Self {
         builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
         builder.http2().timer(TokioTimer::new());
         Self { socket, settings, builder }
     }
 
-    /// Serves HTTP/1.1 and HTTP/2 (prior knowledge) until `stop`, and returns when all connections have ended. `make` makes the service of a connection,
-    /// which lives as long as that.
+    /// Serves HTTP/1.1 and HTTP/2 (prior knowledge) until `stop`, and returns when all connections
+    /// have ended. `make` makes the service of a connection, which lives as long as that.
     pub async fn serve<M, S, B>(self, make: M, stop: impl Future<Output = ()>)
     where
         M: Fn(IpAddr) -> S + Send + Sync + 'static,
@@ -87,8 +93,8 @@ impl HttpServer {
     }
 }
 
-/// Clients in the kernel's queue believe that they are connected: closing the socket would reset them. The kernel is asked directly, because the
-/// runtime may not have heard of the last ones yet.
+/// Clients in the kernel's queue believe that they are connected: closing the socket would reset
+/// them. The kernel is asked directly, because the runtime may not have heard of the last ones yet.
 fn accept_backlog(socket: TcpListener, spawn: impl Fn(TcpStream, IpAddr)) {
     let Ok(socket) = socket.into_std() else { return };
     for _ in 0..BACKLOG {

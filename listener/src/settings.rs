@@ -20,25 +20,28 @@ pub struct ListenerSettings {
 /// What a new connection does when all others have requests in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OverloadPolicy {
-    /// It waits until one of them ends or is idle. For ports whose requests are worth more than a new client's time.
+    /// It waits until one of them ends or is idle. For ports whose requests are worth more than a
+    /// new client's time.
     Wait,
-    /// The oldest request of the peer that holds most is cut, if that peer holds more than the new one's. For ports that must answer a probe whatever
-    /// others do, and whose requests can be sent again.
+    /// The oldest request of the peer that holds most is cut, if that peer holds more than the new
+    /// one's. For ports that must answer a probe whatever others do, and whose requests can be sent
+    /// again.
     Preempt,
 }
 
 /// What becomes of the connections when the port is told to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShutdownMode {
-    /// What the kernel has accepted is accepted, requests in flight finish, and clients are asked to leave. However long it takes: the caller
-    /// has the clock.
+    /// What the kernel has accepted is accepted, requests in flight finish, and clients are asked
+    /// to leave. However long it takes: the caller has the clock.
     Drain,
     /// All are closed at once.
     Abort,
 }
 
 impl ListenerSettings {
-    /// A port for probes, metrics and the like: few connections, a short timer for the first head, and a place for every new peer.
+    /// A port for probes, metrics and the like: few connections, a short timer for the first head,
+    /// and a place for every new peer.
     pub const fn for_admin_port(end: ShutdownMode) -> Self {
         Self {
             max_connections: 256,

@@ -1,26 +1,26 @@
 //! Who is connected, and who has to go when there is no room.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::settings::{ListenerSettings, OverloadPolicy};
 
-/// A connection that said nothing for so long is one that somebody parked: a request follows its connection at once. And one that was idle
-/// for so long is not between two requests of a busy client, who would lose the next one.
+/// A connection that said nothing for so long is one that somebody parked: a request follows its
+/// connection at once. And one that was idle for so long is not between two requests of a busy
+/// client, who would lose the next one.
 pub(crate) const IDLE_GRACE: Duration = Duration::from_secs(1);
-/// Connections that wait while all places are taken by requests in flight; as many as the kernel would hold.
+/// Connections that wait while all places are taken by requests in flight; as many as the kernel
+/// would hold.
 const MAX_WAITING: usize = 1024;
-/// Connections that are on their way out beside those in the table. Beyond it, idle ones are closed without a word.
+/// Connections that are on their way out beside those in the table. Beyond it, idle ones are closed
+/// without a word.
 const MAX_LEAVING: usize = 64;
 
 /// What a connection has been told.
@@ -139,7 +139,8 @@ impl ConnectionEntry {
         if !self.has_sent_request() {
             return Some(self.accepted + settings.header_timeout);
         }
-        (self.active.load(Ordering::Acquire) == 0).then(|| self.idle_since() + settings.idle_timeout)
+        (self.active.load(Ordering::Acquire) == 0)
+            .then(|| self.idle_since() + settings.idle_timeout)
     }
 }
 
@@ -171,7 +172,12 @@ impl PeerConnections {
     }
 
     fn oldest(&self) -> Option<&Arc<ConnectionEntry>> {
-        let both = self.before_request.values().next().into_iter().chain(self.with_request.values().next());
+        let both = self
+            .before_request
+            .values()
+            .next()
+            .into_iter()
+            .chain(self.with_request.values().next());
         both.min_by_key(|entry| entry.id)
     }
 }
@@ -282,7 +288,10 @@ impl ConnectionTable {
 
     fn remove(&self, entry: &ConnectionEntry) {
         let mut state = self.lock();
-        if state.take(entry).is_none() && state.waiting.remove(&entry.id).is_none() && entry.is_admitted() {
+        if state.take(entry).is_none()
+            && state.waiting.remove(&entry.id).is_none()
+            && entry.is_admitted()
+        {
             state.leaving -= 1;
         }
         self.admit_from_queue(&mut state);
@@ -298,7 +307,10 @@ impl TableState {
 
     fn take(&mut self, entry: &ConnectionEntry) -> Option<Arc<ConnectionEntry>> {
         let peer = self.peers.get_mut(&entry.peer)?;
-        let taken = peer.before_request.remove(&entry.id).or_else(|| peer.with_request.remove(&entry.id))?;
+        let taken = peer
+            .before_request
+            .remove(&entry.id)
+            .or_else(|| peer.with_request.remove(&entry.id))?;
         if peer.len() == 0 {
             self.peers.remove(&entry.peer);
         }
@@ -310,7 +322,8 @@ impl TableState {
         self.peers.get(peer).map_or(0, PeerConnections::len)
     }
 
-    /// Whether there is room for one more connection of that peer, if need be because another one has to go.
+    /// Whether there is room for one more connection of that peer, if need be because another one
+    /// has to go.
     fn has_room(&mut self, settings: &ListenerSettings, peer: IpAddr) -> bool {
         self.admitted < settings.max_connections || self.evict(settings.overload_policy, Some(peer))
     }
@@ -322,31 +335,50 @@ impl TableState {
         let full = self.leaving >= MAX_LEAVING;
         self.take(&entry);
         self.leaving += 1;
-        entry.set_order(if order == CloseOrder::Graceful && full { CloseOrder::IfIdle } else { order });
+        entry.set_order(if order == CloseOrder::Graceful && full {
+            CloseOrder::IfIdle
+        } else {
+            order
+        });
         true
     }
 
     /// Who has to go for one more connection of a peer that holds `held`, and how.
-    fn select_victim(&self, busy: OverloadPolicy, held: usize) -> Option<(Arc<ConnectionEntry>, CloseOrder)> {
+    fn select_victim(
+        &self,
+        busy: OverloadPolicy,
+        held: usize,
+    ) -> Option<(Arc<ConnectionEntry>, CloseOrder)> {
         let now = Instant::now();
-        let parked = self
-            .peers
-            .values()
-            .filter(|peer| peer.before_request.values().next().is_some_and(|entry| entry.is_long_idle(now)));
-        if let Some(peer) = parked.max_by_key(|peer| (peer.before_request.len(), Reverse(peer.oldest_id()))) {
-            return peer.before_request.values().next().map(|entry| (Arc::clone(entry), CloseOrder::IfIdle));
+        let parked = self.peers.values().filter(|peer| {
+            peer.before_request.values().next().is_some_and(|entry| entry.is_long_idle(now))
+        });
+        if let Some(peer) =
+            parked.max_by_key(|peer| (peer.before_request.len(), Reverse(peer.oldest_id())))
+        {
+            return peer
+                .before_request
+                .values()
+                .next()
+                .map(|entry| (Arc::clone(entry), CloseOrder::IfIdle));
         }
-        let mut peers: Vec<&PeerConnections> = self.peers.values().filter(|peer| peer.len() >= held.max(1)).collect();
+        let mut peers: Vec<&PeerConnections> =
+            self.peers.values().filter(|peer| peer.len() >= held.max(1)).collect();
         peers.sort_unstable_by_key(|peer| (Reverse(peer.len()), peer.oldest_id()));
         for peer in &peers {
             // A client who has no more than the new one loses only what it does not use.
             let quiet = || peer.oldest_idle().filter(|_| peer.len() > held);
             if let Some(entry) = peer.oldest_long_idle(now).or_else(quiet) {
-                let order = if entry.has_sent_request() { CloseOrder::Graceful } else { CloseOrder::IfIdle };
+                let order = if entry.has_sent_request() {
+                    CloseOrder::Graceful
+                } else {
+                    CloseOrder::IfIdle
+                };
                 return Some((Arc::clone(entry), order));
             }
         }
-        let largest = peers.first().filter(|peer| busy == OverloadPolicy::Preempt && peer.len() > held)?;
+        let largest =
+            peers.first().filter(|peer| busy == OverloadPolicy::Preempt && peer.len() > held)?;
         largest.oldest().map(|entry| (Arc::clone(entry), CloseOrder::Immediate))
     }
 
@@ -362,7 +394,8 @@ impl TableState {
             *count.entry(entry.peer).or_default() += 1;
         }
         let most = count.into_iter().max_by_key(|(_, count)| *count).map(|(peer, _)| peer);
-        if let Some(id) = self.waiting.values().find(|entry| Some(entry.peer) == most).map(|entry| entry.id)
+        if let Some(id) =
+            self.waiting.values().find(|entry| Some(entry.peer) == most).map(|entry| entry.id)
             && let Some(entry) = self.waiting.remove(&id)
         {
             entry.set_order(CloseOrder::Immediate);

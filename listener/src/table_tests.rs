@@ -73,10 +73,14 @@ async fn one_with_a_request_never_goes_and_the_new_one_waits() {
     places.iter().for_each(begin);
     pass(IDLE_GRACE * 10).await;
     let newest = enter(&table, &[1, 1, 2]);
-    assert!(orders(&places).iter().all(|order| *order == KeepOpen) && !newest[2].entry.is_admitted());
+    assert!(
+        orders(&places).iter().all(|order| *order == KeepOpen) && !newest[2].entry.is_admitted()
+    );
     // Between two requests of a busy client: it makes room for who holds less, and for nobody else.
     finish(&places[1]);
-    let seated = |places: &[ConnectionGuard]| places.iter().map(|place| place.entry.is_admitted()).collect::<Vec<_>>();
+    let seated = |places: &[ConnectionGuard]| {
+        places.iter().map(|place| place.entry.is_admitted()).collect::<Vec<_>>()
+    };
     assert_eq!(
         (orders(&places), seated(&newest)),
         (vec![KeepOpen, Graceful, KeepOpen, KeepOpen], vec![false, false, true])
@@ -159,7 +163,10 @@ async fn the_books_are_kept() {
         drop((places, more));
     }
     let state = table.lock();
-    assert_eq!((state.admitted, state.leaving, state.waiting.len(), state.peers.len()), (0, 0, 0, 0));
+    assert_eq!(
+        (state.admitted, state.leaving, state.waiting.len(), state.peers.len()),
+        (0, 0, 0, 0)
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,27 +1,25 @@
-//! Real sockets: crowds of silent, slow and busy connections, and somebody else who wants an answer.
+//! Real sockets: crowds of silent, slow and busy connections, and somebody else who wants an
+//! answer.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, helpers included")]
 
-use std::{
-    convert::Infallible,
-    io::ErrorKind,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::convert::Infallible;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
 use hyper::service::service_fn;
-use hyper_util::{rt::TokioExecutor, server::conn::auto};
+use hyper_util::rt::TokioExecutor;
+use hyper_util::server::conn::auto;
 use slipway_listener::{HttpServer, ListenerSettings, OverloadPolicy, ShutdownMode};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpSocket, TcpStream},
-    sync::Semaphore,
-    task::JoinHandle,
-    time::{Instant, sleep, timeout},
-};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 const BOUND: usize = 64;
@@ -29,7 +27,8 @@ const BOUND: usize = 64;
 const DEADLINE: Duration = Duration::from_secs(30);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// A port whose `/slow` answers when it is told to, and whose `/large` is larger than all buffers between it and its client.
+/// A port whose `/slow` answers when it is told to, and whose `/large` is larger than all buffers
+/// between it and its client.
 struct Port {
     address: SocketAddr,
     go: Arc<Semaphore>,
@@ -222,7 +221,10 @@ async fn a_first_head_has_a_deadline_however_it_comes() {
         stream.write_all(says).await.unwrap();
         let mut rest = Vec::new();
         drop(within(stream.read_to_end(&mut rest)).await);
-        assert!(begun.elapsed() >= header_timeout - Duration::from_millis(100), "not before: {says:?}");
+        assert!(
+            begun.elapsed() >= header_timeout - Duration::from_millis(100),
+            "not before: {says:?}"
+        );
     }
     // One byte now and then.
     let mut head = b"GET / HTTP/1.1\r\nhost: ".iter().chain(std::iter::repeat(&b'x'));
@@ -274,7 +276,8 @@ async fn a_drain_serves_what_the_kernel_accepted_and_closes_the_silent() {
 #[tokio::test]
 async fn half_a_head_does_not_keep_a_drain() {
     for says in [&b"P"[..], b"GET / HTTP/1.1\r\nhost: ", PREFACE] {
-        let port = Port::start(|settings| settings.header_timeout = Duration::from_millis(1500)).await;
+        let port =
+            Port::start(|settings| settings.header_timeout = Duration::from_millis(1500)).await;
         let _half = port.crowd(3, |_| 2, says).await;
         port.answers(1).await;
         port.stop.cancel();

@@ -1,18 +1,18 @@
 //! Real sockets of both families at one port.
 #![allow(clippy::unwrap_used, reason = "this is a test, helpers included")]
 
-use std::{convert::Infallible, net::SocketAddr};
+use std::convert::Infallible;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
 use hyper::service::service_fn;
-use hyper_util::{rt::TokioExecutor, server::conn::auto};
+use hyper_util::rt::TokioExecutor;
+use hyper_util::server::conn::auto;
 use slipway_listener::{HttpServer, ListenerSettings, ShutdownMode, bind_address};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 /// What the port at `address` takes us for.
 async fn peer(address: SocketAddr) -> String {

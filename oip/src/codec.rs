@@ -9,8 +9,8 @@ use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder};
 use tonic_prost::ProstEncoder;
 
-/// Fields at the top of one message. An empty tensor takes two bytes on the wire and some hundred in memory: without a bound,
-/// 16 MiB of them would become gigabytes.
+/// Fields at the top of one message. An empty tensor takes two bytes on the wire and some hundred
+/// in memory: without a bound, 16 MiB of them would become gigabytes.
 pub const MAX_FIELDS: usize = 16_384;
 
 /// Reads and writes messages.
@@ -23,7 +23,9 @@ impl<T, U> Default for BoundedCodec<T, U> {
     }
 }
 
-impl<T: Message + Send + 'static, U: Message + Default + Send + 'static> Codec for BoundedCodec<T, U> {
+impl<T: Message + Send + 'static, U: Message + Default + Send + 'static> Codec
+    for BoundedCodec<T, U>
+{
     type Encode = T;
     type Decode = U;
     type Encoder = ProstEncoder<T>;
@@ -50,9 +52,9 @@ impl<U: Message + Default> Decoder for BoundedDecoder<U> {
         let bytes = buf.copy_to_bytes(buf.remaining());
         check_field_count(bytes.clone())?;
         let message = U::decode(bytes);
-        message
-            .map(Some)
-            .map_err(|e| Status::invalid_argument(format!("the message is not what the method takes: {e}")))
+        message.map(Some).map_err(|e| {
+            Status::invalid_argument(format!("the message is not what the method takes: {e}"))
+        })
     }
 }
 
@@ -62,7 +64,9 @@ fn check_field_count(mut bytes: Bytes) -> Result<(), Status> {
     while bytes.has_remaining() {
         fields += 1;
         if fields > MAX_FIELDS {
-            return Err(Status::invalid_argument(format!("the message has more than {MAX_FIELDS} tensors and fields")));
+            return Err(Status::invalid_argument(format!(
+                "the message has more than {MAX_FIELDS} tensors and fields"
+            )));
         }
         let (tag, wire): (u32, WireType) = decode_key(&mut bytes).map_err(malformed)?;
         skip_field(wire, tag, &mut bytes, DecodeContext::default()).map_err(malformed)?;
@@ -78,7 +82,10 @@ mod tests {
 
     #[test]
     fn many_empty_tensors_are_refused_before_they_are_built() {
-        let request = |n| ModelInferRequest { inputs: vec![InferInputTensor::default(); n], ..Default::default() };
+        let request = |n| ModelInferRequest {
+            inputs: vec![InferInputTensor::default(); n],
+            ..Default::default()
+        };
         assert!(check_field_count(request(MAX_FIELDS).encode_to_vec().into()).is_ok());
         let error = check_field_count(request(MAX_FIELDS + 1).encode_to_vec().into()).unwrap_err();
         assert_eq!(error.code(), tonic::Code::InvalidArgument);

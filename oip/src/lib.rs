@@ -1,5 +1,6 @@
-//! The gRPC messages, clients and servers of the Open Inference Protocol (package `inference`) and of health checking
-//! (`grpc.health.v1`), generated from `proto/`, where the documentation of each message is.
+//! The gRPC messages, clients and servers of the Open Inference Protocol (package `inference`) and
+//! of health checking (`grpc.health.v1`), generated from `proto/`, where the documentation of each
+//! message is.
 
 pub mod codec;
 

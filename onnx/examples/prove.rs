@@ -1,4 +1,5 @@
-//! Says of model files whether they keep the rows of a batch apart: `cargo run -p slipway-onnx --example prove FILE...`.
+//! Says of model files whether they keep the rows of a batch apart: `cargo run -p slipway-onnx
+//! --example prove FILE...`.
 use std::path::Path;
 
 fn main() {

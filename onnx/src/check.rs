@@ -1,7 +1,9 @@
-//! A look at a model file before ONNX Runtime reads it: whether the tensors that it declares are there, and inside its own directory.
+//! A look at a model file before ONNX Runtime reads it: whether the tensors that it declares are
+//! there, and inside its own directory.
 //!
-//! It walks the protobuf of the file without building it and seeks over the weights, so it costs next to nothing for a good model. It
-//! does not replace ONNX Runtime's own checks; it gives a clear reason for what would otherwise cost memory or read other files.
+//! It walks the protobuf of the file without building it and seeks over the weights, so it costs
+//! next to nothing for a good model. It does not replace ONNX Runtime's own checks; it gives a
+//! clear reason for what would otherwise cost memory or read other files.
 
 use std::path::{Component, Path};
 
@@ -20,7 +22,8 @@ const OP_TYPE: u64 = 4;
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckReport {
-    /// Files beside the model that hold data of its tensors, relative to its directory, without repetition.
+    /// Files beside the model that hold data of its tensors, relative to its directory, without
+    /// repetition.
     pub external: Vec<String>,
     /// Whether nothing in it loops, so that the sizes of its inputs tell what a run costs.
     pub bounded: bool,
@@ -44,8 +47,9 @@ pub fn check_model(path: &Path) -> Result<CheckReport, OnnxError> {
     walk_file(path, Some(path.parent().unwrap_or(Path::new("."))))
 }
 
-/// The files beside the model that hold data of its tensors, relative to its directory, without repetition and in the order of the model. They need not be
-/// there yet: this is how whoever fetches a model learns what belongs to it.
+/// The files beside the model that hold data of its tensors, relative to its directory, without
+/// repetition and in the order of the model. They need not be there yet: this is how whoever
+/// fetches a model learns what belongs to it.
 ///
 /// # Errors
 /// What is wrong with the file; a name that leads out of the directory.
@@ -109,7 +113,9 @@ struct TensorFacts {
 impl TensorWalk<'_> {
     fn message(&mut self, end: u64, kind: MessageKind, depth: usize) -> Result<(), ModelFault> {
         if depth > MAX_DEPTH {
-            return Err(ModelFault::Model(format!("the model nests its graphs more than {MAX_DEPTH} deep")));
+            return Err(ModelFault::Model(format!(
+                "the model nests its graphs more than {MAX_DEPTH} deep"
+            )));
         }
         if kind == MessageKind::Tensor {
             return self.tensor(end);
@@ -118,7 +124,8 @@ impl TensorWalk<'_> {
             let FieldValue::Part(part) = field.value else { continue };
             match kind.child_kind(field.number) {
                 MessageKind::Skip if kind == MessageKind::Node && field.number == OP_TYPE => {
-                    self.report.bounded &= !LOOP_OPERATORS.contains(&self.reader.text(part)?.as_str());
+                    self.report.bounded &=
+                        !LOOP_OPERATORS.contains(&self.reader.text(part)?.as_str());
                 }
                 MessageKind::Skip => self.reader.skip_to(part)?,
                 inner => self.message(part, inner, depth + 1)?,
@@ -136,13 +143,19 @@ impl TensorWalk<'_> {
                 (1, value) => self.reader.integers(value, &mut facts.dims, MAX_ENTRIES)?,
                 (2, FieldValue::Varint(number)) => facts.data_type = number,
                 (8, FieldValue::Part(part)) => facts.name = self.reader.text(part)?,
-                (9, FieldValue::Part(part)) => facts.raw_bytes = Some(part - self.reader.position()),
+                (9, FieldValue::Part(part)) => {
+                    facts.raw_bytes = Some(part - self.reader.position())
+                }
                 (13, FieldValue::Part(part)) => {
                     let entry = self.entry(part)?;
                     facts.external.push(entry);
                 }
-                (4..=7 | 10 | 11, FieldValue::Part(part)) => facts.typed_bytes += part - self.reader.position(),
-                (_, FieldValue::Varint(_) | FieldValue::Fixed(_)) => facts.typed_bytes += self.reader.position() - from,
+                (4..=7 | 10 | 11, FieldValue::Part(part)) => {
+                    facts.typed_bytes += part - self.reader.position()
+                }
+                (_, FieldValue::Varint(_) | FieldValue::Fixed(_)) => {
+                    facts.typed_bytes += self.reader.position() - from
+                }
                 _ => {}
             }
             if let FieldValue::Part(part) = field.value {
@@ -150,13 +163,19 @@ impl TensorWalk<'_> {
             }
             if facts.dims.len() > MAX_ENTRIES || facts.external.len() > MAX_ENTRIES {
                 let name = &facts.name;
-                return Err(ModelFault::Model(format!("tensor {name:?} has more than {MAX_ENTRIES} dimensions")));
+                return Err(ModelFault::Model(format!(
+                    "tensor {name:?} has more than {MAX_ENTRIES} dimensions"
+                )));
             }
         }
         let location = facts.check(self.directory).map_err(ModelFault::Model)?;
-        self.report.external.extend(location.filter(|location| !self.report.external.contains(location)));
+        self.report
+            .external
+            .extend(location.filter(|location| !self.report.external.contains(location)));
         if self.report.external.len() > MAX_FILES {
-            return Err(ModelFault::Model(format!("the model keeps its tensors in more than {MAX_FILES} files")));
+            return Err(ModelFault::Model(format!(
+                "the model keeps its tensors in more than {MAX_FILES} files"
+            )));
         }
         Ok(())
     }
@@ -181,20 +200,26 @@ impl TensorFacts {
     fn check(&self, directory: Option<&Path>) -> Result<Option<String>, String> {
         let name = &self.name;
         let count = self.dims.iter().try_fold(1_u64, |n, d| n.checked_mul(u64::try_from(*d).ok()?));
-        let count = count.ok_or_else(|| format!("tensor {name:?} has an impossible shape {:?}", self.dims))?;
+        let count = count
+            .ok_or_else(|| format!("tensor {name:?} has an impossible shape {:?}", self.dims))?;
         if !self.external.is_empty() {
             return self.check_external(directory).map(Some);
         }
         if let (Some(raw), Some(width)) = (self.raw_bytes, element_bytes(self.data_type)) {
             return match count.checked_mul(width) == Some(raw) {
                 true => Ok(None),
-                false => Err(format!("tensor {name:?} of shape {:?} carries {raw} bytes of raw data", self.dims)),
+                false => Err(format!(
+                    "tensor {name:?} of shape {:?} carries {raw} bytes of raw data",
+                    self.dims
+                )),
             };
         }
         // Two bits are the least that an element of any type takes.
         let carried = self.raw_bytes.unwrap_or(0).saturating_add(self.typed_bytes);
         if count.div_ceil(4) > carried {
-            return Err(format!("tensor {name:?} declares {count} elements and carries {carried} bytes"));
+            return Err(format!(
+                "tensor {name:?} declares {count} elements and carries {carried} bytes"
+            ));
         }
         Ok(None)
     }
@@ -204,7 +229,9 @@ impl TensorFacts {
         let get = |key: &str| self.external.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
         let location = get("location").unwrap_or_default();
         let inside = !location.is_empty()
-            && Path::new(location).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+            && Path::new(location)
+                .components()
+                .all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
         let outside = || {
             format!(
                 "tensor {name:?} wants its data from {location:?}, outside the model's directory; save the model with its data beside it, or in one file"
@@ -214,15 +241,18 @@ impl TensorFacts {
             return Err(outside());
         }
         let Some(directory) = directory else { return Ok(normalize_location(location)) };
-        let missing =
-            |e: std::io::Error| format!("tensor {name:?} wants its data from {location:?}, which cannot be read: {e}");
+        let missing = |e: std::io::Error| {
+            format!("tensor {name:?} wants its data from {location:?}, which cannot be read: {e}")
+        };
         let file = directory.join(location).canonicalize().map_err(missing)?;
         if !file.starts_with(directory.canonicalize().map_err(missing)?) {
             return Err(outside());
         }
         let size = file.metadata().map_err(missing)?.len();
         let number = |key: &str| get(key).map_or(Some(0), |v| v.parse::<u64>().ok());
-        let end = number("offset").zip(number("length")).and_then(|(offset, length)| offset.checked_add(length));
+        let end = number("offset")
+            .zip(number("length"))
+            .and_then(|(offset, length)| offset.checked_add(length));
         match end {
             Some(end) if end <= size => Ok(normalize_location(location)),
             _ => Err(format!("tensor {name:?} wants more of {location:?} than its {size} bytes")),
@@ -236,7 +266,8 @@ fn normalize_location(location: &str) -> String {
     parts.map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 
-/// Bytes of an element in raw data, by `TensorProto.DataType`; none for strings and for those that share bytes.
+/// Bytes of an element in raw data, by `TensorProto.DataType`; none for strings and for those that
+/// share bytes.
 const fn element_bytes(data_type: u64) -> Option<u64> {
     match data_type {
         2 | 3 | 9 | 17..=20 => Some(1),
@@ -274,7 +305,9 @@ mod tests {
     }
 
     fn external(location: &str, length: &str) -> Vec<u8> {
-        let entry = |k: &str, v: &str| field(13, &[field(1, k.as_bytes()), field(2, v.as_bytes())].concat());
+        let entry = |k: &str, v: &str| {
+            field(13, &[field(1, k.as_bytes()), field(2, v.as_bytes())].concat())
+        };
         [vec![8, 4, 16, 1], entry("location", location), entry("length", length)].concat()
     }
 
@@ -282,7 +315,11 @@ mod tests {
     fn tensors_must_be_there() {
         // dims [4], FLOAT, sixteen bytes.
         assert_eq!(verdict(&[&[8, 4, 16, 1][..], &field(9, &[0; 16])].concat()), Ok(true));
-        assert!(verdict(&[&[8, 4, 16, 1][..], &field(9, &[0; 12])].concat()).unwrap_err().contains("12 bytes"));
+        assert!(
+            verdict(&[&[8, 4, 16, 1][..], &field(9, &[0; 12])].concat())
+                .unwrap_err()
+                .contains("12 bytes")
+        );
         // dims [2^35] and nothing.
         let huge = verdict(&[8, 0x80, 0x80, 0x80, 0x80, 0x80, 1, 16, 1]).unwrap_err();
         assert!(huge.contains("declares 34359738368 elements and carries 0"), "{huge}");
@@ -296,7 +333,10 @@ mod tests {
         assert_eq!(verdict(&external("weights", "16")), Ok(false));
         assert!(verdict(&external("weights", "17")).unwrap_err().contains("more of"));
         for location in ["/etc/passwd", "../weights", "a/../../weights", ""] {
-            assert!(verdict(&external(location, "1")).unwrap_err().contains("outside"), "{location}");
+            assert!(
+                verdict(&external(location, "1")).unwrap_err().contains("outside"),
+                "{location}"
+            );
         }
         assert!(verdict(&external("nothing", "1")).unwrap_err().contains("cannot be read"));
         let dir = tempfile::tempdir().unwrap();
@@ -319,7 +359,12 @@ mod tests {
             if path.extension().is_some_and(|e| e == "onnx") {
                 let found = check_model(&path).unwrap();
                 let slow = path.file_stem().is_some_and(|name| name == "slow");
-                assert_eq!((found.is_self_contained(), found.bounded), (true, !slow), "{}", path.display());
+                assert_eq!(
+                    (found.is_self_contained(), found.bounded),
+                    (true, !slow),
+                    "{}",
+                    path.display()
+                );
                 let cut = tempfile::NamedTempFile::new().unwrap();
                 let bytes = std::fs::read(&path).unwrap();
                 std::fs::write(cut.path(), &bytes[..bytes.len() - 3]).unwrap();

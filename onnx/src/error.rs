@@ -39,9 +39,9 @@ impl From<std::io::Error> for ModelFault {
 impl From<ModelFault> for OnnxError {
     fn from(fault: ModelFault) -> Self {
         match fault {
-            ModelFault::File(text) => {
-                Self::Invalid(format!("not a model: the file is no ONNX protobuf, or a part of one ({text})"))
-            }
+            ModelFault::File(text) => Self::Invalid(format!(
+                "not a model: the file is no ONNX protobuf, or a part of one ({text})"
+            )),
             ModelFault::Model(text) => Self::Invalid(text),
         }
     }

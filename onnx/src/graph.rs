@@ -1,4 +1,5 @@
-//! The graph of a model, without its weights: nodes, attributes, and those constants that are small enough to be shapes or axes.
+//! The graph of a model, without its weights: nodes, attributes, and those constants that are small
+//! enough to be shapes or axes.
 
 use std::collections::BTreeMap;
 
@@ -111,7 +112,11 @@ pub enum Dimension {
 impl GraphNode {
     /// The node as messages name it: `Softmax "/block/attn/Softmax"`.
     pub fn label(&self) -> String {
-        let name = if self.name.is_empty() { self.outputs.first().map_or("", String::as_str) } else { &self.name };
+        let name = if self.name.is_empty() {
+            self.outputs.first().map_or("", String::as_str)
+        } else {
+            &self.name
+        };
         format!("{} {name:?}", self.op_type)
     }
 

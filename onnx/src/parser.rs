@@ -7,7 +7,8 @@ use std::path::Path;
 
 use crate::error::{ModelFault, OnnxError};
 use crate::graph::{
-    ConstantTensor, Dimension, GraphNode, ModelFunction, NodeAttribute, OnnxGraph, OnnxModel, ValueInfo,
+    ConstantTensor, Dimension, GraphNode, ModelFunction, NodeAttribute, OnnxGraph, OnnxModel,
+    ValueInfo,
 };
 use crate::wire::{FieldValue, ProtobufReader, WireField};
 
@@ -15,7 +16,8 @@ use crate::wire::{FieldValue, ProtobufReader, WireField};
 const MAX_DEPTH: usize = 32;
 /// Nodes of all graphs and functions together; the largest known models have some ten thousand.
 const MAX_NODES: usize = 200_000;
-/// Integers that are kept of an attribute or a constant. Shapes, axes and permutations are far shorter; the lists of tree ensembles are not needed.
+/// Integers that are kept of an attribute or a constant. Shapes, axes and permutations are far
+/// shorter; the lists of tree ensembles are not needed.
 const MAX_INTEGERS: usize = 256;
 /// Inputs, outputs and attributes of one node, and names in an attribute.
 const MAX_LIST: usize = 65_536;
@@ -59,7 +61,9 @@ impl GraphParser {
 
     fn push_text(&mut self, field: WireField, into: &mut Vec<String>) -> Result<(), ModelFault> {
         if into.len() >= MAX_LIST {
-            return Err(ModelFault::Model(format!("a node of the model has more than {MAX_LIST} inputs or outputs")));
+            return Err(ModelFault::Model(format!(
+                "a node of the model has more than {MAX_LIST} inputs or outputs"
+            )));
         }
         let text = self.text(field)?;
         into.push(text);
@@ -74,7 +78,9 @@ impl GraphParser {
                 (8, FieldValue::Part(end)) => self.opset(end, &mut model.opsets)?,
                 (25, FieldValue::Part(end)) => {
                     let function = self.function(end)?;
-                    model.functions.insert((function.domain.clone(), function.name.clone()), function);
+                    model
+                        .functions
+                        .insert((function.domain.clone(), function.name.clone()), function);
                 }
                 _ => self.skip(field)?,
             }
@@ -116,7 +122,9 @@ impl GraphParser {
 
     fn graph(&mut self, end: u64, depth: usize) -> Result<OnnxGraph, ModelFault> {
         if depth > MAX_DEPTH {
-            return Err(ModelFault::Model(format!("the model nests its graphs more than {MAX_DEPTH} deep")));
+            return Err(ModelFault::Model(format!(
+                "the model nests its graphs more than {MAX_DEPTH} deep"
+            )));
         }
         let mut graph = OnnxGraph::default();
         while let Some(field) = self.reader.field(end)? {
@@ -165,14 +173,21 @@ impl GraphParser {
     }
 
     fn attribute(&mut self, end: u64, depth: usize) -> Result<(String, NodeAttribute), ModelFault> {
-        let (mut name, mut integers, mut attribute) = (String::new(), Vec::new(), NodeAttribute::Other);
+        let (mut name, mut integers, mut attribute) =
+            (String::new(), Vec::new(), NodeAttribute::Other);
         while let Some(field) = self.reader.field(end)? {
             match (field.number, field.value) {
                 (1, _) => name = self.text(field)?,
-                (3, FieldValue::Varint(number)) => attribute = NodeAttribute::Integer(number.cast_signed()),
+                (3, FieldValue::Varint(number)) => {
+                    attribute = NodeAttribute::Integer(number.cast_signed())
+                }
                 (4, FieldValue::Part(_)) => attribute = NodeAttribute::Text(self.text(field)?),
-                (5, FieldValue::Part(end)) => attribute = NodeAttribute::Constant(self.constant(end)?.1),
-                (6, FieldValue::Part(end)) => attribute = NodeAttribute::Graph(self.graph(end, depth + 1)?),
+                (5, FieldValue::Part(end)) => {
+                    attribute = NodeAttribute::Constant(self.constant(end)?.1)
+                }
+                (6, FieldValue::Part(end)) => {
+                    attribute = NodeAttribute::Graph(self.graph(end, depth + 1)?)
+                }
                 (8, value) if integers.len() <= MAX_INTEGERS => {
                     self.reader.integers(value, &mut integers, MAX_INTEGERS)?;
                 }
@@ -200,7 +215,8 @@ impl GraphParser {
     }
 
     fn constant(&mut self, end: u64) -> Result<(String, ConstantTensor), ModelFault> {
-        let (mut name, mut shape, mut integers, mut raw) = (String::new(), Vec::new(), Vec::new(), None);
+        let (mut name, mut shape, mut integers, mut raw) =
+            (String::new(), Vec::new(), Vec::new(), None);
         let (mut data_type, mut floats) = (0, Vec::new());
         while let Some(field) = self.reader.field(end)? {
             match (field.number, field.value) {
@@ -211,33 +227,50 @@ impl GraphParser {
                     self.reader.integers(value, &mut integers, MAX_INTEGERS)?;
                 }
                 (8, _) => name = self.text(field)?,
-                (9, FieldValue::Part(end)) => raw = Some(self.reader.bytes(end, (MAX_INTEGERS * 8) as u64 + 1)?),
+                (9, FieldValue::Part(end)) => {
+                    raw = Some(self.reader.bytes(end, (MAX_INTEGERS * 8) as u64 + 1)?)
+                }
                 _ => self.skip(field)?,
             }
         }
-        let elements = shape.iter().try_fold(1_usize, |all, dim| all.checked_mul(usize::try_from(*dim).ok()?));
+        let elements =
+            shape.iter().try_fold(1_usize, |all, dim| all.checked_mul(usize::try_from(*dim).ok()?));
         if let Some(raw) = raw.as_ref().filter(|_| data_type == FLOAT) {
-            floats = raw.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes) == 1.0).collect();
+            floats = raw
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|bytes| f32::from_le_bytes(*bytes) == 1.0)
+                .collect();
         }
         let integers = match (elements, raw) {
-            (Some(elements), Some(raw)) if elements <= MAX_INTEGERS => integers_from_raw(data_type, &raw),
-            (Some(elements), None) if elements <= MAX_INTEGERS && [INT32, INT64, BOOL].contains(&data_type) => {
+            (Some(elements), Some(raw)) if elements <= MAX_INTEGERS => {
+                integers_from_raw(data_type, &raw)
+            }
+            (Some(elements), None)
+                if elements <= MAX_INTEGERS && [INT32, INT64, BOOL].contains(&data_type) =>
+            {
                 Some(integers)
             }
             _ => None,
         };
         let integers = integers.filter(|integers| Some(integers.len()) == elements);
-        let ones = (data_type == FLOAT).then_some(floats).filter(|ones| Some(ones.len()) == elements);
+        let ones =
+            (data_type == FLOAT).then_some(floats).filter(|ones| Some(ones.len()) == elements);
         Ok((name, ConstantTensor { shape, integers, equals_one: ones }))
     }
 
     /// Which of a repeated field of floats are 1.
     fn floats(&mut self, value: FieldValue, into: &mut Vec<bool>) -> Result<(), ModelFault> {
         match value {
-            FieldValue::Fixed(bits) => into.push(u32::try_from(bits).is_ok_and(|bits| f32::from_bits(bits) == 1.0)),
+            FieldValue::Fixed(bits) => {
+                into.push(u32::try_from(bits).is_ok_and(|bits| f32::from_bits(bits) == 1.0))
+            }
             FieldValue::Part(end) => {
                 let bytes = self.reader.bytes(end, MAX_INTEGERS as u64 * 4 + 4)?;
-                into.extend(bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes) == 1.0));
+                into.extend(
+                    bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes) == 1.0),
+                );
             }
             FieldValue::Varint(_) => {}
         }
@@ -326,8 +359,16 @@ fn normalize_domain(domain: String) -> String {
 
 fn integers_from_raw(data_type: i64, raw: &[u8]) -> Option<Vec<i64>> {
     match data_type {
-        INT64 => Some(raw.as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect()),
-        INT32 => Some(raw.as_chunks::<4>().0.iter().map(|bytes| i64::from(i32::from_le_bytes(*bytes))).collect()),
+        INT64 => {
+            Some(raw.as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect())
+        }
+        INT32 => Some(
+            raw.as_chunks::<4>()
+                .0
+                .iter()
+                .map(|bytes| i64::from(i32::from_le_bytes(*bytes)))
+                .collect(),
+        ),
         BOOL => Some(raw.iter().map(|byte| i64::from(*byte)).collect()),
         _ => None,
     }

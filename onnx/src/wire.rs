@@ -38,8 +38,9 @@ impl ProtobufReader {
     /// Opens a file; returns its length with it.
     pub(crate) fn open(path: &Path) -> Result<(Self, u64), OnnxError> {
         let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
-        let (length, file) =
-            opened.map_err(|error| OnnxError::Unreadable(format!("cannot read {}: {error}", path.display())))?;
+        let (length, file) = opened.map_err(|error| {
+            OnnxError::Unreadable(format!("cannot read {}: {error}", path.display()))
+        })?;
         Ok((Self { file: BufReader::new(file), position: 0 }, length))
     }
 
@@ -83,7 +84,12 @@ impl ProtobufReader {
                 FieldValue::Part(self.part_end(length, end)?)
             }
             5 => FieldValue::Fixed(self.fixed(4, end)?),
-            other => return Err(ModelFault::File(format!("wire type {other} at byte {}", self.position))),
+            other => {
+                return Err(ModelFault::File(format!(
+                    "wire type {other} at byte {}",
+                    self.position
+                )));
+            }
         };
         Ok(Some(WireField { number: key >> 3, value }))
     }
@@ -103,7 +109,10 @@ impl ProtobufReader {
         let part = self.position.checked_add(length).filter(|part| *part <= end);
         part.ok_or_else(|| {
             let left = end.saturating_sub(self.position);
-            ModelFault::File(format!("a part at byte {} claims {length} bytes; {left} are left", self.position))
+            ModelFault::File(format!(
+                "a part at byte {} claims {length} bytes; {left} are left",
+                self.position
+            ))
         })
     }
 
@@ -143,9 +152,16 @@ impl ProtobufReader {
     }
 
     /// Numbers of a repeated field, packed or one by one.
-    pub(crate) fn integers(&mut self, value: FieldValue, into: &mut Vec<i64>, most: usize) -> Result<(), ModelFault> {
+    pub(crate) fn integers(
+        &mut self,
+        value: FieldValue,
+        into: &mut Vec<i64>,
+        most: usize,
+    ) -> Result<(), ModelFault> {
         match value {
-            FieldValue::Varint(number) | FieldValue::Fixed(number) => into.push(number.cast_signed()),
+            FieldValue::Varint(number) | FieldValue::Fixed(number) => {
+                into.push(number.cast_signed())
+            }
             FieldValue::Part(end) => {
                 while self.position < end && into.len() <= most {
                     let number = self.varint()?;

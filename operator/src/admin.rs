@@ -23,7 +23,8 @@ use crate::views::ClusterViews;
 /// Every write has a time limit, so a reconcile that runs this long will never end.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
 
-/// How long answers that are on their way may take at the end. Nobody may keep a process that lost its lease by taking one slowly.
+/// How long answers that are on their way may take at the end. Nobody may keep a process that lost
+/// its lease by taking one slowly.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the process does.
@@ -52,7 +53,11 @@ pub struct OperatorHealth {
 
 impl OperatorHealth {
     /// Standing by.
-    pub fn new(views: Arc<ClusterViews>, running: Arc<RunningReconciles>, metrics: Arc<OperatorMetrics>) -> Self {
+    pub fn new(
+        views: Arc<ClusterViews>,
+        running: Arc<RunningReconciles>,
+        metrics: Arc<OperatorMetrics>,
+    ) -> Self {
         Self { views, running, metrics, phase: Arc::default() }
     }
 
@@ -64,7 +69,9 @@ impl OperatorHealth {
 
     fn liveness(&self) -> Result<&'static str, String> {
         match self.running.oldest_age() {
-            Some(age) if age > STUCK_AFTER => Err(format!("a reconcile has run for {} s", age.as_secs())),
+            Some(age) if age > STUCK_AFTER => {
+                Err(format!("a reconcile has run for {} s", age.as_secs()))
+            }
             _ => Ok("ok"),
         }
     }
@@ -97,13 +104,17 @@ async fn serve_metrics(State(health): State<OperatorHealth>) -> impl IntoRespons
 pub async fn serve_admin(listener: TcpListener, health: OperatorHealth, stop: CancellationToken) {
     let router = Router::new()
         .route("/livez", get(async |State(h): State<OperatorHealth>| probe_response(h.liveness())))
-        .route("/readyz", get(async |State(h): State<OperatorHealth>| probe_response(h.readiness())))
+        .route(
+            "/readyz",
+            get(async |State(h): State<OperatorHealth>| probe_response(h.readiness())),
+        )
         .route("/metrics", get(serve_metrics))
         .with_state(health);
     let make = move |_| TowerToHyperService::new(router.clone());
     let builder = auto::Builder::new(TokioExecutor::new());
-    let serving = HttpServer::new(listener, ListenerSettings::for_admin_port(ShutdownMode::Drain), builder)
-        .serve(make, stop.cancelled());
+    let serving =
+        HttpServer::new(listener, ListenerSettings::for_admin_port(ShutdownMode::Drain), builder)
+            .serve(make, stop.cancelled());
     let drained = async {
         stop.cancelled().await;
         tokio::time::sleep(DRAIN_TIMEOUT).await;

@@ -1,4 +1,5 @@
-//! Actions to API requests. No choice about rollouts is made here; what is decided is only whether an object is ours to write.
+//! Actions to API requests. No choice about rollouts is made here; what is decided is only whether
+//! an object is ours to write.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -69,7 +70,8 @@ pub struct ModelIdentity {
 }
 
 impl ModelIdentity {
-    /// To whom an object of its namespace belongs that it deletes: one of the gateway's name, which no ModelDeployment may have, to the gateway.
+    /// To whom an object of its namespace belongs that it deletes: one of the gateway's name, which
+    /// no ModelDeployment may have, to the gateway.
     pub fn owner_of(&self, name: &str) -> ObjectOwner {
         if name == GATEWAY {
             ObjectOwner::gateway(&self.namespace)
@@ -100,7 +102,8 @@ pub struct ActionApplier<'a> {
 pub struct ApplyOutcome {
     /// What the watch of children shall bring back.
     pub expectation: Option<WriteExpectation>,
-    /// Content was written, by us and not already by another ModelDeployment that shares the object: to whom that belongs.
+    /// Content was written, by us and not already by another ModelDeployment that shares the
+    /// object: to whom that belongs.
     pub written: Option<ObjectOwner>,
     /// A field that the API server did not take as it was applied.
     pub overridden: Option<String>,
@@ -137,7 +140,9 @@ impl ActionApplier<'_> {
         let done = match action {
             PlanAction::Apply(desired) => return self.apply(desired, false).await,
             PlanAction::Restore { desired, .. } => return self.apply(desired, true).await,
-            PlanAction::Adopt { kind, name, uid, owner } => self.adopt(*kind, name, uid, owner).await,
+            PlanAction::Adopt { kind, name, uid, owner } => {
+                self.adopt(*kind, name, uid, owner).await
+            }
             PlanAction::WriteReplicas { replicas } => {
                 replicas::write_replicas(self, *replicas).await?;
                 return Ok(ApplyOutcome::default());
@@ -151,15 +156,25 @@ impl ActionApplier<'_> {
         done.map(ApplyOutcome::from)
     }
 
-    async fn scale(&self, name: &str, uid: &str, replicas: i32) -> Result<WriteExpectation, WriteError> {
+    async fn scale(
+        &self,
+        name: &str,
+        uid: &str,
+        replicas: i32,
+    ) -> Result<WriteExpectation, WriteError> {
         let api = Api::<ReplicaSet>::namespaced(self.client.clone(), &self.subject.namespace);
         let body = json!({
             "apiVersion": ReplicaSet::api_version(&()), "kind": ReplicaSet::kind(&()),
             "metadata": {"name": name, "uid": uid}, "spec": {"replicas": replicas}
         });
         let params = PatchParams::apply(SCALE_MANAGER).force();
-        let answer =
-            with_timeout("scale", "ReplicaSet", name, api.patch_metadata(name, &params, &Patch::Apply(&body))).await?;
+        let answer = with_timeout(
+            "scale",
+            "ReplicaSet",
+            name,
+            api.patch_metadata(name, &params, &Patch::Apply(&body)),
+        )
+        .await?;
         let awaited = AwaitedState::Version(version_of(&answer));
         Ok(WriteExpectation {
             child: ManagedKind::ReplicaSet,
@@ -179,33 +194,63 @@ impl ActionApplier<'_> {
         // Where somebody else became the controller meanwhile the API server refuses a second one.
         let body = json!({"metadata": {"uid": uid, "ownerReferences": [owner]}});
         match kind {
-            ChildKind::ReplicaSet => self.merge_patch::<ReplicaSet>("adopt", kind, name, OWNERS_MANAGER, &body).await,
-            ChildKind::Service => self.merge_patch::<Service>("adopt", kind, name, OWNERS_MANAGER, &body).await,
-            ChildKind::HorizontalPodAutoscaler => {
-                self.merge_patch::<HorizontalPodAutoscaler>("adopt", kind, name, OWNERS_MANAGER, &body).await
+            ChildKind::ReplicaSet => {
+                self.merge_patch::<ReplicaSet>("adopt", kind, name, OWNERS_MANAGER, &body).await
             }
-            ChildKind::Deployment => self.merge_patch::<Deployment>("adopt", kind, name, OWNERS_MANAGER, &body).await,
+            ChildKind::Service => {
+                self.merge_patch::<Service>("adopt", kind, name, OWNERS_MANAGER, &body).await
+            }
+            ChildKind::HorizontalPodAutoscaler => {
+                self.merge_patch::<HorizontalPodAutoscaler>(
+                    "adopt",
+                    kind,
+                    name,
+                    OWNERS_MANAGER,
+                    &body,
+                )
+                .await
+            }
+            ChildKind::Deployment => {
+                self.merge_patch::<Deployment>("adopt", kind, name, OWNERS_MANAGER, &body).await
+            }
             ChildKind::NetworkPolicy => {
                 self.merge_patch::<NetworkPolicy>("adopt", kind, name, OWNERS_MANAGER, &body).await
             }
         }
     }
 
-    /// A merge and no apply: the content of the ReplicaSet is known only while the spec is of its revision.
-    async fn pin_digest(&self, name: &str, uid: &str, digest: &str) -> Result<WriteExpectation, WriteError> {
-        let container = |name| json!({"name": name, "env": [{"name": DIGEST_VARIABLE, "value": digest}]});
+    /// A merge and no apply: the content of the ReplicaSet is known only while the spec is of its
+    /// revision.
+    async fn pin_digest(
+        &self,
+        name: &str,
+        uid: &str,
+        digest: &str,
+    ) -> Result<WriteExpectation, WriteError> {
+        let container =
+            |name| json!({"name": name, "env": [{"name": DIGEST_VARIABLE, "value": digest}]});
         let body = json!({
             "metadata": {"uid": uid, "annotations": {labels::MODEL_DIGEST: digest}},
             "spec": {"template": {"spec": {"containers": [container(SERVER_CONTAINER)], "initContainers": [container(FETCH)]}}}
         });
-        self.merge_patch::<ReplicaSet>("pin", ChildKind::ReplicaSet, name, DIGEST_MANAGER, &body).await
+        self.merge_patch::<ReplicaSet>("pin", ChildKind::ReplicaSet, name, DIGEST_MANAGER, &body)
+            .await
     }
 
-    async fn mark(&self, name: &str, uid: &str, marks: &RevisionMarks) -> Result<WriteExpectation, WriteError> {
-        let annotations: Map<_, _> =
-            marks.to_annotations().into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
+    async fn mark(
+        &self,
+        name: &str,
+        uid: &str,
+        marks: &RevisionMarks,
+    ) -> Result<WriteExpectation, WriteError> {
+        let annotations: Map<_, _> = marks
+            .to_annotations()
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), json!(value)))
+            .collect();
         let body = json!({"metadata": {"uid": uid, "annotations": annotations}});
-        self.merge_patch::<ReplicaSet>("mark", ChildKind::ReplicaSet, name, MARK_MANAGER, &body).await
+        self.merge_patch::<ReplicaSet>("mark", ChildKind::ReplicaSet, name, MARK_MANAGER, &body)
+            .await
     }
 
     /// Merges a change into an object of ours.
@@ -218,19 +263,28 @@ impl ActionApplier<'_> {
         body: &Value,
     ) -> Result<WriteExpectation, WriteError>
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + DeserializeOwned
+            + Clone
+            + Debug,
     {
         let api = Api::<K>::namespaced(self.client.clone(), &self.subject.namespace);
-        let params = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+        let params =
+            PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
         let child = ManagedKind::from(kind);
-        let answer =
-            with_timeout(verb, child.kind_name(), name, api.patch_metadata(name, &params, &Patch::Strategic(body)))
-                .await?;
+        let answer = with_timeout(
+            verb,
+            child.kind_name(),
+            name,
+            api.patch_metadata(name, &params, &Patch::Strategic(body)),
+        )
+        .await?;
         let awaited = AwaitedState::Version(version_of(&answer));
         Ok(WriteExpectation { child, owner: self.model_owner(), name: name.to_owned(), awaited })
     }
 
-    /// Not by `Api::evict`, which sends the precondition under a name that the API server does not know.
+    /// Not by `Api::evict`, which sends the precondition under a name that the API server does not
+    /// know.
     async fn evict(&self, name: &str, uid: &str) -> Result<WriteExpectation, WriteError> {
         let body = json!({
             "apiVersion": Eviction::API_VERSION, "kind": Eviction::KIND, "metadata": {"name": name},
@@ -256,36 +310,58 @@ impl ActionApplier<'_> {
         }
     }
 
-    async fn delete(&self, kind: ChildKind, name: &str, uid: &str) -> Result<WriteExpectation, WriteError> {
+    async fn delete(
+        &self,
+        kind: ChildKind,
+        name: &str,
+        uid: &str,
+    ) -> Result<WriteExpectation, WriteError> {
         let result = match kind {
             ChildKind::ReplicaSet => self.delete_object::<ReplicaSet>(kind, name, uid).await,
             ChildKind::Service => self.delete_object::<Service>(kind, name, uid).await,
-            ChildKind::HorizontalPodAutoscaler => self.delete_object::<HorizontalPodAutoscaler>(kind, name, uid).await,
+            ChildKind::HorizontalPodAutoscaler => {
+                self.delete_object::<HorizontalPodAutoscaler>(kind, name, uid).await
+            }
             ChildKind::Deployment => self.delete_object::<Deployment>(kind, name, uid).await,
             ChildKind::NetworkPolicy => self.delete_object::<NetworkPolicy>(kind, name, uid).await,
         };
         match result {
-            Ok(()) | Err(WriteError { fault: WriteFault::NotFound(_), .. }) => Ok(WriteExpectation {
-                child: ManagedKind::from(kind),
-                owner: self.subject.owner_of(name),
-                name: name.to_owned(),
-                awaited: AwaitedState::Deleted(uid.to_owned()),
-            }),
+            Ok(()) | Err(WriteError { fault: WriteFault::NotFound(_), .. }) => {
+                Ok(WriteExpectation {
+                    child: ManagedKind::from(kind),
+                    owner: self.subject.owner_of(name),
+                    name: name.to_owned(),
+                    awaited: AwaitedState::Deleted(uid.to_owned()),
+                })
+            }
             Err(error) => Err(error),
         }
     }
 
-    async fn delete_object<K>(&self, kind: ChildKind, name: &str, uid: &str) -> Result<(), WriteError>
+    async fn delete_object<K>(
+        &self,
+        kind: ChildKind,
+        name: &str,
+        uid: &str,
+    ) -> Result<(), WriteError>
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + DeserializeOwned
+            + Clone
+            + Debug,
     {
         let params = DeleteParams {
-            preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+            preconditions: Some(Preconditions {
+                uid: Some(uid.to_owned()),
+                resource_version: None,
+            }),
             propagation_policy: Some(PropagationPolicy::Background),
             ..DeleteParams::default()
         };
         let api = Api::<K>::namespaced(self.client.clone(), &self.subject.namespace);
-        with_timeout("delete", ManagedKind::from(kind).kind_name(), name, api.delete(name, &params)).await.map(drop)
+        with_timeout("delete", ManagedKind::from(kind).kind_name(), name, api.delete(name, &params))
+            .await
+            .map(drop)
     }
 
     /// The ModelDeployment as the owner of objects.

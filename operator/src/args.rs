@@ -57,7 +57,8 @@ pub struct RunArgs {
     #[arg(long, env = "SLIPWAY_REDIS_IMAGE", default_value = concat!("slipway-redis:", env!("CARGO_PKG_VERSION")))]
     pub redis_image: String,
 
-    /// File with settings of gateways (YAML): replicas, autoscaling, and a template, which is merged over their pods, whose container is `gateway`.
+    /// File with settings of gateways (YAML): replicas, autoscaling, and a template, which is
+    /// merged over their pods, whose container is `gateway`.
     #[arg(long, env = "SLIPWAY_GATEWAY_SETTINGS_FILE", value_name = "PATH")]
     pub gateway_settings_file: Option<PathBuf>,
 
@@ -73,15 +74,22 @@ pub struct RunArgs {
     #[arg(long, env = "SLIPWAY_IMAGE_PULL_POLICY", value_enum, default_value_t = PullPolicy::IfNotPresent)]
     pub image_pull_policy: PullPolicy,
 
-    /// Secret with credentials for these images, in the namespace of each ModelDeployment; may be given several times.
-    #[arg(long = "image-pull-secret", env = "SLIPWAY_IMAGE_PULL_SECRETS", value_name = "NAME", value_delimiter = ',')]
+    /// Secret with credentials for these images, in the namespace of each ModelDeployment; may be
+    /// given several times.
+    #[arg(
+        long = "image-pull-secret",
+        env = "SLIPWAY_IMAGE_PULL_SECRETS",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
     pub image_pull_secrets: Vec<String>,
 
     /// Where gateways and model servers send traces: base URL of an OTLP collector, for example http://otel-collector.monitoring:4318. Off when left out.
     #[arg(long, env = "SLIPWAY_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
 
-    /// Requests of a million that are traced; by the same share, of those whose client sends a traceparent.
+    /// Requests of a million that are traced; by the same share, of those whose client sends a
+    /// traceparent.
     #[arg(long, env = "SLIPWAY_TRACE_PER_MILLION", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub trace_per_million: u32,
 
@@ -101,7 +109,8 @@ pub struct RunArgs {
     #[arg(long, env = "SLIPWAY_LEASE_NAME", default_value = "slipway-operator")]
     pub lease_name: String,
 
-    /// Secret with the operator's key, in the namespace of the lease; an empty one is filled. Gateways tell their state to nobody else then. Left out: to everybody.
+    /// Secret with the operator's key, in the namespace of the lease; an empty one is filled.
+    /// Gateways tell their state to nobody else then. Left out: to everybody.
     #[arg(long, env = "SLIPWAY_KEY_SECRET", value_name = "NAME")]
     pub key_secret: Option<String>,
 
@@ -144,7 +153,8 @@ pub enum UserIds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
 pub enum GatewayUpdateMode {
-    /// Namespace by namespace, and no further ones while those that were updated do worse than before.
+    /// Namespace by namespace, and no further ones while those that were updated do worse than
+    /// before.
     Gradual,
     /// Not at all for now.
     Paused,
@@ -172,7 +182,8 @@ pub enum LogFormat {
 }
 
 impl RunArgs {
-    /// Settings that plans depend on, and what is said of all gateways, over which namespaces may say something of their own.
+    /// Settings that plans depend on, and what is said of all gateways, over which namespaces may
+    /// say something of their own.
     ///
     /// # Errors
     /// When the settings of gateways, or a peer of NetworkPolicies, cannot be read or understood.
@@ -183,28 +194,27 @@ impl RunArgs {
             PullPolicy::Never => "Never",
         };
         let gateways = self.gateway_settings()?;
-        let mut settings = PlanSettings {
-            gateway_template: PodTemplatePatch::default(),
-            gateway_autoscaler: GatewayAutoscaler::None,
-            gateway_problem: None,
-            fixed_user_ids: self.user_ids == UserIds::Fixed,
-            gateway_image: self.gateway_image.clone(),
-            // Known only when the Secret was read.
-            operator_public_key: None,
-            gateway_replicas: 0,
-            runtime_image: self.runtime_image.clone(),
-            redis_image: self.redis_image.clone(),
-            image_pull_policy: policy.to_owned(),
-            image_pull_secrets: self.image_pull_secrets.clone(),
-            prometheus_matchers: self.prometheus.prometheus_matchers.clone(),
-            promql_gates: self.prometheus.promql_gates != PromQlGates::Disabled,
-            tracing: self
-                .otlp_endpoint
-                .clone()
-                .filter(|endpoint| !endpoint.is_empty())
-                .map(|endpoint| TracingSettings { endpoint, per_million: self.trace_per_million }),
-            network_policies: self.policies.settings()?,
-        };
+        let mut settings =
+            PlanSettings {
+                gateway_template: PodTemplatePatch::default(),
+                gateway_autoscaler: GatewayAutoscaler::None,
+                gateway_problem: None,
+                fixed_user_ids: self.user_ids == UserIds::Fixed,
+                gateway_image: self.gateway_image.clone(),
+                // Known only when the Secret was read.
+                operator_public_key: None,
+                gateway_replicas: 0,
+                runtime_image: self.runtime_image.clone(),
+                redis_image: self.redis_image.clone(),
+                image_pull_policy: policy.to_owned(),
+                image_pull_secrets: self.image_pull_secrets.clone(),
+                prometheus_matchers: self.prometheus.prometheus_matchers.clone(),
+                promql_gates: self.prometheus.promql_gates != PromQlGates::Disabled,
+                tracing: self.otlp_endpoint.clone().filter(|endpoint| !endpoint.is_empty()).map(
+                    |endpoint| TracingSettings { endpoint, per_million: self.trace_per_million },
+                ),
+                network_policies: self.policies.settings()?,
+            };
         let wrong = |why| OperatorError::Argument(format!("--gateway-settings-file: {why}"));
         gateways.clone().apply_to(&mut settings).map_err(wrong)?;
         Ok((settings, gateways))
@@ -213,7 +223,9 @@ impl RunArgs {
     /// What the chart says of gateways.
     fn gateway_settings(&self) -> Result<GatewaySettings, OperatorError> {
         let Some(path) = &self.gateway_settings_file else { return Ok(GatewaySettings::default()) };
-        let wrong = |why: String| OperatorError::Argument(format!("--gateway-settings-file {}: {why}", path.display()));
+        let wrong = |why: String| {
+            OperatorError::Argument(format!("--gateway-settings-file {}: {why}", path.display()))
+        };
         let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
         namespace_settings::parse_settings(&text).map_err(wrong)
     }
@@ -221,8 +233,9 @@ impl RunArgs {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use clap::CommandFactory;
+
+    use super::*;
 
     #[test]
     fn settings_of_gateways_are_read_at_the_start() {
@@ -230,7 +243,10 @@ mod tests {
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), text).unwrap();
             let argument = format!("--gateway-settings-file={}", file.path().display());
-            OperatorCli::try_parse_from(["x", &argument, "--user-ids=Platform"]).unwrap().run.settings()
+            OperatorCli::try_parse_from(["x", &argument, "--user-ids=Platform"])
+                .unwrap()
+                .run
+                .settings()
         };
         let text = "replicas: 3\ntemplate: { metadata: { labels: { team: ml } }, spec: { priorityClassName: high } }\n";
         let read = settings(text).unwrap().0;
@@ -238,7 +254,10 @@ mod tests {
         assert_eq!(read.gateway_template.metadata.unwrap().labels["team"], "ml");
         for (text, word) in [
             ("template: { spec: { tolerations: high } }", "tolerations"),
-            ("template: { spec: { toleration: [] } }", "there is no field template.spec.toleration"),
+            (
+                "template: { spec: { toleration: [] } }",
+                "there is no field template.spec.toleration",
+            ),
             ("replica: 3", "replica"),
             ("replicas: 0", "replicas: 0 is not within 1 and 1000"),
         ] {
@@ -254,11 +273,19 @@ mod tests {
 
     #[test]
     fn run_is_the_default_and_takes_its_arguments_either_way() {
-        let plain = OperatorCli::parse_from(["slipway-operator", "--namespace=a", "--image-pull-policy=Never"]);
+        let plain = OperatorCli::parse_from([
+            "slipway-operator",
+            "--namespace=a",
+            "--image-pull-policy=Never",
+        ]);
         assert!(plain.command.is_none());
         assert_eq!(plain.run.namespace.as_deref(), Some("a"));
         assert_eq!(plain.run.settings().unwrap().0.image_pull_policy, "Never");
-        let secrets = OperatorCli::parse_from(["slipway-operator", "--image-pull-secret=a", "--image-pull-secret=b"]);
+        let secrets = OperatorCli::parse_from([
+            "slipway-operator",
+            "--image-pull-secret=a",
+            "--image-pull-secret=b",
+        ]);
         assert_eq!(secrets.run.settings().unwrap().0.image_pull_secrets, ["a", "b"]);
         let named = OperatorCli::parse_from(["slipway-operator", "run", "--leader-elect=false"]);
         assert!(matches!(named.command, Some(OperatorCommand::Run(args)) if !args.leader_elect));

@@ -7,10 +7,11 @@ use std::time::Duration;
 const INITIAL_DELAY: Duration = Duration::from_millis(250);
 const MAX_DELAY: Duration = Duration::from_secs(60);
 
-/// The wait after `failures` failures in a row; `chance` in [0, 1) spreads it by a fifth to both sides, so that objects that
-/// failed together do not come back together.
+/// The wait after `failures` failures in a row; `chance` in [0, 1) spreads it by a fifth to both
+/// sides, so that objects that failed together do not come back together.
 pub fn retry_delay(failures: u32, chance: f64) -> Duration {
-    let doubled = INITIAL_DELAY.saturating_mul(1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
+    let doubled = INITIAL_DELAY
+        .saturating_mul(1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
     doubled.min(MAX_DELAY).mul_f64(0.8 + 0.4 * chance.clamp(0.0, 1.0))
 }
 

@@ -1,5 +1,6 @@
-//! Caches of views: of every watched object only what a plan looks at is kept, indexed by whom it belongs to. One watch feeds
-//! both the reads (no GET or LIST per reconcile) and the triggers (a reconcile only when a view changed).
+//! Caches of views: of every watched object only what a plan looks at is kept, indexed by whom it
+//! belongs to. One watch feeds both the reads (no GET or LIST per reconcile) and the triggers (a
+//! reconcile only when a view changed).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{PoisonError, RwLock};
@@ -14,7 +15,8 @@ use tokio::sync::watch;
 pub struct ObjectOwner {
     /// Namespace.
     pub namespace: String,
-    /// The ModelDeployment; nothing for the gateway, which all ModelDeployments of the namespace share.
+    /// The ModelDeployment; nothing for the gateway, which all ModelDeployments of the namespace
+    /// share.
     pub model: Option<String>,
 }
 
@@ -25,7 +27,9 @@ impl ObjectOwner {
         let labels = object.labels();
         match labels.get(labels::MODEL_DEPLOYMENT) {
             Some(model) => Some(Self { namespace, model: Some(model.clone()) }),
-            None if labels.get(labels::COMPONENT).map(String::as_str) == Some(labels::COMPONENT_GATEWAY) => {
+            None if labels.get(labels::COMPONENT).map(String::as_str)
+                == Some(labels::COMPONENT_GATEWAY) =>
+            {
                 Some(Self { namespace, model: None })
             }
             None => None,
@@ -46,7 +50,8 @@ impl ObjectOwner {
 /// One object as kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CacheEntry<V> {
-    /// Resource version: tells whether one of our own writes has arrived. Numeric since ever, by contract since Kubernetes 1.35.
+    /// Resource version: tells whether one of our own writes has arrived. Numeric since ever, by
+    /// contract since Kubernetes 1.35.
     pub version: u64,
     /// What a plan looks at.
     pub view: V,
@@ -71,7 +76,8 @@ struct CacheState<V> {
     views: OwnedViews<V>,
     /// Owner by (namespace, name): labels can change.
     owners: HashMap<(String, String), ObjectOwner>,
-    /// What a relist brought so far. It replaces the rest at its end, so that nobody sees half a list.
+    /// What a relist brought so far. It replaces the rest at its end, so that nobody sees half a
+    /// list.
     relist: Option<Vec<(ObjectOwner, String, CacheEntry<V>)>>,
 }
 
@@ -94,7 +100,8 @@ pub fn version_of(object: &impl Resource) -> u64 {
 }
 
 impl<V: Clone + PartialEq> ViewCache<V> {
-    /// Takes in one event of the watch and says which views changed. `view` gives nothing for objects that are not looked at.
+    /// Takes in one event of the watch and says which views changed. `view` gives nothing for
+    /// objects that are not looked at.
     pub fn apply_event<K: ResourceExt>(
         &self,
         event: Event<K>,
@@ -103,7 +110,8 @@ impl<V: Clone + PartialEq> ViewCache<V> {
         self.apply_event_with(event, view, |_| {})
     }
 
-    /// The same; `seen` looks at the changes before the cache counts as synced, so that what it makes of them is as whole as the cache.
+    /// The same; `seen` looks at the changes before the cache counts as synced, so that what it
+    /// makes of them is as whole as the cache.
     pub fn apply_event_with<K: ResourceExt>(
         &self,
         event: Event<K>,
@@ -131,7 +139,9 @@ impl<V: Clone + PartialEq> ViewCache<V> {
                 Some((owner, name, entry)) => inner.put(owner, name, entry),
                 None => inner.remove(&object.namespace().unwrap_or_default(), &object.name_any()),
             },
-            Event::Delete(object) => inner.remove(&object.namespace().unwrap_or_default(), &object.name_any()),
+            Event::Delete(object) => {
+                inner.remove(&object.namespace().unwrap_or_default(), &object.name_any())
+            }
         };
         seen(&changes);
         drop(inner);
@@ -143,12 +153,24 @@ impl<V: Clone + PartialEq> ViewCache<V> {
 
     /// Everything of one owner, by name.
     pub fn owned_by(&self, owner: &ObjectOwner) -> BTreeMap<String, CacheEntry<V>> {
-        self.inner.read().unwrap_or_else(PoisonError::into_inner).views.get(owner).cloned().unwrap_or_default()
+        self.inner
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .views
+            .get(owner)
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// One object of an owner.
     pub fn get(&self, owner: &ObjectOwner, name: &str) -> Option<CacheEntry<V>> {
-        self.inner.read().unwrap_or_else(PoisonError::into_inner).views.get(owner)?.get(name).cloned()
+        self.inner
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .views
+            .get(owner)?
+            .get(name)
+            .cloned()
     }
 
     /// Names of the ModelDeployments in a namespace of which a view is as asked.
@@ -162,7 +184,12 @@ impl<V: Clone + PartialEq> ViewCache<V> {
     /// Namespaces with a ModelDeployment.
     pub fn namespaces(&self) -> BTreeSet<String> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-        inner.views.keys().filter(|owner| owner.model.is_some()).map(|owner| owner.namespace.clone()).collect()
+        inner
+            .views
+            .keys()
+            .filter(|owner| owner.model.is_some())
+            .map(|owner| owner.namespace.clone())
+            .collect()
     }
 
     /// Whether a namespace has any ModelDeployment.
@@ -174,14 +201,20 @@ impl<V: Clone + PartialEq> ViewCache<V> {
     /// How many ModelDeployments a namespace has.
     pub fn count_models(&self, namespace: &str) -> usize {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-        inner.views.keys().filter(|owner| owner.namespace == namespace && owner.model.is_some()).count()
+        inner
+            .views
+            .keys()
+            .filter(|owner| owner.namespace == namespace && owner.model.is_some())
+            .count()
     }
 
     /// Objects of gateways that have the gateway's name, by namespace.
     pub fn gateways(&self) -> Vec<(String, V)> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         let gateways = inner.views.iter().filter(|(owner, _)| owner.model.is_none());
-        let named = gateways.filter_map(|(owner, entries)| Some((owner, entries.get(slipway_core::build::GATEWAY)?)));
+        let named = gateways.filter_map(|(owner, entries)| {
+            Some((owner, entries.get(slipway_core::build::GATEWAY)?))
+        });
         named.map(|(owner, entry)| (owner.namespace.clone(), entry.view.clone())).collect()
     }
 
@@ -197,7 +230,12 @@ impl<V: Clone + PartialEq> ViewCache<V> {
 }
 
 impl<V: Clone + PartialEq> CacheState<V> {
-    fn put(&mut self, owner: ObjectOwner, name: String, entry: CacheEntry<V>) -> Vec<ViewChange<V>> {
+    fn put(
+        &mut self,
+        owner: ObjectOwner,
+        name: String,
+        entry: CacheEntry<V>,
+    ) -> Vec<ViewChange<V>> {
         let mut changes = Vec::new();
         let key = (owner.namespace.clone(), name.clone());
         if self.owners.get(&key).is_some_and(|before| *before != owner) {
@@ -205,7 +243,12 @@ impl<V: Clone + PartialEq> CacheState<V> {
         }
         self.owners.insert(key, owner.clone());
         let after = entry.view.clone();
-        let before = self.views.entry(owner.clone()).or_default().insert(name.clone(), entry).map(|e| e.view);
+        let before = self
+            .views
+            .entry(owner.clone())
+            .or_default()
+            .insert(name.clone(), entry)
+            .map(|e| e.view);
         if before.as_ref() != Some(&after) {
             changes.push(ViewChange { owner, name, before, after: Some(after) });
         }
@@ -224,7 +267,12 @@ impl<V: Clone + PartialEq> CacheState<V> {
             self.views.remove(&owner);
         }
         before
-            .map(|view| ViewChange { owner, name: name.to_owned(), before: Some(view), after: None })
+            .map(|view| ViewChange {
+                owner,
+                name: name.to_owned(),
+                before: Some(view),
+                after: None,
+            })
             .into_iter()
             .collect()
     }
@@ -252,9 +300,10 @@ impl<V: Clone + PartialEq> CacheState<V> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use k8s_openapi::api::core::v1::ConfigMap;
     use serde_json::json;
+
+    use super::*;
 
     fn object(name: &str, model: &str, version: u64, value: &str) -> ConfigMap {
         serde_json::from_value(json!({
@@ -286,7 +335,10 @@ mod tests {
         assert_eq!(take(&cache, Event::Apply(object("a", "m", 2, "x"))).len(), 0);
         assert_eq!(cache.get(&ObjectOwner::model("ns", "m"), "a").map(|e| e.version), Some(2));
         assert_eq!(take(&cache, Event::Apply(object("a", "m", 3, "y"))).len(), 1);
-        assert_eq!(take(&cache, Event::Delete(object("a", "m", 4, "y"))), [("Some(\"m\")/a".to_owned(), None)]);
+        assert_eq!(
+            take(&cache, Event::Delete(object("a", "m", 4, "y"))),
+            [("Some(\"m\")/a".to_owned(), None)]
+        );
         assert!(cache.owned_by(&ObjectOwner::model("ns", "m")).is_empty());
     }
 
@@ -307,7 +359,13 @@ mod tests {
         );
         let mut changes = take(&cache, Event::InitDone);
         changes.sort();
-        assert_eq!(changes, [("Some(\"m\")/a".to_owned(), None), ("Some(\"m\")/c".to_owned(), Some("x".to_owned()))]);
+        assert_eq!(
+            changes,
+            [
+                ("Some(\"m\")/a".to_owned(), None),
+                ("Some(\"m\")/c".to_owned(), Some("x".to_owned()))
+            ]
+        );
         assert!(cache.is_synced());
         assert_eq!(cache.models_where("ns", |_| true), ["m"]);
         assert!(cache.models_where("ns", |view| view == "y").is_empty());
@@ -318,13 +376,20 @@ mod tests {
         let cache = ViewCache::default();
         take(&cache, Event::Apply(object("a", "m", 1, "x")));
         let changes = take(&cache, Event::Apply(object("a", "n", 2, "x")));
-        assert_eq!(changes, [("Some(\"m\")/a".to_owned(), None), ("Some(\"n\")/a".to_owned(), Some("x".to_owned()))]);
+        assert_eq!(
+            changes,
+            [
+                ("Some(\"m\")/a".to_owned(), None),
+                ("Some(\"n\")/a".to_owned(), Some("x".to_owned()))
+            ]
+        );
     }
 
     #[test]
     fn gateway_objects_belong_to_the_namespace() {
         let mut shared = object("g", "m", 1, "x");
-        shared.metadata.labels = Some([(labels::COMPONENT.to_owned(), labels::COMPONENT_GATEWAY.to_owned())].into());
+        shared.metadata.labels =
+            Some([(labels::COMPONENT.to_owned(), labels::COMPONENT_GATEWAY.to_owned())].into());
         assert_eq!(ObjectOwner::from_labels(&shared), Some(ObjectOwner::gateway("ns")));
         shared.metadata.labels = None;
         assert_eq!(ObjectOwner::from_labels(&shared), None);

@@ -11,8 +11,8 @@ use slipway_core::observed::ObjectView;
 use crate::cache::{ObjectOwner, ViewCache};
 use crate::views::ClusterViews;
 
-/// How long a plan waits for the watch to bring back what was written. A watch that is slower than this is broken, and the
-/// preconditions of the writes keep a stale plan harmless.
+/// How long a plan waits for the watch to bring back what was written. A watch that is slower than
+/// this is broken, and the preconditions of the writes keep a stale plan harmless.
 pub(crate) const EXPECTATION_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A kind that we write.
@@ -93,7 +93,12 @@ pub struct KnownObject {
 
 impl ClusterViews {
     /// What is known of an object that carries our labels.
-    pub fn known_object(&self, child: ManagedKind, owner: &ObjectOwner, name: &str) -> Option<KnownObject> {
+    pub fn known_object(
+        &self,
+        child: ManagedKind,
+        owner: &ObjectOwner,
+        name: &str,
+    ) -> Option<KnownObject> {
         let plain = |cache: &ViewCache<ObjectView>| {
             cache.get(owner, name).map(|e| KnownObject {
                 uid: e.view.uid,
@@ -162,10 +167,13 @@ impl WriteExpectation {
             AwaitedState::Version(version) => known.is_some_and(|k| k.version >= *version),
             AwaitedState::Deleted(uid) => {
                 let deleting = || match self.child {
-                    ManagedKind::ReplicaSet => {
-                        views.replica_sets.get(&self.owner, &self.name).is_some_and(|e| e.view.view.deleting)
+                    ManagedKind::ReplicaSet => views
+                        .replica_sets
+                        .get(&self.owner, &self.name)
+                        .is_some_and(|e| e.view.view.deleting),
+                    ManagedKind::Pod => {
+                        views.pods.get(&self.owner, &self.name).is_some_and(|e| e.view.deleting)
                     }
-                    ManagedKind::Pod => views.pods.get(&self.owner, &self.name).is_some_and(|e| e.view.deleting),
                     _ => false,
                 };
                 known.is_none_or(|k| k.uid != *uid) || deleting()
@@ -174,7 +182,8 @@ impl WriteExpectation {
     }
 }
 
-/// Writes that have not come back yet, by UID of the ModelDeployment. Planning waits for them, so that nothing is done twice.
+/// Writes that have not come back yet, by UID of the ModelDeployment. Planning waits for them, so
+/// that nothing is done twice.
 #[derive(Default)]
 pub struct WriteExpectations {
     by_uid: Mutex<HashMap<String, Vec<(WriteExpectation, Instant)>>>,
@@ -187,8 +196,14 @@ impl WriteExpectations {
         all.entry(uid.to_owned()).or_default().push((expectation, now + EXPECTATION_TIMEOUT));
     }
 
-    /// How long to wait at most for what is still missing; nothing: the caches have it all, or patience is over.
-    pub fn remaining_wait(&self, uid: &str, views: &ClusterViews, now: Instant) -> Option<Duration> {
+    /// How long to wait at most for what is still missing; nothing: the caches have it all, or
+    /// patience is over.
+    pub fn remaining_wait(
+        &self,
+        uid: &str,
+        views: &ClusterViews,
+        now: Instant,
+    ) -> Option<Duration> {
         let mut all = self.by_uid.lock().unwrap_or_else(PoisonError::into_inner);
         let open = all.get_mut(uid)?;
         open.retain(|(expectation, until)| *until > now && !expectation.is_met(views));
@@ -207,10 +222,11 @@ impl WriteExpectations {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use k8s_openapi::api::core::v1::Service;
     use kube::runtime::watcher::Event;
     use serde_json::json;
+
+    use super::*;
 
     fn service(version: u64) -> Service {
         serde_json::from_value(json!({"metadata": {
@@ -222,7 +238,10 @@ mod tests {
 
     fn put(views: &ClusterViews, event: Event<Service>) {
         views.services.apply_event(event, |s| {
-            Some((ObjectOwner::from_labels(s)?, crate::observe::object_view(s, &Default::default())?))
+            Some((
+                ObjectOwner::from_labels(s)?,
+                crate::observe::object_view(s, &Default::default())?,
+            ))
         });
     }
 
@@ -237,20 +256,29 @@ mod tests {
 
     #[test]
     fn a_plan_waits_for_its_own_writes_and_not_for_ever() {
-        let (views, expectations, now) = (ClusterViews::default(), WriteExpectations::default(), Instant::now());
+        let (views, expectations, now) =
+            (ClusterViews::default(), WriteExpectations::default(), Instant::now());
         expectations.expect("x", expectation(AwaitedState::Version(7)), now);
         assert_eq!(expectations.remaining_wait("x", &views, now), Some(EXPECTATION_TIMEOUT));
         put(&views, Event::Apply(service(6)));
-        assert!(expectations.remaining_wait("x", &views, now).is_some(), "still the version before");
+        assert!(
+            expectations.remaining_wait("x", &views, now).is_some(),
+            "still the version before"
+        );
         put(&views, Event::Apply(service(7)));
         assert_eq!(expectations.remaining_wait("x", &views, now), None);
         expectations.expect("x", expectation(AwaitedState::Version(99)), now);
-        assert_eq!(expectations.remaining_wait("x", &views, now + EXPECTATION_TIMEOUT), None, "patience is over");
+        assert_eq!(
+            expectations.remaining_wait("x", &views, now + EXPECTATION_TIMEOUT),
+            None,
+            "patience is over"
+        );
     }
 
     #[test]
     fn a_deleted_object_is_awaited_to_go() {
-        let (views, expectations, now) = (ClusterViews::default(), WriteExpectations::default(), Instant::now());
+        let (views, expectations, now) =
+            (ClusterViews::default(), WriteExpectations::default(), Instant::now());
         put(&views, Event::Apply(service(1)));
         expectations.expect("x", expectation(AwaitedState::Deleted("u".into())), now);
         assert!(expectations.remaining_wait("x", &views, now).is_some());

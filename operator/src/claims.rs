@@ -1,4 +1,5 @@
-//! Who holds hosts and the names of models, by namespace, so that a reconcile need not look at its neighbours.
+//! Who holds hosts and the names of models, by namespace, so that a reconcile need not look at its
+//! neighbours.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -42,14 +43,20 @@ pub struct AllClaims {
 }
 
 impl AllClaims {
-    /// Takes changes in. Gives whom they concern, as namespace and name: those that claim what now has another holder, or none.
+    /// Takes changes in. Gives whom they concern, as namespace and name: those that claim what now
+    /// has another holder, or none.
     ///
-    /// Those behind a holder are looked up before all changes and after all of them, so that a list of many with the same claims costs no more than its length.
-    pub fn apply_changes(&self, changes: &[ViewChange<ObjectFingerprint>]) -> BTreeSet<(String, String)> {
+    /// Those behind a holder are looked up before all changes and after all of them, so that a list
+    /// of many with the same claims costs no more than its length.
+    pub fn apply_changes(
+        &self,
+        changes: &[ViewChange<ObjectFingerprint>],
+    ) -> BTreeSet<(String, String)> {
         let mut all = self.namespaces.write().unwrap_or_else(PoisonError::into_inner);
         // Most of what a watch tells is of a status, and leaves the claims as they are.
         let news = |change: &&ViewChange<ObjectFingerprint>| {
-            let known = all.get(&change.owner.namespace).and_then(|it| it.by_name.get(&change.name));
+            let known =
+                all.get(&change.owner.namespace).and_then(|it| it.by_name.get(&change.name));
             change.after.as_ref().map(|print| print.claims.as_ref().or(known)) != Some(known)
         };
         let changes: Vec<_> = changes.iter().filter(news).collect();
@@ -89,14 +96,19 @@ fn waiting_claimants(
     let mut found = BTreeSet::new();
     for change in changes {
         let Some(namespace) = all.get(&change.owner.namespace) else { continue };
-        let Some(ModelClaims { claimant, claims }) = namespace.by_name.get(&change.name) else { continue };
+        let Some(ModelClaims { claimant, claims }) = namespace.by_name.get(&change.name) else {
+            continue;
+        };
         let names = namespace.holders.waiting_claimants(claimant, claims);
         found.extend(names.into_iter().map(|name| (change.owner.namespace.clone(), name)));
     }
     found
 }
 
-fn replace_claims(all: &mut HashMap<String, NamespaceClaims>, change: &ViewChange<ObjectFingerprint>) {
+fn replace_claims(
+    all: &mut HashMap<String, NamespaceClaims>,
+    change: &ViewChange<ObjectFingerprint>,
+) {
     let namespace = all.entry(change.owner.namespace.clone()).or_default();
     let claimed = match &change.after {
         Some(ObjectFingerprint { claims: None, .. }) => return,
@@ -141,8 +153,14 @@ mod tests {
 
     fn take(views: &ClusterViews, event: Event<GuardedModel>) -> Vec<String> {
         let mut concerned = BTreeSet::new();
-        let seen = |changes: &[ViewChange<ObjectFingerprint>]| concerned = views.claims.apply_changes(changes);
-        views.models.apply_event_with(event, |object| fingerprint_model(object, &OwnWrites::default()), seen);
+        let seen = |changes: &[ViewChange<ObjectFingerprint>]| {
+            concerned = views.claims.apply_changes(changes)
+        };
+        views.models.apply_event_with(
+            event,
+            |object| fingerprint_model(object, &OwnWrites::default()),
+            seen,
+        );
         concerned.into_iter().map(|(_, name)| name).collect()
     }
 
@@ -153,7 +171,8 @@ mod tests {
     #[test]
     fn those_are_concerned_that_claim_what_has_another_holder() {
         let views = ClusterViews::default();
-        let (old, young) = (object("z", 1, &["m.example.org"], "m"), object("a", 2, &["m.example.org"], "m"));
+        let (old, young) =
+            (object("z", 1, &["m.example.org"], "m"), object("a", 2, &["m.example.org"], "m"));
         let apart = object("b", 2, &["b.example.org"], "b");
         assert!(take(&views, Event::Apply(guarded(&young))).is_empty());
         assert!(take(&views, Event::Apply(guarded(&apart))).is_empty());
@@ -173,7 +192,8 @@ mod tests {
     #[test]
     fn one_that_cannot_be_read_any_more_keeps_what_it_claimed() {
         let views = ClusterViews::default();
-        let (old, young) = (object("z", 1, &["m.example.org"], "z"), object("a", 2, &["m.example.org"], "a"));
+        let (old, young) =
+            (object("z", 1, &["m.example.org"], "z"), object("a", 2, &["m.example.org"], "a"));
         take(&views, Event::Apply(guarded(&old)));
         take(&views, Event::Apply(guarded(&young)));
         let mut broken = serde_json::to_value(&old).unwrap();
@@ -185,7 +205,8 @@ mod tests {
         assert_eq!(take(&views, Event::Delete(broken)), ["a"]);
     }
 
-    /// Else a thousand that are created one after the other would be reconciled half a million times.
+    /// Else a thousand that are created one after the other would be reconciled half a million
+    /// times.
     #[test]
     fn one_more_of_a_name_concerns_nobody_else() {
         let views = ClusterViews::default();

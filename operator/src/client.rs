@@ -25,8 +25,12 @@ pub async fn infer_config() -> Result<Config, OperatorError> {
 ///
 /// # Errors
 /// When TLS or credentials cannot be set up.
-pub fn build_client(config: Config, metrics: Arc<OperatorMetrics>) -> Result<Client, OperatorError> {
-    let builder = slipway_cluster_client::client_builder(config).map_err(|e| OperatorError::Client(Box::new(e)))?;
+pub fn build_client(
+    config: Config,
+    metrics: Arc<OperatorMetrics>,
+) -> Result<Client, OperatorError> {
+    let builder = slipway_cluster_client::client_builder(config)
+        .map_err(|e| OperatorError::Client(Box::new(e)))?;
     Ok(builder.with_layer(&CountingLayer { metrics }).build())
 }
 
@@ -68,7 +72,11 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await;
-            metrics.count_request(verb, kind, answer.as_ref().map_or("error", |r| status_class(r.status())));
+            metrics.count_request(
+                verb,
+                kind,
+                answer.as_ref().map_or("error", |r| status_class(r.status())),
+            );
             answer
         })
     }
@@ -90,7 +98,10 @@ fn status_class(status: StatusCode) -> &'static str {
 /// Verb and resource of a request, both from fixed sets.
 fn classify_request(request: &Request<Body>) -> (&'static str, &'static str) {
     let (resource, has_name) = parse_resource(request.uri().path());
-    let watches = request.uri().query().is_some_and(|q| q.split('&').any(|p| p == "watch=true" || p == "watch=1"));
+    let watches = request
+        .uri()
+        .query()
+        .is_some_and(|q| q.split('&').any(|p| p == "watch=true" || p == "watch=1"));
     let applies = request
         .headers()
         .get(http::header::CONTENT_TYPE)
@@ -126,7 +137,8 @@ const RESOURCES: [&str; 14] = [
     "namespaces",
 ];
 
-/// Resource of a path such as `/apis/apps/v1/namespaces/ns/replicasets/name`, and whether the path names one object.
+/// Resource of a path such as `/apis/apps/v1/namespaces/ns/replicasets/name`, and whether the path
+/// names one object.
 fn parse_resource(path: &str) -> (&'static str, bool) {
     let mut parts = path.trim_matches('/').split('/');
     let skip = if parts.next() == Some("apis") { 2 } else { 1 };
@@ -149,7 +161,8 @@ mod tests {
     use super::*;
 
     fn classified(method: Method, uri: &str, content: &str) -> (&'static str, &'static str) {
-        let request = Request::builder().method(method).uri(uri).header(http::header::CONTENT_TYPE, content);
+        let request =
+            Request::builder().method(method).uri(uri).header(http::header::CONTENT_TYPE, content);
         classify_request(&request.body(Body::empty()).unwrap())
     }
 
@@ -158,7 +171,12 @@ mod tests {
         for (method, uri, content, expected) in [
             (Method::GET, "/api/v1/pods?&watch=true&labelSelector=x", "", ("watch", "pods")),
             (Method::GET, "/apis/apps/v1/replicasets?limit=500", "", ("list", "replicasets")),
-            (Method::GET, "/apis/coordination.k8s.io/v1/namespaces/a/leases/b", "", ("get", "leases")),
+            (
+                Method::GET,
+                "/apis/coordination.k8s.io/v1/namespaces/a/leases/b",
+                "",
+                ("get", "leases"),
+            ),
             (
                 Method::PATCH,
                 "/apis/ml.slipway.dev/v1alpha1/namespaces/a/modeldeployments/b/status?force=true",

@@ -1,5 +1,6 @@
-//! A series for each condition of a ModelDeployment that is not as it is at rest, so that alerts can name the object, the condition and the reason. An object at
-//! rest has none: ten thousand of them cost nothing.
+//! A series for each condition of a ModelDeployment that is not as it is at rest, so that alerts
+//! can name the object, the condition and the reason. An object at rest has none: ten thousand of
+//! them cost nothing.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -42,12 +43,14 @@ impl ConditionMetrics {
     /// Shows the conditions of an object.
     pub fn show(&self, uid: &str, namespace: &str, name: &str, status: &ModelDeploymentStatus) {
         let labels =
-            status.conditions.iter().filter(|it| !is_at_rest(&it.type_, &it.status)).map(|it| ConditionLabels {
-                modeldeployment_namespace: namespace.to_owned(),
-                modeldeployment: name.to_owned(),
-                condition: it.type_.clone(),
-                status: it.status.clone(),
-                reason: it.reason.clone(),
+            status.conditions.iter().filter(|it| !is_at_rest(&it.type_, &it.status)).map(|it| {
+                ConditionLabels {
+                    modeldeployment_namespace: namespace.to_owned(),
+                    modeldeployment: name.to_owned(),
+                    condition: it.type_.clone(),
+                    status: it.status.clone(),
+                    reason: it.reason.clone(),
+                }
             });
         self.replace(uid, labels.collect());
     }
@@ -73,7 +76,8 @@ impl ConditionMetrics {
     }
 }
 
-/// Whether a condition says what it says of an object that serves and has no rollout, or whose gates do not fail.
+/// Whether a condition says what it says of an object that serves and has no rollout, or whose
+/// gates do not fail.
 fn is_at_rest(condition: &str, status: &str) -> bool {
     match condition {
         READY => status == "True",
@@ -105,7 +109,10 @@ mod tests {
 
     fn series(metrics: &OperatorMetrics) -> Vec<String> {
         let text = metrics.encode_text();
-        text.lines().filter(|line| line.starts_with("slipway_operator_condition{")).map(str::to_owned).collect()
+        text.lines()
+            .filter(|line| line.starts_with("slipway_operator_condition{"))
+            .map(str::to_owned)
+            .collect()
     }
 
     #[test]
@@ -117,7 +124,11 @@ mod tests {
         let rest = [("Ready", "True", "Stable"), ("GatePassed", "Unknown", "NoVerdict")];
         show("u1", "good", &rest);
         assert_eq!(series(&metrics), [""; 0]);
-        show("u2", "bad", &[("Ready", "False", "Unavailable"), ("Reconciling", "True", "GatewaysUnreachable")]);
+        show(
+            "u2",
+            "bad",
+            &[("Ready", "False", "Unavailable"), ("Reconciling", "True", "GatewaysUnreachable")],
+        );
         let of = |condition: &str, reason: &str, status: &str| {
             format!(
                 "slipway_operator_condition{{modeldeployment_namespace=\"team\",modeldeployment=\"bad\",condition=\"{condition}\",status=\"{status}\",reason=\"{reason}\"}} 1"
@@ -125,9 +136,16 @@ mod tests {
         };
         let mut both = series(&metrics);
         both.sort();
-        assert_eq!(both, [of("Ready", "Unavailable", "False"), of("Reconciling", "GatewaysUnreachable", "True")]);
+        assert_eq!(
+            both,
+            [of("Ready", "Unavailable", "False"), of("Reconciling", "GatewaysUnreachable", "True")]
+        );
         show("u2", "bad", &[("Stalled", "True", "InvalidSpec")]);
-        assert_eq!(series(&metrics), [of("Stalled", "InvalidSpec", "True")], "the old reason is gone");
+        assert_eq!(
+            series(&metrics),
+            [of("Stalled", "InvalidSpec", "True")],
+            "the old reason is gone"
+        );
         metrics.conditions.forget("u2");
         assert_eq!(series(&metrics), [""; 0]);
     }

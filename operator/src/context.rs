@@ -24,7 +24,8 @@ use crate::refusals::RefusedWrites;
 use crate::status::StatusDebounce;
 use crate::views::ClusterViews;
 
-/// Handles and memory of the process. Nothing here is needed after a restart: all progress of rollouts is in statuses.
+/// Handles and memory of the process. Nothing here is needed after a restart: all progress of
+/// rollouts is in statuses.
 pub struct ReconcileContext {
     /// Client.
     pub client: Client,
@@ -65,13 +66,18 @@ pub struct ReconcileContext {
 }
 
 impl ReconcileContext {
-    /// Waits until a plan sees everything: the objects, and the settings of namespaces. False: it never will.
+    /// Waits until a plan sees everything: the objects, and the settings of namespaces. False: it
+    /// never will.
     pub async fn wait_until_synced(&self) -> bool {
         self.views.wait_until_synced().await && self.settings.wait_until_synced().await
     }
 
     /// Has all ModelDeployments of a namespace looked at.
-    pub fn trigger_namespace(&self, namespace: &str, triggers: &UnboundedSender<ObjectRef<GuardedModel>>) {
+    pub fn trigger_namespace(
+        &self,
+        namespace: &str,
+        triggers: &UnboundedSender<ObjectRef<GuardedModel>>,
+    ) {
         for name in self.views.models.models_where(namespace, |_| true) {
             // The receiver is gone only when the operator ends.
             let _ = triggers.send(ObjectRef::new(&name).within(namespace));
@@ -84,7 +90,10 @@ impl ReconcileContext {
         self.gateway_streams.set_draining(uid, std::collections::BTreeSet::new());
         self.backoff.reset(uid);
         self.refusals.forget(uid);
-        self.disturbances.forget(&ObjectOwner::model(object.namespace.as_deref().unwrap_or_default(), &object.name));
+        self.disturbances.forget(&ObjectOwner::model(
+            object.namespace.as_deref().unwrap_or_default(),
+            &object.name,
+        ));
         self.own_writes.forget(uid);
         self.expectations.forget(uid);
         self.status_debounce.clear(uid);

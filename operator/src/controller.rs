@@ -29,11 +29,10 @@ use crate::cache::{ObjectOwner, ViewCache, ViewChange};
 use crate::context::ReconcileContext;
 use crate::managed_fields::FieldSets;
 use crate::model_watch::{GuardedModel, ObjectFingerprint, fingerprint_model};
-use crate::observe;
 use crate::own_writes::OwnWrites;
 use crate::reconcile::{on_error, reconcile_model};
-use crate::too_large;
 use crate::views::ClusterViews;
+use crate::{observe, too_large};
 
 /// Gathers what changes together, such as a ReplicaSet and its pods, into one reconcile.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -41,7 +40,8 @@ const DEBOUNCE: Duration = Duration::from_millis(50);
 const CONCURRENCY: u16 = 16;
 /// Objects in one page of a list: bounds the memory of a start with many objects.
 const PAGE_SIZE: u32 = 200;
-/// Of ModelDeployments fewer: each may have the 1.5 MB of an object in etcd before it is found to be too large.
+/// Of ModelDeployments fewer: each may have the 1.5 MB of an object in etcd before it is found to
+/// be too large.
 const MODEL_PAGE_SIZE: u32 = 25;
 
 type ReconcileTrigger = ObjectRef<GuardedModel>;
@@ -76,8 +76,10 @@ pub async fn run_controller(
     pushed: UnboundedReceiver<ReconcileTrigger>,
 ) {
     let (reader, writer) = reflector::store::<GuardedModel>();
-    let pushed = stream::unfold(pushed, |mut from| async move { from.recv().await.map(|t| (t, from)) });
-    // The main watch feeds the store; what triggers is decided by `print`, so the stream of objects itself triggers nothing.
+    let pushed =
+        stream::unfold(pushed, |mut from| async move { from.recv().await.map(|t| (t, from)) });
+    // The main watch feeds the store; what triggers is decided by `print`, so the stream of objects
+    // itself triggers nothing.
     let controller = Controller::for_stream(stream::pending(), reader)
         .with_config(Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY))
         .reconcile_on(watch_models(&scope, &ctx, writer))
@@ -89,7 +91,8 @@ pub async fn run_controller(
         .run(reconcile_model, on_error, ctx)
         .for_each(|result| async move {
             if let Err(error) = result {
-                // Failures of reconciles are logged where they happen; the rest is an object that has gone meanwhile.
+                // Failures of reconciles are logged where they happen; the rest is an object that
+                // has gone meanwhile.
                 tracing::debug!(%error, "controller");
             }
         })
@@ -103,46 +106,55 @@ fn watch_models(
     writer: reflector::store::Writer<GuardedModel>,
 ) -> TriggerStream {
     let ctx = Arc::clone(ctx);
-    watcher::watcher(scope.api::<GuardedModel>(), watcher::Config::default().page_size(MODEL_PAGE_SIZE))
-        .default_backoff()
-        // Of these only those that say whether an autoscaler wrote `spec.replicas`.
-        .modify(|object| {
-            object.managed_fields_mut().retain(|entry| entry.subresource.as_deref() == Some("scale"));
-            too_large::reject_too_large(object);
-        })
-        .reflect(writer)
-        .filter_map({
-            let ctx = Arc::clone(&ctx);
-            move |event| std::future::ready(ok_or_log(event, &ctx))
-        })
-        .flat_map(move |event| {
-            let (changes, mut triggers) = apply_model_event(&ctx.views, &ctx.own_writes, event);
-            for change in changes {
-                let object = ObjectRef::new(&change.name).within(&change.owner.namespace);
-                let uid = |p: &Option<ObjectFingerprint>| p.as_ref().map(|p| p.uid.clone());
-                match (uid(&change.before), uid(&change.after)) {
-                    (Some(before), after) if Some(&before) != after.as_ref() => ctx.forget(&before, &object),
-                    _ => {}
+    watcher::watcher(
+        scope.api::<GuardedModel>(),
+        watcher::Config::default().page_size(MODEL_PAGE_SIZE),
+    )
+    .default_backoff()
+    // Of these only those that say whether an autoscaler wrote `spec.replicas`.
+    .modify(|object| {
+        object.managed_fields_mut().retain(|entry| entry.subresource.as_deref() == Some("scale"));
+        too_large::reject_too_large(object);
+    })
+    .reflect(writer)
+    .filter_map({
+        let ctx = Arc::clone(&ctx);
+        move |event| std::future::ready(ok_or_log(event, &ctx))
+    })
+    .flat_map(move |event| {
+        let (changes, mut triggers) = apply_model_event(&ctx.views, &ctx.own_writes, event);
+        for change in changes {
+            let object = ObjectRef::new(&change.name).within(&change.owner.namespace);
+            let uid = |p: &Option<ObjectFingerprint>| p.as_ref().map(|p| p.uid.clone());
+            match (uid(&change.before), uid(&change.after)) {
+                (Some(before), after) if Some(&before) != after.as_ref() => {
+                    ctx.forget(&before, &object)
                 }
-                if change.after.is_some() {
-                    triggers.push(object);
-                }
+                _ => {}
             }
-            stream::iter(triggers)
-        })
-        .boxed()
+            if change.after.is_some() {
+                triggers.push(object);
+            }
+        }
+        stream::iter(triggers)
+    })
+    .boxed()
 }
 
-/// Takes in an event of the main watch. Gives what changed, and the neighbours to whom a host or the name of a model is lost or left.
+/// Takes in an event of the main watch. Gives what changed, and the neighbours to whom a host or
+/// the name of a model is lost or left.
 fn apply_model_event(
     views: &ClusterViews,
     own: &OwnWrites,
     event: Event<GuardedModel>,
 ) -> (Vec<ViewChange<ObjectFingerprint>>, Vec<ReconcileTrigger>) {
     let mut concerned = BTreeSet::new();
-    let seen = |changes: &[ViewChange<ObjectFingerprint>]| concerned = views.claims.apply_changes(changes);
-    let changes = views.models.apply_event_with(event, |object| fingerprint_model(object, own), seen);
-    let neighbours = concerned.iter().map(|(namespace, name)| ObjectRef::new(name).within(namespace));
+    let seen =
+        |changes: &[ViewChange<ObjectFingerprint>]| concerned = views.claims.apply_changes(changes);
+    let changes =
+        views.models.apply_event_with(event, |object| fingerprint_model(object, own), seen);
+    let neighbours =
+        concerned.iter().map(|(namespace, name)| ObjectRef::new(name).within(namespace));
     (changes, neighbours.collect())
 }
 
@@ -154,7 +166,9 @@ fn watch_children(scope: &WatchScope, ctx: &Arc<ReconcileContext>) -> TriggerStr
         scope,
         ctx,
         |v| &v.replica_sets,
-        |o: &ReplicaSet, fields| Some((ObjectOwner::from_labels(o)?, observe::cached_replica_set(o, fields)?)),
+        |o: &ReplicaSet, fields| {
+            Some((ObjectOwner::from_labels(o)?, observe::cached_replica_set(o, fields)?))
+        },
     ));
     // Pods that cannot start, and gateways that come and go.
     let selector = format!(
@@ -165,7 +179,8 @@ fn watch_children(scope: &WatchScope, ctx: &Arc<ReconcileContext>) -> TriggerStr
         labels::COMPONENT_RUNTIME,
         labels::COMPONENT_GATEWAY
     );
-    let pods = |o: &Pod, _: &FieldSets| Some((ObjectOwner::from_labels(o)?, observe::cached_pod(o)?));
+    let pods =
+        |o: &Pod, _: &FieldSets| Some((ObjectOwner::from_labels(o)?, observe::cached_pod(o)?));
     all.push(watch_selected(
         scope,
         ctx,
@@ -179,22 +194,30 @@ fn watch_children(scope: &WatchScope, ctx: &Arc<ReconcileContext>) -> TriggerStr
         },
     ));
     // Which of the pods with the labels of gateways are gateways.
-    let selector =
-        format!("{}={},{}={}", labels::MANAGED_BY, labels::MANAGER, labels::COMPONENT, labels::COMPONENT_GATEWAY);
+    let selector = format!(
+        "{}={},{}={}",
+        labels::MANAGED_BY,
+        labels::MANAGER,
+        labels::COMPONENT,
+        labels::COMPONENT_GATEWAY
+    );
     let sets = |o: &PartialObjectMeta<ReplicaSet>, fields: &FieldSets| {
         Some((ObjectOwner::from_labels(o)?, observe::object_view(o, fields)?))
     };
     all.push(watch_selected(scope, ctx, &selector, |v| &v.gateway_sets, sets, |_, _| {}));
     // Deployments: also why Kubernetes makes no pods for them.
-    let deployments =
-        |o: &Deployment, fields: &FieldSets| Some((ObjectOwner::from_labels(o)?, observe::deployment_view(o, fields)?));
+    let deployments = |o: &Deployment, fields: &FieldSets| {
+        Some((ObjectOwner::from_labels(o)?, observe::deployment_view(o, fields)?))
+    };
     all.push(watch_managed(scope, ctx, |v| &v.deployments, deployments));
-    // Autoscalers: also what they want, which is not told elsewhere while it is what `spec.replicas` says.
+    // Autoscalers: also what they want, which is not told elsewhere while it is what
+    // `spec.replicas` says.
     let autoscalers = |o: &HorizontalPodAutoscaler, fields: &FieldSets| {
         Some((ObjectOwner::from_labels(o)?, observe::autoscaler_view(o, fields)?))
     };
     all.push(watch_managed(scope, ctx, |v| &v.autoscalers, autoscalers));
-    // The rest: only whether each is there, and as it was applied last, which the metadata tells (`managedFields`).
+    // The rest: only whether each is there, and as it was applied last, which the metadata tells
+    // (`managedFields`).
     all.push(watch_metadata::<Service>(scope, ctx, |v| &v.services));
     all.push(watch_metadata::<PodDisruptionBudget>(scope, ctx, |v| &v.disruption_budgets));
     all.push(watch_metadata::<ServiceAccount>(scope, ctx, |v| &v.service_accounts));
@@ -209,7 +232,12 @@ fn watch_metadata<K>(
     cache: fn(&ClusterViews) -> &ViewCache<ObjectView>,
 ) -> TriggerStream
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + 'static,
 {
     let view = |o: &PartialObjectMeta<K>, fields: &FieldSets| {
         Some((ObjectOwner::from_labels(o)?, observe::object_view(o, fields)?))
@@ -224,15 +252,28 @@ fn watch_managed<K, V>(
     view: impl Fn(&K, &FieldSets) -> Option<(ObjectOwner, V)> + Send + 'static,
 ) -> TriggerStream
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + 'static,
     V: SharedView + Clone + PartialEq + Send + Sync + 'static,
 {
     let gone = |ctx: &ReconcileContext, change: &ViewChange<V>| {
         if change.after.is_none() && is_wanted(&ctx.views, &change.owner) {
-            ctx.disturbances.record_removed(&change.owner, format!("{} {}", K::kind(&()), change.name));
+            ctx.disturbances
+                .record_removed(&change.owner, format!("{} {}", K::kind(&()), change.name));
         }
     };
-    watch_selected(scope, ctx, &format!("{}={}", labels::MANAGED_BY, labels::MANAGER), cache, view, gone)
+    watch_selected(
+        scope,
+        ctx,
+        &format!("{}={}", labels::MANAGED_BY, labels::MANAGER),
+        cache,
+        view,
+        gone,
+    )
 }
 
 /// What goes is missed only where there is a ModelDeployment that would have it.
@@ -243,7 +284,8 @@ fn is_wanted(views: &ClusterViews, owner: &ObjectOwner) -> bool {
     }
 }
 
-/// One watch: feeds its cache, lets `seen` look at each change, and triggers whoever the change concerns.
+/// One watch: feeds its cache, lets `seen` look at each change, and triggers whoever the change
+/// concerns.
 fn watch_selected<K, V>(
     scope: &WatchScope,
     ctx: &Arc<ReconcileContext>,
@@ -253,7 +295,12 @@ fn watch_selected<K, V>(
     seen: impl Fn(&ReconcileContext, &ViewChange<V>) + Send + 'static,
 ) -> TriggerStream
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + 'static,
     V: SharedView + Clone + PartialEq + Send + Sync + 'static,
 {
     let config = watcher::Config::default().labels(selector).page_size(PAGE_SIZE);
@@ -264,7 +311,8 @@ where
             let Some(event) = ok_or_log(event, &ctx) else {
                 return stream::iter(Vec::new());
             };
-            let changes = cache(&ctx.views).apply_event(event, |object| view(object, &ctx.views.field_sets));
+            let changes =
+                cache(&ctx.views).apply_event(event, |object| view(object, &ctx.views.field_sets));
             let mut triggers = Vec::new();
             for change in &changes {
                 seen(&ctx, change);
@@ -298,8 +346,12 @@ impl SharedView for ObjectView {
     }
 }
 
-/// The ModelDeployments that a change concerns: a gateway concerns all of its namespace, but not with every owner that it gets or loses.
-fn affected_models<V: SharedView>(views: &ClusterViews, change: &ViewChange<V>) -> Vec<ReconcileTrigger> {
+/// The ModelDeployments that a change concerns: a gateway concerns all of its namespace, but not
+/// with every owner that it gets or loses.
+fn affected_models<V: SharedView>(
+    views: &ClusterViews,
+    change: &ViewChange<V>,
+) -> Vec<ReconcileTrigger> {
     let namespace = &change.owner.namespace;
     let names = match (&change.owner.model, &change.before, &change.after) {
         (Some(model), ..) => vec![model.clone()],
@@ -312,7 +364,10 @@ fn affected_models<V: SharedView>(views: &ClusterViews, change: &ViewChange<V>) 
     names.iter().map(|name| ObjectRef::new(name).within(namespace)).collect()
 }
 
-pub(crate) fn ok_or_log<K>(event: Result<Event<K>, watcher::Error>, ctx: &ReconcileContext) -> Option<Event<K>>
+pub(crate) fn ok_or_log<K>(
+    event: Result<Event<K>, watcher::Error>,
+    ctx: &ReconcileContext,
+) -> Option<Event<K>>
 where
     K: Resource<DynamicType = ()>,
 {
@@ -328,9 +383,10 @@ where
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
     use slipway_core::fields::ManagedFields;
+
+    use super::*;
 
     fn gateway(applied: &str, owners: &[&str]) -> ObjectView {
         let owners = owners.iter().map(|o| (*o).to_owned()).collect();
@@ -355,10 +411,18 @@ mod tests {
                 "spec": {"model": {"uri": "http://store/m"}}
             }))
             .unwrap();
-            views.models.apply_event(Event::Apply(object), |o| fingerprint_model(o, &OwnWrites::default()));
+            views
+                .models
+                .apply_event(Event::Apply(object), |o| fingerprint_model(o, &OwnWrites::default()));
         }
-        let change = ViewChange { owner: ObjectOwner::gateway("ns"), name: "slipway-gateway".into(), before, after };
-        let mut names: Vec<String> = affected_models(&views, &change).into_iter().map(|t| t.name).collect();
+        let change = ViewChange {
+            owner: ObjectOwner::gateway("ns"),
+            name: "slipway-gateway".into(),
+            before,
+            after,
+        };
+        let mut names: Vec<String> =
+            affected_models(&views, &change).into_iter().map(|t| t.name).collect();
         names.sort();
         names
     }

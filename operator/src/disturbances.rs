@@ -1,4 +1,5 @@
-//! What others do to the objects that we write: an input of the next plan, which decides when they are put back.
+//! What others do to the objects that we write: an input of the next plan, which decides when they
+//! are put back.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,8 @@ use slipway_core::observed::ObjectDisturbance;
 
 use crate::cache::ObjectOwner;
 
-/// By owner, then by kind and name; objects of a gateway are those of its namespace, whoever writes them.
+/// By owner, then by kind and name; objects of a gateway are those of its namespace, whoever writes
+/// them.
 #[derive(Default)]
 pub struct DisturbanceLog {
     inner: Mutex<DisturbanceState>,
@@ -36,7 +38,13 @@ impl DisturbanceLog {
         let mut inner = self.lock();
         let known = inner.by_owner.entry(owner.clone()).or_default();
         let target = desired.target();
-        let after = ObjectDisturbance::after_apply(known.get(&target), desired.applied_hash(), change, overridden, now);
+        let after = ObjectDisturbance::after_apply(
+            known.get(&target),
+            desired.applied_hash(),
+            change,
+            overridden,
+            now,
+        );
         known.insert(target, after);
     }
 
@@ -49,12 +57,17 @@ impl DisturbanceLog {
     pub fn record_removed(&self, owner: &ObjectOwner, target: String) {
         let mut inner = self.lock();
         if !inner.deleted.remove(&(owner.clone(), target.clone())) {
-            inner.by_owner.entry(owner.clone()).or_default().entry(target).or_default().removed = true;
+            inner.by_owner.entry(owner.clone()).or_default().entry(target).or_default().removed =
+                true;
         }
     }
 
     /// What a plan for a ModelDeployment looks at: its own objects and the gateway's.
-    pub fn for_model(&self, model: &ObjectOwner, now: Timestamp) -> BTreeMap<String, ObjectDisturbance> {
+    pub fn for_model(
+        &self,
+        model: &ObjectOwner,
+        now: Timestamp,
+    ) -> BTreeMap<String, ObjectDisturbance> {
         let mut inner = self.lock();
         let mut found = BTreeMap::new();
         for owner in [model.clone(), ObjectOwner::gateway(&model.namespace)] {
@@ -82,20 +95,23 @@ impl DisturbanceLog {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use jiff::SignedDuration;
     use k8s_openapi::api::core::v1::Service;
     use serde_json::json;
 
+    use super::*;
+
     fn service(stamp: &str) -> DesiredObject {
-        let metadata = json!({"name": "m", "annotations": {slipway_core::desired::APPLIED_ANNOTATION: stamp}});
+        let metadata =
+            json!({"name": "m", "annotations": {slipway_core::desired::APPLIED_ANNOTATION: stamp}});
         let service: Service = serde_json::from_value(json!({"metadata": metadata})).unwrap();
         DesiredObject::Service(service)
     }
 
     #[test]
     fn what_is_written_removed_and_written_again_is_remembered_for_a_while() {
-        let (all, model, start) = (DisturbanceLog::default(), ObjectOwner::model("ns", "m"), Timestamp::UNIX_EPOCH);
+        let (all, model, start) =
+            (DisturbanceLog::default(), ObjectOwner::model("ns", "m"), Timestamp::UNIX_EPOCH);
         all.record_applied(&model, &service("x"), None, None, start);
         assert_eq!(all.for_model(&model, start)["Service m"].restore_count, 0);
         all.record_removed(&model, "Service m".into());
@@ -121,6 +137,10 @@ mod tests {
         );
         all.record_removed(&model, "Service m".into());
         all.forget(&model);
-        assert_eq!(all.for_model(&model, Timestamp::UNIX_EPOCH).len(), 1, "of one that is gone nothing is missed");
+        assert_eq!(
+            all.for_model(&model, Timestamp::UNIX_EPOCH).len(),
+            1,
+            "of one that is gone nothing is missed"
+        );
     }
 }

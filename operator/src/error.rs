@@ -23,7 +23,9 @@ pub struct WriteError {
 #[derive(Debug, thiserror::Error)]
 pub enum WriteFault {
     /// An object of that name is there and belongs to somebody else; it is never overwritten.
-    #[error("an object of this name exists and is not managed by this ModelDeployment ({0}); delete or rename it")]
+    #[error(
+        "an object of this name exists and is not managed by this ModelDeployment ({0}); delete or rename it"
+    )]
     Foreign(String),
     /// The object changed or was replaced under our feet: look again.
     #[error("conflict: {0}")]
@@ -40,7 +42,8 @@ pub enum WriteFault {
     /// The API server asks for patience.
     #[error("throttled: {0}")]
     Throttled(String),
-    /// A disruption budget lets a pod not be evicted for now. The text is what the plan knows it by.
+    /// A disruption budget lets a pod not be evicted for now. The text is what the plan knows it
+    /// by.
     #[error("{HELD_BY_BUDGET}: {0}")]
     Budget(String),
     /// The API server failed.
@@ -71,7 +74,8 @@ impl WriteFault {
         }
     }
 
-    /// Whether a person has to act: trying again alone does not help. Such faults are shown in the status at once.
+    /// Whether a person has to act: trying again alone does not help. Such faults are shown in the
+    /// status at once.
     pub fn needs_user_action(&self) -> bool {
         matches!(self, Self::Foreign(_) | Self::Forbidden(_) | Self::Refused(_))
     }
@@ -83,8 +87,12 @@ impl From<kube::Error> for WriteFault {
             return Self::Transport(Box::new(error));
         };
         let message = status.message.clone();
-        // A server-side apply with the UID of an object that was replaced answers 422 "metadata.uid: field is immutable".
-        let replaced = status.details.as_ref().is_some_and(|d| d.causes.iter().any(|c| c.field == "metadata.uid"));
+        // A server-side apply with the UID of an object that was replaced answers 422
+        // "metadata.uid: field is immutable".
+        let replaced = status
+            .details
+            .as_ref()
+            .is_some_and(|d| d.causes.iter().any(|c| c.field == "metadata.uid"));
         match status.code {
             404 => Self::NotFound(message),
             409 => Self::Conflict(message),
@@ -157,8 +165,9 @@ pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use kube::core::Status;
+
+    use super::*;
 
     fn api(code: u16, reason: &str) -> kube::Error {
         kube::Error::Api(Status::failure("no", reason).with_code(code).boxed())

@@ -1,5 +1,6 @@
-//! Events about ModelDeployments (events.k8s.io/v1). kube's Recorder makes a series of events that differ only in their note and keeps
-//! the first note; ours says "weight 5 %", then "weight 25 %", so here an equal note is part of what makes a repeat.
+//! Events about ModelDeployments (events.k8s.io/v1). kube's Recorder makes a series of events that
+//! differ only in their note and keeps the first note; ours says "weight 5 %", then "weight 25 %",
+//! so here an equal note is part of what makes a repeat.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -53,7 +54,8 @@ impl EventPublisher {
         now: Timestamp,
     ) -> Result<(), WriteError> {
         let api = Api::<Event>::namespaced(self.client.clone(), &subject.namespace);
-        let key = (subject.uid.clone(), note.reason.clone(), note.action.clone(), note.note.clone());
+        let key =
+            (subject.uid.clone(), note.reason.clone(), note.action.clone(), note.note.clone());
         if let Some((name, count)) = self.continue_series(&key, now) {
             let series = EventSeries { count, last_observed_time: MicroTime(now) };
             let (patch, params) = (Patch::Merge(json!({"series": series})), PatchParams::default());
@@ -81,7 +83,12 @@ impl EventPublisher {
     fn build_event(&self, subject: &ModelIdentity, note: &PlannedEvent, now: Timestamp) -> Event {
         Event {
             metadata: ObjectMeta {
-                name: Some(format!("{}.{:x}{:04x}", subject.name, now.as_nanosecond(), rand::random::<u16>())),
+                name: Some(format!(
+                    "{}.{:x}{:04x}",
+                    subject.name,
+                    now.as_nanosecond(),
+                    rand::random::<u16>()
+                )),
                 namespace: Some(subject.namespace.clone()),
                 ..ObjectMeta::default()
             },

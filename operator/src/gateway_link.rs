@@ -1,4 +1,5 @@
-//! One stream to every gateway pod that serves, and the newest word of each pod about each ModelDeployment.
+//! One stream to every gateway pod that serves, and the newest word of each pod about each
+//! ModelDeployment.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -35,7 +36,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const INITIAL_RETRY_DELAY: Duration = Duration::from_millis(100);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
 
-/// What the streams need to know of the cluster. A pod is followed only while it is a gateway: whoever writes its labels on a pod of theirs is not called.
+/// What the streams need to know of the cluster. A pod is followed only while it is a gateway:
+/// whoever writes its labels on a pod of theirs is not called.
 pub trait GatewayLookup: Send + Sync {
     /// Whether the pod of this name and UID is a gateway that the operator made.
     fn is_gateway(&self, namespace: &str, name: &str, uid: &str) -> bool;
@@ -85,7 +87,8 @@ struct StreamState {
 }
 
 impl StreamState {
-    /// Notes why the stream to a pod does not stand; since when is known already unless it stood until now.
+    /// Notes why the stream to a pod does not stand; since when is known already unless it stood
+    /// until now.
     fn mark_unreachable(&self, pod: &GatewayEndpoint, why: &str) {
         let error = format!("{}: {why}", SocketAddr::new(pod.ip, self.port));
         let mut all = self.unreachable.write().unwrap_or_else(PoisonError::into_inner);
@@ -109,7 +112,8 @@ pub struct GatewayStreams {
 }
 
 impl GatewayStreams {
-    /// No streams yet; `triggers` gets the ModelDeployments about which there is news. All ends with `stop`.
+    /// No streams yet; `triggers` gets the ModelDeployments about which there is news. All ends
+    /// with `stop`.
     pub fn new(
         triggers: UnboundedSender<ObjectRef<GuardedModel>>,
         metrics: Arc<OperatorMetrics>,
@@ -118,15 +122,26 @@ impl GatewayStreams {
         port: u16,
         key: Option<OperatorKey>,
     ) -> Self {
-        let (reports, unreachable, draining) = (RwLock::default(), RwLock::default(), RwLock::default());
+        let (reports, unreachable, draining) =
+            (RwLock::default(), RwLock::default(), RwLock::default());
         let clients = RwLock::default();
-        let shared = StreamState { reports, unreachable, clients, draining, triggers, metrics, gateways, port, key };
+        let shared = StreamState {
+            reports,
+            unreachable,
+            clients,
+            draining,
+            triggers,
+            metrics,
+            gateways,
+            port,
+            key,
+        };
         let shared = Arc::new(shared);
         Self { shared, streams: RwLock::default(), tasks: TaskTracker::new(), stop }
     }
 
-    /// Follows a gateway pod: a stream begins when it is ready and stays until it is gone. One that leaves still finishes connections, and
-    /// what it sends where must be known until its end.
+    /// Follows a gateway pod: a stream begins when it is ready and stays until it is gone. One that
+    /// leaves still finishes connections, and what it sends where must be known until its end.
     pub fn follow(&self, change: &ViewChange<CachedPod>) {
         let address = |view: &Option<CachedPod>| {
             let view = view.as_ref()?;
@@ -167,7 +182,8 @@ impl GatewayStreams {
         self.shared.unreachable.read().unwrap_or_else(PoisonError::into_inner).get(pod_uid).cloned()
     }
 
-    /// Notes which revisions of a ModelDeployment get no traffic: the last request that leaves them is news.
+    /// Notes which revisions of a ModelDeployment get no traffic: the last request that leaves them
+    /// is news.
     pub fn set_draining(&self, model_uid: &str, revisions: BTreeSet<String>) {
         let mut draining = self.shared.draining.write().unwrap_or_else(PoisonError::into_inner);
         if revisions.is_empty() {
@@ -191,7 +207,11 @@ impl GatewayStreams {
             former.cancel();
         }
         drop(streams);
-        self.shared.reports.write().unwrap_or_else(PoisonError::into_inner).insert(pod.uid.clone(), PodReports::new());
+        self.shared
+            .reports
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(pod.uid.clone(), PodReports::new());
         self.shared.mark_unreachable(&pod, "there is no connection yet");
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
@@ -200,7 +220,9 @@ impl GatewayStreams {
     }
 
     fn close_stream(&self, pod_uid: &str) {
-        if let Some(token) = self.streams.write().unwrap_or_else(PoisonError::into_inner).remove(pod_uid) {
+        if let Some(token) =
+            self.streams.write().unwrap_or_else(PoisonError::into_inner).remove(pod_uid)
+        {
             token.cancel();
         }
         // The pod's own change triggers the reconciles; its reports only must not outlive it.
@@ -278,12 +300,18 @@ async fn run_stream(shared: &StreamState, pod: &GatewayEndpoint, spoke: &mut boo
     }
 }
 
-async fn read_stream(shared: &StreamState, pod: &GatewayEndpoint, spoke: &mut bool) -> Result<(), StreamError> {
+async fn read_stream(
+    shared: &StreamState,
+    pod: &GatewayEndpoint,
+    spoke: &mut bool,
+) -> Result<(), StreamError> {
     if !shared.gateways.is_gateway(&pod.namespace, &pod.name, &pod.uid) {
         return Err(StreamError::NoGateway);
     }
     let late = |_| StreamError::Timeout;
-    let socket = timeout(CONNECT_TIMEOUT, TcpStream::connect((pod.ip, shared.port))).await.map_err(late)??;
+    let socket = timeout(CONNECT_TIMEOUT, TcpStream::connect((pod.ip, shared.port)))
+        .await
+        .map_err(late)??;
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
     // The connection must be polled for the body to arrive; it ends with the sender and the body.
     let conversation = async {
@@ -292,7 +320,10 @@ async fn read_stream(shared: &StreamState, pod: &GatewayEndpoint, spoke: &mut bo
             .header(http::header::USER_AGENT, "slipway-operator");
         if let Some(key) = &shared.key {
             let now = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
-            request = request.header(http::header::AUTHORIZATION, key.authorization(&pod.namespace, &pod.name, now));
+            request = request.header(
+                http::header::AUTHORIZATION,
+                key.authorization(&pod.namespace, &pod.name, now),
+            );
         }
         let request = request.body(Empty::<Bytes>::new())?;
         let answer = timeout(READ_TIMEOUT, sender.send_request(request)).await.map_err(late)??;
@@ -327,16 +358,23 @@ async fn read_stream(shared: &StreamState, pod: &GatewayEndpoint, spoke: &mut bo
     }
 }
 
-/// Why a gateway refuses, in its words, which name clocks or another operator's key: for people, so bounded and on one line.
+/// Why a gateway refuses, in its words, which name clocks or another operator's key: for people, so
+/// bounded and on one line.
 async fn refusal_text(body: hyper::body::Incoming) -> String {
     let read = timeout(READ_TIMEOUT, Limited::new(body, 1024).collect()).await;
-    let bytes = read.ok().and_then(Result::ok).map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let bytes =
+        read.ok().and_then(Result::ok).map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     text.trim().chars().filter(|it| !it.is_control()).take(250).collect()
 }
 
-/// Keeps a line and reports the ModelDeployments about which it has news. Gives whether it goes on in the next line.
-fn handle_line(shared: &StreamState, pod: &GatewayEndpoint, line: StateLine) -> Result<bool, StreamError> {
+/// Keeps a line and reports the ModelDeployments about which it has news. Gives whether it goes on
+/// in the next line.
+fn handle_line(
+    shared: &StreamState,
+    pod: &GatewayEndpoint,
+    line: StateLine,
+) -> Result<bool, StreamError> {
     // Addresses are given to new pods soon after the old ones are gone.
     if line.pod != pod.name {
         return Err(StreamError::OtherPod(line.pod));
@@ -344,7 +382,11 @@ fn handle_line(shared: &StreamState, pod: &GatewayEndpoint, line: StateLine) -> 
     if let Some(clients) = line.clients {
         let requests = ClientRequests { ended: clients.ended, failed: clients.failed };
         let told = (pod.namespace.clone(), requests);
-        shared.clients.write().unwrap_or_else(PoisonError::into_inner).insert(pod.uid.clone(), told);
+        shared
+            .clients
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(pod.uid.clone(), told);
     }
     let mut news = Vec::new();
     {
@@ -382,7 +424,12 @@ fn handle_line(shared: &StreamState, pod: &GatewayEndpoint, line: StateLine) -> 
 
 /// The stream is lost: what the pod said is no longer known.
 fn clear_reports(shared: &StreamState, pod: &GatewayEndpoint) {
-    let lost = shared.reports.write().unwrap_or_else(PoisonError::into_inner).get_mut(&pod.uid).map(std::mem::take);
+    let lost = shared
+        .reports
+        .write()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get_mut(&pod.uid)
+        .map(std::mem::take);
     trigger_models(shared, pod, lost.into_iter().flatten().map(|(_, (name, _))| name).collect());
 }
 

@@ -3,7 +3,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::FutureExt as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, tcp::OwnedWriteHalf};
+use tokio::net::TcpListener;
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Instant;
 
@@ -25,14 +26,18 @@ async fn accept(listener: &TcpListener) -> OwnedWriteHalf {
         head.push(soon(read.read_u8()).await.unwrap());
     }
     assert!(head.starts_with(b"GET /v1/state?changes=true "), "{}", String::from_utf8_lossy(&head));
-    write.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n").await.unwrap();
+    write
+        .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n")
+        .await
+        .unwrap();
     tokio::spawn(async move { while read.read_u8().await.is_ok() {} });
     write
 }
 
 async fn say(to: &mut OwnedWriteHalf, pod: &str, generation: i64) {
-    let line =
-        format!("{{\"pod\":\"{pod}\",\"models\":[{{\"name\":\"m\",\"uid\":\"u\",\"generation\":{generation}}}]}}\n");
+    let line = format!(
+        "{{\"pod\":\"{pod}\",\"models\":[{{\"name\":\"m\",\"uid\":\"u\",\"generation\":{generation}}}]}}\n"
+    );
     to.write_all(line.as_bytes()).await.unwrap();
 }
 
@@ -85,7 +90,8 @@ async fn world() -> (TcpListener, GatewayStreams, UnboundedReceiver<ObjectRef<Gu
     (listener, links, triggered)
 }
 
-/// Seen: any pod of any namespace with the labels of a gateway was called, and kept the operator busy.
+/// Seen: any pod of any namespace with the labels of a gateway was called, and kept the operator
+/// busy.
 #[tokio::test]
 async fn a_pod_that_the_operator_did_not_make_is_not_called() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -103,7 +109,10 @@ async fn a_pod_that_the_operator_did_not_make_is_not_called() {
     );
     links.follow(&change(None, Some(pod("p", listener.local_addr().unwrap(), true, false))));
     let told = async || {
-        while !links.unreachable("p").is_some_and(|it| it.error.contains("Deployment slipway-gateway")) {
+        while !links
+            .unreachable("p")
+            .is_some_and(|it| it.error.contains("Deployment slipway-gateway"))
+        {
             tokio::task::yield_now().await;
         }
     };
@@ -123,7 +132,8 @@ async fn a_pod_that_tells_of_more_than_there_is_is_not_listened_to() {
     let model = |n: usize| format!("{{\"name\":\"m{n}\",\"uid\":\"u{n}\",\"generation\":1}}");
     for lines in 0..10 {
         let models: Vec<_> = (0..20).map(|n| model(lines * 20 + n)).collect();
-        let line = format!("{{\"pod\":\"gw\",\"models\":[{}],\"changes\":true}}\n", models.join(","));
+        let line =
+            format!("{{\"pod\":\"gw\",\"models\":[{}],\"changes\":true}}\n", models.join(","));
         // It has hung up after the sixth.
         let _ = stream.write_all(line.as_bytes()).await;
     }
@@ -178,12 +188,15 @@ async fn a_stream_of_changes_says_only_what_is_new() {
     links.follow(&change(None, Some(pod("p", listener.local_addr().unwrap(), true, false))));
     let mut stream = accept(&listener).await;
     let line = |models: &str, gone: &str, more: bool| {
-        format!("{{\"pod\":\"gw\",\"models\":[{models}],\"changes\":true,\"gone\":[{gone}],\"more\":{more}}}\n")
+        format!(
+            "{{\"pod\":\"gw\",\"models\":[{models}],\"changes\":true,\"gone\":[{gone}],\"more\":{more}}}\n"
+        )
     };
     let model = |name: &str, generation: i64| {
         format!("{{\"name\":\"{name}\",\"uid\":\"u-{name}\",\"generation\":{generation}}}")
     };
-    let generation = |name: &str| links.report("p", &format!("u-{name}")).map(|report| report.generation);
+    let generation =
+        |name: &str| links.report("p", &format!("u-{name}")).map(|report| report.generation);
     stream.write_all(line(&model("a", 3), "", true).as_bytes()).await.unwrap();
     assert_eq!(soon(triggered.recv()).await.unwrap().name, "a");
     assert!(links.unreachable("p").is_some(), "it has not said everything");
@@ -228,7 +241,8 @@ async fn an_address_that_answers_for_another_pod_is_not_believed() {
     soon(links.close()).await;
 }
 
-/// Seen: whoever could connect was told weights, counts and brakes, and an operator that is refused must be told why.
+/// Seen: whoever could connect was told weights, counts and brakes, and an operator that is refused
+/// must be told why.
 #[tokio::test]
 async fn the_operator_signs_what_it_asks_and_tells_why_it_is_refused() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -253,7 +267,10 @@ async fn the_operator_signs_what_it_asks_and_tells_why_it_is_refused() {
     let answer = format!("HTTP/1.1 401 Unauthorized\r\nContent-Length: {}\r\n\r\n{why}", why.len());
     socket.write_all(answer.as_bytes()).await.unwrap();
     let told = async || {
-        while !links.unreachable("p").is_some_and(|it| it.error.contains("401") && it.error.contains("clocks")) {
+        while !links
+            .unreachable("p")
+            .is_some_and(|it| it.error.contains("401") && it.error.contains("clocks"))
+        {
             tokio::task::yield_now().await;
         }
     };

@@ -1,4 +1,5 @@
-//! The wire format of a gateway's state stream (docs/contracts.md, "State stream"), and what of a change is worth a reconcile.
+//! The wire format of a gateway's state stream (docs/contracts.md, "State stream"), and what of a
+//! change is worth a reconcile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,10 +9,12 @@ use serde::Deserialize;
 use slipway_core::observed::{BrakeReport, GatewayReport};
 use tokio::time::Instant;
 
-/// Longest line that is read: some thousand ModelDeployments. A gateway that tells changes puts 500 into a line.
+/// Longest line that is read: some thousand ModelDeployments. A gateway that tells changes puts 500
+/// into a line.
 pub const MAX_LINE: usize = 1 << 20;
 
-/// Bytes that a stream may bring at once, and each second after that. Ten thousand ModelDeployments are 2 MB in all and take 64 KiB a second at rest.
+/// Bytes that a stream may bring at once, and each second after that. Ten thousand ModelDeployments
+/// are 2 MB in all and take 64 KiB a second at rest.
 const BURST_BYTES: u64 = 16 << 20;
 const BYTES_PER_SECOND: u64 = 1 << 20;
 
@@ -26,7 +29,8 @@ pub struct StateLine {
     /// What all its clients have asked since it began. Gateways of old do not tell.
     #[serde(default)]
     pub clients: Option<ClientsLine>,
-    /// Whether what the line does not name is as it was before. Gateways of old say everything in each line.
+    /// Whether what the line does not name is as it was before. Gateways of old say everything in
+    /// each line.
     #[serde(default)]
     pub changes: bool,
     /// UIDs of ModelDeployments that are not there any more.
@@ -106,14 +110,20 @@ impl ModelLine {
     }
 }
 
-/// Whether a plan could decide otherwise because of this change. Request counts grow all the time and are read when planning. Requests in flight
-/// matter when the last one leaves a revision that gets no new ones.
-pub fn is_relevant_change(before: Option<&GatewayReport>, after: &GatewayReport, draining: &BTreeSet<String>) -> bool {
+/// Whether a plan could decide otherwise because of this change. Request counts grow all the time
+/// and are read when planning. Requests in flight matter when the last one leaves a revision that
+/// gets no new ones.
+pub fn is_relevant_change(
+    before: Option<&GatewayReport>,
+    after: &GatewayReport,
+    draining: &BTreeSet<String>,
+) -> bool {
     let Some(before) = before else {
         return true;
     };
     let left = |revision: &String| {
-        before.in_flight.get(revision).is_some_and(|n| *n > 0) && after.in_flight.get(revision).is_none_or(|n| *n == 0)
+        before.in_flight.get(revision).is_some_and(|n| *n > 0)
+            && after.in_flight.get(revision).is_none_or(|n| *n == 0)
     };
     before.generation != after.generation
         || before.brake != after.brake
@@ -234,8 +244,14 @@ mod tests {
     fn lines_are_cut_wherever_the_bytes_break() {
         let mut lines = LineDecoder::default();
         assert!(lines.push(b"ab").unwrap().is_empty());
-        assert_eq!(lines.push(b"c\nd\n\ne").unwrap(), [b"abc".to_vec(), b"d".to_vec(), b"".to_vec()]);
+        assert_eq!(
+            lines.push(b"c\nd\n\ne").unwrap(),
+            [b"abc".to_vec(), b"d".to_vec(), b"".to_vec()]
+        );
         assert_eq!(lines.push(b"\n").unwrap(), [b"e".to_vec()]);
-        assert!(lines.push(&vec![b'x'; MAX_LINE + 1]).is_err(), "a line that never ends is not collected");
+        assert!(
+            lines.push(&vec![b'x'; MAX_LINE + 1]).is_err(),
+            "a line that never ends is not collected"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Watches over the updates of gateways, and takes away what no ModelDeployment uses any more. What is decided is decided by
-//! [`slipway_core::gateway_rollout`].
+//! Watches over the updates of gateways, and takes away what no ModelDeployment uses any more. What
+//! is decided is decided by [`slipway_core::gateway_rollout`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -38,7 +38,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Requests are counted in buckets of so many looks, as many of them as make ten minutes.
 const POLLS_PER_BUCKET: u32 = 5;
 const BUCKETS: usize = 60;
-/// How long the gateway of a namespace without ModelDeployments stays. One that is replaced (`kubectl replace --force`) finds it there.
+/// How long the gateway of a namespace without ModelDeployments stays. One that is replaced
+/// (`kubectl replace --force`) finds it there.
 const UNUSED_GRACE_PERIOD: Duration = Duration::from_secs(60);
 
 /// Which gateways may be updated now, by namespace.
@@ -52,11 +53,18 @@ impl UpdateVerdicts {
         all.get(namespace).cloned().unwrap_or(UpdatePermission::Waiting)
     }
 
-    /// Takes in what was decided. Gives the namespaces for which that is news: those whose gateway is to be updated now, or that have something else to say than
-    /// before. At a start that is none, however many gateways there are, when all of them are up to date.
-    fn replace(&self, new: BTreeMap<String, UpdatePermission>, current: &BTreeSet<String>) -> Vec<String> {
+    /// Takes in what was decided. Gives the namespaces for which that is news: those whose gateway
+    /// is to be updated now, or that have something else to say than before. At a start that is
+    /// none, however many gateways there are, when all of them are up to date.
+    fn replace(
+        &self,
+        new: BTreeMap<String, UpdatePermission>,
+        current: &BTreeSet<String>,
+    ) -> Vec<String> {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let said = |update: Option<&UpdatePermission>| matches!(update, Some(UpdatePermission::Stopped(_)));
+        let said = |update: Option<&UpdatePermission>| {
+            matches!(update, Some(UpdatePermission::Stopped(_)))
+        };
         let news = new.iter().filter(|(namespace, update)| {
             let before = all.get(*namespace);
             before != Some(update) && (!current.contains(*namespace) || said(before))
@@ -92,7 +100,10 @@ impl RecentRequests {
 }
 
 fn add_requests(a: ClientRequests, b: ClientRequests) -> ClientRequests {
-    ClientRequests { ended: a.ended.saturating_add(b.ended), failed: a.failed.saturating_add(b.failed) }
+    ClientRequests {
+        ended: a.ended.saturating_add(b.ended),
+        failed: a.failed.saturating_add(b.failed),
+    }
 }
 
 /// What this process has seen of one gateway.
@@ -100,7 +111,8 @@ fn add_requests(a: ClientRequests, b: ClientRequests) -> ClientRequests {
 struct GatewayHistory {
     /// Since when it has been allowed to be updated and was not.
     allowed_at: Option<Timestamp>,
-    /// It was up to date until the settings of its namespace changed: that is no version whose faults could spread.
+    /// It was up to date until the settings of its namespace changed: that is no version whose
+    /// faults could spread.
     settings_changed: bool,
     updated_at: Option<Timestamp>,
     /// Its pods were not ready when it had another template last.
@@ -141,7 +153,11 @@ pub async fn watch_updates(
         let mut decision = decide_updates(&gateways, mode, Timestamp::now());
         watcher.record_decisions(&mut decision.updates, Timestamp::now());
         ctx.metrics.show_gateway_troubles(&decision.problems);
-        let current = gateways.iter().filter(|it| it.updated_at.is_some()).map(|it| it.namespace.clone()).collect();
+        let current = gateways
+            .iter()
+            .filter(|it| it.updated_at.is_some())
+            .map(|it| it.namespace.clone())
+            .collect();
         for namespace in ctx.views.gateway_updates.replace(decision.updates, &current) {
             ctx.trigger_namespace(&namespace, &triggers);
         }
@@ -164,12 +180,16 @@ impl UpdateWatcher {
         let mut namespaces = ctx.views.deployments.gateways();
         // Another operator's are its own.
         namespaces.retain(|(namespace, _)| !is_foreign_namespace(ctx, namespace));
-        let there: BTreeSet<_> = namespaces.iter().map(|(namespace, _)| namespace.as_str()).collect();
+        let there: BTreeSet<_> =
+            namespaces.iter().map(|(namespace, _)| namespace.as_str()).collect();
         self.gateways.retain(|namespace, _| there.contains(namespace.as_str()));
         self.count_requests(ctx);
         self.stamps.retain(|namespace, _| there.contains(namespace.as_str()));
         let looked = namespaces.iter().filter_map(|(namespace, view)| {
-            let new = || GatewayHistory { created_with_template: self.polls > 1, ..GatewayHistory::default() };
+            let new = || GatewayHistory {
+                created_with_template: self.polls > 1,
+                ..GatewayHistory::default()
+            };
             let seen = self.gateways.entry(namespace.clone()).or_insert_with(new);
             let settings = ctx.settings.for_namespace(namespace);
             // What cannot be read leaves the gateway as it is; it is in nobody's way.
@@ -190,7 +210,8 @@ impl UpdateWatcher {
                 if seen.updated_at.take().is_some() {
                     seen.before = std::mem::take(&mut seen.after);
                 }
-                (seen.broken_before, seen.created_with_template) = (!view.rolled_out, seen.settings_changed);
+                (seen.broken_before, seen.created_with_template) =
+                    (!view.rolled_out, seen.settings_changed);
             }
             Some(NamespaceGateway {
                 namespace: namespace.clone(),
@@ -208,7 +229,11 @@ impl UpdateWatcher {
     }
 
     /// Notes what was decided, and lets those go on that changed their own settings.
-    fn record_decisions(&mut self, updates: &mut BTreeMap<String, UpdatePermission>, now: Timestamp) {
+    fn record_decisions(
+        &mut self,
+        updates: &mut BTreeMap<String, UpdatePermission>,
+        now: Timestamp,
+    ) {
         for (namespace, seen) in &mut self.gateways {
             let Some(update) = updates.get_mut(namespace) else { continue };
             if seen.settings_changed {
@@ -242,11 +267,14 @@ impl UpdateWatcher {
         }
     }
 
-    /// Namespaces whose gateway nobody has used for a while, and that the garbage collector does not see.
+    /// Namespaces whose gateway nobody has used for a while, and that the garbage collector does
+    /// not see.
     fn unused_namespaces(&mut self, views: &ClusterViews, now: Instant) -> Vec<String> {
         let left = |cache: &ViewCache<ObjectView>| {
             let all = cache.gateways().into_iter();
-            all.filter(|(_, view)| view.owners.is_empty()).map(|(namespace, _)| namespace).collect::<Vec<_>>()
+            all.filter(|(_, view)| view.owners.is_empty())
+                .map(|(namespace, _)| namespace)
+                .collect::<Vec<_>>()
         };
         let caches = [
             &views.deployments,
@@ -276,7 +304,8 @@ impl UpdateWatcher {
 async fn delete_gateway(ctx: &ReconcileContext, namespace: &str) -> Result<(), WriteError> {
     tracing::info!(namespace, "the gateway has no ModelDeployment any more and is deleted");
     delete_orphan::<Deployment>(ctx, namespace, ManagedKind::Deployment).await?;
-    delete_orphan::<HorizontalPodAutoscaler>(ctx, namespace, ManagedKind::HorizontalPodAutoscaler).await?;
+    delete_orphan::<HorizontalPodAutoscaler>(ctx, namespace, ManagedKind::HorizontalPodAutoscaler)
+        .await?;
     delete_orphan::<PodDisruptionBudget>(ctx, namespace, ManagedKind::PodDisruptionBudget).await?;
     delete_orphan::<Service>(ctx, namespace, ManagedKind::Service).await?;
     delete_orphan::<NetworkPolicy>(ctx, namespace, ManagedKind::NetworkPolicy).await?;
@@ -284,9 +313,16 @@ async fn delete_gateway(ctx: &ReconcileContext, namespace: &str) -> Result<(), W
     delete_orphan::<ServiceAccount>(ctx, namespace, ManagedKind::ServiceAccount).await
 }
 
-async fn delete_orphan<K>(ctx: &ReconcileContext, namespace: &str, child: ManagedKind) -> Result<(), WriteError>
+async fn delete_orphan<K>(
+    ctx: &ReconcileContext,
+    namespace: &str,
+    child: ManagedKind,
+) -> Result<(), WriteError>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + std::fmt::Debug,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + DeserializeOwned
+        + Clone
+        + std::fmt::Debug,
 {
     let there = ctx.views.known_object(child, &ObjectOwner::gateway(namespace), GATEWAY);
     let Some(known) = there.filter(|known| known.owners.is_empty()) else { return Ok(()) };
@@ -300,7 +336,10 @@ where
     };
     let api = Api::<K>::namespaced(ctx.client.clone(), namespace);
     match with_timeout("delete", child.kind_name(), GATEWAY, api.delete(GATEWAY, &params)).await {
-        Ok(_) | Err(WriteError { fault: WriteFault::NotFound(_) | WriteFault::Conflict(_), .. }) => Ok(()),
+        Ok(_)
+        | Err(WriteError { fault: WriteFault::NotFound(_) | WriteFault::Conflict(_), .. }) => {
+            Ok(())
+        }
         Err(error) => Err(error),
     }
 }

@@ -1,7 +1,9 @@
 //! The number of pods of a Deployment, when an autoscaler decides on it from now on.
 //!
-//! A field that only we have applied, and apply no more, is taken away by the API server, which puts its default there: one pod, whatever the load, until the
-//! autoscaler has looked. So another field manager of ours applies the number that stands there first, and keeps it until somebody writes another one.
+//! A field that only we have applied, and apply no more, is taken away by the API server, which
+//! puts its default there: one pod, whatever the load, until the autoscaler has looked. So another
+//! field manager of ours applies the number that stands there first, and keeps it until somebody
+//! writes another one.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Patch, PatchParams};
@@ -16,19 +18,30 @@ use crate::error::WriteError;
 /// Field manager of a number of pods that passes to an autoscaler.
 pub(crate) const HANDOVER_MANAGER: &str = "slipway-handover";
 
-/// Whether the apply of `desired` would take the number of pods away from an object that has it from us.
+/// Whether the apply of `desired` would take the number of pods away from an object that has it
+/// from us.
 pub(crate) fn needs_handover(desired: &DesiredObject, known: &KnownObject) -> bool {
     let DesiredObject::Deployment(deployment) = desired else { return false };
     let left_out = deployment.spec.as_ref().is_some_and(|spec| spec.replicas.is_none());
-    let ours = known.managed.fields.as_ref().is_some_and(|fields| !fields["f:spec"]["f:replicas"].is_null());
+    let ours = known
+        .managed
+        .fields
+        .as_ref()
+        .is_some_and(|fields| !fields["f:spec"]["f:replicas"].is_null());
     left_out && ours
 }
 
-/// Applies the number that stands there, and no other one: of an object that is written meanwhile the API server refuses it, and it is tried again.
+/// Applies the number that stands there, and no other one: of an object that is written meanwhile
+/// the API server refuses it, and it is tried again.
 ///
 /// # Errors
 /// When the API server refuses or does not answer.
-pub(crate) async fn claim_replicas(client: Client, namespace: &str, name: &str, uid: &str) -> Result<(), WriteError> {
+pub(crate) async fn claim_replicas(
+    client: Client,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+) -> Result<(), WriteError> {
     let api = Api::<Deployment>::namespaced(client, namespace);
     let there = with_timeout("get", "Deployment", name, api.get(name)).await?;
     let Some(replicas) = there.spec.and_then(|spec| spec.replicas) else { return Ok(()) };
@@ -39,16 +52,18 @@ pub(crate) async fn claim_replicas(client: Client, namespace: &str, name: &str, 
         "spec": {"replicas": replicas},
     });
     let params = PatchParams::apply(HANDOVER_MANAGER);
-    with_timeout("apply", "Deployment", name, api.patch(name, &params, &Patch::Apply(body))).await?;
+    with_timeout("apply", "Deployment", name, api.patch(name, &params, &Patch::Apply(body)))
+        .await?;
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use k8s_openapi::api::apps::v1::DeploymentSpec;
     use serde_json::Value;
     use slipway_core::fields::ManagedFields;
+
+    use super::*;
 
     #[test]
     fn only_what_would_be_taken_away_is_handed_over() {

@@ -1,6 +1,8 @@
-//! The Secret with the keys of a namespace: made where there is none, and never read, so that the operator's token does not tell what is in it.
+//! The Secret with the keys of a namespace: made where there is none, and never read, so that the
+//! operator's token does not tell what is in it.
 //!
-//! Who wants other keys puts their own Secret of this name there, before or later. It goes with the gateway, whose ServiceAccount owns it.
+//! Who wants other keys puts their own Secret of this name there, before or later. It goes with the
+//! gateway, whose ServiceAccount owns it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -32,7 +34,8 @@ pub struct NamespaceKeys {
 }
 
 impl NamespaceKeys {
-    /// Makes the Secret of the namespace where it is missing. Before the gateway has its ServiceAccount there is nobody to own it.
+    /// Makes the Secret of the namespace where it is missing. Before the gateway has its
+    /// ServiceAccount there is nobody to own it.
     ///
     /// # Errors
     /// When the API server refuses or does not answer.
@@ -41,10 +44,13 @@ impl NamespaceKeys {
         if self.was_seen(namespace, Instant::now()) {
             return Ok(());
         }
-        let Some(owner) = applier.shared_uid(ManagedKind::ServiceAccount).await else { return Ok(()) };
+        let Some(owner) = applier.shared_uid(ManagedKind::ServiceAccount).await else {
+            return Ok(());
+        };
         let secret = build_secret(namespace, owner, rand::random(), rand::random());
         let api = Api::<Secret>::namespaced(applier.client.clone(), namespace);
-        let params = PostParams { field_manager: Some(labels::MANAGER.to_owned()), ..PostParams::default() };
+        let params =
+            PostParams { field_manager: Some(labels::MANAGER.to_owned()), ..PostParams::default() };
         match with_timeout("create", "Secret", KEYS, api.create(&params, &secret)).await {
             Ok(_) => tracing::info!(namespace, "keys made"),
             Err(WriteError { fault: WriteFault::Conflict(_), .. }) => {}

@@ -14,13 +14,16 @@ use crate::error::OperatorError;
 const DURATION_SECONDS: u64 = 15;
 /// How long before its end it is renewed.
 const GRACE_SECONDS: u64 = 7;
-/// Renewals that fail for this long mean that the lease is as good as lost. Less than the grace, so that we stop before another begins.
+/// Renewals that fail for this long mean that the lease is as good as lost. Less than the grace, so
+/// that we stop before another begins.
 const LOST_AFTER: Duration = Duration::from_secs(3);
 /// How often somebody who waits looks: a lease that was given back is taken within two seconds.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// How long one attempt to take or renew the lease may take. The lease's client has a shorter read timeout.
+/// How long one attempt to take or renew the lease may take. The lease's client has a shorter read
+/// timeout.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Read timeout that the client of the lease should have: a renewal that hangs is a renewal that failed.
+/// Read timeout that the client of the lease should have: a renewal that hangs is a renewal that
+/// failed.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where the lease is, and who wants it.
@@ -54,15 +57,21 @@ pub async fn acquire_lease(
                 tracing::info!(lease = candidacy.name, "another operator leads; standing by");
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(lease = candidacy.name, %error, "cannot look at the lease"),
+            Err(error) => {
+                tracing::warn!(lease = candidacy.name, %error, "cannot look at the lease")
+            }
         }
         let pause = RETRY_INTERVAL.mul_f64(0.8 + 0.4 * rand::random::<f64>());
         stop.run_until_cancelled(tokio::time::sleep(pause)).await?;
     }
 }
 
-/// One try. The manager by itself would sleep until the holder's lease runs out, also when the holder has given it back long before.
-async fn try_acquire(client: &Client, candidacy: &LeaseIdentity) -> Result<Option<LeaderLease>, String> {
+/// One try. The manager by itself would sleep until the holder's lease runs out, also when the
+/// holder has given it back long before.
+async fn try_acquire(
+    client: &Client,
+    candidacy: &LeaseIdentity,
+) -> Result<Option<LeaderLease>, String> {
     let api = Api::<LeaseObject>::namespaced(client.clone(), &candidacy.namespace);
     let there = api.get_opt(&candidacy.name).await.map_err(|e| e.to_string())?;
     if there.is_some_and(|lease| is_held(&lease, Timestamp::now())) {
@@ -85,12 +94,14 @@ async fn try_acquire(client: &Client, candidacy: &LeaseIdentity) -> Result<Optio
     }
 }
 
-/// Whether somebody holds the lease. Of our own identity nobody else can hold it: identities differ from process to process.
+/// Whether somebody holds the lease. Of our own identity nobody else can hold it: identities differ
+/// from process to process.
 fn is_held(lease: &LeaseObject, now: Timestamp) -> bool {
     let Some(spec) = &lease.spec else { return false };
     let holder = spec.holder_identity.as_deref().unwrap_or_default();
     let length = SignedDuration::from_secs(spec.lease_duration_seconds.unwrap_or(0).into());
-    let fresh = spec.renew_time.as_ref().is_some_and(|renewed| now.duration_since(renewed.0) < length);
+    let fresh =
+        spec.renew_time.as_ref().is_some_and(|renewed| now.duration_since(renewed.0) < length);
     !holder.is_empty() && fresh
 }
 
@@ -117,13 +128,16 @@ impl LeaderLease {
         }
     }
 
-    /// Renews until the lease is lost, and says why. The manager reports only changes and errors, so after an error silence means success.
+    /// Renews until the lease is lost, and says why. The manager reports only changes and errors,
+    /// so after an error silence means success.
     async fn renew_until_lost(&self) -> String {
         let mut failing: Option<tokio::time::Instant> = None;
         loop {
             let change = async {
                 match failing {
-                    Some(_) => tokio::time::timeout(ATTEMPT_TIMEOUT, self.manager.changed()).await.ok(),
+                    Some(_) => {
+                        tokio::time::timeout(ATTEMPT_TIMEOUT, self.manager.changed()).await.ok()
+                    }
                     None => Some(self.manager.changed().await),
                 }
             };
@@ -146,8 +160,9 @@ impl LeaderLease {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     fn lease(spec: serde_json::Value) -> LeaseObject {
         serde_json::from_value(json!({"metadata": {"name": "l"}, "spec": spec})).unwrap()
@@ -156,7 +171,8 @@ mod tests {
     #[test]
     fn a_lease_is_free_when_given_back_or_run_out() {
         let now: Timestamp = "2026-01-01T00:00:20Z".parse().unwrap();
-        let renewed = |at: &str| json!({"holderIdentity": "x", "leaseDurationSeconds": 15, "renewTime": at});
+        let renewed =
+            |at: &str| json!({"holderIdentity": "x", "leaseDurationSeconds": 15, "renewTime": at});
         assert!(is_held(&lease(renewed("2026-01-01T00:00:10.000000Z")), now));
         assert!(!is_held(&lease(renewed("2026-01-01T00:00:05.000000Z")), now));
         assert!(!is_held(&lease(json!({})), now));

@@ -1,5 +1,5 @@
-//! The I/O shell of the Slipway operator: watch, observe, plan, apply, status. It decides nothing about rollouts; that is
-//! [`slipway_core::plan`]'s.
+//! The I/O shell of the Slipway operator: watch, observe, plan, apply, status. It decides nothing
+//! about rollouts; that is [`slipway_core::plan`]'s.
 
 pub mod admin;
 pub mod apply;

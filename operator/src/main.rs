@@ -37,7 +37,11 @@ fn print_crds() -> ExitCode {
 #[tokio::main]
 async fn run_process(args: RunArgs) -> ExitCode {
     let filter = EnvFilter::try_from_default_env();
-    let wrong = filter.as_ref().err().filter(|_| std::env::var_os("RUST_LOG").is_some()).map(ToString::to_string);
+    let wrong = filter
+        .as_ref()
+        .err()
+        .filter(|_| std::env::var_os("RUST_LOG").is_some())
+        .map(ToString::to_string);
     let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match args.log_format {
@@ -48,13 +52,14 @@ async fn run_process(args: RunArgs) -> ExitCode {
         tracing::warn!(error, "RUST_LOG is no filter; the log is that of `info`");
     }
     let stop = CancellationToken::new();
-    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-        (Err(error), _) | (_, Err(error)) => {
-            tracing::error!(%error, "cannot listen for signals");
-            return ExitCode::FAILURE;
-        }
-    };
+    let (mut terminate, mut interrupt) =
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::error!(%error, "cannot listen for signals");
+                return ExitCode::FAILURE;
+            }
+        };
     tokio::spawn({
         let stop = stop.clone();
         async move {

@@ -1,4 +1,5 @@
-//! Who wrote the fields of an object, from what the API server keeps of it (`metadata.managedFields`).
+//! Who wrote the fields of an object, from what the API server keeps of it
+//! (`metadata.managedFields`).
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
@@ -19,7 +20,8 @@ const OWN_MANAGERS: [&str; 6] =
 /// Fewest sets of fields before those that no view has any more are looked for.
 const MIN_SWEEP_SETS: usize = 64;
 
-/// Sets of fields, each kept once: objects of one kind nearly all have the same, and there may be a hundred thousand of them.
+/// Sets of fields, each kept once: objects of one kind nearly all have the same, and there may be a
+/// hundred thousand of them.
 #[derive(Default)]
 pub struct FieldSets {
     inner: Mutex<FieldSetIndex>,
@@ -32,18 +34,21 @@ struct FieldSetIndex {
 }
 
 impl FieldSets {
-    /// What an object's metadata says. An object without any entry comes from a server, or through a proxy, that does not tell.
+    /// What an object's metadata says. An object without any entry comes from a server, or through
+    /// a proxy, that does not tell.
     pub fn managed_fields(&self, object: &impl ResourceExt) -> ManagedFields {
         let entries = object.managed_fields();
         if entries.is_empty() {
             return ManagedFields::default();
         }
         let ours = entries.iter().find(|entry| {
-            let applied = entry.operation.as_deref() == Some("Apply") && entry.subresource.is_none();
+            let applied =
+                entry.operation.as_deref() == Some("Apply") && entry.subresource.is_none();
             applied && entry.manager.as_deref() == Some(MANAGER)
         });
-        let fields =
-            ours.and_then(|entry| entry.fields_v1.as_ref()).map_or(Value::Null, |fields| without_owners(&fields.0));
+        let fields = ours
+            .and_then(|entry| entry.fields_v1.as_ref())
+            .map_or(Value::Null, |fields| without_owners(&fields.0));
         let others = entries.iter().filter(|entry| {
             // Controllers write statuses all the time; none of them is ours.
             entry.subresource.as_deref() != Some("status")
@@ -59,7 +64,9 @@ impl FieldSets {
         fields.hash(&mut hasher);
         let hash = hasher.finish();
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = inner.by_hash.get(&hash).and_then(Weak::upgrade).filter(|known| **known == fields) {
+        if let Some(known) =
+            inner.by_hash.get(&hash).and_then(Weak::upgrade).filter(|known| **known == fields)
+        {
             return known;
         }
         if inner.by_hash.len() >= inner.sweep_at.max(MIN_SWEEP_SETS) {
@@ -72,7 +79,8 @@ impl FieldSets {
     }
 }
 
-/// Views know the owners by their UIDs; with these no two objects would have the same set of fields.
+/// Views know the owners by their UIDs; with these no two objects would have the same set of
+/// fields.
 fn without_owners(fields: &Value) -> Value {
     let mut fields = fields.clone();
     if let Some(metadata) = fields.get_mut("f:metadata").and_then(Value::as_object_mut) {
@@ -83,15 +91,23 @@ fn without_owners(fields: &Value) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use k8s_openapi::api::core::v1::Service;
     use serde_json::json;
 
+    use super::*;
+
     fn service(entries: Value) -> Service {
-        serde_json::from_value(json!({"metadata": {"name": "m", "managedFields": entries}})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": "m", "managedFields": entries}}))
+            .unwrap()
     }
 
-    fn entry(manager: &str, operation: &str, subresource: Option<&str>, second: u32, fields: Value) -> Value {
+    fn entry(
+        manager: &str,
+        operation: &str,
+        subresource: Option<&str>,
+        second: u32,
+        fields: Value,
+    ) -> Value {
         let mut entry = json!({
             "manager": manager, "operation": operation, "apiVersion": "v1", "fieldsType": "FieldsV1",
             "time": format!("2026-01-01T00:00:{second:02}Z"), "fieldsV1": fields
@@ -115,10 +131,18 @@ mod tests {
             entry("kubectl", "Update", Some("scale"), 6, json!({})),
         ]));
         let managed = sets.managed_fields(&object);
-        assert_eq!(managed.fields.as_deref(), Some(&json!({"f:metadata": {"f:labels": {"f:a": {}}}})));
+        assert_eq!(
+            managed.fields.as_deref(),
+            Some(&json!({"f:metadata": {"f:labels": {"f:a": {}}}}))
+        );
         assert_eq!(managed.changed_by.as_deref(), Some("kubectl"));
-        assert_eq!(sets.managed_fields(&service(json!([]))), ManagedFields::default(), "the server does not tell");
-        let foreign = sets.managed_fields(&service(json!([entry("helm", "Update", None, 1, json!({}))])));
+        assert_eq!(
+            sets.managed_fields(&service(json!([]))),
+            ManagedFields::default(),
+            "the server does not tell"
+        );
+        let foreign =
+            sets.managed_fields(&service(json!([entry("helm", "Update", None, 1, json!({}))])));
         assert_eq!(foreign.fields.as_deref(), Some(&Value::Null), "nothing is ours");
     }
 
@@ -139,7 +163,10 @@ mod tests {
         for n in 0..10 * MIN_SWEEP_SETS {
             of(n);
         }
-        assert!(sets.inner.lock().unwrap().by_hash.len() <= 2 * MIN_SWEEP_SETS, "sets that nobody has are dropped");
+        assert!(
+            sets.inner.lock().unwrap().by_hash.len() <= 2 * MIN_SWEEP_SETS,
+            "sets that nobody has are dropped"
+        );
         assert!(Arc::ptr_eq(&one, &of(0).fields.unwrap()), "what a view has stays");
     }
 }

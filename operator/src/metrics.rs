@@ -1,4 +1,5 @@
-//! Metrics of the operator. All labels come from fixed sets, but for those of objects that are not at rest ([`crate::condition_metrics`]).
+//! Metrics of the operator. All labels come from fixed sets, but for those of objects that are not
+//! at rest ([`crate::condition_metrics`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
@@ -106,11 +107,23 @@ impl OperatorMetrics {
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register("reconciles", "Reconciles by result", self.reconciles.clone());
-        r.register("reconcile_duration_seconds", "Time of a reconcile", self.reconcile_duration.clone());
-        r.register("api_requests", "Requests to the Kubernetes API server", self.api_requests.clone());
+        r.register(
+            "reconcile_duration_seconds",
+            "Time of a reconcile",
+            self.reconcile_duration.clone(),
+        );
+        r.register(
+            "api_requests",
+            "Requests to the Kubernetes API server",
+            self.api_requests.clone(),
+        );
         r.register("rollouts", "Rollouts that ended, by outcome", self.rollouts.clone());
         r.register("prometheus_queries", "Queries to Prometheus by result", self.queries.clone());
-        r.register("gateway_streams", "Streams to gateway pods that stand", self.gateway_streams.clone());
+        r.register(
+            "gateway_streams",
+            "Streams to gateway pods that stand",
+            self.gateway_streams.clone(),
+        );
         r.register("leader", "Whether this process leads", self.leader.clone());
         let help = "Namespaces with ModelDeployments that another operator looks after";
         r.register("namespaces_of_others", help, self.namespaces_of_others.clone());
@@ -135,7 +148,11 @@ impl OperatorMetrics {
         for (namespace, why) in troubles {
             self.gateway_trouble.get_or_create(&label(namespace)).set(1);
             if !shown.contains(namespace) {
-                tracing::warn!(namespace, why, "the gateway does worse since it was updated: no further ones are");
+                tracing::warn!(
+                    namespace,
+                    why,
+                    "the gateway does worse since it was updated: no further ones are"
+                );
             }
         }
         *shown = troubles.keys().cloned().collect();

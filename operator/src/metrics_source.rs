@@ -1,4 +1,5 @@
-//! The metrics poller: reads the evidence that plans ask for, once an interval, and rests when none asks.
+//! The metrics poller: reads the evidence that plans ask for, once an interval, and rests when none
+//! asks.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +9,9 @@ use std::time::Duration;
 use futures::future::join_all;
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
-use slipway_core::evidence::{EvidenceQuery, EvidenceRequest, GateEvidence, GateQueries, GateReading};
+use slipway_core::evidence::{
+    EvidenceQuery, EvidenceRequest, GateEvidence, GateQueries, GateReading,
+};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +27,8 @@ use crate::promql;
 const MAX_BODY: usize = 4 << 20;
 /// Queries at one time, over all ModelDeployments.
 const MAX_CONCURRENT: usize = 8;
-/// Queries of one namespace at one time: whose queries are slow, or many, does not hold up the others' judges.
+/// Queries of one namespace at one time: whose queries are slow, or many, does not hold up the
+/// others' judges.
 const MAX_PER_NAMESPACE: usize = 2;
 
 /// Asks Prometheus.
@@ -55,7 +59,8 @@ pub struct EvidencePoller {
 }
 
 impl EvidencePoller {
-    /// A poller of a Prometheus; without one every reading says so. `triggers` gets the ModelDeployments that have new evidence.
+    /// A poller of a Prometheus; without one every reading says so. `triggers` gets the
+    /// ModelDeployments that have new evidence.
     pub fn new(
         connection: Option<PrometheusConnection>,
         triggers: UnboundedSender<ObjectRef<GuardedModel>>,
@@ -76,22 +81,33 @@ impl EvidencePoller {
         Self { source, requests: Arc::default(), tasks: TaskTracker::new(), stop }
     }
 
-    /// Notes what the newest plan of a ModelDeployment asks for. The same request again changes nothing; none lets the poller rest.
-    pub fn set_request(&self, uid: &str, object: &ObjectRef<GuardedModel>, request: Option<&EvidenceRequest>) {
+    /// Notes what the newest plan of a ModelDeployment asks for. The same request again changes
+    /// nothing; none lets the poller rest.
+    pub fn set_request(
+        &self,
+        uid: &str,
+        object: &ObjectRef<GuardedModel>,
+        request: Option<&EvidenceRequest>,
+    ) {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         let running = requests.get(uid);
         if running.map(|p| &p.request) == request {
             return;
         }
-        // Only the interval or the queries may have changed: evidence of the same generation stays good.
-        let kept =
-            running.and_then(|p| p.evidence.clone()).filter(|e| Some(e.generation) == request.map(|r| r.generation));
+        // Only the interval or the queries may have changed: evidence of the same generation stays
+        // good.
+        let kept = running
+            .and_then(|p| p.evidence.clone())
+            .filter(|e| Some(e.generation) == request.map(|r| r.generation));
         if let Some(former) = requests.remove(uid) {
             former.stop.cancel();
         }
         let Some(request) = request else { return };
         let stop = self.stop.child_token();
-        requests.insert(uid.to_owned(), EvidencePoll { request: request.clone(), evidence: kept, stop: stop.clone() });
+        requests.insert(
+            uid.to_owned(),
+            EvidencePoll { request: request.clone(), evidence: kept, stop: stop.clone() },
+        );
         drop(requests);
         let task = poll_evidence(
             Arc::clone(&self.source),
@@ -134,12 +150,14 @@ async fn poll_evidence(
     let interval = Duration::from_secs(u64::try_from(request.interval_seconds).unwrap_or(1).max(1));
     let age = Timestamp::now().duration_since(request.since);
     let age = Duration::try_from(age).unwrap_or_default();
-    // A young window has nothing to say yet; one that is older than the interval was polled by a process before this one.
+    // A young window has nothing to say yet; one that is older than the interval was polled by a
+    // process before this one.
     let mut wait = interval.saturating_sub(age);
     loop {
         // A tenth of jitter keeps ModelDeployments that were changed together from asking together.
         tokio::time::sleep(wait.mul_f64(0.9 + 0.1 * rand::random::<f64>())).await;
-        let evidence = source.read_evidence(&request, object.namespace.as_deref().unwrap_or_default()).await;
+        let evidence =
+            source.read_evidence(&request, object.namespace.as_deref().unwrap_or_default()).await;
         if let Some(polled) = requests.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&uid)
             && polled.request == request
         {
@@ -154,8 +172,10 @@ async fn poll_evidence(
 impl EvidenceReader {
     async fn read_evidence(&self, request: &EvidenceRequest, namespace: &str) -> GateEvidence {
         let now = Timestamp::now();
-        let gates =
-            join_all(request.gates.iter().map(|gate| self.read_gate(gate, request.since, now, namespace))).await;
+        let gates = join_all(
+            request.gates.iter().map(|gate| self.read_gate(gate, request.since, now, namespace)),
+        )
+        .await;
         GateEvidence {
             generation: request.generation,
             taken_at: now,
@@ -189,11 +209,18 @@ impl EvidenceReader {
     fn namespace_share(&self, namespace: &str) -> Arc<Semaphore> {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         shares.retain(|name, share| name == namespace || Arc::strong_count(share) > 1);
-        let share = shares.entry(namespace.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(MAX_PER_NAMESPACE)));
+        let share = shares
+            .entry(namespace.to_owned())
+            .or_insert_with(|| Arc::new(Semaphore::new(MAX_PER_NAMESPACE)));
         Arc::clone(share)
     }
 
-    async fn run_query(&self, queries: &EvidenceQuery, query: String, namespace: &str) -> GateReading {
+    async fn run_query(
+        &self,
+        queries: &EvidenceQuery,
+        query: String,
+        namespace: &str,
+    ) -> GateReading {
         let Some(connection) = &self.connection else {
             return promql::provider_down("the operator runs without --prometheus-url");
         };
@@ -207,12 +234,15 @@ impl EvidenceReader {
         };
         let asked = async {
             let timeout = i64::try_from(QUERY_TIMEOUT.as_millis()).unwrap_or(i64::MAX);
-            let mut answer = client.query(query).timeout(timeout).post_raw().await.map_err(|e| no_answer(&e))?;
+            let mut answer =
+                client.query(query).timeout(timeout).post_raw().await.map_err(|e| no_answer(&e))?;
             let status = answer.status().as_u16();
             let mut body = Vec::new();
             while let Some(chunk) = answer.chunk().await.map_err(|e| no_answer(&e))? {
                 if body.len() + chunk.len() > MAX_BODY {
-                    return Err(promql::provider_down(format!("answer is larger than {MAX_BODY} bytes")));
+                    return Err(promql::provider_down(format!(
+                        "answer is larger than {MAX_BODY} bytes"
+                    )));
                 }
                 body.extend_from_slice(&chunk);
             }

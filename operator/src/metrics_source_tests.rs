@@ -10,13 +10,15 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Answers one request with `body`; gives the request's body.
 async fn answer(listener: &TcpListener, head: &str, body: &str) -> String {
-    let (mut socket, _) = timeout(DEADLINE, listener.accept()).await.expect("a query in time").unwrap();
+    let (mut socket, _) =
+        timeout(DEADLINE, listener.accept()).await.expect("a query in time").unwrap();
     let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
     let whole = |request: &[u8]| {
         let text = String::from_utf8_lossy(request).into_owned();
         let (head, body) = text.split_once("\r\n\r\n")?;
-        let length =
-            head.lines().find_map(|l| l.to_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok());
+        let length = head
+            .lines()
+            .find_map(|l| l.to_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok());
         (body.len() >= length.unwrap_or(0)).then(|| body.to_owned())
     };
     let asked = loop {
@@ -26,7 +28,10 @@ async fn answer(listener: &TcpListener, head: &str, body: &str) -> String {
             break body;
         }
     };
-    let text = format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    let text = format!(
+        "HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
     socket.write_all(text.as_bytes()).await.unwrap();
     asked
 }
@@ -37,18 +42,27 @@ fn request(generation: i64) -> EvidenceRequest {
         // So old that the first reading is due at once.
         since: Timestamp::now() - Duration::from_secs(100),
         interval_seconds: 1,
-        gates: vec![GateQueries { gate: "g".into(), queries: EvidenceQuery::Value("up[{{window}}]".into()) }],
+        gates: vec![GateQueries {
+            gate: "g".into(),
+            queries: EvidenceQuery::Value("up[{{window}}]".into()),
+        }],
     }
 }
 
-async fn world() -> (TcpListener, EvidencePoller, UnboundedReceiver<ObjectRef<GuardedModel>>, ObjectRef<GuardedModel>) {
+async fn world() -> (
+    TcpListener,
+    EvidencePoller,
+    UnboundedReceiver<ObjectRef<GuardedModel>>,
+    ObjectRef<GuardedModel>,
+) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (triggers, triggered) = unbounded_channel();
     let args = PrometheusArgs { prometheus_url: Some(url), ..PrometheusArgs::default() };
     let connection = PrometheusConnection::open(&args).unwrap();
-    let poller = EvidencePoller::new(connection, triggers, Arc::default(), CancellationToken::new());
+    let poller =
+        EvidencePoller::new(connection, triggers, Arc::default(), CancellationToken::new());
     (listener, poller, triggered, ObjectRef::new("m").within("ns"))
 }
 
@@ -117,7 +131,10 @@ async fn no_prometheus_is_said_to_people() {
     poller.set_request("u", &ObjectRef::new("m").within("ns"), Some(&request(1)));
     timeout(DEADLINE, triggered.recv()).await.unwrap().unwrap();
     let reading = poller.evidence("u").unwrap().gates["g"].clone();
-    assert_eq!(reading, GateReading::ProviderDown("the operator runs without --prometheus-url".into()));
+    assert_eq!(
+        reading,
+        GateReading::ProviderDown("the operator runs without --prometheus-url".into())
+    );
     timeout(DEADLINE, poller.close()).await.unwrap();
 }
 

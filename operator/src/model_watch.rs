@@ -1,5 +1,6 @@
-//! What of a ModelDeployment's own changes is news. Its status is ours: our own writes come back through the watch and must not
-//! cause another reconcile, while a status that somebody else wrote must be healed at once.
+//! What of a ModelDeployment's own changes is news. Its status is ours: our own writes come back
+//! through the watch and must not cause another reconcile, while a status that somebody else wrote
+//! must be healed at once.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -11,7 +12,8 @@ use crate::cache::ObjectOwner;
 use crate::claims::ModelClaims;
 use crate::own_writes::OwnWrites;
 
-/// The main type of the controller: an object that cannot be read does not stop the stream of the others.
+/// The main type of the controller: an object that cannot be read does not stop the stream of the
+/// others.
 pub type GuardedModel = DeserializeGuard<ModelDeployment>;
 
 /// What tells one state of a ModelDeployment from another.
@@ -34,7 +36,10 @@ enum StatusMark {
 }
 
 /// The print of an object as the watch brought it.
-pub fn fingerprint_model(object: &GuardedModel, own: &OwnWrites) -> Option<(ObjectOwner, ObjectFingerprint)> {
+pub fn fingerprint_model(
+    object: &GuardedModel,
+    own: &OwnWrites,
+) -> Option<(ObjectOwner, ObjectFingerprint)> {
     let uid = object.uid()?;
     let mut hasher = DefaultHasher::new();
     let meta = kube::Resource::meta(object);
@@ -53,7 +58,8 @@ pub fn fingerprint_model(object: &GuardedModel, own: &OwnWrites) -> Option<(Obje
     Some((owner, ObjectFingerprint { uid, claims: claimed, meta: hasher.finish(), status: mark }))
 }
 
-/// Hash of a status as it is on the wire: times lose their fractions there, so two statuses are compared in that form only.
+/// Hash of a status as it is on the wire: times lose their fractions there, so two statuses are
+/// compared in that form only.
 pub fn status_hash(status: Option<&ModelDeploymentStatus>) -> u64 {
     let mut hasher = DefaultHasher::new();
     serde_json::to_string(&status).unwrap_or_default().hash(&mut hasher);
@@ -62,8 +68,9 @@ pub fn status_hash(status: Option<&ModelDeploymentStatus>) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     fn object(generation: i64, replicas: i32) -> GuardedModel {
         serde_json::from_value(json!({
@@ -82,7 +89,9 @@ mod tests {
     #[test]
     fn own_status_writes_are_no_news_and_those_of_others_are() {
         let own = OwnWrites::default();
-        let send = |o: &GuardedModel| own.record_sent("u", status_hash(o.0.as_ref().unwrap().status.as_ref()));
+        let send = |o: &GuardedModel| {
+            own.record_sent("u", status_hash(o.0.as_ref().unwrap().status.as_ref()))
+        };
         send(&object(1, 1));
         let first = printed(&object(1, 1), &own);
         send(&object(1, 2));

@@ -1,5 +1,7 @@
-//! Which operator looks after a namespace, where several share a cluster: the holder of the Lease `slipway-modeldeployments` there. Whoever comes first takes it, and
-//! another one leaves everything in that namespace alone. One that is gone loses it after half an hour, or as soon as somebody writes another holder into it.
+//! Which operator looks after a namespace, where several share a cluster: the holder of the Lease
+//! `slipway-modeldeployments` there. Whoever comes first takes it, and another one leaves
+//! everything in that namespace alone. One that is gone loses it after half an hour, or as soon as
+//! somebody writes another holder into it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::pin;
@@ -53,14 +55,20 @@ pub enum NamespaceHolder {
 
 /// Says from the Lease of a namespace who holds it. `own` is how this operator is called there.
 pub fn namespace_holder(lease: Option<&Lease>, own: &str, now: Timestamp) -> NamespaceHolder {
-    let Some(spec) = lease.and_then(|lease| lease.spec.as_ref()) else { return NamespaceHolder::Unclaimed };
+    let Some(spec) = lease.and_then(|lease| lease.spec.as_ref()) else {
+        return NamespaceHolder::Unclaimed;
+    };
     let renewed = spec.renew_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-    let length = spec.lease_duration_seconds.map_or(LEASE_DURATION, |it| SignedDuration::from_secs(it.into()));
+    let length = spec
+        .lease_duration_seconds
+        .map_or(LEASE_DURATION, |it| SignedDuration::from_secs(it.into()));
     match spec.holder_identity.as_deref().unwrap_or_default() {
         "" => NamespaceHolder::Unclaimed,
         // However long ago: nobody has taken it since.
         holder if holder == own => NamespaceHolder::ThisOperator(renewed),
-        holder if now.duration_since(renewed) < length => NamespaceHolder::OtherOperator(holder.to_owned()),
+        holder if now.duration_since(renewed) < length => {
+            NamespaceHolder::OtherOperator(holder.to_owned())
+        }
         _ => NamespaceHolder::Unclaimed,
     }
 }
@@ -75,7 +83,8 @@ pub struct NamespaceLeases {
 }
 
 impl NamespaceLeases {
-    /// Of an operator that is called `own`, by which all its processes are one: the namespace and the name of their own Lease.
+    /// Of an operator that is called `own`, by which all its processes are one: the namespace and
+    /// the name of their own Lease.
     pub fn new(own: String) -> Self {
         Self {
             identity: own,
@@ -102,7 +111,8 @@ impl NamespaceLeases {
         namespace_holder(known.get(namespace), &self.identity, now)
     }
 
-    /// Takes a namespace where nobody holds it, with a Lease that goes with `owner`. Gives who holds it when it is another operator.
+    /// Takes a namespace where nobody holds it, with a Lease that goes with `owner`. Gives who
+    /// holds it when it is another operator.
     ///
     /// # Errors
     /// When the API server refuses or does not answer.
@@ -119,10 +129,18 @@ impl NamespaceLeases {
         }
         let conflict = match self.write_lease(client, namespace, owner).await {
             Ok(()) => {
-                tracing::info!(namespace, holder = self.identity, "this operator looks after the namespace");
+                tracing::info!(
+                    namespace,
+                    holder = self.identity,
+                    "this operator looks after the namespace"
+                );
                 return Ok(None);
             }
-            Err(error) if matches!(error.fault, WriteFault::Conflict(_) | WriteFault::NotFound(_)) => error,
+            Err(error)
+                if matches!(error.fault, WriteFault::Conflict(_) | WriteFault::NotFound(_)) =>
+            {
+                error
+            }
             Err(error) => return Err(error),
         };
         // Another one was faster, or another reconcile of ours.
@@ -156,13 +174,26 @@ impl NamespaceLeases {
         namespace: &str,
         owner: Option<OwnerReference>,
     ) -> Result<(), WriteError> {
-        let before = self.known.read().unwrap_or_else(PoisonError::into_inner).get(namespace).cloned();
-        let lease = renewed_lease(before.as_ref(), &self.identity, namespace, owner, Timestamp::now());
+        let before =
+            self.known.read().unwrap_or_else(PoisonError::into_inner).get(namespace).cloned();
+        let lease =
+            renewed_lease(before.as_ref(), &self.identity, namespace, owner, Timestamp::now());
         let api = Api::<Lease>::namespaced(client.clone(), namespace);
-        let params = PostParams { field_manager: Some(labels::MANAGER.to_owned()), ..PostParams::default() };
+        let params =
+            PostParams { field_manager: Some(labels::MANAGER.to_owned()), ..PostParams::default() };
         let written = match before {
-            Some(_) => with_timeout("update", "Lease", LEASE_NAME, api.replace(LEASE_NAME, &params, &lease)).await?,
-            None => with_timeout("create", "Lease", LEASE_NAME, api.create(&params, &lease)).await?,
+            Some(_) => {
+                with_timeout(
+                    "update",
+                    "Lease",
+                    LEASE_NAME,
+                    api.replace(LEASE_NAME, &params, &lease),
+                )
+                .await?
+            }
+            None => {
+                with_timeout("create", "Lease", LEASE_NAME, api.create(&params, &lease)).await?
+            }
         };
         self.store_lease(written);
         Ok(())
@@ -172,8 +203,9 @@ impl NamespaceLeases {
     fn store_lease(&self, lease: Lease) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let namespace = lease.namespace().unwrap_or_default();
-        let newer =
-            known.get(&namespace).is_some_and(|it| version_of(it) > version_of(&lease) && it.uid() == lease.uid());
+        let newer = known
+            .get(&namespace)
+            .is_some_and(|it| version_of(it) > version_of(&lease) && it.uid() == lease.uid());
         if !newer {
             known.insert(namespace, lease);
         }
@@ -194,7 +226,10 @@ impl NamespaceLeases {
                     self.store_lease(lease);
                 }
                 Event::InitDone => {
-                    self.known.write().unwrap_or_else(PoisonError::into_inner).retain(|it, _| listed.contains(it));
+                    self.known
+                        .write()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .retain(|it, _| listed.contains(it));
                     self.synced.send_replace(true);
                 }
                 Event::Apply(lease) => self.store_lease(lease),
@@ -204,7 +239,13 @@ impl NamespaceLeases {
     }
 
     /// Renews what is due, and gives the Lease to the gateway's ServiceAccount, with which it goes.
-    async fn renew_if_due(&self, ctx: &ReconcileContext, namespace: &str, since: Timestamp, now: Timestamp) {
+    async fn renew_if_due(
+        &self,
+        ctx: &ReconcileContext,
+        namespace: &str,
+        since: Timestamp,
+        now: Timestamp,
+    ) {
         let account = ctx
             .views
             .known_object(ManagedKind::ServiceAccount, &ObjectOwner::gateway(namespace), GATEWAY)
@@ -236,7 +277,8 @@ impl NamespaceLeases {
     }
 }
 
-/// The Lease as this operator writes it. A holder that takes it from another counts one transition more.
+/// The Lease as this operator writes it. A holder that takes it from another counts one transition
+/// more.
 fn renewed_lease(
     before: Option<&Lease>,
     own: &str,
@@ -249,7 +291,10 @@ fn renewed_lease(
     let mut metadata = before.map_or_else(ObjectMeta::default, |lease| lease.metadata.clone());
     metadata.name = Some(LEASE_NAME.to_owned());
     metadata.namespace = Some(namespace.to_owned());
-    metadata.labels.get_or_insert_default().insert(labels::MANAGED_BY.to_owned(), labels::MANAGER.to_owned());
+    metadata
+        .labels
+        .get_or_insert_default()
+        .insert(labels::MANAGED_BY.to_owned(), labels::MANAGER.to_owned());
     metadata.managed_fields = None;
     if let Some(owner) = owner {
         metadata.owner_references = Some(vec![owner]);
@@ -262,13 +307,18 @@ fn renewed_lease(
             lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
             acquire_time: spec.acquire_time.filter(|_| ours).or(Some(MicroTime(now))),
             renew_time: Some(MicroTime(now)),
-            lease_transitions: Some(if ours || before.is_none() { transitions } else { transitions.saturating_add(1) }),
+            lease_transitions: Some(if ours || before.is_none() {
+                transitions
+            } else {
+                transitions.saturating_add(1)
+            }),
             ..spec
         }),
     }
 }
 
-/// Watches the Leases, renews ours, and has ModelDeployments looked at whose namespace changes hands, until the operator ends.
+/// Watches the Leases, renews ours, and has ModelDeployments looked at whose namespace changes
+/// hands, until the operator ends.
 pub async fn watch_leases(
     ctx: Arc<ReconcileContext>,
     api: Api<Lease>,
@@ -276,7 +326,9 @@ pub async fn watch_leases(
 ) {
     let config = watcher::Config::default().fields(&format!("metadata.name={LEASE_NAME}"));
     let events = watcher::watcher(api, config).default_backoff();
-    let follow = ctx.leases.follow_events(events.filter_map(|event| std::future::ready(ok_or_log(event, &ctx))));
+    let follow = ctx
+        .leases
+        .follow_events(events.filter_map(|event| std::future::ready(ok_or_log(event, &ctx))));
     let keep = async {
         ctx.leases.wait_until_synced().await;
         let (mut ticks, mut others) = (interval(POLL_INTERVAL), BTreeMap::new());
@@ -297,7 +349,9 @@ async fn check_leases(
     let mut theirs = BTreeMap::new();
     for namespace in ctx.views.models.namespaces() {
         match ctx.leases.holder(&namespace, now) {
-            NamespaceHolder::ThisOperator(since) => ctx.leases.renew_if_due(ctx, &namespace, since, now).await,
+            NamespaceHolder::ThisOperator(since) => {
+                ctx.leases.renew_if_due(ctx, &namespace, since, now).await
+            }
             NamespaceHolder::OtherOperator(holder) => drop(theirs.insert(namespace, holder)),
             NamespaceHolder::Unclaimed => {}
         }
@@ -306,9 +360,15 @@ async fn check_leases(
     for namespace in both.into_iter().filter(|it| others.get(*it) != theirs.get(*it)) {
         match theirs.get(namespace) {
             Some(holder) => {
-                tracing::warn!(namespace, holder, "another operator looks after the namespace: it is left alone")
+                tracing::warn!(
+                    namespace,
+                    holder,
+                    "another operator looks after the namespace: it is left alone"
+                )
             }
-            None => tracing::info!(namespace, "no other operator looks after the namespace any more"),
+            None => {
+                tracing::info!(namespace, "no other operator looks after the namespace any more")
+            }
         }
         ctx.trigger_namespace(namespace, triggers);
     }
@@ -348,11 +408,21 @@ mod tests {
         let now: Timestamp = NOW.parse().unwrap();
         let (fresh, old) = ("2026-01-01T00:45:00.000000Z", "2026-01-01T00:29:00.000000Z");
         assert_eq!(namespace_holder(None, "a", now), NamespaceHolder::Unclaimed);
-        assert_eq!(namespace_holder(Some(&lease("", fresh)), "a", now), NamespaceHolder::Unclaimed, "given back");
-        assert_eq!(namespace_holder(Some(&lease("b", fresh)), "a", now), NamespaceHolder::OtherOperator("b".into()));
+        assert_eq!(
+            namespace_holder(Some(&lease("", fresh)), "a", now),
+            NamespaceHolder::Unclaimed,
+            "given back"
+        );
+        assert_eq!(
+            namespace_holder(Some(&lease("b", fresh)), "a", now),
+            NamespaceHolder::OtherOperator("b".into())
+        );
         assert_eq!(namespace_holder(Some(&lease("b", old)), "a", now), NamespaceHolder::Unclaimed);
         assert!(
-            matches!(namespace_holder(Some(&lease("a", old)), "a", now), NamespaceHolder::ThisOperator(_)),
+            matches!(
+                namespace_holder(Some(&lease("a", old)), "a", now),
+                NamespaceHolder::ThisOperator(_)
+            ),
             "nobody took it meanwhile"
         );
     }
@@ -363,7 +433,11 @@ mod tests {
         let mut before = lease("b", NOW);
         before.metadata.annotations = Some([("theirs".to_owned(), "yes".to_owned())].into());
         let taken = renewed_lease(Some(&before), "a", "lab", None, now);
-        assert_eq!(taken.metadata.resource_version.as_deref(), Some("7"), "only the one that was seen is replaced");
+        assert_eq!(
+            taken.metadata.resource_version.as_deref(),
+            Some("7"),
+            "only the one that was seen is replaced"
+        );
         assert_eq!(taken.metadata.annotations, before.metadata.annotations);
         let spec = taken.spec.clone().unwrap();
         assert_eq!((spec.holder_identity.as_deref(), spec.lease_transitions), (Some("a"), Some(3)));
@@ -394,7 +468,11 @@ mod tests {
     #[test]
     fn a_holder_is_told_once() {
         let leases = NamespaceLeases::new("a".into());
-        assert!(leases.is_new_holder("u", "b") && !leases.is_new_holder("u", "b") && leases.is_new_holder("u", "c"));
+        assert!(
+            leases.is_new_holder("u", "b")
+                && !leases.is_new_holder("u", "b")
+                && leases.is_new_holder("u", "c")
+        );
         leases.forget_holder("u");
         assert!(leases.is_new_holder("u", "c"));
     }

@@ -1,4 +1,5 @@
-//! Settings of gateways that administrators give in the annotation [`GATEWAY_SETTINGS`] of a namespace, over those of the chart.
+//! Settings of gateways that administrators give in the annotation [`GATEWAY_SETTINGS`] of a
+//! namespace, over those of the chart.
 
 use std::collections::{BTreeSet, HashMap};
 use std::pin::pin;
@@ -24,7 +25,8 @@ use crate::model_watch::GuardedModel;
 /// Reads settings of gateways.
 ///
 /// # Errors
-/// Names what is not understood, also a field that there is not: it would be passed over in silence.
+/// Names what is not understood, also a field that there is not: it would be passed over in
+/// silence.
 pub fn parse_settings(text: &str) -> Result<GatewaySettings, String> {
     // Nothing but blanks and comments.
     if serde_yaml::from_str::<serde_yaml::Value>(text).is_ok_and(|value| value.is_null()) {
@@ -33,9 +35,12 @@ pub fn parse_settings(text: &str) -> Result<GatewaySettings, String> {
     let mut unknown = Vec::new();
     let text = serde_yaml::Deserializer::from_str(text);
     let read: GatewaySettings =
-        serde_ignored::deserialize(text, |path| unknown.push(path.to_string())).map_err(|e| e.to_string())?;
+        serde_ignored::deserialize(text, |path| unknown.push(path.to_string()))
+            .map_err(|e| e.to_string())?;
     match unknown.first() {
-        Some(path) => Err(format!("there is no field {}", path.replace('?', "").replace("..", "."))),
+        Some(path) => {
+            Err(format!("there is no field {}", path.replace('?', "").replace("..", ".")))
+        }
         None => Ok(read),
     }
 }
@@ -59,7 +64,12 @@ pub struct NamespaceSettings {
 impl NamespaceSettings {
     /// With these for all namespaces, of which `gateways` says what is said of gateways.
     pub fn new(common: PlanSettings, gateways: GatewaySettings) -> Self {
-        Self { common: Arc::new(common), gateways, overrides: RwLock::default(), synced: watch::Sender::new(false) }
+        Self {
+            common: Arc::new(common),
+            gateways,
+            overrides: RwLock::default(),
+            synced: watch::Sender::new(false),
+        }
     }
 
     /// Those of a namespace. The same pointer as long as they do not change.
@@ -68,7 +78,8 @@ impl NamespaceSettings {
         own.get(namespace).map_or_else(|| Arc::clone(&self.common), |own| Arc::clone(&own.settings))
     }
 
-    /// Waits until the annotations that were there at the start are known. False: they never will be.
+    /// Waits until the annotations that were there at the start are known. False: they never will
+    /// be.
     pub async fn wait_until_synced(&self) -> bool {
         self.synced.subscribe().wait_for(|synced| *synced).await.is_ok()
     }
@@ -82,7 +93,10 @@ impl NamespaceSettings {
         match text {
             Some(text) => {
                 let settings = Arc::new(self.merge_settings(namespace, text));
-                own.insert(namespace.to_owned(), NamespaceOverride { text: text.to_owned(), settings });
+                own.insert(
+                    namespace.to_owned(),
+                    NamespaceOverride { text: text.to_owned(), settings },
+                );
             }
             None => drop(own.remove(namespace)),
         }
@@ -91,7 +105,9 @@ impl NamespaceSettings {
 
     fn merge_settings(&self, namespace: &str, text: &str) -> PlanSettings {
         let mut settings = PlanSettings::clone(&self.common);
-        let problem = parse_settings(text).and_then(|read| read.or(&self.gateways).apply_to(&mut settings)).err();
+        let problem = parse_settings(text)
+            .and_then(|read| read.or(&self.gateways).apply_to(&mut settings))
+            .err();
         settings.gateway_problem = problem.map(|why| {
             tracing::warn!(namespace, why, "the settings that a namespace has for its gateway cannot be followed");
             format!(
@@ -102,9 +118,14 @@ impl NamespaceSettings {
     }
 
     /// Takes in an event of the watch. Gives the namespaces whose settings changed.
-    fn apply_event(&self, event: Event<PartialObjectMeta<Namespace>>, listed: &mut BTreeSet<String>) -> Vec<String> {
+    fn apply_event(
+        &self,
+        event: Event<PartialObjectMeta<Namespace>>,
+        listed: &mut BTreeSet<String>,
+    ) -> Vec<String> {
         let said = |object: &PartialObjectMeta<Namespace>| {
-            let (name, text) = (object.name_any(), object.annotations().get(GATEWAY_SETTINGS).map(String::as_str));
+            let (name, text) =
+                (object.name_any(), object.annotations().get(GATEWAY_SETTINGS).map(String::as_str));
             self.update_namespace(&name, text).then_some(name)
         };
         match event {
@@ -118,7 +139,8 @@ impl NamespaceSettings {
             }
             Event::InitDone => {
                 let known = self.overrides.read().unwrap_or_else(PoisonError::into_inner);
-                let gone: Vec<String> = known.keys().filter(|name| !listed.contains(*name)).cloned().collect();
+                let gone: Vec<String> =
+                    known.keys().filter(|name| !listed.contains(*name)).cloned().collect();
                 drop(known);
                 for name in &gone {
                     self.update_namespace(name, None);
@@ -135,7 +157,8 @@ impl NamespaceSettings {
     }
 }
 
-/// Watches the namespaces, or the one that is looked after, until the operator ends, and has ModelDeployments looked at whose settings change.
+/// Watches the namespaces, or the one that is looked after, until the operator ends, and has
+/// ModelDeployments looked at whose settings change.
 pub async fn watch_settings(
     ctx: Arc<ReconcileContext>,
     namespace: Option<String>,
@@ -145,7 +168,8 @@ pub async fn watch_settings(
         watcher::Config::default().fields(&format!("metadata.name={namespace}"))
     });
     let events =
-        watcher::watcher(Api::<PartialObjectMeta<Namespace>>::all(ctx.client.clone()), config).default_backoff();
+        watcher::watcher(Api::<PartialObjectMeta<Namespace>>::all(ctx.client.clone()), config)
+            .default_backoff();
     let follow = async {
         let (mut events, mut listed) = (pin!(events), BTreeSet::new());
         while let Some(event) = events.next().await {
@@ -160,13 +184,15 @@ pub async fn watch_settings(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
     use slipway_core::settings::GatewayAutoscaler;
 
+    use super::*;
+
     fn namespace(name: &str, text: Option<&str>) -> PartialObjectMeta<Namespace> {
         let annotations = text.map(|text| json!({GATEWAY_SETTINGS: text}));
-        serde_json::from_value(json!({"metadata": {"name": name, "annotations": annotations}})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": name, "annotations": annotations}}))
+            .unwrap()
     }
 
     fn settings(gateways: &str) -> NamespaceSettings {
@@ -178,19 +204,27 @@ mod tests {
 
     #[test]
     fn a_namespace_speaks_of_its_own_gateway_alone() {
-        let (settings, mut listed) = (settings("replicas: 3\nautoscaling: { maxReplicas: 20 }"), BTreeSet::new());
+        let (settings, mut listed) =
+            (settings("replicas: 3\nautoscaling: { maxReplicas: 20 }"), BTreeSet::new());
         let mut note = |event| settings.apply_event(event, &mut listed);
         assert!(note(Event::Init).is_empty());
-        assert_eq!(note(Event::InitApply(namespace("a", Some("autoscaling: { mode: Enabled }")))), ["a"]);
+        assert_eq!(
+            note(Event::InitApply(namespace("a", Some("autoscaling: { mode: Enabled }")))),
+            ["a"]
+        );
         assert!(note(Event::InitApply(namespace("b", None))).is_empty(), "it says nothing");
         assert!(note(Event::InitDone).is_empty());
         let scaled = settings.for_namespace("a");
-        let GatewayAutoscaler::Ours { min_replicas, max_replicas, .. } = &scaled.gateway_autoscaler else {
+        let GatewayAutoscaler::Ours { min_replicas, max_replicas, .. } = &scaled.gateway_autoscaler
+        else {
             panic!("{scaled:?}")
         };
         assert_eq!((scaled.gateway_replicas, *min_replicas, *max_replicas), (3, 2, 20));
         assert_eq!(settings.for_namespace("b").gateway_autoscaler, GatewayAutoscaler::None);
-        assert!(note(Event::Apply(namespace("a", Some("autoscaling: { mode: Enabled }")))).is_empty(), "no news");
+        assert!(
+            note(Event::Apply(namespace("a", Some("autoscaling: { mode: Enabled }")))).is_empty(),
+            "no news"
+        );
         assert!(Arc::ptr_eq(&scaled, &settings.for_namespace("a")));
         assert_eq!(note(Event::Apply(namespace("a", None))), ["a"]);
         assert_eq!(settings.for_namespace("a").gateway_autoscaler, GatewayAutoscaler::None);
@@ -205,7 +239,10 @@ mod tests {
         assert_eq!(note(Event::InitApply(namespace("b", Some("replicas: 4")))), ["b"]);
         assert_eq!(note(Event::InitDone), ["a"], "it is gone");
         assert_eq!(
-            (settings.for_namespace("a").gateway_replicas, settings.for_namespace("b").gateway_replicas),
+            (
+                settings.for_namespace("a").gateway_replicas,
+                settings.for_namespace("b").gateway_replicas
+            ),
             (2, 4)
         );
     }
@@ -216,17 +253,38 @@ mod tests {
         for (text, word) in [
             ("replicas: many", "replicas: invalid type: string \"many\""),
             ("replicas: 2000", "replicas: 2000 is not within 1 and 1000"),
-            ("autoscaling: { mode: Sometimes }", "unknown variant `Sometimes`, expected one of `Disabled`, `Enabled`"),
-            ("autoscaling: { minReplicas: 5, maxReplicas: 4 }", "autoscaling.minReplicas (5) is above"),
-            ("autoscaling: { targetAverageCpu: fast }", "autoscaling.targetAverageCpu: fast is no amount of CPU"),
-            ("update: Paused", "unknown field `update`, expected one of `replicas`, `autoscaling`, `template`"),
-            ("template: { spec: { nodeSelectors: {} } }", "there is no field template.spec.nodeSelectors"),
-            ("template: { spec: { containers: [{ name: gateway, arg: [] }] } }", "spec.containers.0.arg"),
+            (
+                "autoscaling: { mode: Sometimes }",
+                "unknown variant `Sometimes`, expected one of `Disabled`, `Enabled`",
+            ),
+            (
+                "autoscaling: { minReplicas: 5, maxReplicas: 4 }",
+                "autoscaling.minReplicas (5) is above",
+            ),
+            (
+                "autoscaling: { targetAverageCpu: fast }",
+                "autoscaling.targetAverageCpu: fast is no amount of CPU",
+            ),
+            (
+                "update: Paused",
+                "unknown field `update`, expected one of `replicas`, `autoscaling`, `template`",
+            ),
+            (
+                "template: { spec: { nodeSelectors: {} } }",
+                "there is no field template.spec.nodeSelectors",
+            ),
+            (
+                "template: { spec: { containers: [{ name: gateway, arg: [] }] } }",
+                "spec.containers.0.arg",
+            ),
             ("{", "did not find"),
         ] {
             settings.update_namespace("lab", Some(text));
             let problem = settings.for_namespace("lab").gateway_problem.clone().unwrap();
-            assert!(problem.starts_with("annotation ml.slipway.dev/gateway of namespace lab: "), "{problem}");
+            assert!(
+                problem.starts_with("annotation ml.slipway.dev/gateway of namespace lab: "),
+                "{problem}"
+            );
             assert!(problem.contains(word), "{text}: {problem}");
         }
         settings.update_namespace("lab", Some("# nothing yet"));

@@ -18,8 +18,9 @@ pub enum NetworkPolicyMode {
     Disabled,
 }
 
-/// NetworkPolicies of gateways, model servers and workers. Peers are JSON lists of NetworkPolicyPeer, as in
-/// `[{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]`.
+/// NetworkPolicies of gateways, model servers and workers. Peers are JSON lists of
+/// NetworkPolicyPeer, as in `[{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name":
+/// "monitoring"}}}]`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct NetworkPolicyArgs {
     /// Whether gateways, model servers and workers get NetworkPolicies.
@@ -27,18 +28,34 @@ pub struct NetworkPolicyArgs {
     pub network_policies: NetworkPolicyMode,
 
     /// Who may reach the data port of gateways; everybody when empty.
-    #[arg(long, env = "SLIPWAY_NETWORK_POLICY_DATA_FROM", value_name = "PEERS", default_value = "")]
+    #[arg(
+        long,
+        env = "SLIPWAY_NETWORK_POLICY_DATA_FROM",
+        value_name = "PEERS",
+        default_value = ""
+    )]
     pub network_policy_data_from: String,
 
     /// Who may reach the private port of gateways, besides the pods of their namespace.
-    #[arg(long, env = "SLIPWAY_NETWORK_POLICY_PRIVATE_FROM", value_name = "PEERS", default_value = "")]
+    #[arg(
+        long,
+        env = "SLIPWAY_NETWORK_POLICY_PRIVATE_FROM",
+        value_name = "PEERS",
+        default_value = ""
+    )]
     pub network_policy_private_from: String,
 
     /// Who may reach ports of metrics; everybody when empty.
-    #[arg(long, env = "SLIPWAY_NETWORK_POLICY_METRICS_FROM", value_name = "PEERS", default_value = "")]
+    #[arg(
+        long,
+        env = "SLIPWAY_NETWORK_POLICY_METRICS_FROM",
+        value_name = "PEERS",
+        default_value = ""
+    )]
     pub network_policy_metrics_from: String,
 
-    /// The operator's own pods. Needed with peers for metrics: those share a port with the state streams.
+    /// The operator's own pods. Needed with peers for metrics: those share a port with the state
+    /// streams.
     #[arg(long, env = "SLIPWAY_NETWORK_POLICY_OPERATOR", value_name = "PEERS", default_value = "")]
     pub network_policy_operator: String,
 
@@ -55,8 +72,16 @@ impl NetworkPolicyArgs {
     pub fn settings(&self) -> Result<Option<NetworkPolicies>, OperatorError> {
         let policies = NetworkPolicies {
             data_from: parse_peers(&self.network_policy_data_from, "data-from", "dataFrom")?,
-            private_from: parse_peers(&self.network_policy_private_from, "private-from", "privateFrom")?,
-            metrics_from: parse_peers(&self.network_policy_metrics_from, "metrics-from", "metricsFrom")?,
+            private_from: parse_peers(
+                &self.network_policy_private_from,
+                "private-from",
+                "privateFrom",
+            )?,
+            metrics_from: parse_peers(
+                &self.network_policy_metrics_from,
+                "metrics-from",
+                "metricsFrom",
+            )?,
             operator: parse_peers(&self.network_policy_operator, "operator", "mode")?,
             open_ports: self.network_policy_open_ports.clone(),
         };
@@ -73,25 +98,36 @@ impl NetworkPolicyArgs {
     }
 }
 
-/// Reads a list of peers. What the API server would refuse, or drop without a word, is refused at the start, once, and not at every ModelDeployment.
-fn parse_peers(text: &str, argument: &str, value: &str) -> Result<Vec<NetworkPolicyPeer>, OperatorError> {
+/// Reads a list of peers. What the API server would refuse, or drop without a word, is refused at
+/// the start, once, and not at every ModelDeployment.
+fn parse_peers(
+    text: &str,
+    argument: &str,
+    value: &str,
+) -> Result<Vec<NetworkPolicyPeer>, OperatorError> {
     if text.is_empty() {
         return Ok(Vec::new());
     }
     let wrong = |why: String| {
-        OperatorError::Argument(format!("--network-policy-{argument} (networkPolicies.{value} of the chart): {why}"))
+        OperatorError::Argument(format!(
+            "--network-policy-{argument} (networkPolicies.{value} of the chart): {why}"
+        ))
     };
     let given: Value = serde_json::from_str(text).map_err(|e| wrong(format!("is no JSON: {e}")))?;
-    let peers: Vec<NetworkPolicyPeer> =
-        serde_json::from_value(given.clone()).map_err(|e| wrong(format!("is no list of NetworkPolicyPeer: {e}")))?;
-    for (index, (peer, given)) in peers.iter().zip(given.as_array().into_iter().flatten()).enumerate() {
+    let peers: Vec<NetworkPolicyPeer> = serde_json::from_value(given.clone())
+        .map_err(|e| wrong(format!("is no list of NetworkPolicyPeer: {e}")))?;
+    for (index, (peer, given)) in
+        peers.iter().zip(given.as_array().into_iter().flatten()).enumerate()
+    {
         let selects = peer.pod_selector.is_some() || peer.namespace_selector.is_some();
         if selects == peer.ip_block.is_some() {
             let why = "needs an ipBlock, or else a podSelector, a namespaceSelector or both";
             return Err(wrong(format!("item {index} {why}")));
         }
         if serde_json::to_value(peer).ok().as_ref() != Some(given) {
-            return Err(wrong(format!("item {index} has fields that a NetworkPolicyPeer does not have: {given}")));
+            return Err(wrong(format!(
+                "item {index} has fields that a NetworkPolicyPeer does not have: {given}"
+            )));
         }
     }
     Ok(peers)
@@ -99,8 +135,9 @@ fn parse_peers(text: &str, argument: &str, value: &str) -> Result<Vec<NetworkPol
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use clap::Parser;
+
+    use super::*;
 
     #[derive(Parser)]
     struct Cli {
@@ -117,12 +154,13 @@ mod tests {
     fn network_policies_are_made_only_where_it_is_said() {
         assert_eq!(settings(&[]), Ok(None));
         assert_eq!(settings(&["--network-policies=Enabled"]), Ok(Some(NetworkPolicies::default())));
-        let peers =
-            r#"[{"ipBlock":{"cidr":"10.0.0.0/8"}},{"namespaceSelector":{},"podSelector":{"matchLabels":{"a":"b"}}}]"#;
+        let peers = r#"[{"ipBlock":{"cidr":"10.0.0.0/8"}},{"namespaceSelector":{},"podSelector":{"matchLabels":{"a":"b"}}}]"#;
         let all = ["data-from", "private-from", "metrics-from", "operator"];
-        let mut arguments: Vec<_> = all.iter().map(|name| format!("--network-policy-{name}={peers}")).collect();
+        let mut arguments: Vec<_> =
+            all.iter().map(|name| format!("--network-policy-{name}={peers}")).collect();
         arguments.push("--network-policy-open-ports=4143,15008".to_owned());
-        let arguments: Vec<_> = arguments.iter().map(String::as_str).chain(["--network-policies=Enabled"]).collect();
+        let arguments: Vec<_> =
+            arguments.iter().map(String::as_str).chain(["--network-policies=Enabled"]).collect();
         let read = settings(&arguments).unwrap().unwrap();
         for list in [&read.data_from, &read.private_from, &read.metrics_from, &read.operator] {
             assert_eq!(serde_json::to_string(list).unwrap(), peers);
@@ -138,10 +176,16 @@ mod tests {
             ("[{}]", "item 0 needs an ipBlock"),
             (r#"[{"podSelecter":{}}]"#, "item 0 needs an ipBlock"),
             (r#"[{"podSelector":{},"ipBlock":{"cidr":"10.0.0.0/8"}}]"#, "item 0 needs an ipBlock"),
-            (r#"[{"podSelector":{}},{"podSelector":{"matchLables":{"a":"b"}}}]"#, "item 1 has fields"),
+            (
+                r#"[{"podSelector":{}},{"podSelector":{"matchLables":{"a":"b"}}}]"#,
+                "item 1 has fields",
+            ),
         ] {
             let wrong = settings(&[&format!("--network-policy-metrics-from={given}")]).unwrap_err();
-            assert!(wrong.contains("networkPolicies.metricsFrom") && wrong.contains(said), "{given}: {wrong}");
+            assert!(
+                wrong.contains("networkPolicies.metricsFrom") && wrong.contains(said),
+                "{given}: {wrong}"
+            );
         }
     }
 

@@ -13,8 +13,8 @@ use slipway_core::desired::APPLIED_ANNOTATION;
 use slipway_core::evidence::GateEvidence;
 use slipway_core::marks::RevisionMarks;
 use slipway_core::observed::{
-    FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, ObjectDisturbance, ObjectView, ObservedState,
-    PodProblem, PodView, ReplicaSetView, UnreachableGateway,
+    FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, ObjectDisturbance,
+    ObjectView, ObservedState, PodProblem, PodView, ReplicaSetView, UnreachableGateway,
 };
 use slipway_core::settings::PlanSettings;
 use slipway_crds::labels;
@@ -33,7 +33,8 @@ const OOM_KILLED: &str = "OOMKilled";
 /// Reasons of waiting that are part of every start.
 const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
-/// A ReplicaSet as kept: the controller's UID instead of the answer whether it is ours, which depends on who asks.
+/// A ReplicaSet as kept: the controller's UID instead of the answer whether it is ours, which
+/// depends on who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachedReplicaSet {
     /// The view, `owned` unset.
@@ -80,7 +81,9 @@ pub fn cached_replica_set(object: &ReplicaSet, fields: &FieldSets) -> Option<Cac
                 .map(|c| (&c.type_, &c.status, &c.message)),
         ),
         version: object.annotations().get(labels::VERSION).cloned().unwrap_or_default(),
-        digest: ModelDigest::from_annotation(object.annotations().get(labels::MODEL_DIGEST).map(String::as_str)),
+        digest: ModelDigest::from_annotation(
+            object.annotations().get(labels::MODEL_DIGEST).map(String::as_str),
+        ),
         marks: RevisionMarks::from_annotations(object.annotations()),
         created_at: object.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
         desired: object.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1),
@@ -128,19 +131,25 @@ pub fn autoscaler_view(object: &HorizontalPodAutoscaler, fields: &FieldSets) -> 
 
 /// View of a Deployment.
 pub fn deployment_view(object: &Deployment, fields: &FieldSets) -> Option<ObjectView> {
-    let conditions = object.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    let conditions =
+        object.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
     let failure = replica_failure(conditions.iter().map(|c| (&c.type_, &c.status, &c.message)));
     let wanted = object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     let rolled_out = object.status.as_ref().is_some_and(|status| {
         let all = [status.replicas, status.updated_replicas, status.ready_replicas];
-        status.observed_generation >= object.metadata.generation && all.iter().all(|it| it.unwrap_or(0) == wanted)
+        status.observed_generation >= object.metadata.generation
+            && all.iter().all(|it| it.unwrap_or(0) == wanted)
     });
     Some(ObjectView { failure, rolled_out, ..self::object_view(object, fields)? })
 }
 
-/// What Kubernetes says when it makes no pods: the condition `ReplicaFailure` of a ReplicaSet or a Deployment.
-fn replica_failure<'a>(mut conditions: impl Iterator<Item = (&'a String, &'a String, &'a Option<String>)>) -> String {
-    let found = conditions.find(|(type_, status, _)| *type_ == "ReplicaFailure" && *status == "True");
+/// What Kubernetes says when it makes no pods: the condition `ReplicaFailure` of a ReplicaSet or a
+/// Deployment.
+fn replica_failure<'a>(
+    mut conditions: impl Iterator<Item = (&'a String, &'a String, &'a Option<String>)>,
+) -> String {
+    let found =
+        conditions.find(|(type_, status, _)| *type_ == "ReplicaFailure" && *status == "True");
     let message = found.and_then(|(_, _, message)| message.as_deref()).unwrap_or_default();
     message.chars().take(MESSAGE_CHARS).collect()
 }
@@ -156,8 +165,11 @@ pub fn cached_pod(object: &Pod) -> Option<CachedPod> {
     Some(CachedPod {
         uid: object.uid()?,
         created_at: object.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
-        controller: controller.filter(|it| it.kind == "ReplicaSet").map(|it| (it.name.clone(), it.uid.clone())),
-        // A pod that has ended (evicted, say) keeps its object and an address that may be another's by now.
+        controller: controller
+            .filter(|it| it.kind == "ReplicaSet")
+            .map(|it| (it.name.clone(), it.uid.clone())),
+        // A pod that has ended (evicted, say) keeps its object and an address that may be another's
+        // by now.
         ip: status.filter(|_| !ended).and_then(|s| s.pod_ip.clone()),
         ready,
         deleting,
@@ -195,7 +207,8 @@ fn pod_problem(pod: &Pod) -> Option<PodProblem> {
         message: message.chars().take(MESSAGE_CHARS).collect(),
         restarts,
     };
-    let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let containers =
+        status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
     if let Some((reason, message, restarts)) = containers.filter_map(container_problem).next() {
         return Some(made(&reason, &message, restarts));
     }
@@ -204,20 +217,28 @@ fn pod_problem(pod: &Pod) -> Option<PodProblem> {
         return Some(made(reason, status.message.as_deref().unwrap_or_default(), 0));
     }
     let conditions = status.conditions.as_deref().unwrap_or_default();
-    let unscheduled = conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+    let unscheduled =
+        conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
     let reason = unscheduled.reason.as_deref().unwrap_or("Unschedulable");
     Some(made(reason, unscheduled.message.as_deref().unwrap_or_default(), 0))
 }
 
-/// The termination message is the runtime's own word, so it wins over kubelet's "back-off restarting". A container that runs
-/// again after a crash still counts until its pod is ready, or the problem would blink with every restart.
+/// The termination message is the runtime's own word, so it wins over kubelet's "back-off
+/// restarting". A container that runs again after a crash still counts until its pod is ready, or
+/// the problem would blink with every restart.
 fn container_problem(container: &ContainerStatus) -> Option<(String, String, i32)> {
     let restarts = container.restart_count;
     let state = container.state.as_ref();
-    let last = container.last_state.as_ref().and_then(|s| s.terminated.as_ref()).filter(|t| t.exit_code != 0);
+    let last = container
+        .last_state
+        .as_ref()
+        .and_then(|s| s.terminated.as_ref())
+        .filter(|t| t.exit_code != 0);
     let word = |t: &ContainerStateTerminated| match &t.message {
         // What stands in the log was written before the kernel ended it.
-        _ if is_out_of_memory(t) => format!("it needs more than its memory limit (exit code {})", t.exit_code),
+        _ if is_out_of_memory(t) => {
+            format!("it needs more than its memory limit (exit code {})", t.exit_code)
+        }
         Some(message) if !message.is_empty() => termination_text(message),
         _ => format!("exit code {}", t.exit_code),
     };
@@ -225,7 +246,8 @@ fn container_problem(container: &ContainerStatus) -> Option<(String, String, i32
         let reason = waiting.reason.clone().unwrap_or_default();
         if !reason.is_empty() && !STARTING.contains(&reason.as_str()) {
             let message = last.map(word).or_else(|| waiting.message.clone()).unwrap_or_default();
-            let reason = if last.is_some_and(is_out_of_memory) { OOM_KILLED.to_owned() } else { reason };
+            let reason =
+                if last.is_some_and(is_out_of_memory) { OOM_KILLED.to_owned() } else { reason };
             return Some((reason, message, restarts));
         }
     }
@@ -233,8 +255,9 @@ fn container_problem(container: &ContainerStatus) -> Option<(String, String, i32
     Some((ended.reason.clone().unwrap_or_else(|| "Error".into()), word(ended), restarts))
 }
 
-/// What a container has said at its end. The model server says a line of JSON; where there is none the kubelet gives the end of the log, which whoever may read the
-/// ModelDeployment would read with it. Of that the last line is told, and not all of a long one.
+/// What a container has said at its end. The model server says a line of JSON; where there is none
+/// the kubelet gives the end of the log, which whoever may read the ModelDeployment would read with
+/// it. Of that the last line is told, and not all of a long one.
 fn termination_text(message: &str) -> String {
     #[derive(Deserialize)]
     #[expect(dead_code, reason = "only whether they are there")]
@@ -256,7 +279,8 @@ fn is_out_of_memory(ended: &ContainerStateTerminated) -> bool {
 /// What a gateway pod says of a ModelDeployment, and why it cannot be heard if it cannot.
 pub type HeardReport = (Option<GatewayReport>, Option<UnreachableGateway>);
 
-/// Puts together what the plan sees of one ModelDeployment. `heard` gives the newest word of a gateway pod, by the pod's UID.
+/// Puts together what the plan sees of one ModelDeployment. `heard` gives the newest word of a
+/// gateway pod, by the pod's UID.
 pub fn observe_model(
     object: ModelDeployment,
     views: &ClusterViews,
@@ -306,19 +330,32 @@ fn pod_view(name: &str, kept: &CachedPod) -> PodView {
     }
 }
 
-/// Whether a ReplicaSet with our labels is that of the ModelDeployment, or was left by one of the same name: then nobody controls it, and its name is the one that
-/// we would give it.
+/// Whether a ReplicaSet with our labels is that of the ModelDeployment, or was left by one of the
+/// same name: then nobody controls it, and its name is the one that we would give it.
 fn resolve_ownership(kept: CachedReplicaSet, name: &str, uid: &str) -> ReplicaSetView {
-    let orphaned = kept.controller.is_none() && kept.view.name == revision_name(name, &kept.view.revision);
-    ReplicaSetView { owned: orphaned || kept.controller.as_deref() == Some(uid), orphaned, ..kept.view }
+    let orphaned =
+        kept.controller.is_none() && kept.view.name == revision_name(name, &kept.view.revision);
+    ReplicaSetView {
+        owned: orphaned || kept.controller.as_deref() == Some(uid),
+        orphaned,
+        ..kept.view
+    }
 }
 
-fn gateway_view(views: &ClusterViews, namespace: &str, heard: impl Fn(&str) -> HeardReport) -> GatewayView {
+fn gateway_view(
+    views: &ClusterViews,
+    namespace: &str,
+    heard: impl Fn(&str) -> HeardReport,
+) -> GatewayView {
     let owner = ObjectOwner::gateway(namespace);
     // The name is fixed; whatever else carries our labels is not the gateway.
     let name = GATEWAY;
     // A pod that leaves counts as long as it says what it still does.
-    let ours = views.pods.owned_by(&owner).into_iter().filter(|(_, e)| views.is_gateway(namespace, &e.view));
+    let ours = views
+        .pods
+        .owned_by(&owner)
+        .into_iter()
+        .filter(|(_, e)| views.is_gateway(namespace, &e.view));
     let pods = ours.map(|(name, e)| {
         let (report, unreachable) = heard(&e.view.uid);
         let pod = GatewayPod { name, ready: e.view.ready, report, unreachable };
@@ -343,7 +380,11 @@ fn into_views<V>(entries: BTreeMap<String, CacheEntry<V>>) -> BTreeMap<String, V
     entries.into_iter().map(|(name, e)| (name, e.view)).collect()
 }
 
-fn cached_view<V: Clone + PartialEq>(cache: &ViewCache<V>, owner: &ObjectOwner, name: &str) -> Option<V> {
+fn cached_view<V: Clone + PartialEq>(
+    cache: &ViewCache<V>,
+    owner: &ObjectOwner,
+    name: &str,
+) -> Option<V> {
     cache.get(owner, name).map(|e| e.view)
 }
 

@@ -1,6 +1,7 @@
-use super::*;
 use kube::runtime::watcher::Event;
 use slipway_core::settings::PlanSettings;
+
+use super::*;
 
 fn yaml<T: serde::de::DeserializeOwned>(text: &str) -> T {
     serde_yaml::from_str(text).unwrap()
@@ -84,7 +85,10 @@ fn found(reason: &str, message: &str, restarts: i32) -> Option<(String, String, 
 fn a_replica_set_is_read_in_full() {
     let kept = cached_replica_set(&replica_set_of("u-digits"), &FieldSets::default()).unwrap();
     let view = kept.view;
-    assert_eq!((view.name.as_str(), view.revision.as_str(), view.version.as_str()), ("digits-aaaa", "aaaa", "v1"));
+    assert_eq!(
+        (view.name.as_str(), view.revision.as_str(), view.version.as_str()),
+        ("digits-aaaa", "aaaa", "v1")
+    );
     assert_eq!((view.desired, view.current, view.ready, view.available), (4, 3, 2, 1));
     assert!(!view.is_observed, "the controller has seen generation 2 of 3");
     assert_eq!(view.created_at, "2026-01-02T03:04:05Z".parse().unwrap());
@@ -94,9 +98,19 @@ fn a_replica_set_is_read_in_full() {
 fn a_replica_set_of_somebody_else_is_not_owned() {
     for (controller, owned) in [("u-digits", true), ("u-former", false)] {
         let views = ClusterViews::default();
-        let read = |o: &ReplicaSet| Some((ObjectOwner::from_labels(o)?, cached_replica_set(o, &FieldSets::default())?));
+        let read = |o: &ReplicaSet| {
+            Some((ObjectOwner::from_labels(o)?, cached_replica_set(o, &FieldSets::default())?))
+        };
         views.replica_sets.apply_event(Event::Apply(replica_set_of(controller)), read);
-        let observed = observe_model(model(), &views, |_| (None, None), None, None, BTreeMap::new(), &settings());
+        let observed = observe_model(
+            model(),
+            &views,
+            |_| (None, None),
+            None,
+            None,
+            BTreeMap::new(),
+            &settings(),
+        );
         assert_eq!(observed.replica_sets[0].owned, owned, "{controller}");
     }
 }
@@ -130,27 +144,43 @@ fn a_container_that_runs_again_after_a_crash_still_counts() {
   containerStatuses:
   - {name: r, image: i, imageID: i, ready: false, restartCount: 1, state: {running: {}}, lastState: {terminated: {exitCode: 137, reason: OOMKilled}}}
 ";
-    assert_eq!(problem_of(status), found("OOMKilled", "it needs more than its memory limit (exit code 137)", 1));
+    assert_eq!(
+        problem_of(status),
+        found("OOMKilled", "it needs more than its memory limit (exit code 137)", 1)
+    );
 }
 
 /// A log may hold anything, and a ModelDeployment is read by more people.
 #[test]
 fn of_the_end_of_a_log_one_line_is_told_and_no_more() {
     let told = |log: &str| {
-        let status = crash_looping(4, &format!("exitCode: 1, reason: Error, message: {}", serde_json::json!(log)));
+        let status = crash_looping(
+            4,
+            &format!("exitCode: 1, reason: Error, message: {}", serde_json::json!(log)),
+        );
         problem_of(&status).unwrap().1
     };
-    assert_eq!(told("token=hunter2\nconnecting\n\u{1b}[31mError: no such table\u{7}\n\n"), "[31mError: no such table");
+    assert_eq!(
+        told("token=hunter2\nconnecting\n\u{1b}[31mError: no such table\u{7}\n\n"),
+        "[31mError: no such table"
+    );
     assert_eq!(told(&"x".repeat(5000)).len(), 200);
     let log = "{\"level\":\"INFO\",\"token\":\"hunter2\"}\n{\"level\":\"ERROR\",\"message\":\"ending\"}\n";
-    assert_eq!(told(log), "{\"level\":\"ERROR\",\"message\":\"ending\"}", "a log in JSON is one, too");
+    assert_eq!(
+        told(log),
+        "{\"level\":\"ERROR\",\"message\":\"ending\"}",
+        "a log in JSON is one, too"
+    );
 }
 
 /// The kubelet gives the end of the log as the message of a container that said nothing else.
 #[test]
 fn a_container_that_runs_out_of_memory_again_and_again_is_told_as_such() {
     let status = crash_looping(4, "exitCode: 137, reason: OOMKilled, message: 'listening'");
-    assert_eq!(problem_of(&status), found("OOMKilled", "it needs more than its memory limit (exit code 137)", 4));
+    assert_eq!(
+        problem_of(&status),
+        found("OOMKilled", "it needs more than its memory limit (exit code 137)", 4)
+    );
 }
 
 #[test]
@@ -219,7 +249,8 @@ metadata:
     ))
 }
 
-/// A namespace with a ModelDeployment, and the gateway that the operator made there: Deployment `slipway-gateway`, of which `u-set` is a ReplicaSet.
+/// A namespace with a ModelDeployment, and the gateway that the operator made there: Deployment
+/// `slipway-gateway`, of which `u-set` is a ReplicaSet.
 fn views_of_gateway() -> ClusterViews {
     let views = ClusterViews::default();
     let kept = |meta: &str| -> kube::core::PartialObjectMeta<ReplicaSet> {
@@ -233,22 +264,30 @@ metadata:
         ))
     };
     let fields = FieldSets::default();
-    let view =
-        |o: &kube::core::PartialObjectMeta<ReplicaSet>| Some((ObjectOwner::from_labels(o)?, object_view(o, &fields)?));
-    views.deployments.apply_event(Event::Apply(kept("  name: slipway-gateway\n  uid: u-deployment")), view);
+    let view = |o: &kube::core::PartialObjectMeta<ReplicaSet>| {
+        Some((ObjectOwner::from_labels(o)?, object_view(o, &fields)?))
+    };
+    views
+        .deployments
+        .apply_event(Event::Apply(kept("  name: slipway-gateway\n  uid: u-deployment")), view);
     for (set, deployment) in [("u-set", "u-deployment"), ("u-foreign", "u-other")] {
-        let owner = format!("apiVersion: apps/v1, kind: Deployment, name: d, uid: {deployment}, controller: true");
+        let owner = format!(
+            "apiVersion: apps/v1, kind: Deployment, name: d, uid: {deployment}, controller: true"
+        );
         let meta = format!("  name: {set}\n  uid: {set}\n  ownerReferences: [{{{owner}}}]");
         views.gateway_sets.apply_event(Event::Apply(kept(&meta)), view);
     }
     let own = crate::own_writes::OwnWrites::default();
     let guarded: crate::model_watch::GuardedModel =
         serde_json::from_value(serde_json::to_value(model()).unwrap()).unwrap();
-    views.models.apply_event(Event::Apply(guarded), |o| crate::model_watch::fingerprint_model(o, &own));
+    views
+        .models
+        .apply_event(Event::Apply(guarded), |o| crate::model_watch::fingerprint_model(o, &own));
     views
 }
 
-/// Seen: pods of another Deployment with the labels of a gateway were called, blocked confirmations, and could report a brake.
+/// Seen: pods of another Deployment with the labels of a gateway were called, blocked
+/// confirmations, and could report a brake.
 #[test]
 fn only_pods_of_the_operators_deployment_are_gateways() {
     let ready = "status: {podIP: 10.0.0.1, conditions: [{type: Ready, status: 'True'}]}";
@@ -258,11 +297,22 @@ fn only_pods_of_the_operators_deployment_are_gateways() {
                 Some((ObjectOwner::from_labels(o)?, cached_pod(o)?))
             });
         }
-        let observed = observe_model(model(), views, |_| (None, None), None, None, BTreeMap::new(), &settings());
+        let observed = observe_model(
+            model(),
+            views,
+            |_| (None, None),
+            None,
+            None,
+            BTreeMap::new(),
+            &settings(),
+        );
         observed.gateway.pods.into_iter().map(|pod| pod.name).collect::<Vec<_>>()
     };
     assert_eq!(seen(&views_of_gateway()), ["ours"]);
-    assert!(seen(&ClusterViews::default()).is_empty(), "there is no Deployment, and no ModelDeployment");
+    assert!(
+        seen(&ClusterViews::default()).is_empty(),
+        "there is no Deployment, and no ModelDeployment"
+    );
 }
 
 #[test]
@@ -276,19 +326,29 @@ fn a_gateway_pod_that_leaves_counts_while_it_speaks() {
         gateway_pod("leaves", leaving),
         gateway_pod("left", leaving),
     ] {
-        views.pods.apply_event(Event::Apply(pod_), |o| Some((ObjectOwner::from_labels(o)?, cached_pod(o)?)));
+        views.pods.apply_event(Event::Apply(pod_), |o| {
+            Some((ObjectOwner::from_labels(o)?, cached_pod(o)?))
+        });
     }
-    let heard = |uid: &str| (matches!(uid, "u-ready" | "u-leaves").then(GatewayReport::default), None);
+    let heard =
+        |uid: &str| (matches!(uid, "u-ready" | "u-leaves").then(GatewayReport::default), None);
     let observed = observe_model(model(), &views, heard, None, None, BTreeMap::new(), &settings());
-    let seen: Vec<_> = observed.gateway.pods.iter().map(|p| (p.name.as_str(), p.ready, p.report.is_some())).collect();
+    let seen: Vec<_> = observed
+        .gateway
+        .pods
+        .iter()
+        .map(|p| (p.name.as_str(), p.ready, p.report.is_some()))
+        .collect();
     assert_eq!(seen, [("leaves", false, true), ("ready", true, true), ("starting", false, false)]);
     assert!(observed.pod_problems.is_empty(), "pods of the gateway are not the model's");
 }
 
 #[test]
 fn a_gateway_pod_that_has_ended_has_no_address() {
-    let kept =
-        |phase: &str| cached_pod(&gateway_pod("gw", &format!("status: {{podIP: 10.0.0.1, phase: {phase}}}"))).unwrap();
+    let kept = |phase: &str| {
+        cached_pod(&gateway_pod("gw", &format!("status: {{podIP: 10.0.0.1, phase: {phase}}}")))
+            .unwrap()
+    };
     assert_eq!(kept("Running").ip.as_deref(), Some("10.0.0.1"));
     assert_eq!(kept("Failed").ip, None);
 }
@@ -310,7 +370,8 @@ metadata:
     views.services.apply_event(Event::Apply(service), |o| {
         Some((ObjectOwner::from_labels(o)?, object_view(o, &FieldSets::default())?))
     });
-    let observed = observe_model(model(), &views, |_| (None, None), None, None, BTreeMap::new(), &settings());
+    let observed =
+        observe_model(model(), &views, |_| (None, None), None, None, BTreeMap::new(), &settings());
     let expected = ObjectView {
         managed_fields: Default::default(),
         controller: None,
@@ -346,9 +407,14 @@ fn what_a_pod_has_fetched_is_read_from_its_first_step() {
     assert_eq!(told(&message, 0, "fetch"), want);
     assert_eq!(told(&message, 1, "fetch"), None, "it failed");
     assert_eq!(told(&message, 0, "redis"), None, "another container");
-    for forged in
-        ["", "{}", "sha256:00", r#"{"digest":"sha256:00"}"#, &message.replace('a', "A"), &message.replace(&hex, "$(X)")]
-    {
+    for forged in [
+        "",
+        "{}",
+        "sha256:00",
+        r#"{"digest":"sha256:00"}"#,
+        &message.replace('a', "A"),
+        &message.replace(&hex, "$(X)"),
+    ] {
         assert_eq!(told(forged, 0, "fetch"), None, "{forged}");
     }
 }
@@ -359,7 +425,10 @@ fn the_annotation_tells_what_is_known_of_the_model() {
         let mut set = replica_set_of("u-digits");
         if !annotation.is_empty() {
             let value = annotation.trim_matches('"').to_owned();
-            set.metadata.annotations.get_or_insert_default().insert(labels::MODEL_DIGEST.into(), value);
+            set.metadata
+                .annotations
+                .get_or_insert_default()
+                .insert(labels::MODEL_DIGEST.into(), value);
         }
         cached_replica_set(&set, &FieldSets::default()).unwrap().view.digest
     };

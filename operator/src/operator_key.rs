@@ -1,4 +1,5 @@
-//! The operator's own key, by which gateways know it: kept in a Secret of its namespace, made by the first operator that finds none there.
+//! The operator's own key, by which gateways know it: kept in a Secret of its namespace, made by
+//! the first operator that finds none there.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,27 +17,41 @@ const KEY_FIELD: &str = "ed25519.pkcs8";
 /// Tries against others that write the Secret.
 const MAX_TRIES: usize = 5;
 
-/// The key of the Secret; where that has none, a new one is put there. Of two operators that find none the later one takes what the earlier one put there.
+/// The key of the Secret; where that has none, a new one is put there. Of two operators that find
+/// none the later one takes what the earlier one put there.
 ///
 /// # Errors
 /// When the Secret is not there or cannot be read or written, or what it holds is no key.
-pub async fn load_key(client: &Client, namespace: &str, name: &str) -> Result<OperatorKey, OperatorError> {
+pub async fn load_key(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<OperatorKey, OperatorError> {
     let wrong = |why: &dyn std::fmt::Display| {
-        OperatorError::Argument(format!("--key-secret {namespace}/{name}: {why}; the chart makes the Secret, empty"))
+        OperatorError::Argument(format!(
+            "--key-secret {namespace}/{name}: {why}; the chart makes the Secret, empty"
+        ))
     };
     let api = Api::<Secret>::namespaced(client.clone(), namespace);
     for _ in 0..MAX_TRIES {
-        let secret = with_timeout("get", "Secret", name, api.get(name)).await.map_err(|e| wrong(&e))?;
+        let secret =
+            with_timeout("get", "Secret", name, api.get(name)).await.map_err(|e| wrong(&e))?;
         if let Some(kept) = secret.data.as_ref().and_then(|data| data.get(KEY_FIELD)) {
-            return OperatorKey::from_pkcs8(&kept.0).map_err(|e| wrong(&format_args!("{KEY_FIELD}: {e}")));
+            return OperatorKey::from_pkcs8(&kept.0)
+                .map_err(|e| wrong(&format_args!("{KEY_FIELD}: {e}")));
         }
         let made = OperatorKey::generate().map_err(|e| wrong(&e))?;
         // The version makes this a conflict when somebody else has written meanwhile.
         let body = json!({
             "metadata": {"resourceVersion": secret.metadata.resource_version}, "data": {KEY_FIELD: STANDARD.encode(&made)}
         });
-        match with_timeout("patch", "Secret", name, api.patch(name, &PatchParams::default(), &Patch::Merge(&body)))
-            .await
+        match with_timeout(
+            "patch",
+            "Secret",
+            name,
+            api.patch(name, &PatchParams::default(), &Patch::Merge(&body)),
+        )
+        .await
         {
             Ok(_) => tracing::info!(namespace, name, "made the operator's key"),
             Err(error) if matches!(error.fault, WriteFault::Conflict(_)) => {}
@@ -74,8 +89,7 @@ mod tests {
         let mut stored = stored.lock().unwrap();
         let version = json!(stored.0.to_string());
         if body["metadata"]["resourceVersion"] != version {
-            let status =
-                json!({"kind": "Status", "status": "Failure", "reason": "Conflict", "message": "", "code": 409});
+            let status = json!({"kind": "Status", "status": "Failure", "reason": "Conflict", "message": "", "code": 409});
             return (StatusCode::CONFLICT, Json(status));
         }
         *stored = (stored.0 + 1, body["data"].clone());
@@ -84,8 +98,10 @@ mod tests {
 
     async fn world(data: Value) -> (Client, Stored) {
         let stored = Arc::new(Mutex::new((1, data)));
-        let read = |State(stored): State<Stored>| async move { Json(shown(&stored.lock().unwrap())) };
-        let router = Router::new().route("/api/v1/namespaces/ns/secrets/key", get(read).patch(patch));
+        let read =
+            |State(stored): State<Stored>| async move { Json(shown(&stored.lock().unwrap())) };
+        let router =
+            Router::new().route("/api/v1/namespaces/ns/secrets/key", get(read).patch(patch));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(axum::serve(listener, router.with_state(Arc::clone(&stored))).into_future());

@@ -1,8 +1,10 @@
-//! Whether the API server took an object as it was applied. Admission webhooks and policies may change it on its way, and who owns a field does not tell that.
+//! Whether the API server took an object as it was applied. Admission webhooks and policies may
+//! change it on its way, and who owns a field does not tell that.
 
 use serde_json::Value;
 
-/// The first field of what was sent that is not in the answer, as a path. Lists may hold more there than was sent, and nothing is empty.
+/// The first field of what was sent that is not in the answer, as a path. Lists may hold more there
+/// than was sent, and nothing is empty.
 pub(crate) fn find_overridden(sent: &Value, answer: &Value) -> Option<String> {
     let mut path = Vec::new();
     has_difference(sent, answer, &mut path).then(|| path.join("."))
@@ -18,9 +20,9 @@ fn has_difference(sent: &Value, answer: &Value, path: &mut Vec<String>) -> bool 
             }
             differs
         }),
-        (Value::Array(sent), Value::Array(answer)) => {
-            sent.iter().any(|item| answer.iter().all(|it| has_difference(item, it, &mut Vec::new())))
-        }
+        (Value::Array(sent), Value::Array(answer)) => sent
+            .iter()
+            .any(|item| answer.iter().all(|it| has_difference(item, it, &mut Vec::new()))),
         (sent, Value::Null) => !is_empty(sent),
         (sent, answer) => sent != answer && !is_same_quantity(sent, answer),
     }
@@ -49,8 +51,9 @@ fn is_same_quantity(one: &Value, other: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn what_the_server_adds_or_writes_in_its_own_way_is_no_difference() {
@@ -69,7 +72,10 @@ mod tests {
     fn what_a_webhook_changed_or_dropped_is_found() {
         let sent = json!({"spec": {"replicas": 2, "args": ["a", "b"], "image": "ours:1"}});
         for (answer, path) in [
-            (json!({"spec": {"replicas": 0, "args": ["a", "b"], "image": "ours:1"}}), "spec.replicas"),
+            (
+                json!({"spec": {"replicas": 0, "args": ["a", "b"], "image": "ours:1"}}),
+                "spec.replicas",
+            ),
             (json!({"spec": {"replicas": 2, "args": ["a"], "image": "ours:1"}}), "spec.args"),
             (json!({"spec": {"replicas": 2, "args": ["a", "b"]}}), "spec.image"),
         ] {

@@ -1,5 +1,6 @@
-//! What we wrote and the watch may not have brought back yet. A plan on a status older than our own last one would repeat
-//! transitions: start a step twice, count a look twice, publish an event twice.
+//! What we wrote and the watch may not have brought back yet. A plan on a status older than our own
+//! last one would repeat transitions: start a step twice, count a look twice, publish an event
+//! twice.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,8 @@ use crate::cache::version_of;
 
 #[derive(Default)]
 struct LastStatusWrite {
-    /// Hash of the status that was sent last, noted before sending: the watch may be faster than the answer.
+    /// Hash of the status that was sent last, noted before sending: the watch may be faster than
+    /// the answer.
     sent: Option<u64>,
     /// The answer to the last write, until the store is as new.
     answer: Option<ModelDeployment>,
@@ -44,7 +46,9 @@ impl OwnWrites {
         let mut all = self.lock();
         let own = stored.uid().and_then(|uid| all.get_mut(&uid));
         match own {
-            Some(LastStatusWrite { answer: Some(answer), .. }) if version_of(answer) > version_of(stored) => {
+            Some(LastStatusWrite { answer: Some(answer), .. })
+                if version_of(answer) > version_of(stored) =>
+            {
                 answer.clone()
             }
             Some(own) => {
@@ -67,8 +71,9 @@ impl OwnWrites {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     fn object(uid: &str, version: u64, replicas: i32) -> ModelDeployment {
         serde_json::from_value(json!({
@@ -90,7 +95,15 @@ mod tests {
         own.record_answer("u", object("u", 9, 2));
         assert_eq!(replicas(&own, &object("u", 5, 1)), 2, "the store is older: our answer stands");
         assert_eq!(replicas(&own, &object("u", 10, 3)), 3, "the store is newer");
-        assert_eq!(replicas(&own, &object("u", 9, 4)), 4, "the answer was dropped once the store was as new");
-        assert_eq!(replicas(&own, &object("another", 1, 5)), 5, "an object that was made again is another object");
+        assert_eq!(
+            replicas(&own, &object("u", 9, 4)),
+            4,
+            "the answer was dropped once the store was as new"
+        );
+        assert_eq!(
+            replicas(&own, &object("another", 1, 5)),
+            5,
+            "an object that was made again is another object"
+        );
     }
 }

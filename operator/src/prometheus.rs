@@ -1,5 +1,6 @@
-//! The connection to Prometheus: who the operator is there, and whom it trusts. What is secret is in files, which are read again, so that a token or a certificate may be
-//! renewed while the operator runs.
+//! The connection to Prometheus: who the operator is there, and whom it trusts. What is secret is
+//! in files, which are read again, so that a token or a certificate may be renewed while the
+//! operator runs.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -30,7 +31,8 @@ pub struct PrometheusArgs {
     #[arg(long, env = "SLIPWAY_PROMETHEUS_URL")]
     pub prometheus_url: Option<String>,
 
-    /// File with a bearer token. Like all of these files it is read again within seconds when it changes.
+    /// File with a bearer token. Like all of these files it is read again within seconds when it
+    /// changes.
     #[arg(long, env = "SLIPWAY_PROMETHEUS_BEARER_TOKEN_FILE", value_name = "PATH")]
     pub prometheus_bearer_token_file: Option<PathBuf>,
 
@@ -45,10 +47,16 @@ pub struct PrometheusArgs {
     pub prometheus_username_file: Option<PathBuf>,
 
     /// File with the password of basic authentication.
-    #[arg(long, env = "SLIPWAY_PROMETHEUS_PASSWORD_FILE", value_name = "PATH", requires = "prometheus_username_file")]
+    #[arg(
+        long,
+        env = "SLIPWAY_PROMETHEUS_PASSWORD_FILE",
+        value_name = "PATH",
+        requires = "prometheus_username_file"
+    )]
     pub prometheus_password_file: Option<PathBuf>,
 
-    /// Header that is sent with every query, for example X-Scope-OrgID=team-a; may be given several times.
+    /// Header that is sent with every query, for example X-Scope-OrgID=team-a; may be given
+    /// several times.
     #[arg(long = "prometheus-header", value_name = "NAME=VALUE", value_parser = parse_header)]
     pub prometheus_headers: Vec<(String, String)>,
 
@@ -78,7 +86,8 @@ pub struct PrometheusArgs {
     )]
     pub prometheus_client_key_file: Option<PathBuf>,
 
-    /// Further matcher of the operator's own queries, for example cluster="eu-1", where one store holds the metrics of several clusters; may be given several times.
+    /// Further matcher of the operator's own queries, for example cluster="eu-1", where one store
+    /// holds the metrics of several clusters; may be given several times.
     #[arg(long = "prometheus-matcher", value_name = "MATCHER", value_parser = parse_matcher)]
     pub prometheus_matchers: Vec<String>,
 
@@ -91,7 +100,8 @@ pub struct PrometheusArgs {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
 pub enum PromQlGates {
-    /// Series of the namespace of their ModelDeployment (label `namespace`), and of those only what `--prometheus-matcher` lets through.
+    /// Series of the namespace of their ModelDeployment (label `namespace`), and of those only what
+    /// `--prometheus-matcher` lets through.
     #[default]
     Namespace,
     /// Whatever the operator may see.
@@ -101,7 +111,8 @@ pub enum PromQlGates {
 }
 
 fn parse_header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("want NAME=VALUE, as in X-Scope-OrgID=team-a")?;
+    let (name, value) =
+        text.split_once('=').ok_or("want NAME=VALUE, as in X-Scope-OrgID=team-a")?;
     HeaderName::try_from(name).map_err(|_| format!("{name:?} is no name of a header"))?;
     Ok((name.to_owned(), value.to_owned()))
 }
@@ -115,11 +126,14 @@ fn parse_matcher(text: &str) -> Result<String, String> {
     };
     let name = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').ok_or_else(wrong)?;
     let (name, rest) = text.split_at(name);
+    let value = ["=~", "!~", "!=", "="]
+        .into_iter()
+        .find_map(|operator| rest.strip_prefix(operator))
+        .ok_or_else(wrong)?;
     let value =
-        ["=~", "!~", "!=", "="].into_iter().find_map(|operator| rest.strip_prefix(operator)).ok_or_else(wrong)?;
-    let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).ok_or_else(wrong)?;
-    let plain =
-        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && !value.contains(['"', '\\', '\n', '{']);
+        value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).ok_or_else(wrong)?;
+    let plain = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && !value.contains(['"', '\\', '\n', '{']);
     plain.then(|| text.to_owned()).ok_or_else(wrong)
 }
 
@@ -150,13 +164,17 @@ impl PrometheusConnection {
     /// The connection that the arguments describe, if they name a Prometheus.
     ///
     /// # Errors
-    /// When an argument is wrong, or a file cannot be read or understood: better at the start than at the first rollout.
+    /// When an argument is wrong, or a file cannot be read or understood: better at the start than
+    /// at the first rollout.
     pub fn open(args: &PrometheusArgs) -> Result<Option<Self>, OperatorError> {
         let Some(url) = args.prometheus_url.clone() else { return Ok(None) };
         let wrong = |why: String| OperatorError::Argument(why);
-        let parsed = reqwest::Url::parse(&url).map_err(|e| wrong(format!("--prometheus-url {url}: {e}")))?;
+        let parsed =
+            reqwest::Url::parse(&url).map_err(|e| wrong(format!("--prometheus-url {url}: {e}")))?;
         if !["http", "https"].contains(&parsed.scheme()) {
-            return Err(wrong(format!("--prometheus-url {url}: must begin with http:// or https://")));
+            return Err(wrong(format!(
+                "--prometheus-url {url}: must begin with http:// or https://"
+            )));
         }
         if !parsed.username().is_empty() || parsed.password().is_some() {
             return Err(wrong(
@@ -168,17 +186,26 @@ impl PrometheusConnection {
         Ok(Some(connection))
     }
 
-    /// A query as it is asked for somebody of `namespace`: what users wrote sees no more than they may.
+    /// A query as it is asked for somebody of `namespace`: what users wrote sees no more than they
+    /// may.
     ///
     /// # Errors
     /// Why it may not be asked.
-    pub fn scope_query(&self, queries: &EvidenceQuery, query: String, namespace: &str) -> Result<String, String> {
+    pub fn scope_query(
+        &self,
+        queries: &EvidenceQuery,
+        query: String,
+        namespace: &str,
+    ) -> Result<String, String> {
         match (queries, self.args.promql_gates) {
-            (EvidenceQuery::Counts(_) | EvidenceQuery::Buckets(_), _) | (_, PromQlGates::Everything) => Ok(query),
+            (EvidenceQuery::Counts(_) | EvidenceQuery::Buckets(_), _)
+            | (_, PromQlGates::Everything) => Ok(query),
             (EvidenceQuery::Value(_), PromQlGates::Namespace) => {
                 scope::confine_to_namespace(&query, namespace, &self.args.prometheus_matchers)
             }
-            (EvidenceQuery::Value(_), PromQlGates::Disabled) => Err("gates of type PromQL are switched off".to_owned()),
+            (EvidenceQuery::Value(_), PromQlGates::Disabled) => {
+                Err("gates of type PromQL are switched off".to_owned())
+            }
         }
     }
 
@@ -227,18 +254,20 @@ impl PrometheusArgs {
     fn read_files(&self) -> Result<ConnectionFiles, String> {
         let mut hash = Sha256::new();
         let mut take = |flag: &str, path: &Path| {
-            let bytes = read_file(path).map_err(|why| format!("--prometheus-{flag} {}: {why}", path.display()))?;
+            let bytes = read_file(path)
+                .map_err(|why| format!("--prometheus-{flag} {}: {why}", path.display()))?;
             hash.update((bytes.len() as u64).to_be_bytes());
             hash.update(&bytes);
             Ok::<_, String>(bytes)
         };
         let text = |flag: &str, bytes: Vec<u8>| {
-            let text = String::from_utf8(bytes).map_err(|_| format!("--prometheus-{flag}: the file is no text"))?;
+            let text = String::from_utf8(bytes)
+                .map_err(|_| format!("--prometheus-{flag}: the file is no text"))?;
             Ok::<_, String>(text.trim().to_owned())
         };
         let value = |flag: &str, text: &str, secret: bool| {
-            let mut value =
-                HeaderValue::try_from(text).map_err(|_| format!("--prometheus-{flag}: is no value of a header"))?;
+            let mut value = HeaderValue::try_from(text)
+                .map_err(|_| format!("--prometheus-{flag}: is no value of a header"))?;
             value.set_sensitive(secret);
             Ok::<_, String>(value)
         };
@@ -247,10 +276,13 @@ impl PrometheusArgs {
             let token = text("bearer-token-file", take("bearer-token-file", path)?)?;
             authorization = Some(value("bearer-token-file", &format!("Bearer {token}"), true)?);
         }
-        if let (Some(user), Some(password)) = (&self.prometheus_username_file, &self.prometheus_password_file) {
+        if let (Some(user), Some(password)) =
+            (&self.prometheus_username_file, &self.prometheus_password_file)
+        {
             let user = text("username-file", take("username-file", user)?)?;
             let password = text("password-file", take("password-file", password)?)?;
-            let both = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+            let both =
+                base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
             authorization = Some(value("password-file", &format!("Basic {both}"), true)?);
         }
         let mut headers = HeaderMap::new();
@@ -264,10 +296,13 @@ impl PrometheusArgs {
         let mut authorities = Vec::new();
         if let Some(path) = &self.prometheus_ca_file {
             let pem = take("ca-file", path)?;
-            authorities =
-                Certificate::from_pem_bundle(&pem).map_err(|e| format!("--prometheus-ca-file: {}", error_chain(&e)))?;
+            authorities = Certificate::from_pem_bundle(&pem)
+                .map_err(|e| format!("--prometheus-ca-file: {}", error_chain(&e)))?;
             if authorities.is_empty() {
-                return Err(format!("--prometheus-ca-file {}: holds no certificate in PEM", path.display()));
+                return Err(format!(
+                    "--prometheus-ca-file {}: holds no certificate in PEM",
+                    path.display()
+                ));
             }
         }
         let mut identity = None;
@@ -277,12 +312,17 @@ impl PrometheusArgs {
             let mut pem = take("client-certificate-file", certificate)?;
             pem.push(b'\n');
             pem.extend(take("client-key-file", key)?);
-            identity = Some(
-                Identity::from_pem(&pem)
-                    .map_err(|e| format!("--prometheus-client-certificate-file: {}", error_chain(&e)))?,
-            );
+            identity = Some(Identity::from_pem(&pem).map_err(|e| {
+                format!("--prometheus-client-certificate-file: {}", error_chain(&e))
+            })?);
         }
-        Ok(ConnectionFiles { authorization, headers, authorities, identity, hash: hash.finalize().into() })
+        Ok(ConnectionFiles {
+            authorization,
+            headers,
+            authorities,
+            identity,
+            hash: hash.finalize().into(),
+        })
     }
 }
 
@@ -336,15 +376,26 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_at_the_start() {
         let open = |change: &dyn Fn(&mut PrometheusArgs)| {
-            let mut args = PrometheusArgs { prometheus_url: Some("http://p:9090".into()), ..PrometheusArgs::default() };
+            let mut args = PrometheusArgs {
+                prometheus_url: Some("http://p:9090".into()),
+                ..PrometheusArgs::default()
+            };
             change(&mut args);
-            PrometheusConnection::open(&args).err().map(|error| error.to_string()).unwrap_or_default()
+            PrometheusConnection::open(&args)
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default()
         };
         let _ = rustls::crypto::ring::default_provider().install_default();
         assert_eq!(open(&|_| {}), "");
-        assert!(open(&|args| args.prometheus_url = Some("p:x".into())).contains("--prometheus-url"));
+        assert!(
+            open(&|args| args.prometheus_url = Some("p:x".into())).contains("--prometheus-url")
+        );
         let password = open(&|args| args.prometheus_url = Some("http://me:secret@p".into()));
-        assert!(password.contains("--prometheus-password-file") && !password.contains("secret"), "{password}");
+        assert!(
+            password.contains("--prometheus-password-file") && !password.contains("secret"),
+            "{password}"
+        );
         let missing = open(&|args| args.prometheus_bearer_token_file = Some("/nowhere".into()));
         assert!(missing.contains("--prometheus-bearer-token-file /nowhere"), "{missing}");
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -27,7 +27,9 @@ pub fn with_window(query: &str, since: Timestamp, now: Timestamp) -> String {
 /// The text of a query, whatever its shape.
 pub fn query_text(queries: &EvidenceQuery) -> &str {
     match queries {
-        EvidenceQuery::Counts(query) | EvidenceQuery::Buckets(query) | EvidenceQuery::Value(query) => query,
+        EvidenceQuery::Counts(query)
+        | EvidenceQuery::Buckets(query)
+        | EvidenceQuery::Value(query) => query,
     }
 }
 
@@ -41,7 +43,8 @@ pub fn no_data(why: impl std::fmt::Display) -> GateReading {
     GateReading::NoData(why.to_string().chars().take(TEXT_CHARS).collect())
 }
 
-/// Reads the body of an answer. A refused query (400, 422) is an answer of a provider that works: it has no usable data.
+/// Reads the body of an answer. A refused query (400, 422) is an answer of a provider that works:
+/// it has no usable data.
 pub fn parse_reading(queries: &EvidenceQuery, http_status: u16, body: &[u8]) -> GateReading {
     let envelope = serde_json::from_slice::<PrometheusResponse>(body);
     if !(200..300).contains(&http_status) {
@@ -57,7 +60,9 @@ pub fn parse_reading(queries: &EvidenceQuery, http_status: u16, body: &[u8]) -> 
     }
     match envelope {
         Ok(PrometheusResponse { data: Some(result), .. }) => from_data(queries, result.data()),
-        Ok(PrometheusResponse { error, .. }) => provider_down(error.unwrap_or_else(|| "answer without data".into())),
+        Ok(PrometheusResponse { error, .. }) => {
+            provider_down(error.unwrap_or_else(|| "answer without data".into()))
+        }
         Err(error) => provider_down(format!("answer cannot be read: {error}")),
     }
 }
@@ -78,8 +83,14 @@ fn from_data(queries: &EvidenceQuery, data: &Data) -> GateReading {
     }
 }
 
-fn series_label<'a>(metric: &'a HashMap<String, String>, name: &str) -> Result<&'a str, GateReading> {
-    metric.get(name).map(String::as_str).ok_or_else(|| no_data(format!("a series lacks the label {name}")))
+fn series_label<'a>(
+    metric: &'a HashMap<String, String>,
+    name: &str,
+) -> Result<&'a str, GateReading> {
+    metric
+        .get(name)
+        .map(String::as_str)
+        .ok_or_else(|| no_data(format!("a series lacks the label {name}")))
 }
 
 fn read_counts(series: &[InstantVector]) -> GateReading {
@@ -108,11 +119,14 @@ fn read_buckets(series: &[InstantVector]) -> GateReading {
         let read = || -> Result<_, GateReading> {
             let le = series_label(one.metric(), "le")?;
             // Rust reads "+Inf" as Prometheus writes it.
-            let bound: f64 = le.parse().map_err(|_| no_data(format!("label le is {le:?}, not a number")))?;
+            let bound: f64 =
+                le.parse().map_err(|_| no_data(format!("label le is {le:?}, not a number")))?;
             Ok((series_label(one.metric(), "revision")?, bound))
         };
         match read() {
-            Ok((revision, bound)) => all.entry(revision.to_owned()).or_default().push((bound, one.sample().value())),
+            Ok((revision, bound)) => {
+                all.entry(revision.to_owned()).or_default().push((bound, one.sample().value()))
+            }
             Err(reading) => return reading,
         }
     }
@@ -122,7 +136,9 @@ fn read_buckets(series: &[InstantVector]) -> GateReading {
             return no_data(format!("buckets of revision {revision} lack le=\"+Inf\""));
         }
         if bounds.windows(2).any(|pair| pair[0].0 == pair[1].0) {
-            return no_data(format!("buckets of revision {revision} have a bound twice; sum by (revision, le)"));
+            return no_data(format!(
+                "buckets of revision {revision} have a bound twice; sum by (revision, le)"
+            ));
         }
     }
     GateReading::Buckets(all)
@@ -130,8 +146,9 @@ fn read_buckets(series: &[InstantVector]) -> GateReading {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::{Value, json};
+
+    use super::*;
 
     fn read(queries: &EvidenceQuery, data: Value) -> GateReading {
         let body = json!({"status": "success", "data": data});
@@ -139,7 +156,8 @@ mod tests {
     }
 
     fn vector(series: &[(Value, &str)]) -> Value {
-        let result: Vec<Value> = series.iter().map(|(m, v)| json!({"metric": m, "value": [1.5, v]})).collect();
+        let result: Vec<Value> =
+            series.iter().map(|(m, v)| json!({"metric": m, "value": [1.5, v]})).collect();
         json!({"resultType": "vector", "result": result})
     }
 
@@ -166,7 +184,10 @@ mod tests {
             ("a".to_owned(), GateCounts { bad: 3.0, good: 97.5 }),
             ("b".to_owned(), GateCounts { bad: 0.0, good: 5.0 }),
         ];
-        assert_eq!(read(&EvidenceQuery::Counts("q".into()), data), GateReading::Counts(expected.into()));
+        assert_eq!(
+            read(&EvidenceQuery::Counts("q".into()), data),
+            GateReading::Counts(expected.into())
+        );
     }
 
     #[test]
@@ -177,32 +198,49 @@ mod tests {
         let expected = vec![(0.05, 2.0), (0.5, 7.0), (f64::INFINITY, 9.0)];
         assert_eq!(read(&queries, data), GateReading::Buckets([("a".to_owned(), expected)].into()));
         assert!(says(&read(&queries, vector(&[series("0.5", "7")]))).contains("+Inf"));
-        assert!(says(&read(&queries, vector(&[series("+Inf", "7"), series("+Inf", "8")]))).contains("twice"));
+        assert!(
+            says(&read(&queries, vector(&[series("+Inf", "7"), series("+Inf", "8")])))
+                .contains("twice")
+        );
     }
 
     #[test]
     fn exactly_one_number() {
         assert_eq!(read(&value(), vector(&[(json!({}), "0.25")])), GateReading::Value(0.25));
-        assert_eq!(read(&value(), json!({"resultType": "scalar", "result": [1.5, "2"]})), GateReading::Value(2.0));
+        assert_eq!(
+            read(&value(), json!({"resultType": "scalar", "result": [1.5, "2"]})),
+            GateReading::Value(2.0)
+        );
         assert_eq!(says(&read(&value(), vector(&[]))), "no data: query returned no series");
         let two = vector(&[(json!({"a": "1"}), "1"), (json!({"a": "2"}), "2")]);
-        assert_eq!(says(&read(&value(), two)), "no data: query returned 2 series, needs exactly one");
+        assert_eq!(
+            says(&read(&value(), two)),
+            "no data: query returned 2 series, needs exactly one"
+        );
         let nan = read(&value(), vector(&[(json!({}), "NaN")]));
         assert!(matches!(nan, GateReading::Value(v) if v.is_nan()));
-        assert!(matches!(read(&value(), vector(&[(json!({}), "+Inf")])), GateReading::Value(v) if v.is_infinite()));
+        assert!(
+            matches!(read(&value(), vector(&[(json!({}), "+Inf")])), GateReading::Value(v) if v.is_infinite())
+        );
     }
 
     #[test]
     fn shapes_that_do_not_fit_are_no_data() {
         let counts = EvidenceQuery::Counts("q".into());
         for (data, text) in [
-            (vector(&[(json!({"result": "bad"}), "1")]), "no data: a series lacks the label revision"),
+            (
+                vector(&[(json!({"result": "bad"}), "1")]),
+                "no data: a series lacks the label revision",
+            ),
             (
                 vector(&[(json!({"revision": "a", "result": "ok"}), "1")]),
                 "no data: label result is \"ok\", neither bad nor good",
             ),
             (vector(&[]), "no data: query returned no series"),
-            (json!({"resultType": "scalar", "result": [1.5, "2"]}), "no data: query did not return a vector"),
+            (
+                json!({"resultType": "scalar", "result": [1.5, "2"]}),
+                "no data: query did not return a vector",
+            ),
         ] {
             assert_eq!(says(&read(&counts, data)), text);
         }
@@ -210,12 +248,24 @@ mod tests {
 
     #[test]
     fn a_provider_that_fails_is_down_and_one_that_refuses_has_no_data() {
-        let refused = json!({"status": "error", "errorType": "bad_data", "error": "parse error"}).to_string();
-        assert_eq!(says(&parse_reading(&value(), 400, refused.as_bytes())), "no data: query refused: parse error");
-        for (code, body) in
-            [(400, "nonsense"), (401, "x"), (429, ""), (500, "{}"), (503, refused.as_str()), (200, "<html>")]
-        {
-            assert!(says(&parse_reading(&value(), code, body.as_bytes())).starts_with("down: "), "{code} {body}");
+        let refused =
+            json!({"status": "error", "errorType": "bad_data", "error": "parse error"}).to_string();
+        assert_eq!(
+            says(&parse_reading(&value(), 400, refused.as_bytes())),
+            "no data: query refused: parse error"
+        );
+        for (code, body) in [
+            (400, "nonsense"),
+            (401, "x"),
+            (429, ""),
+            (500, "{}"),
+            (503, refused.as_str()),
+            (200, "<html>"),
+        ] {
+            assert!(
+                says(&parse_reading(&value(), code, body.as_bytes())).starts_with("down: "),
+                "{code} {body}"
+            );
         }
         let long = json!({"status": "error", "error": "x".repeat(5000)}).to_string();
         assert!(says(&parse_reading(&value(), 500, long.as_bytes())).len() < 220);

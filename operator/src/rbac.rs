@@ -1,4 +1,5 @@
-//! What the operator does with the API, as rules of RBAC. A test compares this table with the chart.
+//! What the operator does with the API, as rules of RBAC. A test compares this table with the
+//! chart.
 
 /// Verbs on one resource.
 #[derive(Clone, Copy, Debug)]
@@ -11,15 +12,21 @@ pub struct RbacRule {
     pub verbs: &'static [&'static str],
 }
 
-const fn rbac_rule(group: &'static str, resource: &'static str, verbs: &'static [&'static str]) -> RbacRule {
+const fn rbac_rule(
+    group: &'static str,
+    resource: &'static str,
+    verbs: &'static [&'static str],
+) -> RbacRule {
     RbacRule { group, resource, verbs }
 }
 
 /// A watch lists first.
 const READ: &[&str] = &["list", "watch"];
-/// Server-side apply is `patch`, and `create` where the object is missing; `get` tells a foreign object from one that the caches lack. `delete` is
-/// also needed where nothing is ever deleted: with the admission plug-in OwnerReferencesPermissionEnforcement only who may delete an object may give it
-/// a further owner, as every ModelDeployment of a namespace but the first does with the gateway.
+/// Server-side apply is `patch`, and `create` where the object is missing; `get` tells a foreign
+/// object from one that the caches lack. `delete` is also needed where nothing is ever deleted:
+/// with the admission plug-in OwnerReferencesPermissionEnforcement only who may delete an object
+/// may give it a further owner, as every ModelDeployment of a namespace but the first does with the
+/// gateway.
 const OWNED: &[&str] = &["list", "watch", "get", "create", "patch", "delete"];
 
 /// In the namespaces that are looked after.
@@ -41,8 +48,13 @@ pub const CLUSTER_RULES: &[RbacRule] = &[
     // The keys of a namespace: made, and never read.
     rbac_rule("", "secrets", &["create"]),
     rbac_rule("rbac.authorization.k8s.io", "rolebindings", OWNED),
-    // Which of several operators looks after a namespace. `delete`, as above: it gets another owner.
-    rbac_rule("coordination.k8s.io", "leases", &["list", "watch", "get", "create", "update", "delete"]),
+    // Which of several operators looks after a namespace. `delete`, as above: it gets another
+    // owner.
+    rbac_rule(
+        "coordination.k8s.io",
+        "leases",
+        &["list", "watch", "get", "create", "update", "delete"],
+    ),
     // Which settings a namespace has for its gateway.
     rbac_rule("", "namespaces", READ),
     rbac_rule("", "pods", READ),

@@ -1,4 +1,5 @@
-//! One reconcile: observe, plan, apply, publish. Every step says whether it does I/O; no step decides anything about rollouts.
+//! One reconcile: observe, plan, apply, publish. Every step says whether it does I/O; no step
+//! decides anything about rollouts.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,18 +22,17 @@ use crate::cache::ObjectOwner;
 use crate::children::ManagedKind;
 use crate::context::ReconcileContext;
 use crate::error::{ReconcileError, WriteError};
-use crate::keys;
 use crate::model_watch::GuardedModel;
-use crate::namespace_lease;
 use crate::observe::observe_model;
 use crate::refusals::WriteRound;
-use crate::status;
-use crate::too_large;
+use crate::{keys, namespace_lease, status, too_large};
 
-/// When to look again although nothing happened: a net under watches that lost something. It costs no request.
+/// When to look again although nothing happened: a net under watches that lost something. It costs
+/// no request.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(600);
-/// After a status was written: some of a plan waits for what it decided to be stored (what a stored weight selects is not taken away, say). Our own
-/// write triggers nothing by itself, so the next plan is asked for here; where nothing is left to do it costs no request.
+/// After a status was written: some of a plan waits for what it decided to be stored (what a stored
+/// weight selects is not taken away, say). Our own write triggers nothing by itself, so the next
+/// plan is asked for here; where nothing is left to do it costs no request.
 const REPLAN_DELAY: Duration = Duration::from_millis(50);
 /// Longest pause between looks at a write that the watch has not brought back.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(100);
@@ -41,7 +41,10 @@ const RECHECK_INTERVAL: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// When a write failed; [`on_error`] says when to try again.
-pub async fn reconcile_model(object: Arc<GuardedModel>, ctx: Arc<ReconcileContext>) -> Result<Next, ReconcileError> {
+pub async fn reconcile_model(
+    object: Arc<GuardedModel>,
+    ctx: Arc<ReconcileContext>,
+) -> Result<Next, ReconcileError> {
     let _running = ctx.running.start();
     let start = Instant::now();
     let result = match &object.0 {
@@ -55,9 +58,14 @@ pub async fn reconcile_model(object: Arc<GuardedModel>, ctx: Arc<ReconcileContex
     result
 }
 
-/// When to try again after a failure. A change of anything that is watched comes through at once all the same.
+/// When to try again after a failure. A change of anything that is watched comes through at once
+/// all the same.
 #[expect(clippy::needless_pass_by_value, reason = "the shape that the Controller asks for")]
-pub fn on_error(object: Arc<GuardedModel>, error: &ReconcileError, ctx: Arc<ReconcileContext>) -> Next {
+pub fn on_error(
+    object: Arc<GuardedModel>,
+    error: &ReconcileError,
+    ctx: Arc<ReconcileContext>,
+) -> Next {
     let wait = ctx.backoff.record_failure(&object.uid().unwrap_or_default());
     tracing::warn!(
         name = object.name_any(),
@@ -69,7 +77,10 @@ pub fn on_error(object: Arc<GuardedModel>, error: &ReconcileError, ctx: Arc<Reco
     Next::requeue(wait)
 }
 
-async fn reconcile_readable(stored: &ModelDeployment, ctx: &ReconcileContext) -> Result<Next, ReconcileError> {
+async fn reconcile_readable(
+    stored: &ModelDeployment,
+    ctx: &ReconcileContext,
+) -> Result<Next, ReconcileError> {
     // (I/O) Half a view would look like missing objects.
     if ctx.stop.run_until_cancelled(ctx.wait_until_synced()).await != Some(true) {
         return Err(ReconcileError::CachesGone);
@@ -93,13 +104,19 @@ async fn reconcile_readable(stored: &ModelDeployment, ctx: &ReconcileContext) ->
     }
     // (pure)
     let now = Timestamp::now();
-    let heard =
-        |pod_uid: &str| (ctx.gateway_streams.report(pod_uid, &subject.uid), ctx.gateway_streams.unreachable(pod_uid));
+    let heard = |pod_uid: &str| {
+        (
+            ctx.gateway_streams.report(pod_uid, &subject.uid),
+            ctx.gateway_streams.unreachable(pod_uid),
+        )
+    };
     let evidence = ctx.poller.evidence(&subject.uid);
     let refusals = ctx.refusals.messages(&subject.uid);
-    let disturbances = ctx.disturbances.for_model(&ObjectOwner::model(&subject.namespace, &subject.name), now);
+    let disturbances =
+        ctx.disturbances.for_model(&ObjectOwner::model(&subject.namespace, &subject.name), now);
     let settings = ctx.settings.for_namespace(&subject.namespace);
-    let mut observed = observe_model(object, &ctx.views, heard, evidence, refusals, disturbances, &settings);
+    let mut observed =
+        observe_model(object, &ctx.views, heard, evidence, refusals, disturbances, &settings);
     let plan = plan(&observed, now);
     // (I/O)
     let wait = execute_plan(&mut observed, &plan, now, &subject, ctx).await?;
@@ -107,8 +124,8 @@ async fn reconcile_readable(stored: &ModelDeployment, ctx: &ReconcileContext) ->
     Ok(Next::requeue(requeue_after(&plan, wait, now)))
 }
 
-/// (I/O) Whether this operator looks after the namespace: of several one does, and takes it in the name of `owner` where nobody does. Until that is known nothing is
-/// written.
+/// (I/O) Whether this operator looks after the namespace: of several one does, and takes it in the
+/// name of `owner` where nobody does. Until that is known nothing is written.
 async fn holds_namespace(
     owner: Option<OwnerReference>,
     subject: &ModelIdentity,
@@ -117,12 +134,15 @@ async fn holds_namespace(
     if ctx.stop.run_until_cancelled(ctx.leases.wait_until_synced()).await.is_none() {
         return Err(ReconcileError::CachesGone);
     }
-    let Some(holder) = ctx.leases.acquire(&ctx.client, &subject.namespace, owner).await? else { return Ok(true) };
+    let Some(holder) = ctx.leases.acquire(&ctx.client, &subject.namespace, owner).await? else {
+        return Ok(true);
+    };
     leave_to_holder(subject, &holder, ctx).await;
     Ok(false)
 }
 
-/// Leaves a ModelDeployment to another operator. It is looked at again when its namespace changes hands.
+/// Leaves a ModelDeployment to another operator. It is looked at again when its namespace changes
+/// hands.
 async fn leave_to_holder(subject: &ModelIdentity, holder: &str, ctx: &ReconcileContext) {
     if !ctx.leases.is_new_holder(&subject.uid, holder) {
         return;
@@ -138,8 +158,8 @@ async fn leave_to_holder(subject: &ModelIdentity, holder: &str, ctx: &ReconcileC
     .await;
 }
 
-/// Does what the plan says, in its order. An action that is refused keeps no other one from being done. Gives when to look again for the sake of the
-/// status or of a write that waits, if for that.
+/// Does what the plan says, in its order. An action that is refused keeps no other one from being
+/// done. Gives when to look again for the sake of the status or of a write that waits, if for that.
 async fn execute_plan(
     observed: &mut ObservedState,
     plan: &ReconcilePlan,
@@ -151,8 +171,9 @@ async fn execute_plan(
     ctx.gateway_streams.set_draining(&subject.uid, draining_revisions(&plan.status));
     let stored = observed.object.status.clone();
     let before = status::status_differs(stored.as_ref(), &plan.status);
-    // Also when it is the same: at another version of the object it is refused, so that a leader that slept, and whose lease is another's by now, takes
-    // nothing away by what it remembers. The API server stores nothing then.
+    // Also when it is the same: at another version of the object it is refused, so that a leader
+    // that slept, and whose lease is another's by now, takes nothing away by what it remembers. The
+    // API server stores nothing then.
     if plan.status_first {
         write_status(&plan.status, observed, subject, ctx).await?;
     }
@@ -160,7 +181,8 @@ async fn execute_plan(
         execute_actions(&observed.object, plan, now, subject, ctx).await;
     publish_events(&restored, subject, ctx).await;
     let refused = newly_refused(observed, subject, ctx);
-    // What is refused is told by the same plan with that in its view: nothing else of it can differ.
+    // What is refused is told by the same plan with that in its view: nothing else of it can
+    // differ.
     let told = refused.as_ref().map(|_| slipway_core::plan::plan(observed, now).status);
     let status = told.as_ref().unwrap_or(&plan.status);
     ctx.metrics.conditions.show(&subject.uid, &subject.namespace, &subject.name, status);
@@ -168,8 +190,11 @@ async fn execute_plan(
     let differs = status::status_differs(written, status);
     if differs {
         // After a failure the next look may be a minute away: nothing waits for it.
-        let may_wait = plan.status_may_wait && plan.events.is_empty() && told.is_none() && failure.is_none();
-        if let Some(left) = may_wait.then(|| ctx.status_debounce.time_left(&subject.uid, Instant::now())).flatten() {
+        let may_wait =
+            plan.status_may_wait && plan.events.is_empty() && told.is_none() && failure.is_none();
+        if let Some(left) =
+            may_wait.then(|| ctx.status_debounce.time_left(&subject.uid, Instant::now())).flatten()
+        {
             return Ok([Some(left), waits].into_iter().flatten().min());
         }
         write_status(status, observed, subject, ctx).await?;
@@ -216,7 +241,8 @@ async fn execute_actions(
     subject: &ModelIdentity,
     ctx: &ReconcileContext,
 ) -> ActionsOutcome {
-    let (client, views, turns, own) = (&ctx.client, &ctx.views, &ctx.namespace_locks, &ctx.own_writes);
+    let (client, views, turns, own) =
+        (&ctx.client, &ctx.views, &ctx.namespace_locks, &ctx.own_writes);
     let applier = ActionApplier { client, views, subject, locks: turns, object, own_writes: own };
     let mut round = ctx.refusals.start_round(&subject.uid);
     let mut acted = ActionsOutcome::default();
@@ -235,7 +261,9 @@ async fn execute_actions(
         match applier.execute(action).await {
             Ok(done) => {
                 acted.restored.extend(record_written(action, &done, now, ctx));
-                done.expectation.into_iter().for_each(|it| ctx.expectations.expect(&subject.uid, it, Instant::now()));
+                done.expectation
+                    .into_iter()
+                    .for_each(|it| ctx.expectations.expect(&subject.uid, it, Instant::now()));
             }
             Err(error) => {
                 round.record_failure(&target, &error, Instant::now());
@@ -298,7 +326,11 @@ fn newly_refused(
         action: "Apply".to_owned(),
         note: message.to_owned(),
     };
-    Some(all.filter(|(target, _)| !before.contains_key(*target)).map(|(_, message)| note(message)).collect())
+    Some(
+        all.filter(|(target, _)| !before.contains_key(*target))
+            .map(|(_, message)| note(message))
+            .collect(),
+    )
 }
 
 /// Events are for people: one that is lost stops nothing.
@@ -311,21 +343,36 @@ async fn publish_events(notes: &[PlannedEvent], subject: &ModelIdentity, ctx: &R
     }
 }
 
-/// A ModelDeployment that the API server took and this operator cannot read, written for a newer version, say, or does not keep. Nothing of it is touched.
-async fn report_unreadable(object: &GuardedModel, error: &str, ctx: &ReconcileContext) -> Result<Next, ReconcileError> {
+/// A ModelDeployment that the API server took and this operator cannot read, written for a newer
+/// version, say, or does not keep. Nothing of it is touched.
+async fn report_unreadable(
+    object: &GuardedModel,
+    error: &str,
+    ctx: &ReconcileContext,
+) -> Result<Next, ReconcileError> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let subject = ModelIdentity { namespace, name, uid: object.uid().unwrap_or_default() };
-    if object.meta().deletion_timestamp.is_some() || !holds_namespace(object.owner_ref(&()), &subject, ctx).await? {
+    if object.meta().deletion_timestamp.is_some()
+        || !holds_namespace(object.owner_ref(&()), &subject, ctx).await?
+    {
         return Ok(Next::await_change());
     }
-    tracing::warn!(name = subject.name, namespace = subject.namespace, error, "ModelDeployment cannot be planned");
+    tracing::warn!(
+        name = subject.name,
+        namespace = subject.namespace,
+        error,
+        "ModelDeployment cannot be planned"
+    );
     let (reason, note) = if too_large::is_too_large(error) {
         if !too_large::report_too_large(error, &subject, ctx).await? {
             return Ok(Next::await_change());
         }
         (TOO_LARGE, error.to_owned())
     } else {
-        (INVALID_SPEC, format!("this operator cannot read the object and leaves everything as it is: {error}"))
+        (
+            INVALID_SPEC,
+            format!("this operator cannot read the object and leaves everything as it is: {error}"),
+        )
     };
     publish_events(
         &[PlannedEvent { warning: true, reason: reason.to_owned(), action: "Read".into(), note }],
@@ -336,10 +383,12 @@ async fn report_unreadable(object: &GuardedModel, error: &str, ctx: &ReconcileCo
     Ok(Next::await_change())
 }
 
-/// When to look again: when the plan says, for the sake of the status, else by the safety net with a tenth of jitter.
+/// When to look again: when the plan says, for the sake of the status, else by the safety net with
+/// a tenth of jitter.
 fn requeue_after(plan: &ReconcilePlan, for_status: Option<Duration>, now: Timestamp) -> Duration {
     let net = RESYNC_INTERVAL.mul_f64(0.9 + 0.2 * rand::random::<f64>());
-    let wake = plan.wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+    let wake =
+        plan.wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
     [wake, for_status].into_iter().flatten().fold(net, Duration::min)
 }
 
@@ -360,8 +409,9 @@ fn ended_rollouts<'a>(
     new: &'a ModelDeploymentStatus,
 ) -> Vec<&'a RolloutRecord> {
     let known = |r: &RolloutRecord| {
-        let same =
-            |k: &RolloutRecord| k.revision == r.revision && k.start_time.0.as_second() == r.start_time.0.as_second();
+        let same = |k: &RolloutRecord| {
+            k.revision == r.revision && k.start_time.0.as_second() == r.start_time.0.as_second()
+        };
         stored.is_some_and(|s| s.history.iter().any(same))
     };
     new.history.iter().filter(|r| !known(r)).collect()

@@ -1,4 +1,6 @@
-use slipway_crds::v1alpha1::{RevisionRole, RevisionStatus, RolloutOutcome, TrafficBackend, TrafficStatus};
+use slipway_crds::v1alpha1::{
+    RevisionRole, RevisionStatus, RolloutOutcome, TrafficBackend, TrafficStatus,
+};
 
 use super::*;
 
@@ -32,8 +34,10 @@ fn backend(revision: &str, role: RevisionRole, weight_permille: i32) -> TrafficB
 
 #[test]
 fn what_has_no_weight_drains() {
-    let revision = |name: &str| Some(RevisionStatus { revision: name.into(), ..RevisionStatus::default() });
-    let backends = vec![backend("a", RevisionRole::Stable, 1000), backend("b", RevisionRole::Candidate, 0)];
+    let revision =
+        |name: &str| Some(RevisionStatus { revision: name.into(), ..RevisionStatus::default() });
+    let backends =
+        vec![backend("a", RevisionRole::Stable, 1000), backend("b", RevisionRole::Candidate, 0)];
     let status = ModelDeploymentStatus {
         stable: revision("a"),
         candidate: revision("c"),
@@ -44,7 +48,9 @@ fn what_has_no_weight_drains() {
 }
 
 fn record(revision: &str, started: i64) -> RolloutRecord {
-    let at = |s| k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::from_second(s).unwrap());
+    let at = |s| {
+        k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::from_second(s).unwrap())
+    };
     RolloutRecord {
         revision: revision.into(),
         version: String::new(),

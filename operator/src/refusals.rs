@@ -1,4 +1,5 @@
-//! Writes that are refused, by object: an input of the next plan, so that its status says the same for as long as nothing changes.
+//! Writes that are refused, by object: an input of the next plan, so that its status says the same
+//! for as long as nothing changes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -35,7 +36,8 @@ pub struct WriteRound {
 }
 
 impl WriteRound {
-    /// Whether a write is worth trying: one that was refused just now is not, whatever else asks for a new plan meanwhile.
+    /// Whether a write is worth trying: one that was refused just now is not, whatever else asks
+    /// for a new plan meanwhile.
     pub fn is_due(&mut self, target: &str, now: Instant) -> bool {
         let Some(waits) = self.before.get(target).filter(|it| it.due > now) else { return true };
         self.now.insert(target.to_owned(), waits.clone());
@@ -58,8 +60,8 @@ impl WriteRound {
         self.now.insert(target.to_owned(), RefusedWrite { failures, due, message });
     }
 
-    /// Keeps what failed and what waits. What was not tried is not wanted any more, what was tried and did not fail is done. Gives how long the next one has
-    /// to wait.
+    /// Keeps what failed and what waits. What was not tried is not wanted any more, what was tried
+    /// and did not fail is done. Gives how long the next one has to wait.
     pub fn finish(self, refusals: &RefusedWrites, now: Instant) -> Option<Duration> {
         let next = self.now.values().map(|it| it.due.saturating_duration_since(now)).min();
         refusals.lock().insert(self.uid, self.now);
@@ -74,11 +76,16 @@ impl RefusedWrites {
         WriteRound { uid: uid.to_owned(), before, now: RefusalsByTarget::new() }
     }
 
-    /// What people are told, by target; nothing before the first plan of this process was carried out.
+    /// What people are told, by target; nothing before the first plan of this process was carried
+    /// out.
     pub fn messages(&self, uid: &str) -> Option<BTreeMap<String, String>> {
         let all = self.lock();
         let of = all.get(uid)?;
-        Some(of.iter().filter_map(|(target, it)| Some((target.clone(), it.message.clone()?))).collect())
+        Some(
+            of.iter()
+                .filter_map(|(target, it)| Some((target.clone(), it.message.clone()?)))
+                .collect(),
+        )
     }
 
     /// Forgets an object that is gone.
@@ -102,7 +109,11 @@ mod tests {
     }
 
     /// Tries targets at a time: those that fail, by their fault.
-    fn try_all(refusals: &RefusedWrites, now: Instant, targets: &[(&str, Fails)]) -> Option<Duration> {
+    fn try_all(
+        refusals: &RefusedWrites,
+        now: Instant,
+        targets: &[(&str, Fails)],
+    ) -> Option<Duration> {
         let mut round = refusals.start_round("u");
         for (target, fault) in targets {
             if round.is_due(target, now)

@@ -9,12 +9,16 @@ use slipway_crds::v1alpha1::ModelDeployment;
 use crate::apply::{ActionApplier, SCALE_MANAGER, with_timeout};
 use crate::error::WriteError;
 
-/// Writes it by the scale subresource, as an autoscaler does: the right to do so covers no other field of the spec. At another version of the object the API server
-/// refuses it, so that a value that somebody gave meanwhile stays.
+/// Writes it by the scale subresource, as an autoscaler does: the right to do so covers no other
+/// field of the spec. At another version of the object the API server refuses it, so that a value
+/// that somebody gave meanwhile stays.
 ///
 /// # Errors
 /// When the API server refuses or does not answer.
-pub(crate) async fn write_replicas(applier: &ActionApplier<'_>, replicas: i32) -> Result<(), WriteError> {
+pub(crate) async fn write_replicas(
+    applier: &ActionApplier<'_>,
+    replicas: i32,
+) -> Result<(), WriteError> {
     let subject = applier.subject;
     // The status that was written before has made the object newer.
     let mut object = applier.own_writes.newest(applier.object);
@@ -25,8 +29,10 @@ pub(crate) async fn write_replicas(applier: &ActionApplier<'_>, replicas: i32) -
         resource_version: object.resource_version(),
         ..ObjectMeta::default()
     };
-    let scale = Scale { metadata, spec: Some(ScaleSpec { replicas: Some(replicas) }), status: None };
-    let params = PostParams { field_manager: Some(SCALE_MANAGER.to_owned()), ..PostParams::default() };
+    let scale =
+        Scale { metadata, spec: Some(ScaleSpec { replicas: Some(replicas) }), status: None };
+    let params =
+        PostParams { field_manager: Some(SCALE_MANAGER.to_owned()), ..PostParams::default() };
     let api = Api::<ModelDeployment>::namespaced(applier.client.clone(), &subject.namespace);
     let request = api.replace_scale(&subject.name, &params, &scale);
     let answer = with_timeout("scale", "ModelDeployment", &subject.name, request).await?;

@@ -1,4 +1,5 @@
-//! Puts the parts together: admin server, lease, controller, streams, poller; and ends them in order.
+//! Puts the parts together: admin server, lease, controller, streams, poller; and ends them in
+//! order.
 
 use std::sync::Arc;
 
@@ -9,30 +10,29 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, OperatorHealth, ProcessPhase};
 use crate::args::RunArgs;
-use crate::client;
 use crate::context::{ReconcileContext, RunningReconciles};
 use crate::controller::{self, WatchScope};
 use crate::error::OperatorError;
 use crate::events::EventPublisher;
 use crate::gateway_link::{GatewayLookup, GatewayStreams};
-use crate::gateway_updates;
 use crate::lease::{self, LeaseIdentity};
 use crate::metrics::OperatorMetrics;
 use crate::metrics_source::EvidencePoller;
 use crate::namespace_lease::{self, NamespaceLeases};
 use crate::namespace_settings::{self, NamespaceSettings};
-use crate::operator_key;
 use crate::own_writes::OwnWrites;
 use crate::prometheus::PrometheusConnection;
 use crate::refusals::RefusedWrites;
 use crate::views::ClusterViews;
+use crate::{client, gateway_updates, operator_key};
 
 /// Runs the operator in the cluster that the environment names, until `stop`.
 ///
 /// # Errors
 /// When it cannot start, or must end because it lost the lease.
 pub async fn run_operator(args: RunArgs, stop: CancellationToken) -> Result<(), OperatorError> {
-    // Two providers could be compiled in; kube and reqwest must find one. An error means that one is installed.
+    // Two providers could be compiled in; kube and reqwest must find one. An error means that one
+    // is installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     run_in_cluster(client::infer_config().await?, args, stop).await
 }
@@ -41,7 +41,11 @@ pub async fn run_operator(args: RunArgs, stop: CancellationToken) -> Result<(), 
 ///
 /// # Errors
 /// As [`run_operator`].
-pub async fn run_in_cluster(config: kube::Config, args: RunArgs, stop: CancellationToken) -> Result<(), OperatorError> {
+pub async fn run_in_cluster(
+    config: kube::Config,
+    args: RunArgs,
+    stop: CancellationToken,
+) -> Result<(), OperatorError> {
     // A wrong address, template or peer is told at once, and not only when this process leads.
     drop(PrometheusConnection::open(&args.prometheus)?);
     drop(args.settings()?);
@@ -50,8 +54,10 @@ pub async fn run_in_cluster(config: kube::Config, args: RunArgs, stop: Cancellat
     of_lease.connect_timeout = Some(lease::READ_TIMEOUT);
     of_lease.read_timeout = Some(lease::READ_TIMEOUT);
     of_lease.reset_reader_on_write = true;
-    let clients =
-        (client::build_client(config, Arc::clone(&metrics))?, client::build_client(of_lease, Arc::clone(&metrics))?);
+    let clients = (
+        client::build_client(config, Arc::clone(&metrics))?,
+        client::build_client(of_lease, Arc::clone(&metrics))?,
+    );
     let health = OperatorHealth::new(
         Arc::new(ClusterViews::default()),
         Arc::new(RunningReconciles::default()),
@@ -115,11 +121,18 @@ fn env_value(name: &str) -> Option<String> {
 
 /// Where the lease and the operator's key are.
 fn own_namespace(args: &RunArgs) -> String {
-    args.lease_namespace.clone().or_else(|| env_value("POD_NAMESPACE")).unwrap_or_else(|| "default".into())
+    args.lease_namespace
+        .clone()
+        .or_else(|| env_value("POD_NAMESPACE"))
+        .unwrap_or_else(|| "default".into())
 }
 
-/// The operator's key, where there shall be one. Read by the one that leads, so that gateways are made with the key that it signs with.
-async fn load_operator_key(args: &RunArgs, client: &Client) -> Result<Option<OperatorKey>, OperatorError> {
+/// The operator's key, where there shall be one. Read by the one that leads, so that gateways are
+/// made with the key that it signs with.
+async fn load_operator_key(
+    args: &RunArgs,
+    client: &Client,
+) -> Result<Option<OperatorKey>, OperatorError> {
     match args.key_secret.as_deref().filter(|name| !name.is_empty()) {
         Some(name) => operator_key::load_key(client, &own_namespace(args), name).await.map(Some),
         None => Ok(None),
@@ -134,7 +147,8 @@ fn operator_name(args: &RunArgs) -> String {
 fn lease_identity(args: &RunArgs) -> LeaseIdentity {
     let namespace = own_namespace(args);
     let pod = env_value("POD_NAME").unwrap_or_else(|| "slipway-operator".into());
-    // A container that restarts keeps its pod's name, and must not mistake its predecessor's lease for its own.
+    // A container that restarts keeps its pod's name, and must not mistake its predecessor's lease
+    // for its own.
     let identity = format!("{pod}-{:08x}", rand::random::<u32>());
     LeaseIdentity { namespace, name: args.lease_name.clone(), identity }
 }
@@ -153,9 +167,17 @@ async fn run_controllers(
     let (mut settings, of_gateways) = args.settings()?;
     settings.operator_public_key = key.as_ref().map(OperatorKey::public_key);
     let port = args.gateway_admin_port;
-    let links = GatewayStreams::new(push.clone(), Arc::clone(&metrics), gateways, stop.child_token(), port, key);
+    let links = GatewayStreams::new(
+        push.clone(),
+        Arc::clone(&metrics),
+        gateways,
+        stop.child_token(),
+        port,
+        key,
+    );
     let connection = PrometheusConnection::open(&args.prometheus)?;
-    let poller = EvidencePoller::new(connection, push.clone(), Arc::clone(&metrics), stop.child_token());
+    let poller =
+        EvidencePoller::new(connection, push.clone(), Arc::clone(&metrics), stop.child_token());
     let instance = std::env::var("POD_NAME").unwrap_or_else(|_| "slipway-operator".into());
     let ctx = Arc::new(ReconcileContext {
         events: EventPublisher::new(client.clone(), instance),
@@ -179,10 +201,16 @@ async fn run_controllers(
     });
     health.set_phase(ProcessPhase::Leading);
     let scope = WatchScope { client, namespace: args.namespace.clone() };
-    let settings = namespace_settings::watch_settings(Arc::clone(&ctx), args.namespace.clone(), push.clone());
+    let settings =
+        namespace_settings::watch_settings(Arc::clone(&ctx), args.namespace.clone(), push.clone());
     let settings = tokio::spawn(settings);
-    let leases = tokio::spawn(namespace_lease::watch_leases(Arc::clone(&ctx), scope.api(), push.clone()));
-    let updates = tokio::spawn(gateway_updates::watch_updates(Arc::clone(&ctx), args.gateway_update.into(), push));
+    let leases =
+        tokio::spawn(namespace_lease::watch_leases(Arc::clone(&ctx), scope.api(), push.clone()));
+    let updates = tokio::spawn(gateway_updates::watch_updates(
+        Arc::clone(&ctx),
+        args.gateway_update.into(),
+        push,
+    ));
     controller::run_controller(scope, Arc::clone(&ctx), pushed).await;
     health.set_phase(ProcessPhase::Ending);
     // Ends with `stop`; where the controller ended by itself nothing is left to watch over.

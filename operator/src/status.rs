@@ -1,4 +1,5 @@
-//! The status: written whole by server-side apply on the subresource, only when it differs from the stored one.
+//! The status: written whole by server-side apply on the subresource, only when it differs from the
+//! stored one.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -16,16 +17,21 @@ use crate::own_writes::OwnWrites;
 
 /// Field manager of the status.
 pub const STATUS_MANAGER: &str = "slipway-status";
-/// How long a status may wait whose difference is only in counts of pods, so that a burst of changes becomes one write.
+/// How long a status may wait whose difference is only in counts of pods, so that a burst of
+/// changes becomes one write.
 pub const MAX_STATUS_DELAY: Duration = Duration::from_secs(2);
 
 /// Whether two statuses differ on the wire.
-pub fn status_differs(stored: Option<&ModelDeploymentStatus>, wanted: &ModelDeploymentStatus) -> bool {
+pub fn status_differs(
+    stored: Option<&ModelDeploymentStatus>,
+    wanted: &ModelDeploymentStatus,
+) -> bool {
     status_hash(stored) != status_hash(Some(wanted))
 }
 
-/// Writes the status over the one that was planned on: at another `version` of the object the API server refuses it, so that a plan on a
-/// stale view, or of a second leader, is found out before it can move weights backwards or take anything away.
+/// Writes the status over the one that was planned on: at another `version` of the object the API
+/// server refuses it, so that a plan on a stale view, or of a second leader, is found out before it
+/// can move weights backwards or take anything away.
 ///
 /// # Errors
 /// When the API server refuses or does not answer.
@@ -58,11 +64,13 @@ pub struct StatusDebounce {
 }
 
 impl StatusDebounce {
-    /// How long a status of this object may still wait; nothing: write it now. The first call starts the clock.
+    /// How long a status of this object may still wait; nothing: write it now. The first call
+    /// starts the clock.
     pub fn time_left(&self, uid: &str, now: Instant) -> Option<Duration> {
         let mut all = self.since.lock().unwrap_or_else(PoisonError::into_inner);
         let since = *all.entry(uid.to_owned()).or_insert(now);
-        let left = MAX_STATUS_DELAY.checked_sub(now.duration_since(since)).filter(|left| !left.is_zero());
+        let left =
+            MAX_STATUS_DELAY.checked_sub(now.duration_since(since)).filter(|left| !left.is_zero());
         if left.is_none() {
             all.remove(uid);
         }
@@ -98,8 +106,15 @@ mod tests {
     fn bursts_become_one_write() {
         let (waiting, start) = (StatusDebounce::default(), Instant::now());
         assert_eq!(waiting.time_left("u", start), Some(MAX_STATUS_DELAY));
-        assert_eq!(waiting.time_left("u", start + Duration::from_millis(500)), Some(Duration::from_millis(1500)));
+        assert_eq!(
+            waiting.time_left("u", start + Duration::from_millis(500)),
+            Some(Duration::from_millis(1500))
+        );
         assert_eq!(waiting.time_left("u", start + MAX_STATUS_DELAY), None);
-        assert_eq!(waiting.time_left("u", start + MAX_STATUS_DELAY), Some(MAX_STATUS_DELAY), "the clock starts anew");
+        assert_eq!(
+            waiting.time_left("u", start + MAX_STATUS_DELAY),
+            Some(MAX_STATUS_DELAY),
+            "the clock starts anew"
+        );
     }
 }

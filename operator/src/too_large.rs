@@ -1,5 +1,6 @@
-//! A ModelDeployment of more than a bound is not kept and not planned: etcd takes 1.5 MB of each, and a few hundred of those in one namespace would end the operator
-//! of the whole cluster. Everything of it stays as it is, and its status says so.
+//! A ModelDeployment of more than a bound is not kept and not planned: etcd takes 1.5 MB of each,
+//! and a few hundred of those in one namespace would end the operator of the whole cluster.
+//! Everything of it stays as it is, and its status says so.
 
 use jiff::Timestamp;
 use kube::api::ListParams;
@@ -17,13 +18,16 @@ use crate::error::WriteError;
 use crate::model_watch::GuardedModel;
 use crate::status;
 
-/// Most bytes as JSON of labels, annotations, spec and status together. The largest of our examples has 4 KiB, a full history of rollouts about 60; Kubernetes bounds
-/// annotations alone to 256 KiB. Ten thousand at this bound would still be too many, and those of one namespace are bounded by its quota of objects.
+/// Most bytes as JSON of labels, annotations, spec and status together. The largest of our examples
+/// has 4 KiB, a full history of rollouts about 60; Kubernetes bounds annotations alone to 256 KiB.
+/// Ten thousand at this bound would still be too many, and those of one namespace are bounded by
+/// its quota of objects.
 pub const MAX_OBJECT_BYTES: usize = 256 << 10;
 /// How the error of such an object begins, by which it is told from one that cannot be read.
 const PROBLEM_PREFIX: &str = "labels, annotations, spec and status have";
 
-/// Puts a note in the place of what is too large, and keeps of the metadata of what is not read what identifies it.
+/// Puts a note in the place of what is too large, and keeps of the metadata of what is not read
+/// what identifies it.
 pub fn reject_too_large(object: &mut GuardedModel) {
     if let Ok(valid) = &object.0
         && let Some(error) = size_problem(valid)
@@ -59,7 +63,11 @@ fn size_problem(object: &ModelDeployment) -> Option<String> {
         message: String::new(),
         ..status.clone()
     });
-    let parts = [json_length(&(object.labels(), object.annotations())), json_length(&object.spec), json_length(&quiet)];
+    let parts = [
+        json_length(&(object.labels(), object.annotations())),
+        json_length(&object.spec),
+        json_length(&quiet),
+    ];
     let [meta, spec, status] = parts.map(|bytes| bytes.div_ceil(1024));
     let most = MAX_OBJECT_BYTES >> 10;
     Some(format!(
@@ -69,7 +77,8 @@ fn size_problem(object: &ModelDeployment) -> Option<String> {
     ))
 }
 
-/// Writes into the status of an object that is too large what is wrong with it. Gives whether that was news.
+/// Writes into the status of an object that is too large what is wrong with it. Gives whether that
+/// was news.
 ///
 /// # Errors
 /// When it cannot be read or written.
@@ -82,17 +91,22 @@ pub async fn report_too_large(
     // The rest of the status is the weights that gateways follow, and nothing of it is kept here.
     // Of `modeldeployments` the operator may list, and not get.
     let one = ListParams::default().fields(&format!("metadata.name={}", subject.name));
-    let found = with_timeout("list", "ModelDeployment", &subject.name, api.list(&one)).await?.items.pop();
-    let same =
-        |object: &ModelDeployment| object.uid().as_deref() == Some(&subject.uid) && size_problem(object).is_some();
+    let found =
+        with_timeout("list", "ModelDeployment", &subject.name, api.list(&one)).await?.items.pop();
+    let same = |object: &ModelDeployment| {
+        object.uid().as_deref() == Some(&subject.uid) && size_problem(object).is_some()
+    };
     let Some(object) = found.filter(same) else { return Ok(false) };
     let stored = object.status.clone().unwrap_or_default();
-    let said = stalled_status(stored, TOO_LARGE, error, object.metadata.generation, Timestamp::now());
+    let said =
+        stalled_status(stored, TOO_LARGE, error, object.metadata.generation, Timestamp::now());
     if !status::status_differs(object.status.as_ref(), &said) {
         return Ok(false);
     }
     let version = object.resource_version();
-    let written = status::apply_status(&ctx.client, &ctx.own_writes, subject, version.as_deref(), &said).await;
+    let written =
+        status::apply_status(&ctx.client, &ctx.own_writes, subject, version.as_deref(), &said)
+            .await;
     // The answer is as large as the object.
     ctx.own_writes.forget(&subject.uid);
     written.map(|()| true)
@@ -142,9 +156,16 @@ mod tests {
         let mut large = object(300 << 10);
         reject_too_large(&mut large);
         let invalid = large.0.unwrap_err();
-        assert!(is_too_large(&invalid.error) && invalid.error.contains("spec 301"), "{}", invalid.error);
+        assert!(
+            is_too_large(&invalid.error) && invalid.error.contains("spec 301"),
+            "{}",
+            invalid.error
+        );
         assert!(invalid.error.contains("ConfigMap"), "it names the remedy: {}", invalid.error);
-        assert_eq!((invalid.metadata.name.as_deref(), invalid.metadata.annotations), (Some("m"), None));
+        assert_eq!(
+            (invalid.metadata.name.as_deref(), invalid.metadata.annotations),
+            (Some("m"), None)
+        );
     }
 
     #[test]
@@ -156,7 +177,11 @@ mod tests {
         let told = ModelDeployment { status: Some(said.clone()), ..large };
         assert_eq!(size_problem(&told), Some(error.clone()));
         let later = Timestamp::from_second(60).unwrap();
-        assert_eq!(stalled_status(said.clone(), TOO_LARGE, &error, Some(2), later), said, "no second write");
+        assert_eq!(
+            stalled_status(said.clone(), TOO_LARGE, &error, Some(2), later),
+            said,
+            "no second write"
+        );
     }
 
     #[test]

@@ -8,7 +8,8 @@ use crate::claims::AllClaims;
 use crate::managed_fields::FieldSets;
 use crate::observe::{CachedPod, CachedReplicaSet};
 
-/// One cache a kind, and what their views have in common. The ModelDeployments themselves are in kube's store, which the Controller needs.
+/// One cache a kind, and what their views have in common. The ModelDeployments themselves are in
+/// kube's store, which the Controller needs.
 #[derive(Default)]
 pub struct ClusterViews {
     /// What is known of each ModelDeployment besides the object: whether it changed.
@@ -42,12 +43,17 @@ pub struct ClusterViews {
 }
 
 impl ClusterViews {
-    /// Whether a pod with the labels of a gateway is one: made by a ReplicaSet of the Deployment that the operator made, in a namespace with a ModelDeployment.
-    /// Labels are anybody's to write.
+    /// Whether a pod with the labels of a gateway is one: made by a ReplicaSet of the Deployment
+    /// that the operator made, in a namespace with a ModelDeployment. Labels are anybody's to
+    /// write.
     pub fn is_gateway(&self, namespace: &str, pod: &CachedPod) -> bool {
         let owner = ObjectOwner::gateway(namespace);
         let Some((name, uid)) = &pod.controller else { return false };
-        let set = self.gateway_sets.get(&owner, name).map(|entry| entry.view).filter(|set| set.uid == *uid);
+        let set = self
+            .gateway_sets
+            .get(&owner, name)
+            .map(|entry| entry.view)
+            .filter(|set| set.uid == *uid);
         let deployment = self.deployments.get(&owner, GATEWAY).map(|entry| entry.view.uid);
         set.is_some_and(|set| set.controller.is_some() && set.controller == deployment)
             && self.models.has_models(namespace)
@@ -68,7 +74,8 @@ impl ClusterViews {
             && self.pods.is_synced()
     }
 
-    /// Waits for that: a plan on half a view could create or delete wrongly. False: it never will be.
+    /// Waits for that: a plan on half a view could create or delete wrongly. False: it never will
+    /// be.
     pub async fn wait_until_synced(&self) -> bool {
         self.models.wait_until_synced().await
             && self.replica_sets.wait_until_synced().await

@@ -1,5 +1,6 @@
 //! The operator against a real API server. Run with
-//! `cargo test -p slipway-operator --test apiserver -- --ignored`; see [`support`] for the binaries that it needs.
+//! `cargo test -p slipway-operator --test apiserver -- --ignored`; see [`support`] for the binaries
+//! that it needs.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 #[path = "apiserver/children.rs"]
@@ -36,7 +37,6 @@ use slipway_operator::apply::ModelIdentity;
 use slipway_operator::error::{OperatorError, WriteFault};
 use slipway_operator::own_writes::OwnWrites;
 use slipway_operator::status;
-
 use support::fakes::Fakes;
 use support::world::{World, condition, model, spec};
 use support::{audit, eventually};
@@ -69,9 +69,12 @@ async fn the_api_server_holds_the_rules_of_the_crd() {
         spec
     };
     create("plain", spec("v1")).await.unwrap();
-    create("steps", with(json!({"strategy": {"canary": {"steps": [{"setWeight": "0.5%"}, {"pause": {}}]}}})))
-        .await
-        .unwrap();
+    create(
+        "steps",
+        with(json!({"strategy": {"canary": {"steps": [{"setWeight": "0.5%"}, {"pause": {}}]}}})),
+    )
+    .await
+    .unwrap();
     create(
         "cpu",
         with(
@@ -84,10 +87,22 @@ async fn the_api_server_holds_the_rules_of_the_crd() {
         ("a-preview", json!({}), "must not end in '-preview'"),
         ("too-many-characters-for-the-name-of-a-service", json!({}), "at most 40 characters"),
         ("uri", json!({"model": {"uri": "ftp://host/model"}}), "spec.model.uri"),
-        ("digest", json!({"model": {"uri": "http://host/m", "digest": "sha256:zz"}}), "spec.model.digest"),
-        ("two", json!({"strategy": {"canary": {"steps": [{"setWeight": 5, "pause": {}}]}}}), "exactly one of"),
+        (
+            "digest",
+            json!({"model": {"uri": "http://host/m", "digest": "sha256:zz"}}),
+            "spec.model.digest",
+        ),
+        (
+            "two",
+            json!({"strategy": {"canary": {"steps": [{"setWeight": 5, "pause": {}}]}}}),
+            "exactly one of",
+        ),
         ("weight", json!({"strategy": {"canary": {"steps": [{"setWeight": 101}]}}}), "setWeight"),
-        ("percent", json!({"strategy": {"canary": {"steps": [{"setWeight": "101%"}]}}}), "setWeight"),
+        (
+            "percent",
+            json!({"strategy": {"canary": {"steps": [{"setWeight": "101%"}]}}}),
+            "setWeight",
+        ),
         (
             "kind",
             json!({"strategy": {"type": "BlueGreen", "canary": {}}}),
@@ -98,14 +113,22 @@ async fn the_api_server_holds_the_rules_of_the_crd() {
             json!({"analysis": {"mode": "Custom", "gates": [{"name": "g", "type": "PromQL"}]}}),
             "required when the gate's type is PromQL",
         ),
-        ("scale", json!({"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}), "must not be greater than maxReplicas"),
+        (
+            "scale",
+            json!({"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}),
+            "must not be greater than maxReplicas",
+        ),
         ("upper-case", json!({"traffic": {"hosts": ["M.example.org"]}}), "spec.traffic.hosts[0]"),
         (
             "of-a-service",
             json!({"traffic": {"hosts": ["b.team.svc"]}}),
             "spec.traffic.hosts: Invalid value: must not be the address",
         ),
-        ("twice", json!({"traffic": {"hosts": ["m.example.org", "m.example.org"]}}), "Duplicate value"),
+        (
+            "twice",
+            json!({"traffic": {"hosts": ["m.example.org", "m.example.org"]}}),
+            "Duplicate value",
+        ),
     ] {
         let refusal = create(name, with(more)).await.expect_err(name);
         assert!(refusal.contains(message), "{name}: {refusal}");
@@ -127,10 +150,15 @@ async fn only_our_fields_are_ours() {
         "metadata": {"name": "m", "annotations": {"theirs": "yes"}}, "spec": {"sessionAffinity": "ClientIP"}
     });
     let services = world.api::<Service>();
-    services.patch("m", &PatchParams::apply("somebody").force(), &Patch::Apply(theirs)).await.unwrap();
+    services
+        .patch("m", &PatchParams::apply("somebody").force(), &Patch::Apply(theirs))
+        .await
+        .unwrap();
     let unmark = json!({"metadata": {"annotations": {"ml.slipway.dev/applied": null}}});
     services.patch("m", &PatchParams::default(), &Patch::Merge(unmark)).await.unwrap();
-    let healed = |s: Option<&Service>| s.is_some_and(|s| s.annotations().contains_key("ml.slipway.dev/applied"));
+    let healed = |s: Option<&Service>| {
+        s.is_some_and(|s| s.annotations().contains_key("ml.slipway.dev/applied"))
+    };
     let service = world.until("applied again", "m", healed).await.unwrap();
     assert_eq!(service.annotations().get("theirs").map(String::as_str), Some("yes"));
     assert_eq!(service.spec.as_ref().unwrap().session_affinity.as_deref(), Some("ClientIP"));
@@ -139,11 +167,18 @@ async fn only_our_fields_are_ours() {
     let object = world.api::<ModelDeployment>().get("m").await.unwrap();
     let generation = object.status.as_ref().unwrap().traffic.as_ref().unwrap().generation;
     let broken = json!({"status": {"selector": "nonsense"}});
-    world.api::<ModelDeployment>().patch_status("m", &PatchParams::default(), &Patch::Merge(broken)).await.unwrap();
-    let right = |o: Option<&ModelDeployment>| o.is_some_and(|o| o.status.as_ref().unwrap().selector != "nonsense");
+    world
+        .api::<ModelDeployment>()
+        .patch_status("m", &PatchParams::default(), &Patch::Merge(broken))
+        .await
+        .unwrap();
+    let right = |o: Option<&ModelDeployment>| {
+        o.is_some_and(|o| o.status.as_ref().unwrap().selector != "nonsense")
+    };
     let object = world.until("status healed", "m", right).await.unwrap();
     assert_eq!(object.status.as_ref().unwrap().traffic.as_ref().unwrap().generation, generation);
-    let managers: Vec<_> = object.managed_fields().iter().map(|m| m.manager.clone().unwrap()).collect();
+    let managers: Vec<_> =
+        object.managed_fields().iter().map(|m| m.manager.clone().unwrap()).collect();
     assert!(managers.contains(&"slipway-status".to_owned()), "{managers:?}");
     assert!(!managers.contains(&"slipway".to_owned()), "we never write to the spec: {managers:?}");
     operator.end().await.unwrap();
@@ -164,7 +199,8 @@ async fn the_gateway_is_shared_by_its_owners() {
     owners.sort_unstable();
     assert_eq!(owners, ["a", "b", "c"]);
     assert!(gateway.owner_references().iter().all(|o| o.controller.is_none()));
-    let mut managers: Vec<_> = gateway.managed_fields().iter().map(|m| m.manager.as_deref().unwrap()).collect();
+    let mut managers: Vec<_> =
+        gateway.managed_fields().iter().map(|m| m.manager.as_deref().unwrap()).collect();
     managers.sort_unstable();
     assert_eq!(managers, ["slipway", "slipway-owners"], "as many as it would have with one owner");
     operator.end().await.unwrap();
@@ -182,8 +218,17 @@ async fn the_keys_of_a_namespace_are_made_once_and_never_read() {
     }
     let secret = world.api::<Secret>().get("slipway-keys").await.unwrap();
     let account = world.api::<ServiceAccount>().get("slipway-gateway").await.unwrap();
-    assert_eq!(secret.owner_references()[0].uid, account.uid().unwrap(), "it goes with the gateway");
-    let lengths = secret.data.unwrap().into_iter().map(|(key, value)| (key, value.0.len())).collect::<Vec<_>>();
+    assert_eq!(
+        secret.owner_references()[0].uid,
+        account.uid().unwrap(),
+        "it goes with the gateway"
+    );
+    let lengths = secret
+        .data
+        .unwrap()
+        .into_iter()
+        .map(|(key, value)| (key, value.0.len()))
+        .collect::<Vec<_>>();
     assert_eq!(lengths, [("master".to_owned(), 32), ("token".to_owned(), 43)]);
     let gateway = world.api::<Deployment>().get("slipway-gateway").await.unwrap();
     assert!(
@@ -194,11 +239,23 @@ async fn the_keys_of_a_namespace_are_made_once_and_never_read() {
 
     // Who has keys of their own keeps them, also when another operator comes.
     let own = json!({"stringData": {"token": "a-token-of-my-own-that-is-long-enough"}});
-    world.api::<Secret>().patch("slipway-keys", &PatchParams::default(), &Patch::Merge(own)).await.unwrap();
+    world
+        .api::<Secret>()
+        .patch("slipway-keys", &PatchParams::default(), &Patch::Merge(own))
+        .await
+        .unwrap();
     let next = world.operator(&fakes.arguments().each_ref().map(String::as_str));
     world.create("c", spec("v1")).await;
     world.until("stable", "c", is_stable).await;
-    let token = world.api::<Secret>().get("slipway-keys").await.unwrap().data.unwrap().remove("token").unwrap();
+    let token = world
+        .api::<Secret>()
+        .get("slipway-keys")
+        .await
+        .unwrap()
+        .data
+        .unwrap()
+        .remove("token")
+        .unwrap();
     assert_eq!(token.0, b"a-token-of-my-own-that-is-long-enough");
     let verbs: BTreeSet<String> = audit::requests(&world.plane.audit_log(), &next.user)
         .into_iter()
@@ -223,7 +280,8 @@ async fn the_scale_subresource_sizes_the_stable_revision() {
     let five = json!({"spec": {"replicas": 5}});
     models.patch_scale("m", &PatchParams::default(), &Patch::Merge(five)).await.unwrap();
     let name = format!("m-{revision}");
-    let sized = |s: Option<&ReplicaSet>| s.is_some_and(|s| s.spec.as_ref().unwrap().replicas == Some(5));
+    let sized =
+        |s: Option<&ReplicaSet>| s.is_some_and(|s| s.spec.as_ref().unwrap().replicas == Some(5));
     let set = world.until("five replicas", &name, sized).await.unwrap();
     let owner = |f: &str| {
         set.managed_fields().iter().find(|m| {
@@ -232,7 +290,8 @@ async fn the_scale_subresource_sizes_the_stable_revision() {
         })
     };
     assert!(owner("slipway-scale").is_some(), "{:?}", set.managed_fields());
-    let five = |o: Option<&ModelDeployment>| o.is_some_and(|o| o.status.as_ref().unwrap().replicas == 5);
+    let five =
+        |o: Option<&ModelDeployment>| o.is_some_and(|o| o.status.as_ref().unwrap().replicas == 5);
     world.until("five in the status", "m", five).await;
     let scale: Scale = models.get_scale("m").await.unwrap();
     let status = scale.status.unwrap();
@@ -257,8 +316,13 @@ async fn a_foreign_object_of_the_same_name_is_never_overwritten() {
 
     let refused = |o: Option<&ModelDeployment>| condition(o, "Stalled") == "True/WriteRefused";
     let object = world.until("the refusal is shown", "m", refused).await.unwrap();
-    let ready = object.status.unwrap().conditions.into_iter().find(|c| c.type_ == "Stalled").unwrap();
-    assert!(ready.message.contains("Service m") && ready.message.contains("not managed by"), "{}", ready.message);
+    let ready =
+        object.status.unwrap().conditions.into_iter().find(|c| c.type_ == "Stalled").unwrap();
+    assert!(
+        ready.message.contains("Service m") && ready.message.contains("not managed by"),
+        "{}",
+        ready.message
+    );
     let events = world.api::<Event>();
     eventually("an event", async || {
         let all = events.list(&ListParams::default()).await.unwrap();
@@ -278,12 +342,21 @@ async fn a_status_planned_on_an_older_view_is_refused() {
     let world = World::new("stale").await;
     world.create("m", spec("v1")).await;
     let seen = world.api::<ModelDeployment>().get("m").await.unwrap();
-    let subject = ModelIdentity { namespace: seen.namespace().unwrap(), name: "m".into(), uid: seen.uid().unwrap() };
+    let subject = ModelIdentity {
+        namespace: seen.namespace().unwrap(),
+        name: "m".into(),
+        uid: seen.uid().unwrap(),
+    };
     let (client, own) = (world.admin.clone(), OwnWrites::default());
-    let (old, status) = (seen.resource_version(), |replicas| ModelDeploymentStatus { replicas, ..Default::default() });
+    let (old, status) = (seen.resource_version(), |replicas| ModelDeploymentStatus {
+        replicas,
+        ..Default::default()
+    });
     status::apply_status(&client, &own, &subject, old.as_deref(), &status(1)).await.unwrap();
     // A second leader, or we ourselves with a cache that lags.
-    let refused = status::apply_status(&client, &own, &subject, old.as_deref(), &status(2)).await.unwrap_err();
+    let refused = status::apply_status(&client, &own, &subject, old.as_deref(), &status(2))
+        .await
+        .unwrap_err();
     assert!(matches!(refused.fault, WriteFault::Conflict(_)), "{refused}");
     let newest = own.newest(&seen).resource_version();
     status::apply_status(&client, &own, &subject, newest.as_deref(), &status(3)).await.unwrap();
@@ -303,7 +376,8 @@ async fn of_two_operators_one_acts_and_the_other_takes_over() {
     world.create("m", spec("v1")).await;
     world.until("stable", "m", is_stable).await;
     let log = world.plane.audit_log();
-    let acted = |user: &str| audit::requests(&log, user).into_iter().filter(|r| !r.is_of_lease()).count();
+    let acted =
+        |user: &str| audit::requests(&log, user).into_iter().filter(|r| !r.is_of_lease()).count();
     assert_eq!(acted(&second.user), 0, "who stands by asks only for the lease");
 
     let (user, start) = (first.user.clone(), std::time::Instant::now());
@@ -314,7 +388,8 @@ async fn of_two_operators_one_acts_and_the_other_takes_over() {
     println!("hand-over took {} ms", took.as_millis());
     assert!(took.as_secs() < 4, "{took:?}");
     world.merge("m", json!({"spec": {"replicas": 2}})).await;
-    let two = |o: Option<&ModelDeployment>| o.is_some_and(|o| o.status.as_ref().unwrap().replicas == 2);
+    let two =
+        |o: Option<&ModelDeployment>| o.is_some_and(|o| o.status.as_ref().unwrap().replicas == 2);
     world.until("the second acts", "m", two).await;
     assert_eq!(acted(&user), before, "the first is silent");
     second.end().await.unwrap();
@@ -333,7 +408,8 @@ async fn an_operator_that_lost_the_lease_ends() {
     assert!(matches!(end, Err(OperatorError::LeaseLost(_))), "{end:?}");
 }
 
-/// What one canary may cost: two weights, three replicas, events included, renewals of the lease left out.
+/// What one canary may cost: two weights, three replicas, events included, renewals of the lease
+/// left out.
 const BUDGET: usize = 16;
 
 #[tokio::test]
@@ -363,14 +439,18 @@ async fn a_canary_stays_within_its_budget_of_requests_and_idleness_costs_none() 
 
     world.merge("m", json!({"spec": spec("v2")})).await;
     let promoted = |o: Option<&ModelDeployment>| {
-        o.and_then(|o| o.status.as_ref())
-            .is_some_and(|s| s.stable.as_ref().is_some_and(|r| r.version == "v2") && s.rollout.is_none())
+        o.and_then(|o| o.status.as_ref()).is_some_and(|s| {
+            s.stable.as_ref().is_some_and(|r| r.version == "v2") && s.rollout.is_none()
+        })
     };
     world.until("promoted", "m", promoted).await;
-    let old = |list: Vec<ReplicaSet>| list.iter().any(|s| s.spec.as_ref().unwrap().replicas == Some(0));
+    let old =
+        |list: Vec<ReplicaSet>| list.iter().any(|s| s.spec.as_ref().unwrap().replicas == Some(0));
     let sets = world.api::<ReplicaSet>();
-    eventually("the old revision is scaled down", async || old(sets.list(&ListParams::default()).await.unwrap().items))
-        .await;
+    eventually("the old revision is scaled down", async || {
+        old(sets.list(&ListParams::default()).await.unwrap().items)
+    })
+    .await;
     quiet(&log, &operator.user).await;
     let all = asked();
     let cost: Vec<String> = all[before..].iter().map(audit::Request::line).collect();
@@ -380,7 +460,10 @@ async fn a_canary_stays_within_its_budget_of_requests_and_idleness_costs_none() 
     quiet(&log, &operator.user).await;
     assert_eq!(asked().len(), all.len(), "idleness costs nothing");
     let metrics = operator.metrics().await;
-    assert!(metrics.contains("slipway_operator_rollouts_total{outcome=\"promoted\"} 1"), "{metrics}");
+    assert!(
+        metrics.contains("slipway_operator_rollouts_total{outcome=\"promoted\"} 1"),
+        "{metrics}"
+    );
     assert!(metrics.contains("slipway_operator_gateway_streams 2"), "{metrics}");
     operator.end().await.unwrap();
 }

@@ -1,4 +1,5 @@
-//! A thousand ModelDeployments in one namespace, against a real API server of their own: the other tests' deadlines do not bear them.
+//! A thousand ModelDeployments in one namespace, against a real API server of their own: the other
+//! tests' deadlines do not bear them.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 #[allow(dead_code, reason = "the other tests against an API server use more of it")]
@@ -18,7 +19,6 @@ use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use slipway_core::build::MAX_OWNERS;
 use slipway_crds::v1alpha1::ModelDeployment;
-
 use support::fakes::Fakes;
 use support::world::{World, condition, spec};
 use support::{audit, eventually_within};
@@ -26,8 +26,9 @@ use support::{audit, eventually_within};
 const COUNT: usize = 1000;
 const LONG: Duration = Duration::from_secs(600);
 
-/// Each of them is stable, the objects that they share were written no more often than they may have owners, and no owner list grows. When all of them are gone,
-/// so is what they shared: nobody owns it, so the operator deletes it, or the garbage collector would.
+/// Each of them is stable, the objects that they share were written no more often than they may
+/// have owners, and no owner list grows. When all of them are gone, so is what they shared: nobody
+/// owns it, so the operator deletes it, or the garbage collector would.
 #[tokio::test]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn the_owners_of_the_gateway_are_bounded() {
@@ -44,7 +45,8 @@ async fn the_owners_of_the_gateway_are_bounded() {
     let models = world.api::<ModelDeployment>();
     let all_stable = async || {
         let all = models.list(&ListParams::default()).await.unwrap();
-        all.items.len() == COUNT && all.items.iter().all(|it| condition(Some(it), "Ready") == "True/Stable")
+        all.items.len() == COUNT
+            && all.items.iter().all(|it| condition(Some(it), "Ready") == "True/Stable")
     };
     eventually_within(LONG, "all are stable", all_stable).await;
     println!("{COUNT} are stable after {:?}", begun.elapsed());
@@ -55,13 +57,19 @@ async fn the_owners_of_the_gateway_are_bounded() {
     assert!(bytes < 16 << 10, "{bytes} bytes");
     let requests = audit::requests(&world.plane.audit_log(), &operator.user);
     let shared = |resource: &str| {
-        let ours =
-            requests.iter().filter(|it| it.object_ref.resource == resource && it.object_ref.name == "slipway-gateway");
+        let ours = requests.iter().filter(|it| {
+            it.object_ref.resource == resource && it.object_ref.name == "slipway-gateway"
+        });
         ours.filter(|it| it.verb == "patch" || it.verb == "create").count()
     };
-    for resource in
-        ["serviceaccounts", "rolebindings", "services", "deployments", "poddisruptionbudgets", "networkpolicies"]
-    {
+    for resource in [
+        "serviceaccounts",
+        "rolebindings",
+        "services",
+        "deployments",
+        "poddisruptionbudgets",
+        "networkpolicies",
+    ] {
         let writes = shared(resource);
         println!("{writes} writes to {resource}");
         assert!(writes <= 2 * MAX_OWNERS + 8, "{writes} writes to {resource}");
@@ -70,8 +78,10 @@ async fn the_owners_of_the_gateway_are_bounded() {
     println!("{writes} writes in all");
     assert!(writes <= COUNT * 13, "{writes} writes");
 
-    let background =
-        DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() };
+    let background = DeleteParams {
+        propagation_policy: Some(PropagationPolicy::Background),
+        ..DeleteParams::default()
+    };
     models.delete_collection(&background, &ListParams::default()).await.unwrap();
     let swept = async || {
         models.list(&ListParams::default()).await.unwrap().items.is_empty()
@@ -86,11 +96,15 @@ async fn the_owners_of_the_gateway_are_bounded() {
     operator.end().await.unwrap();
 }
 
-/// Whether the shared object is gone, or is the garbage collector's (which this control plane lacks): while most were deleted already, the operator may have
-/// seen few enough of them to make them owners, and now those are gone, too.
+/// Whether the shared object is gone, or is the garbage collector's (which this control plane
+/// lacks): while most were deleted already, the operator may have seen few enough of them to make
+/// them owners, and now those are gone, too.
 async fn is_swept<K>(world: &World) -> bool
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + std::fmt::Debug,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + DeserializeOwned
+        + Clone
+        + std::fmt::Debug,
 {
     let found = world.api::<K>().get_opt("slipway-gateway").await.unwrap();
     found.is_none_or(|it| !it.owner_references().is_empty())

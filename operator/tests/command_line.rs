@@ -3,7 +3,8 @@
 
 use std::process::Command;
 
-/// Runs the program: its status, and what it writes to standard output and error. Dumps and backtraces, which are asked for, must not come.
+/// Runs the program: its status, and what it writes to standard output and error. Dumps and
+/// backtraces, which are asked for, must not come.
 fn run(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_slipway-operator"))
         .args(args)
@@ -14,7 +15,9 @@ fn run(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
         .output()
         .unwrap();
     let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    let dump = ["stack backtrace", "panicked at", "Error {", "Os {"].into_iter().find(|dump| err.contains(dump));
+    let dump = ["stack backtrace", "panicked at", "Error {", "Os {"]
+        .into_iter()
+        .find(|dump| err.contains(dump));
     assert_eq!(dump, None, "{args:?}: {out}{err}");
     (output.status.code(), out, err)
 }
@@ -22,7 +25,12 @@ fn run(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
 #[test]
 fn help_and_version_are_told() {
     let (code, help, _) = run(&["--help"], &[]);
-    assert!(code == Some(0) && help.contains("Ships machine-learning models") && help.contains("Usage:"), "{help}");
+    assert!(
+        code == Some(0)
+            && help.contains("Ships machine-learning models")
+            && help.contains("Usage:"),
+        "{help}"
+    );
     let (code, version, _) = run(&["--version"], &[]);
     assert!(code == Some(0) && version.contains(env!("CARGO_PKG_VERSION")), "{version}");
 }
@@ -51,12 +59,19 @@ fn what_is_wrong_before_the_first_request_is_named() {
     let address = taken.local_addr().unwrap().to_string();
     let env = [("KUBECONFIG", kubeconfig), ("RUST_LOG", "info=not=a=filter")];
     for (args, cause) in [
-        (&["--admin-listen", &address][..], format!("cannot listen on {address}: Address already in use")),
+        (
+            &["--admin-listen", &address][..],
+            format!("cannot listen on {address}: Address already in use"),
+        ),
         (&["--prometheus-url", "not a url"], "--prometheus-url not a url: ".to_owned()),
-        (&["--gateway-settings-file", "/nowhere/t.yaml"], "--gateway-settings-file /nowhere/t.yaml: ".to_owned()),
+        (
+            &["--gateway-settings-file", "/nowhere/t.yaml"],
+            "--gateway-settings-file /nowhere/t.yaml: ".to_owned(),
+        ),
         (
             &["--network-policy-data-from", "[{}]"],
-            "--network-policy-data-from (networkPolicies.dataFrom of the chart): item 0 needs".to_owned(),
+            "--network-policy-data-from (networkPolicies.dataFrom of the chart): item 0 needs"
+                .to_owned(),
         ),
     ] {
         let (status, _, err) = run(args, &env);

@@ -1,4 +1,5 @@
-//! Crowds of connections that say nothing, or that never take their answer, against the admin server.
+//! Crowds of connections that say nothing, or that never take their answer, against the admin
+//! server.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, helpers included")]
 
 use std::net::SocketAddr;
@@ -44,7 +45,13 @@ async fn get(from: SocketAddr, path: &str) -> String {
         stream.read_to_string(&mut answer).await.unwrap();
         answer
     });
-    answered.await.unwrap_or_else(|_| panic!("no answer to {path} within a second")).lines().next().unwrap().to_owned()
+    answered
+        .await
+        .unwrap_or_else(|_| panic!("no answer to {path} within a second"))
+        .lines()
+        .next()
+        .unwrap()
+        .to_owned()
 }
 
 /// Whether the server closes it.
@@ -60,7 +67,8 @@ async fn probes_answer_while_a_crowd_is_silent_and_the_crowd_has_an_end() {
         for path in ["/livez", "/readyz", "/metrics"] {
             assert_eq!(get(address, path).await, "HTTP/1.1 200 OK", "{path}");
         }
-        // The first ones made room for the probes or the rest, the last ones were not in time with their heads.
+        // The first ones made room for the probes or the rest, the last ones were not in time with
+        // their heads.
         assert!(is_closed_in_time(&mut crowd[0]).await, "{says:?}");
         assert!(is_closed_in_time(crowd.last_mut().unwrap()).await, "{says:?}");
     }

@@ -1,4 +1,5 @@
-//! The chart grants what the operator does: the table in `rbac.rs` is compared with the chart's ClusterRole and Role.
+//! The chart grants what the operator does: the table in `rbac.rs` is compared with the chart's
+//! ClusterRole and Role.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use std::collections::BTreeSet;
@@ -28,20 +29,26 @@ struct Role {
 
 type Grants = BTreeSet<(String, String, String)>;
 
-/// Rules of a kind of role in the chart's template. What the template language puts in is names and labels, never rules.
+/// Rules of a kind of role in the chart's template. What the template language puts in is names and
+/// labels, never rules.
 fn chart(kind: &str) -> Grants {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/slipway/templates/rbac-operator.yaml");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../charts/slipway/templates/rbac-operator.yaml");
     let text = fs::read_to_string(path).unwrap();
     let plain: Vec<&str> = text.lines().filter(|line| !line.contains("{{")).collect();
     let documents = plain.join("\n");
-    let roles = documents.split("\n---").map(|document| serde_yaml::from_str::<Role>(document).unwrap());
+    let roles =
+        documents.split("\n---").map(|document| serde_yaml::from_str::<Role>(document).unwrap());
     let rules = roles.filter(|role| role.kind == kind).flat_map(|role| role.rules);
     rules
         .flat_map(|rule| {
             let (groups, resources, verbs) = (rule.api_groups, rule.resources, rule.verbs);
-            let pairs =
-                groups.into_iter().flat_map(move |g| resources.clone().into_iter().map(move |r| (g.clone(), r)));
-            pairs.flat_map(move |(g, r)| verbs.clone().into_iter().map(move |v| (g.clone(), r.clone(), v)))
+            let pairs = groups
+                .into_iter()
+                .flat_map(move |g| resources.clone().into_iter().map(move |r| (g.clone(), r)));
+            pairs.flat_map(move |(g, r)| {
+                verbs.clone().into_iter().map(move |v| (g.clone(), r.clone(), v))
+            })
         })
         .collect()
 }

@@ -30,7 +30,11 @@ pub fn read_token(directory: &Path) -> io::Result<KeyFileContent> {
 }
 
 /// Reads a file of a size within bounds: its bytes, or why they are no key.
-fn read_bounded_file(path: &Path, bytes: &RangeInclusive<usize>, trim: bool) -> io::Result<KeyFileContent> {
+fn read_bounded_file(
+    path: &Path,
+    bytes: &RangeInclusive<usize>,
+    trim: bool,
+) -> io::Result<KeyFileContent> {
     // Looked at before it is opened: a pipe would hold the reader up.
     match std::fs::metadata(path) {
         Ok(found) if !found.is_file() => return Ok(Err("is no file".into())),

@@ -29,14 +29,18 @@ pub struct PredictionId {
     pub labels: Vec<Option<PredictedLabel>>,
 }
 
-/// Why a text is no prediction id of this ModelDeployment: it has another form, was sealed with another key, or was changed.
+/// Why a text is no prediction id of this ModelDeployment: it has another form, was sealed with
+/// another key, or was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a prediction id of this ModelDeployment")]
 pub struct InvalidPredictionId;
 
-/// Whether a text may be a revision: it becomes the value of a label, so only what the operator makes is taken.
+/// Whether a text may be a revision: it becomes the value of a label, so only what the operator
+/// makes is taken.
 pub fn is_revision(text: &str) -> bool {
-    !text.is_empty() && text.len() <= MAX_REVISION && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    !text.is_empty()
+        && text.len() <= MAX_REVISION
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
 
 /// Seals and opens the ids of one ModelDeployment.
@@ -49,12 +53,15 @@ impl std::fmt::Debug for PredictionIdSealer {
 }
 
 impl PredictionIdSealer {
-    /// With the key of a ModelDeployment, as [`crate::derive_key`] makes it for [`PREDICTION_ID_PURPOSE`] and its UID. None when the library refuses the key, which it does not.
+    /// With the key of a ModelDeployment, as [`crate::derive_key`] makes it for
+    /// [`PREDICTION_ID_PURPOSE`] and its UID. None when the library refuses the key, which it does
+    /// not.
     pub fn new(key: &[u8; 32]) -> Option<Self> {
         UnboundKey::new(&CHACHA20_POLY1305, key).ok().map(|key| Self(LessSafeKey::new(key)))
     }
 
-    /// The id of a prediction that `revision` made at `seconds`; none for what is no revision, or when the system has no random numbers.
+    /// The id of a prediction that `revision` made at `seconds`; none for what is no revision, or
+    /// when the system has no random numbers.
     pub fn seal(&self, revision: &str, seconds: u32, report: &PredictionReport) -> Option<String> {
         if !is_revision(revision) {
             return None;
@@ -69,7 +76,9 @@ impl PredictionIdSealer {
         sealed.extend(label::encode_labels(&report.labels));
         let sample = sample_text(report.sample);
         let aad = Aad::from(sample.as_bytes());
-        self.0.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed).ok()?;
+        self.0
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed)
+            .ok()?;
         let mut text = format!("{PREFIX}{sample}.");
         URL_SAFE_NO_PAD.encode_string([&nonce[..], &sealed].concat(), &mut text);
         Some(text)
@@ -80,17 +89,27 @@ impl PredictionIdSealer {
     /// # Errors
     /// When it is none of this ModelDeployment.
     pub fn open(&self, text: &str) -> Result<PredictionId, InvalidPredictionId> {
-        let rest = text.strip_prefix(PREFIX).filter(|rest| rest.len() <= MAX_TEXT).ok_or(InvalidPredictionId)?;
+        let rest = text
+            .strip_prefix(PREFIX)
+            .filter(|rest| rest.len() <= MAX_TEXT)
+            .ok_or(InvalidPredictionId)?;
         let (sample, sealed) = rest.split_once('.').ok_or(InvalidPredictionId)?;
         sample_number(sample).ok_or(InvalidPredictionId)?;
         let mut sealed = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| InvalidPredictionId)?;
         let nonce: [u8; NONCE_LEN] = *sealed.first_chunk().ok_or(InvalidPredictionId)?;
         let opened = self
             .0
-            .open_within(Nonce::assume_unique_for_key(nonce), Aad::from(sample.as_bytes()), &mut sealed, NONCE_LEN..)
+            .open_within(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(sample.as_bytes()),
+                &mut sealed,
+                NONCE_LEN..,
+            )
             .map_err(|_| InvalidPredictionId)?;
-        let (revision, labels) = opened.split_at_checked(MAX_REVISION).ok_or(InvalidPredictionId)?;
-        let revision = std::str::from_utf8(revision).map_err(|_| InvalidPredictionId)?.trim_end_matches('\0');
+        let (revision, labels) =
+            opened.split_at_checked(MAX_REVISION).ok_or(InvalidPredictionId)?;
+        let revision =
+            std::str::from_utf8(revision).map_err(|_| InvalidPredictionId)?.trim_end_matches('\0');
         let labels = label::decode_labels(labels).ok_or(InvalidPredictionId)?;
         let ([t0, t1, t2, t3, number @ ..], true) = (nonce, is_revision(revision)) else {
             return Err(InvalidPredictionId);
@@ -158,7 +177,8 @@ mod tests {
     #[test]
     fn ids_of_two_revisions_look_alike() {
         let (one, other) = ("0123456789", "abc");
-        let ids = [one, other].map(|revision| sealer(1, "uid").seal(revision, 1, &report(vec![None])).unwrap());
+        let ids = [one, other]
+            .map(|revision| sealer(1, "uid").seal(revision, 1, &report(vec![None])).unwrap());
         assert_eq!(ids[0].len(), ids[1].len());
         assert!(!ids[0].contains(one) && !ids[1].contains(other));
         assert_eq!(sealer(1, "uid").seal("BAD!", 1, &report(vec![])), None);
@@ -166,7 +186,9 @@ mod tests {
 
     #[test]
     fn a_small_id_is_small() {
-        let id = sealer(1, "uid").seal("0123456789", 1, &report(vec![Some(PredictedLabel::Number(3))])).unwrap();
+        let id = sealer(1, "uid")
+            .seal("0123456789", 1, &report(vec![Some(PredictedLabel::Number(3))]))
+            .unwrap();
         assert_eq!(id.len(), 77);
     }
 }

@@ -5,8 +5,9 @@ use ring::hmac::{HMAC_SHA256, Key, sign};
 /// The purpose of what proves to a model server that a gateway has seen the token of the namespace.
 pub const ACCESS_PURPOSE: &str = "access v1";
 
-/// Derives the key for a purpose, as in `prediction ids v1`, of one object, for example a ModelDeployment by its UID: HMAC-SHA-256 of both under the
-/// master key, which is one step of HKDF (RFC 5869) for a master key that is random.
+/// Derives the key for a purpose, as in `prediction ids v1`, of one object, for example a
+/// ModelDeployment by its UID: HMAC-SHA-256 of both under the master key, which is one step of HKDF
+/// (RFC 5869) for a master key that is random.
 pub fn derive_key(master: &[u8], purpose: &str, object: &str) -> [u8; 32] {
     // A zero byte is in neither: two pairs never have one text.
     let text = [purpose.as_bytes(), &[0], object.as_bytes()].concat();

@@ -1,8 +1,11 @@
-//! Prediction ids. An answer carries one, and feedback that names it counts for the revision that answered.
+//! Prediction ids. An answer carries one, and feedback that names it counts for the revision that
+//! answered.
 //!
-//! `v2.<sample>.<sealed>`: `sample` is the number by which samples of payloads know the prediction; `sealed` is, in URL-safe base64, a nonce of 12 bytes
-//! (Unix seconds, then 8 random bytes), and under ChaCha20-Poly1305 (RFC 8439) the revision, padded to a fixed length, and the predicted labels. The key is derived
-//! from the Secret of the namespace for one ModelDeployment, so that nobody without that Secret makes an id, or reads from one which revision answered.
+//! `v2.<sample>.<sealed>`: `sample` is the number by which samples of payloads know the prediction;
+//! `sealed` is, in URL-safe base64, a nonce of 12 bytes (Unix seconds, then 8 random bytes), and
+//! under ChaCha20-Poly1305 (RFC 8439) the revision, padded to a fixed length, and the predicted
+//! labels. The key is derived from the Secret of the namespace for one ModelDeployment, so that
+//! nobody without that Secret makes an id, or reads from one which revision answered.
 
 mod file;
 mod id;
@@ -11,7 +14,10 @@ mod label;
 mod report;
 
 pub use file::{KeyFileContent, TOKEN_BYTES, read_master, read_token};
-pub use id::{InvalidPredictionId, MAX_REVISION, PREDICTION_ID_PURPOSE, PredictionId, PredictionIdSealer, is_revision};
+pub use id::{
+    InvalidPredictionId, MAX_REVISION, PREDICTION_ID_PURPOSE, PredictionId, PredictionIdSealer,
+    is_revision,
+};
 pub use key::{ACCESS_PURPOSE, derive_key};
 pub use label::{MAX_ROWS, PredictedLabel};
 pub use report::PredictionReport;

@@ -58,8 +58,9 @@ pub(crate) fn sample_text(sample: u64) -> String {
 
 pub(crate) fn sample_number(text: &str) -> Option<u64> {
     let mut bytes = [0; 8];
-    let length =
-        URL_SAFE_NO_PAD.decode_slice(Some(text).filter(|text| text.len() == SAMPLE_LENGTH)?, &mut bytes).ok()?;
+    let length = URL_SAFE_NO_PAD
+        .decode_slice(Some(text).filter(|text| text.len() == SAMPLE_LENGTH)?, &mut bytes)
+        .ok()?;
     (length == bytes.len()).then(|| u64::from_be_bytes(bytes))
 }
 
@@ -87,7 +88,13 @@ mod tests {
 
     #[test]
     fn what_is_too_long_is_not_read() {
-        assert!(PredictionReport::decode(&format!("{}.{}", sample_text(1), "A".repeat(MAX_TEXT))).is_none());
-        assert!(PredictionReport::decode("").is_none() && PredictionReport::decode("AAAAAAAAAAA").is_none());
+        assert!(
+            PredictionReport::decode(&format!("{}.{}", sample_text(1), "A".repeat(MAX_TEXT)))
+                .is_none()
+        );
+        assert!(
+            PredictionReport::decode("").is_none()
+                && PredictionReport::decode("AAAAAAAAAAA").is_none()
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! The cache: a folder that outlives checkouts. Entries are named by what they are and a key of all that they are made from, are built aside and
-//! renamed, and are locked while they are made, so that two checkouts may use the cache at once.
+//! The cache: a folder that outlives checkouts. Entries are named by what they are and a key of all
+//! that they are made from, are built aside and renamed, and are locked while they are made, so
+//! that two checkouts may use the cache at once.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
@@ -12,7 +13,8 @@ use crate::error::{ProvisionError, Result};
 
 /// Environment variable that moves the cache.
 pub const VARIABLE: &str = "SLIPWAY_CACHE";
-/// An entry of a former version is removed when nobody has used it for this long: a checkout of an older commit may still need it.
+/// An entry of a former version is removed when nobody has used it for this long: a checkout of an
+/// older commit may still need it.
 const MAX_UNUSED_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
 /// The file in an entry whose modification time says when it was last used.
 const LAST_USED_FILE: &str = ".used";
@@ -33,10 +35,12 @@ pub struct BuildCache {
 pub struct CacheLock(#[expect(dead_code, reason = "held for its lock, which ends with it")] File);
 
 impl BuildCache {
-    /// `SLIPWAY_CACHE`, else `slipway` in the user's cache directory (`XDG_CACHE_HOME`, else `~/.cache`).
+    /// `SLIPWAY_CACHE`, else `slipway` in the user's cache directory (`XDG_CACHE_HOME`, else
+    /// `~/.cache`).
     ///
     /// # Errors
-    /// When the environment names no home, or a relative path: programs that run in other folders would use other caches.
+    /// When the environment names no home, or a relative path: programs that run in other folders
+    /// would use other caches.
     pub fn from_env() -> Result<Self> {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         Self::choose_root(
@@ -46,11 +50,17 @@ impl BuildCache {
         )
     }
 
-    fn choose_root(given: Option<&OsStr>, cache_home: Option<&OsStr>, home: Option<&OsStr>) -> Result<Self> {
+    fn choose_root(
+        given: Option<&OsStr>,
+        cache_home: Option<&OsStr>,
+        home: Option<&OsStr>,
+    ) -> Result<Self> {
         let root = match (given, cache_home, home) {
             (Some(path), _, _) => PathBuf::from(path),
             // The XDG specification has relative paths ignored.
-            (None, Some(path), _) if Path::new(path).is_absolute() => Path::new(path).join("slipway"),
+            (None, Some(path), _) if Path::new(path).is_absolute() => {
+                Path::new(path).join("slipway")
+            }
             (None, _, Some(home)) => Path::new(home).join(".cache/slipway"),
             (None, _, None) => {
                 return Err(ProvisionError::Other(format!(
@@ -59,7 +69,10 @@ impl BuildCache {
             }
         };
         if !root.is_absolute() {
-            return Err(ProvisionError::Other(format!("{VARIABLE}={} is not an absolute path", root.display())));
+            return Err(ProvisionError::Other(format!(
+                "{VARIABLE}={} is not an absolute path",
+                root.display()
+            )));
         }
         Ok(Self { root })
     }
@@ -97,10 +110,15 @@ impl BuildCache {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                eprintln!("waiting for another process that uses {name} of the cache {}", self.root.display());
+                eprintln!(
+                    "waiting for another process that uses {name} of the cache {}",
+                    self.root.display()
+                );
                 file.lock().map_err(ProvisionError::io("lock", &path))?;
             }
-            Err(TryLockError::Error(source)) => return Err(ProvisionError::Io { action: "lock", path, source }),
+            Err(TryLockError::Error(source)) => {
+                return Err(ProvisionError::Io { action: "lock", path, source });
+            }
         }
         Ok(CacheLock(file))
     }
@@ -117,14 +135,24 @@ impl BuildCache {
         let dir = self.path("locks");
         fs::create_dir_all(&dir).map_err(ProvisionError::io("create", &dir))?;
         let path = dir.join(format!("{name}.lock"));
-        let file = File::options().create(true).append(true).open(&path).map_err(ProvisionError::io("open", &path))?;
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(ProvisionError::io("open", &path))?;
         Ok((file, path))
     }
 
     /// The entry `<name>-<key>`, made by `make` in a folder aside when it is not there.
     ///
-    /// `name` and `key` hold no path separators; `make` gets the path of an empty folder and fills it.
-    pub fn get_or_make(&self, name: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    /// `name` and `key` hold no path separators; `make` gets the path of an empty folder and fills
+    /// it.
+    pub fn get_or_make(
+        &self,
+        name: &str,
+        key: &str,
+        make: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
         let path = self.entry_path(name, key);
         if self.use_entry(name, key).is_some() {
             return Ok(path);
@@ -163,8 +191,12 @@ impl BuildCache {
         let entries = fs::read_dir(&self.root).map_err(ProvisionError::io("list", &self.root))?;
         for entry in entries.flatten() {
             let file = entry.file_name().to_string_lossy().into_owned();
-            let former = file.strip_prefix(name).and_then(|rest| rest.strip_prefix('-')).is_some_and(is_key);
-            if former && file != current && unused_for(&entry.path()).is_none_or(|age| age > MAX_UNUSED_AGE) {
+            let former =
+                file.strip_prefix(name).and_then(|rest| rest.strip_prefix('-')).is_some_and(is_key);
+            if former
+                && file != current
+                && unused_for(&entry.path()).is_none_or(|age| age > MAX_UNUSED_AGE)
+            {
                 remove_path(&entry.path())?;
             }
         }
@@ -188,13 +220,15 @@ impl BuildCache {
 
 /// A key of everything that something is made from: 12 hexadecimal digits.
 pub fn content_key(parts: &[&[u8]]) -> String {
-    // SipHash with a fixed key. Should another release of the standard library hash otherwise, things are made once more.
+    // SipHash with a fixed key. Should another release of the standard library hash otherwise,
+    // things are made once more.
     let mut hasher = DefaultHasher::new();
     parts.hash(&mut hasher);
     format!("{:012x}", hasher.finish() >> 16)
 }
 
-/// Whether this is what follows the name of an entry: a key of [`content_key`], after a version perhaps.
+/// Whether this is what follows the name of an entry: a key of [`content_key`], after a version
+/// perhaps.
 fn is_key(text: &str) -> bool {
     let (version, key) = text.rsplit_once('-').unwrap_or(("0", text));
     let version = version.strip_prefix('v').unwrap_or(version);
@@ -203,7 +237,11 @@ fn is_key(text: &str) -> bool {
 }
 
 fn unused_for(entry: &Path) -> Option<Duration> {
-    let used = fs::metadata(entry.join(LAST_USED_FILE)).or_else(|_| fs::metadata(entry)).ok()?.modified().ok()?;
+    let used = fs::metadata(entry.join(LAST_USED_FILE))
+        .or_else(|_| fs::metadata(entry))
+        .ok()?
+        .modified()
+        .ok()?;
     SystemTime::now().duration_since(used).ok()
 }
 
@@ -225,7 +263,8 @@ mod tests {
     use super::*;
 
     fn temporary(name: &str) -> BuildCache {
-        let root = std::env::temp_dir().join(format!("slipway-cache-{}-{name}", std::process::id()));
+        let root =
+            std::env::temp_dir().join(format!("slipway-cache-{}-{name}", std::process::id()));
         remove_path(&root).unwrap();
         BuildCache::with_root(root)
     }
@@ -233,8 +272,12 @@ mod tests {
     #[test]
     fn the_environment_chooses_the_folder() {
         let choose = |given: Option<&str>, xdg: Option<&str>, home: Option<&str>| {
-            BuildCache::choose_root(given.map(OsStr::new), xdg.map(OsStr::new), home.map(OsStr::new))
-                .map(|cache| cache.root)
+            BuildCache::choose_root(
+                given.map(OsStr::new),
+                xdg.map(OsStr::new),
+                home.map(OsStr::new),
+            )
+            .map(|cache| cache.root)
         };
         assert_eq!(choose(Some("/x"), Some("/y"), Some("/h")).unwrap(), Path::new("/x"));
         assert_eq!(choose(None, Some("/y"), Some("/h")).unwrap(), Path::new("/y/slipway"));
@@ -283,7 +326,11 @@ mod tests {
     fn former_versions_go_when_nobody_uses_them() {
         let cache = temporary("prune");
         let nothing = |_: &Path| Ok(());
-        let names = [("tool", "v1.0-aaaaaaaaaaaa"), ("tool", "v1.1-bbbbbbbbbbbb"), ("tool-other", "v1-cccccccccccc")];
+        let names = [
+            ("tool", "v1.0-aaaaaaaaaaaa"),
+            ("tool", "v1.1-bbbbbbbbbbbb"),
+            ("tool-other", "v1-cccccccccccc"),
+        ];
         for (name, key) in names {
             cache.get_or_make(name, key, nothing).unwrap();
         }

@@ -10,7 +10,8 @@ const TAIL_LINES: usize = 40;
 /// Runs a program to its end and returns its standard output.
 pub fn run_command(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output();
-    let output = output.map_err(|source| ProvisionError::Start { command: command_line(command), source })?;
+    let output = output
+        .map_err(|source| ProvisionError::Start { command: command_line(command), source })?;
     check_output(command, &output)
 }
 
@@ -46,9 +47,13 @@ mod tests {
 
     #[test]
     fn failure_shows_command_and_output() {
-        let error =
-            run_command(Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"])).unwrap_err().to_string();
-        assert!(error.contains("echo out") && error.contains("out\nerr") && error.contains('3'), "{error}");
+        let error = run_command(Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("echo out") && error.contains("out\nerr") && error.contains('3'),
+            "{error}"
+        );
     }
 
     #[test]

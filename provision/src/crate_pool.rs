@@ -1,8 +1,10 @@
 //! Compiled crates of the registry for all checkouts of a user: a second one compiles only our own.
 //!
-//! Cargo's `build.build-dir` would share everything in one folder, our own crates included: their hashes do not depend on where a checkout lies, so
-//! one would run what the other compiled (docs/adr/0006-crate-pool.md has the experiment). Here only what comes from the registry is shared: after a
-//! build, [`CratePool::save`] copies it into the cache; before one, [`CratePool::restore`] brings what a checkout lacks.
+//! Cargo's `build.build-dir` would share everything in one folder, our own crates included: their
+//! hashes do not depend on where a checkout lies, so one would run what the other compiled
+//! (docs/adr/0006-crate-pool.md has the experiment). Here only what comes from the registry is
+//! shared: after a build, [`CratePool::save`] copies it into the cache; before one,
+//! [`CratePool::restore`] brings what a checkout lacks.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,9 +13,8 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use crate::cache::{self, BuildCache};
-use crate::command;
 use crate::error::{ProvisionError, Result};
-use crate::registry_unit;
+use crate::{command, registry_unit};
 
 /// Name of the lock and of the entry in the cache.
 const NAME: &str = "crates";
@@ -47,16 +48,29 @@ impl CratePool {
     /// The pool of the checkout's compiler; made empty when there is none.
     pub fn open(cache: &BuildCache, root: &Path) -> Result<Self> {
         let version = command::run_command(Command::new("rustc").current_dir(root).arg("-vV"))?;
-        let release = version.lines().find_map(|line| line.strip_prefix("release: ")).unwrap_or("0");
-        let dir =
-            cache.get_or_make(NAME, &format!("{release}-{}", cache::content_key(&[version.as_bytes()])), |dir| {
-                let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-                fs::write(dir.join("time"), time.to_string()).map_err(ProvisionError::io("write", dir))
-            })?;
-        let read = |path: PathBuf| fs::read_to_string(&path).map_err(ProvisionError::io("read", path));
+        let release =
+            version.lines().find_map(|line| line.strip_prefix("release: ")).unwrap_or("0");
+        let dir = cache.get_or_make(
+            NAME,
+            &format!("{release}-{}", cache::content_key(&[version.as_bytes()])),
+            |dir| {
+                let time = SystemTime::now()
+                    .duration_since(SystemTime::UNIX_EPOCH)
+                    .unwrap_or_default()
+                    .as_secs();
+                fs::write(dir.join("time"), time.to_string())
+                    .map_err(ProvisionError::io("write", dir))
+            },
+        )?;
+        let read =
+            |path: PathBuf| fs::read_to_string(&path).map_err(ProvisionError::io("read", path));
         let lock = read(root.join("Cargo.lock"))?;
         let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-        let key = cache::content_key(&[lock.as_bytes(), read(root.join("Cargo.toml"))?.as_bytes(), flags.as_bytes()]);
+        let key = cache::content_key(&[
+            lock.as_bytes(),
+            read(root.join("Cargo.toml"))?.as_bytes(),
+            flags.as_bytes(),
+        ]);
         let seconds = read(dir.join("time"))?.trim().parse().unwrap_or_default();
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         Ok(Self { cache: cache.clone(), dir, key, lock, time })
@@ -67,7 +81,8 @@ impl CratePool {
         self.best_list().is_some()
     }
 
-    /// Brings into a build directory (`target/debug`) what it lacks, by the list of this `Cargo.lock`, else by the newest.
+    /// Brings into a build directory (`target/debug`) what it lacks, by the list of this
+    /// `Cargo.lock`, else by the newest.
     pub fn restore(&self, build_dir: &Path) -> Result<MovedUnits> {
         let _lock = self.cache.lock_shared(NAME)?;
         let mut moved = MovedUnits { units: 0, present: 0 };
@@ -88,7 +103,8 @@ impl CratePool {
         let _lock = self.cache.lock(NAME)?;
         let pool = self.units_dir();
         fs::create_dir_all(&pool).map_err(ProvisionError::io("create", &pool))?;
-        let compiled = registry_unit::compiled_units(build_dir, &registry_unit::locked_versions(&self.lock));
+        let compiled =
+            registry_unit::compiled_units(build_dir, &registry_unit::locked_versions(&self.lock));
         let files = registry_unit::files_by_hash(build_dir);
         let mut moved = MovedUnits { units: 0, present: 0 };
         for unit in &compiled {
@@ -96,7 +112,8 @@ impl CratePool {
                 moved.present += 1;
                 continue;
             }
-            let hash = registry_unit::split_unit_name(unit).map(|(_, hash)| hash).unwrap_or_default();
+            let hash =
+                registry_unit::split_unit_name(unit).map(|(_, hash)| hash).unwrap_or_default();
             let files = files.get(hash).map(Vec::as_slice).unwrap_or_default();
             registry_unit::save_unit(build_dir, unit, files, &pool, self.time)?;
             moved.units += 1;
@@ -121,10 +138,12 @@ impl CratePool {
 
     /// Newest first.
     fn lists_by_age(&self) -> Vec<PathBuf> {
-        let modified =
-            |path: &PathBuf| fs::metadata(path).and_then(|it| it.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+        let modified = |path: &PathBuf| {
+            fs::metadata(path).and_then(|it| it.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
+        };
         let names = registry_unit::file_names(&self.lists_dir());
-        let mut lists: Vec<PathBuf> = names.iter().map(|name| self.lists_dir().join(name)).collect();
+        let mut lists: Vec<PathBuf> =
+            names.iter().map(|name| self.lists_dir().join(name)).collect();
         lists.sort_by_key(|path| std::cmp::Reverse(modified(path)));
         lists
     }
@@ -176,7 +195,8 @@ mod tests {
 
     impl Scratch {
         fn new(name: &str) -> Self {
-            let root = std::env::temp_dir().join(format!("slipway-pool-{}-{name}", std::process::id()));
+            let root =
+                std::env::temp_dir().join(format!("slipway-pool-{}-{name}", std::process::id()));
             cache::remove_path(&root).unwrap();
             for clone in ["a", "b"] {
                 fs::create_dir_all(root.join(clone)).unwrap();
@@ -187,7 +207,8 @@ mod tests {
         }
 
         fn pool(&self, clone: &str) -> CratePool {
-            CratePool::open(&BuildCache::with_root(self.0.join("cache")), &self.0.join(clone)).unwrap()
+            CratePool::open(&BuildCache::with_root(self.0.join("cache")), &self.0.join(clone))
+                .unwrap()
         }
 
         fn target(&self, clone: &str) -> PathBuf {
@@ -224,14 +245,29 @@ mod tests {
         let scratch = Scratch::new("shared");
         scratch.compile("a", SERDE, "1.0.2");
         scratch.compile("a", OWN, "0.1.0");
-        assert_eq!(scratch.pool("a").save(&scratch.target("a")).unwrap(), MovedUnits { units: 1, present: 0 });
+        assert_eq!(
+            scratch.pool("a").save(&scratch.target("a")).unwrap(),
+            MovedUnits { units: 1, present: 0 }
+        );
         let target = scratch.target("b");
-        assert_eq!(scratch.pool("b").restore(&target).unwrap(), MovedUnits { units: 1, present: 0 });
-        assert_eq!(fs::read_to_string(target.join("deps/libserde-00369d3c91bf8fcf.rlib")).unwrap(), "a");
+        assert_eq!(
+            scratch.pool("b").restore(&target).unwrap(),
+            MovedUnits { units: 1, present: 0 }
+        );
+        assert_eq!(
+            fs::read_to_string(target.join("deps/libserde-00369d3c91bf8fcf.rlib")).unwrap(),
+            "a"
+        );
         assert!(target.join("build").join(SERDE).join("out/made").is_file());
         assert!(registry_unit::is_complete(&target.join(".fingerprint").join(SERDE)));
-        assert!(!target.join(".fingerprint").join(OWN).exists() && !target.join("build").join(OWN).exists());
-        assert_eq!(scratch.pool("b").restore(&target).unwrap(), MovedUnits { units: 0, present: 1 });
+        assert!(
+            !target.join(".fingerprint").join(OWN).exists()
+                && !target.join("build").join(OWN).exists()
+        );
+        assert_eq!(
+            scratch.pool("b").restore(&target).unwrap(),
+            MovedUnits { units: 0, present: 1 }
+        );
     }
 
     #[test]
@@ -241,7 +277,8 @@ mod tests {
         let pool = scratch.pool("a");
         pool.save(&scratch.target("a")).unwrap();
         pool.restore(&scratch.target("b")).unwrap();
-        let time = |path: &str| fs::metadata(scratch.target("b").join(path)).unwrap().modified().unwrap();
+        let time =
+            |path: &str| fs::metadata(scratch.target("b").join(path)).unwrap().modified().unwrap();
         let note = format!(".fingerprint/{SERDE}/lib-serde.json");
         assert_eq!(time("deps/libserde-00369d3c91bf8fcf.rlib"), time(&note));
     }

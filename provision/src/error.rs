@@ -41,9 +41,13 @@ pub enum ProvisionError {
 impl fmt::Display for ProvisionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Command { command, status, output } => write!(f, "`{command}` failed ({status}):\n{output}"),
+            Self::Command { command, status, output } => {
+                write!(f, "`{command}` failed ({status}):\n{output}")
+            }
             Self::Start { command, source } => write!(f, "cannot start `{command}`: {source}"),
-            Self::Io { action, path, source } => write!(f, "cannot {action} {}: {source}", path.display()),
+            Self::Io { action, path, source } => {
+                write!(f, "cannot {action} {}: {source}", path.display())
+            }
             Self::Other(text) => f.write_str(text),
         }
     }
@@ -53,7 +57,10 @@ impl std::error::Error for ProvisionError {}
 
 impl ProvisionError {
     /// For `map_err` on file operations.
-    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+    pub fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
     }

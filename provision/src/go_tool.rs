@@ -1,4 +1,5 @@
-//! A group of Go programs of another project, built from the modules that one `go.mod` in `e2e/tools` pins.
+//! A group of Go programs of another project, built from the modules that one `go.mod` in
+//! `e2e/tools` pins.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,8 @@ pub struct GoTool {
     pub variables: &'static [&'static str],
     /// Package, and the name of its program.
     pub programs: &'static [(&'static str, &'static str)],
-    /// A file of imports in a module, of which only these lines are compiled. Plug-ins that nothing here uses take most of the time.
+    /// A file of imports in a module, of which only these lines are compiled. Plug-ins that
+    /// nothing here uses take most of the time.
     pub plugins: Option<GoPlugins>,
     /// How long it takes to build on two idle cores, with nothing in Go's caches, in seconds.
     pub cold_seconds: u32,
@@ -51,7 +53,11 @@ impl GoTool {
     pub fn ensure_built(&self, cache: &BuildCache, root: &Path) -> Result<PathBuf> {
         let made = cache.get_or_make(self.name, &self.cache_key(root)?, |dir| {
             let (since, names) = (Instant::now(), self.program_names().join(", "));
-            eprintln!("building {names} {} (about {})", self.version, crate::format_minutes(self.cold_seconds.into()));
+            eprintln!(
+                "building {names} {} (about {})",
+                self.version,
+                crate::format_minutes(self.cold_seconds.into())
+            );
             self.build_into(root, dir)?;
             eprintln!("built {names} in {}", crate::format_minutes(since.elapsed().as_secs()));
             Ok(())
@@ -77,13 +83,20 @@ impl GoTool {
         root.join("e2e/tools").join(self.name)
     }
 
-    /// Version and key of the entry in the cache. The version of Go is left out: a program of these versions is as good as another.
+    /// Version and key of the entry in the cache. The version of Go is left out: a program of these
+    /// versions is as good as another.
     fn cache_key(&self, root: &Path) -> Result<String> {
         let read = |file: &str| {
             let path = self.module_dir(root).join(file);
             fs::read(&path).map_err(ProvisionError::io("read", path))
         };
-        let how = format!("1 {} {} {:?} {:?}", self.tags, self.linker_flags(), self.programs, self.plugins);
+        let how = format!(
+            "1 {} {} {:?} {:?}",
+            self.tags,
+            self.linker_flags(),
+            self.programs,
+            self.plugins
+        );
         let key = cache::content_key(&[&read("go.mod")?, &read("go.sum")?, how.as_bytes()]);
         Ok(format!("{}-{key}", self.version))
     }
@@ -101,45 +114,67 @@ impl GoTool {
             cache::remove_path(&dir.join(left))?;
         }
         match self.programs.iter().find(|(_, program)| !bin.join(program).is_file()) {
-            Some((package, program)) => Err(ProvisionError::Other(format!("{package} built no {program}"))),
+            Some((package, program)) => {
+                Err(ProvisionError::Other(format!("{package} built no {program}")))
+            }
             None => Ok(()),
         }
     }
 
     /// All but the packages.
     fn build_command(&self, root: &Path, into: &Path) -> Command {
-        // One call for a whole group, so that shared packages compile once; alone, a program may be named otherwise.
+        // One call for a whole group, so that shared packages compile once; alone, a program may be
+        // named otherwise.
         let output = match self.programs {
             [(_, program)] => into.join(program),
             _ => into.join(""),
         };
         let mut command = go_command(&self.module_dir(root));
-        command.args(["build", "-o"]).arg(output).args(["-tags", self.tags, "-ldflags", &self.linker_flags()]);
+        command.args(["build", "-o"]).arg(output).args([
+            "-tags",
+            self.tags,
+            "-ldflags",
+            &self.linker_flags(),
+        ]);
         command
     }
 
     fn linker_flags(&self) -> String {
-        let variables = self.variables.iter().map(|variable| format!(" -X {}", variable.replace("{v}", self.version)));
+        let variables = self
+            .variables
+            .iter()
+            .map(|variable| format!(" -X {}", variable.replace("{v}", self.version)));
         format!("-s -w{}", variables.collect::<String>())
     }
 }
 
 impl GoPlugins {
-    /// Copies the module with fewer lines in the file, and writes a `go.mod` that has the compiler take the copy; returns the latter. (Go refuses
-    /// `-overlay` for files of its module cache.)
+    /// Copies the module with fewer lines in the file, and writes a `go.mod` that has the compiler
+    /// take the copy; returns the latter. (Go refuses `-overlay` for files of its module cache.)
     fn reduced_module(&self, module_dir: &Path, dir: &Path) -> Result<PathBuf> {
         // Without it in the module cache, Go knows no folder of it.
         command::run_command(go_command(module_dir).args(["mod", "download", self.module]))?;
-        let found = command::run_command(go_command(module_dir).args(["list", "-m", "-f", "{{.Dir}}", self.module]))?;
+        let found = command::run_command(go_command(module_dir).args([
+            "list",
+            "-m",
+            "-f",
+            "{{.Dir}}",
+            self.module,
+        ]))?;
         let (copy, modfile) = (dir.join("module"), dir.join("go.mod"));
-        command::run_command(Command::new("cp").arg("-r").arg("--no-preserve=mode").arg(found.trim()).arg(&copy))?;
+        command::run_command(
+            Command::new("cp").arg("-r").arg("--no-preserve=mode").arg(found.trim()).arg(&copy),
+        )?;
         let imports = copy.join(self.file);
         let text = fs::read_to_string(&imports).map_err(ProvisionError::io("read", &imports))?;
-        fs::write(&imports, self.reduce_imports(&text)?).map_err(ProvisionError::io("write", &imports))?;
-        let pins = fs::read_to_string(module_dir.join("go.mod")).map_err(ProvisionError::io("read", module_dir))?;
+        fs::write(&imports, self.reduce_imports(&text)?)
+            .map_err(ProvisionError::io("write", &imports))?;
+        let pins = fs::read_to_string(module_dir.join("go.mod"))
+            .map_err(ProvisionError::io("read", module_dir))?;
         let replace = format!("{pins}\nreplace {} => {}\n", self.module, copy.display());
         fs::write(&modfile, replace).map_err(ProvisionError::io("write", &modfile))?;
-        fs::copy(module_dir.join("go.sum"), dir.join("go.sum")).map_err(ProvisionError::io("copy", module_dir))?;
+        fs::copy(module_dir.join("go.sum"), dir.join("go.sum"))
+            .map_err(ProvisionError::io("copy", module_dir))?;
         Ok(modfile)
     }
 
@@ -148,8 +183,10 @@ impl GoPlugins {
             let package = line.trim().strip_prefix("_ \"")?.strip_suffix('"')?;
             package.strip_prefix(self.package).map(|rest| rest.trim_start_matches('/').to_owned())
         };
-        let missing =
-            self.keep.iter().find(|name| !text.lines().any(|line| plugin(line).is_some_and(|it| it == **name)));
+        let missing = self
+            .keep
+            .iter()
+            .find(|name| !text.lines().any(|line| plugin(line).is_some_and(|it| it == **name)));
         if let Some(missing) = missing {
             return Err(ProvisionError::Other(format!(
                 "{} of {} imports no plug-in {missing}",
@@ -168,7 +205,10 @@ impl GoPlugins {
 fn go_command(module_dir: &Path) -> Command {
     let mut command = Command::new("nice");
     command.args(["-n", "10", "go"]).current_dir(module_dir);
-    command.env("CGO_ENABLED", "0").env("GOFLAGS", "-trimpath -buildvcs=false -mod=readonly").env("GOWORK", "off");
+    command
+        .env("CGO_ENABLED", "0")
+        .env("GOFLAGS", "-trimpath -buildvcs=false -mod=readonly")
+        .env("GOWORK", "off");
     command
 }
 
@@ -190,11 +230,20 @@ mod tests {
 
     #[test]
     fn only_wanted_plugins_are_kept() {
-        let plugins = GoPlugins { module: "m", file: "f.go", package: "m/plugin", keep: &["errors", "ready"] };
+        let plugins = GoPlugins {
+            module: "m",
+            file: "f.go",
+            package: "m/plugin",
+            keep: &["errors", "ready"],
+        };
         let text = "package plugin\n\nimport (\n\t_ \"m/plugin/errors\"\n\t_ \"m/plugin/route53\"\n\t_ \"m/plugin/ready\"\n\t_ \"other/external\"\n)\n";
         let reduced = plugins.reduce_imports(text).unwrap();
-        assert_eq!(reduced, "package plugin\n\nimport (\n\t_ \"m/plugin/errors\"\n\t_ \"m/plugin/ready\"\n)\n");
-        let error = GoPlugins { keep: &["gone"], ..plugins }.reduce_imports(text).unwrap_err().to_string();
+        assert_eq!(
+            reduced,
+            "package plugin\n\nimport (\n\t_ \"m/plugin/errors\"\n\t_ \"m/plugin/ready\"\n)\n"
+        );
+        let error =
+            GoPlugins { keep: &["gone"], ..plugins }.reduce_imports(text).unwrap_err().to_string();
         assert!(error.contains("gone"), "{error}");
     }
 }

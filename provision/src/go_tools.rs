@@ -25,7 +25,10 @@ pub const TOOLS: &[GoTool] = &[
         variables: &["github.com/containerd/containerd/v2/version.Version={v}"],
         programs: &[
             ("github.com/containerd/containerd/v2/cmd/containerd", "containerd"),
-            ("github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", "containerd-shim-runc-v2"),
+            (
+                "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
+                "containerd-shim-runc-v2",
+            ),
             ("github.com/containerd/containerd/v2/cmd/ctr", "ctr"),
         ],
         plugins: None,
@@ -171,7 +174,9 @@ mod tests {
             let pinned = pins.lines().any(|line| {
                 let mut words = line.trim_start_matches("require").split_whitespace();
                 let module = words.next().unwrap_or_default();
-                tool.programs[0].0.starts_with(module) && !module.is_empty() && words.next() == Some(tool.version)
+                tool.programs[0].0.starts_with(module)
+                    && !module.is_empty()
+                    && words.next() == Some(tool.version)
             });
             assert!(pinned, "{} does not pin {}", path.display(), tool.version);
         }

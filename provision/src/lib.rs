@@ -1,7 +1,9 @@
-//! What build, tests and demo need from elsewhere: programs built from Go modules, shared libraries, compiled crates of the registry. All of it is
-//! kept in one cache for all checkouts of a user ([`BuildCache`]), keyed by versions, and made once.
+//! What build, tests and demo need from elsewhere: programs built from Go modules, shared
+//! libraries, compiled crates of the registry. All of it is kept in one cache for all checkouts of
+//! a user ([`BuildCache`]), keyed by versions, and made once.
 //!
-//! Only the standard library is used, so that this compiles in seconds on a machine that has nothing yet.
+//! Only the standard library is used, so that this compiles in seconds on a machine that has
+//! nothing yet.
 
 pub mod cache;
 pub mod command;
@@ -14,10 +16,10 @@ pub mod packages;
 pub mod python;
 pub mod registry_unit;
 
+use std::path::{Path, PathBuf};
+
 pub use cache::BuildCache;
 pub use error::{ProvisionError, Result};
-
-use std::path::{Path, PathBuf};
 
 /// Root of the checkout that this crate was built in.
 pub fn workspace_root() -> PathBuf {
@@ -27,5 +29,9 @@ pub fn workspace_root() -> PathBuf {
 
 /// A time for people: `40 s`, `9 min 05 s`.
 pub fn format_minutes(seconds: u64) -> String {
-    if seconds < 60 { format!("{seconds} s") } else { format!("{} min {:02} s", seconds / 60, seconds % 60) }
+    if seconds < 60 {
+        format!("{seconds} s")
+    } else {
+        format!("{} min {:02} s", seconds / 60, seconds % 60)
+    }
 }

@@ -49,8 +49,11 @@ pub const IMAGES: &[DebianPackage] = &[
 ];
 
 /// Names of those packages that are missing.
-pub fn missing_packages<'a>(packages: impl IntoIterator<Item = &'a DebianPackage>) -> Vec<&'static str> {
-    let mut names: Vec<&str> = packages.into_iter().filter(|it| !it.is_present()).map(|it| it.name).collect();
+pub fn missing_packages<'a>(
+    packages: impl IntoIterator<Item = &'a DebianPackage>,
+) -> Vec<&'static str> {
+    let mut names: Vec<&str> =
+        packages.into_iter().filter(|it| !it.is_present()).map(|it| it.name).collect();
     names.sort_unstable();
     names.dedup();
     names
@@ -63,12 +66,16 @@ pub fn ensure_packages<'a>(packages: impl IntoIterator<Item = &'a DebianPackage>
         return Ok(());
     }
     if !is_in_path("/usr/bin/apt-get") {
-        return Err(ProvisionError::Other(format!("install these and try again: {}", missing.join(", "))));
+        return Err(ProvisionError::Other(format!(
+            "install these and try again: {}",
+            missing.join(", ")
+        )));
     }
     eprintln!("installing {}", missing.join(", "));
     command::run_command(&mut apt_command("update"))?;
     let mut install = apt_command("install");
-    // Without recommendations: they would bring services of a desktop or server that nobody asked for.
+    // Without recommendations: they would bring services of a desktop or server that nobody asked
+    // for.
     install.args(["--yes", "--no-install-recommends"]).args(&missing);
     command::run_command(&mut install)?;
     stop_services(&missing);
@@ -79,7 +86,11 @@ pub fn ensure_packages<'a>(packages: impl IntoIterator<Item = &'a DebianPackage>
 fn stop_services(installed: &[&str]) {
     if Path::new("/run/systemd/system").exists() && installed.contains(&"redis-server") {
         // Where it does not run, there is nothing to stop.
-        let _ = command::run_command(privileged_command("systemctl").args(["disable", "--now", "redis-server"]));
+        let _ = command::run_command(privileged_command("systemctl").args([
+            "disable",
+            "--now",
+            "redis-server",
+        ]));
     }
 }
 
@@ -108,17 +119,22 @@ impl DebianPackage {
 /// Whether a file is there; one folder of its path may end in `*`.
 fn pattern_exists(file: &str) -> bool {
     let Some((before, after)) = file.split_once('*') else { return Path::new(file).exists() };
-    let (dir, prefix) =
-        before.rsplit_once('/').map_or(("/", before), |(dir, prefix)| (if dir.is_empty() { "/" } else { dir }, prefix));
-    crate::registry_unit::file_names(Path::new(dir))
-        .iter()
-        .any(|name| name.starts_with(prefix) && Path::new(dir).join(name).join(after.trim_start_matches('/')).exists())
+    let (dir, prefix) = before
+        .rsplit_once('/')
+        .map_or(("/", before), |(dir, prefix)| (if dir.is_empty() { "/" } else { dir }, prefix));
+    crate::registry_unit::file_names(Path::new(dir)).iter().any(|name| {
+        name.starts_with(prefix)
+            && Path::new(dir).join(name).join(after.trim_start_matches('/')).exists()
+    })
 }
 
 /// Whether a program of this name is in PATH.
 pub fn is_in_path(file: &str) -> bool {
-    let Some(name) = Path::new(file).file_name().filter(|_| file.contains("bin/")) else { return false };
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).exists()))
+    let Some(name) = Path::new(file).file_name().filter(|_| file.contains("bin/")) else {
+        return false;
+    };
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).exists()))
 }
 
 #[cfg(test)]
@@ -135,7 +151,9 @@ mod tests {
     #[test]
     fn a_folder_may_be_a_pattern() {
         assert!(
-            pattern_exists("/us*/bin") && !pattern_exists("/us*/nonexistent") && !pattern_exists("/nonexistent*/bin")
+            pattern_exists("/us*/bin")
+                && !pattern_exists("/us*/nonexistent")
+                && !pattern_exists("/nonexistent*/bin")
         );
     }
 }

@@ -8,7 +8,8 @@ use crate::cache::{self, BuildCache};
 use crate::command;
 use crate::error::{ProvisionError, Result};
 
-/// Written when all packages are installed. An environment knows its own path, so that it cannot be built aside and renamed.
+/// Written when all packages are installed. An environment knows its own path, so that it cannot be
+/// built aside and renamed.
 const COMPLETE: &str = ".complete";
 
 /// An environment and what is installed in it.
@@ -25,7 +26,10 @@ pub struct PythonEnvironment<'a> {
 impl PythonEnvironment<'_> {
     fn entry_key(&self) -> (String, String) {
         let requirements = self.requirements.join("\n");
-        (format!("python-{}", self.name), cache::content_key(&[self.python.as_bytes(), requirements.as_bytes()]))
+        (
+            format!("python-{}", self.name),
+            cache::content_key(&[self.python.as_bytes(), requirements.as_bytes()]),
+        )
     }
 
     /// Whether it is there already.
@@ -52,7 +56,9 @@ impl PythonEnvironment<'_> {
     fn install_packages(&self, path: &Path) -> Result<()> {
         command::run_command(Command::new(self.python).args(["-m", "venv"]).arg(path))?;
         let mut pip = Command::new(path.join("bin/pip"));
-        command::run_command(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(self.requirements))?;
+        command::run_command(
+            pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(self.requirements),
+        )?;
         fs::write(path.join(COMPLETE), "").map_err(ProvisionError::io("write", path.join(COMPLETE)))
     }
 }
@@ -69,7 +75,10 @@ mod tests {
     #[test]
     fn another_list_is_another_environment() {
         let one = PythonEnvironment { name: "x", python: "python3", requirements: &["a==1"] };
-        assert_ne!(one.entry_key(), PythonEnvironment { requirements: &["a==2"], ..one }.entry_key());
+        assert_ne!(
+            one.entry_key(),
+            PythonEnvironment { requirements: &["a==2"], ..one }.entry_key()
+        );
         assert_ne!(one.entry_key(), PythonEnvironment { python: "python3.12", ..one }.entry_key());
         assert_eq!(parse_requirements("# why\na==1\n\n b==2\n"), ["a==1", "b==2"]);
     }

@@ -1,5 +1,6 @@
-//! What cargo compiles of a crate of the registry: one unit is a folder of fingerprints, the files in `deps` with its hash, and perhaps what its
-//! build script made. Names hold a hash of compiler, version, features and profile, so the same name in another checkout is the same thing.
+//! What cargo compiles of a crate of the registry: one unit is a folder of fingerprints, the files
+//! in `deps` with its hash, and perhaps what its build script made. Names hold a hash of compiler,
+//! version, features and profile, so the same name in another checkout is the same thing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -9,7 +10,8 @@ use std::time::SystemTime;
 use crate::cache;
 use crate::error::{ProvisionError, Result};
 
-/// Parts of a unit: the folder in cargo's build directory, and the folder in the pool. Fingerprints last: with them a unit counts as compiled.
+/// Parts of a unit: the folder in cargo's build directory, and the folder in the pool. Fingerprints
+/// last: with them a unit counts as compiled.
 const PARTS: [(&str, &str); 2] = [("build", "build"), (".fingerprint", "fingerprint")];
 
 /// Versions of the registry's crates by name, of a `Cargo.lock`.
@@ -17,8 +19,9 @@ pub fn locked_versions(lock: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for package in lock.split("[[package]]").skip(1) {
         let field = |name: &str| {
-            let value =
-                package.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = \"")?.strip_suffix('"'));
+            let value = package
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(" = \"")?.strip_suffix('"'));
             value.unwrap_or_default().to_owned()
         };
         if field("source").starts_with("registry+") {
@@ -34,8 +37,12 @@ pub fn split_unit_name(unit: &str) -> Option<(&str, &str)> {
     (hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some((name, hash))
 }
 
-/// The units of crates of the registry that are compiled whole in a build directory (`target/debug`).
-pub fn compiled_units(build_dir: &Path, locked: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
+/// The units of crates of the registry that are compiled whole in a build directory
+/// (`target/debug`).
+pub fn compiled_units(
+    build_dir: &Path,
+    locked: &BTreeMap<String, BTreeSet<String>>,
+) -> Vec<String> {
     let files = files_by_hash(build_dir);
     let none = vec![];
     let wanted = |unit: &String| {
@@ -48,7 +55,8 @@ pub fn compiled_units(build_dir: &Path, locked: &BTreeMap<String, BTreeSet<Strin
     file_names(&build_dir.join(".fingerprint")).into_iter().filter(wanted).collect()
 }
 
-/// Whether cargo has noted that a unit is compiled: it makes the folder before, and writes the note when all is done.
+/// Whether cargo has noted that a unit is compiled: it makes the folder before, and writes the note
+/// when all is done.
 pub fn is_complete(fingerprint: &Path) -> bool {
     file_names(fingerprint).iter().any(|file| file.ends_with(".json"))
 }
@@ -66,7 +74,8 @@ pub fn files_by_hash(build_dir: &Path) -> BTreeMap<String, Vec<PathBuf>> {
     all
 }
 
-/// The version of a crate, from where the compiler read its sources; `None` for the run of a build script, which reads none.
+/// The version of a crate, from where the compiler read its sources; `None` for the run of a build
+/// script, which reads none.
 fn crate_version(name: &str, files: &[PathBuf]) -> Option<String> {
     let notes = files.iter().find(|file| file.extension().is_some_and(|it| it == "d"))?;
     let text = fs::read_to_string(notes).ok()?;
@@ -79,8 +88,15 @@ fn crate_version(name: &str, files: &[PathBuf]) -> Option<String> {
     found.next()
 }
 
-/// Copies a unit into the pool. All files get the same time: cargo takes what is older than what it was made from for stale.
-pub fn save_unit(build_dir: &Path, unit: &str, files: &[PathBuf], pool: &Path, time: SystemTime) -> Result<()> {
+/// Copies a unit into the pool. All files get the same time: cargo takes what is older than what it
+/// was made from for stale.
+pub fn save_unit(
+    build_dir: &Path,
+    unit: &str,
+    files: &[PathBuf],
+    pool: &Path,
+    time: SystemTime,
+) -> Result<()> {
     let partial = pool.join(format!("{unit}.partial"));
     cache::remove_path(&partial)?;
     let deps = partial.join("deps");
@@ -97,7 +113,8 @@ pub fn save_unit(build_dir: &Path, unit: &str, files: &[PathBuf], pool: &Path, t
     fs::rename(&partial, pool.join(unit)).map_err(ProvisionError::io("rename", &partial))
 }
 
-/// Brings a unit from the pool into a build directory. Libraries are linked, as cargo and the compiler only ever replace them; all else is copied.
+/// Brings a unit from the pool into a build directory. Libraries are linked, as cargo and the
+/// compiler only ever replace them; all else is copied.
 pub fn restore_unit(pool: &Path, unit: &str, build_dir: &Path, time: SystemTime) -> Result<()> {
     let from = pool.join(unit);
     let deps = build_dir.join("deps");
@@ -139,7 +156,8 @@ fn copy_file(from: &Path, to: &Path, time: SystemTime) -> Result<()> {
 /// Names in a folder, in order; none when it is not there.
 pub fn file_names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
 }
@@ -158,8 +176,14 @@ mod tests {
 
     #[test]
     fn names_of_units_end_in_a_hash() {
-        assert_eq!(split_unit_name("serde_json-00369d3c91bf8fcf"), Some(("serde_json", "00369d3c91bf8fcf")));
-        assert_eq!(split_unit_name("async-trait-00369d3c91bf8fcf"), Some(("async-trait", "00369d3c91bf8fcf")));
+        assert_eq!(
+            split_unit_name("serde_json-00369d3c91bf8fcf"),
+            Some(("serde_json", "00369d3c91bf8fcf"))
+        );
+        assert_eq!(
+            split_unit_name("async-trait-00369d3c91bf8fcf"),
+            Some(("async-trait", "00369d3c91bf8fcf"))
+        );
         assert_eq!(split_unit_name("README"), None);
         assert_eq!(split_unit_name("a-b"), None);
     }

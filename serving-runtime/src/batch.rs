@@ -1,7 +1,8 @@
 //! The batch former: which of the queued requests run together. Pure, with the clock passed in.
 //!
-//! There is no waiting window: a window of 2 ms costs small models most of their throughput, while taking whatever is already queued
-//! costs nothing when idle and merges the more the busier the server is.
+//! There is no waiting window: a window of 2 ms costs small models most of their throughput, while
+//! taking whatever is already queued costs nothing when idle and merges the more the busier the
+//! server is.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -9,7 +10,8 @@ use std::time::Instant;
 /// Levels of priority; a request without one has the middle level.
 pub const PRIORITY_LEVELS: u64 = 3;
 
-/// A request's place among those that wait: lower is served first. Within one level the order is that of arrival.
+/// A request's place among those that wait: lower is served first. Within one level the order is
+/// that of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestPriority(u8);
 
@@ -31,7 +33,11 @@ impl RequestPriority {
 }
 
 /// Where a request of `priority` goes in a queue that is ordered by priority.
-pub fn insertion_index<T>(queue: &VecDeque<T>, priority: RequestPriority, of: impl Fn(&T) -> RequestPriority) -> usize {
+pub fn insertion_index<T>(
+    queue: &VecDeque<T>,
+    priority: RequestPriority,
+    of: impl Fn(&T) -> RequestPriority,
+) -> usize {
     queue.partition_point(|waiting| of(waiting) <= priority)
 }
 
@@ -58,9 +64,14 @@ pub struct FormedBatch<T> {
 
 /// Takes the next batch off `queue`.
 ///
-/// The first live request (the oldest of the highest priority) always leads, so nothing of its level starves. Later ones join when they merge with it and fit; the first that merges
+/// The first live request (the oldest of the highest priority) always leads, so nothing of its
+/// level starves. Later ones join when they merge with it and fit; the first that merges
 /// and does not fit closes the batch, so that equal requests stay in order.
-pub fn form_batch<T: BatchItem>(queue: &mut VecDeque<T>, max_rows: usize, now: Instant) -> FormedBatch<T> {
+pub fn form_batch<T: BatchItem>(
+    queue: &mut VecDeque<T>,
+    max_rows: usize,
+    now: Instant,
+) -> FormedBatch<T> {
     let mut formed = FormedBatch { batch: Vec::new(), dropped: Vec::new() };
     let lead = loop {
         let Some(next) = queue.pop_front() else { return formed };
@@ -187,7 +198,10 @@ mod tests {
         let now = Instant::now();
         let mut q = queue(now, &[(Some(1), 100, false, false), (Some(1), 1, false, false)]);
         assert_eq!(ids(&form_batch(&mut q, 32, now).batch), [0]);
-        let mut q = queue(now, &[(Some(1), 1, false, false), (Some(1), 32, false, false), (Some(1), 1, false, false)]);
+        let mut q = queue(
+            now,
+            &[(Some(1), 1, false, false), (Some(1), 32, false, false), (Some(1), 1, false, false)],
+        );
         assert_eq!(ids(&form_batch(&mut q, 32, now).batch), [0]);
     }
 

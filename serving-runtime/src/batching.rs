@@ -1,6 +1,7 @@
 //! Whether rows of different requests run together, and why.
 //!
-//! By default only those of a model that is proven to keep rows apart: by its graph, which shows it for every input (`slipway-onnx`), and by a trial at load.
+//! By default only those of a model that is proven to keep rows apart: by its graph, which shows it
+//! for every input (`slipway-onnx`), and by a trial at load.
 
 mod trial;
 
@@ -98,10 +99,16 @@ pub fn decide_batching(
     max_rows: usize,
 ) -> BatchingDecision {
     if mode == BatchingMode::Disabled {
-        return BatchingDecision::unmerged(BatchingCause::Disabled, "spec.model.batching is Disabled (--batching)");
+        return BatchingDecision::unmerged(
+            BatchingCause::Disabled,
+            "spec.model.batching is Disabled (--batching)",
+        );
     }
     if max_rows < 2 {
-        return BatchingDecision::unmerged(BatchingCause::Disabled, "a batch has at most one row (--max-batch-rows)");
+        return BatchingDecision::unmerged(
+            BatchingCause::Disabled,
+            "a batch has at most one row (--max-batch-rows)",
+        );
     }
     if !signature.may_batch() {
         let reason = "its inputs have no open first axis in common, or an output has no axis";
@@ -111,7 +118,9 @@ pub fn decide_batching(
         return merge_as_requested(signature, engine);
     }
     let proven = slipway_onnx::read_model(file).map_err(|error| error.to_string());
-    if let Err(reason) = proven.and_then(|model| slipway_onnx::independence::prove_row_independence(&model)) {
+    if let Err(reason) =
+        proven.and_then(|model| slipway_onnx::independence::prove_row_independence(&model))
+    {
         return BatchingDecision::unmerged(BatchingCause::NotProven, reason);
     }
     match trial::run_trial(signature, engine) {
@@ -123,13 +132,17 @@ pub fn decide_batching(
     }
 }
 
-/// The owner's word counts, also against the trial, which may be wrong about what is close enough; but it is told.
+/// The owner's word counts, also against the trial, which may be wrong about what is close enough;
+/// but it is told.
 fn merge_as_requested(signature: &ModelSignature, engine: &mut OnnxEngine) -> BatchingDecision {
     let asked = "spec.model.batching is Enabled (--batching)";
     match trial::run_trial(signature, engine) {
         Ok(()) => BatchingDecision::merged(BatchingCause::Enabled, asked),
         Err(reason) => {
-            tracing::warn!(reason, "requests are merged as asked for, although a trial at load speaks against it");
+            tracing::warn!(
+                reason,
+                "requests are merged as asked for, although a trial at load speaks against it"
+            );
             BatchingDecision::merged(
                 BatchingCause::Enabled,
                 format!("{asked}, although a trial at load speaks against it: {reason}"),

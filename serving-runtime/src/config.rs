@@ -15,7 +15,8 @@ const DEFAULT_REQUEST_ROWS: u32 = 4096;
 /// How large a body a request may have: said by the gateway, for the ModelDeployment that it is of.
 const MAX_REQUEST_HEADER: &str = "x-slipway-max-request-bytes";
 
-/// The model server of Slipway: serves an ONNX model by the Open Inference Protocol v2, by REST and gRPC.
+/// The model server of Slipway: serves an ONNX model by the Open Inference Protocol v2, by REST and
+/// gRPC.
 #[derive(Debug, Parser)]
 #[command(name = "slipway-runtime", version)]
 pub struct RuntimeCli {
@@ -31,7 +32,8 @@ pub enum RuntimeCommand {
     Fetch(Box<ServeArgs>),
     /// Load one model and serve it.
     Serve(Box<ServeArgs>),
-    /// Try a model within bounds and tell what it costs; the server runs this for models of its repository.
+    /// Try a model within bounds and tell what it costs; the server runs this for models of its
+    /// repository.
     Vet(crate::sandbox::VetArgs),
     /// Load one model and run the jobs of a queue.
     Worker(Box<WorkerArgs>),
@@ -43,10 +45,12 @@ pub struct ServeArgs {
     /// Name of the ModelDeployment; a label of all metrics.
     #[arg(long, env = "SLIPWAY_MODELDEPLOYMENT", default_value = "")]
     pub modeldeployment: String,
-    /// Namespace of the ModelDeployment: what is shared with others, such as a Redis, holds each namespace's apart.
+    /// Namespace of the ModelDeployment: what is shared with others, such as a Redis, holds each
+    /// namespace's apart.
     #[arg(long, env = "SLIPWAY_NAMESPACE", default_value = "")]
     pub namespace: String,
-    /// Revision of this pod: at most 16 of a-z and 0-9. A label of all metrics and part of prediction ids.
+    /// Revision of this pod: at most 16 of a-z and 0-9. A label of all metrics and part of
+    /// prediction ids.
     #[arg(long, env = "SLIPWAY_REVISION", default_value = "local", value_parser = parse_revision)]
     pub revision: String,
     /// Name under which the model is served.
@@ -58,7 +62,8 @@ pub struct ServeArgs {
     /// Where the model is: a path, file://, pvc://claim/path, http(s)://, s3://, gs:// or az://.
     #[arg(long, env = "SLIPWAY_MODEL_URI")]
     pub model_uri: String,
-    /// `sha256:<hex>` of the model: of its file, or of the list of its files where weights lie beside it (see docs/protocol.md). Empty when not pinned.
+    /// `sha256:<hex>` of the model: of its file, or of the list of its files where weights lie
+    /// beside it (see docs/protocol.md). Empty when not pinned.
     #[arg(long, env = "SLIPWAY_MODEL_DIGEST", default_value = "")]
     pub model_digest: String,
     /// Where `fetch` notes for `serve` what it has fetched: a file that only this pod can write.
@@ -74,7 +79,8 @@ pub struct ServeArgs {
     /// Where downloaded models are kept.
     #[arg(long, env = "SLIPWAY_CACHE_DIR", default_value = "/models")]
     pub cache_dir: PathBuf,
-    /// Where the optimised graph of the pod's own model is kept, for its other workers and for restarts; a directory that nobody else can write.
+    /// Where the optimised graph of the pod's own model is kept, for its other workers and for
+    /// restarts; a directory that nobody else can write.
     #[arg(long, env = "SLIPWAY_OPTIMISED_DIR")]
     pub optimised_dir: Option<PathBuf>,
     /// Where `pvc://claim/path` is mounted: `<root>/claim/path`.
@@ -91,7 +97,8 @@ pub struct ServeArgs {
     #[arg(long, default_value = "[::]:9090")]
     pub admin_listen: SocketAddr,
 
-    /// Connections to the inference API at one time. Beyond it, those that idle make room, the silent ones and those of the largest peer first.
+    /// Connections to the inference API at one time. Beyond it, those that idle make room, the
+    /// silent ones and those of the largest peer first.
     #[arg(long, env = "SLIPWAY_MAX_CONNECTIONS", default_value_t = 10_000, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub max_connections: usize,
 
@@ -105,24 +112,29 @@ pub struct ServeArgs {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=20))]
     pub download_attempts: u32,
 
-    /// Threads that run the model, each with its own session. Default: the CPU quota of the cgroup, rounded down.
+    /// Threads that run the model, each with its own session. Default: the CPU quota of the
+    /// cgroup, rounded down.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=512))]
     pub workers: Option<u16>,
-    /// Memory that sessions of the model may count on, in bytes: no further worker begins that would take more than three quarters of it. Default: the limit of
-    /// the cgroup, or what is free on the machine where that is less.
+    /// Memory that sessions of the model may count on, in bytes: no further worker begins that
+    /// would take more than three quarters of it. Default: the limit of the cgroup, or what is
+    /// free on the machine where that is less.
     #[arg(long, env = "SLIPWAY_MAX_MEMORY_BYTES")]
     pub max_memory_bytes: Option<u64>,
     /// Threads for HTTP. Default: a quarter of the CPU quota.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub io_threads: Option<u16>,
-    /// Threads inside one run of the model. More lowers the latency of large models; then lower `--workers`.
+    /// Threads inside one run of the model. More lowers the latency of large models; then lower
+    /// `--workers`.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
     pub intra_op_threads: u16,
 
-    /// Further models, `<directory>/<name>/<version>/model.onnx`, that clients may load and unload by the repository API. Off when absent.
+    /// Further models, `<directory>/<name>/<version>/model.onnx`, that clients may load and unload
+    /// by the repository API. Off when absent.
     #[arg(long, env = "SLIPWAY_MODEL_REPOSITORY")]
     pub model_repository: Option<PathBuf>,
-    /// Memory for all models of the repository together, in bytes; those that were not used for longest make room.
+    /// Memory for all models of the repository together, in bytes; those that were not used for
+    /// longest make room.
     #[arg(long, env = "SLIPWAY_MAX_MODELS_BYTES", default_value_t = 1 << 30)]
     pub max_models_bytes: u64,
 
@@ -132,30 +144,37 @@ pub struct ServeArgs {
     /// Rows of a merged batch.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_batch_rows: u32,
-    /// Whether requests of different clients may run as one batch. `auto`: where it is proven that the model keeps rows apart.
+    /// Whether requests of different clients may run as one batch. `auto`: where it is proven that
+    /// the model keeps rows apart.
     #[arg(long, env = "SLIPWAY_BATCHING", value_enum, default_value_t)]
     pub batching: BatchingMode,
-    /// Rows that one request may carry. Default: 4096 where rows are known to be rows (see `--batching`); other models may take the first
-    /// axis for the length of a sequence, which only `--max-body-bytes` bounds.
+    /// Rows that one request may carry. Default: 4096 where rows are known to be rows (see
+    /// `--batching`); other models may take the first axis for the length of a sequence, which
+    /// only `--max-body-bytes` bounds.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_request_rows: Option<u32>,
-    /// Largest request body in bytes, after decompression, of a request for which `x-slipway-max-request-bytes` says nothing.
+    /// Largest request body in bytes, after decompression, of a request for which
+    /// `x-slipway-max-request-bytes` says nothing.
     #[arg(long, default_value_t = 16 << 20)]
     pub max_body_bytes: usize,
-    /// Largest size that a request may name; at least that of requests that name none. Slipway's gateway names `spec.traffic.maxRequestSize`.
+    /// Largest size that a request may name; at least that of requests that name none. Slipway's
+    /// gateway names `spec.traffic.maxRequestSize`.
     #[arg(long, default_value_t = 128 << 20)]
     pub max_named_body_bytes: usize,
     /// Time for a request that names none by `x-request-timeout-ms` or `grpc-timeout`.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub request_timeout_seconds: u64,
-    /// Longest time that a request may name; at least that of requests that name none. Slipway's gateway names `spec.traffic.timeoutSeconds`.
+    /// Longest time that a request may name; at least that of requests that name none. Slipway's
+    /// gateway names `spec.traffic.timeoutSeconds`.
     #[arg(long, default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub max_request_timeout_seconds: u64,
     /// UID of the ModelDeployment, for the keys that are its own.
     #[arg(long, env = "SLIPWAY_UID", default_value = "")]
     pub uid: String,
-    /// Directory with the files of the Secret `slipway-keys`: `master`, from which prediction ids of jobs and streams are sealed, and `token`, which those show who ask
-    /// for more than predictions. They are read when they are needed, so that they may come later and change. Without it nobody is asked for a token.
+    /// Directory with the files of the Secret `slipway-keys`: `master`, from which prediction ids
+    /// of jobs and streams are sealed, and `token`, which those show who ask for more than
+    /// predictions. They are read when they are needed, so that they may come later and change.
+    /// Without it nobody is asked for a token.
     #[arg(long, env = "SLIPWAY_KEYS_DIRECTORY")]
     pub keys_directory: Option<std::path::PathBuf>,
 
@@ -166,13 +185,15 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub cache: crate::cache::CacheArgs,
 
-    /// After SIGTERM the server serves on until no request has come for so long: everybody has learned that this pod goes, and has another one.
+    /// After SIGTERM the server serves on until no request has come for so long: everybody has
+    /// learned that this pod goes, and has another one.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub drain_delay_seconds: u64,
     /// But at most for so long after SIGTERM, however many requests still come.
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub drain_serve_seconds: u64,
-    /// After that: how long to wait for what is in flight. Default: as long as the requests in flight may take.
+    /// After that: how long to wait for what is in flight. Default: as long as the requests in
+    /// flight may take.
     #[arg(long, value_parser = clap::value_parser!(u64).range(..=604_800))]
     pub drain_timeout_seconds: Option<u64>,
 
@@ -197,8 +218,9 @@ pub struct ThreadCounts {
 }
 
 impl ServeArgs {
-    /// The numbers of threads. The standard library reads the quotas of cgroup v1 and v2 and the affinity mask, rounded down to at
-    /// least 1: more threads than quota means throttling, which ruins the tail of the latency.
+    /// The numbers of threads. The standard library reads the quotas of cgroup v1 and v2 and the
+    /// affinity mask, rounded down to at least 1: more threads than quota means throttling, which
+    /// ruins the tail of the latency.
     pub fn thread_counts(&self) -> ThreadCounts {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         ThreadCounts {
@@ -207,7 +229,8 @@ impl ServeArgs {
         }
     }
 
-    /// The largest number of rows of one request, for a model whose first axis is known to be one of rows or not.
+    /// The largest number of rows of one request, for a model whose first axis is known to be one
+    /// of rows or not.
     pub fn request_rows(&self, known: bool) -> usize {
         let default = if known { DEFAULT_REQUEST_ROWS } else { u32::MAX };
         self.max_request_rows.unwrap_or(default) as usize
@@ -220,14 +243,20 @@ impl ServeArgs {
 
     /// Largest body of a request with these headers.
     pub fn body_limit(&self, headers: &http::HeaderMap) -> usize {
-        let named = headers.get(MAX_REQUEST_HEADER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        named.map_or(self.max_body_bytes, |named: usize| named.min(self.max_named_body_bytes.max(self.max_body_bytes)))
+        let named = headers
+            .get(MAX_REQUEST_HEADER)
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        named.map_or(self.max_body_bytes, |named: usize| {
+            named.min(self.max_named_body_bytes.max(self.max_body_bytes))
+        })
     }
 
     /// Time for a request that names `named`.
     pub fn request_time_limit(&self, named: Option<Duration>) -> Duration {
         let default = self.request_timeout();
-        named.map_or(default, |named| named.min(default.max(Duration::from_secs(self.max_request_timeout_seconds))))
+        named.map_or(default, |named| {
+            named.min(default.max(Duration::from_secs(self.max_request_timeout_seconds)))
+        })
     }
 }
 
@@ -247,8 +276,15 @@ mod tests {
         let RuntimeCommand::Serve(args) = cli.command else { panic!("not serve") };
         assert!(args.thread_counts().workers >= 1 && args.thread_counts().io >= 1);
         assert!(
-            RuntimeCli::try_parse_from(["slipway-runtime", "serve", "--model-uri", "/m", "--revision", "Not!"])
-                .is_err()
+            RuntimeCli::try_parse_from([
+                "slipway-runtime",
+                "serve",
+                "--model-uri",
+                "/m",
+                "--revision",
+                "Not!"
+            ])
+            .is_err()
         );
     }
 }

@@ -3,7 +3,8 @@
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-/// Why a model could not be loaded. The operator reads the name of the variant from the termination message.
+/// Why a model could not be loaded. The operator reads the name of the variant from the termination
+/// message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LoadErrorReason {
     /// There is nothing at the address.
@@ -74,7 +75,9 @@ pub enum ApiError {
     #[error("the queue is full ({0} requests wait); try again later or run more replicas")]
     Busy(usize),
     /// The queue of jobs is full.
-    #[error("the queue of jobs is full ({0} jobs are queued or running); try again later or run more workers")]
+    #[error(
+        "the queue of jobs is full ({0} jobs are queued or running); try again later or run more workers"
+    )]
     QueueFull(u64),
     /// What is asked for contradicts what is there.
     #[error("{0}")]
@@ -127,8 +130,12 @@ impl ApiError {
 impl From<slipway_onnx::OnnxError> for LoadError {
     fn from(error: slipway_onnx::OnnxError) -> Self {
         match error {
-            slipway_onnx::OnnxError::Unreadable(text) => Self::transient(LoadErrorReason::LoadFailed, text),
-            slipway_onnx::OnnxError::Invalid(text) => Self::permanent(LoadErrorReason::InvalidModel, text),
+            slipway_onnx::OnnxError::Unreadable(text) => {
+                Self::transient(LoadErrorReason::LoadFailed, text)
+            }
+            slipway_onnx::OnnxError::Invalid(text) => {
+                Self::permanent(LoadErrorReason::InvalidModel, text)
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
-//! The keys of the namespace, as files of the Secret `slipway-keys`: what prediction ids are sealed with where no gateway can (results of jobs, messages of
-//! streams), and who may ask for more than predictions.
+//! The keys of the namespace, as files of the Secret `slipway-keys`: what prediction ids are sealed
+//! with where no gateway can (results of jobs, messages of streams), and who may ask for more than
+//! predictions.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +10,8 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use ring::hmac::{HMAC_SHA256, Key, sign, verify};
 use slipway_prediction_id::{
-    ACCESS_PURPOSE, PREDICTION_ID_PURPOSE, PredictionIdSealer, PredictionReport, derive_key, read_master, read_token,
+    ACCESS_PURPOSE, PREDICTION_ID_PURPOSE, PredictionIdSealer, PredictionReport, derive_key,
+    read_master, read_token,
 };
 
 use crate::cache::seal::EntrySealer;
@@ -54,7 +56,8 @@ pub struct DeploymentKeys {
 }
 
 impl DeploymentKeys {
-    /// Those of a directory, for the ModelDeployment `name` (`<namespace>/<name>`); without one there are none, and nobody is asked for any.
+    /// Those of a directory, for the ModelDeployment `name` (`<namespace>/<name>`); without one
+    /// there are none, and nobody is asked for any.
     pub fn new(directory: Option<PathBuf>, name: &str, uid: &str, revision: &str) -> Self {
         let [name, uid, revision] = [name, uid, revision].map(str::to_owned);
         Self { directory, name, uid, revision, cached: Mutex::default() }
@@ -64,7 +67,11 @@ impl DeploymentKeys {
     pub fn issue_prediction_id(&self, report: &PredictionReport) -> Option<String> {
         let held = self.current()?;
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        held.sealer.as_ref()?.seal(&self.revision, u32::try_from(seconds).unwrap_or(u32::MAX), report)
+        held.sealer.as_ref()?.seal(
+            &self.revision,
+            u32::try_from(seconds).unwrap_or(u32::MAX),
+            report,
+        )
     }
 
     /// How entries of the caches in Redis are sealed.
@@ -80,16 +87,20 @@ impl DeploymentKeys {
         self.current()?.token.clone()
     }
 
-    /// Whether a request may do more than predict: it comes from a gateway that has seen the token, or shows the token itself.
+    /// Whether a request may do more than predict: it comes from a gateway that has seen the token,
+    /// or shows the token itself.
     ///
     /// # Errors
     /// `Forbidden`, when there is a directory and it does neither.
     pub fn authorize(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let Some(held) = self.current() else { return Ok(()) };
         let proof = headers.get(ACCESS_HEADER).map(http::HeaderValue::as_bytes);
-        let token = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        let token =
+            headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
         let equal = |shown: Option<&[u8]>, wanted: &Option<String>| {
-            shown.zip(wanted.as_ref()).is_some_and(|(shown, wanted)| constant_time_eq(shown, wanted.as_bytes()))
+            shown
+                .zip(wanted.as_ref())
+                .is_some_and(|(shown, wanted)| constant_time_eq(shown, wanted.as_bytes()))
         };
         if equal(proof, &held.access) || equal(token, &held.token) {
             return Ok(());
@@ -114,12 +125,14 @@ impl DeploymentKeys {
 
     fn read(&self, directory: &Path) -> DerivedKeys {
         let master = read_master(directory).ok().and_then(Result::ok);
-        let derived_for = |purpose, object| master.as_ref().map(|master| derive_key(master, purpose, object));
+        let derived_for =
+            |purpose, object| master.as_ref().map(|master| derive_key(master, purpose, object));
         let derived = |purpose| derived_for(purpose, self.uid.as_str());
         let token = read_token(directory).ok().and_then(Result::ok);
         DerivedKeys {
             sealer: derived(PREDICTION_ID_PURPOSE).and_then(|key| PredictionIdSealer::new(&key)),
-            // By the name: feature rows belong to it, whatever UID the ModelDeployment of that name has.
+            // By the name: feature rows belong to it, whatever UID the ModelDeployment of that name
+            // has.
             seal: derived_for(CACHE_PURPOSE, self.name.as_str()).map(|key| EntrySealer::new(&key)),
             access: derived(ACCESS_PURPOSE).map(hex::encode),
             token: token.and_then(|token| String::from_utf8(token).ok()),
@@ -147,7 +160,10 @@ mod tests {
         let file = directory.path().join("master");
         let report = PredictionReport { sample: 1, labels: vec![] };
         let keys = || DeploymentKeys::new(Some(directory.path().to_owned()), "ns/m", "uid", "rev1");
-        assert_eq!(DeploymentKeys::new(None, "ns/m", "uid", "rev1").issue_prediction_id(&report), None);
+        assert_eq!(
+            DeploymentKeys::new(None, "ns/m", "uid", "rev1").issue_prediction_id(&report),
+            None
+        );
         assert_eq!(keys().issue_prediction_id(&report), None);
         for (length, is_key) in [(31, false), (32, true), (64, true), (65, false)] {
             std::fs::write(&file, vec![7; length]).unwrap();
@@ -169,32 +185,51 @@ mod tests {
     fn only_who_shows_the_token_or_its_proof_is_admitted() {
         let directory = tempfile::tempdir().unwrap();
         let admits = |uid: &str, name: &'static str, value: &str| {
-            let headers =
-                HeaderMap::from_iter([(http::HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())]);
-            DeploymentKeys::new(Some(directory.path().to_owned()), "ns/m", uid, "rev1").authorize(&headers).is_ok()
+            let headers = HeaderMap::from_iter([(
+                http::HeaderName::from_static(name),
+                HeaderValue::from_str(value).unwrap(),
+            )]);
+            DeploymentKeys::new(Some(directory.path().to_owned()), "ns/m", uid, "rev1")
+                .authorize(&headers)
+                .is_ok()
         };
-        let (bearer, proof) =
-            (format!("Bearer {TOKEN_TEXT}"), hex::encode(derive_key(&[7; 32], ACCESS_PURPOSE, "uid")));
-        assert!(!admits("uid", "authorization", &bearer), "there is no Secret yet, so nobody can show anything");
+        let (bearer, proof) = (
+            format!("Bearer {TOKEN_TEXT}"),
+            hex::encode(derive_key(&[7; 32], ACCESS_PURPOSE, "uid")),
+        );
+        assert!(
+            !admits("uid", "authorization", &bearer),
+            "there is no Secret yet, so nobody can show anything"
+        );
         std::fs::write(directory.path().join("master"), [7; 32]).unwrap();
         std::fs::write(directory.path().join("token"), format!("{TOKEN_TEXT}\n")).unwrap();
         assert!(admits("uid", "authorization", &bearer) && admits("uid", ACCESS_HEADER, &proof));
         assert!(!admits("other", ACCESS_HEADER, &proof), "a proof is of one ModelDeployment");
         assert!(!admits("uid", "authorization", TOKEN_TEXT) && !admits("uid", ACCESS_HEADER, ""));
-        assert!(DeploymentKeys::new(None, "ns/m", "uid", "rev1").authorize(&HeaderMap::new()).is_ok());
+        assert!(
+            DeploymentKeys::new(None, "ns/m", "uid", "rev1").authorize(&HeaderMap::new()).is_ok()
+        );
     }
 
     #[test]
     fn entries_are_sealed_for_one_modeldeployment_of_one_namespace() {
         let directory = tempfile::tempdir().unwrap();
-        let sealing =
-            |name: &str| DeploymentKeys::new(Some(directory.path().to_owned()), name, "uid", "rev1").cache_sealing();
+        let sealing = |name: &str| {
+            DeploymentKeys::new(Some(directory.path().to_owned()), name, "uid", "rev1")
+                .cache_sealing()
+        };
         let name = |sealing| match sealing {
             CacheSealing::Enabled(seal) => seal.sealed_name(b"slipway:result:1:00"),
             other => panic!("{other:?}"),
         };
-        assert!(matches!(DeploymentKeys::new(None, "a/m", "uid", "rev1").cache_sealing(), CacheSealing::Off));
-        assert!(matches!(sealing("a/m"), CacheSealing::NoKey), "what should be sealed is not kept in the open");
+        assert!(matches!(
+            DeploymentKeys::new(None, "a/m", "uid", "rev1").cache_sealing(),
+            CacheSealing::Off
+        ));
+        assert!(
+            matches!(sealing("a/m"), CacheSealing::NoKey),
+            "what should be sealed is not kept in the open"
+        );
         std::fs::write(directory.path().join("master"), [7; 32]).unwrap();
         let [this, again, neighbour] = ["a/m", "a/m", "a/n"].map(|of| name(sealing(of)));
         assert!(this == again && this != neighbour);

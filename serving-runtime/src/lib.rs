@@ -1,8 +1,10 @@
 //! The model server of Slipway: ONNX models by the Open Inference Protocol v2.
 //!
-//! One process serves one revision of one model. A request goes from `server` (HTTP) through `protocol` (JSON or binary to tensors) into
-//! `pool` (a bounded queue, batches formed by `batch`) to an `engine` (ONNX Runtime) and back; `prediction` and
-//! `metrics` keep the evidence that a rollout is judged by. `jobs` are predictions that wait in a queue for a worker, another process of this program.
+//! One process serves one revision of one model. A request goes from `server` (HTTP) through
+//! `protocol` (JSON or binary to tensors) into `pool` (a bounded queue, batches formed by `batch`)
+//! to an `engine` (ONNX Runtime) and back; `prediction` and `metrics` keep the evidence that a
+//! rollout is judged by. `jobs` are predictions that wait in a queue for a worker, another process
+//! of this program.
 
 pub mod batch;
 pub mod batching;

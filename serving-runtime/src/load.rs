@@ -19,23 +19,36 @@ use crate::stats::ModelStats;
 /// Fetches, verifies, loads and warms the model. Blocks: it has a thread to itself.
 pub fn load_model(args: &ServeArgs) -> Result<LoadedModel, LoadError> {
     let options = FetchOptions::from_args(args);
-    // Writing and hashing block, so the download has its own runtime on this thread and the probes answer meanwhile.
+    // Writing and hashing block, so the download has its own runtime on this thread and the probes
+    // answer meanwhile.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime
-        .map_err(|e| LoadError::transient(LoadErrorReason::LoadFailed, format!("no runtime for the download: {e}")))?;
+    let runtime = runtime.map_err(|e| {
+        LoadError::transient(
+            LoadErrorReason::LoadFailed,
+            format!("no runtime for the download: {e}"),
+        )
+    })?;
     let (path, digest) = runtime.block_on(fetch_or_reuse(args, &options))?;
     tracing::info!(path = %path.display(), digest, "the model file is here");
     let baseline = fetch_baseline(args, &options, &runtime)?;
     let (name, version) = (args.model_name.clone(), args.model_version.clone());
     let optimised_dir = args.optimised_dir.clone();
-    build_model(args, ModelArtifact { name, version, path, digest, bytes: 0, baseline, optimised_dir })
+    build_model(
+        args,
+        ModelArtifact { name, version, path, digest, bytes: 0, baseline, optimised_dir },
+    )
 }
 
 /// The model's file and its digest: as the pod's fetch step left it, or fetched here.
-async fn fetch_or_reuse(args: &ServeArgs, options: &FetchOptions) -> Result<(PathBuf, String), LoadError> {
-    let record = args.fetched_record.as_deref().and_then(|file| FetchRecord::read(file, &args.model_uri));
+async fn fetch_or_reuse(
+    args: &ServeArgs,
+    options: &FetchOptions,
+) -> Result<(PathBuf, String), LoadError> {
+    let record =
+        args.fetched_record.as_deref().and_then(|file| FetchRecord::read(file, &args.model_uri));
     // What the step fetched is what this pod serves, also when the address has other bytes by now.
-    let record = record.filter(|record| args.model_digest.is_empty() || args.model_digest == record.digest());
+    let record = record
+        .filter(|record| args.model_digest.is_empty() || args.model_digest == record.digest());
     if let Some(record) = &record
         && let Some(path) = record.unchanged_path()
     {
@@ -73,16 +86,19 @@ pub fn build_model(args: &ServeArgs, artifact: ModelArtifact) -> Result<LoadedMo
     let ModelArtifact { name, version, path, digest, bytes, baseline, optimised_dir } = artifact;
     let checked = slipway_onnx::check_model(&path)?;
     let workers = args.thread_counts().workers;
-    let place = |dir: PathBuf| OptimizedGraphCache::for_model(&dir, &digest, &path, &args.onnxruntime);
+    let place =
+        |dir: PathBuf| OptimizedGraphCache::for_model(&dir, &digest, &path, &args.onnxruntime);
     let kept = optimised_dir.filter(|_| checked.is_self_contained()).and_then(place);
     let intra_threads = usize::from(args.intra_op_threads);
     let loader = engine::EngineLoader::new(&args.onnxruntime, &path, intra_threads, kept.as_ref())?;
     let mut memory = SessionMemory::start(args.max_memory_bytes);
     let mut first = loader.load_engine()?;
     let signature = first.signature().clone();
-    let baseline = baseline.map(|file| golden::read_baseline(&file, &digest, &signature)).transpose()?;
+    let baseline =
+        baseline.map(|file| golden::read_baseline(&file, &digest, &signature)).transpose()?;
     let max_rows = args.max_batch_rows as usize;
-    let batching = batching::decide_batching(args.batching, &path, &signature, &mut first, max_rows);
+    let batching =
+        batching::decide_batching(args.batching, &path, &signature, &mut first, max_rows);
     let mut batching = warm_up_engine(&mut first, batching, max_rows);
     let mut engines = vec![first];
     while engines.len() < workers && memory.has_room() {
@@ -92,7 +108,8 @@ pub fn build_model(args: &ServeArgs, artifact: ModelArtifact) -> Result<LoadedMo
     }
     memory.warn_if_short(engines.len(), workers);
     if let Some(baseline) = &baseline {
-        let buckets: Vec<_> = batch_sizes(max_rows).take_while(|n| batching.merged || *n == 1).collect();
+        let buckets: Vec<_> =
+            batch_sizes(max_rows).take_while(|n| batching.merged || *n == 1).collect();
         for engine in &mut engines {
             golden::replay_requests(engine, baseline, &buckets)?;
         }
@@ -102,8 +119,10 @@ pub fn build_model(args: &ServeArgs, artifact: ModelArtifact) -> Result<LoadedMo
         outputs = ?signature.outputs, "the model is loaded and warm"
     );
     let reader = OutputReader::new(&signature);
-    let (most, only) = (usize::from(args.observe.baseline_max_features), &args.observe.baseline_features);
-    let observer = baseline.map(|baseline| Arc::new(Observer::new(&baseline, &signature, reader, most, only)));
+    let (most, only) =
+        (usize::from(args.observe.baseline_max_features), &args.observe.baseline_features);
+    let observer =
+        baseline.map(|baseline| Arc::new(Observer::new(&baseline, &signature, reader, most, only)));
     let options = PoolOptions {
         capacity: args.queue_capacity as usize,
         max_rows,
@@ -112,8 +131,9 @@ pub fn build_model(args: &ServeArgs, artifact: ModelArtifact) -> Result<LoadedMo
     };
     let stats = Arc::new(ModelStats::default());
     let pool = WorkerPool::start(engines, options, Arc::clone(&stats));
-    let pool =
-        pool.map_err(|e| LoadError::transient(LoadErrorReason::LoadFailed, format!("cannot start the workers: {e}")))?;
+    let pool = pool.map_err(|e| {
+        LoadError::transient(LoadErrorReason::LoadFailed, format!("cannot start the workers: {e}"))
+    })?;
     let used = AtomicU64::new(0);
     Ok(LoadedModel {
         name,
@@ -132,7 +152,9 @@ pub fn build_model(args: &ServeArgs, artifact: ModelArtifact) -> Result<LoadedMo
 
 /// The sizes of batches that are tried before the model serves: 1, 2, 4 … and the greatest.
 fn batch_sizes(max_rows: usize) -> impl Iterator<Item = usize> {
-    std::iter::successors(Some(1_usize), |n| Some(n * 2)).take_while(move |n| *n < max_rows).chain([max_rows])
+    std::iter::successors(Some(1_usize), |n| Some(n * 2))
+        .take_while(move |n| *n < max_rows)
+        .chain([max_rows])
 }
 
 /// The file of the pod's own model's baseline, when it is given one.
@@ -145,9 +167,14 @@ fn fetch_baseline(
     if observe.baseline.is_empty() {
         return Ok(None);
     }
-    let options = FetchOptions { max_bytes: golden::MAX_BASELINE_BYTES, external_data: false, ..options.clone() };
-    let fetched =
-        runtime.block_on(fetch::fetch_model(&observe.baseline, &observe.baseline_digest, &options)).map_err(|e| {
+    let options = FetchOptions {
+        max_bytes: golden::MAX_BASELINE_BYTES,
+        external_data: false,
+        ..options.clone()
+    };
+    let fetched = runtime
+        .block_on(fetch::fetch_model(&observe.baseline, &observe.baseline_digest, &options))
+        .map_err(|e| {
             // The model is not at fault, and the reason's name alone would say so.
             LoadError { message: format!("the baseline: {}", e.message), ..e }
         })?;
@@ -155,14 +182,22 @@ fn fetch_baseline(
     Ok(Some(fetched.path))
 }
 
-/// Runs zeros through each size of batch; the decision falls when batches do not come back row by row.
+/// Runs zeros through each size of batch; the decision falls when batches do not come back row by
+/// row.
 ///
-/// A failure is no failure to load: zeros may be outside what a model takes (an encoder without that category).
-fn warm_up_engine(engine: &mut OnnxEngine, batching: BatchingDecision, max_rows: usize) -> BatchingDecision {
+/// A failure is no failure to load: zeros may be outside what a model takes (an encoder without
+/// that category).
+fn warm_up_engine(
+    engine: &mut OnnxEngine,
+    batching: BatchingDecision,
+    max_rows: usize,
+) -> BatchingDecision {
     let mut rows_kept = true;
     for rows in batch_sizes(max_rows).take_while(|n| batching.merged || *n == 1) {
         match engine.warm_up(rows) {
-            Ok(outputs) => rows_kept &= outputs.iter().all(|t| !t.shape.is_empty() && t.rows() == rows),
+            Ok(outputs) => {
+                rows_kept &= outputs.iter().all(|t| !t.shape.is_empty() && t.rows() == rows)
+            }
             Err(error) => {
                 tracing::warn!(
                     rows,

@@ -11,11 +11,16 @@ fn main() -> ExitCode {
     // First: help and mistakes are told without anything else happening.
     let command = RuntimeCli::parse().command;
     let filter = EnvFilter::try_from_default_env();
-    let wrong = filter.as_ref().err().filter(|_| std::env::var_os("RUST_LOG").is_some()).map(ToString::to_string);
+    let wrong = filter
+        .as_ref()
+        .err()
+        .filter(|_| std::env::var_os("RUST_LOG").is_some())
+        .map(ToString::to_string);
     // Traces may go by TLS.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
-    let _telemetry = slipway_telemetry::init_telemetry("slipway-runtime", filter, ParentTrust::Trusted);
+    let _telemetry =
+        slipway_telemetry::init_telemetry("slipway-runtime", filter, ParentTrust::Trusted);
     if let Some(error) = wrong {
         tracing::warn!(error, "RUST_LOG is no filter; the log is that of `info`");
     }

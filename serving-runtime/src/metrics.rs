@@ -20,15 +20,18 @@ use crate::observe::{Observer, ObserverCollector, ObserverSlot};
 use crate::prediction::Predictions;
 use crate::samples::SampleCounters;
 
-/// Classes beyond these are counted as `other`: a label's values must be bounded, and a model may invent them.
+/// Classes beyond these are counted as `other`: a label's values must be bounded, and a model may
+/// invent them.
 const MAX_CLASSES: usize = 64;
 const MAX_CLASS_LENGTH: usize = 64;
 const OTHER_CLASS: &str = "other";
 
 const LATENCY_BUCKETS: [f64; 17] = [
-    50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1.0, 2.5, 5.0, 10.0,
+    50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3,
+    1.0, 2.5, 5.0, 10.0,
 ];
-const CONFIDENCE_BUCKETS: [f64; 12] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0];
+const CONFIDENCE_BUCKETS: [f64; 12] =
+    [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0];
 
 /// The status that is counted when the client left before the answer.
 pub const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -83,7 +86,8 @@ pub struct RuntimeMetrics {
 }
 
 impl RuntimeMetrics {
-    /// Registers everything, and creates the series that `increase()` must see from their first step.
+    /// Registers everything, and creates the series that `increase()` must see from their first
+    /// step.
     pub fn new(modeldeployment: &str, revision: &str) -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
@@ -114,7 +118,8 @@ impl RuntimeMetrics {
     }
 
     fn register(&mut self, revision: &str) {
-        let labels = [("modeldeployment", self.modeldeployment.clone()), ("revision", revision.to_owned())];
+        let labels =
+            [("modeldeployment", self.modeldeployment.clone()), ("revision", revision.to_owned())];
         let labels = labels.into_iter().map(|(k, v)| (Cow::Borrowed(k), Cow::Owned(v)));
         let own = self.registry.sub_registry_with_labels(labels);
         own.register(
@@ -127,7 +132,11 @@ impl RuntimeMetrics {
             "From the head of an inference request to its answer",
             self.request_duration.clone(),
         );
-        own.register("slipway_runtime_queue_duration_seconds", "Time in the queue", self.queue_duration.clone());
+        own.register(
+            "slipway_runtime_queue_duration_seconds",
+            "Time in the queue",
+            self.queue_duration.clone(),
+        );
         own.register(
             "slipway_runtime_inference_duration_seconds",
             "Time in the engine, of the whole batch that the request was part of",
@@ -143,20 +152,32 @@ impl RuntimeMetrics {
             "Inference requests that wait for a worker",
             self.queued.clone(),
         );
-        own.register("slipway_runtime_predictions", "Predicted rows by class", self.predictions.clone());
+        own.register(
+            "slipway_runtime_predictions",
+            "Predicted rows by class",
+            self.predictions.clone(),
+        );
         own.register(
             "slipway_runtime_prediction_confidence",
             "Highest probability of each row",
             self.confidence.clone(),
         );
-        own.register("slipway_runtime_nan_outputs", "Outputs that held a NaN or an infinity", self.nan_outputs.clone());
+        own.register(
+            "slipway_runtime_nan_outputs",
+            "Outputs that held a NaN or an infinity",
+            self.nan_outputs.clone(),
+        );
         own.register("slipway_runtime_model_info", "The loaded model", self.model_info.clone());
         own.register(
             "slipway_runtime_batching",
             "Whether requests run together (1) or each alone (0), with what led to it",
             self.batching.clone(),
         );
-        own.register("slipway_runtime_model_load_seconds", "From start to ready", self.model_load_seconds.clone());
+        own.register(
+            "slipway_runtime_model_load_seconds",
+            "From start to ready",
+            self.model_load_seconds.clone(),
+        );
         self.samples.register(own);
         own.register_collector(Box::new(ObserverCollector(Arc::clone(&self.observer))));
         self.cache.register(own);
@@ -208,20 +229,35 @@ impl RuntimeMetrics {
         class
     }
 
-    /// Exports what `observer` counts from now on. Only the first of a process is: it is that of the pod's own model.
+    /// Exports what `observer` counts from now on. Only the first of a process is: it is that of
+    /// the pod's own model.
     pub fn set_observer(&self, observer: &Arc<Observer>) {
         let _ = self.observer.set(Arc::clone(observer));
     }
 
     /// Tells which model was loaded, and in what time.
-    pub fn record_model(&self, model: &str, version: &str, digest: &str, batching: &BatchingDecision, took: Duration) {
-        let info = ModelInfoLabels { model: model.to_owned(), version: version.to_owned(), digest: digest.to_owned() };
+    pub fn record_model(
+        &self,
+        model: &str,
+        version: &str,
+        digest: &str,
+        batching: &BatchingDecision,
+        took: Duration,
+    ) {
+        let info = ModelInfoLabels {
+            model: model.to_owned(),
+            version: version.to_owned(),
+            digest: digest.to_owned(),
+        };
         self.model_info.get_or_create(&info).set(1);
-        self.batching.get_or_create(&ReasonLabel { reason: batching.cause.name() }).set(i64::from(batching.merged));
+        self.batching
+            .get_or_create(&ReasonLabel { reason: batching.cause.name() })
+            .set(i64::from(batching.merged));
         self.model_load_seconds.set(took.as_secs_f64());
     }
 
-    /// The answer to a scrape with these headers; `queued` is the length of the queue at this moment.
+    /// The answer to a scrape with these headers; `queued` is the length of the queue at this
+    /// moment.
     pub fn exposition(&self, queued: usize, headers: &http::HeaderMap) -> (&'static str, Vec<u8>) {
         self.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
         // Our collectors do not fail.
@@ -249,8 +285,11 @@ mod tests {
         let m = RuntimeMetrics::new("digits", "abc");
         m.start_request().finish_request(200, Duration::from_millis(1));
         m.record_durations(Duration::ZERO, Duration::from_micros(10));
-        let batching =
-            BatchingDecision { merged: true, cause: BatchingCause::Proven, reason: "the graph shows it".into() };
+        let batching = BatchingDecision {
+            merged: true,
+            cause: BatchingCause::Proven,
+            reason: "the graph shows it".into(),
+        };
         m.record_model("digits", "1", "sha256:00", &batching, Duration::from_secs(1));
         m.record_predictions(&Predictions {
             labels: vec![Some(PredictedLabel::Number(3))],
@@ -269,7 +308,9 @@ mod tests {
             format!("slipway_runtime_predictions_total{{{base},class=\"3\"}} 1"),
             format!("slipway_runtime_prediction_confidence_count{{{base}}} 1"),
             format!("slipway_runtime_nan_outputs_total{{{base}}} 1"),
-            format!("slipway_runtime_model_info{{{base},model=\"digits\",version=\"1\",digest=\"sha256:00\"}} 1"),
+            format!(
+                "slipway_runtime_model_info{{{base},model=\"digits\",version=\"1\",digest=\"sha256:00\"}} 1"
+            ),
             format!("slipway_runtime_batching{{{base},reason=\"proven\"}} 1"),
             format!("slipway_runtime_model_load_seconds{{{base}}} 1.0"),
         ] {

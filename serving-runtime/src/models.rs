@@ -43,7 +43,8 @@ pub struct LoadedModel {
 /// The models of this process by name.
 #[derive(Debug)]
 pub struct ModelRegistry {
-    /// The name of the pod's own model: before it is there, requests for it are told that it is loading.
+    /// The name of the pod's own model: before it is there, requests for it are told that it is
+    /// loading.
     primary_name: String,
     ready: RwLock<Vec<Arc<LoadedModel>>>,
     /// Counts uses: only their order matters.
@@ -72,7 +73,8 @@ impl ModelRegistry {
         self.changes.subscribe()
     }
 
-    /// Adds a model, in the place of one of the same name and version. Requests that are at the other one finish there.
+    /// Adds a model, in the place of one of the same name and version. Requests that are at the
+    /// other one finish there.
     pub fn insert(&self, model: LoadedModel) -> Arc<LoadedModel> {
         let model = Arc::new(model);
         self.touch(&model);
@@ -87,7 +89,8 @@ impl ModelRegistry {
     /// Takes models out: all versions of a name, or one. Requests that are at them finish.
     pub fn remove(&self, name: &str, version: Option<&str>) -> Vec<Arc<LoadedModel>> {
         let mut ready = self.ready.write().unwrap_or_else(PoisonError::into_inner);
-        let gone = |it: &Arc<LoadedModel>| it.name == name && version.is_none_or(|v| v == it.version);
+        let gone =
+            |it: &Arc<LoadedModel>| it.name == name && version.is_none_or(|v| v == it.version);
         let removed: Vec<_> = ready.iter().filter(|it| gone(it)).map(Arc::clone).collect();
         ready.retain(|it| !gone(it));
         drop(ready);
@@ -107,7 +110,11 @@ impl ModelRegistry {
 
     /// Versions of a model that are ready, in the order in which they came.
     pub fn versions(&self, name: &str) -> Vec<String> {
-        self.all().iter().filter(|model| model.name == name).map(|model| model.version.clone()).collect()
+        self.all()
+            .iter()
+            .filter(|model| model.name == name)
+            .map(|model| model.version.clone())
+            .collect()
     }
 
     /// All but the pod's own, those that were not used for longest first.
@@ -125,7 +132,8 @@ impl ModelRegistry {
     /// The model for a request; the newest of its versions when the request names none.
     ///
     /// # Errors
-    /// `NotFound` when there is no such model or version; `Unavailable` while the pod's own is loading.
+    /// `NotFound` when there is no such model or version; `Unavailable` while the pod's own is
+    /// loading.
     pub fn get(&self, name: &str, version: Option<&str>) -> Result<Arc<LoadedModel>, ApiError> {
         let ready = self.ready.read().unwrap_or_else(PoisonError::into_inner);
         let mut of_name = ready.iter().rev().filter(|model| model.name == name).peekable();
@@ -133,7 +141,10 @@ impl ModelRegistry {
             return Err(if name == self.primary_name {
                 ApiError::Unavailable("the model is loading; try again later".into())
             } else {
-                ApiError::NotFound(format!("there is no model {name:?} here; there is {:?}", self.primary_name))
+                ApiError::NotFound(format!(
+                    "there is no model {name:?} here; there is {:?}",
+                    self.primary_name
+                ))
             });
         }
         let have: Vec<&str> = of_name.clone().map(|model| model.version.as_str()).collect();

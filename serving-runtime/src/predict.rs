@@ -25,10 +25,12 @@ pub struct Prediction {
     pub nan_outputs: usize,
 }
 
-/// Runs `inputs` (valid for the model's signature) and counts what came out. Dropping the future takes the request back.
+/// Runs `inputs` (valid for the model's signature) and counts what came out. Dropping the future
+/// takes the request back.
 ///
 /// # Errors
-/// `BadRequest` for more rows than one request may have, `Busy` when the queue is full, `Deadline`, and `Internal` when the model fails.
+/// `BadRequest` for more rows than one request may have, `Busy` when the queue is full, `Deadline`,
+/// and `Internal` when the model fails.
 pub async fn make_prediction(
     app: &AppState,
     model: &LoadedModel,
@@ -61,7 +63,8 @@ pub async fn predict_with_priority(
         }
         None => (run(inputs).await?.outputs, None),
     };
-    // A kept answer is a prediction like any other: it is counted, and has an id and a sample number of its own.
+    // A kept answer is a prediction like any other: it is counted, and has an id and a sample
+    // number of its own.
     let predictions = model.reader.read(&outputs);
     app.metrics.record_predictions(&predictions);
     if let (Some(observer), Some(binned)) = (&model.observer, binned) {
@@ -77,7 +80,8 @@ pub async fn predict_with_priority(
     Ok(Prediction { outputs, report, cache, nan_outputs })
 }
 
-/// Runs the model. Only what runs is timed: whoever judges a revision by its inference time must not see how well its answers are kept.
+/// Runs the model. Only what runs is timed: whoever judges a revision by its inference time must
+/// not see how well its answers are kept.
 async fn run_timed(
     app: &AppState,
     model: &LoadedModel,

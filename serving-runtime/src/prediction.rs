@@ -13,8 +13,9 @@ pub struct OutputReader {
 }
 
 impl OutputReader {
-    /// Converters call the label `label` (LightGBM, XGBoost, pipelines) or `output_label` (scikit-learn). Without such an output, the
-    /// highest of a row of scores is the label. Scores are the first float matrix, preferring one that is called probabilities.
+    /// Converters call the label `label` (LightGBM, XGBoost, pipelines) or `output_label`
+    /// (scikit-learn). Without such an output, the highest of a row of scores is the label. Scores
+    /// are the first float matrix, preferring one that is called probabilities.
     pub fn new(signature: &ModelSignature) -> Self {
         let outputs = &signature.outputs;
         let labels = outputs.iter().position(|s| {
@@ -23,10 +24,16 @@ impl OutputReader {
         });
         let matrix = |i: &usize| {
             let s = &outputs[*i];
-            matches!(s.datatype, DataType::F32 | DataType::F64) && s.shape.len() == 2 && s.shape[1] != Some(1)
+            matches!(s.datatype, DataType::F32 | DataType::F64)
+                && s.shape.len() == 2
+                && s.shape[1] != Some(1)
         };
-        let named = |i: &usize| matches!(outputs[*i].name.as_str(), "probabilities" | "output_probability");
-        let scores = (0..outputs.len()).filter(matrix).find(named).or_else(|| (0..outputs.len()).find(matrix));
+        let named =
+            |i: &usize| matches!(outputs[*i].name.as_str(), "probabilities" | "output_probability");
+        let scores = (0..outputs.len())
+            .filter(matrix)
+            .find(named)
+            .or_else(|| (0..outputs.len()).find(matrix));
         Self { labels, scores }
     }
 
@@ -44,14 +51,24 @@ impl OutputReader {
     pub fn read(self, outputs: &[Tensor]) -> Predictions {
         let scores = self.scores.and_then(|i| outputs.get(i)).map(read_scores).unwrap_or_default();
         let labels = match self.labels.and_then(|i| outputs.get(i)).map(|t| &t.data) {
-            Some(TensorData::I64(v)) => v.iter().map(|n| Some(PredictedLabel::Number(*n))).collect(),
-            Some(TensorData::I32(v)) => v.iter().map(|n| Some(PredictedLabel::Number(i64::from(*n)))).collect(),
-            Some(TensorData::Bytes(v)) => v.iter().map(|s| Some(PredictedLabel::Text(s.clone()))).collect(),
-            _ => scores.iter().map(|row| row.best.map(|n| PredictedLabel::Number(n as i64))).collect(),
+            Some(TensorData::I64(v)) => {
+                v.iter().map(|n| Some(PredictedLabel::Number(*n))).collect()
+            }
+            Some(TensorData::I32(v)) => {
+                v.iter().map(|n| Some(PredictedLabel::Number(i64::from(*n)))).collect()
+            }
+            Some(TensorData::Bytes(v)) => {
+                v.iter().map(|s| Some(PredictedLabel::Text(s.clone()))).collect()
+            }
+            _ => scores
+                .iter()
+                .map(|row| row.best.map(|n| PredictedLabel::Number(n as i64)))
+                .collect(),
         };
         let confidences = scores.iter().filter_map(|row| row.confidence).collect();
         let non_finite = outputs.iter().filter(|t| t.data.first_non_finite().is_some()).count();
-        let nan = if non_finite == 0 { 0 } else { outputs.iter().filter(|t| t.data.has_nan()).count() };
+        let nan =
+            if non_finite == 0 { 0 } else { outputs.iter().filter(|t| t.data.has_nan()).count() };
         Predictions { labels, confidences, non_finite, nan }
     }
 }
@@ -59,7 +76,8 @@ impl OutputReader {
 /// The predictions of one answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Predictions {
-    /// A label for each row; `None` where there is none (all scores NaN). Empty for models without labels.
+    /// A label for each row; `None` where there is none (all scores NaN). Empty for models without
+    /// labels.
     pub labels: Vec<Option<PredictedLabel>>,
     /// The highest probability of each row whose scores are probabilities.
     pub confidences: Vec<f64>,
@@ -81,8 +99,12 @@ fn read_scores(tensor: &Tensor) -> Vec<RowScore> {
         return Vec::new();
     }
     match &tensor.data {
-        TensorData::F32(v) => v.chunks_exact(width).map(|row| score_row(row.iter().map(|x| f64::from(*x)))).collect(),
-        TensorData::F64(v) => v.chunks_exact(width).map(|row| score_row(row.iter().copied())).collect(),
+        TensorData::F32(v) => {
+            v.chunks_exact(width).map(|row| score_row(row.iter().map(|x| f64::from(*x)))).collect()
+        }
+        TensorData::F64(v) => {
+            v.chunks_exact(width).map(|row| score_row(row.iter().copied())).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -141,7 +163,8 @@ mod tests {
         assert_eq!(p.labels, [Some(PredictedLabel::Number(1)), None]);
         assert!(p.confidences.is_empty());
         assert_eq!((p.non_finite, p.nan), (1, 1));
-        let p = r.read(&[Tensor { shape: vec![1, 2], data: TensorData::F32(vec![f32::INFINITY, 0.0]) }]);
+        let p = r
+            .read(&[Tensor { shape: vec![1, 2], data: TensorData::F32(vec![f32::INFINITY, 0.0]) }]);
         assert_eq!((p.non_finite, p.nan), (1, 0));
     }
 

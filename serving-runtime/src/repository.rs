@@ -1,7 +1,8 @@
 //! The model repository: further models of a pod, loaded and unloaded by name.
 //!
-//! They are declared as files, `<directory>/<name>/<version>/model.onnx`. What is loaded is bounded by bytes: the model that was not used
-//! for longest makes room, never the pod's own. One that had to go comes back with its next request; one that was unloaded does not.
+//! They are declared as files, `<directory>/<name>/<version>/model.onnx`. What is loaded is bounded
+//! by bytes: the model that was not used for longest makes room, never the pod's own. One that had
+//! to go comes back with its next request; one that was unloaded does not.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -53,7 +54,12 @@ pub struct ModelRepository {
 impl ModelRepository {
     /// The repository in `directory`, or none.
     pub fn new(directory: Option<PathBuf>, max_bytes: u64) -> Self {
-        Self { directory, max_bytes, loading: tokio::sync::Mutex::default(), absences: Mutex::default() }
+        Self {
+            directory,
+            max_bytes,
+            loading: tokio::sync::Mutex::default(),
+            absences: Mutex::default(),
+        }
     }
 
     fn set_absence(&self, name: &str, version: &str, absent: Option<AbsenceReason>) {
@@ -61,7 +67,9 @@ impl ModelRepository {
         let mut map = self.absences.lock().unwrap_or_else(PoisonError::into_inner);
         match absent {
             // Only declared versions get here, but their files can change without end.
-            Some(absent) if map.len() < MAX_LISTED || map.contains_key(&key) => drop(map.insert(key, absent)),
+            Some(absent) if map.len() < MAX_LISTED || map.contains_key(&key) => {
+                drop(map.insert(key, absent))
+            }
             Some(_) => {}
             None => drop(map.remove(&key)),
         }
@@ -75,8 +83,11 @@ impl ModelRepository {
     /// The version of that model that had to make room, if there is one.
     fn evicted_version(&self, name: &str, version: Option<&str>) -> Option<String> {
         let map = self.absences.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut versions = map.iter().filter(|((n, _), absent)| n == name && **absent == AbsenceReason::Evicted);
-        versions.find(|((_, v), _)| version.is_none_or(|want| want == v)).map(|((_, v), _)| v.clone())
+        let mut versions =
+            map.iter().filter(|((n, _), absent)| n == name && **absent == AbsenceReason::Evicted);
+        versions
+            .find(|((_, v), _)| version.is_none_or(|want| want == v))
+            .map(|((_, v), _)| v.clone())
     }
 
     /// Versions of a declared model, the newest first.
@@ -106,16 +117,25 @@ impl ModelRepository {
         }
         for name in self.directory.as_deref().map(directory_names).unwrap_or_default() {
             for version in self.declared_versions(&name) {
-                if entries.len() >= MAX_LISTED || entries.iter().any(|e| e.name == name && e.version == version) {
+                if entries.len() >= MAX_LISTED
+                    || entries.iter().any(|e| e.name == name && e.version == version)
+                {
                     continue;
                 }
                 let reason = match self.absence_reason(&name, &version) {
                     Some(AbsenceReason::Unloaded) => "unloaded".to_owned(),
-                    Some(AbsenceReason::Evicted) => "made room for others; comes back with its next request".to_owned(),
+                    Some(AbsenceReason::Evicted) => {
+                        "made room for others; comes back with its next request".to_owned()
+                    }
                     Some(AbsenceReason::Failed(reason)) => reason,
                     None => "not loaded".to_owned(),
                 };
-                entries.push(IndexEntry { name: name.clone(), version, state: "UNAVAILABLE", reason });
+                entries.push(IndexEntry {
+                    name: name.clone(),
+                    version,
+                    state: "UNAVAILABLE",
+                    reason,
+                });
             }
         }
         entries.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
@@ -125,8 +145,14 @@ impl ModelRepository {
     /// Loads the newest version of a declared model, or the given one.
     ///
     /// # Errors
-    /// `NotFound` when it is not declared, `Unprocessable` when it cannot be served here, each with the reason.
-    pub async fn load(&self, app: &AppState, name: &str, version: Option<&str>) -> Result<(), ApiError> {
+    /// `NotFound` when it is not declared, `Unprocessable` when it cannot be served here, each with
+    /// the reason.
+    pub async fn load(
+        &self,
+        app: &AppState,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<(), ApiError> {
         self.load_or_reload(app, name, version, false).await
     }
 
@@ -166,7 +192,11 @@ impl ModelRepository {
     }
 
     fn resolve_version(&self, name: &str, version: Option<&str>) -> Result<String, ApiError> {
-        let none = || ApiError::NotFound(format!("there is no {name}/<version>/{MODEL_FILE} in the repository"));
+        let none = || {
+            ApiError::NotFound(format!(
+                "there is no {name}/<version>/{MODEL_FILE} in the repository"
+            ))
+        };
         if !is_plain_name(name) || version.is_some_and(|v| !is_plain_name(v)) {
             return Err(ApiError::bad_request(
                 "a model's name and version are 1 to 128 letters, digits, '-', '_' and '.'",
@@ -174,13 +204,20 @@ impl ModelRepository {
         }
         let versions = self.declared_versions(name);
         let Some(version) = version else { return versions.into_iter().next().ok_or_else(none) };
-        versions
-            .into_iter()
-            .find(|v| v == version)
-            .ok_or_else(|| ApiError::NotFound(format!("there is no {name}/{version}/{MODEL_FILE} in the repository")))
+        versions.into_iter().find(|v| v == version).ok_or_else(|| {
+            ApiError::NotFound(format!(
+                "there is no {name}/{version}/{MODEL_FILE} in the repository"
+            ))
+        })
     }
 
-    async fn check_and_load(&self, app: &AppState, name: &str, version: &str, path: PathBuf) -> Result<(), ApiError> {
+    async fn check_and_load(
+        &self,
+        app: &AppState,
+        name: &str,
+        version: &str,
+        path: PathBuf,
+    ) -> Result<(), ApiError> {
         let hashed = {
             let (path, options) = (path.clone(), fetch::FetchOptions::from_args(&app.args));
             run_blocking(move || fetch::hash_model(&path, &options)).await?
@@ -188,7 +225,8 @@ impl ModelRepository {
         if app.models.get(name, Some(version)).is_ok_and(|model| model.digest == hashed) {
             return Ok(());
         }
-        let facts = sandbox::trial_load(&app.args, &path, self.max_bytes).await.map_err(to_api_error)?;
+        let facts =
+            sandbox::trial_load(&app.args, &path, self.max_bytes).await.map_err(to_api_error)?;
         let bytes = facts.bytes.saturating_mul(app.args.thread_counts().workers as u64);
         self.evict_for(app, name, version, bytes)?;
         let artifact = ModelArtifact {
@@ -203,13 +241,25 @@ impl ModelRepository {
         };
         let args = app.args.clone();
         let model = run_blocking(move || load::build_model(&args, artifact)).await?;
-        tracing::info!(model = name, version, bytes, digest = model.digest, "loaded a model of the repository");
+        tracing::info!(
+            model = name,
+            version,
+            bytes,
+            digest = model.digest,
+            "loaded a model of the repository"
+        );
         app.models.insert(model);
         Ok(())
     }
 
     /// Sends away those that were not used for longest. What is still answered by them finishes.
-    fn evict_for(&self, app: &AppState, name: &str, version: &str, bytes: u64) -> Result<(), ApiError> {
+    fn evict_for(
+        &self,
+        app: &AppState,
+        name: &str,
+        version: &str,
+        bytes: u64,
+    ) -> Result<(), ApiError> {
         if bytes > self.max_bytes {
             return Err(ApiError::Unprocessable(format!(
                 "the model takes {bytes} bytes of memory; all models of the repository together may take {} (--max-models-bytes)",
@@ -226,7 +276,12 @@ impl ModelRepository {
             taken -= guest.bytes;
             app.models.remove(&guest.name, Some(&guest.version));
             self.set_absence(&guest.name, &guest.version, Some(AbsenceReason::Evicted));
-            tracing::info!(model = guest.name, version = guest.version, bytes = guest.bytes, "a model made room");
+            tracing::info!(
+                model = guest.name,
+                version = guest.version,
+                bytes = guest.bytes,
+                "a model made room"
+            );
         }
         Ok(())
     }
@@ -235,9 +290,16 @@ impl ModelRepository {
     ///
     /// # Errors
     /// `Unprocessable` for the pod's own model, `NotFound` for one that is not loaded.
-    pub fn unload(&self, app: &AppState, name: &str, version: Option<&str>) -> Result<(), ApiError> {
+    pub fn unload(
+        &self,
+        app: &AppState,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<(), ApiError> {
         if name == app.models.primary_name() {
-            return Err(ApiError::Unprocessable(format!("{name:?} is this pod's own model and stays loaded")));
+            return Err(ApiError::Unprocessable(format!(
+                "{name:?} is this pod's own model and stays loaded"
+            )));
         }
         let removed = app.models.remove(name, version);
         let evicted = std::iter::from_fn(|| {
@@ -250,7 +312,11 @@ impl ModelRepository {
         }
         for model in removed {
             self.set_absence(&model.name, &model.version, Some(AbsenceReason::Unloaded));
-            tracing::info!(model = model.name, version = model.version, "unloaded a model of the repository");
+            tracing::info!(
+                model = model.name,
+                version = model.version,
+                "unloaded a model of the repository"
+            );
         }
         Ok(())
     }
@@ -263,7 +329,9 @@ impl ModelRepository {
         version: Option<&str>,
     ) -> Result<bool, ApiError> {
         match self.evicted_version(name, version) {
-            Some(version) => self.load_or_reload(app, name, Some(&version), true).await.map(|()| true),
+            Some(version) => {
+                self.load_or_reload(app, name, Some(&version), true).await.map(|()| true)
+            }
             None => Ok(false),
         }
     }
@@ -273,27 +341,39 @@ impl ModelRepository {
 fn directory_names(directory: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     let named = entries.filter_map(Result::ok).filter(|entry| entry.path().is_dir());
-    let mut names: Vec<_> =
-        named.filter_map(|e| e.file_name().into_string().ok()).filter(|n| is_plain_name(n)).take(MAX_LISTED).collect();
+    let mut names: Vec<_> = named
+        .filter_map(|e| e.file_name().into_string().ok())
+        .filter(|n| is_plain_name(n))
+        .take(MAX_LISTED)
+        .collect();
     names.sort();
     names
 }
 
-/// Whether a text can be a part of a path and nothing else. Kubernetes keeps its own files in directories that begin with a dot.
+/// Whether a text can be a part of a path and nothing else. Kubernetes keeps its own files in
+/// directories that begin with a dot.
 fn is_plain_name(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    !text.is_empty() && text.len() <= MAX_NAME && !text.starts_with('.') && text.bytes().all(allowed)
+    !text.is_empty()
+        && text.len() <= MAX_NAME
+        && !text.starts_with('.')
+        && text.bytes().all(allowed)
 }
 
 fn to_api_error(error: LoadError) -> ApiError {
-    if error.permanent { ApiError::Unprocessable(error.to_string()) } else { ApiError::Unavailable(error.to_string()) }
+    if error.permanent {
+        ApiError::Unprocessable(error.to_string())
+    } else {
+        ApiError::Unavailable(error.to_string())
+    }
 }
 
 async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|e| ApiError::Internal(format!("the loading thread panicked: {e}")))?.map_err(to_api_error)
+    done.map_err(|e| ApiError::Internal(format!("the loading thread panicked: {e}")))?
+        .map_err(to_api_error)
 }
 
 #[cfg(test)]

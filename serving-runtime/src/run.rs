@@ -26,11 +26,17 @@ pub fn serve_model(args: ServeArgs) -> ExitCode {
 }
 
 /// Runs a life to its end, and tells why it failed if it does.
-pub(crate) fn run_to_end(args: &ServeArgs, life: impl Future<Output = Result<(), LoadError>>) -> ExitCode {
-    // Both HTTP clients use whatever provider the process installs; an error means that one is installed.
+pub(crate) fn run_to_end(
+    args: &ServeArgs,
+    life: impl Future<Output = Result<(), LoadError>>,
+) -> ExitCode {
+    // Both HTTP clients use whatever provider the process installs; an error means that one is
+    // installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(args.thread_counts().io).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(args.thread_counts().io)
+        .enable_all()
+        .build();
     let result = match runtime {
         Ok(runtime) => {
             runtime.spawn(keep_timer_near());
@@ -38,7 +44,10 @@ pub(crate) fn run_to_end(args: &ServeArgs, life: impl Future<Output = Result<(),
             runtime.shutdown_background();
             result
         }
-        Err(e) => Err(LoadError::transient(LoadErrorReason::LoadFailed, format!("cannot start threads: {e}"))),
+        Err(e) => Err(LoadError::transient(
+            LoadErrorReason::LoadFailed,
+            format!("cannot start threads: {e}"),
+        )),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -50,8 +59,9 @@ pub(crate) fn run_to_end(args: &ServeArgs, life: impl Future<Output = Result<(),
     }
 }
 
-/// A timer that is due soon, always. tokio wakes its driver, by a system call, for each new timer that is due before all others; without this one
-/// the deadlines of requests, far away as they are, were the first, and each request paid for it once or twice.
+/// A timer that is due soon, always. tokio wakes its driver, by a system call, for each new timer
+/// that is due before all others; without this one the deadlines of requests, far away as they are,
+/// were the first, and each request paid for it once or twice.
 async fn keep_timer_near() {
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -68,9 +78,12 @@ pub(crate) struct PortHandle {
 }
 
 impl PortHandle {
-    /// Completes when nobody listens any more although nobody said so. The process must end then: its probes would go on to say that it serves.
+    /// Completes when nobody listens any more although nobody said so. The process must end then:
+    /// its probes would go on to say that it serves.
     async fn until_lost(&mut self) -> LoadError {
-        let why = (&mut self.task).await.map_or_else(|e| e.to_string(), |()| "ended by itself".to_owned());
+        let why = (&mut self.task)
+            .await
+            .map_or_else(|e| e.to_string(), |()| "ended by itself".to_owned());
         LoadError::transient(
             LoadErrorReason::LoadFailed,
             format!("the port of the API is lost, and the process ends with it: {why}"),
@@ -81,7 +94,8 @@ impl PortHandle {
 async fn run_server(args: ServeArgs) -> Result<(), LoadError> {
     let begun = Instant::now();
     let mut signals = TerminationSignals::new()?;
-    let app = AppState::new(args).map_err(|e| LoadError::permanent(LoadErrorReason::LoadFailed, e))?;
+    let app =
+        AppState::new(args).map_err(|e| LoadError::permanent(LoadErrorReason::LoadFailed, e))?;
     JobService::attach(&app)?;
     let (admin, api) = (bind_admin(app.args.admin_listen).await?, bind_api(&app.args).await?);
     tracing::info!(
@@ -93,7 +107,12 @@ async fn run_server(args: ServeArgs) -> Result<(), LoadError> {
         let _ = app.sampler.set(sampler);
     }
     // The admin port lives until the process ends.
-    let _admin = start_port(admin, &app, |app, request| async move { handle_admin_request(&app, request).await });
+    let _admin =
+        start_port(
+            admin,
+            &app,
+            |app, request| async move { handle_admin_request(&app, request).await },
+        );
     let mut api = start_port(api, &app, handle_api);
 
     tokio::select! {
@@ -127,7 +146,9 @@ async fn run_server(args: ServeArgs) -> Result<(), LoadError> {
 
 /// Listens for the API.
 async fn bind_api(args: &ServeArgs) -> Result<BoundListener, LoadError> {
-    BoundListener::bind_api(args.listen, args.max_connections).await.map_err(listen_error(args.listen))
+    BoundListener::bind_api(args.listen, args.max_connections)
+        .await
+        .map_err(listen_error(args.listen))
 }
 
 /// Listens for probes and scrapes.
@@ -136,7 +157,12 @@ pub(crate) async fn bind_admin(address: SocketAddr) -> Result<BoundListener, Loa
 }
 
 fn listen_error(address: SocketAddr) -> impl Fn(std::io::Error) -> LoadError {
-    move |e| LoadError::transient(LoadErrorReason::LoadFailed, format!("cannot listen on {address}: {e}"))
+    move |e| {
+        LoadError::transient(
+            LoadErrorReason::LoadFailed,
+            format!("cannot listen on {address}: {e}"),
+        )
+    }
 }
 
 /// Either signal to end.
@@ -149,7 +175,10 @@ impl TerminationSignals {
     pub(crate) fn new() -> Result<Self, LoadError> {
         let listen = |kind| {
             signal(kind).map_err(|e| {
-                LoadError::transient(LoadErrorReason::LoadFailed, format!("cannot listen for signals: {e}"))
+                LoadError::transient(
+                    LoadErrorReason::LoadFailed,
+                    format!("cannot listen for signals: {e}"),
+                )
             })
         };
         Ok(Self { term: listen(SignalKind::terminate())?, int: listen(SignalKind::interrupt())? })
@@ -163,7 +192,11 @@ impl TerminationSignals {
     }
 }
 
-pub(crate) fn start_port<H, F, B>(listener: BoundListener, app: &Arc<AppState>, handler: H) -> PortHandle
+pub(crate) fn start_port<H, F, B>(
+    listener: BoundListener,
+    app: &Arc<AppState>,
+    handler: H,
+) -> PortHandle
 where
     H: Fn(Arc<AppState>, http::Request<hyper::body::Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = http::Response<B>> + Send + 'static,
@@ -185,30 +218,46 @@ where
 
 /// Loads on a thread of its own: hashing and building sessions block.
 pub(crate) async fn load_on_thread(app: &Arc<AppState>) -> Result<LoadedModel, LoadError> {
-    let lost = |what: String| LoadError::transient(LoadErrorReason::LoadFailed, format!("the loading thread {what}"));
+    let lost = |what: String| {
+        LoadError::transient(LoadErrorReason::LoadFailed, format!("the loading thread {what}"))
+    };
     let (done, answer) = oneshot::channel();
     let args = app.args.clone();
     let thread = std::thread::Builder::new().name("load".into());
-    thread.spawn(move || drop(done.send(load::load_model(&args)))).map_err(|e| lost(format!("did not start: {e}")))?;
+    thread
+        .spawn(move || drop(done.send(load::load_model(&args))))
+        .map_err(|e| lost(format!("did not start: {e}")))?;
     answer.await.unwrap_or_else(|_| Err(lost("panicked".into())))
 }
 
-/// Serves on for as long as requests come; then no new connections, and an end of what is in flight.
+/// Serves on for as long as requests come; then no new connections, and an end of what is in
+/// flight.
 async fn drain_requests(app: &AppState, api: PortHandle) {
     let quiet = Duration::from_secs(app.args.drain_delay_seconds);
     let longest = Duration::from_secs(app.args.drain_serve_seconds);
-    tracing::info!(quiet_seconds = quiet.as_secs(), longest_seconds = longest.as_secs(), "draining");
+    tracing::info!(
+        quiet_seconds = quiet.as_secs(),
+        longest_seconds = longest.as_secs(),
+        "draining"
+    );
     app.start_draining();
     if timeout(longest.max(quiet), app.activity.wait_until_quiet(quiet)).await.is_err() {
-        tracing::warn!(seconds = longest.as_secs(), "requests still come: no other pod took over in time");
+        tracing::warn!(
+            seconds = longest.as_secs(),
+            "requests still come: no other pod took over in time"
+        );
     }
     app.start_stopping();
     let _ = api.stop.send(());
-    let limit =
-        app.args.drain_timeout_seconds.map_or_else(|| app.activity.remaining() + ANSWER_MARGIN, Duration::from_secs);
+    let limit = app
+        .args
+        .drain_timeout_seconds
+        .map_or_else(|| app.activity.remaining() + ANSWER_MARGIN, Duration::from_secs);
     match timeout(limit, api.task).await {
         Ok(_) => tracing::info!("drained"),
-        Err(_) => tracing::warn!(timeout_seconds = limit.as_secs(), "some requests did not end in time"),
+        Err(_) => {
+            tracing::warn!(timeout_seconds = limit.as_secs(), "some requests did not end in time")
+        }
     }
 }
 

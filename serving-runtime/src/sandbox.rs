@@ -1,8 +1,8 @@
 //! Trying a model in a process of its own, before it comes into this one.
 //!
-//! A model of the repository is a guest in a pod that serves another. ONNX Runtime folds constants and allocates while it loads, so a
-//! small file can ask for any amount of memory, and a malformed one may crash it. The trial has bounds for memory and time, and tells
-//! what the model costs.
+//! A model of the repository is a guest in a pod that serves another. ONNX Runtime folds constants
+//! and allocates while it loads, so a small file can ask for any amount of memory, and a malformed
+//! one may crash it. The trial has bounds for memory and time, and tells what the model costs.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
@@ -17,7 +17,8 @@ use crate::config::ServeArgs;
 use crate::engine::{self, OnnxEngine};
 use crate::error::{LoadError, LoadErrorReason};
 
-/// Address space of the process before a model: the libraries, their threads, the allocator's reserves.
+/// Address space of the process before a model: the libraries, their threads, the allocator's
+/// reserves.
 const BASE_ADDRESS_SPACE: u64 = 1 << 30;
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -62,8 +63,12 @@ pub fn run_vet(args: &VetArgs) -> ExitCode {
 
 fn load_within_limits(args: &VetArgs) -> Result<TrialReport, LoadError> {
     let bound = |resource, limit| {
-        setrlimit(resource, limit, limit)
-            .map_err(|e| LoadError::transient(LoadErrorReason::LoadFailed, format!("cannot bound the trial: {e}")))
+        setrlimit(resource, limit, limit).map_err(|e| {
+            LoadError::transient(
+                LoadErrorReason::LoadFailed,
+                format!("cannot bound the trial: {e}"),
+            )
+        })
     };
     bound(Resource::RLIMIT_CORE, 0)?;
     bound(Resource::RLIMIT_CPU, TRIAL_TIMEOUT.as_secs())?;
@@ -75,7 +80,8 @@ fn load_within_limits(args: &VetArgs) -> Result<TrialReport, LoadError> {
     let mut engines = engine::load_engines(&args.onnxruntime, &args.model, 1, 1, None)?;
     for engine in &mut engines {
         let rows = if engine.signature().may_batch() { args.rows } else { 1 };
-        // A model that does not take zeros may still be a good one; one that wants more memory than it may have is not.
+        // A model that does not take zeros may still be a good one; one that wants more memory than
+        // it may have is not.
         if let Some(error) = engine.warm_up(rows).err().filter(OnnxEngine::is_out_of_memory) {
             let message = format!(
                 "a run of {rows} rows wants more memory than the {} bytes that it may have (--max-models-bytes): {}",
@@ -100,9 +106,14 @@ fn peak_memory() -> u64 {
 ///
 /// # Errors
 /// What the trial found, or how it ended.
-pub async fn trial_load(args: &ServeArgs, file: &Path, memory_bytes: u64) -> Result<TrialReport, LoadError> {
+pub async fn trial_load(
+    args: &ServeArgs,
+    file: &Path,
+    memory_bytes: u64,
+) -> Result<TrialReport, LoadError> {
     let failed = |what: String| LoadError::transient(LoadErrorReason::LoadFailed, what);
-    let program = std::env::current_exe().map_err(|e| failed(format!("cannot find this program: {e}")))?;
+    let program =
+        std::env::current_exe().map_err(|e| failed(format!("cannot find this program: {e}")))?;
     let child = tokio::process::Command::new(program)
         .arg("vet")
         .arg("--model")
@@ -112,7 +123,10 @@ pub async fn trial_load(args: &ServeArgs, file: &Path, memory_bytes: u64) -> Res
         .arg("--memory-bytes")
         .arg(memory_bytes.to_string())
         .arg("--rows")
-        .arg(if args.batching == BatchingMode::Disabled { 1 } else { args.max_batch_rows }.to_string())
+        .arg(
+            if args.batching == BatchingMode::Disabled { 1 } else { args.max_batch_rows }
+                .to_string(),
+        )
         // Otherwise every thread reserves address space, which the bound counts.
         .env("MALLOC_ARENA_MAX", "1")
         .env("RUST_LOG", "off")

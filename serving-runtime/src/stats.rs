@@ -1,4 +1,5 @@
-//! The statistics extension: what a model has answered, in counts and nanoseconds since it was loaded.
+//! The statistics extension: what a model has answered, in counts and nanoseconds since it was
+//! loaded.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +9,8 @@ use serde::Serialize;
 
 use crate::cache::result::now_millis;
 
-/// Different sizes of batch that are told apart; more would let clients grow the answer without end.
+/// Different sizes of batch that are told apart; more would let clients grow the answer without
+/// end.
 const MAX_SIZES: usize = 256;
 
 /// How often something happened, and how long it took in total.
@@ -109,12 +111,16 @@ impl ModelStats {
 
     /// An answer came from a cache, or did not.
     pub fn record_cache_lookup(&self, hit: bool, took: Duration) {
-        self.update(|s| if hit { s.requests.cache_hit.add(took) } else { s.requests.cache_miss.add(took) });
+        self.update(|s| {
+            if hit { s.requests.cache_hit.add(took) } else { s.requests.cache_miss.add(took) }
+        });
     }
 
     /// A request ended.
     pub fn record_request(&self, well: bool, took: Duration) {
-        self.update(|s| if well { s.requests.success.add(took) } else { s.requests.fail.add(took) });
+        self.update(
+            |s| if well { s.requests.success.add(took) } else { s.requests.fail.add(took) },
+        );
     }
 }
 

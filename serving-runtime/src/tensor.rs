@@ -63,7 +63,8 @@ impl DataType {
         Self::ALL.into_iter().find(|d| d.name() == name)
     }
 
-    /// Bytes of one element in a binary tensor; `None` for BYTES, whose elements carry their own length.
+    /// Bytes of one element in a binary tensor; `None` for BYTES, whose elements carry their own
+    /// length.
     pub const fn width(self) -> Option<usize> {
         match self {
             Self::Bool | Self::U8 | Self::I8 => Some(1),
@@ -239,12 +240,15 @@ impl Tensor {
     pub fn bytes(&self) -> usize {
         match (&self.data, self.data.datatype().width()) {
             (_, Some(width)) => self.data.len() * width,
-            (TensorData::Bytes(texts), None) => texts.iter().map(|text| text.len() + size_of::<String>()).sum(),
+            (TensorData::Bytes(texts), None) => {
+                texts.iter().map(|text| text.len() + size_of::<String>()).sum()
+            }
             (_, None) => 0,
         }
     }
 
-    /// Stacks tensors of equal trailing shape along the first axis. `None` when there is nothing to stack or they differ.
+    /// Stacks tensors of equal trailing shape along the first axis. `None` when there is nothing to
+    /// stack or they differ.
     pub fn stack<'a>(mut parts: impl Iterator<Item = &'a Tensor>) -> Option<Self> {
         let mut whole = parts.next()?.clone();
         for part in parts {

@@ -1,4 +1,5 @@
-//! The message that a container leaves for the operator: why it could not start, or what it has fetched.
+//! The message that a container leaves for the operator: why it could not start, or what it has
+//! fetched.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -43,7 +44,10 @@ mod tests {
     fn one_line_of_json_that_fits() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        write_error(&path, &LoadError::permanent(LoadErrorReason::DigestMismatch, "é".repeat(9000)));
+        write_error(
+            &path,
+            &LoadError::permanent(LoadErrorReason::DigestMismatch, "é".repeat(9000)),
+        );
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.len() < 4096 && text.ends_with('\n') && text.lines().count() == 1);
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();

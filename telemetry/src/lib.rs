@@ -1,8 +1,10 @@
 //! Logs and traces of Slipway's programs.
 //!
-//! Logs are JSON lines. Traces go by OTLP over HTTP where `OTEL_EXPORTER_OTLP_ENDPOINT` (or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`) says, and nowhere
-//! otherwise: then [`enabled`] is false, [`span!`] makes nothing, and [`run_in_span`] is the future itself; what is left of tracing in a request is a
-//! read of one flag. Sampling is that of the SDK: `OTEL_TRACES_SAMPLER=parentbased_traceidratio` with `OTEL_TRACES_SAMPLER_ARG=0.01`.
+//! Logs are JSON lines. Traces go by OTLP over HTTP where `OTEL_EXPORTER_OTLP_ENDPOINT` (or
+//! `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`) says, and nowhere otherwise: then [`enabled`] is false,
+//! [`span!`] makes nothing, and [`run_in_span`] is the future itself; what is left of tracing in a
+//! request is a read of one flag. Sampling is that of the SDK:
+//! `OTEL_TRACES_SAMPLER=parentbased_traceidratio` with `OTEL_TRACES_SAMPLER_ARG=0.01`.
 //!
 //! For work that belongs to a request, on whatever task it runs:
 //!
@@ -13,7 +15,8 @@
 //! # }
 //! ```
 //!
-//! Across a queue, [`current_traceparent`] is the text to send along, and [`span_with_parent`] continues it at the other end.
+//! Across a queue, [`current_traceparent`] is the text to send along, and [`span_with_parent`]
+//! continues it at the other end.
 
 pub mod metrics;
 mod parent_trust;
@@ -52,7 +55,8 @@ pub fn enabled() -> bool {
     ENABLED.load(Ordering::Relaxed)
 }
 
-/// A span when traces are on, and nothing otherwise. Like `tracing::info_span!`: a name, then fields.
+/// A span when traces are on, and nothing otherwise. Like `tracing::info_span!`: a name, then
+/// fields.
 #[macro_export]
 macro_rules! span {
     ($name:literal $(, $($fields:tt)*)?) => {
@@ -69,7 +73,8 @@ pub async fn run_in_span<F: Future>(make: impl FnOnce() -> Span, work: F) -> F::
     if enabled() { work.instrument(make()).await } else { work.await }
 }
 
-/// The same within another span, and no span outside: for calls that are also made by the clock, which would begin a trace each.
+/// The same within another span, and no span outside: for calls that are also made by the clock,
+/// which would begin a trace each.
 pub async fn run_in_child_span<F: Future>(make: impl FnOnce() -> Span, work: F) -> F::Output {
     if enabled() && !Span::current().is_none() { work.instrument(make()).await } else { work.await }
 }
@@ -88,9 +93,14 @@ impl Drop for TelemetryGuard {
     }
 }
 
-/// Starts logs, and traces when an endpoint is set. Call it once, before any thread of an asynchronous runtime: the exporter's client blocks.
-/// `service` is the name that traces carry unless `OTEL_SERVICE_NAME` says otherwise, `parents` whether whoever asks says what is recorded.
-pub fn init_telemetry(service: &'static str, filter: EnvFilter, parents: ParentTrust) -> TelemetryGuard {
+/// Starts logs, and traces when an endpoint is set. Call it once, before any thread of an
+/// asynchronous runtime: the exporter's client blocks. `service` is the name that traces carry
+/// unless `OTEL_SERVICE_NAME` says otherwise, `parents` whether whoever asks says what is recorded.
+pub fn init_telemetry(
+    service: &'static str,
+    filter: EnvFilter,
+    parents: ParentTrust,
+) -> TelemetryGuard {
     parents.apply();
     let wanted = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
     let wanted = wanted.iter().any(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty()));
@@ -115,8 +125,9 @@ pub fn init_telemetry(service: &'static str, filter: EnvFilter, parents: ParentT
     }
 }
 
-/// Starts traces to an exporter of the caller's own, span by span, and no logs: for tests of what a program traces. With `own_share` parents are not
-/// trusted, and such a share of what they send is recorded.
+/// Starts traces to an exporter of the caller's own, span by span, and no logs: for tests of what a
+/// program traces. With `own_share` parents are not trusted, and such a share of what they send is
+/// recorded.
 pub fn init_with_exporter(
     service: &'static str,
     exporter: impl opentelemetry_sdk::trace::SpanExporter + 'static,
@@ -147,7 +158,10 @@ where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("slipway"));
-    layer.with_location(false).with_threads(false).with_filter(filter_fn(|meta| meta.target() == TARGET))
+    layer
+        .with_location(false)
+        .with_threads(false)
+        .with_filter(filter_fn(|meta| meta.target() == TARGET))
 }
 
 struct HeaderExtractor<'a>(&'a HeaderMap);
@@ -172,7 +186,8 @@ impl Injector for HeaderInjector<'_> {
     }
 }
 
-/// The span of a request that came in, the child of what its `traceparent` names. Nothing without traces.
+/// The span of a request that came in, the child of what its `traceparent` names. Nothing without
+/// traces.
 pub fn server_span(method: &http::Method, path: &str, headers: &HeaderMap) -> Span {
     let span = span!(
         "request",
@@ -191,7 +206,11 @@ pub fn server_span(method: &http::Method, path: &str, headers: &HeaderMap) -> Sp
     span
 }
 
-fn set_remote_parent(span: &Span, carrier: &dyn Extractor, decided: fn(SpanContext) -> SpanContext) {
+fn set_remote_parent(
+    span: &Span,
+    carrier: &dyn Extractor,
+    decided: fn(SpanContext) -> SpanContext,
+) {
     let parent = TraceContextPropagator::new().extract(carrier).span().span_context().clone();
     if parent.is_valid() {
         let _ = span.set_parent(Context::new().with_remote_span_context(decided(parent)));
@@ -210,14 +229,17 @@ pub fn record_status(span: &Span, status: http::StatusCode) {
     }
 }
 
-/// Names the current span as the parent to whoever gets these headers. Without traces a client's own `traceparent` passes as it came.
+/// Names the current span as the parent to whoever gets these headers. Without traces a client's
+/// own `traceparent` passes as it came.
 pub fn inject_traceparent(headers: &mut HeaderMap) {
     if enabled() {
-        TraceContextPropagator::new().inject_context(&Span::current().context(), &mut HeaderInjector(headers));
+        TraceContextPropagator::new()
+            .inject_context(&Span::current().context(), &mut HeaderInjector(headers));
     }
 }
 
-/// The W3C `traceparent` of the current span, to be sent along with a message. `None` without traces.
+/// The W3C `traceparent` of the current span, to be sent along with a message. `None` without
+/// traces.
 pub fn current_traceparent() -> Option<String> {
     let mut headers = HeaderMap::new();
     inject_traceparent(&mut headers);
@@ -247,7 +269,10 @@ mod tests {
     /// One test, because the switch is the process's.
     #[test]
     fn nothing_when_off_and_a_whole_trace_when_on() {
-        let headers = HeaderMap::from_iter([(HeaderName::from_static(TRACEPARENT), HeaderValue::from_static(PARENT))]);
+        let headers = HeaderMap::from_iter([(
+            HeaderName::from_static(TRACEPARENT),
+            HeaderValue::from_static(PARENT),
+        )]);
         let span = server_span(&http::Method::POST, "/v2", &headers);
         assert!(span.is_none() && current_traceparent().is_none());
         let mut passed = headers.clone();
@@ -261,7 +286,9 @@ mod tests {
         tracing::info_span!("of a library").in_scope(|| ());
         let span = server_span(&http::Method::POST, "/v2", &headers);
         let mut inner = HeaderMap::new();
-        span.in_scope(|| span!("arm", revision = "abc").in_scope(|| inject_traceparent(&mut inner)));
+        span.in_scope(|| {
+            span!("arm", revision = "abc").in_scope(|| inject_traceparent(&mut inner))
+        });
         record_status(&span, http::StatusCode::BAD_GATEWAY);
         let queued = span_with_parent(span!("job"), inner[TRACEPARENT].to_str().ok());
         drop((span, queued));

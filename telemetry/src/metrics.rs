@@ -1,4 +1,5 @@
-//! Metrics on the wire: text for people and most scrapers, protobuf for a Prometheus that asks for it, because native histograms need it.
+//! Metrics on the wire: text for people and most scrapers, protobuf for a Prometheus that asks for
+//! it, because native histograms need it.
 
 use http::HeaderMap;
 use http::header::ACCEPT;
@@ -7,24 +8,35 @@ use prometheus_client::metrics::histogram::{Histogram, NativeHistogramConfig};
 use prometheus_client::registry::Registry;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-const PROTOBUF: &str = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
+const PROTOBUF: &str =
+    "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 
 /// Sparse buckets of one histogram; beyond these its resolution is halved.
 const MAX_BUCKETS: usize = 160;
 
-/// A histogram with the classic `buckets` and, where a scraper takes them, native ones that grow by at most 10 %.
+/// A histogram with the classic `buckets` and, where a scraper takes them, native ones that grow by
+/// at most 10 %.
 pub fn new_histogram(buckets: impl IntoIterator<Item = f64>) -> Histogram {
-    Histogram::new_classic_and_native(buckets, NativeHistogramConfig::new(1.1).max_buckets(MAX_BUCKETS))
+    Histogram::new_classic_and_native(
+        buckets,
+        NativeHistogramConfig::new(1.1).max_buckets(MAX_BUCKETS),
+    )
 }
 
 /// The content type and the body of an answer to a scrape with these headers.
 ///
 /// # Errors
 /// When a collector fails; ours do not.
-pub fn encode_metrics(registry: &Registry, headers: &HeaderMap) -> Result<(&'static str, Vec<u8>), std::fmt::Error> {
+pub fn encode_metrics(
+    registry: &Registry,
+    headers: &HeaderMap,
+) -> Result<(&'static str, Vec<u8>), std::fmt::Error> {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if prefers_protobuf(accept) {
-        return Ok((PROTOBUF, prometheus_protobuf::encode_to_vec(registry).map_err(|_| std::fmt::Error)?));
+        return Ok((
+            PROTOBUF,
+            prometheus_protobuf::encode_to_vec(registry).map_err(|_| std::fmt::Error)?,
+        ));
     }
     let mut body = String::new();
     text::encode(&mut body, registry)?;
@@ -78,11 +90,14 @@ mod tests {
         registry.register("seconds", "Time", histogram.clone());
         histogram.observe(0.05);
         histogram.observe(0.5);
-        let headers = |accept: &'static str| HeaderMap::from_iter([(ACCEPT, http::HeaderValue::from_static(accept))]);
+        let headers = |accept: &'static str| {
+            HeaderMap::from_iter([(ACCEPT, http::HeaderValue::from_static(accept))])
+        };
         let (kind, body) = encode_metrics(&registry, &headers(CLASSIC)).unwrap();
         let text = String::from_utf8(body).unwrap();
         assert!(
-            kind.starts_with("application/openmetrics-text") && text.contains("seconds_bucket{le=\"0.1\"} 1"),
+            kind.starts_with("application/openmetrics-text")
+                && text.contains("seconds_bucket{le=\"0.1\"} 1"),
             "{text}"
         );
         let (kind, body) = encode_metrics(&registry, &headers(NATIVE)).unwrap();

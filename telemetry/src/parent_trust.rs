@@ -1,8 +1,9 @@
 //! Whether whoever asks says what is traced.
 //!
-//! A `traceparent` has a flag that says that its trace is recorded, and the SDK's samplers that are based on parents follow it. Where anybody may ask, anybody could
-//! so make all requests be recorded. There the trace goes on, and whether it is recorded is decided by our own share. Not by the id of the trace, as the SDK would
-//! do it: that is the client's choice as well.
+//! A `traceparent` has a flag that says that its trace is recorded, and the SDK's samplers that are
+//! based on parents follow it. Where anybody may ask, anybody could so make all requests be
+//! recorded. There the trace goes on, and whether it is recorded is decided by our own share. Not
+//! by the id of the trace, as the SDK would do it: that is the client's choice as well.
 
 use std::sync::OnceLock;
 
@@ -21,7 +22,8 @@ pub enum ParentTrust {
 }
 
 impl ParentTrust {
-    /// As `SLIPWAY_TRACE_PARENTS` says: `Trusted`, where all who reach the program are known to decide well; or else not.
+    /// As `SLIPWAY_TRACE_PARENTS` says: `Trusted`, where all who reach the program are known to
+    /// decide well; or else not.
     pub fn from_environment() -> Self {
         Self::from_name(std::env::var("SLIPWAY_TRACE_PARENTS").ok().as_deref())
     }
@@ -54,7 +56,9 @@ fn sampling_ratio(sampler: Option<&str>, argument: Option<&str>) -> f64 {
     match sampler {
         Some("always_off" | "parentbased_always_off") => 0.0,
         Some("traceidratio" | "parentbased_traceidratio") => {
-            let share = argument.and_then(|share| share.parse::<f64>().ok()).filter(|share| share.is_finite());
+            let share = argument
+                .and_then(|share| share.parse::<f64>().ok())
+                .filter(|share| share.is_finite());
             share.map_or(1.0, |share| share.clamp(0.0, 1.0))
         }
         _ => 1.0,
@@ -93,16 +97,27 @@ mod tests {
         }
         assert_eq!(ParentTrust::from_name(Some("Trusted")), ParentTrust::Trusted);
         assert!(
-            [None, Some(""), Some("yes")].iter().all(|word| ParentTrust::from_name(*word) == ParentTrust::Untrusted)
+            [None, Some(""), Some("yes")]
+                .iter()
+                .all(|word| ParentTrust::from_name(*word) == ParentTrust::Untrusted)
         );
     }
 
     #[test]
     fn a_decision_leaves_the_trace_as_it_is() {
-        let parent = SpanContext::new(7_u128.into(), 9_u64.into(), TraceFlags::SAMPLED, true, TraceState::default());
+        let parent = SpanContext::new(
+            7_u128.into(),
+            9_u64.into(),
+            TraceFlags::SAMPLED,
+            true,
+            TraceState::default(),
+        );
         for recorded in [true, false] {
             let decided = with_sampled_flag(parent.clone(), recorded);
-            assert_eq!((decided.trace_id(), decided.span_id()), (parent.trace_id(), parent.span_id()));
+            assert_eq!(
+                (decided.trace_id(), decided.span_id()),
+                (parent.trace_id(), parent.span_id())
+            );
             assert!(decided.is_sampled() == recorded && decided.is_remote());
         }
     }

@@ -11,14 +11,18 @@ const PARENT: &str = "00-00000000000000000000000000000001-b7ad6b7169203331-01";
 fn where_anybody_may_ask_nobody_says_what_is_recorded() {
     let exporter = InMemorySpanExporter::default();
     let _telemetry = slipway_telemetry::init_with_exporter("test", exporter.clone(), Some(0.0));
-    let headers = HeaderMap::from_iter([("traceparent".parse().unwrap(), HeaderValue::from_static(PARENT))]);
+    let headers =
+        HeaderMap::from_iter([("traceparent".parse().unwrap(), HeaderValue::from_static(PARENT))]);
     let span = slipway_telemetry::server_span(&Method::POST, "/v2", &headers);
     let mut passed = HeaderMap::new();
     span.in_scope(|| slipway_telemetry::inject_traceparent(&mut passed));
     drop(span);
     assert!(exporter.get_finished_spans().unwrap().is_empty());
     let passed = passed["traceparent"].to_str().unwrap();
-    assert!(passed.starts_with("00-00000000000000000000000000000001-") && passed.ends_with("-00"), "{passed}");
+    assert!(
+        passed.starts_with("00-00000000000000000000000000000001-") && passed.ends_with("-00"),
+        "{passed}"
+    );
 
     // What another of our programs has decided, as it stands in a queue, holds.
     drop(slipway_telemetry::span_with_parent(slipway_telemetry::span!("job"), Some(PARENT)));

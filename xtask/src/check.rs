@@ -54,8 +54,13 @@ pub(crate) fn run_check(checkout: &Checkout) -> Result<bool, crate::CommandError
     Ok(report::print_outcome(&work))
 }
 
-/// Runs the steps; returns whether the programs are built and the other projects' programs are there.
-pub(crate) fn run_steps(checkout: &Checkout, work: &mut StepRunner, beside: BackgroundBuild) -> bool {
+/// Runs the steps; returns whether the programs are built and the other projects' programs are
+/// there.
+pub(crate) fn run_steps(
+    checkout: &Checkout,
+    work: &mut StepRunner,
+    beside: BackgroundBuild,
+) -> bool {
     let packages = || packages::ensure_packages(packages::BUILD).map_err(|error| error.to_string());
     work.run_function(PACKAGES, packages);
     checkout.restore_crates();
@@ -64,7 +69,15 @@ pub(crate) fn run_steps(checkout: &Checkout, work: &mut StepRunner, beside: Back
     work.run_function(FEATURES, || features::check_features(checkout));
     work.run_command(
         LINTS,
-        &mut checkout.cargo_command(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        &mut checkout.cargo_command(&[
+            "clippy",
+            "--quiet",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]),
     );
     let built = work.run_function(BUILD, || build_workspace(checkout));
     checkout.save_crates();
@@ -85,7 +98,8 @@ pub(crate) fn run_steps(checkout: &Checkout, work: &mut StepRunner, beside: Back
 
 /// Tests first: they switch on all features, and bring most programs.
 fn build_workspace(checkout: &Checkout) -> Result<(), String> {
-    libraries::ensure_onnx_runtime(&checkout.cache, &checkout.root).map_err(|error| error.to_string())?;
+    libraries::ensure_onnx_runtime(&checkout.cache, &checkout.root)
+        .map_err(|error| error.to_string())?;
     checkout.cargo_build(&["test", "--workspace", "--no-run"])?;
     checkout.cargo_build(&["build", "--workspace", "--bins"])
 }

@@ -6,13 +6,17 @@ use std::process::Command;
 use std::thread::JoinHandle;
 
 use slipway_provision::crate_pool::CratePool;
-use slipway_provision::{BuildCache, format_minutes, go_tools, libraries, packages, python, registry_unit};
+use slipway_provision::{
+    BuildCache, format_minutes, go_tools, libraries, packages, python, registry_unit,
+};
 
 use crate::group::CLIENT_ENVIRONMENTS;
 
 /// The packages that the demo builds: no bench, fuzz, conformance or Parquet.
-pub(crate) const DEMO_PACKAGES: [&str; 4] = ["slipway-operator", "slipway-gateway", "slipway-runtime", "slipway-e2e"];
-/// Seconds to compile the crates of the registry for the demo, and for everything, on two idle cores.
+pub(crate) const DEMO_PACKAGES: [&str; 4] =
+    ["slipway-operator", "slipway-gateway", "slipway-runtime", "slipway-e2e"];
+/// Seconds to compile the crates of the registry for the demo, and for everything, on two idle
+/// cores.
 const CRATE_SECONDS: (u64, u64) = (420, 900);
 
 /// A checkout of the workspace, and the user's cache.
@@ -68,7 +72,9 @@ impl Checkout {
         }
         match command.status() {
             Ok(status) if status.success() => Ok(()),
-            Ok(_) => Err(format!("`{}` failed", slipway_provision::command::command_line(&command))),
+            Ok(_) => {
+                Err(format!("`{}` failed", slipway_provision::command::command_line(&command)))
+            }
             Err(error) => Err(format!("cannot start cargo: {error}")),
         }
     }
@@ -101,30 +107,46 @@ impl Checkout {
 
     /// Whether Debian packages are missing.
     pub(crate) fn lacks_packages(&self) -> bool {
-        !packages::missing_packages(packages::BUILD.iter().chain(packages::NODE).chain(packages::IMAGES)).is_empty()
+        !packages::missing_packages(
+            packages::BUILD.iter().chain(packages::NODE).chain(packages::IMAGES),
+        )
+        .is_empty()
     }
 
     /// Whether cargo-deny is in the cache.
     pub(crate) fn has_cargo_deny(&self) -> bool {
-        registry_unit::file_names(self.cache.root()).iter().any(|name| name.starts_with("cargo-deny-"))
+        registry_unit::file_names(self.cache.root())
+            .iter()
+            .any(|name| name.starts_with("cargo-deny-"))
     }
 
-    /// Brings compiled crates of the registry from the cache. A build without them only takes longer.
+    /// Brings compiled crates of the registry from the cache. A build without them only takes
+    /// longer.
     pub(crate) fn restore_crates(&self) {
-        match CratePool::open(&self.cache, &self.root).and_then(|pool| pool.restore(&self.build_dir())) {
+        match CratePool::open(&self.cache, &self.root)
+            .and_then(|pool| pool.restore(&self.build_dir()))
+        {
             Ok(moved) if moved.units > 0 => {
-                println!("  {} compiled units of the registry's crates came from the cache", moved.units);
+                println!(
+                    "  {} compiled units of the registry's crates came from the cache",
+                    moved.units
+                );
             }
             Ok(_) => {}
             Err(error) => eprintln!("warning: no compiled crates from the cache: {error}"),
         }
     }
 
-    /// Keeps compiled crates of the registry in the cache. Another checkout would only take longer without them.
+    /// Keeps compiled crates of the registry in the cache. Another checkout would only take longer
+    /// without them.
     pub(crate) fn save_crates(&self) {
-        match CratePool::open(&self.cache, &self.root).and_then(|pool| pool.save(&self.build_dir())) {
+        match CratePool::open(&self.cache, &self.root).and_then(|pool| pool.save(&self.build_dir()))
+        {
             Ok(moved) if moved.units > 0 => {
-                println!("  {} compiled units of the registry's crates went into the cache", moved.units);
+                println!(
+                    "  {} compiled units of the registry's crates went into the cache",
+                    moved.units
+                );
             }
             Ok(_) => {}
             Err(error) => eprintln!("warning: compiled crates are not kept: {error}"),
@@ -142,13 +164,18 @@ impl Checkout {
         missing.collect()
     }
 
-    /// What the machine and the cache lack for everything else; `all` for the tests, else for the demo.
+    /// What the machine and the cache lack for everything else; `all` for the tests, else for the
+    /// demo.
     pub(crate) fn missing_prerequisites(&self, all: bool) -> Vec<MissingArtifact> {
         let mut missing = Vec::new();
-        let packages = packages::missing_packages(packages::BUILD.iter().chain(packages::NODE).chain(packages::IMAGES));
+        let packages = packages::missing_packages(
+            packages::BUILD.iter().chain(packages::NODE).chain(packages::IMAGES),
+        );
         if !packages.is_empty() {
-            missing
-                .push(MissingArtifact { description: format!("Debian packages {}", packages.join(", ")), seconds: 60 });
+            missing.push(MissingArtifact {
+                description: format!("Debian packages {}", packages.join(", ")),
+                seconds: 60,
+            });
         }
         if !libraries::has_onnx_runtime(&self.cache) {
             missing.push(MissingArtifact {
@@ -158,10 +185,16 @@ impl Checkout {
         }
         if self.build_state() == BuildState::Cold {
             let seconds = if all { CRATE_SECONDS.1 } else { CRATE_SECONDS.0 };
-            missing.push(MissingArtifact { description: "compiled crates of the registry".into(), seconds });
+            missing.push(MissingArtifact {
+                description: "compiled crates of the registry".into(),
+                seconds,
+            });
         }
         if !self.cache.path("base").is_dir() {
-            missing.push(MissingArtifact { description: "base images of Debian packages".into(), seconds: 40 });
+            missing.push(MissingArtifact {
+                description: "base images of Debian packages".into(),
+                seconds: 40,
+            });
         }
         missing
     }
@@ -169,7 +202,10 @@ impl Checkout {
     /// Prints what is missing.
     pub(crate) fn print_missing(&self, missing: &[MissingArtifact]) {
         if missing.is_empty() {
-            println!("Everything that comes from elsewhere is in the cache, {}.", self.cache.root().display());
+            println!(
+                "Everything that comes from elsewhere is in the cache, {}.",
+                self.cache.root().display()
+            );
             return;
         }
         println!("Missing, made once and kept in the cache, {}:", self.cache.root().display());
@@ -178,7 +214,8 @@ impl Checkout {
         }
     }
 
-    /// Builds Go tools beside other work. Compilers fill the pauses that the others leave; all of it runs at a lower priority.
+    /// Builds Go tools beside other work. Compilers fill the pauses that the others leave; all of
+    /// it runs at a lower priority.
     pub(crate) fn start_tool_build(&self, names: &[&'static str]) -> BackgroundBuild {
         let (checkout, names) = (self.clone(), names.to_vec());
         BackgroundBuild(Some(std::thread::spawn(move || {
@@ -190,7 +227,8 @@ impl Checkout {
     pub(crate) fn client_environments(&self) -> slipway_provision::Result<Vec<PathBuf>> {
         let make = |(name, file): &(&str, &str)| {
             let path = self.root.join(file);
-            let text = std::fs::read_to_string(&path).map_err(slipway_provision::ProvisionError::io("read", path))?;
+            let text = std::fs::read_to_string(&path)
+                .map_err(slipway_provision::ProvisionError::io("read", path))?;
             let requirements = python::parse_requirements(&text);
             python::PythonEnvironment { name, python: "python3", requirements: &requirements }
                 .ensure_installed(&self.cache)
@@ -214,7 +252,8 @@ impl Checkout {
     }
 }
 
-/// Work that goes on beside other work. When nobody waits for its end, the programs that it runs are ended with it.
+/// Work that goes on beside other work. When nobody waits for its end, the programs that it runs
+/// are ended with it.
 #[derive(Debug)]
 pub(crate) struct BackgroundBuild(Option<JoinHandle<slipway_provision::Result<()>>>);
 
@@ -245,15 +284,23 @@ mod tests {
     #[test]
     fn an_empty_cache_lacks_everything() {
         let root = slipway_provision::workspace_root();
-        let checkout = Checkout { root, cache: BuildCache::with_root("/nonexistent/slipway-cache") };
+        let checkout =
+            Checkout { root, cache: BuildCache::with_root("/nonexistent/slipway-cache") };
         assert_eq!(checkout.missing_tools(go_tools::DEMO).len(), go_tools::DEMO.len());
-        assert!(checkout.missing_prerequisites(true).iter().any(|missing| missing.description.contains("base images")));
+        assert!(
+            checkout
+                .missing_prerequisites(true)
+                .iter()
+                .any(|missing| missing.description.contains("base images"))
+        );
     }
 
     #[test]
     fn cargo_never_changes_the_lock() {
         let checkout = Checkout { root: "/w".into(), cache: BuildCache::with_root("/c") };
-        let line = slipway_provision::command::command_line(&checkout.cargo_command(&["test", "--workspace"]));
+        let line = slipway_provision::command::command_line(
+            &checkout.cargo_command(&["test", "--workspace"]),
+        );
         assert_eq!(line, "cargo test --locked --workspace");
     }
 }

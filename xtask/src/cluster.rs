@@ -25,7 +25,8 @@ pub(crate) fn promise_tools() -> Vec<&'static str> {
     go_tools::DEMO.iter().chain(go_tools::PROMISES).copied().collect()
 }
 
-/// The steps of the tier up to the groups of promises; images are made of programs that are built already.
+/// The steps of the tier up to the groups of promises; images are made of programs that are built
+/// already.
 pub(crate) fn cluster_steps(checkout: &Checkout) -> Vec<PlannedStep> {
     let images = checkout.cache.path("images").is_dir();
     vec![
@@ -62,7 +63,11 @@ fn apiserver_command(checkout: &Checkout) -> Command {
 }
 
 /// Brings up a cluster with Slipway on it; returns whether promises can be tried there.
-pub(crate) fn prepare_cluster(checkout: &Checkout, work: &mut StepRunner, with_apiserver: bool) -> bool {
+pub(crate) fn prepare_cluster(
+    checkout: &Checkout,
+    work: &mut StepRunner,
+    with_apiserver: bool,
+) -> bool {
     if with_apiserver {
         work.run_command(APISERVER, &mut apiserver_command(checkout));
     }
@@ -74,11 +79,19 @@ pub(crate) fn prepare_cluster(checkout: &Checkout, work: &mut StepRunner, with_a
     work.run_command(UP, &mut harness(&["up", "--all"]))
         && work.run_command(IMAGES, &mut harness(&["images", "--no-cargo"]))
         && (!is_foreign() || work.run_command(LOAD, &mut checkout.command(".ci/load-images", &[])))
-        && work.run_command(INSTALL, &mut harness(&["exec", "--", "target/debug/slipway-demo", "install"]))
+        && work.run_command(
+            INSTALL,
+            &mut harness(&["exec", "--", "target/debug/slipway-demo", "install"]),
+        )
 }
 
 /// Tries the promises of a group, or those that are named.
-pub(crate) fn test_promises(checkout: &Checkout, work: &mut StepRunner, group: &PromiseGroup, names: &[&str]) -> bool {
+pub(crate) fn test_promises(
+    checkout: &Checkout,
+    work: &mut StepRunner,
+    group: &PromiseGroup,
+    names: &[&str],
+) -> bool {
     let threads = std::env::var("TEST_THREADS").ok().filter(|threads| !threads.is_empty());
     let threads = format!("--test-threads={}", threads.as_deref().unwrap_or(TEST_THREADS));
     let mut command = Command::new(checkout.built_program("slipway-e2e"));
@@ -100,14 +113,17 @@ pub(crate) fn test_promises(checkout: &Checkout, work: &mut StepRunner, group: &
     work.run_command(group.name, &mut command)
 }
 
-/// Arguments of libtest that choose the promises. Those of a group other than `core` are in a module of its name.
+/// Arguments of libtest that choose the promises. Those of a group other than `core` are in a
+/// module of its name.
 fn libtest_filter(group: &PromiseGroup, names: &[&str]) -> Vec<String> {
     if !names.is_empty() {
         return names.iter().map(|name| (*name).to_owned()).collect();
     }
     let module = |group: &PromiseGroup| format!("{}::", group.name);
     match group.name {
-        "core" => GROUPS.iter().skip(1).flat_map(|other| ["--skip".to_owned(), module(other)]).collect(),
+        "core" => {
+            GROUPS.iter().skip(1).flat_map(|other| ["--skip".to_owned(), module(other)]).collect()
+        }
         _ => vec![module(group)],
     }
 }
@@ -124,7 +140,9 @@ pub(crate) fn tear_down_cluster(checkout: &Checkout, work: &mut StepRunner) {
 
 /// `make up`.
 pub(crate) fn bring_up_cluster(checkout: &Checkout) -> slipway_provision::Result<bool> {
-    packages::ensure_packages(packages::BUILD.iter().chain(packages::NODE).chain(packages::IMAGES))?;
+    packages::ensure_packages(
+        packages::BUILD.iter().chain(packages::NODE).chain(packages::IMAGES),
+    )?;
     run_harness(checkout, &["up", "--all"])
 }
 
@@ -142,7 +160,11 @@ fn run_harness(checkout: &Checkout, arguments: &[&str]) -> slipway_provision::Re
         return Ok(false);
     }
     let mut command = Command::new(checkout.built_program("slipway-e2e"));
-    Ok(command.current_dir(&checkout.root).args(arguments).status().is_ok_and(|status| status.success()))
+    Ok(command
+        .current_dir(&checkout.root)
+        .args(arguments)
+        .status()
+        .is_ok_and(|status| status.success()))
 }
 
 #[cfg(test)]

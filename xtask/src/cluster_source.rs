@@ -1,4 +1,5 @@
-//! Where the demo's cluster comes from: a context of the user's, kind on a container engine, or Kubernetes built from source.
+//! Where the demo's cluster comes from: a context of the user's, kind on a container engine, or
+//! Kubernetes built from source.
 //!
 //! kind's commands are those of kind.sigs.k8s.io/docs/user/quick-start.
 
@@ -49,7 +50,8 @@ impl ClusterSource {
         let variable = |name: &str| std::env::var(name).unwrap_or_default();
         let (context, wanted) = (variable("CONTEXT"), variable("CLUSTER"));
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let (docker, kind) = (check_program(&path, "docker", &["info"]), check_program(&path, "kind", &["version"]));
+        let (docker, kind) =
+            (check_program(&path, "docker", &["info"]), check_program(&path, "kind", &["version"]));
         let machine = HostCapabilities {
             context: &context,
             wanted: &wanted,
@@ -75,7 +77,12 @@ impl ClusterSource {
 /// Whether a program runs and reaches what it needs; else why not.
 fn check_program(path: &OsStr, program: &str, arguments: &[&str]) -> Result<(), String> {
     let mut command = Command::new(program);
-    command.args(arguments).env("PATH", path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .args(arguments)
+        .env("PATH", path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(_) => Err(format!("`{program} {}` fails", arguments.join(" "))),
@@ -91,9 +98,13 @@ pub(crate) struct KindCluster {
 }
 
 impl KindCluster {
-    /// The cluster of this name; its kubeconfig stays in the checkout, and the user's own is left alone.
+    /// The cluster of this name; its kubeconfig stays in the checkout, and the user's own is left
+    /// alone.
     pub(crate) fn new(name: &str, root: &Path) -> Self {
-        Self { name: name.into(), kubeconfig: root.join("target/e2e").join(format!("kind-{name}.kubeconfig")) }
+        Self {
+            name: name.into(),
+            kubeconfig: root.join("target/e2e").join(format!("kind-{name}.kubeconfig")),
+        }
     }
 
     /// Makes it.
@@ -155,8 +166,9 @@ impl KindCluster {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use slipway_provision::command::command_line;
+
+    use super::*;
 
     #[test]
     fn a_context_wins_then_what_is_asked_for_then_kind() {
@@ -176,12 +188,19 @@ mod tests {
             Ok(ClusterSource::Build)
         );
         assert_eq!(
-            choose(HostCapabilities { context: "x", wanted: "kind", ..HostCapabilities::default() }),
+            choose(HostCapabilities {
+                context: "x",
+                wanted: "kind",
+                ..HostCapabilities::default()
+            }),
             Ok(ClusterSource::Context("x".into()))
         );
-        let refused =
-            choose(HostCapabilities { wanted: "kind", docker_problem: lacking(), ..HostCapabilities::default() })
-                .unwrap_err();
+        let refused = choose(HostCapabilities {
+            wanted: "kind",
+            docker_problem: lacking(),
+            ..HostCapabilities::default()
+        })
+        .unwrap_err();
         assert!(refused.contains("there is no docker"), "{refused}");
         assert!(
             choose(HostCapabilities { wanted: "minikube", ..HostCapabilities::default() })
@@ -199,9 +218,13 @@ mod tests {
         for (name, code) in [("docker", 1), ("kind", 0)] {
             use std::os::unix::fs::PermissionsExt as _;
             std::fs::write(dir.join(name), format!("#!/bin/sh\nexit {code}\n")).unwrap();
-            std::fs::set_permissions(dir.join(name), std::fs::Permissions::from_mode(0o755)).unwrap();
+            std::fs::set_permissions(dir.join(name), std::fs::Permissions::from_mode(0o755))
+                .unwrap();
         }
-        assert_eq!(check_program(dir.as_os_str(), "docker", &["info"]), Err("`docker info` fails".into()));
+        assert_eq!(
+            check_program(dir.as_os_str(), "docker", &["info"]),
+            Err("`docker info` fails".into())
+        );
         assert_eq!(check_program(dir.as_os_str(), "kind", &["version"]), Ok(()));
         std::fs::remove_dir_all(&dir).unwrap();
     }
@@ -218,8 +241,14 @@ mod tests {
             command_line(&kind.load_command(&["a:dev", "b:dev"])),
             "kind load docker-image --name slipway a:dev b:dev"
         );
-        assert_eq!(command_line(&kind.delete_command()), format!("kind delete cluster --name slipway {config}"));
-        assert_eq!(command_line(&kind.export_command()), format!("kind export kubeconfig --name slipway {config}"));
+        assert_eq!(
+            command_line(&kind.delete_command()),
+            format!("kind delete cluster --name slipway {config}")
+        );
+        assert_eq!(
+            command_line(&kind.export_command()),
+            format!("kind export kubeconfig --name slipway {config}")
+        );
         assert_eq!(kind.context_name(), "kind-slipway");
     }
 }

@@ -1,4 +1,5 @@
-//! `make demo`: a cluster, Slipway installed by helm, models rolled out and back under load, an account of every request.
+//! `make demo`: a cluster, Slipway installed by helm, models rolled out and back under load, an
+//! account of every request.
 
 use std::process::Command;
 
@@ -51,9 +52,15 @@ pub(crate) fn run_demo(checkout: &Checkout) -> Result<bool, CommandError> {
     );
     report::print_plan("make demo", checkout, &missing, &work);
 
-    let needed = packages::BUILD.iter().chain(if engine == ClusterSource::Build { packages::NODE } else { &[] });
+    let needed = packages::BUILD.iter().chain(if engine == ClusterSource::Build {
+        packages::NODE
+    } else {
+        &[]
+    });
     let needed = needed.chain(if engine == ClusterSource::Kind { &[] } else { packages::IMAGES });
-    if !work.run_function(PACKAGES, || packages::ensure_packages(needed).map_err(|error| error.to_string())) {
+    if !work.run_function(PACKAGES, || {
+        packages::ensure_packages(needed).map_err(|error| error.to_string())
+    }) {
         return Ok(false);
     }
     let beside = checkout.start_tool_build(tools);
@@ -79,13 +86,19 @@ fn demo_steps(checkout: &Checkout, engine: &ClusterSource, others: u64) -> Vec<P
         PlannedStep::cold_or_warm(EXTERNAL_PROGRAMS, others == 0, 0, others * 3 / 4),
     ];
     let rest: &[PlannedStep] = match engine {
-        ClusterSource::Build => &[PlannedStep::new(UP, 15), PlannedStep::cold_or_warm(IMAGES, images, 20, 50)],
-        ClusterSource::Kind => {
-            &[PlannedStep::new(UP, 60), PlannedStep::cold_or_warm(IMAGES, images, 20, 60), PlannedStep::new(LOAD, 20)]
+        ClusterSource::Build => {
+            &[PlannedStep::new(UP, 15), PlannedStep::cold_or_warm(IMAGES, images, 20, 50)]
         }
-        ClusterSource::Context(_) => {
-            &[PlannedStep::new(UP, 5), PlannedStep::cold_or_warm(IMAGES, images, 20, 50), PlannedStep::new(LOAD, 20)]
-        }
+        ClusterSource::Kind => &[
+            PlannedStep::new(UP, 60),
+            PlannedStep::cold_or_warm(IMAGES, images, 20, 60),
+            PlannedStep::new(LOAD, 20),
+        ],
+        ClusterSource::Context(_) => &[
+            PlannedStep::new(UP, 5),
+            PlannedStep::cold_or_warm(IMAGES, images, 20, 50),
+            PlannedStep::new(LOAD, 20),
+        ],
     };
     steps.extend_from_slice(rest);
     steps.push(PlannedStep::new(DEMO, 130));
@@ -100,10 +113,12 @@ fn keeps_cluster() -> bool {
 }
 
 fn build_programs(checkout: &Checkout) -> Result<(), String> {
-    libraries::ensure_onnx_runtime(&checkout.cache, &checkout.root).map_err(|error| error.to_string())?;
+    libraries::ensure_onnx_runtime(&checkout.cache, &checkout.root)
+        .map_err(|error| error.to_string())?;
     checkout.restore_crates();
     let packages = DEMO_PACKAGES.map(|package| format!("--package={package}"));
-    let arguments: Vec<&str> = ["build", "--bins"].into_iter().chain(packages.iter().map(String::as_str)).collect();
+    let arguments: Vec<&str> =
+        ["build", "--bins"].into_iter().chain(packages.iter().map(String::as_str)).collect();
     let built = checkout.cargo_build(&arguments);
     checkout.save_crates();
     built
@@ -115,7 +130,8 @@ fn harness_command(checkout: &Checkout, arguments: &[&str]) -> Command {
     command
 }
 
-/// Images of the profile that is asked for; the programs of the tests' own profile are built already.
+/// Images of the profile that is asked for; the programs of the tests' own profile are built
+/// already.
 fn images_command(checkout: &Checkout, options: &[&str], names: &[&str]) -> Command {
     let mut command = harness_command(checkout, &["images"]);
     if std::env::var("PROFILE").map_or(true, |profile| profile.is_empty() || profile == "dev") {
@@ -125,16 +141,27 @@ fn images_command(checkout: &Checkout, options: &[&str], names: &[&str]) -> Comm
     command
 }
 
-fn run_demo_program(checkout: &Checkout, work: &mut StepRunner, aim: impl FnOnce(&mut Command)) -> bool {
-    let rate = std::env::var("RATE").ok().filter(|rate| !rate.is_empty()).unwrap_or_else(|| "200".into());
-    let mut command = harness_command(checkout, &["exec", "--", "target/debug/slipway-demo", "run", "--rate", &rate]);
+fn run_demo_program(
+    checkout: &Checkout,
+    work: &mut StepRunner,
+    aim: impl FnOnce(&mut Command),
+) -> bool {
+    let rate =
+        std::env::var("RATE").ok().filter(|rate| !rate.is_empty()).unwrap_or_else(|| "200".into());
+    let mut command = harness_command(
+        checkout,
+        &["exec", "--", "target/debug/slipway-demo", "run", "--rate", &rate],
+    );
     aim(&mut command);
     work.run_command(DEMO, &mut command)
 }
 
 fn demo_on_built(checkout: &Checkout, work: &mut StepRunner) -> bool {
     let held = work.run_command(UP, &mut harness_command(checkout, &["up"]))
-        && work.run_command(IMAGES, &mut images_command(checkout, &[], &[&DEMO_IMAGES[..], &[PROMETHEUS]].concat()))
+        && work.run_command(
+            IMAGES,
+            &mut images_command(checkout, &[], &[&DEMO_IMAGES[..], &[PROMETHEUS]].concat()),
+        )
         && run_demo_program(checkout, work, |_| {});
     if keeps_cluster() {
         println!(
@@ -150,15 +177,22 @@ fn demo_on_kind(checkout: &Checkout, work: &mut StepRunner) -> bool {
     let name = name.unwrap_or_else(|| "slipway".into());
     let kind = KindCluster::new(&name, &checkout.root);
     let up = work.run_function(UP, || {
-        std::fs::create_dir_all(checkout.root.join("target/e2e")).map_err(|error| error.to_string())?;
+        std::fs::create_dir_all(checkout.root.join("target/e2e"))
+            .map_err(|error| error.to_string())?;
         let text = |error: slipway_provision::ProvisionError| error.to_string();
-        let clusters = slipway_provision::command::run_command(&mut kind.list_command()).map_err(text)?;
+        let clusters =
+            slipway_provision::command::run_command(&mut kind.list_command()).map_err(text)?;
         let there = clusters.lines().any(|line| line.trim() == name);
-        slipway_provision::command::run_command(&mut if there { kind.export_command() } else { kind.create_command() })
-            .map(drop)
-            .map_err(text)
+        slipway_provision::command::run_command(&mut if there {
+            kind.export_command()
+        } else {
+            kind.create_command()
+        })
+        .map(drop)
+        .map_err(text)
     });
-    let tags: Vec<String> = DEMO_IMAGES.iter().map(|image| format!("docker.io/slipway/{image}:dev")).collect();
+    let tags: Vec<String> =
+        DEMO_IMAGES.iter().map(|image| format!("docker.io/slipway/{image}:dev")).collect();
     let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
     let held = up
         && work.run_command(IMAGES, &mut images_command(checkout, &["--docker"], &DEMO_IMAGES))
@@ -174,7 +208,8 @@ fn demo_on_kind(checkout: &Checkout, work: &mut StepRunner) -> bool {
     work.clean_up(DOWN, &mut kind.delete_command()) && held
 }
 
-/// A cluster of the user's stays, with the namespaces `slipway-demo` and `slipway-system` for a look around.
+/// A cluster of the user's stays, with the namespaces `slipway-demo` and `slipway-system` for a
+/// look around.
 fn demo_on_context(checkout: &Checkout, work: &mut StepRunner) -> bool {
     work.run_command(UP, &mut harness_command(checkout, &["up"]))
         && work.run_command(IMAGES, &mut images_command(checkout, &[], &DEMO_IMAGES))

@@ -1,4 +1,5 @@
-//! How long parts of the work take: what they took here the last time, else what they took on two idle cores.
+//! How long parts of the work take: what they took here the last time, else what they took on two
+//! idle cores.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,7 +32,8 @@ impl DurationEstimates {
         // Others may have written meanwhile.
         let mut all = parse_timings(&fs::read_to_string(&self.file).unwrap_or_default());
         all.insert(part.into(), seconds);
-        let text: String = all.iter().map(|(part, seconds)| format!("{seconds}\t{part}\n")).collect();
+        let text: String =
+            all.iter().map(|(part, seconds)| format!("{seconds}\t{part}\n")).collect();
         let partial = self.file.with_extension(format!("{}.partial", std::process::id()));
         if fs::write(&partial, text).is_ok() {
             let _ = fs::rename(&partial, &self.file);

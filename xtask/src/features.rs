@@ -1,4 +1,5 @@
-//! One feature resolution: programs for the demo, all programs, and tests compile every crate with the same features, so that none is compiled twice.
+//! One feature resolution: programs for the demo, all programs, and tests compile every crate with
+//! the same features, so that none is compiled twice.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +10,8 @@ pub(crate) fn check_features(checkout: &Checkout) -> Result<(), String> {
     let tests = resolve_features(checkout, &["--workspace", "--edges=normal,build,dev"])?;
     let programs = resolve_features(checkout, &["--workspace", "--edges=normal,build"])?;
     let packages = DEMO_PACKAGES.map(|package| format!("--package={package}"));
-    let arguments: Vec<&str> = packages.iter().map(String::as_str).chain(["--edges=normal,build"]).collect();
+    let arguments: Vec<&str> =
+        packages.iter().map(String::as_str).chain(["--edges=normal,build"]).collect();
     let demo = resolve_features(checkout, &arguments)?;
     let twice: Vec<String> = [
         feature_difference("programs", &programs, "tests", &tests),
@@ -29,22 +31,36 @@ pub(crate) fn check_features(checkout: &Checkout) -> Result<(), String> {
 
 /// `crate version|features`, a line each.
 fn resolve_features(checkout: &Checkout, arguments: &[&str]) -> Result<BTreeSet<String>, String> {
-    // With a target, features of build scripts' crates are told apart from those of programs, as a build has them.
+    // With a target, features of build scripts' crates are told apart from those of programs, as a
+    // build has them.
     let host = slipway_provision::command::run_command(&mut checkout.command("rustc", &["-vV"]))
         .map_err(|error| error.to_string())?;
     let host = host.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
-    let mut command =
-        checkout.cargo_command(&["tree", "--prefix=none", "--format={p}|{f}", "--quiet", "--target", host]);
-    let text = slipway_provision::command::run_command(command.args(arguments)).map_err(|error| error.to_string())?;
+    let mut command = checkout.cargo_command(&[
+        "tree",
+        "--prefix=none",
+        "--format={p}|{f}",
+        "--quiet",
+        "--target",
+        host,
+    ]);
+    let text = slipway_provision::command::run_command(command.args(arguments))
+        .map_err(|error| error.to_string())?;
     Ok(text.lines().map(|line| line.replace(" (*)", "").replace(" (proc-macro)", "")).collect())
 }
 
-fn feature_difference(one: &str, here: &BTreeSet<String>, other: &str, there: &BTreeSet<String>) -> Vec<String> {
+fn feature_difference(
+    one: &str,
+    here: &BTreeSet<String>,
+    other: &str,
+    there: &BTreeSet<String>,
+) -> Vec<String> {
     let name = |line: &str| line.split('|').next().unwrap_or_default().to_owned();
     let differs = here.difference(there);
     differs
         .map(|line| {
-            let also: Vec<&str> = there.iter().filter(|it| name(it) == name(line)).map(String::as_str).collect();
+            let also: Vec<&str> =
+                there.iter().filter(|it| name(it) == name(line)).map(String::as_str).collect();
             format!("  {one}: {line}\n  {other}: {}", also.join(", "))
         })
         .collect()
@@ -57,8 +73,12 @@ mod tests {
     #[test]
     fn other_features_are_told_with_both_sides() {
         let set = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
-        let told =
-            feature_difference("programs", &set(&["a v1|x", "b v1|"]), "tests", &set(&["a v1|x,y", "b v1|", "c v1|"]));
+        let told = feature_difference(
+            "programs",
+            &set(&["a v1|x", "b v1|"]),
+            "tests",
+            &set(&["a v1|x,y", "b v1|", "c v1|"]),
+        );
         assert_eq!(told, ["  programs: a v1|x\n  tests: a v1|x,y"]);
     }
 }

@@ -1,7 +1,8 @@
 //! Groups of promises, and when one may be left out.
 //!
-//! Tier 1 (`core`) always runs. The groups of tier 2 need other projects' servers: one may be left out only when its tools are not in the cache and
-//! less time is left than they take to get. `extended` holds what does not fit into `core`; only time may leave it out.
+//! Tier 1 (`core`) always runs. The groups of tier 2 need other projects' servers: one may be left
+//! out only when its tools are not in the cache and less time is left than they take to get.
+//! `extended` holds what does not fit into `core`; only time may leave it out.
 
 use std::path::Path;
 use std::time::Duration;
@@ -36,9 +37,24 @@ pub(crate) enum SkipPolicy {
 
 /// All groups, in the order in which they run.
 pub(crate) const GROUPS: &[PromiseGroup] = &[
-    PromiseGroup { name: "core", skip_policy: SkipPolicy::Never, cold_seconds: 0, warm_seconds: 600 },
-    PromiseGroup { name: "extended", skip_policy: SkipPolicy::Time, cold_seconds: 0, warm_seconds: 300 },
-    PromiseGroup { name: CLIENTS, skip_policy: SkipPolicy::MissingTools, cold_seconds: 120, warm_seconds: 40 },
+    PromiseGroup {
+        name: "core",
+        skip_policy: SkipPolicy::Never,
+        cold_seconds: 0,
+        warm_seconds: 600,
+    },
+    PromiseGroup {
+        name: "extended",
+        skip_policy: SkipPolicy::Time,
+        cold_seconds: 0,
+        warm_seconds: 300,
+    },
+    PromiseGroup {
+        name: CLIENTS,
+        skip_policy: SkipPolicy::MissingTools,
+        cold_seconds: 120,
+        warm_seconds: 40,
+    },
 ];
 
 /// The group of the public clients, which needs no cluster.
@@ -92,19 +108,25 @@ impl PromiseGroup {
         }
         let short = |needed: u64| left.is_some_and(|left| left < Duration::from_secs(needed));
         match self.skip_policy {
-            SkipPolicy::MissingTools if !tools_present && (too_late || short(self.cold_seconds)) => {
+            SkipPolicy::MissingTools
+                if !tools_present && (too_late || short(self.cold_seconds)) =>
+            {
                 GroupDecision::Skip(format!(
                     "its tools are not in the cache and take about {}; {}",
                     slipway_provision::format_minutes(self.cold_seconds),
                     left_in_words(left)
                 ))
             }
-            SkipPolicy::Time if too_late || short(self.warm_seconds) => GroupDecision::Skip(format!(
-                "it takes about {}; {}",
-                slipway_provision::format_minutes(self.warm_seconds),
-                left_in_words(left)
-            )),
-            _ if too_late => GroupDecision::Fail("not begun: it is too late to begin anything".into()),
+            SkipPolicy::Time if too_late || short(self.warm_seconds) => {
+                GroupDecision::Skip(format!(
+                    "it takes about {}; {}",
+                    slipway_provision::format_minutes(self.warm_seconds),
+                    left_in_words(left)
+                ))
+            }
+            _ if too_late => {
+                GroupDecision::Fail("not begun: it is too late to begin anything".into())
+            }
             _ => GroupDecision::Run,
         }
     }
@@ -115,7 +137,8 @@ impl PromiseGroup {
             || CLIENT_ENVIRONMENTS.iter().all(|(name, file)| {
                 let text = std::fs::read_to_string(root.join(file)).unwrap_or_default();
                 let requirements = python::parse_requirements(&text);
-                python::PythonEnvironment { name, python: "python3", requirements: &requirements }.is_present(cache)
+                python::PythonEnvironment { name, python: "python3", requirements: &requirements }
+                    .is_present(cache)
             })
     }
 
@@ -126,15 +149,20 @@ impl PromiseGroup {
             "core" => ("e2e/tests/promises".into(), ".rs", "#[ignore = \"needs the cluster"),
             name => (format!("e2e/tests/promises/{name}"), ".rs", "#[ignore = \"needs the cluster"),
         };
-        let files = registry_unit::file_names(&root.join(&dir)).into_iter().filter(|file| file.ends_with(end));
-        let texts = files.map(|file| std::fs::read_to_string(root.join(&dir).join(file)).unwrap_or_default());
+        let files = registry_unit::file_names(&root.join(&dir))
+            .into_iter()
+            .filter(|file| file.ends_with(end));
+        let texts = files
+            .map(|file| std::fs::read_to_string(root.join(&dir).join(file)).unwrap_or_default());
         texts.map(|text| text.matches(mark).count()).sum()
     }
 }
 
 fn left_in_words(left: Option<Duration>) -> String {
     match left {
-        Some(left) if !left.is_zero() => format!("{} are left", slipway_provision::format_minutes(left.as_secs())),
+        Some(left) if !left.is_zero() => {
+            format!("{} are left", slipway_provision::format_minutes(left.as_secs()))
+        }
         _ => "no time is left".into(),
     }
 }
@@ -143,7 +171,8 @@ fn left_in_words(left: Option<Duration>) -> String {
 mod tests {
     use super::*;
 
-    const NOW: RunConditions = RunConditions { tools_present: true, time_left: None, too_late: false, all: false };
+    const NOW: RunConditions =
+        RunConditions { tools_present: true, time_left: None, too_late: false, all: false };
 
     fn seconds(left: u64) -> Option<Duration> {
         Some(Duration::from_secs(left))
@@ -158,8 +187,15 @@ mod tests {
         let clients = find_group(CLIENTS).unwrap();
         let cold = RunConditions { tools_present: false, ..NOW };
         assert_eq!(clients.decide(NOW), GroupDecision::Run);
-        assert_eq!(clients.decide(cold), GroupDecision::Run, "without a budget there is always time");
-        assert_eq!(clients.decide(RunConditions { time_left: seconds(120), ..cold }), GroupDecision::Run);
+        assert_eq!(
+            clients.decide(cold),
+            GroupDecision::Run,
+            "without a budget there is always time"
+        );
+        assert_eq!(
+            clients.decide(RunConditions { time_left: seconds(120), ..cold }),
+            GroupDecision::Run
+        );
         assert!(is_skip(&clients.decide(RunConditions { time_left: seconds(119), ..cold })));
         assert_eq!(
             clients.decide(RunConditions { time_left: seconds(0), ..NOW }),
@@ -177,7 +213,9 @@ mod tests {
             find_group("core").unwrap().decide(RunConditions { tools_present: false, ..late }),
             GroupDecision::Fail(_)
         ));
-        assert!(is_skip(&find_group(CLIENTS).unwrap().decide(RunConditions { tools_present: false, ..late })));
+        assert!(is_skip(
+            &find_group(CLIENTS).unwrap().decide(RunConditions { tools_present: false, ..late })
+        ));
     }
 
     #[test]
@@ -189,7 +227,12 @@ mod tests {
 
     #[test]
     fn all_skips_nothing() {
-        let worst = RunConditions { tools_present: false, time_left: seconds(0), too_late: true, all: true };
+        let worst = RunConditions {
+            tools_present: false,
+            time_left: seconds(0),
+            too_late: true,
+            all: true,
+        };
         assert!(GROUPS.iter().all(|group| group.decide(worst) == GroupDecision::Run));
     }
 

@@ -1,4 +1,5 @@
-//! What `make` runs: the demo, the tests in tiers, and the cache that all checkouts of a user share.
+//! What `make` runs: the demo, the tests in tiers, and the cache that all checkouts of a user
+//! share.
 
 mod check;
 mod checkout;
@@ -59,7 +60,9 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(CommandError::Usage(message)) => {
-            eprintln!("error: {message}\n\nUsage: xtask <COMMAND>; xtask --help lists the commands");
+            eprintln!(
+                "error: {message}\n\nUsage: xtask <COMMAND>; xtask --help lists the commands"
+            );
             ExitCode::from(2)
         }
         Err(CommandError::Other(message)) => {
@@ -103,7 +106,9 @@ fn run_command(words: &[&str]) -> Result<bool, CommandError> {
         }
         _ => {}
     }
-    if let Some(option) = words.iter().find(|word| word.starts_with('-') && !["--all", "--group"].contains(word)) {
+    if let Some(option) =
+        words.iter().find(|word| word.starts_with('-') && !["--all", "--group"].contains(word))
+    {
         return Err(CommandError::Usage(format!("unknown option `{option}`")));
     }
     let checkout = Checkout::open()?;
@@ -112,8 +117,12 @@ fn run_command(words: &[&str]) -> Result<bool, CommandError> {
         ["test"] => test::run_tiers(&checkout, false),
         ["test", "--all"] => test::run_tiers(&checkout, true),
         ["check"] => check::run_check(&checkout),
-        ["e2e", "--group", name] => test::run_group(&checkout, group::find_group(name).map_err(CommandError::Usage)?),
-        ["e2e", names @ ..] if !names.iter().any(|name| name.starts_with('-')) => test::run_promises(&checkout, names),
+        ["e2e", "--group", name] => {
+            test::run_group(&checkout, group::find_group(name).map_err(CommandError::Usage)?)
+        }
+        ["e2e", names @ ..] if !names.iter().any(|name| name.starts_with('-')) => {
+            test::run_promises(&checkout, names)
+        }
         ["apiserver"] => Ok(cluster::test_apiserver(&checkout)?),
         ["charts"] => Ok(check::test_charts(&checkout)?),
         ["up"] => Ok(cluster::bring_up_cluster(&checkout)?),
@@ -147,7 +156,8 @@ mod tests {
     #[test]
     fn help_names_every_command() {
         let source = include_str!("main.rs");
-        let commands = source.lines().filter_map(|line| line.trim().strip_prefix("[\"")?.split('"').next());
+        let commands =
+            source.lines().filter_map(|line| line.trim().strip_prefix("[\"")?.split('"').next());
         for command in commands.filter(|word| !word.starts_with('-')) {
             assert!(HELP.contains(command), "{command}");
         }

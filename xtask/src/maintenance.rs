@@ -38,11 +38,15 @@ pub(crate) fn prefetch_all(checkout: &Checkout) -> Result<bool, CommandError> {
         PlannedStep::cold_or_warm(TOOLS, others == 0, 0, others * 2 / 3),
         PlannedStep::cold_or_warm(BASES, checkout.cache.path("base").is_dir(), 2, 40),
     ];
-    let mut work = StepRunner::new(TimeBudget::from_env()?, DurationEstimates::read(&checkout.cache), steps);
+    let mut work =
+        StepRunner::new(TimeBudget::from_env()?, DurationEstimates::read(&checkout.cache), steps);
     report::print_plan("make prefetch", checkout, &missing, &work);
     let text = |error: slipway_provision::ProvisionError| error.to_string();
     work.run_function(PACKAGES, || {
-        packages::ensure_packages(packages::BUILD.iter().chain(packages::NODE).chain(packages::IMAGES)).map_err(text)
+        packages::ensure_packages(
+            packages::BUILD.iter().chain(packages::NODE).chain(packages::IMAGES),
+        )
+        .map_err(text)
     });
     let beside = checkout.start_tool_build(&tools);
     work.run_function(LIBRARY, || {
@@ -59,7 +63,10 @@ pub(crate) fn prefetch_all(checkout: &Checkout) -> Result<bool, CommandError> {
     work.run_function(PYTHON, || checkout.client_environments().map(drop).map_err(text));
     work.run_function(TOOLS, || beside.join());
     let mut bases = std::process::Command::new(checkout.built_program("slipway-e2e"));
-    work.run_command(BASES, bases.current_dir(&checkout.root).args(["images", "--no-cargo", "--only-bases"]));
+    work.run_command(
+        BASES,
+        bases.current_dir(&checkout.root).args(["images", "--no-cargo", "--only-bases"]),
+    );
     Ok(report::print_outcome(&work))
 }
 

@@ -6,7 +6,12 @@ use crate::checkout::{Checkout, MissingArtifact};
 use crate::step_runner::StepRunner;
 
 /// Says what is missing, what will be done, and how long all of it takes.
-pub(crate) fn print_plan(what: &str, checkout: &Checkout, missing: &[MissingArtifact], work: &StepRunner) {
+pub(crate) fn print_plan(
+    what: &str,
+    checkout: &Checkout,
+    missing: &[MissingArtifact],
+    work: &StepRunner,
+) {
     checkout.print_missing(missing);
     println!("\n{what} takes about {}:", format_minutes(work.seconds_left()));
     work.print_steps();

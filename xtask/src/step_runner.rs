@@ -1,4 +1,5 @@
-//! Runs steps one after the other: says what begins and how long it and the rest will take, shows the output, counts tests, remembers times.
+//! Runs steps one after the other: says what begins and how long it and the rest will take, shows
+//! the output, counts tests, remembers times.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
@@ -33,12 +34,18 @@ impl PlannedStep {
     }
 
     /// A step that takes longer when it is cold.
-    pub(crate) fn cold_or_warm(what: &str, warm: bool, warm_seconds: u64, cold_seconds: u64) -> Self {
+    pub(crate) fn cold_or_warm(
+        what: &str,
+        warm: bool,
+        warm_seconds: u64,
+        cold_seconds: u64,
+    ) -> Self {
         let (state, declared) = if warm { ("warm", warm_seconds) } else { ("cold", cold_seconds) };
         Self { name: what.into(), state, default_seconds: declared }
     }
 
-    /// A build, which takes as long as there is little of it: seconds when cold, when the registry's crates are cached, and when built before.
+    /// A build, which takes as long as there is little of it: seconds when cold, when the
+    /// registry's crates are cached, and when built before.
     pub(crate) fn for_state(what: &str, state: BuildState, seconds: [u64; 3]) -> Self {
         let (state, declared) = match state {
             BuildState::Cold => ("cold", seconds[0]),
@@ -50,7 +57,11 @@ impl PlannedStep {
 
     /// Its name among the estimates.
     fn estimate_key(&self) -> String {
-        if self.state.is_empty() { self.name.clone() } else { format!("{} ({})", self.name, self.state) }
+        if self.state.is_empty() {
+            self.name.clone()
+        } else {
+            format!("{} ({})", self.name, self.state)
+        }
     }
 }
 
@@ -78,7 +89,11 @@ pub(crate) struct StepRunner {
 
 impl StepRunner {
     /// Work that consists of these steps, in this order.
-    pub(crate) fn new(clock: TimeBudget, estimates: DurationEstimates, steps: Vec<PlannedStep>) -> Self {
+    pub(crate) fn new(
+        clock: TimeBudget,
+        estimates: DurationEstimates,
+        steps: Vec<PlannedStep>,
+    ) -> Self {
         Self {
             time_budget: clock,
             counts: TestCounts::default(),
@@ -91,7 +106,10 @@ impl StepRunner {
 
     /// Seconds that all steps will take together.
     pub(crate) fn seconds_left(&self) -> u64 {
-        self.steps[self.steps_done.min(self.steps.len())..].iter().map(|step| self.step_seconds(step)).sum()
+        self.steps[self.steps_done.min(self.steps.len())..]
+            .iter()
+            .map(|step| self.step_seconds(step))
+            .sum()
     }
 
     fn step_seconds(&self, step: &PlannedStep) -> u64 {
@@ -116,7 +134,11 @@ impl StepRunner {
     }
 
     /// Runs a function as the step called `what`; its error is printed.
-    pub(crate) fn run_function(&mut self, what: &str, function: impl FnOnce() -> Result<(), String> + Send) -> bool {
+    pub(crate) fn run_function(
+        &mut self,
+        what: &str,
+        function: impl FnOnce() -> Result<(), String> + Send,
+    ) -> bool {
         self.run_step(what, |_, needed| {
             let outcome = wait_for(function, what, needed);
             if let Err(error) = &outcome {
@@ -157,8 +179,12 @@ impl StepRunner {
 
     fn start_step(&mut self, what: &str, run: impl FnOnce(&Self, u64) -> StepOutcome) -> bool {
         self.advance_past(what);
-        let step =
-            self.steps.iter().find(|step| step.name == what).cloned().unwrap_or_else(|| PlannedStep::new(what, 0));
+        let step = self
+            .steps
+            .iter()
+            .find(|step| step.name == what)
+            .cloned()
+            .unwrap_or_else(|| PlannedStep::new(what, 0));
         let (needed, rest) = (self.step_seconds(&step), self.seconds_left());
         println!(
             "\n==> [{} of {}] {what}: about {}, then {} more",
@@ -176,7 +202,11 @@ impl StepRunner {
         } else {
             eprintln!("<== {what}: FAILED after {}", format_minutes(seconds));
             let tests = failed_tests.join(", ");
-            self.failures.push(if tests.is_empty() { what.into() } else { format!("{what}: {tests}") });
+            self.failures.push(if tests.is_empty() {
+                what.into()
+            } else {
+                format!("{what}: {tests}")
+            });
         }
         self.counts += TestCounts::from_step(tally, succeeded);
         succeeded
@@ -187,7 +217,10 @@ impl StepRunner {
         let mut child = match command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn() {
             Ok(child) => child,
             Err(error) => {
-                eprintln!("cannot start `{}`: {error}", slipway_provision::command::command_line(command));
+                eprintln!(
+                    "cannot start `{}`: {error}",
+                    slipway_provision::command::command_line(command)
+                );
                 return StepOutcome::default();
             }
         };
@@ -198,7 +231,11 @@ impl StepRunner {
 }
 
 /// Runs a function to its end; says now and then how far it is.
-fn wait_for(function: impl FnOnce() -> Result<(), String> + Send, what: &str, needed: u64) -> Result<(), String> {
+fn wait_for(
+    function: impl FnOnce() -> Result<(), String> + Send,
+    what: &str,
+    needed: u64,
+) -> Result<(), String> {
     let (sender, receiver) = mpsc::channel();
     let since = Instant::now();
     std::thread::scope(|scope| {
@@ -208,7 +245,9 @@ fn wait_for(function: impl FnOnce() -> Result<(), String> + Send, what: &str, ne
             match receiver.recv_timeout(PROGRESS_INTERVAL) {
                 Ok(outcome) => return outcome,
                 Err(RecvTimeoutError::Timeout) => print_progress(what, since, needed),
-                Err(RecvTimeoutError::Disconnected) => return Err("it came to an unexpected end".into()),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err("it came to an unexpected end".into());
+                }
             }
         }
     })
@@ -223,7 +262,8 @@ fn print_progress(what: &str, since: Instant, needed: u64) {
     println!("    ... {what}: {}, {left}", format_minutes(elapsed));
 }
 
-/// Passes the output on until it ends; says now and then how far it is. Returns the counts in it, and the names of tests that failed.
+/// Passes the output on until it ends; says now and then how far it is. Returns the counts in it,
+/// and the names of tests that failed.
 fn forward_output(child: &mut Child, what: &str, needed: u64) -> (Option<TestCounts>, Vec<String>) {
     let (sender, receiver) = mpsc::channel();
     let Some(output) = child.stdout.take() else { return (None, Vec::new()) };
@@ -273,10 +313,13 @@ impl PromiseProgress {
 
     /// What to add to a line of libtest.
     fn suffix_for(&mut self, line: &str) -> String {
-        if let Some(all) = line.strip_prefix("running ").and_then(|rest| rest.strip_suffix(" tests")) {
+        if let Some(all) =
+            line.strip_prefix("running ").and_then(|rest| rest.strip_suffix(" tests"))
+        {
             *self = Self { total: all.parse().unwrap_or_default(), finished: 0 };
         }
-        let ends = line.starts_with("test ") && [" ... ok", " ... FAILED"].iter().any(|end| line.ends_with(end));
+        let ends = line.starts_with("test ")
+            && [" ... ok", " ... FAILED"].iter().any(|end| line.ends_with(end));
         if !ends || !Self::NUMBERED_TOTALS.contains(&self.total) {
             return String::new();
         }
@@ -287,11 +330,14 @@ impl PromiseProgress {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use slipway_provision::BuildCache;
 
+    use super::*;
+
     fn work(steps: &[(&str, u64)]) -> StepRunner {
-        let cache = BuildCache::with_root(std::env::temp_dir().join(format!("slipway-work-{}", std::process::id())));
+        let cache = BuildCache::with_root(
+            std::env::temp_dir().join(format!("slipway-work-{}", std::process::id())),
+        );
         let steps = steps.iter().map(|(what, seconds)| PlannedStep::new(what, *seconds)).collect();
         StepRunner::new(TimeBudget::from_env().unwrap(), DurationEstimates::read(&cache), steps)
     }
@@ -300,12 +346,16 @@ mod tests {
     fn output_is_counted_and_failures_are_told() {
         let mut work = work(&[("a", 10), ("b", 20), ("c", 30)]);
         assert_eq!(work.seconds_left(), 60);
-        let line = "echo 'test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out'";
+        let line =
+            "echo 'test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out'";
         assert!(work.run_command("a", Command::new("sh").args(["-c", line])));
         assert_eq!((work.counts, work.seconds_left()), (TestCounts::with_passed(3), 50));
         assert!(!work.run_command("b", Command::new("sh").args(["-c", "exit 3"])));
         assert!(!work.run_command("c", &mut Command::new("/nonexistent/program")));
-        assert_eq!((work.counts, work.seconds_left()), (TestCounts { passed: 3, failed: 2, skipped: 0 }, 0));
+        assert_eq!(
+            (work.counts, work.seconds_left()),
+            (TestCounts { passed: 3, failed: 2, skipped: 0 }, 0)
+        );
     }
 
     #[test]

@@ -18,7 +18,8 @@ pub(crate) fn run_tiers(checkout: &Checkout, all: bool) -> Result<bool, CommandE
     let missing_tools = checkout.missing_tools(&tools);
     let others = missing_tools.iter().map(|missing| missing.seconds).sum();
     missing.extend(missing_tools);
-    let groups: Vec<&PromiseGroup> = GROUPS.iter().filter(|group| group.promise_count(&checkout.root) > 0).collect();
+    let groups: Vec<&PromiseGroup> =
+        GROUPS.iter().filter(|group| group.promise_count(&checkout.root) > 0).collect();
     let mut steps = check::check_steps(checkout, others);
     steps.extend(cluster::cluster_steps(checkout));
     let (on_cluster, alone): (Vec<&PromiseGroup>, Vec<&PromiseGroup>) =
@@ -30,7 +31,8 @@ pub(crate) fn run_tiers(checkout: &Checkout, all: bool) -> Result<bool, CommandE
     report::print_plan("make test", checkout, &missing, &work);
 
     let beside = checkout.start_tool_build(&tools);
-    let ready = check::run_steps(checkout, &mut work, beside) && cluster::prepare_cluster(checkout, &mut work, true);
+    let ready = check::run_steps(checkout, &mut work, beside)
+        && cluster::prepare_cluster(checkout, &mut work, true);
     for group in on_cluster {
         run_or_skip(checkout, &mut work, group, ready, all);
     }
@@ -65,19 +67,27 @@ pub(crate) fn run_promises(checkout: &Checkout, names: &[&str]) -> Result<bool, 
     run_on_cluster(checkout, group::find_group("core")?, names)
 }
 
-fn run_on_cluster(checkout: &Checkout, group: &PromiseGroup, names: &[&str]) -> Result<bool, CommandError> {
+fn run_on_cluster(
+    checkout: &Checkout,
+    group: &PromiseGroup,
+    names: &[&str],
+) -> Result<bool, CommandError> {
     const BUILD: &str = "build programs and promises";
     let tools = cluster::promise_tools();
     let missing_tools = checkout.missing_tools(&tools);
     let mut missing = checkout.missing_prerequisites(true);
     let others: u64 = missing_tools.iter().map(|missing| missing.seconds).sum();
     missing.extend(missing_tools);
-    let mut steps =
-        vec![PlannedStep::for_state(BUILD, checkout.build_state(), [900 + others / 2, 400 + others / 2, 120 + others])];
+    let mut steps = vec![PlannedStep::for_state(
+        BUILD,
+        checkout.build_state(),
+        [900 + others / 2, 400 + others / 2, 120 + others],
+    )];
     steps.extend(cluster::cluster_steps(checkout));
     steps.extend(group_steps(checkout, group));
     steps.push(cluster::down_step());
-    let mut work = StepRunner::new(TimeBudget::from_env()?, DurationEstimates::read(&checkout.cache), steps);
+    let mut work =
+        StepRunner::new(TimeBudget::from_env()?, DurationEstimates::read(&checkout.cache), steps);
     report::print_plan("make e2e", checkout, &missing, &work);
     slipway_provision::packages::ensure_packages(slipway_provision::packages::BUILD)?;
     checkout.restore_crates();
@@ -102,7 +112,11 @@ fn run_on_cluster(checkout: &Checkout, group: &PromiseGroup, names: &[&str]) -> 
     if built && cluster::prepare_cluster(checkout, &mut work, names.is_empty()) {
         cluster::test_promises(checkout, &mut work, group, names);
     } else {
-        work.record_failure(group.name, group.promise_count(&checkout.root), "there is no cluster with Slipway on it");
+        work.record_failure(
+            group.name,
+            group.promise_count(&checkout.root),
+            "there is no cluster with Slipway on it",
+        );
     }
     cluster::tear_down_cluster(checkout, &mut work);
     Ok(report::print_outcome(&work))
@@ -120,7 +134,13 @@ fn group_steps(checkout: &Checkout, group: &PromiseGroup) -> Vec<PlannedStep> {
 }
 
 /// Runs a group when its turn has come, or counts it as skipped or failed.
-fn run_or_skip(checkout: &Checkout, work: &mut StepRunner, group: &PromiseGroup, ready: bool, all: bool) {
+fn run_or_skip(
+    checkout: &Checkout,
+    work: &mut StepRunner,
+    group: &PromiseGroup,
+    ready: bool,
+    all: bool,
+) {
     let promises = group.promise_count(&checkout.root);
     let situation = RunConditions {
         tools_present: group.tools_present(&checkout.cache, &checkout.root),
@@ -155,10 +175,20 @@ fn run_group_now(checkout: &Checkout, work: &mut StepRunner, group: &PromiseGrou
             "the clients could not be installed",
         );
     }
-    let library = match slipway_provision::libraries::ensure_onnx_runtime(&checkout.cache, &checkout.root) {
-        Ok(library) => library,
-        Err(error) => return work.record_failure(group.name, group.promise_count(&checkout.root), &error.to_string()),
-    };
+    let library =
+        match slipway_provision::libraries::ensure_onnx_runtime(&checkout.cache, &checkout.root) {
+            Ok(library) => library,
+            Err(error) => {
+                return work.record_failure(
+                    group.name,
+                    group.promise_count(&checkout.root),
+                    &error.to_string(),
+                );
+            }
+        };
     let mut command = checkout.command("serving-runtime/tests/clients/run.sh", &[]);
-    work.run_command(group.name, command.arg(checkout.built_program("slipway-runtime")).arg(library).args(folders));
+    work.run_command(
+        group.name,
+        command.arg(checkout.built_program("slipway-runtime")).arg(library).args(folders),
+    );
 }

@@ -32,8 +32,9 @@ impl TestCounts {
         Self { skipped, ..Self::default() }
     }
 
-    /// The counts in a line that ends the output of a test program: libtest's `test result: ok. 5 passed; 0 failed; …`, or `5 passed, 0 failed`
-    /// with `, 0 skipped` perhaps. libtest's ignored tests are run by another step, so they count as nothing.
+    /// The counts in a line that ends the output of a test program: libtest's `test result: ok. 5
+    /// passed; 0 failed; …`, or `5 passed, 0 failed` with `, 0 skipped` perhaps. libtest's ignored
+    /// tests are run by another step, so they count as nothing.
     pub(crate) fn parse_line(line: &str) -> Option<Self> {
         let line = line.trim();
         let separator = if line.starts_with("test result: ") { ';' } else { ',' };
@@ -43,12 +44,19 @@ impl TestCounts {
         }
         let counts = line.rsplit(". ").next().unwrap_or(line);
         let count = |word: &str| {
-            counts.split(separator).find_map(|part| part.trim().strip_suffix(word)?.trim().parse::<usize>().ok())
+            counts
+                .split(separator)
+                .find_map(|part| part.trim().strip_suffix(word)?.trim().parse::<usize>().ok())
         };
-        Some(Self { passed: count("passed")?, failed: count("failed")?, skipped: count("skipped").unwrap_or_default() })
+        Some(Self {
+            passed: count("passed")?,
+            failed: count("failed")?,
+            skipped: count("skipped").unwrap_or_default(),
+        })
     }
 
-    /// What a step came to: its own counts where it printed some, else one check. A failure that no test is to blame for counts as one.
+    /// What a step came to: its own counts where it printed some, else one check. A failure that no
+    /// test is to blame for counts as one.
     pub(crate) fn from_step(printed: Option<Self>, succeeded: bool) -> Self {
         match printed {
             Some(tally) if succeeded || tally.failed > 0 => tally,
@@ -78,15 +86,22 @@ mod tests {
 
     #[test]
     fn lines_of_libtest_and_plain_lines_are_read() {
-        let libtest =
-            "test result: FAILED. 5 passed; 2 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.00s";
-        assert_eq!(TestCounts::parse_line(libtest), Some(TestCounts { passed: 5, failed: 2, skipped: 0 }));
-        assert_eq!(TestCounts::parse_line("3 passed, 1 failed"), Some(TestCounts { passed: 3, failed: 1, skipped: 0 }));
+        let libtest = "test result: FAILED. 5 passed; 2 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.00s";
+        assert_eq!(
+            TestCounts::parse_line(libtest),
+            Some(TestCounts { passed: 5, failed: 2, skipped: 0 })
+        );
+        assert_eq!(
+            TestCounts::parse_line("3 passed, 1 failed"),
+            Some(TestCounts { passed: 3, failed: 1, skipped: 0 })
+        );
         assert_eq!(
             TestCounts::parse_line("3 passed, 1 failed, 4 skipped"),
             Some(TestCounts { passed: 3, failed: 1, skipped: 4 })
         );
-        for other in ["test a ... ok", "all passed", "running 5 tests", "", "failures: 2 passed, 3 failed"] {
+        for other in
+            ["test a ... ok", "all passed", "running 5 tests", "", "failures: 2 passed, 3 failed"]
+        {
             assert_eq!(TestCounts::parse_line(other), None, "{other}");
         }
     }
@@ -103,7 +118,10 @@ mod tests {
             TestCounts::from_step(Some(TestCounts::with_passed(7)), false),
             TestCounts { passed: 7, failed: 1, skipped: 0 }
         );
-        assert_eq!(TestCounts::from_step(Some(TestCounts::with_failed(2)), false), TestCounts::with_failed(2));
+        assert_eq!(
+            TestCounts::from_step(Some(TestCounts::with_failed(2)), false),
+            TestCounts::with_failed(2)
+        );
         assert_eq!(TestCounts::from_step(None, true), TestCounts::with_passed(1));
         assert_eq!(TestCounts::from_step(None, false), TestCounts::with_failed(1));
     }

@@ -1,4 +1,5 @@
-//! How much time there is: a budget that groups are left out for, and a moment after which nothing begins.
+//! How much time there is: a budget that groups are left out for, and a moment after which nothing
+//! begins.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,20 +12,26 @@ pub(crate) struct TimeBudget {
 }
 
 impl TimeBudget {
-    /// Starts the clock. `TEST_BUDGET_MINUTES` is how long the run may take, `TEST_BEGIN_MINUTES` the minute after which nothing begins.
+    /// Starts the clock. `TEST_BUDGET_MINUTES` is how long the run may take, `TEST_BEGIN_MINUTES`
+    /// the minute after which nothing begins.
     pub(crate) fn from_env() -> Result<Self, String> {
         let minutes = |name: &str| match std::env::var(name) {
             Ok(text) if !text.is_empty() => parse_minutes(name, &text).map(Some),
             _ => Ok(None),
         };
-        let (budget, begin_before) = (minutes("TEST_BUDGET_MINUTES")?, minutes("TEST_BEGIN_MINUTES")?);
+        let (budget, begin_before) =
+            (minutes("TEST_BUDGET_MINUTES")?, minutes("TEST_BEGIN_MINUTES")?);
         Ok(Self { started: Instant::now(), budget, begin_before })
     }
 
     /// A clock that has run out.
     #[cfg(test)]
     pub(crate) fn ended() -> Self {
-        Self { started: Instant::now(), budget: Some(Duration::ZERO), begin_before: Some(Duration::ZERO) }
+        Self {
+            started: Instant::now(),
+            budget: Some(Duration::ZERO),
+            begin_before: Some(Duration::ZERO),
+        }
     }
 
     /// Time since the start.
@@ -57,7 +64,9 @@ impl TimeBudget {
 
 fn parse_minutes(name: &str, text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
-        Ok(minutes) if (0.0..=100_000.0).contains(&minutes) => Ok(Duration::from_secs_f64(minutes * 60.0)),
+        Ok(minutes) if (0.0..=100_000.0).contains(&minutes) => {
+            Ok(Duration::from_secs_f64(minutes * 60.0))
+        }
         _ => Err(format!("{name}={text} is no number of minutes")),
     }
 }
@@ -80,6 +89,10 @@ mod tests {
         let clock = TimeBudget::ended();
         assert!(clock.is_too_late() && clock.time_left() == Some(Duration::ZERO));
         let endless = TimeBudget { budget: None, begin_before: None, ..clock };
-        assert!(!endless.is_too_late() && endless.time_left().is_none() && endless.begin_before().is_none());
+        assert!(
+            !endless.is_too_late()
+                && endless.time_left().is_none()
+                && endless.begin_before().is_none()
+        );
     }
 }

@@ -21,9 +21,14 @@ fn advisories(name: &str, program: &str) -> Output {
 
 #[test]
 fn a_database_that_cannot_be_reached_is_no_clean_bill() {
-    let out = advisories("unreachable", r#"case "$*" in *"fetch db") exit 1;; *) echo looked;; esac"#);
+    let out =
+        advisories("unreachable", r#"case "$*" in *"fetch db") exit 1;; *) echo looked;; esac"#);
     assert!(!out.status.success() && out.stdout.is_empty());
-    assert!(String::from_utf8(out.stderr).unwrap().contains("cannot be reached: no dependency was looked at"));
+    assert!(
+        String::from_utf8(out.stderr)
+            .unwrap()
+            .contains("cannot be reached: no dependency was looked at")
+    );
 }
 
 #[test]

@@ -9,7 +9,8 @@ fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// Names of all functions and files of Rust below a folder: a promise may be a file with several tests.
+/// Names of all functions and files of Rust below a folder: a promise may be a file with several
+/// tests.
 fn functions(folder: &Path, all: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -19,8 +20,13 @@ fn functions(folder: &Path, all: &mut BTreeSet<String>) {
         } else if name.ends_with(".rs") {
             all.insert(name.trim_end_matches(".rs").to_owned());
             let text = fs::read_to_string(&path).unwrap();
-            let found = text.lines().filter_map(|line| line.trim_start().split_once("fn ")).map(|(_, rest)| rest);
-            all.extend(found.map(|rest| rest.split(['(', '<']).next().unwrap_or_default().to_owned()));
+            let found = text
+                .lines()
+                .filter_map(|line| line.trim_start().split_once("fn "))
+                .map(|(_, rest)| rest);
+            all.extend(
+                found.map(|rest| rest.split(['(', '<']).next().unwrap_or_default().to_owned()),
+            );
         }
     }
 }
@@ -30,7 +36,8 @@ fn named(document: &str) -> Vec<String> {
     let text = fs::read_to_string(root().join(document)).unwrap();
     let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| ---"));
     let last = rows.filter_map(|row| row.trim_end_matches([' ', '|']).rsplit('|').next());
-    last.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()).collect()
+    last.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>())
+        .collect()
 }
 
 #[test]
@@ -64,7 +71,8 @@ fn path_ends(folder: &Path, below: &str, all: &mut BTreeSet<String>) {
 fn source_files(text: &str) -> Vec<&str> {
     let quoted = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
     let plain = |word: &str| word.chars().all(|c| c.is_alphanumeric() || "_-./".contains(c));
-    let files = quoted.filter(|word| Path::new(word).extension().is_some_and(|end| end == "rs") && plain(word));
+    let files = quoted
+        .filter(|word| Path::new(word).extension().is_some_and(|end| end == "rs") && plain(word));
     files.map(|word| word.trim_start_matches("../")).collect()
 }
 
@@ -72,11 +80,18 @@ fn source_files(text: &str) -> Vec<&str> {
 fn source_files_that_documents_name_exist() {
     let (mut all, mut missing, mut found) = (BTreeSet::new(), Vec::new(), 0);
     path_ends(root(), "", &mut all);
-    for document in all.iter().filter(|name| name.ends_with(".md") && !name.ends_with("CHANGELOG.md")) {
+    for document in
+        all.iter().filter(|name| name.ends_with(".md") && !name.ends_with("CHANGELOG.md"))
+    {
         let Ok(text) = fs::read_to_string(root().join(document)) else { continue };
         let files = source_files(&text);
         found += files.len();
-        missing.extend(files.iter().filter(|file| !all.contains(**file)).map(|file| format!("{document}: {file}")));
+        missing.extend(
+            files
+                .iter()
+                .filter(|file| !all.contains(**file))
+                .map(|file| format!("{document}: {file}")),
+        );
     }
     assert!(found >= 100, "only {found} files are named: are the documents read?");
     assert!(missing.is_empty(), "documents name files that are not there: {missing:#?}");

@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 use syn::{Attribute, ItemMod, UseTree};
 
-/// Crates whose modules still form circles, and how many modules are in the largest one. A number may fall, and no crate may come.
-const KNOWN: [(&str, usize); 4] = [("operator", 19), ("serving-runtime", 17), ("gateway", 12), ("operator/sim", 6)];
+/// Crates whose modules still form circles, and how many modules are in the largest one. A number
+/// may fall, and no crate may come.
+const KNOWN: [(&str, usize); 4] =
+    [("operator", 19), ("serving-runtime", 17), ("gateway", 12), ("operator/sim", 6)];
 
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
@@ -27,7 +29,10 @@ fn crates(folder: &Path, all: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if path.is_dir() && !["target", "src", "tests"].contains(&name.as_str()) && !name.starts_with('.') {
+        if path.is_dir()
+            && !["target", "src", "tests"].contains(&name.as_str())
+            && !name.starts_with('.')
+        {
             crates(&path, all);
         }
     }
@@ -79,18 +84,23 @@ impl Names {
 
     fn take_tree(&mut self, tree: &UseTree, before: &[String]) {
         match tree {
-            UseTree::Path(path) => self.take_tree(&path.tree, &[before, &[path.ident.to_string()]].concat()),
+            UseTree::Path(path) => {
+                self.take_tree(&path.tree, &[before, &[path.ident.to_string()]].concat())
+            }
             UseTree::Name(name) => self.take(&[before, &[name.ident.to_string()]].concat()),
             UseTree::Rename(name) => self.take(&[before, &[name.ident.to_string()]].concat()),
             UseTree::Glob(_) => self.take(before),
-            UseTree::Group(group) => group.items.iter().for_each(|item| self.take_tree(item, before)),
+            UseTree::Group(group) => {
+                group.items.iter().for_each(|item| self.take_tree(item, before))
+            }
         }
     }
 }
 
 fn is_of_tests(attributes: &[Attribute]) -> bool {
-    let test =
-        |attribute: &Attribute| attribute.meta.require_list().is_ok_and(|list| list.tokens.to_string() == "test");
+    let test = |attribute: &Attribute| {
+        attribute.meta.require_list().is_ok_and(|list| list.tokens.to_string() == "test")
+    };
     attributes.iter().any(|attribute| attribute.path().is_ident("cfg") && test(attribute))
 }
 
@@ -109,7 +119,9 @@ impl<'ast> Visit<'ast> for Names {
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        self.take(&path.segments.iter().map(|segment| segment.ident.to_string()).collect::<Vec<_>>());
+        self.take(
+            &path.segments.iter().map(|segment| segment.ident.to_string()).collect::<Vec<_>>(),
+        );
         visit::visit_path(self, path);
     }
 }
@@ -118,7 +130,8 @@ impl<'ast> Visit<'ast> for Names {
 fn graph(folder: &Path) -> Graph {
     let mut files = Vec::new();
     sources(&folder.join("src"), &[], &mut files);
-    let modules: BTreeSet<String> = files.iter().filter_map(|(module, _)| module.first().cloned()).collect();
+    let modules: BTreeSet<String> =
+        files.iter().filter_map(|(module, _)| module.first().cloned()).collect();
     let mut graph = Graph::new();
     for (module, path) in files {
         // The root of a crate names its modules, and nothing names it.
@@ -146,7 +159,8 @@ fn reached(graph: &Graph, from: &str) -> BTreeSet<String> {
 
 /// The largest set of modules that all lead to one another.
 fn largest_circle(graph: &Graph) -> Vec<String> {
-    let reached: BTreeMap<&String, BTreeSet<String>> = graph.keys().map(|it| (it, reached(graph, it))).collect();
+    let reached: BTreeMap<&String, BTreeSet<String>> =
+        graph.keys().map(|it| (it, reached(graph, it))).collect();
     let circle = |module: &String| -> Vec<String> {
         let back = |other: &&String| reached.get(*other).is_some_and(|all| all.contains(module));
         reached[module].iter().filter(back).cloned().collect()
@@ -165,7 +179,10 @@ fn modules_form_no_circles() {
         let circle = largest_circle(&graph(&folder));
         let known = KNOWN.iter().find(|(it, _)| *it == name).map_or(0, |(_, size)| *size);
         if circle.len() != known {
-            wrong.push(format!("{name}: {} modules in a circle, {known} are known: {circle:?}", circle.len()));
+            wrong.push(format!(
+                "{name}: {} modules in a circle, {known} are known: {circle:?}",
+                circle.len()
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -174,7 +191,10 @@ fn modules_form_no_circles() {
 #[test]
 fn circles_are_found() {
     let of = |pairs: &[(&str, &[&str])]| -> Graph {
-        pairs.iter().map(|(from, to)| ((*from).to_owned(), to.iter().map(|it| (*it).to_owned()).collect())).collect()
+        pairs
+            .iter()
+            .map(|(from, to)| ((*from).to_owned(), to.iter().map(|it| (*it).to_owned()).collect()))
+            .collect()
     };
     assert!(largest_circle(&of(&[("a", &["b", "c"]), ("b", &["c"]), ("c", &[])])).is_empty());
     assert_eq!(largest_circle(&of(&[("a", &["b"]), ("b", &["c"]), ("c", &["b"])])), ["b", "c"]);

@@ -1,5 +1,6 @@
-//! Requests that must be refused. That there is an error with a text is required; that it is 400 and says what is wrong, recommended:
-//! a 5xx makes a rollout blame the model, and a 200 is a wrong answer.
+//! Requests that must be refused. That there is an error with a text is required; that it is 400
+//! and says what is wrong, recommended: a 5xx makes a rollout blame the model, and a 200 is a wrong
+//! answer.
 
 use serde_json::{Value, json};
 
@@ -51,7 +52,9 @@ fn error_cases(model: &ModelMetadata) -> Vec<ErrorCase> {
         case(
             None,
             ("rest.error.unknown_input_400", "an unknown input is 400"),
-            edited_request(model, |b| b["inputs"][0]["name"] = json!("slipway-conformance-no-such-input")),
+            edited_request(model, |b| {
+                b["inputs"][0]["name"] = json!("slipway-conformance-no-such-input")
+            }),
         ),
         case(
             None,
@@ -66,7 +69,9 @@ fn error_cases(model: &ModelMetadata) -> Vec<ErrorCase> {
         case(
             None,
             ("rest.error.unknown_output_400", "an unknown output is 400"),
-            edited_request(model, |b| b["outputs"] = json!([{"name": "slipway-conformance-no-such-output"}])),
+            edited_request(model, |b| {
+                b["outputs"] = json!([{"name": "slipway-conformance-no-such-output"}])
+            }),
         ),
         case(
             Some(("rest.error.few", "too few elements are an error with a text")),
@@ -126,14 +131,20 @@ fn error_cases(model: &ModelMetadata) -> Vec<ErrorCase> {
         ("rest.error.overflow_400", "a number outside its datatype is 400, not another number"),
         overflow,
     ));
-    if let Some(missing) = cases.iter_mut().find(|c| c.status_400.0 == "rest.error.missing_input_400") {
+    if let Some(missing) =
+        cases.iter_mut().find(|c| c.status_400.0 == "rest.error.missing_input_400")
+    {
         missing.names = Some(first);
     }
     cases
 }
 
 /// Runs them.
-pub(crate) async fn check_errors(runner: &mut CheckRunner, rest: &RestClient, model: &ModelMetadata) {
+pub(crate) async fn check_errors(
+    runner: &mut CheckRunner,
+    rest: &RestClient,
+    model: &ModelMetadata,
+) {
     for ErrorCase { required, status_400, body, names } in error_cases(model) {
         let send = async |body: InvalidRequest| rest.post(&rest.infer_path(), &[], body?).await;
         let again = match &body {
@@ -158,15 +169,28 @@ pub(crate) async fn check_errors(runner: &mut CheckRunner, rest: &RestClient, mo
     }
     let unknown = async {
         let answer = rest
-            .post("/v2/models/slipway-conformance-no-such-model/infer", &[], sample_request(model).to_string())
+            .post(
+                "/v2/models/slipway-conformance-no-such-model/infer",
+                &[],
+                sample_request(model).to_string(),
+            )
             .await?;
         answer.expect_error().map(drop)
     };
-    runner.check(Required, "rest.error.model", "inference of an unknown model is an error with a text", unknown).await;
+    runner
+        .check(
+            Required,
+            "rest.error.model",
+            "inference of an unknown model is an error with a text",
+            unknown,
+        )
+        .await;
     let alive = async {
         let answer = rest.get("/v2/health/ready").await?;
         ensure!(answer.status == 200, "status {}", answer.status);
         rest.get(&format!("/v2/models/{}/ready", rest.model)).await.map(drop)
     };
-    runner.check(Required, "rest.error.survived", "the server is ready after all of these", alive).await;
+    runner
+        .check(Required, "rest.error.survived", "the server is ready after all of these", alive)
+        .await;
 }

@@ -20,7 +20,12 @@ use crate::{CheckRunner, CheckVerdict, Stop, ensure, skip_check};
 type GrpcClient = GrpcInferenceServiceClient<Channel>;
 
 /// Runs them.
-pub(crate) async fn check_grpc(runner: &mut CheckRunner, url: &str, rest: &RestClient, model: &ModelMetadata) {
+pub(crate) async fn check_grpc(
+    runner: &mut CheckRunner,
+    url: &str,
+    rest: &RestClient,
+    model: &ModelMetadata,
+) {
     let mut channel = None;
     let connect = async {
         let endpoint = Endpoint::from_shared(url.to_owned()).context("the address is none")?;
@@ -42,7 +47,11 @@ fn infer_request(model: &ModelMetadata, typed: bool) -> pb::ModelInferRequest {
     pb::ModelInferRequest {
         model_name: model.name.clone(),
         inputs: samples.iter().map(|s| s.to_grpc_input(typed)).collect(),
-        raw_input_contents: if typed { Vec::new() } else { samples.iter().map(SampleInput::to_raw_bytes).collect() },
+        raw_input_contents: if typed {
+            Vec::new()
+        } else {
+            samples.iter().map(SampleInput::to_raw_bytes).collect()
+        },
         ..Default::default()
     }
 }
@@ -66,7 +75,11 @@ fn grpc_outputs(answer: &pb::ModelInferResponse) -> Result<Vec<(String, Vec<Valu
     );
     let mut found = Vec::new();
     for (i, output) in answer.outputs.iter().enumerate() {
-        ensure!(!raw || output.contents.is_none(), "output {:?} has contents beside the raw ones", output.name);
+        ensure!(
+            !raw || output.contents.is_none(),
+            "output {:?} has contents beside the raw ones",
+            output.name
+        );
         let read = match answer.raw_output_contents.get(i) {
             Some(blob) => raw_values(&output.datatype, blob).unwrap_or_default(),
             None => output.contents.as_ref().map(typed_values).unwrap_or_default(),
@@ -76,10 +89,20 @@ fn grpc_outputs(answer: &pb::ModelInferResponse) -> Result<Vec<(String, Vec<Valu
     Ok(found)
 }
 
-async fn check_grpc_basics(runner: &mut CheckRunner, mut client: GrpcClient, model: &ModelMetadata) {
+async fn check_grpc_basics(
+    runner: &mut CheckRunner,
+    mut client: GrpcClient,
+    model: &ModelMetadata,
+) {
     let live = async {
-        ensure!(client.server_live(pb::ServerLiveRequest {}).await?.into_inner().live, "live is false");
-        ensure!(client.server_ready(pb::ServerReadyRequest {}).await?.into_inner().ready, "ready is false");
+        ensure!(
+            client.server_live(pb::ServerLiveRequest {}).await?.into_inner().live,
+            "live is false"
+        );
+        ensure!(
+            client.server_ready(pb::ServerReadyRequest {}).await?.into_inner().ready,
+            "ready is false"
+        );
         Ok(())
     };
     runner.check(Required, "grpc.health", "ServerLive and ServerReady are true", live).await;
@@ -101,15 +124,16 @@ async fn check_grpc_basics(runner: &mut CheckRunner, mut client: GrpcClient, mod
         ensure!(found.name == model.name, "name is {:?}", found.name);
         for (ours, theirs) in [(&model.inputs, &found.inputs), (&model.outputs, &found.outputs)] {
             let same = ours.len() == theirs.len()
-                && ours
-                    .iter()
-                    .zip(theirs)
-                    .all(|(a, b)| (&a.name, &a.datatype, &a.shape) == (&b.name, &b.datatype, &b.shape));
+                && ours.iter().zip(theirs).all(|(a, b)| {
+                    (&a.name, &a.datatype, &a.shape) == (&b.name, &b.datatype, &b.shape)
+                });
             ensure!(same, "REST says {ours:?}, gRPC {theirs:?}");
         }
         Ok(())
     };
-    runner.check(Required, "grpc.model.metadata", "ModelMetadata is what REST says", metadata).await;
+    runner
+        .check(Required, "grpc.model.metadata", "ModelMetadata is what REST says", metadata)
+        .await;
 }
 
 async fn check_grpc_inference(
@@ -132,7 +156,8 @@ async fn check_grpc_inference(
     };
     runner.check(Required, "grpc.infer.raw", "raw contents give what REST gives", raw).await;
     let id = async {
-        let request = pb::ModelInferRequest { id: "conformance-1".into(), ..infer_request(model, false) };
+        let request =
+            pb::ModelInferRequest { id: "conformance-1".into(), ..infer_request(model, false) };
         let answer = client.model_infer(request).await?.into_inner();
         ensure!(answer.id == "conformance-1", "id is {:?}", answer.id);
         Ok(())
@@ -140,14 +165,19 @@ async fn check_grpc_inference(
     runner.check(Required, "grpc.infer.id", "the id of a request is echoed", id).await;
     let filter = async {
         let wanted = model.outputs.last().map(|s| s.name.clone()).unwrap_or_default();
-        let outputs = vec![InferRequestedOutputTensor { name: wanted.clone(), ..Default::default() }];
-        let answer =
-            client.model_infer(pb::ModelInferRequest { outputs, ..infer_request(model, false) }).await?.into_inner();
+        let outputs =
+            vec![InferRequestedOutputTensor { name: wanted.clone(), ..Default::default() }];
+        let answer = client
+            .model_infer(pb::ModelInferRequest { outputs, ..infer_request(model, false) })
+            .await?
+            .into_inner();
         let names: Vec<_> = answer.outputs.iter().map(|o| o.name.as_str()).collect();
         ensure!(names == [wanted.as_str()], "asked for {wanted:?}, got {names:?}");
         Ok(())
     };
-    runner.check(Required, "grpc.infer.outputs", "only the outputs that are asked for come", filter).await;
+    runner
+        .check(Required, "grpc.infer.outputs", "only the outputs that are asked for come", filter)
+        .await;
     let form = async {
         let raw = client.model_infer(infer_request(model, false)).await?.into_inner();
         ensure!(!raw.raw_output_contents.is_empty(), "a raw request has a typed answer");
@@ -164,18 +194,28 @@ fn expect_code<T>(answer: Result<T, Status>, wanted: Code) -> CheckVerdict {
     }
 }
 
-async fn check_grpc_errors(runner: &mut CheckRunner, mut client: GrpcClient, model: &ModelMetadata) {
+async fn check_grpc_errors(
+    runner: &mut CheckRunner,
+    mut client: GrpcClient,
+    model: &ModelMetadata,
+) {
     let any = async {
         let nobody = pb::ModelInferRequest {
             model_name: "slipway-conformance-no-such-model".into(),
             ..infer_request(model, false)
         };
         ensure!(client.model_infer(nobody).await.is_err(), "an answer of an unknown model");
-        let none = pb::ModelInferRequest { inputs: vec![], raw_input_contents: vec![], ..infer_request(model, false) };
+        let none = pb::ModelInferRequest {
+            inputs: vec![],
+            raw_input_contents: vec![],
+            ..infer_request(model, false)
+        };
         ensure!(client.model_infer(none).await.is_err(), "an answer without inputs");
         Ok(())
     };
-    runner.check(Required, "grpc.error", "an unknown model and missing inputs are errors", any).await;
+    runner
+        .check(Required, "grpc.error", "an unknown model and missing inputs are errors", any)
+        .await;
     let unknown = async {
         let nobody = pb::ModelInferRequest {
             model_name: "slipway-conformance-no-such-model".into(),
@@ -197,7 +237,9 @@ async fn check_grpc_errors(runner: &mut CheckRunner, mut client: GrpcClient, mod
             let other = if r.inputs[0].datatype == "FP64" { "INT64" } else { "FP64" };
             r.inputs[0].datatype = other.into();
         }),
-        ("grpc.error.shape", "a negative dimension is INVALID_ARGUMENT", |r| r.inputs[0].shape[0] = -1),
+        ("grpc.error.shape", "a negative dimension is INVALID_ARGUMENT", |r| {
+            r.inputs[0].shape[0] = -1
+        }),
         ("grpc.error.size", "raw contents of another size are INVALID_ARGUMENT", |r| {
             let blob = &mut r.raw_input_contents[0];
             *blob = blob.slice(1..);
@@ -207,7 +249,10 @@ async fn check_grpc_errors(runner: &mut CheckRunner, mut client: GrpcClient, mod
             r.raw_input_contents.push(again);
         }),
         ("grpc.error.unknown_output", "an unknown output is INVALID_ARGUMENT", |r| {
-            r.outputs = vec![InferRequestedOutputTensor { name: "no-such-output".into(), ..Default::default() }];
+            r.outputs = vec![InferRequestedOutputTensor {
+                name: "no-such-output".into(),
+                ..Default::default()
+            }];
         }),
     ];
     for (name, wants, edit) in cases {
@@ -226,7 +271,9 @@ async fn check_grpc_errors(runner: &mut CheckRunner, mut client: GrpcClient, mod
 /// Skips when the server does not have the method.
 fn skip_unimplemented<T>(answer: Result<tonic::Response<T>, Status>) -> Result<T, Stop> {
     match answer {
-        Err(status) if status.code() == Code::Unimplemented => skip_check("the server does not have it"),
+        Err(status) if status.code() == Code::Unimplemented => {
+            skip_check("the server does not have it")
+        }
         other => Ok(other?.into_inner()),
     }
 }
@@ -238,37 +285,60 @@ async fn check_grpc_extensions(
     model: &ModelMetadata,
 ) {
     let check = async {
-        let found = skip_unimplemented(health.check(HealthCheckRequest { service: String::new() }).await)?;
+        let found =
+            skip_unimplemented(health.check(HealthCheckRequest { service: String::new() }).await)?;
         ensure!(found.status() == ServingStatus::Serving, "status {:?}", found.status());
-        expect_code(health.check(HealthCheckRequest { service: "no.such.Service".into() }).await, Code::NotFound)
+        expect_code(
+            health.check(HealthCheckRequest { service: "no.such.Service".into() }).await,
+            Code::NotFound,
+        )
     };
-    runner.check(Extension, "grpc.health.v1", "health is SERVING, and NOT_FOUND for an unknown service", check).await;
+    runner
+        .check(
+            Extension,
+            "grpc.health.v1",
+            "health is SERVING, and NOT_FOUND for an unknown service",
+            check,
+        )
+        .await;
     let statistics = async {
         let of = pb::ModelStatisticsRequest { name: model.name.clone(), version: String::new() };
         let found = skip_unimplemented(client.model_statistics(of).await)?.model_stats;
-        ensure!(found.first().is_some_and(|m| m.name == model.name && m.inference_stats.is_some()), "got {found:?}");
+        ensure!(
+            found.first().is_some_and(|m| m.name == model.name && m.inference_stats.is_some()),
+            "got {found:?}"
+        );
         Ok(())
     };
     runner.check(Extension, "grpc.statistics", "ModelStatistics has the model", statistics).await;
     let index = async {
-        let index = skip_unimplemented(client.repository_index(pb::RepositoryIndexRequest::default()).await)?.models;
+        let index = skip_unimplemented(
+            client.repository_index(pb::RepositoryIndexRequest::default()).await,
+        )?
+        .models;
         let own = index.iter().find(|m| m.name == model.name);
         ensure!(own.is_some_and(|m| m.state == "READY"), "the model is {own:?}");
         Ok(())
     };
-    runner.check(Extension, "grpc.repository.index", "RepositoryIndex has the model as READY", index).await;
+    runner
+        .check(Extension, "grpc.repository.index", "RepositoryIndex has the model as READY", index)
+        .await;
     let load = async {
         let of = pb::RepositoryModelLoadRequest {
             model_name: "slipway-conformance-no-such-model".into(),
             ..Default::default()
         };
         match client.repository_model_load(of).await {
-            Err(status) if status.code() == Code::Unimplemented => skip_check("the server does not have it"),
+            Err(status) if status.code() == Code::Unimplemented => {
+                skip_check("the server does not have it")
+            }
             Err(_) => Ok(()),
             Ok(_) => Err(Stop::Fail("an unknown model was loaded".into())),
         }
     };
-    runner.check(Extension, "grpc.repository.unknown", "loading an unknown model is an error", load).await;
+    runner
+        .check(Extension, "grpc.repository.unknown", "loading an unknown model is an error", load)
+        .await;
     let stream = async {
         let one = infer_request(model, false);
         let requests = RequestStream(vec![one.clone(), one].into_iter());

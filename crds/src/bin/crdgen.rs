@@ -18,9 +18,14 @@ fn main() -> ExitCode {
     let output = match std::env::args_os().nth(1) {
         None => render_crds(),
         Some(word) if word == "-h" || word == "--help" => Ok(HELP.to_owned()),
-        Some(word) if word == "-V" || word == "--version" => Ok(format!("crdgen {}\n", env!("CARGO_PKG_VERSION"))),
+        Some(word) if word == "-V" || word == "--version" => {
+            Ok(format!("crdgen {}\n", env!("CARGO_PKG_VERSION")))
+        }
         Some(word) => {
-            eprintln!("error: unexpected argument '{}'\n\nFor more information, try '--help'.", word.display());
+            eprintln!(
+                "error: unexpected argument '{}'\n\nFor more information, try '--help'.",
+                word.display()
+            );
             return ExitCode::from(2);
         }
     };
@@ -38,6 +43,9 @@ fn main() -> ExitCode {
 }
 
 fn render_crds() -> Result<String, String> {
-    let texts = slipway_crds::all_crds().iter().map(slipway_crds::to_yaml).collect::<Result<Vec<_>, _>>();
-    texts.map(|texts| texts.concat()).map_err(|error| format!("a definition cannot be written as YAML: {error}"))
+    let texts =
+        slipway_crds::all_crds().iter().map(slipway_crds::to_yaml).collect::<Result<Vec<_>, _>>();
+    texts
+        .map(|texts| texts.concat())
+        .map_err(|error| format!("a definition cannot be written as YAML: {error}"))
 }

@@ -20,14 +20,16 @@ fn default_min_samples() -> i32 {
 }
 
 /// How a quantity in a string looks.
-const QUANTITY: &str = r"^[-+]?([0-9]+([.][0-9]*)?|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$";
+const QUANTITY: &str =
+    r"^[-+]?([0-9]+([.][0-9]*)?|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$";
 
 fn one_percent() -> Percentage {
     Percentage::from_text("1%")
 }
 
-/// The judge's settings. Evidence are counts of both arms over the same window, from the moment the weight was confirmed.
-/// Only a pass of every gate advances; only a fail takes back; no data, too little data and an unreachable Prometheus hold.
+/// The judge's settings. Evidence are counts of both arms over the same window, from the moment the
+/// weight was confirmed. Only a pass of every gate advances; only a fail takes back; no data, too
+/// little data and an unreachable Prometheus hold.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -40,24 +42,27 @@ pub struct AnalysisSpec {
     #[schemars(range(min = 1, max = 3600))]
     pub interval_seconds: i32,
 
-    /// How long a step may hold without a verdict, in seconds; then `onHoldExceeded` applies. A candidate that answered none of its requests
-    /// until then is taken back in any case.
+    /// How long a step may hold without a verdict, in seconds; then `onHoldExceeded` applies. A
+    /// candidate that answered none of its requests until then is taken back in any case.
     #[serde(default = "one_hour")]
     #[schemars(range(min = 1, max = 2_592_000))]
     pub max_hold_seconds: i32,
 
-    /// What happens when a step held for `maxHoldSeconds`. Pause (default): the rollout waits for a person at its weight. Abort: the candidate is taken back.
+    /// What happens when a step held for `maxHoldSeconds`. Pause (default): the rollout waits for
+    /// a person at its weight. Abort: the candidate is taken back.
     #[serde(default)]
     pub on_hold_exceeded: HoldPolicy,
 
-    /// Chance that a candidate which is as good as stable is taken back over the whole rollout, all steps and gates together: a percentage
-    /// from 0.01 to 20. Holds however often the evidence is looked at.
+    /// Chance that a candidate which is as good as stable is taken back over the whole rollout,
+    /// all steps and gates together: a percentage from 0.01 to 20. Holds however often the
+    /// evidence is looked at.
     #[serde(default = "one_percent")]
     #[schemars(extend("minimum" = 1, "maximum" = 20, "pattern" = SHARE))]
     pub false_rollback_rate: Percentage,
 
-    /// What judges. Default: the gates `errors` (type ErrorRate) and `latency` (type Latency) with their defaults. Custom: the gates of this list. Disabled:
-    /// nothing; steps advance when they are confirmed.
+    /// What judges. Default: the gates `errors` (type ErrorRate) and `latency` (type Latency) with
+    /// their defaults. Custom: the gates of this list. Disabled: nothing; steps advance when they
+    /// are confirmed.
     #[serde(default)]
     pub mode: AnalysisMode,
 
@@ -117,8 +122,10 @@ pub struct GateSpec {
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 
-    /// Kind of the gate. ErrorRate: share of failed requests (5xx, timeouts, no connection). Latency: share of slow requests. Accuracy: share of right predictions
-    /// by feedback labels. These compare the candidate with stable at the same time. PromQL: a query that yields one number, against thresholds.
+    /// Kind of the gate. ErrorRate: share of failed requests (5xx, timeouts, no connection).
+    /// Latency: share of slow requests. Accuracy: share of right predictions by feedback labels.
+    /// These compare the candidate with stable at the same time. PromQL: a query that yields one
+    /// number, against thresholds.
     #[serde(rename = "type")]
     pub type_: GateType,
 
@@ -142,7 +149,8 @@ pub struct GateSpec {
 /// Kind of a gate.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GateType {
-    /// Share of failed requests (5xx, timeouts, no connection), candidate against concurrent stable.
+    /// Share of failed requests (5xx, timeouts, no connection), candidate against concurrent
+    /// stable.
     ErrorRate,
     /// Share of slow requests, candidate against concurrent stable.
     Latency,
@@ -157,7 +165,8 @@ pub enum GateType {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorRateGate {
-    /// The smallest increase of the share of failed requests worth catching, in percent of the requests: the gate passes once a larger increase is excluded. Default: 2%.
+    /// The smallest increase of the share of failed requests worth catching, in percent of the
+    /// requests: the gate passes once a larger increase is excluded. Default: 2%.
     #[serde(default = "ErrorRateGate::default_increase")]
     #[schemars(extend("minimum" = 1, "maximum" = 100, "pattern" = SHARE))]
     pub max_increase: Percentage,
@@ -180,7 +189,8 @@ impl Default for ErrorRateGate {
     }
 }
 
-/// Latency against concurrent stable: the share of the candidate's requests that are slower than stable's quantile times the allowed ratio.
+/// Latency against concurrent stable: the share of the candidate's requests that are slower than
+/// stable's quantile times the allowed ratio.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct LatencyGate {
@@ -189,19 +199,22 @@ pub struct LatencyGate {
     #[schemars(extend("minimum" = 50, "maximum" = 99, "pattern" = r"^[5-9][0-9]([.][0-9]{1,4})?%$"))]
     pub quantile: Percentage,
 
-    /// How much slower than stable's quantile a request may be before it counts as slow, in percent of it (`150%`: half as slow again), from 100 to 10000. Rounded
-    /// up to a histogram bucket. Default: 150%.
+    /// How much slower than stable's quantile a request may be before it counts as slow, in
+    /// percent of it (`150%`: half as slow again), from 100 to 10000. Rounded up to a histogram
+    /// bucket. Default: 150%.
     #[serde(default = "LatencyGate::default_ratio")]
     #[schemars(extend("minimum" = 100, "maximum" = 10_000, "pattern" = r"^[1-9][0-9]{2,4}([.][0-9]{1,4})?%$"))]
     pub max_ratio: Percentage,
 
-    /// A request that is answered faster than this is never slow, whatever stable's quantile, in milliseconds. A model of 1 ms beside one of 4 ms is a difference
-    /// that no user notices. Default: 10.
+    /// A request that is answered faster than this is never slow, whatever stable's quantile, in
+    /// milliseconds. A model of 1 ms beside one of 4 ms is a difference that no user notices.
+    /// Default: 10.
     #[serde(default = "LatencyGate::default_floor")]
     #[schemars(range(min = 0, max = 3_600_000))]
     pub min_slow_milliseconds: i32,
 
-    /// The smallest increase of the share of slow requests worth catching, in percent of the requests. Default: 5%.
+    /// The smallest increase of the share of slow requests worth catching, in percent of the
+    /// requests. Default: 5%.
     #[serde(default = "LatencyGate::default_increase")]
     #[schemars(extend("minimum" = 1, "maximum" = 100, "pattern" = SHARE))]
     pub max_increase: Percentage,
@@ -243,7 +256,8 @@ impl Default for LatencyGate {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct AccuracyGate {
-    /// The smallest loss of accuracy worth catching, in percent of the predictions: the gate passes once a larger loss is excluded. Default: 5%.
+    /// The smallest loss of accuracy worth catching, in percent of the predictions: the gate
+    /// passes once a larger loss is excluded. Default: 5%.
     #[serde(default = "AccuracyGate::default_drop")]
     #[schemars(extend("minimum" = 1, "maximum" = 100, "pattern" = SHARE))]
     pub max_drop: Percentage,
@@ -276,8 +290,10 @@ impl Default for AccuracyGate {
     validation = Rule::new("!has(self.min) || !has(self.max) || type(self.min) != int || type(self.max) != int || int(self.min) <= int(self.max)").message("spec.analysis.gates.promQL: min must not be greater than max, or no value could pass; swap them")
 )]
 pub struct PromQlGate {
-    /// Query that yields exactly one number. Variables: `{{candidate}}` and `{{stable}}` (revisions), `{{modeldeployment}}`, `{{namespace}}`, and `{{window}}`: the time since
-    /// the weight was confirmed, as a PromQL duration. No series, several series, NaN and infinities hold; they never pass and never fail.
+    /// Query that yields exactly one number. Variables: `{{candidate}}` and `{{stable}}`
+    /// (revisions), `{{modeldeployment}}`, `{{namespace}}`, and `{{window}}`: the time since
+    /// the weight was confirmed, as a PromQL duration. No series, several series, NaN and
+    /// infinities hold; they never pass and never fail.
     #[schemars(length(min = 1, max = 4096))]
     pub query: String,
 
@@ -291,12 +307,14 @@ pub struct PromQlGate {
     #[schemars(extend("pattern" = QUANTITY))]
     pub max: Option<Quantity>,
 
-    /// How long the weight must have been confirmed before the first look, in seconds. Default: 10.
+    /// How long the weight must have been confirmed before the first look, in seconds. Default:
+    /// 10.
     #[serde(default = "ten_seconds")]
     #[schemars(range(min = 0, max = 86_400))]
     pub initial_delay_seconds: i32,
 
-    /// How many looks in a row must be within the thresholds to pass, and out of them to fail. Default: 3.
+    /// How many looks in a row must be within the thresholds to pass, and out of them to fail.
+    /// Default: 3.
     #[serde(default = "PromQlGate::default_count")]
     #[schemars(range(min = 1, max = 100))]
     pub consecutive_count: i32,

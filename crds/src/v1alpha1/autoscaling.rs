@@ -9,9 +9,11 @@ fn one_replica() -> i32 {
     1
 }
 
-/// A HorizontalPodAutoscaler (autoscaling/v2) that targets this ModelDeployment's scale subresource.
+/// A HorizontalPodAutoscaler (autoscaling/v2) that targets this ModelDeployment's scale
+/// subresource.
 ///
-/// Its metrics cover the pods of all revisions, so that what it asks for is what the whole traffic needs, also in the middle of a rollout.
+/// Its metrics cover the pods of all revisions, so that what it asks for is what the whole traffic
+/// needs, also in the middle of a rollout.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct AutoscalingSpec {
@@ -24,7 +26,8 @@ pub struct AutoscalingSpec {
     #[schemars(range(min = 1, max = 1000))]
     pub max_replicas: i32,
 
-    /// Metrics of autoscaling/v2. Default: CPU utilisation of 80 % in the container `server` (type ContainerResource).
+    /// Metrics of autoscaling/v2. Default: CPU utilisation of 80 % in the container `server` (type
+    /// ContainerResource).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -39,7 +42,8 @@ pub struct AutoscalingSpec {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct DisruptionBudget {
-    /// Pods that may be evicted at a time: a number, or a percentage of all pods (`"25%"`), rounded up. A pod that is not ready may always be evicted.
+    /// Pods that may be evicted at a time: a number, or a percentage of all pods (`"25%"`),
+    /// rounded up. A pod that is not ready may always be evicted.
     #[serde(default = "one_pod")]
     #[schemars(extend("minimum" = 0, "maximum" = 1000, "pattern" = "^(100|[0-9]{1,2})%$"))]
     pub max_unavailable: IntOrString,

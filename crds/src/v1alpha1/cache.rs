@@ -1,4 +1,5 @@
-//! What is kept so that it need not be done again. All of this makes the revision, as it changes the pods.
+//! What is kept so that it need not be done again. All of this makes the revision, as it changes
+//! the pods.
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -33,7 +34,8 @@ fn default_entry_size() -> Quantity {
     Quantity("1Mi".to_owned())
 }
 
-/// Caches of the model server. None of them can fail a request: without Redis, requests are answered without it.
+/// Caches of the model server. None of them can fail a request: without Redis, requests are
+/// answered without it.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -42,7 +44,8 @@ fn default_entry_size() -> Quantity {
     validation = Rule::new("!has(self.features) || self.features.mode != 'Enabled' || has(self.features.source) || has(self.redis)").message("spec.server.cache.features: what is written to one pod must be found by the others; add spec.server.cache.redis, or a source that every pod can ask")
 )]
 pub struct CacheSpec {
-    /// Answers to inputs that were seen before. Only for models that always give the same answer to the same input.
+    /// Answers to inputs that were seen before. Only for models that always give the same answer
+    /// to the same input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<ResultCacheSpec>,
 
@@ -50,7 +53,8 @@ pub struct CacheSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<FeatureCacheSpec>,
 
-    /// A Redis beside every pod, behind the pod's own memory. The gateway sends equal requests to the same pod, so that together they are one cache.
+    /// A Redis beside every pod, behind the pod's own memory. The gateway sends equal requests to
+    /// the same pod, so that together they are one cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sidecar: Option<RedisSidecar>,
 
@@ -58,7 +62,8 @@ pub struct CacheSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis: Option<CacheRedis>,
 
-    /// A volume that keeps model files beyond the life of a pod. Without it, each pod keeps its own.
+    /// A volume that keeps model files beyond the life of a pod. Without it, each pod keeps its
+    /// own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub models: Option<ModelCacheSpec>,
 
@@ -86,24 +91,28 @@ pub struct ResultCacheSpec {
     #[schemars(extend("minimum" = 1, "maximum" = 67_108_864, "pattern" = MEMORY))]
     pub max_entry_size: Quantity,
 
-    /// Memory of the model server that answers may take, at most 64Gi; it is part of what the limits of the container `server` bound. 0 keeps them in Redis only.
+    /// Memory of the model server that answers may take, at most 64Gi; it is part of what the
+    /// limits of the container `server` bound. 0 keeps them in Redis only.
     #[serde(default = "default_memory")]
     #[schemars(extend("minimum" = 0, "pattern" = MEMORY))]
     pub memory: Quantity,
 
-    /// What happens where looking up costs more than it saves. Adaptive (default): requests go past the cache, all but a sixteenth by which its worth is measured on.
-    /// Never: every request looks.
+    /// What happens where looking up costs more than it saves. Adaptive (default): requests go
+    /// past the cache, all but a sixteenth by which its worth is measured on. Never: every request
+    /// looks.
     #[serde(default)]
     pub bypass: CacheBypass,
 
-    /// How many of the most asked inputs a new pod answers before it is ready, so that a promotion does not begin with an empty cache. Pods then
-    /// remember these inputs and tell them on their admin port (9090), to whoever can reach it. 0: none.
+    /// How many of the most asked inputs a new pod answers before it is ready, so that a promotion
+    /// does not begin with an empty cache. Pods then remember these inputs and tell them on their
+    /// admin port (9090), to whoever can reach it. 0: none.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1024))]
     pub hot_keys: i32,
 }
 
-/// The feature cache. Rows are written by `PUT /v2/models/<model>/features/<entity>`, and by misses that the source answers.
+/// The feature cache. Rows are written by `PUT /v2/models/<model>/features/<entity>`, and by misses
+/// that the source answers.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct FeatureCacheSpec {
@@ -126,14 +135,16 @@ pub struct FeatureCacheSpec {
     pub source: Option<FeatureSource>,
 }
 
-/// A feature source: an HTTP server that answers `GET` with the row of an entity, `{"<input>": <its row>}`, or 404.
+/// A feature source: an HTTP server that answers `GET` with the row of an entity, `{"<input>": <its
+/// row>}`, or 404.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.url.matches('^https?://[A-Za-z0-9][-.A-Za-z0-9]*(:[0-9]{1,5})?/[^ ]*[{]entity[}][^ ]*$')").message("spec.server.cache.features.source.url: is http(s)://host/path with {entity} in the path or query, and without credentials; only that host is ever asked")
 )]
 pub struct FeatureSource {
-    /// Its address with `{entity}` where the entity stands, percent-encoded. Redirects are not followed.
+    /// Its address with `{entity}` where the entity stands, percent-encoded. Redirects are not
+    /// followed.
     #[schemars(length(min = 8, max = 1024))]
     pub url: String,
 
@@ -163,11 +174,13 @@ pub enum CacheBypass {
     Never,
 }
 
-/// The cache of model files, addressed by their digest. Pods of all revisions may share it: files appear whole or not at all, and are hashed again before use.
+/// The cache of model files, addressed by their digest. Pods of all revisions may share it: files
+/// appear whole or not at all, and are hashed again before use.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelCacheSpec {
-    /// PersistentVolumeClaim of this namespace that all pods mount for writing: ReadWriteMany, or ReadWriteOnce where one node runs them all.
+    /// PersistentVolumeClaim of this namespace that all pods mount for writing: ReadWriteMany, or
+    /// ReadWriteOnce where one node runs them all.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
     pub claim_name: String,
 }
@@ -179,17 +192,20 @@ pub struct ModelCacheSpec {
     validation = Rule::new("!has(self.resources) || ((!has(self.resources.limits) || !('memory' in self.resources.limits)) && (!has(self.resources.requests) || !('memory' in self.resources.requests)))").message("spec.server.cache.sidecar.resources: memory follows from maxMemory, with room for what Redis needs besides; set that instead")
 )]
 pub struct RedisSidecar {
-    /// Image with `redis-server` as its entrypoint and `redis-cli`. Default: the one that came with the operator.
+    /// Image with `redis-server` as its entrypoint and `redis-cli`. Default: the one that came
+    /// with the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
 
-    /// Memory for what is kept, from 8Mi to 64Gi. The container's limit is a quarter and 32Mi more.
+    /// Memory for what is kept, from 8Mi to 64Gi. The container's limit is a quarter and 32Mi
+    /// more.
     #[serde(default = "default_memory")]
     #[schemars(extend("minimum" = 8_388_608, "pattern" = MEMORY))]
     pub max_memory: Quantity,
 
-    /// What goes when the memory is full. AllKeysLfu (default): what is used least often. AllKeysLru: what was used longest ago. VolatileTtl: what ends soonest.
+    /// What goes when the memory is full. AllKeysLfu (default): what is used least often.
+    /// AllKeysLru: what was used longest ago. VolatileTtl: what ends soonest.
     #[serde(default)]
     pub eviction_policy: EvictionPolicy,
 
@@ -210,7 +226,8 @@ pub enum EvictionPolicy {
     VolatileTtl,
 }
 
-/// A Redis of the user's own. Several ModelDeployments may share it: every key covers the digest of the model.
+/// A Redis of the user's own. Several ModelDeployments may share it: every key covers the digest of
+/// the model.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -223,7 +240,8 @@ pub struct CacheRedis {
     #[schemars(length(min = 8, max = 512))]
     pub url: Option<String>,
 
-    /// Key of a Secret of this namespace that holds its address, `redis[s]://user:password@host:port/db`.
+    /// Key of a Secret of this namespace that holds its address,
+    /// `redis[s]://user:password@host:port/db`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url_secret_key_ref: Option<SecretKeyRef>,
 }

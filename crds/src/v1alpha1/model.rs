@@ -20,35 +20,45 @@ use super::BaselineSource;
     validation = Rule::new("!has(self.digest) || self.digest.matches('^sha256:[0-9a-f]{64}$')").message("spec.model.digest: must be sha256: and 64 lower-case hex digits, as `sha256sum model.onnx` prints them")
 )]
 pub struct ModelSpec {
-    /// Name of the model in the Open Inference Protocol (`/v2/models/<name>`). Default: the name of the ModelDeployment.
+    /// Name of the model in the Open Inference Protocol (`/v2/models/<name>`). Default: the name
+    /// of the ModelDeployment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$")
+    )]
     pub name: Option<String>,
 
-    /// Version for people: shown by `kubectl get`, in metrics and in answers. Default: the revision.
+    /// Version for people: shown by `kubectl get`, in metrics and in answers. Default: the
+    /// revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$")
+    )]
     pub version: Option<String>,
 
     /// Where the model file is: `http(s)://host/path`, `s3://bucket/key`, `gs://`, `az://`, `pvc://claim/path` or `file:///path`.
     #[schemars(length(min = 8, max = 2048))]
     pub uri: String,
 
-    /// Digest of the model, `sha256:<hex>`: what `sha256sum` prints of its file, or what `slipway-runtime fetch` tells of a model whose weights lie in files
-    /// beside it. Other bytes are never served. Without it the first pod of a revision starts alone, and what it found is the digest of all later ones
-    /// (`status.stable.digest`). Required with `http://`.
+    /// Digest of the model, `sha256:<hex>`: what `sha256sum` prints of its file, or what
+    /// `slipway-runtime fetch` tells of a model whose weights lie in files beside it. Other bytes
+    /// are never served. Without it the first pod of a revision starts alone, and what it found is
+    /// the digest of all later ones (`status.stable.digest`). Required with `http://`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 71))]
     pub digest: Option<String>,
 
-    /// Whether requests of different clients may run as one batch. Auto (default): where the graph and a trial at load prove that the model keeps rows
-    /// apart. Enabled: always, because you know that the first axis is one of independent rows. Disabled: every request runs alone.
+    /// Whether requests of different clients may run as one batch. Auto (default): where the graph
+    /// and a trial at load prove that the model keeps rows apart. Enabled: always, because you
+    /// know that the first axis is one of independent rows. Disabled: every request runs alone.
     /// The metadata of the model (`/v2/models/<name>`) tells what was decided, and why.
     #[serde(default, skip_serializing_if = "BatchingPolicy::is_auto")]
     pub batching: BatchingPolicy,
 
-    /// What the model's traffic is compared with, and the requests whose answers it must reproduce before a pod serves. Without it there are
-    /// no metrics of drift and of expected accuracy.
+    /// What the model's traffic is compared with, and the requests whose answers it must reproduce
+    /// before a pod serves. Without it there are no metrics of drift and of expected accuracy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<BaselineSource>,
 }
@@ -66,7 +76,8 @@ pub enum BatchingPolicy {
 }
 
 impl BatchingPolicy {
-    /// Whether it is what an absent field means: such a field is not written, so that writing the default makes no other revision.
+    /// Whether it is what an absent field means: such a field is not written, so that writing the
+    /// default makes no other revision.
     pub const fn is_auto(&self) -> bool {
         matches!(self, Self::Auto)
     }

@@ -31,7 +31,8 @@ pub struct BaselineSource {
     validation = Rule::new("!has(self.outcomes) || self.outcomes.all(o, o.matches('^[a-z][a-z0-9_]{0,31}$'))").message("spec.feedback.outcomes: names of at most 32 of a-z, 0-9 and _, starting with a letter, as in conversion or revenue")
 )]
 pub struct FeedbackSpec {
-    /// Names of the outcomes that are counted for each revision. Others are refused, because every name is a label's value in the metrics.
+    /// Names of the outcomes that are counted for each revision. Others are refused, because every
+    /// name is a label's value in the metrics.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 32)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -42,7 +43,8 @@ fn one_percent() -> Percentage {
     Percentage::from_text("1%")
 }
 
-/// Samples of requests and answers, written as JSON lines. A sample never delays a request: what the sink cannot take is dropped and counted.
+/// Samples of requests and answers, written as JSON lines. A sample never delays a request: what
+/// the sink cannot take is dropped and counted.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(

@@ -35,10 +35,12 @@ fn default_drain() -> i32 {
     15
 }
 
-/// Bounds and workers of the queue that `spec.server.queue` names. A change takes effect at once and starts no rollout.
+/// Bounds and workers of the queue that `spec.server.queue` names. A change takes effect at once
+/// and starts no rollout.
 ///
-/// The workers are a Deployment `<name>-worker` of the stable revision: a new revision's workers take over when it is promoted, the candidate
-/// has none. Changes here reach the workers when the spec's revision is the stable one.
+/// The workers are a Deployment `<name>-worker` of the stable revision: a new revision's workers
+/// take over when it is promoted, the candidate has none. Changes here reach the workers when the
+/// spec's revision is the stable one.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueSpec {
@@ -78,7 +80,8 @@ impl Default for QueueSpec {
     }
 }
 
-/// Where a queue of jobs (`POST /v2/models/<model>/jobs`) is kept: on a Redis or NATS that is there already.
+/// Where a queue of jobs (`POST /v2/models/<model>/jobs`) is kept: on a Redis or NATS that is there
+/// already.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -94,7 +97,8 @@ pub struct QueueStore {
     pub nats: Option<QueueNats>,
 }
 
-/// A Redis 7 or Valkey 7.2, or newer, with an append-only file and without eviction: it keeps what must not be lost.
+/// A Redis 7 or Valkey 7.2, or newer, with an append-only file and without eviction: it keeps what
+/// must not be lost.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -125,11 +129,13 @@ pub struct QueueNats {
     #[schemars(length(min = 8, max = 512))]
     pub url: Option<String>,
 
-    /// A Secret that holds the URL, as `nats://user:password@host:port` or `nats://token@host:port`.
+    /// A Secret that holds the URL, as `nats://user:password@host:port` or
+    /// `nats://token@host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url_secret_key_ref: Option<SecretKeyRef>,
 
-    /// Servers that keep the stream of the queue, when it is not there yet and made by us. With one, a lost disk is a lost queue.
+    /// Servers that keep the stream of the queue, when it is not there yet and made by us. With
+    /// one, a lost disk is a lost queue.
     #[serde(default = "one_replica")]
     #[schemars(range(min = 1, max = 5))]
     pub replicas: i32,
@@ -155,7 +161,8 @@ pub struct SecretKeyRef {
     validation = Rule::new("self.allow.all(a, a.matches('^([*]|([*]?[.])?[A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?|[0-9A-Fa-f.:]+(/[0-9]{1,3})?)$'))").message("spec.queue.callbacks.allow: each is a host name, .suffix, address, network/prefix, or * for any public address")
 )]
 pub struct CallbackSpec {
-    /// Where callbacks may go: host names, `.suffix`, networks, or `*`. Addresses that are not public need a network.
+    /// Where callbacks may go: host names, `.suffix`, networks, or `*`. Addresses that are not
+    /// public need a network.
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub allow: Vec<String>,
@@ -164,7 +171,8 @@ pub struct CallbackSpec {
     pub signing_key_secret_key_ref: SecretKeyRef,
 }
 
-/// The pods that run jobs. They are made from `spec.template`; what is given here takes the place of what is there.
+/// The pods that run jobs. They are made from `spec.template`; what is given here takes the place
+/// of what is there.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -185,8 +193,9 @@ pub struct WorkerSpec {
     #[schemars(range(min = 1, max = 256))]
     pub max_batch_jobs: i32,
 
-    /// How long a worker that is told to end goes on with what it has before it gives that back. Nodes that are taken away on short notice
-    /// leave 30 s or less; the pod's grace period is this and 10 s.
+    /// How long a worker that is told to end goes on with what it has before it gives that back.
+    /// Nodes that are taken away on short notice leave 30 s or less; the pod's grace period is
+    /// this and 10 s.
     #[serde(default = "default_drain")]
     #[schemars(range(min = 0, max = 600))]
     pub drain_seconds: i32,
@@ -226,8 +235,9 @@ impl Default for WorkerSpec {
     }
 }
 
-/// A HorizontalPodAutoscaler `<name>-worker` by the External metric `slipway_queue_jobs` with the label `modeldeployment`; see docs/queue.md
-/// for the rule of prometheus-adapter that serves it, and for KEDA instead. While nobody serves the metric, the workers stay as many as they are.
+/// A HorizontalPodAutoscaler `<name>-worker` by the External metric `slipway_queue_jobs` with the
+/// label `modeldeployment`; see docs/queue.md for the rule of prometheus-adapter that serves it,
+/// and for KEDA instead. While nobody serves the metric, the workers stay as many as they are.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerAutoscaling {

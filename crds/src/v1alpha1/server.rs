@@ -9,11 +9,13 @@ use super::{CacheSpec, QueueStore, SamplingSpec};
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelServerSpec {
-    /// What the pods keep so that it need not be done again: answers, in memory and in Redis. Off when left out.
+    /// What the pods keep so that it need not be done again: answers, in memory and in Redis. Off
+    /// when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheSpec>,
 
-    /// Where jobs wait for a worker. Without it there are no jobs. Its bounds and its workers are `spec.queue`.
+    /// Where jobs wait for a worker. Without it there are no jobs. Its bounds and its workers are
+    /// `spec.queue`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueueStore>,
 

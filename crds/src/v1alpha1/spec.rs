@@ -5,8 +5,9 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AnalysisSpec, AutoscalingSpec, DisruptionBudget, FeedbackSpec, ModelDeploymentStatus, ModelServerSpec, ModelSpec,
-    PodTemplatePatch, QueueSpec, QueueStore, RolloutStrategy, TrafficSpec,
+    AnalysisSpec, AutoscalingSpec, DisruptionBudget, FeedbackSpec, ModelDeploymentStatus,
+    ModelServerSpec, ModelSpec, PodTemplatePatch, QueueSpec, QueueStore, RolloutStrategy,
+    TrafficSpec,
 };
 
 fn default_history_limit() -> i32 {
@@ -15,8 +16,9 @@ fn default_history_limit() -> i32 {
 
 /// A model that is served at one stable address and whose versions are rolled out by evidence.
 ///
-/// A change of `model`, `server` or `template` makes a new revision, which starts with a small share of the traffic, is judged against the
-/// running one, grows step by step, and is taken back when it is worse. Every other field takes effect at once and starts no rollout.
+/// A change of `model`, `server` or `template` makes a new revision, which starts with a small
+/// share of the traffic, is judged against the running one, grows step by step, and is taken back
+/// when it is worse. Every other field takes effect at once and starts no rollout.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "ml.slipway.dev",
@@ -63,7 +65,8 @@ pub struct ModelDeploymentSpec {
     /// What is served. A change makes a new revision.
     pub model: ModelSpec,
 
-    /// The pods of every revision: what is given here is merged over Slipway's own. A change makes a new revision.
+    /// The pods of every revision: what is given here is merged over Slipway's own. A change makes
+    /// a new revision.
     #[serde(default, skip_serializing_if = "PodTemplatePatch::is_empty")]
     pub template: PodTemplatePatch,
 
@@ -71,9 +74,10 @@ pub struct ModelDeploymentSpec {
     #[serde(default, skip_serializing_if = "ModelServerSpec::is_empty")]
     pub server: ModelServerSpec,
 
-    /// Replicas of the stable revision. The candidate is sized from its share of the traffic. Leave it out when `autoscaling` is set: the
-    /// HorizontalPodAutoscaler writes it through the scale subresource. When it is left out, as many as run stay, and at least `autoscaling.minReplicas`; a new
-    /// ModelDeployment gets 1.
+    /// Replicas of the stable revision. The candidate is sized from its share of the traffic.
+    /// Leave it out when `autoscaling` is set: the HorizontalPodAutoscaler writes it through the
+    /// scale subresource. When it is left out, as many as run stay, and at least
+    /// `autoscaling.minReplicas`; a new ModelDeployment gets 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: Option<i32>,
@@ -106,13 +110,16 @@ pub struct ModelDeploymentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feedback: Option<FeedbackSpec>,
 
-    /// Pods that were made before this moment are replaced, one at a time, by eviction: the next one when all are ready. Set it to now to make pods anew, for example
-    /// after a Secret was rotated; a newer image of the operator's reaches them with it. A moment to come is waited for, and so is the end of a rollout. When all pods
-    /// are new, `status.restartedTime` is the same. No part of a revision.
+    /// Pods that were made before this moment are replaced, one at a time, by eviction: the next
+    /// one when all are ready. Set it to now to make pods anew, for example after a Secret was
+    /// rotated; a newer image of the operator's reaches them with it. A moment to come is waited
+    /// for, and so is the end of a rollout. When all pods are new, `status.restartedTime` is the
+    /// same. No part of a revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_time: Option<Time>,
 
-    /// Holds a rollout where it is: no step, no weight and no promotion until it is false again. An abort still works.
+    /// Holds a rollout where it is: no step, no weight and no promotion until it is false again.
+    /// An abort still works.
     #[serde(default)]
     pub paused: bool,
 

@@ -1,7 +1,7 @@
 //! What the operator reports, and the little that it must remember.
 //!
-//! The schema leaves words open (role, stage, outcome, verdict): a definition that is older than the operator must refuse none of its writes, because weights and
-//! aborts travel in them.
+//! The schema leaves words open (role, stage, outcome, verdict): a definition that is older than
+//! the operator must refuse none of its writes, because weights and aborts travel in them.
 
 use std::collections::BTreeMap;
 
@@ -20,14 +20,17 @@ pub struct ModelDeploymentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Conditions. `Ready` is always there: the stable revision serves, whatever a rollout does. The others are there while they hold: `Reconciling` (a rollout goes on, or
-    /// pods are missing), `Stalled` (somebody has to change something), `GatePassed`, `RolledBack`, `Paused`, `Conflicted`, `GatewayOutdated`, `OutdatedImage`.
+    /// Conditions. `Ready` is always there: the stable revision serves, whatever a rollout does.
+    /// The others are there while they hold: `Reconciling` (a rollout goes on, or
+    /// pods are missing), `Stalled` (somebody has to change something), `GatePassed`,
+    /// `RolledBack`, `Paused`, `Conflicted`, `GatewayOutdated`, `OutdatedImage`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 
-    /// For people, in one word: the reason of what is wrong, else of what goes on, else of what serves. Tools read `conditions`.
+    /// For people, in one word: the reason of what is wrong, else of what goes on, else of what
+    /// serves. Tools read `conditions`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
     pub state: String,
@@ -42,8 +45,8 @@ pub struct ModelDeploymentStatus {
     #[schemars(length(max = 512))]
     pub url: Option<String>,
 
-    /// Pods of the revision that has most; for the scale subresource. A rollout does not change it: pods that a candidate has besides are not those that an
-    /// autoscaler asked for.
+    /// Pods of the revision that has most; for the scale subresource. A rollout does not change
+    /// it: pods that a candidate has besides are not those that an autoscaler asked for.
     #[serde(default)]
     pub replicas: i32,
 
@@ -60,7 +63,8 @@ pub struct ModelDeploymentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable: Option<RevisionStatus>,
 
-    /// The revision that is rolled out; absent when none is. What was taken back last is in `rollout`.
+    /// The revision that is rolled out; absent when none is. What was taken back last is in
+    /// `rollout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<RevisionStatus>,
 
@@ -139,7 +143,8 @@ pub struct TrafficStatus {
     /// When the current generation was confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmed_time: Option<Time>,
-    /// Requests that the candidate got since the weight was confirmed, as a share of all, for people (`5.1%`).
+    /// Requests that the candidate got since the weight was confirmed, as a share of all, for
+    /// people (`5.1%`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub observed_candidate_share: Option<String>,
@@ -162,7 +167,9 @@ pub struct TrafficBackend {
 }
 
 /// Role of a revision in the split.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord,
+)]
 pub enum RevisionRole {
     /// The revision to which traffic returns.
     Stable,
@@ -170,7 +177,8 @@ pub enum RevisionRole {
     Candidate,
 }
 
-/// Progress of one rollout, or how it was taken back: the only memory that cannot be observed. When it is lost the candidate starts again at its first step.
+/// Progress of one rollout, or how it was taken back: the only memory that cannot be observed. When
+/// it is lost the candidate starts again at its first step.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutStatus {
@@ -181,8 +189,9 @@ pub struct RolloutStatus {
     #[serde(default)]
     #[schemars(length(max = 63))]
     pub version: String,
-    /// What the rollout does: `Scaling` (pods come up), `Confirming` (gateways take the weight), `Analyzing` (evidence is collected), `Paused`, `Preview` (green is up
-    /// behind its address), `Probation` (all traffic is at the candidate, rollback is armed) or `Aborted`.
+    /// What the rollout does: `Scaling` (pods come up), `Confirming` (gateways take the weight),
+    /// `Analyzing` (evidence is collected), `Paused`, `Preview` (green is up behind its address),
+    /// `Probation` (all traffic is at the candidate, rollback is armed) or `Aborted`.
     #[schemars(with = "String", length(min = 1, max = 32))]
     pub stage: RolloutStage,
     /// Index of the current step in the resolved list of steps, from 0.
@@ -290,7 +299,12 @@ pub struct StepRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_time: Option<Time>,
     /// Share of requests that the candidate got in this step, as counted by the gateways (`5.1%`).
-    #[serde(default, skip_serializing_if = "Option::is_none", rename = "observedWeight", with = "permille::option")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        rename = "observedWeight",
+        with = "permille::option"
+    )]
     #[schemars(with = "Option<String>", length(max = 16))]
     pub observed_permille: Option<i32>,
     /// Verdict at the end, with its numbers, for people.
@@ -310,7 +324,8 @@ pub struct RolloutRecord {
     #[serde(default)]
     #[schemars(length(max = 63))]
     pub version: String,
-    /// How it ended: `Promoted`, `RolledBack` (by a gate, the brake or a deadline), `Aborted` (by a person) or `Superseded` (by another spec).
+    /// How it ended: `Promoted`, `RolledBack` (by a gate, the brake or a deadline), `Aborted` (by
+    /// a person) or `Superseded` (by another spec).
     #[schemars(with = "String", length(min = 1, max = 32))]
     pub outcome: RolloutOutcome,
     /// CamelCase reason.
@@ -356,7 +371,8 @@ pub struct GateStatus {
     /// Name of the gate.
     #[schemars(length(max = 63))]
     pub name: String,
-    /// The verdict: `Pass` (a regression worth catching is excluded), `Fail` (the candidate is worse), `NeedMoreData`, `NoData` or `ProviderDown`. Only the first advances,
+    /// The verdict: `Pass` (a regression worth catching is excluded), `Fail` (the candidate is
+    /// worse), `NeedMoreData`, `NoData` or `ProviderDown`. Only the first advances,
     /// only the second takes back.
     #[schemars(with = "String", length(min = 1, max = 32))]
     pub verdict: GateVerdict,
@@ -364,7 +380,8 @@ pub struct GateStatus {
     #[serde(default)]
     #[schemars(length(max = 1024))]
     pub message: String,
-    /// Evidence of the candidate: successes or events counted, or the value of a PromQL gate, as text.
+    /// Evidence of the candidate: successes or events counted, or the value of a PromQL gate, as
+    /// text.
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub candidate: String,
@@ -375,7 +392,8 @@ pub struct GateStatus {
     /// Looks in a row that passed (positive) or failed (negative); PromQL gates only.
     #[serde(default)]
     pub consecutive: i32,
-    /// When the reading was taken that `consecutive` counted last, so that no reading is counted twice; PromQL gates only.
+    /// When the reading was taken that `consecutive` counted last, so that no reading is counted
+    /// twice; PromQL gates only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_look_time: Option<Time>,
 }

@@ -29,8 +29,9 @@ fn default_true() -> bool {
     validation = Rule::new("!has(self.blueGreen) || self.type == 'BlueGreen'").message("spec.strategy.blueGreen: only allowed when spec.strategy.type is BlueGreen")
 )]
 pub struct RolloutStrategy {
-    /// Kind of the strategy. Canary (default): the weight grows step by step, each step judged. BlueGreen: the new revision comes up whole behind a preview address
-    /// and takes the traffic in one or several switches.
+    /// Kind of the strategy. Canary (default): the weight grows step by step, each step judged.
+    /// BlueGreen: the new revision comes up whole behind a preview address and takes the traffic
+    /// in one or several switches.
     #[serde(default, rename = "type")]
     pub type_: StrategyType,
 
@@ -42,7 +43,8 @@ pub struct RolloutStrategy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blue_green: Option<BlueGreenStrategy>,
 
-    /// How long a new revision may take to become available before it is aborted, in seconds. Restarts of its pods do not reset it.
+    /// How long a new revision may take to become available before it is aborted, in seconds.
+    /// Restarts of its pods do not reset it.
     #[serde(default = "ten_minutes")]
     #[schemars(range(min = 5, max = 86_400))]
     pub progress_deadline_seconds: i32,
@@ -52,8 +54,8 @@ pub struct RolloutStrategy {
     #[schemars(range(min = 0, max = 86_400))]
     pub scale_down_delay_seconds: i32,
 
-    /// How long rollback stays armed after all traffic is at the new revision, in seconds: the old revision stays whole, an abort or a failing gate sends
-    /// the traffic back.
+    /// How long rollback stays armed after all traffic is at the new revision, in seconds: the old
+    /// revision stays whole, an abort or a failing gate sends the traffic back.
     #[serde(default)]
     #[schemars(range(min = 0, max = 604_800))]
     pub probation_seconds: i32,
@@ -78,7 +80,8 @@ pub enum StrategyType {
     /// The weight grows step by step, each step judged.
     #[default]
     Canary,
-    /// The new revision comes up whole behind a preview address and takes the traffic in one or several switches.
+    /// The new revision comes up whole behind a preview address and takes the traffic in one or
+    /// several switches.
     BlueGreen,
 }
 
@@ -91,7 +94,8 @@ pub enum StrategyType {
     validation = Rule::new("!has(self.steps) || self.steps.all(s, !has(s.setWeight) || type(s.setWeight) != int || self.steps.exists_one(t, has(t.setWeight) && type(t.setWeight) == int && int(t.setWeight) == int(s.setWeight)))").message("spec.strategy.canary.steps.setWeight: weights must grow from step to step; this list has one twice")
 )]
 pub struct CanaryStrategy {
-    /// Steps, in order. Weights must grow; a last step of 100 is added when it is missing. Default: 5, 25, 50, 100.
+    /// Steps, in order. Weights must grow; a last step of 100 is added when it is missing.
+    /// Default: 5, 25, 50, 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -105,9 +109,11 @@ pub struct CanaryStrategy {
     validation = Rule::new("(has(self.setWeight) ? 1 : 0) + (has(self.pause) ? 1 : 0) + (has(self.setCanaryScale) ? 1 : 0) == 1").message("spec.strategy.canary.steps: every step has exactly one of setWeight, pause, setCanaryScale")
 )]
 pub struct CanaryStep {
-    /// Share of the traffic that the candidate gets: an integer percentage (`5`) or a string with at most one decimal (`"0.5%"`). The judge must pass
-    /// the candidate at this weight before the next step begins.
-    // Bounds of the schema rather than a CEL rule: the cost of a rule on an int-or-string counts as if the string had 3 MB.
+    /// Share of the traffic that the candidate gets: an integer percentage (`5`) or a string with
+    /// at most one decimal (`"0.5%"`). The judge must pass the candidate at this weight before the
+    /// next step begins.
+    // Bounds of the schema rather than a CEL rule: the cost of a rule on an int-or-string counts as
+    // if the string had 3 MB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 0, "maximum" = 100, "pattern" = WEIGHT))]
     pub set_weight: Option<Percentage>,
@@ -116,7 +122,8 @@ pub struct CanaryStep {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<RolloutPause>,
 
-    /// Sizes the candidate apart from its weight, until the next `setWeight`. It never gets fewer replicas than its weight needs.
+    /// Sizes the candidate apart from its weight, until the next `setWeight`. It never gets fewer
+    /// replicas than its weight needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set_canary_scale: Option<SetCanaryScale>,
 }
@@ -149,16 +156,22 @@ pub struct SetCanaryScale {
     validation = Rule::new("!has(self.switchSteps) || self.switchSteps.all(s, type(s) != int || self.switchSteps.exists_one(t, type(t) == int && int(t) == int(s)))").message("spec.strategy.blueGreen.switchSteps: weights must grow from switch to switch; this list has one twice")
 )]
 pub struct BlueGreenStrategy {
-    /// Whether green takes the traffic by itself once it is up (and `autoPromotionSeconds` are over). False: a person promotes.
+    /// Whether green takes the traffic by itself once it is up (and `autoPromotionSeconds` are
+    /// over). False: a person promotes.
     #[serde(default = "default_true")]
     pub auto_promotion_enabled: bool,
 
-    /// How long green stays behind the preview address at least, once it is fully available, in seconds.
+    /// How long green stays behind the preview address at least, once it is fully available, in
+    /// seconds.
     #[serde(default)]
     #[schemars(range(min = 0, max = 604_800))]
     pub auto_promotion_seconds: i32,
 
-    /// Weights of green at each switch, growing: integer percentages (`10`) or strings with at most one decimal (`"0.5%"`). A last switch of 100 is added when it is missing. Default: 100. The judge passes each switch below 100 before the next; with the single switch of 100 green never runs beside blue, so gates that compare both have nothing to judge: `[10, 100]` lets them.
+    /// Weights of green at each switch, growing: integer percentages (`10`) or strings with at
+    /// most one decimal (`"0.5%"`). A last switch of 100 is added when it is missing. Default:
+    /// 100. The judge passes each switch below 100 before the next; with the single switch of 100
+    /// green never runs beside blue, so gates that compare both have nothing to judge: `[10, 100]`
+    /// lets them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), extend("items" = { "x-kubernetes-int-or-string": true, "minimum": 1, "maximum": 100, "pattern": WEIGHT }))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

@@ -20,9 +20,11 @@ pub struct PodTemplatePatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<TemplateMetadata>,
 
-    /// A part of a PodSpec (`kubectl explain pod.spec`). Containers, variables, volumes and mounts are merged by their names and paths: the container `server` is the
-    /// model server, others run beside it. Arguments of `server` come after Slipway's own, and so do tolerations; init containers run before Slipway's.
-    /// The step that fetches the model has the variables and mounts of `server`.
+    /// A part of a PodSpec (`kubectl explain pod.spec`). Containers, variables, volumes and mounts
+    /// are merged by their names and paths: the container `server` is the model server, others run
+    /// beside it. Arguments of `server` come after Slipway's own, and so do tolerations; init
+    /// containers run before Slipway's. The step that fetches the model has the variables and
+    /// mounts of `server`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<PodSpec>,
 }
@@ -60,10 +62,14 @@ impl PodTemplatePatch {
     /// The same, to be changed; added when it says nothing.
     pub fn server_container_mut(&mut self) -> &mut Container {
         let containers = &mut self.spec.get_or_insert_default().containers;
-        let place = containers.iter().position(|container| container.name == SERVER_CONTAINER).unwrap_or_else(|| {
-            containers.push(Container { name: SERVER_CONTAINER.to_owned(), ..Container::default() });
-            containers.len() - 1
-        });
+        let place = containers
+            .iter()
+            .position(|container| container.name == SERVER_CONTAINER)
+            .unwrap_or_else(|| {
+                containers
+                    .push(Container { name: SERVER_CONTAINER.to_owned(), ..Container::default() });
+                containers.len() - 1
+            });
         &mut containers[place]
     }
 

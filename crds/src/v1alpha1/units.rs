@@ -8,13 +8,17 @@ use serde::{Deserialize, Serialize};
 /// Millionths of a whole in one percent.
 const MILLIONTHS_PER_PERCENT: i64 = 10_000;
 
-/// What `pattern` of a schema says of a percentage from above 0 to 100 that is written as a string: up to four decimals.
-pub const SHARE: &str = r"^(100([.]0{1,4})?|[1-9][0-9]?([.][0-9]{1,4})?|0[.]0{0,3}[1-9][0-9]{0,3})%$";
+/// What `pattern` of a schema says of a percentage from above 0 to 100 that is written as a string:
+/// up to four decimals.
+pub const SHARE: &str =
+    r"^(100([.]0{1,4})?|[1-9][0-9]?([.][0-9]{1,4})?|0[.]0{0,3}[1-9][0-9]{0,3})%$";
 
-/// What `pattern` of a schema says of an amount of memory: an integer and a suffix, `64Mi` or `100k`.
+/// What `pattern` of a schema says of an amount of memory: an integer and a suffix, `64Mi` or
+/// `100k`.
 pub const MEMORY: &str = r"^[0-9]{1,15}(Ki|Mi|Gi|Ti|k|M|G|T)?$";
 
-/// A percentage: an integer (`5`) or a string with up to four decimals (`"0.5%"`, `"99.9%"`). What cannot be read as one has no value; schema and operator refuse it.
+/// A percentage: an integer (`5`) or a string with up to four decimals (`"0.5%"`, `"99.9%"`). What
+/// cannot be read as one has no value; schema and operator refuse it.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(transparent)]
 pub struct Percentage(IntOrString);
@@ -25,25 +29,34 @@ impl Percentage {
         Self(IntOrString::String(text.to_owned()))
     }
 
-    /// In millionths of the whole: 50,000 for 5 %. None when it is no percentage, or more than 1,000,000 %.
+    /// In millionths of the whole: 50,000 for 5 %. None when it is no percentage, or more than
+    /// 1,000,000 %.
     pub fn millionths(&self) -> Option<i64> {
         match &self.0 {
             IntOrString::Int(percent) => Some(i64::from(*percent) * MILLIONTHS_PER_PERCENT),
             IntOrString::String(text) => {
                 let text = text.strip_suffix('%')?;
-                let (whole, decimals) = text.split_once('.').map_or((text, "0"), |(whole, decimals)| (whole, decimals));
-                let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+                let (whole, decimals) =
+                    text.split_once('.').map_or((text, "0"), |(whole, decimals)| (whole, decimals));
+                let digits =
+                    |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
                 if !digits(whole) || !digits(decimals) || whole.len() > 6 || decimals.len() > 4 {
                     return None;
                 }
                 let decimals = format!("{decimals:0<4}");
-                Some(whole.parse::<i64>().ok()? * MILLIONTHS_PER_PERCENT + decimals.parse::<i64>().ok()?)
+                Some(
+                    whole.parse::<i64>().ok()? * MILLIONTHS_PER_PERCENT
+                        + decimals.parse::<i64>().ok()?,
+                )
             }
         }
     }
 
     /// As a share of 1.
-    #[allow(clippy::cast_precision_loss, reason = "at most 2^31 percent, far below 2^53 millionths")]
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "at most 2^31 percent, far below 2^53 millionths"
+    )]
     pub fn fraction(&self) -> Option<f64> {
         self.millionths().map(|millionths| millionths as f64 / 1_000_000.0)
     }
@@ -76,7 +89,8 @@ impl JsonSchema for Percentage {
     }
 }
 
-/// The bytes of an amount of memory (`64Mi`, `100k`, `4096`); none when it has another form or does not fit.
+/// The bytes of an amount of memory (`64Mi`, `100k`, `4096`); none when it has another form or does
+/// not fit.
 pub fn quantity_bytes(quantity: &Quantity) -> Option<i64> {
     let text = quantity.0.as_str();
     let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
@@ -96,8 +110,9 @@ pub fn quantity_bytes(quantity: &Quantity) -> Option<i64> {
     number.parse::<i64>().ok()?.checked_mul(factor)
 }
 
-/// Thousandths in Rust, a percentage with at most one decimal (`5%`, `0.5%`) in JSON. What is read and is none becomes [`UNREADABLE`](permille::UNREADABLE): a status
-/// that somebody tampered with is put right, and not refused as a whole.
+/// Thousandths in Rust, a percentage with at most one decimal (`5%`, `0.5%`) in JSON. What is read
+/// and is none becomes [`UNREADABLE`](permille::UNREADABLE): a status that somebody tampered with
+/// is put right, and not refused as a whole.
 pub mod permille {
     use serde::{Deserialize, Deserializer, Serializer};
 
@@ -129,7 +144,8 @@ pub mod permille {
     /// # Errors
     /// When it is neither an integer nor a string.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
-        Percentage::deserialize(deserializer).map(|percentage| percentage.permille().unwrap_or(UNREADABLE))
+        Percentage::deserialize(deserializer)
+            .map(|percentage| percentage.permille().unwrap_or(UNREADABLE))
     }
 
     /// The same for what may be absent.
@@ -141,7 +157,10 @@ pub mod permille {
         /// # Errors
         /// Those of the serializer.
         #[allow(clippy::ref_option, reason = "serde's form")]
-        pub fn serialize<S: Serializer>(permille: &Option<i32>, serializer: S) -> Result<S::Ok, S::Error> {
+        pub fn serialize<S: Serializer>(
+            permille: &Option<i32>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
             match permille {
                 Some(permille) => super::serialize(permille, serializer),
                 None => serializer.serialize_none(),
@@ -152,7 +171,9 @@ pub mod permille {
         ///
         /// # Errors
         /// When it is neither an integer nor a string.
-        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i32>, D::Error> {
+        pub fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<i32>, D::Error> {
             super::deserialize(deserializer).map(Some)
         }
     }
@@ -164,13 +185,19 @@ mod tests {
 
     #[test]
     fn percentages_are_integers_or_strings_with_decimals() {
-        for (text, millionths) in
-            [("5%", 50_000), ("0.5%", 5000), ("99.9%", 999_000), ("0.0001%", 1), ("150%", 1_500_000)]
-        {
+        for (text, millionths) in [
+            ("5%", 50_000),
+            ("0.5%", 5000),
+            ("99.9%", 999_000),
+            ("0.0001%", 1),
+            ("150%", 1_500_000),
+        ] {
             assert_eq!(Percentage::from_text(text).millionths(), Some(millionths), "{text}");
         }
         assert_eq!(Percentage::from(5).millionths(), Some(50_000));
-        for wrong in ["", "%", "5", "-1%", "0.55555%", ".5%", "5.%", "a%", "1e1%", "+5%", "99999999999%"] {
+        for wrong in
+            ["", "%", "5", "-1%", "0.55555%", ".5%", "5.%", "a%", "1e1%", "+5%", "99999999999%"]
+        {
             assert_eq!(Percentage::from_text(wrong).millionths(), None, "{wrong}");
         }
     }
@@ -178,12 +205,18 @@ mod tests {
     #[test]
     fn weights_are_thousandths() {
         let of = |text: &str| Percentage::from_text(text).permille();
-        assert_eq!((of("0.5%"), of("5%"), of("100%"), of("100.0%")), (Some(5), Some(50), Some(1000), Some(1000)));
+        assert_eq!(
+            (of("0.5%"), of("5%"), of("100%"), of("100.0%")),
+            (Some(5), Some(50), Some(1000), Some(1000))
+        );
         for wrong in ["100.1%", "0.55%", "101%"] {
             assert_eq!(of(wrong), None, "{wrong}");
         }
         assert_eq!(Percentage::from(25).permille(), Some(250));
-        assert_eq!((Percentage::from(101).permille(), Percentage::from(i32::MIN).permille()), (None, None));
+        assert_eq!(
+            (Percentage::from(101).permille(), Percentage::from(i32::MIN).permille()),
+            (None, None)
+        );
         for permille in 0..=1000 {
             assert_eq!(of(&permille::format_permille(permille)), Some(permille));
         }
@@ -192,7 +225,10 @@ mod tests {
     #[test]
     fn memory_has_the_suffixes_of_kubernetes() {
         let of = |text: &str| quantity_bytes(&Quantity(text.to_owned()));
-        assert_eq!((of("4096"), of("64Mi"), of("100k"), of("0")), (Some(4096), Some(64 << 20), Some(100_000), Some(0)));
+        assert_eq!(
+            (of("4096"), of("64Mi"), of("100k"), of("0")),
+            (Some(4096), Some(64 << 20), Some(100_000), Some(0))
+        );
         for wrong in ["", "Mi", "-1", "1.5Gi", "64MB", "64m", "9999999999999999Ti", "1 Mi"] {
             assert_eq!(of(wrong), None, "{wrong}");
         }

@@ -1,5 +1,5 @@
-//! What an apiserver would say of an object, without one: structure by [`structure`], rules by the CEL of the same schema.
-//! e2e applies the same cases to a real apiserver.
+//! What an apiserver would say of an object, without one: structure by [`structure`], rules by the
+//! CEL of the same schema. e2e applies the same cases to a real apiserver.
 #![allow(dead_code, reason = "every test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test ends where it finds what it did not expect")]
 
@@ -31,7 +31,10 @@ pub(crate) fn problems(schema: &Value, object: &Value) -> Vec<String> {
 pub(crate) fn problems_of_file(schema: &Value, path: &Path) -> Vec<String> {
     let documents = documents(path);
     let before = [None].into_iter().chain(documents.iter().map(Some));
-    before.zip(&documents).flat_map(|(old, object)| problems_of_update(schema, old, object)).collect()
+    before
+        .zip(&documents)
+        .flat_map(|(old, object)| problems_of_update(schema, old, object))
+        .collect()
 }
 
 fn problems_of_update(schema: &Value, old: Option<&Value>, object: &Value) -> Vec<String> {
@@ -47,21 +50,27 @@ fn problems_of_update(schema: &Value, old: Option<&Value>, object: &Value) -> Ve
 fn without_indices(problem: &str) -> String {
     let parts: Vec<&str> = problem.split('[').collect();
     let index = |part: &str| {
-        part.split_once(']').filter(|(digits, _)| digits.parse::<usize>().is_ok()).map(|it| it.1.to_owned())
+        part.split_once(']')
+            .filter(|(digits, _)| digits.parse::<usize>().is_ok())
+            .map(|it| it.1.to_owned())
     };
     let rest = parts.iter().skip(1).map(|part| index(part).unwrap_or_else(|| format!("[{part}")));
-    let all = [(*parts.first().unwrap_or(&"")).to_owned()].into_iter().chain(rest).collect::<String>();
+    let all =
+        [(*parts.first().unwrap_or(&"")).to_owned()].into_iter().chain(rest).collect::<String>();
     all.trim_start_matches('.').to_owned()
 }
 
-/// Whether a rule needs `type()`, which the CEL of the tests lacks. The apiserver of the e2e tests has it.
+/// Whether a rule needs `type()`, which the CEL of the tests lacks. The apiserver of the e2e tests
+/// has it.
 pub(crate) fn only_in_a_cluster(rule: &str) -> bool {
     rule.contains("type(")
 }
 
 /// `value` with the defaults of `schema` filled in, as an apiserver stores it.
 pub(crate) fn with_defaults(schema: &Value, mut value: Value) -> Value {
-    if let (Some(fields), Some(properties)) = (value.as_object_mut(), schema["properties"].as_object()) {
+    if let (Some(fields), Some(properties)) =
+        (value.as_object_mut(), schema["properties"].as_object())
+    {
         for (name, child) in properties {
             let field = fields.remove(name).or_else(|| child.get("default").cloned());
             if let Some(field) = field {
@@ -77,7 +86,9 @@ pub(crate) fn with_defaults(schema: &Value, mut value: Value) -> Value {
 /// All YAML files below `folder`, sorted.
 pub(crate) fn yaml_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+    for entry in
+        fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+    {
         let path = entry.unwrap().path();
         if path.is_dir() {
             files.extend(yaml_files(&path));
@@ -95,7 +106,8 @@ pub(crate) fn documents(path: &Path) -> Vec<Value> {
     let documents = serde_yaml::Deserializer::from_str(&text);
     documents
         .map(|document| {
-            serde::Deserialize::deserialize(document).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+            serde::Deserialize::deserialize(document)
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
         })
         .collect()
 }

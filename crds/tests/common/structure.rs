@@ -48,7 +48,10 @@ fn check(schema: &Value, value: &Value, path: String, found: &mut Vec<String>) {
             if !at_least("minLength", size) || !at_most("maxLength", size) {
                 complain(format!("length {size} is out of range"));
             }
-            if schema["pattern"].as_str().is_some_and(|pattern| !Regex::new(pattern).unwrap().is_match(text)) {
+            if schema["pattern"]
+                .as_str()
+                .is_some_and(|pattern| !Regex::new(pattern).unwrap().is_match(text))
+            {
                 complain(format!("{text:?} does not match {}", schema["pattern"]));
             }
         }
@@ -69,8 +72,12 @@ fn check(schema: &Value, value: &Value, path: String, found: &mut Vec<String>) {
             if !at_most("maxProperties", size) {
                 complain(format!("{size} entries are too many"));
             }
-            let join = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-            for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            let join = |name: &str| {
+                if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+            };
+            for name in
+                schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str)
+            {
                 if !fields.contains_key(name) {
                     found.push(format!("{}: is required", join(name)));
                 }
@@ -92,7 +99,10 @@ fn check(schema: &Value, value: &Value, path: String, found: &mut Vec<String>) {
 fn has_twins(schema: &Value, items: &[Value]) -> bool {
     let keys = schema["x-kubernetes-list-map-keys"].as_array().cloned().unwrap_or_default();
     let key_of = |item: &Value| match schema["x-kubernetes-list-type"].as_str() {
-        Some("map") => keys.iter().map(|key| item[key.as_str().unwrap_or_default()].to_string()).collect::<Vec<_>>(),
+        Some("map") => keys
+            .iter()
+            .map(|key| item[key.as_str().unwrap_or_default()].to_string())
+            .collect::<Vec<_>>(),
         _ => vec![item.to_string()],
     };
     if !matches!(schema["x-kubernetes-list-type"].as_str(), Some("map" | "set")) {

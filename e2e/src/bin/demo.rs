@@ -10,8 +10,8 @@ use slipway_e2e::product::{self, PrometheusSource};
 
 /// Installs Slipway by helm, and shows what it does.
 ///
-/// It works in the cluster that `slipway-e2e up` brought up; `make demo` does all of it. SLIPWAY_E2E_NAME names another cluster of ours, CONTEXT a
-/// context of your kubeconfig.
+/// It works in the cluster that `slipway-e2e up` brought up; `make demo` does all of it.
+/// SLIPWAY_E2E_NAME names another cluster of ours, CONTEXT a context of your kubeconfig.
 #[derive(Parser)]
 #[command(name = "slipway-demo", version)]
 struct DemoArguments {
@@ -50,7 +50,8 @@ async fn run_command(verb: &DemoCommand) -> anyhow::Result<()> {
     let cluster = ClusterHandle::from_env().await?;
     match verb {
         DemoCommand::Install => {
-            Ok(product::install_charts(&cluster, &PrometheusSource::Url(cluster.prometheus_url()?)).await?)
+            Ok(product::install_charts(&cluster, &PrometheusSource::Url(cluster.prometheus_url()?))
+                .await?)
         }
         DemoCommand::Uninstall => Ok(product::uninstall_charts(&cluster).await?),
         DemoCommand::Run { rate } => demo::run_demo(&cluster, *rate).await,

@@ -1,6 +1,7 @@
 //! `slipway-loadgen`: see `--help`.
 
-// Not part of the library: the load generator stands for a client, and shares no code with what it measures.
+// Not part of the library: the load generator stands for a client, and shares no code with what it
+// measures.
 #[path = "../loadgen/mod.rs"]
 mod loadgen;
 

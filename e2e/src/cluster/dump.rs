@@ -3,13 +3,24 @@
 use crate::cluster::ClusterHandle;
 
 /// Namespace and label of the operator, as the chart installs it.
-const OPERATOR_SELECTOR: [&str; 3] = ["--all-namespaces", "-l", "app.kubernetes.io/name=slipway-operator"];
+const OPERATOR_SELECTOR: [&str; 3] =
+    ["--all-namespaces", "-l", "app.kubernetes.io/name=slipway-operator"];
 
 impl ClusterHandle {
     /// What a person would look at first; never fails, as it runs while something else has failed.
     pub async fn dump_state(&self, namespace: &str) -> String {
         let looks: [(&str, Vec<&str>); 6] = [
-            ("pods", vec!["get", "pods,replicasets,services,endpointslices", "-o", "wide", "-n", namespace]),
+            (
+                "pods",
+                vec![
+                    "get",
+                    "pods,replicasets,services,endpointslices",
+                    "-o",
+                    "wide",
+                    "-n",
+                    namespace,
+                ],
+            ),
             ("modeldeployments", vec!["get", "modeldeployments", "-o", "yaml", "-n", namespace]),
             ("events", vec!["get", "events", "--sort-by=.lastTimestamp", "-n", namespace]),
             (
@@ -41,7 +52,8 @@ impl ClusterHandle {
 
     /// `kubectl logs` wants one namespace, and the operator may be in any.
     async fn operator_logs(&self) -> String {
-        let place = "jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name}{\"\\n\"}{end}";
+        let place =
+            "jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name}{\"\\n\"}{end}";
         let pods = self
             .kubectl([&["get", "pods", "-o", place], OPERATOR_SELECTOR.as_slice()].concat())
             .await

@@ -37,11 +37,13 @@ pub struct ClusterHandle {
 }
 
 impl ClusterHandle {
-    /// Opens the cluster that the environment names: the context in `CONTEXT`, else the cluster in `SLIPWAY_E2E_NAME`,
-    /// else the cluster of this checkout.
+    /// Opens the cluster that the environment names: the context in `CONTEXT`, else the cluster in
+    /// `SLIPWAY_E2E_NAME`, else the cluster of this checkout.
     pub async fn from_env() -> Result<Self> {
-        let name =
-            std::env::var(NAME_VARIABLE).ok().filter(|name| !name.is_empty()).unwrap_or_else(layout::default_name);
+        let name = std::env::var(NAME_VARIABLE)
+            .ok()
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(layout::default_name);
         Self::open(&name).await
     }
 
@@ -49,9 +51,11 @@ impl ClusterHandle {
     pub async fn open(name: &str) -> Result<Self> {
         let layout = ClusterLayout::new(name)?;
         if let Some(context) = foreign_context() {
-            let options = KubeConfigOptions { context: Some(context.clone()), ..Default::default() };
+            let options =
+                KubeConfigOptions { context: Some(context.clone()), ..Default::default() };
             let config = kube::Config::from_kubeconfig(&options).await;
-            let config = config.map_err(|why| HarnessError::Context { name: context.clone(), why })?;
+            let config =
+                config.map_err(|why| HarnessError::Context { name: context.clone(), why })?;
             let client = kube::Client::try_from(config)?;
             return Ok(Self { layout, foreign: Some(context), client, forwards: Arc::default() });
         }
@@ -91,7 +95,8 @@ impl ClusterHandle {
     pub fn prometheus_url(&self) -> Result<String> {
         match &self.foreign {
             None => Ok(self.layout.prometheus_url()),
-            Some(_) => std::env::var(PROMETHEUS_VARIABLE).map_err(|_| HarnessError::Foreign("set PROMETHEUS_URL")),
+            Some(_) => std::env::var(PROMETHEUS_VARIABLE)
+                .map_err(|_| HarnessError::Foreign("set PROMETHEUS_URL")),
         }
     }
 
@@ -110,28 +115,36 @@ impl ClusterHandle {
     pub async fn start_prometheus(&self) -> Result<()> {
         self.require_local("starting Prometheus")?;
         if self.component_process("prometheus").is_none() {
-            components::new_prometheus(&self.layout)?.start(&self.layout, &search_path(&self.layout))?;
+            components::new_prometheus(&self.layout)?
+                .start(&self.layout, &search_path(&self.layout))?;
         }
         let probe = components::readiness_probe("prometheus");
         let deadline = Duration::from_secs(30);
-        wait::until_ok("Prometheus answers", deadline, || up::probe_component(&self.layout, &self.client, probe)).await
+        wait::until_ok("Prometheus answers", deadline, || {
+            up::probe_component(&self.layout, &self.client, probe)
+        })
+        .await
     }
 
-    /// Starts prometheus-adapter unless it runs; returns when it serves external metrics. Only who scales by them needs it.
+    /// Starts prometheus-adapter unless it runs; returns when it serves external metrics. Only who
+    /// scales by them needs it.
     pub async fn start_prometheus_adapter(&self) -> Result<()> {
         self.require_local("starting prometheus-adapter")?;
         if self.component_process("prometheus-adapter").is_none() {
-            components::new_prometheus_adapter(&self.layout)?.start(&self.layout, &search_path(&self.layout))?;
+            components::new_prometheus_adapter(&self.layout)?
+                .start(&self.layout, &search_path(&self.layout))?;
         }
         self.apply("kube-system", &addons::external_metrics(&self.layout).to_string()).await?;
         let available = || up::api_available(&self.client, addons::EXTERNAL_METRICS_API);
         wait::until_ok("external metrics are available", Duration::from_secs(60), available).await
     }
 
-    /// Takes prometheus-adapter away, its API first: an API that is announced and does not answer holds up deletions of namespaces.
+    /// Takes prometheus-adapter away, its API first: an API that is announced and does not answer
+    /// holds up deletions of namespaces.
     pub async fn stop_prometheus_adapter(&self) -> Result<()> {
         self.require_local("stopping prometheus-adapter")?;
-        self.kubectl(["delete", "apiservice", addons::EXTERNAL_METRICS_API, "--ignore-not-found"]).await?;
+        self.kubectl(["delete", "apiservice", addons::EXTERNAL_METRICS_API, "--ignore-not-found"])
+            .await?;
         self.component_process("prometheus-adapter").map_or(Ok(()), |process| process.stop())
     }
 
@@ -155,7 +168,10 @@ impl ClusterHandle {
     }
 
     /// Runs kubectl and returns what it prints.
-    pub async fn kubectl(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<String> {
+    pub async fn kubectl(
+        &self,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Result<String> {
         shell::run_async(with_arguments(self.kubectl_command()?, arguments)).await
     }
 
@@ -174,7 +190,8 @@ impl ClusterHandle {
         user: &str,
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> Result<String> {
-        let mut command = with_arguments(Command::new(crate::images::plugin_path(&self.layout)), arguments);
+        let mut command =
+            with_arguments(Command::new(crate::images::plugin_path(&self.layout)), arguments);
         set_environment(&mut command, &self.layout);
         if let Some(context) = &self.foreign {
             command.arg(format!("--context={context}"));
@@ -183,21 +200,31 @@ impl ClusterHandle {
         shell::run_async(command).await
     }
 
-    /// Base URL by which this process reaches a Service: its cluster address, or a forward when the cluster's network is not here.
+    /// Base URL by which this process reaches a Service: its cluster address, or a forward when the
+    /// cluster's network is not here.
     pub async fn service_url(&self, namespace: &str, name: &str, port: u16) -> Result<String> {
         if self.is_foreign() {
             return self.forwards.url(self.kubectl_command()?, namespace, name, port).await;
         }
         let services: Api<Service> = Api::namespaced(self.client(), namespace);
         let address = services.get(name).await?.spec.and_then(|spec| spec.cluster_ip);
-        let address =
-            address.ok_or_else(|| HarnessError::NoAddress { namespace: namespace.into(), name: name.into() })?;
+        let address = address.ok_or_else(|| HarnessError::NoAddress {
+            namespace: namespace.into(),
+            name: name.into(),
+        })?;
         let is_ipv6 = address.contains(':');
-        Ok(if is_ipv6 { format!("http://[{address}]:{port}") } else { format!("http://{address}:{port}") })
+        Ok(if is_ipv6 {
+            format!("http://[{address}]:{port}")
+        } else {
+            format!("http://{address}:{port}")
+        })
     }
 
     /// Runs helm and returns what it prints.
-    pub async fn helm(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<String> {
+    pub async fn helm(
+        &self,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Result<String> {
         let mut command = Command::new(self.client_program("helm")?);
         set_environment(&mut command, &self.layout);
         if let Some(context) = &self.foreign {
@@ -208,16 +235,21 @@ impl ClusterHandle {
 
     /// Applies manifests (YAML or JSON) that are in memory.
     pub async fn apply(&self, namespace: &str, manifests: &str) -> Result<String> {
-        let file = self.layout.root().join("target/e2e").join(format!("apply-{}-{namespace}.yaml", std::process::id()));
+        let file = self
+            .layout
+            .root()
+            .join("target/e2e")
+            .join(format!("apply-{}-{namespace}.yaml", std::process::id()));
         std::fs::write(&file, manifests).map_err(HarnessError::io("write", &file))?;
-        let applied = self.kubectl(["apply", "-n", namespace, "-f", &file.display().to_string()]).await;
+        let applied =
+            self.kubectl(["apply", "-n", namespace, "-f", &file.display().to_string()]).await;
         // The answer of kubectl matters more than a left-over file.
         let _ = std::fs::remove_file(&file);
         applied
     }
 
-    /// Looks until `condition` answers `Ok`; when it does not in time, the error holds its last complaint and the state
-    /// of `namespace` and of the operator.
+    /// Looks until `condition` answers `Ok`; when it does not in time, the error holds its last
+    /// complaint and the state of `namespace` and of the operator.
     pub async fn wait_for<T, F>(
         &self,
         namespace: &str,
@@ -237,14 +269,19 @@ impl ClusterHandle {
         }
     }
 
-    /// A namespace with a name of its own, deleted when the handle is dropped or [`TempNamespace::delete`]d.
+    /// A namespace with a name of its own, deleted when the handle is dropped or
+    /// [`TempNamespace::delete`]d.
     pub async fn temp_namespace(&self, prefix: &str) -> Result<TempNamespace> {
         TempNamespace::create(self, prefix).await
     }
 
-    /// Runs `test` in a namespace of its own, deletes the namespace whatever the outcome, and returns the outcome. A
-    /// failure dumps the state of the namespace to stderr first.
-    pub async fn with_temp_namespace<T, E, F>(&self, prefix: &str, test: impl FnOnce(String) -> F) -> Result<T, E>
+    /// Runs `test` in a namespace of its own, deletes the namespace whatever the outcome, and
+    /// returns the outcome. A failure dumps the state of the namespace to stderr first.
+    pub async fn with_temp_namespace<T, E, F>(
+        &self,
+        prefix: &str,
+        test: impl FnOnce(String) -> F,
+    ) -> Result<T, E>
     where
         E: From<HarnessError> + std::fmt::Display,
         F: Future<Output = Result<T, E>>,
@@ -263,7 +300,10 @@ impl ClusterHandle {
     }
 }
 
-fn with_arguments(mut command: Command, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+fn with_arguments(
+    mut command: Command,
+    arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+) -> Command {
     command.args(arguments);
     command
 }

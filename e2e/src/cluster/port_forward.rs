@@ -1,4 +1,5 @@
-//! Ways to Services of a foreign cluster, whose network is not here: one `kubectl port-forward` for each.
+//! Ways to Services of a foreign cluster, whose network is not here: one `kubectl port-forward` for
+//! each.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -22,8 +23,9 @@ type ServiceKey = (String, String, u16);
 pub(super) struct PortForwards(Mutex<BTreeMap<ServiceKey, (Child, String)>>);
 
 impl PortForwards {
-    /// Base URL of a Service on this machine. `kubectl` is the program with the arguments that choose the cluster. A forward follows one pod; when that is
-    /// gone it ends, and the next call opens another.
+    /// Base URL of a Service on this machine. `kubectl` is the program with the arguments that
+    /// choose the cluster. A forward follows one pod; when that is gone it ends, and the next call
+    /// opens another.
     pub(super) async fn url(
         &self,
         kubectl: std::process::Command,
@@ -46,13 +48,24 @@ impl PortForwards {
             format!("service/{name}").into(),
             format!(":{port}").into(),
         ];
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .kill_on_drop(true);
         let line = shell::command_line(command.as_std());
-        let mut child = command.spawn().map_err(|source| HarnessError::Start { command: line.clone(), source })?;
+        let mut child = command
+            .spawn()
+            .map_err(|source| HarnessError::Start { command: line.clone(), source })?;
         let said = tokio::time::timeout(READY, first_line(&mut child)).await.unwrap_or_default();
         let Some(local) = said.as_deref().and_then(parse_local_port) else {
             let output = said.unwrap_or_else(|| "it says nothing".into());
-            return Err(HarnessError::Command { command: line, status: "no forward".into(), output });
+            return Err(HarnessError::Command {
+                command: line,
+                status: "no forward".into(),
+                output,
+            });
         };
         let url = format!("http://127.0.0.1:{local}");
         open.insert(key, (child, url.clone()));
@@ -87,7 +100,11 @@ mod tests {
     async fn a_program_that_opens_nothing_is_an_error_with_its_words() {
         let mut program = std::process::Command::new("sh");
         program.args(["-c", "echo no such service", "kubectl"]);
-        let error = PortForwards::default().url(program, "lab", "digits", 80).await.unwrap_err().to_string();
+        let error = PortForwards::default()
+            .url(program, "lab", "digits", 80)
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("no such service") && error.contains("service/digits"), "{error}");
     }
 
@@ -95,13 +112,23 @@ mod tests {
     async fn a_forward_is_kept_while_it_lives() {
         let program = |port: u16, then: &str| {
             let mut program = std::process::Command::new("sh");
-            program.args(["-c", &format!("echo 'Forwarding from 127.0.0.1:{port} -> 80'; {then}"), "kubectl"]);
+            program.args([
+                "-c",
+                &format!("echo 'Forwarding from 127.0.0.1:{port} -> 80'; {then}"),
+                "kubectl",
+            ]);
             program
         };
         let forwards = PortForwards::default();
         let first = forwards.url(program(1, "exec sleep 60"), "lab", "digits", 80).await.unwrap();
-        assert_eq!(forwards.url(program(2, "exec sleep 60"), "lab", "digits", 80).await.unwrap(), first);
-        assert_eq!(forwards.url(program(3, ""), "lab", "other", 80).await.unwrap(), "http://127.0.0.1:3");
+        assert_eq!(
+            forwards.url(program(2, "exec sleep 60"), "lab", "digits", 80).await.unwrap(),
+            first
+        );
+        assert_eq!(
+            forwards.url(program(3, ""), "lab", "other", 80).await.unwrap(),
+            "http://127.0.0.1:3"
+        );
         let again = || async {
             let url = forwards.url(program(4, "exec sleep 60"), "lab", "other", 80).await.unwrap();
             if url == "http://127.0.0.1:4" { Ok(()) } else { Err(url) }

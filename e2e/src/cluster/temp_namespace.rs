@@ -19,12 +19,15 @@ pub struct TempNamespace {
 
 impl TempNamespace {
     pub(crate) async fn create(cluster: &ClusterHandle, prefix: &str) -> Result<Self> {
-        let object =
-            json!({"metadata": {"generateName": format!("{prefix}-"), "labels": {"slipway-e2e": "temporary"}}});
-        let object: Namespace =
-            serde_json::from_value(object).map_err(|source| HarnessError::Json { what: "namespace".into(), source })?;
+        let object = json!({"metadata": {"generateName": format!("{prefix}-"), "labels": {"slipway-e2e": "temporary"}}});
+        let object: Namespace = serde_json::from_value(object)
+            .map_err(|source| HarnessError::Json { what: "namespace".into(), source })?;
         let made = namespace_api(cluster).create(&PostParams::default(), &object).await?;
-        Ok(Self { cluster: cluster.clone(), name: made.metadata.name.unwrap_or_default(), deleted: false })
+        Ok(Self {
+            cluster: cluster.clone(),
+            name: made.metadata.name.unwrap_or_default(),
+            deleted: false,
+        })
     }
 
     /// Its name.

@@ -1,4 +1,5 @@
-//! The demo: a model is rolled out, rolled back when it is worse, and switched blue-green, under a load that accounts for every request.
+//! The demo: a model is rolled out, rolled back when it is worse, and switched blue-green, under a
+//! load that accounts for every request.
 
 mod request_scenes;
 mod scene_runner;
@@ -7,14 +8,14 @@ mod table;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
+use request_scenes::{CacheSceneResult, JobSceneResult};
+use scene_runner::SceneRunner;
 use slipway_crds::v1alpha1::RolloutOutcome;
+use table::RolloutRow;
 
 use crate::cluster::ClusterHandle;
 use crate::product::{self, PrometheusSource};
 use crate::world::{self, TestWorld};
-use request_scenes::{CacheSceneResult, JobSceneResult};
-use scene_runner::SceneRunner;
-use table::RolloutRow;
 
 /// Namespace of the demo.
 pub const NAMESPACE: &str = "slipway-demo";
@@ -24,14 +25,18 @@ pub async fn run_demo(cluster: &ClusterHandle, rate: u32) -> anyhow::Result<()> 
     let begun = Instant::now();
     let prometheus = choose_prometheus(cluster);
     let from = match &prometheus {
-        PrometheusSource::Url(url) | PrometheusSource::Login(url, _) => format!("prometheus.url={url}"),
+        PrometheusSource::Url(url) | PrometheusSource::Login(url, _) => {
+            format!("prometheus.url={url}")
+        }
         PrometheusSource::Chart | PrometheusSource::BuiltChart => "prometheus.install=true".into(),
     };
     scene_runner::print_heading(&format!(
         "helm upgrade --install slipway-crds; helm upgrade --install slipway --set {from}"
     ));
     product::install_charts(cluster, &prometheus).await?;
-    cluster.kubectl(["delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s"]).await?;
+    cluster
+        .kubectl(["delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s"])
+        .await?;
     cluster.kubectl(["create", "namespace", NAMESPACE]).await?;
     let world = TestWorld::new(cluster.clone(), NAMESPACE);
     world.prepare().await?;
@@ -45,7 +50,11 @@ pub async fn run_demo(cluster: &ClusterHandle, rate: u32) -> anyhow::Result<()> 
     let digits = stage.world.finish_load().await;
     let blue_green = stage.blue_green_world().finish_load().await;
     table::print_account("digits", &stage.world.account().await?, &stage.version_names());
-    table::print_account("digits-bg", &stage.blue_green_world().account().await?, &stage.version_names());
+    table::print_account(
+        "digits-bg",
+        &stage.blue_green_world().account().await?,
+        &stage.version_names(),
+    );
     jobs.print();
     check_rollouts(&rows)?;
     kept.check()?;
@@ -56,7 +65,8 @@ pub async fn run_demo(cluster: &ClusterHandle, rate: u32) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// On a cluster of ours the chart brings Prometheus, as on a newcomer's; elsewhere it does unless there is one.
+/// On a cluster of ours the chart brings Prometheus, as on a newcomer's; elsewhere it does unless
+/// there is one.
 fn choose_prometheus(cluster: &ClusterHandle) -> PrometheusSource {
     match cluster.is_foreign() {
         false => PrometheusSource::BuiltChart,
@@ -72,15 +82,21 @@ async fn run_rollout_scenes(stage: &SceneRunner, rate: u32) -> anyhow::Result<Ve
     ));
     stage.world.start_load("digits", rate).await?;
     let mut rows = Vec::new();
-    scene_runner::print_heading("version 2, a forest: better. 5 % -> 25 % -> 50 % -> 100 %, each step judged");
+    scene_runner::print_heading(
+        "version 2, a forest: better. 5 % -> 25 % -> 50 % -> 100 %, each step judged",
+    );
     rows.push(stage.run_rollout("digits", "digits/v2.yaml", "v2").await?);
     scene_runner::print_heading("version 3 answers 200, fast, and wrong: only labels show it");
     rows.push(stage.run_rollout("digits", "digits/v3.yaml", "v3").await?);
     scene_runner::print_heading("version 4 is far too slow under load");
     rows.push(stage.run_rollout("digits", "digits/v4.yaml", "v4").await?);
-    scene_runner::print_heading("version 4 in another flavour: it fails on almost every second row");
+    scene_runner::print_heading(
+        "version 4 in another flavour: it fails on almost every second row",
+    );
     rows.push(stage.run_rollout("digits", "digits/v4-errors.yaml", "v4-errors").await?);
-    scene_runner::print_heading("the same model as blue-green: preview, switch, blue kept warm, abort back to blue");
+    scene_runner::print_heading(
+        "the same model as blue-green: preview, switch, blue kept warm, abort back to blue",
+    );
     stage.deploy_first("digits-bg", "digits/blue-green-v1.yaml").await?;
     stage.blue_green_world().start_load("digits-bg", rate / 4).await?;
     rows.push(stage.abort_blue_green("digits/blue-green-v2.yaml", "v2").await?);
@@ -126,7 +142,10 @@ fn check_rollouts(rows: &[RolloutRow]) -> anyhow::Result<()> {
         }
         if outcome != RolloutOutcome::Promoted {
             let late = row.after_abort.context("nothing was measured after the abort")?;
-            ensure!(late.as_secs_f64() < 1.0, "{version}: {late:?} from the abort to the last request at it");
+            ensure!(
+                late.as_secs_f64() < 1.0,
+                "{version}: {late:?} from the abort to the last request at it"
+            );
         }
     }
     Ok(())

@@ -23,12 +23,14 @@ pub(super) struct CacheSceneResult {
 /// What the scene of jobs showed.
 pub(super) struct JobSceneResult {
     queued: usize,
-    /// Of callbacks with a verified signature: milliseconds from the 202 until it arrived, ascending.
+    /// Of callbacks with a verified signature: milliseconds from the 202 until it arrived,
+    /// ascending.
     callback_millis: Vec<f64>,
     correct: usize,
 }
 
-/// Asks the same questions again and again; equal ones go to the same pod, whose cache has the answer.
+/// Asks the same questions again and again; equal ones go to the same pod, whose cache has the
+/// answer.
 pub(super) async fn run_cache_scene(stage: &SceneRunner) -> anyhow::Result<CacheSceneResult> {
     let world = &stage.world;
     stage.deploy_first("cached", "06-caches.yaml").await?;
@@ -55,12 +57,16 @@ pub(super) async fn run_cache_scene(stage: &SceneRunner) -> anyhow::Result<Cache
 /// Queues jobs; workers run them and call the load generator back.
 pub(super) async fn run_job_scene(stage: &SceneRunner) -> anyhow::Result<JobSceneResult> {
     let world = &stage.world;
-    println!("$ kubectl apply -f examples/queue-redis.yaml; kubectl create secret generic queue-redis …, callbacks …");
+    println!(
+        "$ kubectl apply -f examples/queue-redis.yaml; kubectl create secret generic queue-redis …, callbacks …"
+    );
     world.create_queue(QueueBroker::Redis).await?;
     let (callback, network) = world.callbacks_url().await?;
     stage.deploy_first_with("jobs", "07-jobs.yaml", "10.96.0.0/12", &network).await?;
     world.wait_deployment_ready("jobs-worker").await?;
-    print_heading(&format!("{JOBS} jobs, POST http://jobs/v2/models/jobs/jobs, to be called back at {callback}"));
+    print_heading(&format!(
+        "{JOBS} jobs, POST http://jobs/v2/models/jobs/jobs, to be called back at {callback}"
+    ));
     let mut jobs = BTreeMap::new();
     let rows = read_rows(world)?;
     for (number, (label, row)) in rows.iter().cycle().take(JOBS).enumerate() {
@@ -77,11 +83,19 @@ pub(super) async fn run_job_scene(stage: &SceneRunner) -> anyhow::Result<JobScen
         let mut told = BTreeMap::new();
         for callback in callbacks {
             let job = callback.verify().map_err(|error| format!("{error:#}"))?;
-            told.entry(job["id"].as_str().unwrap_or_default().to_owned()).or_insert((callback.received_at, job));
+            told.entry(job["id"].as_str().unwrap_or_default().to_owned())
+                .or_insert((callback.received_at, job));
         }
-        if told.len() >= jobs.len() { Ok(told) } else { Err(format!("{} of {} called back", told.len(), jobs.len())) }
+        if told.len() >= jobs.len() {
+            Ok(told)
+        } else {
+            Err(format!("{} of {} called back", told.len(), jobs.len()))
+        }
     };
-    let told = world.cluster.wait_for(&world.namespace, "all callbacks", world::PODS_TIMEOUT, told).await?;
+    let told = world
+        .cluster
+        .wait_for(&world.namespace, "all callbacks", world::PODS_TIMEOUT, told)
+        .await?;
     let mut shown = JobSceneResult { queued: jobs.len(), callback_millis: Vec::new(), correct: 0 };
     for (id, (queued, label)) in &jobs {
         let (received, job) = told.get(id).with_context(|| format!("{id} was not called back"))?;
@@ -111,16 +125,23 @@ fn read_rows(world: &TestWorld) -> anyhow::Result<Vec<(i64, Vec<f64>)>> {
 impl CacheSceneResult {
     /// The first time nobody knows; afterwards the cache does.
     pub(super) fn check(&self) -> anyhow::Result<()> {
-        let hits: Vec<usize> = self.rounds.iter().map(|seen| seen.get("hit").copied().unwrap_or(0)).collect();
+        let hits: Vec<usize> =
+            self.rounds.iter().map(|seen| seen.get("hit").copied().unwrap_or(0)).collect();
         ensure!(hits.first() == Some(&0), "hits before anything was asked: {:?}", self.rounds);
-        ensure!(hits[1..].iter().all(|it| *it == QUESTIONS), "not all were kept: {:?}", self.rounds);
+        ensure!(
+            hits[1..].iter().all(|it| *it == QUESTIONS),
+            "not all were kept: {:?}",
+            self.rounds
+        );
         Ok(())
     }
 }
 
 impl JobSceneResult {
     pub(super) fn print(&self) {
-        let at = |share: f64| self.callback_millis[((self.callback_millis.len() - 1) as f64 * share) as usize];
+        let at = |share: f64| {
+            self.callback_millis[((self.callback_millis.len() - 1) as f64 * share) as usize]
+        };
         println!(
             "\n=== jobs: {} queued, {} called back with a verified signature, {} right; from 202 to callback p50 {:.0} ms, longest {:.0} ms",
             self.queued,

@@ -1,4 +1,5 @@
-//! One scene of the demo: apply, watch what `kubectl get modeldeployments` shows, and take down what happened.
+//! One scene of the demo: apply, watch what `kubectl get modeldeployments` shows, and take down
+//! what happened.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -14,22 +15,28 @@ use crate::world::{self, TestWorld};
 /// How long a scene may take.
 const SCENE_TIMEOUT: Duration = Duration::from_secs(420);
 
-/// Widths of the columns of `kubectl get modeldeployments`, without the age: it changes all the time.
+/// Widths of the columns of `kubectl get modeldeployments`, without the age: it changes all the
+/// time.
 const COLUMN_WIDTHS: [usize; 6] = [10, 6, 9, 10, 7, 24];
 
-/// The cells of a table of kubectl. Its columns begin where the words of the first line do; cells may be empty.
+/// The cells of a table of kubectl. Its columns begin where the words of the first line do; cells
+/// may be empty.
 fn parse_cells(text: &str) -> Vec<Vec<String>> {
     let header = text.lines().next().unwrap_or_default();
     let begins = |at: &usize| {
-        header[*at..].starts_with(|c: char| !c.is_whitespace()) && (*at == 0 || header[..*at].ends_with(' '))
+        header[*at..].starts_with(|c: char| !c.is_whitespace())
+            && (*at == 0 || header[..*at].ends_with(' '))
     };
-    let starts: Vec<usize> = (0..header.len()).filter(|at| header.is_char_boundary(*at)).filter(begins).collect();
+    let starts: Vec<usize> =
+        (0..header.len()).filter(|at| header.is_char_boundary(*at)).filter(begins).collect();
     let cut = |line: &str| -> Vec<String> {
         let ends = starts.iter().skip(1).copied().chain([usize::MAX]);
         starts
             .iter()
             .zip(ends)
-            .map(|(from, to)| line.get(*from..to.min(line.len())).unwrap_or_default().trim().to_owned())
+            .map(|(from, to)| {
+                line.get(*from..to.min(line.len())).unwrap_or_default().trim().to_owned()
+            })
             .collect()
     };
     text.lines().map(cut).collect()
@@ -77,7 +84,13 @@ impl SceneRunner {
     }
 
     /// The same with one text of the file replaced by another, which is said.
-    pub(super) async fn deploy_first_with(&self, name: &str, file: &str, from: &str, to: &str) -> anyhow::Result<()> {
+    pub(super) async fn deploy_first_with(
+        &self,
+        name: &str,
+        file: &str,
+        from: &str,
+        to: &str,
+    ) -> anyhow::Result<()> {
         println!("$ sed 's|{from}|{to}|' examples/{file} | kubectl apply -f -");
         let text = self.world.example(file)?;
         anyhow::ensure!(text.contains(from), "no {from} in {file}");
@@ -87,7 +100,12 @@ impl SceneRunner {
     }
 
     /// Rolls a version out to whatever end it comes.
-    pub(super) async fn run_rollout(&self, name: &str, file: &str, version: &str) -> anyhow::Result<RolloutRow> {
+    pub(super) async fn run_rollout(
+        &self,
+        name: &str,
+        file: &str,
+        version: &str,
+    ) -> anyhow::Result<RolloutRow> {
         let since = Timestamp::now();
         self.kubectl_apply(file).await?;
         let status = self.watch_until(name, |status| rollout_ended(status, version)).await?;
@@ -95,7 +113,11 @@ impl SceneRunner {
     }
 
     /// Blue-green to the probation, then a person aborts.
-    pub(super) async fn abort_blue_green(&self, file: &str, version: &str) -> anyhow::Result<RolloutRow> {
+    pub(super) async fn abort_blue_green(
+        &self,
+        file: &str,
+        version: &str,
+    ) -> anyhow::Result<RolloutRow> {
         let since = Timestamp::now();
         self.kubectl_apply(file).await?;
         let warm = |status: &ModelDeploymentStatus| {
@@ -111,8 +133,12 @@ impl SceneRunner {
 
     async fn kubectl_apply(&self, file: &str) -> anyhow::Result<()> {
         println!("$ kubectl apply -f examples/{file}");
-        let path = self.world.cluster.layout().root().join("examples").join(file).display().to_string();
-        print!("{}", self.world.cluster.kubectl(["apply", "-n", &self.world.namespace, "-f", &path]).await?);
+        let path =
+            self.world.cluster.layout().root().join("examples").join(file).display().to_string();
+        print!(
+            "{}",
+            self.world.cluster.kubectl(["apply", "-n", &self.world.namespace, "-f", &path]).await?
+        );
         Ok(())
     }
 
@@ -136,17 +162,31 @@ impl SceneRunner {
         Ok(status)
     }
 
-    async fn print_changed_row(&self, name: &str, begun: Instant, shown: &Mutex<String>) -> anyhow::Result<()> {
-        let text = self.world.cluster.kubectl(["get", "modeldeployments", "-n", &self.world.namespace, name]).await?;
-        let rows: Vec<Vec<String>> =
-            parse_cells(&text).into_iter().map(|row| row[..row.len().saturating_sub(1)].to_vec()).collect();
+    async fn print_changed_row(
+        &self,
+        name: &str,
+        begun: Instant,
+        shown: &Mutex<String>,
+    ) -> anyhow::Result<()> {
+        let text = self
+            .world
+            .cluster
+            .kubectl(["get", "modeldeployments", "-n", &self.world.namespace, name])
+            .await?;
+        let rows: Vec<Vec<String>> = parse_cells(&text)
+            .into_iter()
+            .map(|row| row[..row.len().saturating_sub(1)].to_vec())
+            .collect();
         let key = rows.last().map(|row| row.join("|")).unwrap_or_default();
         let mut shown = shown.lock().map_err(|_| anyhow::anyhow!("poisoned"))?;
         if *shown != key {
             let elapsed = begun.elapsed().as_secs_f64();
             for row in rows.iter().skip(usize::from(!shown.is_empty())) {
-                let line: Vec<String> =
-                    row.iter().zip(COLUMN_WIDTHS).map(|(cell, width)| format!("{cell:<width$}")).collect();
+                let line: Vec<String> = row
+                    .iter()
+                    .zip(COLUMN_WIDTHS)
+                    .map(|(cell, width)| format!("{cell:<width$}"))
+                    .collect();
                 println!("{elapsed:6.1} s  {}", line.join(" ").trim_end());
             }
             *shown = key;
@@ -154,7 +194,8 @@ impl SceneRunner {
         Ok(())
     }
 
-    /// What the table says of a rollout: its record, and what the account of requests shows of a version that was taken back.
+    /// What the table says of a rollout: its record, and what the account of requests shows of a
+    /// version that was taken back.
     async fn rollout_row(
         &self,
         world: &TestWorld,
@@ -163,13 +204,19 @@ impl SceneRunner {
     ) -> anyhow::Result<RolloutRow> {
         let record = status.history.first().cloned().context("no record of the rollout")?;
         let requests = world.requests(since).await?;
-        let reached: Vec<_> = requests.iter().filter(|request| request.went_to(&record.revision)).collect();
-        let blamed =
-            requests.iter().filter(|request| request.blames(&record.revision)).map(|request| request.sent_at).min();
+        let reached: Vec<_> =
+            requests.iter().filter(|request| request.went_to(&record.revision)).collect();
+        let blamed = requests
+            .iter()
+            .filter(|request| request.blames(&record.revision))
+            .map(|request| request.sent_at)
+            .min();
         let last = reached.iter().map(|request| request.sent_at).max();
-        let abort = status.rollout.as_ref().and_then(|rollout| Some(rollout.abort.as_ref()?.time.0));
-        let between =
-            |from: Option<Timestamp>| Some(Duration::try_from(last?.duration_since(from?)).unwrap_or_default());
+        let abort =
+            status.rollout.as_ref().and_then(|rollout| Some(rollout.abort.as_ref()?.time.0));
+        let between = |from: Option<Timestamp>| {
+            Some(Duration::try_from(last?.duration_since(from?)).unwrap_or_default())
+        };
         Ok(RolloutRow {
             after_bad: abort.and_then(|_| between(blamed)),
             after_abort: between(abort),
@@ -181,8 +228,12 @@ impl SceneRunner {
 
 /// The rollout of `version` is over, one way or the other.
 fn rollout_ended(status: &ModelDeploymentStatus, version: &str) -> bool {
-    let promoted = status.rollout.is_none() && status.stable.as_ref().is_some_and(|stable| stable.version == version);
-    let left = status.rollout.as_ref().and_then(|rollout| rollout.abort.as_ref()?.traffic_left_time.as_ref());
+    let promoted = status.rollout.is_none()
+        && status.stable.as_ref().is_some_and(|stable| stable.version == version);
+    let left = status
+        .rollout
+        .as_ref()
+        .and_then(|rollout| rollout.abort.as_ref()?.traffic_left_time.as_ref());
     let candidate = status.rollout.as_ref().is_some_and(|rollout| rollout.version == version);
     promoted || candidate && left.is_some()
 }

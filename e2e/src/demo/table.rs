@@ -32,11 +32,16 @@ pub(super) fn print_rollouts(rows: &[RolloutRow]) {
         if !record.message.is_empty() {
             println!("  why: {}", record.message);
         }
-        println!("  {:>6} {:>9} {:>9} {:>9} {:>9}  verdict", "asked", "observed", "set at", "confirmed", "took");
+        println!(
+            "  {:>6} {:>9} {:>9} {:>9} {:>9}  verdict",
+            "asked", "observed", "set at", "confirmed", "took"
+        );
         for step in &record.steps {
             println!("  {}", format_step(record, step));
         }
-        let show = |time: Option<Duration>| time.map_or("-".to_owned(), |time| format!("{} ms", time.as_millis()));
+        let show = |time: Option<Duration>| {
+            time.map_or("-".to_owned(), |time| format!("{} ms", time.as_millis()))
+        };
         if row.after_abort.is_some() {
             println!(
                 "  last request at it: {} after the abort, {} after the first bad evidence",
@@ -65,7 +70,11 @@ fn format_seconds(from: Timestamp, to: Option<Timestamp>) -> String {
 }
 
 /// The account of requests.
-pub(super) fn print_account(name: &str, account: &LoadAccount, versions: &BTreeMap<String, String>) {
+pub(super) fn print_account(
+    name: &str,
+    account: &LoadAccount,
+    versions: &BTreeMap<String, String>,
+) {
     println!(
         "\n=== requests at {name}: {} sent, {} answered, {} failed",
         account.sent, account.answered, account.failed
@@ -94,5 +103,8 @@ pub(super) fn print_account(name: &str, account: &LoadAccount, versions: &BTreeM
     for (reason, count) in &account.failed_by_reason {
         println!("  failed: {count} {reason}");
     }
-    println!("  labels sent back: {}, accepted: {}", account.feedback.sent, account.feedback.accepted);
+    println!(
+        "  labels sent back: {}, accepted: {}",
+        account.feedback.sent, account.feedback.accepted
+    );
 }

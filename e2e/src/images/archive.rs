@@ -1,4 +1,5 @@
-//! Building images with buildah, in a storage of our own, into archives that `ctr images import` takes.
+//! Building images with buildah, in a storage of our own, into archives that `ctr images import`
+//! takes.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,7 +37,11 @@ pub(super) fn ensure_archive(
 ) -> Result<PathBuf> {
     let dockerfile = layout.root().join(image.dockerfile);
     let text = std::fs::read(&dockerfile).map_err(HarnessError::io("read", &dockerfile))?;
-    let digest = Sha256::new().chain_update(context.hash).chain_update(&text).chain_update(&base.key).finalize();
+    let digest = Sha256::new()
+        .chain_update(context.hash)
+        .chain_update(&text)
+        .chain_update(&base.key)
+        .finalize();
     let dir = layout.cache().path("images");
     let archive = dir.join(format!("{}-{}.tar", image.name, hex::encode(&digest[..8])));
     if archive.exists() {
@@ -47,7 +52,11 @@ pub(super) fn ensure_archive(
     TimedStep::run(format!("building {}", image.tag()), || {
         let mut build = buildah_command(layout, "build");
         build.args(["--pull-never", "--timestamp", "0", "--tag", &image.tag()]);
-        build.arg(format!("--build-arg=BASE={}", base.reference)).arg("--file").arg(&dockerfile).arg(&context.dir);
+        build
+            .arg(format!("--build-arg=BASE={}", base.reference))
+            .arg("--file")
+            .arg(&dockerfile)
+            .arg(&context.dir);
         shell::run_command(&mut build)?;
         remove_old_archives(&dir, image.name)?;
         push_archive(layout, &image.tag(), &archive)?;
@@ -58,21 +67,35 @@ pub(super) fn ensure_archive(
 }
 
 /// An image that was built before, for use as a base.
-pub(super) fn base_from_archive(layout: &ClusterLayout, tag: &str, archive: &Path) -> Result<BaseImage> {
+pub(super) fn base_from_archive(
+    layout: &ClusterLayout,
+    tag: &str,
+    archive: &Path,
+) -> Result<BaseImage> {
     if !has_image(layout, tag) {
         // The cache of archives may have outlived the storage.
-        shell::run_command(buildah_command(layout, "pull").arg(format!("oci-archive:{}", archive.display())))?;
+        shell::run_command(
+            buildah_command(layout, "pull").arg(format!("oci-archive:{}", archive.display())),
+        )?;
     }
     let key = archive.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(BaseImage { reference: tag.into(), key })
 }
 
 /// An image that is this root file system and nothing else; its name must change with its contents.
-pub(super) fn base_from_rootfs(layout: &ClusterLayout, reference: &str, rootfs: &Path) -> Result<BaseImage> {
+pub(super) fn base_from_rootfs(
+    layout: &ClusterLayout,
+    reference: &str,
+    rootfs: &Path,
+) -> Result<BaseImage> {
     if !has_image(layout, reference) {
         TimedStep::run(format!("building {reference}"), || {
-            let container = shell::run_command(buildah_command(layout, "from").arg("scratch"))?.trim().to_string();
-            shell::run_command(buildah_command(layout, "add").arg("--quiet").arg(&container).arg(rootfs).arg("/"))?;
+            let container = shell::run_command(buildah_command(layout, "from").arg("scratch"))?
+                .trim()
+                .to_string();
+            shell::run_command(
+                buildah_command(layout, "add").arg("--quiet").arg(&container).arg(rootfs).arg("/"),
+            )?;
             shell::run_command(buildah_command(layout, "commit").args([
                 "--quiet",
                 "--rm",
@@ -91,34 +114,48 @@ fn push_archive(layout: &ClusterLayout, tag: &str, archive: &Path) -> Result<()>
     let partial = archive.with_extension("partial");
     let mut push = buildah_command(layout, "push");
     // Compressing takes longer than anything else here, and saves only disk.
-    push.args(["--quiet", "--disable-compression", tag]).arg(format!("oci-archive:{}:{tag}", partial.display()));
+    push.args(["--quiet", "--disable-compression", tag])
+        .arg(format!("oci-archive:{}:{tag}", partial.display()));
     shell::run_command(&mut push)?;
     std::fs::rename(&partial, archive).map_err(HarnessError::io("rename", &partial))
 }
 
-/// Removes archives of an image but for the few that were used last: other checkouts have other contents.
+/// Removes archives of an image but for the few that were used last: other checkouts have other
+/// contents.
 fn remove_old_archives(dir: &Path, name: &str) -> Result<()> {
     const KEPT: usize = 3;
     let mut former = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(HarnessError::io("list", dir))?.filter_map(|entry| entry.ok()) {
+    for entry in std::fs::read_dir(dir)
+        .map_err(HarnessError::io("list", dir))?
+        .filter_map(|entry| entry.ok())
+    {
         let file = entry.file_name().to_string_lossy().into_owned();
-        let hash = file.strip_prefix(name).and_then(|rest| rest.strip_prefix('-')?.split('.').next());
-        if hash.is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())) {
-            let used = entry.metadata().and_then(|it| it.modified()).map_err(HarnessError::io("read", entry.path()))?;
+        let hash =
+            file.strip_prefix(name).and_then(|rest| rest.strip_prefix('-')?.split('.').next());
+        if hash.is_some_and(|hash| {
+            hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+        }) {
+            let used = entry
+                .metadata()
+                .and_then(|it| it.modified())
+                .map_err(HarnessError::io("read", entry.path()))?;
             former.push((used, entry.path()));
         }
     }
     former.sort();
     let surplus = former.len().saturating_sub(KEPT);
-    former
-        .iter()
-        .take(surplus)
-        .try_for_each(|(_, path)| std::fs::remove_file(path).map_err(HarnessError::io("remove", path)))
+    former.iter().take(surplus).try_for_each(|(_, path)| {
+        std::fs::remove_file(path).map_err(HarnessError::io("remove", path))
+    })
 }
 
 fn touch_archive(archive: &Path) -> Result<()> {
-    let file = std::fs::File::options().append(true).open(archive).map_err(HarnessError::io("open", archive))?;
-    file.set_modified(std::time::SystemTime::now()).map_err(HarnessError::io("set the time of", archive))
+    let file = std::fs::File::options()
+        .append(true)
+        .open(archive)
+        .map_err(HarnessError::io("open", archive))?;
+    file.set_modified(std::time::SystemTime::now())
+        .map_err(HarnessError::io("set the time of", archive))
 }
 
 fn has_image(layout: &ClusterLayout, reference: &str) -> bool {
@@ -129,8 +166,9 @@ fn storage_dir(layout: &ClusterLayout) -> PathBuf {
     layout.cache().path("buildah")
 }
 
-/// buildah in a mount namespace of its own, where a folder of the cache takes the place of `/var/lib`: it keeps notes
-/// there besides the storage that it is told to use, and mounts that it may leave when killed end with the namespace.
+/// buildah in a mount namespace of its own, where a folder of the cache takes the place of
+/// `/var/lib`: it keeps notes there besides the storage that it is told to use, and mounts that it
+/// may leave when killed end with the namespace.
 fn buildah_command(layout: &ClusterLayout, verb: &str) -> Command {
     let dir = storage_dir(layout);
     let script = r#"set -e
@@ -151,18 +189,25 @@ mod tests {
     #[test]
     fn archives_of_the_same_image_that_were_used_last_are_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let names: Vec<String> = (0..5).map(|number| format!("a-000000000000000{number}.tar")).collect();
-        for file in names.iter().map(String::as_str).chain(["a-b-0123456789abcdef.tar", "a-note.txt"]) {
+        let names: Vec<String> =
+            (0..5).map(|number| format!("a-000000000000000{number}.tar")).collect();
+        for file in
+            names.iter().map(String::as_str).chain(["a-b-0123456789abcdef.tar", "a-note.txt"])
+        {
             std::fs::write(dir.path().join(file), "").unwrap();
         }
         let ages = [10, 50, 40, 30, 20];
         for (name, age) in names.iter().zip(ages) {
             let file = std::fs::File::options().append(true).open(dir.path().join(name)).unwrap();
-            file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(age)).unwrap();
+            file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(age))
+                .unwrap();
         }
         remove_old_archives(dir.path(), "a").unwrap();
         let left: Vec<bool> = names.iter().map(|name| dir.path().join(name).exists()).collect();
         assert_eq!(left, [true, false, false, true, true]);
-        assert!(dir.path().join("a-b-0123456789abcdef.tar").exists() && dir.path().join("a-note.txt").exists());
+        assert!(
+            dir.path().join("a-b-0123456789abcdef.tar").exists()
+                && dir.path().join("a-note.txt").exists()
+        );
     }
 }

@@ -12,7 +12,8 @@ use crate::shell;
 
 const SUITE: &str = "bookworm";
 
-/// What maintainer scripts would do, were they run, and what nobody in a container reads. The variant `extract` runs no customize hooks.
+/// What maintainer scripts would do, were they run, and what nobody in a container reads. The
+/// variant `extract` runs no customize hooks.
 const FINISH: &str = r#"
 set -e
 cd "$1"
@@ -29,7 +30,11 @@ rm -rf usr/share/doc usr/share/man usr/share/locale usr/share/lintian var/cache 
 "#;
 
 /// The image of these packages; made once for each list of packages.
-pub(super) fn ensure_base(layout: &ClusterLayout, name: &str, packages: &[&str]) -> Result<BaseImage> {
+pub(super) fn ensure_base(
+    layout: &ClusterLayout,
+    name: &str,
+    packages: &[&str],
+) -> Result<BaseImage> {
     let key = hex::encode(&Sha256::digest(format!("2 {SUITE} {packages:?} {FINISH}"))[..6]);
     let dir = layout.cache().path("base").join(format!("{name}-{key}"));
     let rootfs = dir.join("rootfs.tar");
@@ -38,7 +43,9 @@ pub(super) fn ensure_base(layout: &ClusterLayout, name: &str, packages: &[&str])
         TimedStep::run(format!("making base image {name} of {}", packages.join(", ")), || {
             let partial = dir.join("partial.tar");
             let mut command = Command::new("mmdebstrap");
-            command.args(["--variant=extract", "--mode=root"]).arg(format!("--include={}", packages.join(",")));
+            command
+                .args(["--variant=extract", "--mode=root"])
+                .arg(format!("--include={}", packages.join(",")));
             command.arg(format!("--extract-hook={FINISH}")).arg(SUITE).arg(&partial);
             // Files get the same times whenever it is made.
             command.env("SOURCE_DATE_EPOCH", "0");

@@ -52,7 +52,8 @@ pub struct ProjectImage {
 }
 
 /// What a program that cargo builds needs: the C library, and certificates to download models.
-const SLIM: ImageBase = ImageBase::Packages("slim", &["libc6", "libgcc-s1", "libstdc++6", "ca-certificates"]);
+const SLIM: ImageBase =
+    ImageBase::Packages("slim", &["libc6", "libgcc-s1", "libstdc++6", "ca-certificates"]);
 
 /// The container that holds a pod's namespaces; `up` builds it by itself.
 pub(super) const PAUSE: ProjectImage = ProjectImage {
@@ -62,14 +63,18 @@ pub(super) const PAUSE: ProjectImage = ProjectImage {
     parts: &[ContextPart::System("/bin/busybox", "busybox")],
 };
 
-/// A shell with the usual tools; `up` brings it as well, so that tests of the cluster itself have something to run.
+/// A shell with the usual tools; `up` brings it as well, so that tests of the cluster itself have
+/// something to run.
 pub(super) const BUSYBOX: ProjectImage = ProjectImage {
     name: "busybox",
     dockerfile: "e2e/images/busybox.Dockerfile",
     base: ImageBase::Scratch,
     parts: &[
         ContextPart::System("/bin/busybox", "busybox"),
-        ContextPart::Text("passwd", "root:x:0:0:root:/:/bin/sh\nnonroot:x:65532:65532:nonroot:/:/bin/sh\n"),
+        ContextPart::Text(
+            "passwd",
+            "root:x:0:0:root:/:/bin/sh\nnonroot:x:65532:65532:nonroot:/:/bin/sh\n",
+        ),
         ContextPart::Text("group", "root:x:0:\nnonroot:x:65532:\n"),
     ],
 };
@@ -92,7 +97,10 @@ pub const PROJECT_IMAGES: &[ProjectImage] = &[
         name: "slipway-runtime",
         dockerfile: "serving-runtime/Dockerfile",
         base: SLIM,
-        parts: &[ContextPart::Binary("slipway-runtime", "slipway-runtime"), ContextPart::OnnxRuntime],
+        parts: &[
+            ContextPart::Binary("slipway-runtime", "slipway-runtime"),
+            ContextPart::OnnxRuntime,
+        ],
     },
     ProjectImage {
         name: "slipway-redis",
@@ -147,7 +155,8 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        let mut names: Vec<&str> = PROJECT_IMAGES.iter().chain([&PAUSE, &BUSYBOX]).map(|image| image.name).collect();
+        let mut names: Vec<&str> =
+            PROJECT_IMAGES.iter().chain([&PAUSE, &BUSYBOX]).map(|image| image.name).collect();
         names.sort_unstable();
         assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
     }

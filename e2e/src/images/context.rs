@@ -49,7 +49,10 @@ pub(super) fn cargo_build(layout: &ClusterLayout, images: &[&ProjectImage]) -> R
 }
 
 /// Puts the context of an image together, from nothing.
-pub(super) fn assemble_context(layout: &ClusterLayout, image: &ProjectImage) -> Result<BuildContext> {
+pub(super) fn assemble_context(
+    layout: &ClusterLayout,
+    image: &ProjectImage,
+) -> Result<BuildContext> {
     let dir = layout.root().join("target/e2e/image-context").join(image.name);
     if dir.exists() {
         fs::remove_dir_all(&dir).map_err(HarnessError::io("remove", &dir))?;
@@ -59,13 +62,15 @@ pub(super) fn assemble_context(layout: &ClusterLayout, image: &ProjectImage) -> 
         match *part {
             ContextPart::Binary(_, program) => copy_binary(layout, program, &dir)?,
             ContextPart::System(from, to) => copy_path(Path::new(from), &dir.join(to))?,
-            ContextPart::Workspace(from, to) => copy_path(&layout.root().join(from), &dir.join(to))?,
-            ContextPart::Text(name, text) => {
-                fs::write(dir.join(name), text).map_err(HarnessError::io("write", dir.join(name)))?
+            ContextPart::Workspace(from, to) => {
+                copy_path(&layout.root().join(from), &dir.join(to))?
             }
-            ContextPart::Tool(name) => {
-                copy_path(&go_tools::ensure_program(layout.cache(), layout.root(), name)?, &dir.join(name))?
-            }
+            ContextPart::Text(name, text) => fs::write(dir.join(name), text)
+                .map_err(HarnessError::io("write", dir.join(name)))?,
+            ContextPart::Tool(name) => copy_path(
+                &go_tools::ensure_program(layout.cache(), layout.root(), name)?,
+                &dir.join(name),
+            )?,
             ContextPart::OnnxRuntime => {
                 let library = ensure_onnx_runtime(layout)?;
                 for name in ["libonnxruntime.so", "ThirdPartyNotices.txt"] {
@@ -115,7 +120,9 @@ fn hash_dir(dir: &Path) -> Result<[u8; 32]> {
 fn add_to_hash(hasher: &mut Sha256, root: &Path, path: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     if path.is_dir() {
-        return sorted_children(path)?.iter().try_for_each(|child| add_to_hash(hasher, root, child));
+        return sorted_children(path)?
+            .iter()
+            .try_for_each(|child| add_to_hash(hasher, root, child));
     }
     let metadata = fs::metadata(path).map_err(HarnessError::io("read", path))?;
     let name = path.strip_prefix(root).unwrap_or(path).display();
@@ -127,7 +134,8 @@ fn add_to_hash(hasher: &mut Sha256, root: &Path, path: &Path) -> Result<()> {
 
 fn sorted_children(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(dir).map_err(HarnessError::io("list", dir))?;
-    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| entry.ok()).map(|entry| entry.path()).collect();
+    let mut paths: Vec<PathBuf> =
+        entries.filter_map(|entry| entry.ok()).map(|entry| entry.path()).collect();
     paths.sort();
     Ok(paths)
 }

@@ -1,4 +1,5 @@
-//! Building images with docker, for a cluster whose nodes are its containers (kind). The same Dockerfiles and contexts, on bases from a registry.
+//! Building images with docker, for a cluster whose nodes are its containers (kind). The same
+//! Dockerfiles and contexts, on bases from a registry.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -26,12 +27,22 @@ pub(super) fn build_image(layout: &ClusterLayout, image: &ProjectImage) -> Resul
     let context = context::assemble_context(layout, image)?;
     TimedStep::run(format!("building {} with docker", image.tag()), || {
         let mut docker = Command::new("docker");
-        docker.args(["build", "--quiet", "--tag", &image.tag(), "--build-arg", &format!("BASE={base}"), "--file"]);
-        shell::run_command(docker.arg(layout.root().join(image.dockerfile)).arg(&context.dir)).map(drop)
+        docker.args([
+            "build",
+            "--quiet",
+            "--tag",
+            &image.tag(),
+            "--build-arg",
+            &format!("BASE={base}"),
+            "--file",
+        ]);
+        shell::run_command(docker.arg(layout.root().join(image.dockerfile)).arg(&context.dir))
+            .map(drop)
     })
 }
 
-/// An image with these packages, of the same system as this machine: programs that were linked here run on its C library.
+/// An image with these packages, of the same system as this machine: programs that were linked here
+/// run on its C library.
 fn build_base(name: &str, packages: &[&str]) -> Result<String> {
     let tag = format!("slipway-base:{name}");
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
@@ -39,7 +50,8 @@ fn build_base(name: &str, packages: &[&str]) -> Result<String> {
     let mut docker = Command::new("docker");
     docker.args(["build", "--quiet", "--tag", &tag, "-"]);
     docker.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let start = |source| HarnessError::Start { command: format!("docker build --tag {tag} -"), source };
+    let start =
+        |source| HarnessError::Start { command: format!("docker build --tag {tag} -"), source };
     let mut child = docker.spawn().map_err(start)?;
     if let Some(mut input) = child.stdin.take() {
         // When docker ends early, its own message says more than a broken pipe.
@@ -84,8 +96,14 @@ mod tests {
     #[test]
     fn bases_are_of_the_system_that_programs_were_linked_on() {
         assert_eq!(system_image("ID=debian\nVERSION_CODENAME=bookworm\n"), "debian:bookworm-slim");
-        assert_eq!(system_image("NAME=\"Ubuntu\"\nVERSION_ID=\"24.04\"\nID=ubuntu\n"), "ubuntu:24.04");
+        assert_eq!(
+            system_image("NAME=\"Ubuntu\"\nVERSION_ID=\"24.04\"\nID=ubuntu\n"),
+            "ubuntu:24.04"
+        );
         assert_eq!(system_image("ID=arch\n"), DEBIAN);
-        assert!(base_dockerfile("ubuntu:24.04", &["libc6", "redis-server"]).contains("libc6 redis-server &&"));
+        assert!(
+            base_dockerfile("ubuntu:24.04", &["libc6", "redis-server"])
+                .contains("libc6 redis-server &&")
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Container images: built from the project's Dockerfiles on bases made of Debian's packages, without any registry.
+//! Container images: built from the project's Dockerfiles on bases made of Debian's packages,
+//! without any registry.
 
 mod archive;
 mod base;
@@ -12,7 +13,6 @@ use std::process::Command;
 use catalog::ImageBase;
 pub use catalog::{PROJECT_IMAGES, ProjectImage};
 pub use context::{ensure_onnx_runtime, plugin_path};
-
 use slipway_provision::packages;
 
 use crate::error::{HarnessError, Result};
@@ -32,15 +32,26 @@ pub struct ImageOptions {
     pub only_bases: bool,
 }
 
-/// Builds the images of the project whose contents have changed, and imports into the cluster what it has not got.
-/// `only` names images to build, by their short names; empty means all.
-pub async fn build_images(layout: &ClusterLayout, only: &[String], options: ImageOptions) -> Result<()> {
-    if let Some(unknown) = only.iter().find(|name| !PROJECT_IMAGES.iter().any(|image| image.name == name.as_str())) {
+/// Builds the images of the project whose contents have changed, and imports into the cluster what
+/// it has not got. `only` names images to build, by their short names; empty means all.
+pub async fn build_images(
+    layout: &ClusterLayout,
+    only: &[String],
+    options: ImageOptions,
+) -> Result<()> {
+    if let Some(unknown) =
+        only.iter().find(|name| !PROJECT_IMAGES.iter().any(|image| image.name == name.as_str()))
+    {
         let names: Vec<_> = PROJECT_IMAGES.iter().map(|image| image.name).collect();
-        return Err(HarnessError::Other(format!("no image is called `{unknown}`; there are {}", names.join(", "))));
+        return Err(HarnessError::Other(format!(
+            "no image is called `{unknown}`; there are {}",
+            names.join(", ")
+        )));
     }
-    let wanted: Vec<&ProjectImage> =
-        PROJECT_IMAGES.iter().filter(|image| only.is_empty() || only.iter().any(|name| name == image.name)).collect();
+    let wanted: Vec<&ProjectImage> = PROJECT_IMAGES
+        .iter()
+        .filter(|image| only.is_empty() || only.iter().any(|name| name == image.name))
+        .collect();
     if !options.no_cargo {
         context::cargo_build(layout, &wanted)?;
     }
@@ -51,7 +62,9 @@ pub async fn build_images(layout: &ClusterLayout, only: &[String], options: Imag
     if options.only_bases {
         let _lock = layout.cache().lock(LOCK)?;
         return wanted.into_iter().try_for_each(|image| match image.base {
-            ImageBase::Packages(name, packages) => base::ensure_base(layout, name, packages).map(drop),
+            ImageBase::Packages(name, packages) => {
+                base::ensure_base(layout, name, packages).map(drop)
+            }
             ImageBase::Scratch | ImageBase::Image(_) => Ok(()),
         });
     }
@@ -65,7 +78,8 @@ pub async fn build_images(layout: &ClusterLayout, only: &[String], options: Imag
     Ok(())
 }
 
-/// The part of the cache that is locked while images are built: tags in the storage are the same for all checkouts.
+/// The part of the cache that is locked while images are built: tags in the storage are the same
+/// for all checkouts.
 const LOCK: &str = "images";
 
 fn build_all(layout: &ClusterLayout, images: &[&ProjectImage]) -> Result<Vec<PathBuf>> {
@@ -91,7 +105,10 @@ pub fn build_basic_images(layout: &ClusterLayout) -> Result<Vec<PathBuf>> {
 pub async fn import_archives(layout: &ClusterLayout, archives: &[PathBuf]) -> Result<()> {
     for archive in archives {
         let mut command = enter_mounts(layout)?;
-        command.arg(layout.program_path("ctr")?).args(["-n", "k8s.io", "images", "import"]).arg(archive);
+        command
+            .arg(layout.program_path("ctr")?)
+            .args(["-n", "k8s.io", "images", "import"])
+            .arg(archive);
         shell::run_async(command).await?;
     }
     Ok(())
@@ -100,30 +117,40 @@ pub async fn import_archives(layout: &ClusterLayout, archives: &[PathBuf]) -> Re
 fn build_archive(layout: &ClusterLayout, image: &ProjectImage) -> Result<PathBuf> {
     let base = match image.base {
         ImageBase::Scratch => archive::BaseImage::scratch(),
-        ImageBase::Image(base) => archive::base_from_archive(layout, &base.tag(), &build_archive(layout, base)?)?,
+        ImageBase::Image(base) => {
+            archive::base_from_archive(layout, &base.tag(), &build_archive(layout, base)?)?
+        }
         ImageBase::Packages(name, packages) => base::ensure_base(layout, name, packages)?,
     };
     let context = context::assemble_context(layout, image)?;
     archive::ensure_archive(layout, image, &context, &base)
 }
 
-/// The name of an archive holds the hash of what is in it, so a note of it tells whether the cluster has it.
-async fn import_changed(layout: &ClusterLayout, image: &ProjectImage, archive: &Path) -> Result<()> {
+/// The name of an archive holds the hash of what is in it, so a note of it tells whether the
+/// cluster has it.
+async fn import_changed(
+    layout: &ClusterLayout,
+    image: &ProjectImage,
+    archive: &Path,
+) -> Result<()> {
     let note = layout.data_dir().join("images").join(image.name);
     let name = archive.file_name().unwrap_or_default().to_string_lossy().into_owned();
     if std::fs::read_to_string(&note).is_ok_and(|imported| imported == name) {
         return Ok(());
     }
-    TimedStep::run_async(format!("importing {}", image.tag()), import_archives(layout, &[archive.to_path_buf()]))
-        .await?;
+    TimedStep::run_async(
+        format!("importing {}", image.tag()),
+        import_archives(layout, &[archive.to_path_buf()]),
+    )
+    .await?;
     let dir = layout.data_dir().join("images");
     std::fs::create_dir_all(&dir).map_err(HarnessError::io("create", &dir))?;
     std::fs::write(&note, name).map_err(HarnessError::io("write", &note))
 }
 
 fn enter_mounts(layout: &ClusterLayout) -> Result<Command> {
-    let holder =
-        NodeProcess::find_running(layout, MOUNT_HOLDER).ok_or_else(|| HarnessError::NotUp(layout.name().into()))?;
+    let holder = NodeProcess::find_running(layout, MOUNT_HOLDER)
+        .ok_or_else(|| HarnessError::NotUp(layout.name().into()))?;
     let mut command = Command::new("nsenter");
     command.arg(format!("--mount=/proc/{}/ns/mnt", holder.pid)).arg("--");
     command.env("PATH", crate::environment::search_path(layout));

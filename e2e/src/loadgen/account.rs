@@ -1,4 +1,5 @@
-//! The account of every request. Each one that is sent ends in exactly one outcome: `sent = answered + failed + in flight`, always.
+//! The account of every request. Each one that is sent ends in exactly one outcome: `sent =
+//! answered + failed + in flight`, always.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,8 @@ use super::histogram::LatencyHistogram;
 use super::protocol::AnswerOrigin;
 use super::reason::FailureReason;
 
-/// More revisions than any run has; beyond it answers count as of [`NO_REVISION`], so that a peer gone mad cannot fill the memory.
+/// More revisions than any run has; beyond it answers count as of [`NO_REVISION`], so that a peer
+/// gone mad cannot fill the memory.
 const MOST_REVISIONS: usize = 1000;
 /// Index of "no revision known".
 const NO_REVISION: u16 = 0;
@@ -127,7 +129,8 @@ impl RequestAccount {
     /// Microseconds since the Unix epoch.
     pub(crate) fn wall_micros(&self, at: Instant) -> i64 {
         let (wall, monotonic) = self.origin;
-        let since = i64::try_from(at.saturating_duration_since(monotonic).as_micros()).unwrap_or(i64::MAX);
+        let since =
+            i64::try_from(at.saturating_duration_since(monotonic).as_micros()).unwrap_or(i64::MAX);
         wall.as_microsecond().saturating_add(since)
     }
 
@@ -185,18 +188,34 @@ impl RequestAccount {
         (state.started, state.counts.clone())
     }
 
-    /// At most `most` records from `cursor` on, their revisions' names, and the next cursor; None at the end.
-    pub(crate) fn records(&self, cursor: u64, most: usize) -> Option<(Vec<RequestRecord>, Vec<String>, u64)> {
+    /// At most `most` records from `cursor` on, their revisions' names, and the next cursor; None
+    /// at the end.
+    pub(crate) fn records(
+        &self,
+        cursor: u64,
+        most: usize,
+    ) -> Option<(Vec<RequestRecord>, Vec<String>, u64)> {
         let state = self.lock();
         let from = cursor.max(state.dropped);
-        let records: Vec<_> = state.records.iter().skip((from - state.dropped) as usize).take(most).copied().collect();
+        let records: Vec<_> = state
+            .records
+            .iter()
+            .skip((from - state.dropped) as usize)
+            .take(most)
+            .copied()
+            .collect();
         let next = from + records.len() as u64;
         (!records.is_empty()).then(|| (records, state.counts.names.clone(), next))
     }
 }
 
 fn empty_counts(in_flight: u64) -> RequestCounts {
-    RequestCounts { sent: in_flight, in_flight, names: vec![String::new()], ..RequestCounts::default() }
+    RequestCounts {
+        sent: in_flight,
+        in_flight,
+        names: vec![String::new()],
+        ..RequestCounts::default()
+    }
 }
 
 impl RequestCounts {
@@ -219,7 +238,8 @@ impl RequestCounts {
             self.revisions.entry(record.shielded).or_default().shielded += 1;
         }
         // Without an answer nobody is to be named.
-        let mut revision = (record.status != 0).then(|| self.revisions.entry(record.revision).or_default());
+        let mut revision =
+            (record.status != 0).then(|| self.revisions.entry(record.revision).or_default());
         if let Some(revision) = &mut revision {
             revision.count_request(record, done);
         }

@@ -7,7 +7,11 @@ use super::protocol::AnswerOrigin;
 use super::reason::{AnswerDefect, FailureReason};
 use super::summary::AccountSummary;
 
-fn finished(number: u64, revision: Option<&str>, outcome: Result<bool, FailureReason>) -> FinishedRequest {
+fn finished(
+    number: u64,
+    revision: Option<&str>,
+    outcome: Result<bool, FailureReason>,
+) -> FinishedRequest {
     let sent = Instant::now();
     let status = match outcome {
         Ok(_) | Err(FailureReason::Malformed(_)) => 200,
@@ -51,11 +55,15 @@ fn every_request_has_one_outcome() {
     let summary = AccountSummary::from_account(&account);
     assert_eq!((summary.sent, summary.answered, summary.failed, summary.in_flight), (9, 3, 5, 1));
     assert_eq!(summary.correct, 2);
-    let reasons: Vec<_> = summary.failed_by_reason.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
+    let reasons: Vec<_> =
+        summary.failed_by_reason.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
     assert_eq!(reasons, [("connect", 1), ("http_500", 1), ("malformed_id", 1), ("timeout", 2)]);
     assert_eq!(summary.by_revision["aaa"].answered, 2);
     assert_eq!((summary.by_revision["bbb"].answered, summary.by_revision["bbb"].failed), (1, 2));
-    assert!(!summary.by_revision.contains_key(""), "nobody is blamed for requests without an answer");
+    assert!(
+        !summary.by_revision.contains_key(""),
+        "nobody is blamed for requests without an answer"
+    );
 }
 
 #[test]
@@ -88,7 +96,10 @@ fn the_shield_is_counted_for_both_sides() {
     let summary = AccountSummary::from_account(&account);
     assert_eq!(summary.shielded, 1);
     assert_eq!(summary.by_revision["stable"].stood_in, 1);
-    assert_eq!((summary.by_revision["candidate"].shielded, summary.by_revision["candidate"].answered), (1, 0));
+    assert_eq!(
+        (summary.by_revision["candidate"].shielded, summary.by_revision["candidate"].answered),
+        (1, 0)
+    );
 }
 
 #[test]
@@ -105,7 +116,11 @@ fn the_ring_is_bounded_and_a_cursor_survives_it() {
     let (rest, _, next) = account.records(next, 10).unwrap();
     assert_eq!(rest.iter().map(|record| record.number).collect::<Vec<_>>(), [4, 5]);
     assert!(account.records(next, 10).is_none());
-    assert_eq!(AccountSummary::from_account(&account).sent, 6, "the counts know more than the ring");
+    assert_eq!(
+        AccountSummary::from_account(&account).sent,
+        6,
+        "the counts know more than the ring"
+    );
 }
 
 #[test]

@@ -57,7 +57,9 @@ struct AccountResponse<'a> {
 
 fn json_response(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => (status, [(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
+        Ok(text) => {
+            (status, [(header::CONTENT_TYPE, "application/json")], text + "\n").into_response()
+        }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
@@ -97,7 +99,12 @@ struct RateRequest {
 async fn set_rate(State(context): State<Arc<ApiContext>>, body: Bytes) -> Response {
     let wanted = match serde_json::from_slice::<RateRequest>(&body) {
         Ok(RateRequest { rate }) if (0.0..=MOST_RATE).contains(&rate) => rate,
-        _ => return error_response(StatusCode::BAD_REQUEST, "send {\"rate\": N} with N from 0 to 100000"),
+        _ => {
+            return error_response(
+                StatusCode::BAD_REQUEST,
+                "send {\"rate\": N} with N from 0 to 100000",
+            );
+        }
     };
     let mut stopped = false;
     context.pace.send_if_modified(|pace| match pace {
@@ -132,25 +139,38 @@ impl RequestsQuery {
         self.since.is_none_or(|since| record.sent >= since.as_microsecond())
             && self.until.is_none_or(|until| record.sent < until.as_microsecond())
             && (!self.failed || record.outcome.is_err())
-            && self.revision.as_ref().is_none_or(|wanted| names.get(usize::from(record.revision)) == Some(wanted))
+            && self
+                .revision
+                .as_ref()
+                .is_none_or(|wanted| names.get(usize::from(record.revision)) == Some(wanted))
     }
 }
 
-/// Streams NDJSON in order of completion, a chunk at a time, so that millions of records neither fill the memory nor hold the lock.
-async fn get_requests(State(context): State<Arc<ApiContext>>, Query(query): Query<RequestsQuery>) -> Response {
+/// Streams NDJSON in order of completion, a chunk at a time, so that millions of records neither
+/// fill the memory nor hold the lock.
+async fn get_requests(
+    State(context): State<Arc<ApiContext>>,
+    Query(query): Query<RequestsQuery>,
+) -> Response {
     let left = query.limit.unwrap_or(DEFAULT_LIMIT);
-    let stream = futures::stream::unfold((context, query, 0, left), |(context, query, cursor, left)| async move {
-        if left == 0 {
-            return None;
-        }
-        let (records, names, next) = context.account.records(cursor, CHUNK)?;
-        let wanted = records.iter().filter(|record| query.matches_record(record, &names)).take(left);
-        let lines: Vec<_> = wanted
-            .filter_map(|record| serde_json::to_string(&RequestLine::new(&context.run, record, &names)).ok())
-            .map(|line| line + "\n")
-            .collect();
-        let left = left - lines.len();
-        Some((Ok::<_, Infallible>(lines.concat()), (context, query, next, left)))
-    });
+    let stream = futures::stream::unfold(
+        (context, query, 0, left),
+        |(context, query, cursor, left)| async move {
+            if left == 0 {
+                return None;
+            }
+            let (records, names, next) = context.account.records(cursor, CHUNK)?;
+            let wanted =
+                records.iter().filter(|record| query.matches_record(record, &names)).take(left);
+            let lines: Vec<_> = wanted
+                .filter_map(|record| {
+                    serde_json::to_string(&RequestLine::new(&context.run, record, &names)).ok()
+                })
+                .map(|line| line + "\n")
+                .collect();
+            let left = left - lines.len();
+            Some((Ok::<_, Infallible>(lines.concat()), (context, query, next, left)))
+        },
+    );
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response()
 }

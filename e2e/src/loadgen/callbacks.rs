@@ -1,4 +1,5 @@
-//! A receiver of callbacks: takes whatever jobs tell, as it came, and hands it out again to whoever checks it.
+//! A receiver of callbacks: takes whatever jobs tell, as it came, and hands it out again to whoever
+//! checks it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -38,10 +39,20 @@ pub(crate) fn callback_router(callbacks: Arc<CallbackStore>) -> Router {
     Router::new().route("/callbacks", route).with_state(callbacks)
 }
 
-async fn receive_callback(State(callbacks): State<Arc<CallbackStore>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn receive_callback(
+    State(callbacks): State<Arc<CallbackStore>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> StatusCode {
     let Ok(body) = String::from_utf8(body.into()) else { return StatusCode::BAD_REQUEST };
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let callback = StoredCallback { received_at: Timestamp::now(), signature: SIGNATURE_HEADERS.map(text), body };
+    let text = |name: &str| {
+        headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+    };
+    let callback = StoredCallback {
+        received_at: Timestamp::now(),
+        signature: SIGNATURE_HEADERS.map(text),
+        body,
+    };
     let Ok(mut kept) = callbacks.0.lock() else { return StatusCode::INTERNAL_SERVER_ERROR };
     if kept.len() == MAX_CALLBACKS {
         kept.pop_front();
@@ -52,7 +63,11 @@ async fn receive_callback(State(callbacks): State<Arc<CallbackStore>>, headers: 
 
 async fn list_callbacks(State(callbacks): State<Arc<CallbackStore>>) -> impl IntoResponse {
     let kept = callbacks.0.lock().map(|kept| kept.clone()).unwrap_or_default();
-    let lines: String = kept.iter().filter_map(|it| serde_json::to_string(it).ok()).map(|line| line + "\n").collect();
+    let lines: String = kept
+        .iter()
+        .filter_map(|it| serde_json::to_string(it).ok())
+        .map(|line| line + "\n")
+        .collect();
     ([(header::CONTENT_TYPE, "application/x-ndjson")], lines)
 }
 
@@ -68,15 +83,22 @@ mod tests {
     #[tokio::test]
     async fn what_came_is_handed_out_as_it_came() {
         let router = callback_router(Arc::default());
-        let send = async |request: Request<Body>| -> Response<Body> { router.clone().oneshot(request).await.unwrap() };
-        let call = Request::post("/callbacks").header("webhook-id", "a").header("webhook-signature", "v1,x");
+        let send = async |request: Request<Body>| -> Response<Body> {
+            router.clone().oneshot(request).await.unwrap()
+        };
+        let call = Request::post("/callbacks")
+            .header("webhook-id", "a")
+            .header("webhook-signature", "v1,x");
         let answer = send(call.body(Body::from(r#"{"id": "a"}"#)).unwrap()).await;
         assert_eq!(answer.status(), StatusCode::NO_CONTENT);
-        let large = send(Request::post("/callbacks").body(Body::from(vec![b'x'; MAX_BODY + 1])).unwrap()).await;
+        let large =
+            send(Request::post("/callbacks").body(Body::from(vec![b'x'; MAX_BODY + 1])).unwrap())
+                .await;
         assert_eq!(large.status(), StatusCode::PAYLOAD_TOO_LARGE);
         let all = send(Request::get("/callbacks").body(Body::empty()).unwrap()).await;
         let text = axum::body::to_bytes(all.into_body(), 1 << 20).await.unwrap();
-        let lines: Vec<Value> = text.split(|b| *b == b'\n').filter_map(|l| serde_json::from_slice(l).ok()).collect();
+        let lines: Vec<Value> =
+            text.split(|b| *b == b'\n').filter_map(|l| serde_json::from_slice(l).ok()).collect();
         assert_eq!(lines.len(), 1);
         assert_eq!(lines[0]["signature"], json!(["a", "", "v1,x"]));
         assert_eq!(lines[0]["body"], r#"{"id": "a"}"#);

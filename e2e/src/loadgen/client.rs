@@ -53,8 +53,9 @@ impl LoadTarget {
     }
 
     async fn connect(&self) -> Result<TcpStream, FailureReason> {
-        let found =
-            tokio::net::lookup_host((self.host.as_str(), self.port)).await.map_err(|_| FailureReason::Resolve)?;
+        let found = tokio::net::lookup_host((self.host.as_str(), self.port))
+            .await
+            .map_err(|_| FailureReason::Resolve)?;
         let addresses: Vec<_> = found.collect();
         TcpStream::connect(addresses.as_slice()).await.map_err(|error| match error.kind() {
             std::io::ErrorKind::ConnectionRefused => FailureReason::Refused,
@@ -63,8 +64,8 @@ impl LoadTarget {
         })
     }
 
-    /// Waits until a connection can be made, at most for `patience`. A Service refuses connections until its endpoints have reached
-    /// every node's proxy, which no condition of any object tells.
+    /// Waits until a connection can be made, at most for `patience`. A Service refuses connections
+    /// until its endpoints have reached every node's proxy, which no condition of any object tells.
     pub(crate) async fn wait_reachable(&self, patience: Duration) {
         let until = async {
             while self.connect().await.is_err() {
@@ -74,7 +75,11 @@ impl LoadTarget {
         let _ = tokio::time::timeout(patience, until).await;
     }
 
-    fn build_request(&self, path: &str, body: String) -> Result<Request<Full<Bytes>>, FailureReason> {
+    fn build_request(
+        &self,
+        path: &str,
+        body: String,
+    ) -> Result<Request<Full<Bytes>>, FailureReason> {
         let mut request = Request::post(path)
             .header(header::HOST, self.authority.clone())
             .header(header::CONTENT_TYPE, "application/json");
@@ -116,7 +121,11 @@ impl TargetConnection {
     }
 
     /// Sends one request and reads the whole answer.
-    pub(crate) async fn post(&mut self, path: &str, body: String) -> Result<HttpExchange, FailureReason> {
+    pub(crate) async fn post(
+        &mut self,
+        path: &str,
+        body: String,
+    ) -> Result<HttpExchange, FailureReason> {
         let request = self.target.build_request(path, body)?;
         let deadline = self.target.timeout;
         match tokio::time::timeout(deadline, self.send_request(request)).await {
@@ -133,7 +142,10 @@ impl TargetConnection {
         }
     }
 
-    async fn send_request(&mut self, request: Request<Full<Bytes>>) -> Result<HttpExchange, FailureReason> {
+    async fn send_request(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<HttpExchange, FailureReason> {
         let mut request = request;
         loop {
             let reused = self.ensure_open().await?;
@@ -141,8 +153,8 @@ impl TargetConnection {
             match open.sender.try_send_request(request).await {
                 Ok(response) => return Ok(self.read_response(response).await),
                 Err(mut error) => match error.take_message() {
-                    // The server had closed the idle connection before a byte of the request was written: a new connection is
-                    // no retry, because nothing was sent.
+                    // The server had closed the idle connection before a byte of the request was
+                    // written: a new connection is no retry, because nothing was sent.
                     Some(unsent) if reused => {
                         self.open = None;
                         request = unsent;
@@ -153,15 +165,21 @@ impl TargetConnection {
         }
     }
 
-    async fn read_response(&mut self, response: http::Response<hyper::body::Incoming>) -> HttpExchange {
+    async fn read_response(
+        &mut self,
+        response: http::Response<hyper::body::Incoming>,
+    ) -> HttpExchange {
         let (parts, body) = response.into_parts();
-        let body = Limited::new(body, MOST_BYTES).collect().await.map(|whole| whole.to_bytes()).map_err(|error| {
-            self.open = None;
-            match error.downcast_ref::<hyper::Error>() {
-                Some(error) => failure_reason(error),
-                None => FailureReason::Malformed(AnswerDefect::Json),
-            }
-        });
+        let body =
+            Limited::new(body, MOST_BYTES).collect().await.map(|whole| whole.to_bytes()).map_err(
+                |error| {
+                    self.open = None;
+                    match error.downcast_ref::<hyper::Error>() {
+                        Some(error) => failure_reason(error),
+                        None => FailureReason::Malformed(AnswerDefect::Json),
+                    }
+                },
+            );
         HttpExchange { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
@@ -178,7 +196,8 @@ impl TargetConnection {
             .unwrap_or(Err(FailureReason::ConnectTimeout))?;
         // Without it a small request can wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| FailureReason::Connect)?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|_| FailureReason::Connect)?;
         let driver = tokio::spawn(async move {
             // Its errors reach the request that they concern.
             let _ = connection.await;
@@ -194,9 +213,14 @@ fn failure_reason(error: &hyper::Error) -> FailureReason {
     if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
         return FailureReason::Closed;
     }
-    let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    let io = error
+        .source()
+        .and_then(|source| source.downcast_ref::<std::io::Error>())
+        .map(std::io::Error::kind);
     match io {
-        Some(BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof) => FailureReason::Closed,
+        Some(BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof) => {
+            FailureReason::Closed
+        }
         _ => FailureReason::Transport,
     }
 }

@@ -1,4 +1,5 @@
-//! True labels, sent back in small batches over a connection of their own: one request for each label would double the load.
+//! True labels, sent back in small batches over a connection of their own: one request for each
+//! label would double the load.
 
 use std::sync::Arc;
 use std::time::Duration;

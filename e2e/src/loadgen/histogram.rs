@@ -1,4 +1,5 @@
-//! Latencies in buckets of constant relative width, so that quantiles over millions of requests cost no memory.
+//! Latencies in buckets of constant relative width, so that quantiles over millions of requests
+//! cost no memory.
 
 /// Sub-buckets of each power of two: quantiles are right to 1/32.
 const SUB_BITS: u32 = 5;
@@ -30,7 +31,8 @@ impl LatencyHistogram {
         self.max = self.max.max(micros);
     }
 
-    /// The smallest value that at least this share of the values does not exceed, rounded up to its bucket; None without values.
+    /// The smallest value that at least this share of the values does not exceed, rounded up to its
+    /// bucket; None without values.
     pub(crate) fn quantile(&self, share: f64) -> Option<u32> {
         if self.total == 0 {
             return None;
@@ -52,7 +54,8 @@ impl LatencyHistogram {
     }
 }
 
-/// Values below 32 have a bucket each; above, the bucket is the position of the highest bit and the five bits below it.
+/// Values below 32 have a bucket each; above, the bucket is the position of the highest bit and the
+/// five bits below it.
 fn bucket_index(value: u32) -> usize {
     let high = 31 - (value | 1).leading_zeros();
     if high < SUB_BITS {

@@ -1,4 +1,5 @@
-//! The load generator: held-out rows at a fixed rate in an open loop, every answer checked, every request accounted for.
+//! The load generator: held-out rows at a fixed rate in an open loop, every answer checked, every
+//! request accounted for.
 
 mod account;
 #[cfg(test)]
@@ -24,22 +25,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, ensure};
-use clap::Parser;
-use tokio::sync::{Mutex, mpsc, watch};
-use tokio::task::JoinSet;
-
 use account::RequestAccount;
+use anyhow::{Context as _, Result, ensure};
 use api::ApiContext;
+use clap::Parser;
 use client::LoadTarget;
 use summary::AccountSummary;
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::JoinSet;
 use worker::{LoadPace, WorkerContext};
 
 /// Sends held-out rows to a model at a fixed rate and keeps an account of every request.
 ///
 /// Ends with 1 when a request failed, and with 2 when there was no run.
-/// The loop is open: requests are due at fixed times whatever the answers do, and latency counts from the time a request was
-/// due, so that a slow server cannot hide by being asked less. Nothing is ever retried.
+/// The loop is open: requests are due at fixed times whatever the answers do, and latency counts
+/// from the time a request was due, so that a slow server cannot hide by being asked less. Nothing
+/// is ever retried.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "slipway-loadgen", version, args_override_self = true)]
 pub(crate) struct LoadgenOptions {
@@ -79,7 +80,8 @@ pub(crate) struct LoadgenOptions {
     /// Deadline of one request, in seconds from when it is sent.
     #[arg(long, default_value_t = 30.0)]
     timeout: f64,
-    /// Wait at most this many seconds until the target takes a connection before the first request is due.
+    /// Wait at most this many seconds until the target takes a connection before the first request
+    /// is due.
     #[arg(long, default_value_t = 0.0)]
     wait: f64,
     /// Address of the HTTP API.
@@ -91,7 +93,8 @@ pub(crate) struct LoadgenOptions {
     /// Single requests that are remembered for GET /account/requests, 40 bytes each.
     #[arg(long, default_value_t = 2_000_000)]
     max_records: usize,
-    /// Send this many requests, print the account and exit: 1 when a request failed. There is no HTTP API.
+    /// Send this many requests, print the account and exit: 1 when a request failed. There is no
+    /// HTTP API.
     #[arg(long, value_name = "N")]
     once: Option<u64>,
 }
@@ -101,13 +104,25 @@ impl LoadgenOptions {
         ensure!((0.0..=100_000.0).contains(&self.rate), "--rate must be from 0 to 100000");
         ensure!(self.once.is_none() || self.rate > 0.0, "--once needs a --rate above 0");
         ensure!((1..=10_000).contains(&self.connections), "--connections must be from 1 to 10000");
-        ensure!((1..=1_000_000).contains(&self.max_waiting), "--max-waiting must be from 1 to 1000000");
+        ensure!(
+            (1..=1_000_000).contains(&self.max_waiting),
+            "--max-waiting must be from 1 to 1000000"
+        );
         ensure!((0.0..=1.0).contains(&self.feedback_share), "--feedback-share must be from 0 to 1");
         ensure!((0.001..=3600.0).contains(&self.timeout), "--timeout must be from 0.001 to 3600");
         ensure!((0.0..=3600.0).contains(&self.wait), "--wait must be from 0 to 3600");
-        ensure!((0.0..=604_800.0).contains(&self.max_duration), "--max-duration must be from 0 to 604800");
-        ensure!(self.once.is_none_or(|count| count <= 10_000_000), "--once must be at most 10000000");
-        ensure!(!self.model.is_empty() && !self.model.contains(['/', '?', '#', ' ']), "--model must be a path segment");
+        ensure!(
+            (0.0..=604_800.0).contains(&self.max_duration),
+            "--max-duration must be from 0 to 604800"
+        );
+        ensure!(
+            self.once.is_none_or(|count| count <= 10_000_000),
+            "--once must be at most 10000000"
+        );
+        ensure!(
+            !self.model.is_empty() && !self.model.contains(['/', '?', '#', ' ']),
+            "--model must be a path segment"
+        );
         Ok(())
     }
 }
@@ -125,20 +140,25 @@ impl LoadGenerator {
         let timeout = Duration::from_secs_f64(options.timeout);
         let target = Arc::new(LoadTarget::new(&options.target, options.host.as_deref(), timeout)?);
         let feedback_url = options.feedback_target.as_deref().unwrap_or(&options.target);
-        let labels =
-            LoadTarget::new(feedback_url, options.host.as_deref(), timeout)?.with_token(options.token_file.clone());
+        let labels = LoadTarget::new(feedback_url, options.host.as_deref(), timeout)?
+            .with_token(options.token_file.clone());
         let account = Arc::new(RequestAccount::new(options.max_records.max(1)));
         let (pace, pace_seen) = watch::channel(LoadPace::Rate(options.rate));
         // All of a finite run may wait: nothing of it is skipped.
         let waiting = options.once.map_or(options.max_waiting, |count| count.max(1) as usize);
         let (slots, due) = mpsc::channel(waiting);
-        let (feedback, sender) =
-            feedback::feedback_channel(options.feedback_share, &options.model, &Arc::new(labels), &account);
+        let (feedback, sender) = feedback::feedback_channel(
+            options.feedback_share,
+            &options.model,
+            &Arc::new(labels),
+            &account,
+        );
         let run = run_id();
         let work = Arc::new(WorkerContext {
             run: run.clone(),
             model: options.model.clone(),
-            rows: rows::parse_rows(csv, &options.input).with_context(|| format!("rows {}", options.rows.display()))?,
+            rows: rows::parse_rows(csv, &options.input)
+                .with_context(|| format!("rows {}", options.rows.display()))?,
             target,
             account: Arc::clone(&account),
             slots: Mutex::new(due),
@@ -147,7 +167,8 @@ impl LoadGenerator {
         });
         let mut tasks = JoinSet::new();
         let (patience, awaited) = (Duration::from_secs_f64(options.wait), Arc::clone(&work.target));
-        let dispatch = worker::dispatch_requests(pace_seen, slots, Arc::clone(&account), options.once);
+        let dispatch =
+            worker::dispatch_requests(pace_seen, slots, Arc::clone(&account), options.once);
         tasks.spawn(async move {
             awaited.wait_reachable(patience).await;
             dispatch.await;
@@ -157,7 +178,10 @@ impl LoadGenerator {
             tasks.spawn(Arc::clone(&work).run_worker());
         }
         let (target, model) = (options.target.clone(), options.model.clone());
-        Ok(Self { context: Arc::new(ApiContext { run, target, model, account, pace: Arc::new(pace) }), tasks })
+        Ok(Self {
+            context: Arc::new(ApiContext { run, target, model, account, pace: Arc::new(pace) }),
+            tasks,
+        })
     }
 
     /// Waits until every request and all feedback have ended: after a finite run, or after a stop.
@@ -192,7 +216,9 @@ pub(crate) async fn run_loadgen(options: LoadgenOptions) -> Result<bool> {
         generator.stop();
         generator.finish().await?
     };
-    std::io::stdout().write_all(summary.to_table().as_bytes()).context("cannot write to standard output")?;
+    std::io::stdout()
+        .write_all(summary.to_table().as_bytes())
+        .context("cannot write to standard output")?;
     Ok(summary.failed == 0)
 }
 
@@ -208,7 +234,8 @@ async fn serve_api(options: &LoadgenOptions, generator: &LoadGenerator) -> Resul
         pace.send_replace(LoadPace::Stopped);
     });
     let mut failed = None;
-    let router = api::api_router(Arc::clone(&generator.context)).merge(callbacks::callback_router(Arc::default()));
+    let router = api::api_router(Arc::clone(&generator.context))
+        .merge(callbacks::callback_router(Arc::default()));
     let server = axum::serve(listener, router);
     tokio::select! {
         ended = server.into_future() => ended.context("HTTP API")?,
@@ -234,6 +261,7 @@ fn stop_signal() -> impl Future<Output = Result<()>> {
 
 /// Ids are unique over runs and pods: start time and process.
 fn run_id() -> String {
-    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+    let nanos =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     format!("{:x}{:x}", nanos, std::process::id())
 }

@@ -1,4 +1,5 @@
-//! What is sent and what a right answer is: the Open Inference Protocol v2 in JSON, and Slipway's feedback.
+//! What is sent and what a right answer is: the Open Inference Protocol v2 in JSON, and Slipway's
+//! feedback.
 
 use http::HeaderMap;
 use serde::Deserialize;
@@ -17,8 +18,10 @@ pub(crate) fn infer_body(id: &str, input: &str) -> String {
 
 /// Body of a feedback request.
 pub(crate) fn feedback_body(items: &[(String, i64)]) -> String {
-    let items: Vec<Value> =
-        items.iter().map(|(id, label)| serde_json::json!({"prediction_id": id, "label": label})).collect();
+    let items: Vec<Value> = items
+        .iter()
+        .map(|(id, label)| serde_json::json!({"prediction_id": id, "label": label}))
+        .collect();
     serde_json::json!({ "feedback": items }).to_string()
 }
 
@@ -46,7 +49,8 @@ struct InferOutput {
     data: Vec<Value>,
 }
 
-/// Checks an answer with status 200: it must be this model's, echo the id, and hold one label for the one row.
+/// Checks an answer with status 200: it must be this model's, echo the id, and hold one label for
+/// the one row.
 pub(crate) fn check_answer(
     headers: &HeaderMap,
     body: &[u8],
@@ -61,11 +65,14 @@ pub(crate) fn check_answer(
         return Err(AnswerDefect::Model);
     }
     for output in &response.outputs {
-        if output.shape.iter().product::<u64>() != output.data.len() as u64 || output.shape.first() != Some(&1) {
+        if output.shape.iter().product::<u64>() != output.data.len() as u64
+            || output.shape.first() != Some(&1)
+        {
             return Err(AnswerDefect::Shape);
         }
     }
-    let label = response.outputs.iter().find(|output| output.name == "label").ok_or(AnswerDefect::Label)?;
+    let label =
+        response.outputs.iter().find(|output| output.name == "label").ok_or(AnswerDefect::Label)?;
     let value = match (label.datatype.as_str(), label.data.as_slice()) {
         ("INT64", [value]) => value.as_i64().ok_or(AnswerDefect::Label)?,
         _ => return Err(AnswerDefect::Label),
@@ -84,7 +91,10 @@ pub(crate) struct AnswerOrigin {
 
 /// Reads the gateway's headers.
 pub(crate) fn read_origin(headers: &HeaderMap) -> AnswerOrigin {
-    AnswerOrigin { revision: header_text(headers, REVISION), shielded: header_text(headers, SHIELDED) }
+    AnswerOrigin {
+        revision: header_text(headers, REVISION),
+        shielded: header_text(headers, SHIELDED),
+    }
 }
 
 /// Header values end up in JSON and metrics: only what can be a revision or a token is taken.
@@ -113,7 +123,8 @@ mod tests {
             ],
         });
         change(&mut body);
-        let headers = HeaderMap::from_iter([(PREDICTION_ID.parse().unwrap(), "v2.token".parse().unwrap())]);
+        let headers =
+            HeaderMap::from_iter([(PREDICTION_ID.parse().unwrap(), "v2.token".parse().unwrap())]);
         check_answer(&headers, body.to_string().as_bytes(), "digits", "a-1")
     }
 
@@ -128,12 +139,27 @@ mod tests {
         assert_eq!(answer(|body| body["id"] = "a-2".into()), Err(AnswerDefect::Id));
         assert_eq!(answer(|body| body["id"] = Value::Null), Err(AnswerDefect::Id));
         assert_eq!(answer(|body| body["model_name"] = "other".into()), Err(AnswerDefect::Model));
-        assert_eq!(answer(|body| body["outputs"][0]["data"] = serde_json::json!([1])), Err(AnswerDefect::Shape));
-        assert_eq!(answer(|body| body["outputs"][1]["shape"] = serde_json::json!([2])), Err(AnswerDefect::Shape));
-        assert_eq!(answer(|body| body["outputs"][1]["name"] = "other".into()), Err(AnswerDefect::Label));
-        assert_eq!(answer(|body| body["outputs"][1]["data"] = serde_json::json!(["7"])), Err(AnswerDefect::Label));
+        assert_eq!(
+            answer(|body| body["outputs"][0]["data"] = serde_json::json!([1])),
+            Err(AnswerDefect::Shape)
+        );
+        assert_eq!(
+            answer(|body| body["outputs"][1]["shape"] = serde_json::json!([2])),
+            Err(AnswerDefect::Shape)
+        );
+        assert_eq!(
+            answer(|body| body["outputs"][1]["name"] = "other".into()),
+            Err(AnswerDefect::Label)
+        );
+        assert_eq!(
+            answer(|body| body["outputs"][1]["data"] = serde_json::json!(["7"])),
+            Err(AnswerDefect::Label)
+        );
         assert_eq!(answer(|body| body["outputs"] = Value::Null), Err(AnswerDefect::Json));
-        assert_eq!(check_answer(&HeaderMap::new(), b"<html>", "digits", "a-1"), Err(AnswerDefect::Json));
+        assert_eq!(
+            check_answer(&HeaderMap::new(), b"<html>", "digits", "a-1"),
+            Err(AnswerDefect::Json)
+        );
     }
 
     #[test]
@@ -141,7 +167,10 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(REVISION, "0123456789".parse().unwrap());
         headers.insert(SHIELDED, "a\"b".parse().unwrap());
-        assert_eq!(read_origin(&headers), AnswerOrigin { revision: Some("0123456789".into()), shielded: None });
+        assert_eq!(
+            read_origin(&headers),
+            AnswerOrigin { revision: Some("0123456789".into()), shielded: None }
+        );
     }
 
     #[test]

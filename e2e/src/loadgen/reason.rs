@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// Why a request failed. Two bytes of detail at most: a record is kept for each of millions of requests.
+/// Why a request failed. Two bytes of detail at most: a record is kept for each of millions of
+/// requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum FailureReason {
     /// The target's name was not found.
@@ -54,7 +55,9 @@ impl fmt::Display for FailureReason {
             Self::Timeout => f.write_str("timeout"),
             Self::Token => f.write_str("token"),
             Self::Status(code) => write!(f, "http_{code}"),
-            Self::Malformed(defect) => write!(f, "malformed_{}", format!("{defect:?}").to_lowercase()),
+            Self::Malformed(defect) => {
+                write!(f, "malformed_{}", format!("{defect:?}").to_lowercase())
+            }
         }
     }
 }

@@ -15,10 +15,17 @@ pub(crate) struct LabeledRow {
 pub(crate) fn parse_rows(csv: &str, input: &str) -> Result<Vec<LabeledRow>> {
     let mut rows: Vec<LabeledRow> = Vec::new();
     let mut width = None;
-    for (number, line) in csv.lines().enumerate().skip(1).filter(|(_, line)| !line.trim().is_empty()) {
-        let (row, features) = parse_line(line, input).with_context(|| format!("line {}", number + 1))?;
+    for (number, line) in
+        csv.lines().enumerate().skip(1).filter(|(_, line)| !line.trim().is_empty())
+    {
+        let (row, features) =
+            parse_line(line, input).with_context(|| format!("line {}", number + 1))?;
         let first = *width.get_or_insert(features);
-        ensure!(features == first, "line {}: {features} features, the first row has {first}", number + 1);
+        ensure!(
+            features == first,
+            "line {}: {features} features, the first row has {first}",
+            number + 1
+        );
         rows.push(row);
     }
     ensure!(!rows.is_empty(), "no rows after the header");
@@ -35,7 +42,8 @@ fn parse_line(line: &str, input: &str) -> Result<(LabeledRow, usize)> {
         values.push(value);
     }
     let count = values.len();
-    let tensor = serde_json::json!({"name": input, "datatype": "FP32", "shape": [1, count], "data": values});
+    let tensor =
+        serde_json::json!({"name": input, "datatype": "FP32", "shape": [1, count], "data": values});
     Ok((LabeledRow { label, input: tensor.to_string() }, count))
 }
 

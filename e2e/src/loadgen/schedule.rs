@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-/// At most this many requests come due at one look, so that a stall of the machine gives no burst without bound.
+/// At most this many requests come due at one look, so that a stall of the machine gives no burst
+/// without bound.
 const MOST_AT_ONCE: u64 = 1000;
 
-/// A schedule of one rate. Times are computed from the start and a count, so that rounding does not add up.
+/// A schedule of one rate. Times are computed from the start and a count, so that rounding does not
+/// add up.
 #[derive(Debug)]
 pub(crate) struct RequestSchedule {
     started: Instant,
@@ -22,14 +24,17 @@ impl RequestSchedule {
     /// When the next request is due; None when the rate is 0.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         // None as well when that is beyond what a clock can tell: a rate so small that it is none.
-        let since = (self.rate > 0.0).then(|| Duration::try_from_secs_f64(self.count as f64 / self.rate).ok())?;
+        let since = (self.rate > 0.0)
+            .then(|| Duration::try_from_secs_f64(self.count as f64 / self.rate).ok())?;
         self.started.checked_add(since?)
     }
 
     /// The intended times of all requests that are due.
     pub(crate) fn take_due(&mut self, now: Instant) -> Vec<Instant> {
         let mut due = Vec::new();
-        while let Some(at) = self.next_due().filter(|at| *at <= now && (due.len() as u64) < MOST_AT_ONCE) {
+        while let Some(at) =
+            self.next_due().filter(|at| *at <= now && (due.len() as u64) < MOST_AT_ONCE)
+        {
             due.push(at);
             self.count += 1;
         }
@@ -46,7 +51,10 @@ mod tests {
         let start = Instant::now();
         for step in [1, 7, 250] {
             let mut schedule = RequestSchedule::new(start, 300.0);
-            let times: Vec<_> = (0..=10_000).step_by(step).map(|ms| start + Duration::from_millis(ms as u64)).collect();
+            let times: Vec<_> = (0..=10_000)
+                .step_by(step)
+                .map(|ms| start + Duration::from_millis(ms as u64))
+                .collect();
             let due: Vec<_> = times.iter().flat_map(|now| schedule.take_due(*now)).collect();
             assert!((2_996..=3_001).contains(&due.len()), "{}", due.len());
             for (number, at) in due.iter().enumerate() {

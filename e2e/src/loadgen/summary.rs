@@ -94,7 +94,9 @@ impl AccountSummary {
         let by_reason = |reasons: &BTreeMap<_, u64>| -> BTreeMap<String, u64> {
             reasons
                 .iter()
-                .map(|(reason, count): (&super::reason::FailureReason, _)| (reason.to_string(), *count))
+                .map(|(reason, count): (&super::reason::FailureReason, _)| {
+                    (reason.to_string(), *count)
+                })
                 .collect()
         };
         let name = |index: &u16| counts.names.get(usize::from(*index)).cloned().unwrap_or_default();
@@ -111,7 +113,11 @@ impl AccountSummary {
             shielded: counts.revisions.values().map(|revision| revision.shielded).sum(),
             failed_by_reason: by_reason(&counts.failed),
             latency_ms: LatencyQuantiles::from_histogram(&counts.latency),
-            by_revision: counts.revisions.iter().map(|(index, revision)| (name(index), revision.into())).collect(),
+            by_revision: counts
+                .revisions
+                .iter()
+                .map(|(index, revision)| (name(index), revision.into()))
+                .collect(),
             feedback: FeedbackSummary {
                 sent: feedback.sent,
                 accepted: feedback.accepted,
@@ -127,7 +133,13 @@ impl AccountSummary {
     pub(crate) fn to_table(&self) -> String {
         let mut text = format!(
             "sent {}  answered {}  failed {}  in flight {}  skipped {}  correct {}  shielded {}\n",
-            self.sent, self.answered, self.failed, self.in_flight, self.skipped, self.correct, self.shielded
+            self.sent,
+            self.answered,
+            self.failed,
+            self.in_flight,
+            self.skipped,
+            self.correct,
+            self.shielded
         );
         for (reason, count) in &self.failed_by_reason {
             let _ = writeln!(text, "  failed {reason}: {count}");
@@ -135,16 +147,32 @@ impl AccountSummary {
         let _ = writeln!(
             text,
             "{:<14}{:>9}{:>8}{:>9}{:>10}{:>10}{:>10}{:>10}{:>10}",
-            "REVISION", "ANSWERED", "FAILED", "CORRECT", "STOOD IN", "SHIELDED", "P50 MS", "P95 MS", "P99 MS"
+            "REVISION",
+            "ANSWERED",
+            "FAILED",
+            "CORRECT",
+            "STOOD IN",
+            "SHIELDED",
+            "P50 MS",
+            "P95 MS",
+            "P99 MS"
         );
-        let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"));
+        let number =
+            |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"));
         for (name, r) in &self.by_revision {
             let name = if name.is_empty() { "(no header)" } else { name };
             let latency = [r.latency_ms.p50, r.latency_ms.p95, r.latency_ms.p99].map(number);
             let _ = writeln!(
                 text,
                 "{name:<14}{:>9}{:>8}{:>9}{:>10}{:>10}{:>10}{:>10}{:>10}",
-                r.answered, r.failed, r.correct, r.stood_in, r.shielded, latency[0], latency[1], latency[2]
+                r.answered,
+                r.failed,
+                r.correct,
+                r.stood_in,
+                r.shielded,
+                latency[0],
+                latency[1],
+                latency[2]
             );
         }
         let f = &self.feedback;
@@ -159,9 +187,14 @@ impl AccountSummary {
     /// The text format of Prometheus.
     pub(crate) fn to_prometheus_text(&self) -> String {
         let mut text = String::from("# TYPE slipway_loadgen_requests_total counter\n");
-        let _ = writeln!(text, "slipway_loadgen_requests_total{{outcome=\"answered\"}} {}", self.answered);
+        let _ = writeln!(
+            text,
+            "slipway_loadgen_requests_total{{outcome=\"answered\"}} {}",
+            self.answered
+        );
         for (reason, count) in &self.failed_by_reason {
-            let _ = writeln!(text, "slipway_loadgen_requests_total{{outcome=\"{reason}\"}} {count}");
+            let _ =
+                writeln!(text, "slipway_loadgen_requests_total{{outcome=\"{reason}\"}} {count}");
         }
         for (kind, name, value) in [
             ("counter", "slipway_loadgen_skipped_total", self.skipped),
@@ -172,7 +205,9 @@ impl AccountSummary {
         }
         text.push_str("# TYPE slipway_loadgen_answers_total counter\n");
         for (name, revision) in &self.by_revision {
-            for (correct, count) in [("true", revision.correct), ("false", revision.answered - revision.correct)] {
+            for (correct, count) in
+                [("true", revision.correct), ("false", revision.answered - revision.correct)]
+            {
                 let labels = format!("{{revision=\"{name}\",correct=\"{correct}\"}}");
                 let _ = writeln!(text, "slipway_loadgen_answers_total{labels} {count}");
             }
@@ -212,7 +247,9 @@ impl LatencyQuantiles {
 impl<'a> RequestLine<'a> {
     /// `run` is the prefix of this run's ids.
     pub(crate) fn new(run: &str, record: &RequestRecord, names: &'a [String]) -> Self {
-        let name = |index: u16| names.get(usize::from(index)).map(String::as_str).filter(|name| !name.is_empty());
+        let name = |index: u16| {
+            names.get(usize::from(index)).map(String::as_str).filter(|name| !name.is_empty())
+        };
         // Latency counts from the intended time, `late` before the request was sent.
         let done = record.sent + i64::from(record.latency) - i64::from(record.late);
         Self {

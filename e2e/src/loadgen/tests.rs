@@ -78,7 +78,11 @@ impl Server {
         self.infer.fetch_add(1, Ordering::Relaxed);
         let id = body["id"].as_str().unwrap();
         let number: u64 = id.split('-').nth(1).unwrap().parse().unwrap();
-        if self.manners == Manners::Bad { misbehave(id, number).await } else { Ok(right(id, number)) }
+        if self.manners == Manners::Bad {
+            misbehave(id, number).await
+        } else {
+            Ok(right(id, number))
+        }
     }
 
     fn feedback(&self, body: &Value) -> Response<Full<Bytes>> {
@@ -115,7 +119,9 @@ async fn misbehave(id: &str, number: u64) -> Answer {
         4 => *response.body_mut() = Full::from("<html>garbled"),
         5 => response = right("another", number),
         6 => return std::future::pending().await,
-        7 => drop(response.headers_mut().insert("x-slipway-shielded", "candidate".parse().unwrap())),
+        7 => {
+            drop(response.headers_mut().insert("x-slipway-shielded", "candidate".parse().unwrap()))
+        }
         _ => {}
     }
     Ok(response)
@@ -123,7 +129,17 @@ async fn misbehave(id: &str, number: u64) -> Answer {
 
 fn options(address: SocketAddr, more: &[&str]) -> LoadgenOptions {
     let target = format!("http://{address}");
-    let fixed = ["slipway-loadgen", "--target", &target, "--model", "digits", "--rows", "unused", "--rate", "2000"];
+    let fixed = [
+        "slipway-loadgen",
+        "--target",
+        &target,
+        "--model",
+        "digits",
+        "--rows",
+        "unused",
+        "--rate",
+        "2000",
+    ];
     LoadgenOptions::parse_from(fixed.iter().chain(more))
 }
 
@@ -135,14 +151,19 @@ async fn every_kind_of_failure_is_counted_once() {
     assert_eq!(server.infer.load(Ordering::Relaxed), 200, "nothing is retried");
     assert_eq!((summary.sent, summary.answered, summary.failed), (200, 80, 120));
     assert_eq!((summary.in_flight, summary.skipped), (0, 0));
-    let reasons: Vec<_> = summary.failed_by_reason.iter().map(|(name, count)| (name.as_str(), *count)).collect();
-    let each = ["closed", "http_429", "http_500", "malformed_id", "malformed_json", "timeout"].map(|name| (name, 20));
+    let reasons: Vec<_> =
+        summary.failed_by_reason.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+    let each = ["closed", "http_429", "http_500", "malformed_id", "malformed_json", "timeout"]
+        .map(|name| (name, 20));
     assert_eq!(reasons, each);
     // Answered: 0, 7, 8 and 9 modulo 10; those with an even number are right.
     assert_eq!(summary.correct, 40);
     assert_eq!((summary.shielded, summary.by_revision["stable"].stood_in), (20, 20));
     assert_eq!(server.labels.load(Ordering::Relaxed), 80);
-    assert_eq!((summary.feedback.sent, summary.feedback.accepted, summary.feedback.failed), (80, 80, 0));
+    assert_eq!(
+        (summary.feedback.sent, summary.feedback.accepted, summary.feedback.failed),
+        (80, 80, 0)
+    );
 }
 
 #[tokio::test]
@@ -150,7 +171,10 @@ async fn a_good_server_gets_every_request_and_loses_none() {
     let (server, address) = Server::start(Manners::Good).await;
     let options = options(address, &["--once", "500", "--feedback-share", "0.5"]);
     let summary = LoadGenerator::start(&options, CSV).unwrap().finish().await.unwrap();
-    assert_eq!((summary.sent, summary.answered, summary.failed, summary.correct), (500, 500, 0, 250));
+    assert_eq!(
+        (summary.sent, summary.answered, summary.failed, summary.correct),
+        (500, 500, 0, 250)
+    );
     assert_eq!(summary.by_revision["candidate"].answered, 125);
     assert_eq!(server.labels.load(Ordering::Relaxed), 250);
     assert!(summary.to_table().contains("candidate"), "{}", summary.to_table());
@@ -159,7 +183,11 @@ async fn a_good_server_gets_every_request_and_loses_none() {
 #[tokio::test]
 async fn connections_that_end_after_an_answer_lose_nothing() {
     let (server, address) = Server::start(Manners::Closing).await;
-    let summary = LoadGenerator::start(&options(address, &["--once", "100"]), CSV).unwrap().finish().await.unwrap();
+    let summary = LoadGenerator::start(&options(address, &["--once", "100"]), CSV)
+        .unwrap()
+        .finish()
+        .await
+        .unwrap();
     assert_eq!((summary.answered, summary.failed), (100, 0), "{summary:?}");
     assert_eq!(server.infer.load(Ordering::Relaxed), 100);
 }
@@ -169,7 +197,11 @@ async fn a_target_that_is_not_there_fails_every_request() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let summary = LoadGenerator::start(&options(address, &["--once", "5"]), CSV).unwrap().finish().await.unwrap();
+    let summary = LoadGenerator::start(&options(address, &["--once", "5"]), CSV)
+        .unwrap()
+        .finish()
+        .await
+        .unwrap();
     assert_eq!((summary.failed, summary.failed_by_reason["connect_refused"]), (5, 5));
     assert!(summary.by_revision.is_empty());
 }
@@ -179,7 +211,8 @@ async fn a_target_that_comes_up_late_is_waited_for() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let mut late = LoadGenerator::start(&options(address, &["--once", "5", "--wait", "60"]), CSV).unwrap();
+    let mut late =
+        LoadGenerator::start(&options(address, &["--once", "5", "--wait", "60"]), CSV).unwrap();
     // Two looks in vain at least: the first is made at once.
     let early = tokio::time::timeout(Duration::from_millis(80), late.finish()).await;
     assert!(early.is_err(), "{early:?}");
@@ -208,8 +241,10 @@ fn options_that_make_no_sense_are_refused() {
 
 /// One call of the API, without a socket.
 async fn call(generator: &LoadGenerator, method: &str, uri: &str, body: &str) -> (u16, String) {
-    let request = Request::builder().method(method).uri(uri).body(Body::from(body.to_owned())).unwrap();
-    let response: Result<_, Infallible> = api::api_router(Arc::clone(&generator.context)).oneshot(request).await;
+    let request =
+        Request::builder().method(method).uri(uri).body(Body::from(body.to_owned())).unwrap();
+    let response: Result<_, Infallible> =
+        api::api_router(Arc::clone(&generator.context)).oneshot(request).await;
     let response = response.unwrap();
     let status = response.status().as_u16();
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
@@ -219,26 +254,38 @@ async fn call(generator: &LoadGenerator, method: &str, uri: &str, body: &str) ->
 #[tokio::test]
 async fn the_api_tells_the_account_and_sets_the_pace() {
     let (_, address) = Server::start(Manners::Bad).await;
-    let mut generator = LoadGenerator::start(&options(address, &["--once", "20", "--timeout", "0.3"]), CSV).unwrap();
+    let mut generator =
+        LoadGenerator::start(&options(address, &["--once", "20", "--timeout", "0.3"]), CSV)
+            .unwrap();
     generator.finish().await.unwrap();
 
     let (status, text) = call(&generator, "GET", "/account", "").await;
     let account: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(status, 200);
     assert_eq!((&account["sent"], &account["failed"]), (&json!(20), &json!(12)));
-    assert_eq!(account["byRevision"]["stable"]["firstSeen"].as_str().unwrap().len(), "2026-01-01T00:00:00.000Z".len());
+    assert_eq!(
+        account["byRevision"]["stable"]["firstSeen"].as_str().unwrap().len(),
+        "2026-01-01T00:00:00.000Z".len()
+    );
 
     let (_, all) = call(&generator, "GET", "/account/requests?limit=1000", "").await;
     assert_eq!(all.lines().count(), 20);
-    let (_, failed) = call(&generator, "GET", "/account/requests?failed=true&revision=candidate", "").await;
+    let (_, failed) =
+        call(&generator, "GET", "/account/requests?failed=true&revision=candidate", "").await;
     for line in failed.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
         assert_eq!(line["revision"], "candidate");
         assert!(line["failed"].is_string() && line["correct"].is_null());
     }
-    let (_, none) = call(&generator, "GET", "/account/requests?since=2999-01-01T00:00:00Z", "").await;
+    let (_, none) =
+        call(&generator, "GET", "/account/requests?since=2999-01-01T00:00:00Z", "").await;
     assert_eq!(none, "");
     assert_eq!(call(&generator, "GET", "/account/requests?since=yesterday", "").await.0, 400);
-    assert!(call(&generator, "GET", "/metrics", "").await.1.contains("requests_total{outcome=\"timeout\"} 2\n"));
+    assert!(
+        call(&generator, "GET", "/metrics", "")
+            .await
+            .1
+            .contains("requests_total{outcome=\"timeout\"} 2\n")
+    );
 
     assert_eq!(call(&generator, "POST", "/rate", r#"{"rate": 7}"#).await.0, 200);
     assert_eq!(*generator.context.pace.borrow(), LoadPace::Rate(7.0));

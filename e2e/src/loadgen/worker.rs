@@ -1,4 +1,5 @@
-//! The open loop: a dispatcher that says when requests are due, and workers that send them, each over its own connection.
+//! The open loop: a dispatcher that says when requests are due, and workers that send them, each
+//! over its own connection.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,8 +30,8 @@ pub(crate) struct RequestSlot {
     intended: Instant,
 }
 
-/// Hands out slots at the asked pace, at most `total`. A full queue is overload of this generator: the slots are counted as
-/// skipped and never sent, so that memory and lateness are bounded.
+/// Hands out slots at the asked pace, at most `total`. A full queue is overload of this generator:
+/// the slots are counted as skipped and never sent, so that memory and lateness are bounded.
 pub(crate) async fn dispatch_requests(
     mut pace: watch::Receiver<LoadPace>,
     slots: mpsc::Sender<RequestSlot>,
@@ -100,14 +101,17 @@ impl WorkerContext {
     }
 
     async fn send_request(&self, connection: &mut TargetConnection, path: &str, slot: RequestSlot) {
-        let Some(row) = self.rows.get((slot.number % self.rows.len() as u64) as usize) else { return };
+        let Some(row) = self.rows.get((slot.number % self.rows.len() as u64) as usize) else {
+            return;
+        };
         let id = format!("{}-{}", self.run, slot.number);
         self.account.begin_request();
         let sent = Instant::now();
         let exchange = connection.post(path, infer_body(&id, &row.input)).await;
         let done = Instant::now();
         let (status, origin, answer) = self.read_answer(exchange, &id);
-        let outcome = answer.as_ref().map(|answer| answer.label == row.label).map_err(|reason| *reason);
+        let outcome =
+            answer.as_ref().map(|answer| answer.label == row.label).map_err(|reason| *reason);
         self.account.finish_request(&FinishedRequest {
             number: slot.number,
             intended: slot.intended,
@@ -133,7 +137,8 @@ impl WorkerContext {
         };
         let answer = match (exchange.status, &exchange.body) {
             (_, Err(reason)) => Err(*reason),
-            (200, Ok(body)) => check_answer(&exchange.headers, body, &self.model, id).map_err(FailureReason::Malformed),
+            (200, Ok(body)) => check_answer(&exchange.headers, body, &self.model, id)
+                .map_err(FailureReason::Malformed),
             (status, Ok(_)) => Err(FailureReason::Status(status)),
         };
         (exchange.status, read_origin(&exchange.headers), answer)

@@ -1,17 +1,21 @@
-//! What a normal cluster has in `kube-system`: the Services of DNS and of metrics, pointed at processes on the node; and, when a test asks for
-//! it, that of external metrics.
+//! What a normal cluster has in `kube-system`: the Services of DNS and of metrics, pointed at
+//! processes on the node; and, when a test asks for it, that of external metrics.
 
 use serde_json::{Value, json};
 
 use crate::layout::{self, ClusterLayout};
 use crate::node::components::{EXTERNAL_METRICS_PORT, METRICS_PORT};
 
-/// The objects to apply, as one list; an API that is announced and not served would hold up deletions of namespaces.
+/// The objects to apply, as one list; an API that is announced and not served would hold up
+/// deletions of namespaces.
 pub fn addon_manifests(layout: &ClusterLayout, with_metrics: bool) -> Value {
     let dns_ports = [("dns", 53, 53, "UDP"), ("dns-tcp", 53, 53, "TCP")];
     let metrics_ports = [("https", 443, METRICS_PORT, "TCP")];
     let dns = Some(layout::DNS_SERVICE_IP.to_string());
-    let mut items = vec![service_manifest("kube-dns", dns, &dns_ports), endpoint_slice(layout, "kube-dns", &dns_ports)];
+    let mut items = vec![
+        service_manifest("kube-dns", dns, &dns_ports),
+        endpoint_slice(layout, "kube-dns", &dns_ports),
+    ];
     if with_metrics {
         items.push(service_manifest("metrics-server", None, &metrics_ports));
         items.push(endpoint_slice(layout, "metrics-server", &metrics_ports));

@@ -24,8 +24,9 @@ pub enum ReadinessProbe {
 pub struct UpOptions {
     /// Whether the apiserver writes an audit log.
     pub audit: bool,
-    /// Whether what only the promises need is there as well: Prometheus and metrics-server, and the program of prometheus-adapter. The demo has the
-    /// Prometheus of the chart, and no autoscaling by CPU.
+    /// Whether what only the promises need is there as well: Prometheus and metrics-server, and
+    /// the program of prometheus-adapter. The demo has the Prometheus of the chart, and no
+    /// autoscaling by CPU.
     pub all: bool,
 }
 
@@ -53,9 +54,18 @@ pub fn new_apiserver(layout: &ClusterLayout, options: UpOptions) -> Result<NodeC
     let families = layout.families();
     let mut arguments = vec![
         "--etcd-servers=http://127.0.0.1:2379".into(),
-        format!("--advertise-address={}", families.first_address(layout.node_ip(), families::NODE_IP)),
-        format!("--bind-address={}", families.first_address(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED)),
-        format!("--service-cluster-ip-range={}", families.join_addresses(layout::SERVICE_CIDR, families::SERVICE_CIDR)),
+        format!(
+            "--advertise-address={}",
+            families.first_address(layout.node_ip(), families::NODE_IP)
+        ),
+        format!(
+            "--bind-address={}",
+            families.first_address(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED)
+        ),
+        format!(
+            "--service-cluster-ip-range={}",
+            families.join_addresses(layout::SERVICE_CIDR, families::SERVICE_CIDR)
+        ),
         format!("--tls-cert-file={}", pki("apiserver.crt")),
         format!("--tls-private-key-file={}", pki("apiserver.key")),
         format!("--client-ca-file={}", pki("ca.crt")),
@@ -81,13 +91,17 @@ pub fn new_apiserver(layout: &ClusterLayout, options: UpOptions) -> Result<NodeC
         "--profiling=false".into(),
     ];
     if options.audit {
-        arguments.push(format!("--audit-policy-file={}", layout.config_dir().join("audit.json").display()));
+        arguments.push(format!(
+            "--audit-policy-file={}",
+            layout.config_dir().join("audit.json").display()
+        ));
         arguments.push(format!("--audit-log-path={}", layout.audit_log().display()));
     }
     new_component(layout, "kube-apiserver", arguments)
 }
 
-/// The controllers. Leader election is off: there is one of each, and a lease would only delay the start.
+/// The controllers. Leader election is off: there is one of each, and a lease would only delay the
+/// start.
 pub fn new_controller_manager(layout: &ClusterLayout) -> Result<NodeComponent> {
     let pki = |name: &str| layout.pki_dir().join(name).display().to_string();
     let families = layout.families();
@@ -102,7 +116,8 @@ pub fn new_controller_manager(layout: &ClusterLayout) -> Result<NodeComponent> {
         "--allocate-node-cidrs=true".into(),
         format!("--cluster-cidr={}", families.join_addresses(layout::POD_CIDR, families::POD_CIDR)),
         format!("--node-cidr-mask-size{}=24", if families.has_ipv6() { "-ipv4" } else { "" }),
-        // The default of 20 requests a second makes the start of some forty controllers take four seconds.
+        // The default of 20 requests a second makes the start of some forty controllers take four
+        // seconds.
         "--kube-api-qps=200".into(),
         "--kube-api-burst=400".into(),
         // Autoscaling in seconds instead of minutes, so that a test of it can be run often.
@@ -123,7 +138,8 @@ pub fn new_scheduler(layout: &ClusterLayout) -> Result<NodeComponent> {
 /// The container runtime.
 pub fn new_containerd(layout: &ClusterLayout) -> Result<NodeComponent> {
     let config = layout.config_dir().join("containerd.toml");
-    let component = new_component(layout, "containerd", vec!["--config".into(), config.display().to_string()])?;
+    let component =
+        new_component(layout, "containerd", vec!["--config".into(), config.display().to_string()])?;
     Ok(NodeComponent { node_mounts: true, ..component })
 }
 
@@ -136,7 +152,10 @@ pub fn new_kubelet(layout: &ClusterLayout) -> Result<NodeComponent> {
             format!("--config={}", layout.config_dir().join("kubelet.json").display()),
             format!("--kubeconfig={}", pki::kubeconfig_path(layout, "kubelet").display()),
             format!("--hostname-override={}", layout.node_name()),
-            format!("--node-ip={}", layout.families().join_addresses(layout.node_ip(), families::NODE_IP)),
+            format!(
+                "--node-ip={}",
+                layout.families().join_addresses(layout.node_ip(), families::NODE_IP)
+            ),
         ],
     )?;
     Ok(NodeComponent { node_mounts: true, ..component })
@@ -150,9 +169,13 @@ pub fn new_kube_proxy(layout: &ClusterLayout) -> Result<NodeComponent> {
         vec![
             format!("--kubeconfig={}", pki::kubeconfig_path(layout, "kube-proxy").display()),
             "--proxy-mode=nftables".into(),
-            format!("--cluster-cidr={}", layout.families().join_addresses(layout::POD_CIDR, families::POD_CIDR)),
+            format!(
+                "--cluster-cidr={}",
+                layout.families().join_addresses(layout::POD_CIDR, families::POD_CIDR)
+            ),
             format!("--hostname-override={}", layout.node_name()),
-            // The table of connections belongs to the host's kernel, whose limits a namespace may not set.
+            // The table of connections belongs to the host's kernel, whose limits a namespace may
+            // not set.
             "--conntrack-max-per-core=0".into(),
             "--conntrack-min=0".into(),
             "--conntrack-tcp-timeout-established=0".into(),
@@ -163,7 +186,11 @@ pub fn new_kube_proxy(layout: &ClusterLayout) -> Result<NodeComponent> {
 
 /// Names of Services.
 pub fn new_coredns(layout: &ClusterLayout) -> Result<NodeComponent> {
-    new_component(layout, "coredns", vec!["-conf".into(), layout.config_dir().join("Corefile").display().to_string()])
+    new_component(
+        layout,
+        "coredns",
+        vec!["-conf".into(), layout.config_dir().join("Corefile").display().to_string()],
+    )
 }
 
 /// CPU and memory of pods, for `kubectl top` and autoscaling.
@@ -240,7 +267,11 @@ fn client_flags(layout: &ClusterLayout, client: &str) -> Vec<String> {
     vec![flag("kubeconfig"), flag("authentication-kubeconfig"), flag("authorization-kubeconfig")]
 }
 
-fn new_component(layout: &ClusterLayout, name: &'static str, arguments: Vec<String>) -> Result<NodeComponent> {
+fn new_component(
+    layout: &ClusterLayout,
+    name: &'static str,
+    arguments: Vec<String>,
+) -> Result<NodeComponent> {
     Ok(NodeComponent { name, program: layout.ensure_program(name)?, arguments, node_mounts: false })
 }
 
@@ -250,9 +281,13 @@ mod tests {
 
     #[test]
     fn the_documentation_shows_the_rules_that_the_adapter_runs_with() {
-        let read = |path: &str| std::fs::read_to_string(layout::workspace_root().join(path)).unwrap();
+        let read =
+            |path: &str| std::fs::read_to_string(layout::workspace_root().join(path)).unwrap();
         let rules = read(ADAPTER_RULES);
         let rules = &rules[rules.find("externalRules:").unwrap()..];
-        assert!(read("docs/queue.md").contains(rules), "docs/queue.md does not show {ADAPTER_RULES}");
+        assert!(
+            read("docs/queue.md").contains(rules),
+            "docs/queue.md does not show {ADAPTER_RULES}"
+        );
     }
 }

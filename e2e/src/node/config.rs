@@ -24,7 +24,8 @@ pub fn write_configs(layout: &ClusterLayout) -> Result<()> {
         ("Corefile", coredns_config(layout)),
         ("prometheus.yml", prometheus_config(layout)),
         ("audit.json", format!("{:#}", audit_policy())),
-        // Pods with `dnsPolicy: Default` get a file without name servers: there is nothing outside to ask.
+        // Pods with `dnsPolicy: Default` get a file without name servers: there is nothing outside
+        // to ask.
         ("resolv.conf", "options ndots:5\n".into()),
     ];
     for (name, text) in files {
@@ -39,7 +40,8 @@ pub fn write_configs(layout: &ClusterLayout) -> Result<()> {
 
 fn containerd_config(layout: &ClusterLayout) -> String {
     let conf_dir = layout.config_dir().join("cni");
-    // Without `restrict_oom_score_adj` runc fails where CAP_SYS_RESOURCE is missing, which is common in sandboxes.
+    // Without `restrict_oom_score_adj` runc fails where CAP_SYS_RESOURCE is missing, which is
+    // common in sandboxes.
     format!(
         r#"version = 3
 root = "/var/lib/containerd"
@@ -68,8 +70,8 @@ conf_dir = {conf_dir:?}
     )
 }
 
-/// Routed links instead of a bridge: a reply cannot take a short cut past the node's address translation, and there is
-/// no bridge to clean up.
+/// Routed links instead of a bridge: a reply cannot take a short cut past the node's address
+/// translation, and there is no bridge to clean up.
 fn cni_config(families: IpFamilies) -> String {
     let mut all = vec![(layout::NODE_POD_CIDR, "0.0.0.0/0")];
     if families.has_ipv6() {
@@ -141,9 +143,9 @@ fn coredns_config(layout: &ClusterLayout) -> String {
 }
 
 fn prometheus_config(layout: &ClusterLayout) -> String {
-    let rule = |sources: &[&str], target: &str| json!({"source_labels": sources, "target_label": target});
-    let matching =
-        |source: &str, action: &str, regex: &str| json!({"source_labels": [source], "action": action, "regex": regex});
+    let rule =
+        |sources: &[&str], target: &str| json!({"source_labels": sources, "target_label": target});
+    let matching = |source: &str, action: &str, regex: &str| json!({"source_labels": [source], "action": action, "regex": regex});
     let annotation = |name: &str| format!("__meta_kubernetes_pod_annotation_prometheus_io_{name}");
     let mut path = rule(&[&annotation("path")], "__metrics_path__");
     path["regex"] = json!("(.+)");
@@ -210,10 +212,12 @@ mod tests {
 
     #[test]
     fn prometheus_labels_by_namespace_and_pod() {
-        let config: Value = serde_json::from_str(&prometheus_config(&ClusterLayout::new("one").unwrap())).unwrap();
+        let config: Value =
+            serde_json::from_str(&prometheus_config(&ClusterLayout::new("one").unwrap())).unwrap();
         assert_eq!(config["global"]["scrape_interval"], "1s");
         let rules = config["scrape_configs"][0]["relabel_configs"].as_array().unwrap();
-        let targets: Vec<&str> = rules.iter().filter_map(|rule| rule["target_label"].as_str()).collect();
+        let targets: Vec<&str> =
+            rules.iter().filter_map(|rule| rule["target_label"].as_str()).collect();
         // One rule for addresses of each family.
         assert_eq!(targets, ["__metrics_path__", "__address__", "__address__", "namespace", "pod"]);
     }

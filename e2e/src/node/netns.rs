@@ -5,9 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::error::{HarnessError, Result};
-use crate::families;
 use crate::layout::{ClusterLayout, SERVICE_CIDR};
-use crate::shell;
+use crate::{families, shell};
 
 const GONE_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -21,25 +20,32 @@ pub fn create_netns(layout: &ClusterLayout) -> Result<()> {
     run_ip(&["-n", &netns, "addr", "add", &format!("{}/30", layout.node_ip()), "dev", "eth0"])?;
     run_ip(&["-n", &netns, "link", "set", "lo", "up"])?;
     run_ip(&["-n", &netns, "link", "set", "eth0", "up"])?;
-    // The node itself needs a route before an address is translated. There is no default route: what asks for the world
-    // outside learns at once that it is not there.
+    // The node itself needs a route before an address is translated. There is no default route:
+    // what asks for the world outside learns at once that it is not there.
     run_ip(&["-n", &netns, "route", "add", SERVICE_CIDR, "dev", "eth0"])?;
     if layout.families().has_ipv6() {
         let inside = |arguments: &[&str]| run_ip(&[&["-n", &netns], arguments].concat());
         run_ip(&["addr", "add", &format!("{}/126", families::HOST_IP), "dev", &link, "nodad"])?;
         inside(&["addr", "add", &format!("{}/126", families::NODE_IP), "dev", "eth0", "nodad"])?;
         inside(&["route", "add", families::SERVICE_CIDR, "dev", "eth0"])?;
-        shell::run_command(netns_command(layout).args(["sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"]))?;
+        shell::run_command(netns_command(layout).args([
+            "sh",
+            "-c",
+            "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding",
+        ]))?;
     }
-    // Pods are routed, not bridged, so forwarding is all they need. The kernel would otherwise refuse a reply that
-    // leaves by another interface than the request came in, which Service addresses cause.
-    let settings = "echo 1 >/proc/sys/net/ipv4/ip_forward && echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter";
+    // Pods are routed, not bridged, so forwarding is all they need. The kernel would otherwise
+    // refuse a reply that leaves by another interface than the request came in, which Service
+    // addresses cause.
+    let settings =
+        "echo 1 >/proc/sys/net/ipv4/ip_forward && echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter";
     shell::run_command(netns_command(layout).args(["sh", "-c", settings])).map(drop)
 }
 
 /// Removes the namespace with all links, addresses and nftables rules in it.
 pub fn delete_netns(layout: &ClusterLayout) -> Result<()> {
-    // The link first: its end in the namespace goes with it, at once; the namespace alone may linger a while.
+    // The link first: its end in the namespace goes with it, at once; the namespace alone may
+    // linger a while.
     if link_exists(layout) {
         run_ip(&["link", "delete", &layout.link_name()])?;
     }
@@ -63,8 +69,14 @@ pub fn link_exists(layout: &ClusterLayout) -> bool {
 
 fn run_ip(arguments: &[&str]) -> Result<()> {
     shell::run_command(Command::new("ip").args(arguments)).map(drop).map_err(|error| match error {
-        HarnessError::Command { command, status, output } if output.contains("Operation not permitted") => {
-            HarnessError::Command { command, status, output: format!("{output}\n(the harness must run as root)") }
+        HarnessError::Command { command, status, output }
+            if output.contains("Operation not permitted") =>
+        {
+            HarnessError::Command {
+                command,
+                status,
+                output: format!("{output}\n(the harness must run as root)"),
+            }
         }
         other => other,
     })

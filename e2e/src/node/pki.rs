@@ -4,8 +4,10 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
-use rcgen::{KeyUsagePurpose, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, SanType,
+};
 use serde_json::json;
 
 use crate::error::{HarnessError, Result};
@@ -32,10 +34,19 @@ pub fn write_pki(layout: &ClusterLayout) -> Result<()> {
         let kubeconfig = dir.join(format!("{}.kubeconfig", client.file));
         write_secret(&kubeconfig, &kubeconfig_json(layout, client.file))?;
     }
-    let proxy = ClientIdentity { file: "front-proxy-client", user: "front-proxy-client".into(), group: None };
+    let proxy = ClientIdentity {
+        file: "front-proxy-client",
+        user: "front-proxy-client".into(),
+        group: None,
+    };
     issue_certificate(&dir, proxy.file, &front, client_params(&proxy))?;
     issue_certificate(&dir, "apiserver", &cluster, server_params(layout, &api_names(layout)))?;
-    issue_certificate(&dir, "kubelet-server", &cluster, server_params(layout, &[layout.node_name()]))?;
+    issue_certificate(
+        &dir,
+        "kubelet-server",
+        &cluster,
+        server_params(layout, &[layout.node_name()]),
+    )?;
     let tokens = KeyPair::generate()?;
     write_secret(&dir.join("service-account.key"), &tokens.serialize_pem())?;
     write_secret(&dir.join("service-account.pub"), &tokens.public_key_pem())?;
@@ -60,8 +71,17 @@ fn client_identities(layout: &ClusterLayout) -> Vec<ClientIdentity> {
 }
 
 fn api_names(layout: &ClusterLayout) -> Vec<String> {
-    let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
-    names.iter().map(|name| (*name).to_string()).chain(["localhost".to_string(), layout.node_name()]).collect()
+    let names = [
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ];
+    names
+        .iter()
+        .map(|name| (*name).to_string())
+        .chain(["localhost".to_string(), layout.node_name()])
+        .collect()
 }
 
 fn base_params(name: &str) -> CertificateParams {
@@ -76,7 +96,11 @@ fn base_params(name: &str) -> CertificateParams {
 fn create_authority(dir: &Path, file: &str, name: &str) -> Result<CertificateAuthority> {
     let mut params = base_params(name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
     write_secret(&dir.join(format!("{file}.crt")), &authority.pem())?;
     write_secret(&dir.join(format!("{file}.key")), &authority.key().serialize_pem())?;
@@ -95,8 +119,10 @@ fn client_params(client: &ClientIdentity) -> CertificateParams {
 
 fn server_params(layout: &ClusterLayout, names: &[String]) -> CertificateParams {
     let mut params = base_params(&names[0]);
-    let ipv4 = [IpAddr::from([127, 0, 0, 1]), layout.node_ip().into(), layout::API_SERVICE_IP.into()];
-    let addresses = ipv4.into_iter().chain([families::NODE_IP.into(), families::API_SERVICE_IP.into()]);
+    let ipv4 =
+        [IpAddr::from([127, 0, 0, 1]), layout.node_ip().into(), layout::API_SERVICE_IP.into()];
+    let addresses =
+        ipv4.into_iter().chain([families::NODE_IP.into(), families::API_SERVICE_IP.into()]);
     params.subject_alt_names = addresses.map(SanType::IpAddress).collect();
     let dns = names.iter().filter_map(|name| name.as_str().try_into().ok()).map(SanType::DnsName);
     params.subject_alt_names.extend(dns);
@@ -105,7 +131,12 @@ fn server_params(layout: &ClusterLayout, names: &[String]) -> CertificateParams 
     params
 }
 
-fn issue_certificate(dir: &Path, file: &str, by: &CertificateAuthority, params: CertificateParams) -> Result<()> {
+fn issue_certificate(
+    dir: &Path,
+    file: &str,
+    by: &CertificateAuthority,
+    params: CertificateParams,
+) -> Result<()> {
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, by)?;
     write_secret(&dir.join(format!("{file}.crt")), &certificate.pem())?;

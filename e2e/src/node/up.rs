@@ -10,17 +10,15 @@ use kube::discovery::ApiResource;
 use slipway_provision::{go_tools, packages};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::cgroup;
 use crate::environment::{self, admin_client};
 use crate::error::{HarnessError, Result, in_words};
 use crate::families::{self, IpFamilies};
-use crate::images;
 use crate::layout::{self, ClusterLayout};
 use crate::node::components::{self, ReadinessProbe, UpOptions};
 use crate::node::{addons, config, down, netns, pki};
 use crate::process::{MOUNT_HOLDER, NodeComponent, NodeProcess};
 use crate::progress::TimedStep;
-use crate::{shell, wait};
+use crate::{cgroup, images, shell, wait};
 
 /// Bound for each part that comes up in a second or two on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -44,8 +42,9 @@ pub async fn bring_up(layout: &ClusterLayout, options: UpOptions) -> Result<()> 
         TimedStep::run("clearing leftovers", || down::remove_cluster(layout))?;
     }
     save_harness(layout)?;
-    let mut node =
-        TimedStep::run("preparing network, cgroup, certificates", || ClusterBringup::prepare(layout, options))?;
+    let mut node = TimedStep::run("preparing network, cgroup, certificates", || {
+        ClusterBringup::prepare(layout, options)
+    })?;
     node.start_control_plane(&basic).await?;
     node.start_workers().await?;
     eprintln!("cluster {} is up after {:.1} s", layout.name(), since.elapsed().as_secs_f64());
@@ -59,21 +58,24 @@ fn clear_orphans(layout: &ClusterLayout) -> Result<()> {
         let orphan = ClusterLayout::new(cluster)?;
         let root = std::fs::read_to_string(orphan.checkout_note()).unwrap_or_default();
         if !Path::new(root.trim()).exists() {
-            TimedStep::run(format!("clearing cluster {cluster} of {}, which is gone", root.trim()), || {
-                down::remove_cluster(&orphan)
-            })?;
+            TimedStep::run(
+                format!("clearing cluster {cluster} of {}, which is gone", root.trim()),
+                || down::remove_cluster(&orphan),
+            )?;
         }
     }
     Ok(())
 }
 
-/// Keeps this program in the cache: `make down` works when the checkout's build is gone or of other sources.
+/// Keeps this program in the cache: `make down` works when the checkout's build is gone or of other
+/// sources.
 fn save_harness(layout: &ClusterLayout) -> Result<()> {
     let own = std::env::current_exe().map_err(HarnessError::io("find", "this program"))?;
     let (kept, root) = (layout.harness_copy(), layout.checkout_note());
     let dir = layout.cache().path("clusters");
     std::fs::create_dir_all(&dir).map_err(HarnessError::io("create", &dir))?;
-    std::fs::write(&root, layout.root().display().to_string()).map_err(HarnessError::io("write", &root))?;
+    std::fs::write(&root, layout.root().display().to_string())
+        .map_err(HarnessError::io("write", &root))?;
     // By renaming, as a program that runs cannot be written to.
     let partial = kept.with_extension("partial");
     std::fs::copy(&own, &partial).map_err(HarnessError::io("copy", own))?;
@@ -98,7 +100,12 @@ impl<'a> ClusterBringup<'a> {
         config::write_configs(layout)?;
         cgroup::create_cgroup(layout)?;
         netns::create_netns(layout)?;
-        let mut this = Self { layout, options, path: environment::search_path(layout), started_components: vec![] };
+        let mut this = Self {
+            layout,
+            options,
+            path: environment::search_path(layout),
+            started_components: vec![],
+        };
         this.start(mount_holder(layout))?;
         let ready = data.join("root/ready");
         wait::until_blocking("mounts of the node", DEADLINE, || ready.exists())
@@ -111,7 +118,9 @@ impl<'a> ClusterBringup<'a> {
         self.start(components::new_containerd(self.layout)?)?;
         self.start(components::new_apiserver(self.layout, self.options)?)?;
         // containerd is ready long before the apiserver is, so the import costs no time.
-        let import = || async { images::import_archives(self.layout, basic).await.map_err(|error| in_words(&error)) };
+        let import = || async {
+            images::import_archives(self.layout, basic).await.map_err(|error| in_words(&error))
+        };
         self.wait_for("containerd", "containerd and its basic images", import).await?;
         let client = admin_client(self.layout).await?;
         self.wait_ready(&client, "kube-apiserver").await
@@ -129,20 +138,27 @@ impl<'a> ClusterBringup<'a> {
         }
         let client = admin_client(self.layout).await?;
         let with_metrics = self.options.all;
-        self.wait_for("kube-apiserver", "Services of DNS and metrics", || apply_addons(self.layout, with_metrics))
-            .await?;
+        self.wait_for("kube-apiserver", "Services of DNS and metrics", || {
+            apply_addons(self.layout, with_metrics)
+        })
+        .await?;
         self.wait_for("kubelet", "node is ready", || node_ready(self.layout, &client)).await?;
         let monitored: &[&str] = if self.options.all { &["prometheus"] } else { &[] };
         for component in ["kube-proxy", "coredns"].iter().chain(monitored) {
             self.wait_ready(&client, component).await?;
         }
-        self.wait_for("kube-controller-manager", "service accounts", || service_account_exists(&client)).await?;
+        self.wait_for("kube-controller-manager", "service accounts", || {
+            service_account_exists(&client)
+        })
+        .await?;
         self.wait_for("kube-proxy", "names resolve", || name_resolves(self.layout)).await?;
         if !self.options.all {
             return Ok(());
         }
-        self.wait_for("metrics-server", "metrics API is available", || api_available(&client, addons::METRICS_API))
-            .await
+        self.wait_for("metrics-server", "metrics API is available", || {
+            api_available(&client, addons::METRICS_API)
+        })
+        .await
     }
 
     fn start(&mut self, component: NodeComponent) -> Result<()> {
@@ -153,12 +169,20 @@ impl<'a> ClusterBringup<'a> {
 
     async fn wait_ready(&self, client: &kube::Client, component: &str) -> Result<()> {
         let probe = components::readiness_probe(component);
-        self.wait_for(component, &format!("{component} is ready"), || probe_component(self.layout, client, probe)).await
+        self.wait_for(component, &format!("{component} is ready"), || {
+            probe_component(self.layout, client, probe)
+        })
+        .await
     }
 
-    /// Waits for a condition while watching that nothing dies; when it does not hold in time, shows the log of the
-    /// component that is behind it.
-    async fn wait_for<F>(&self, component: &str, what: &str, condition: impl FnMut() -> F) -> Result<()>
+    /// Waits for a condition while watching that nothing dies; when it does not hold in time, shows
+    /// the log of the component that is behind it.
+    async fn wait_for<F>(
+        &self,
+        component: &str,
+        what: &str,
+        condition: impl FnMut() -> F,
+    ) -> Result<()>
     where
         F: Future<Output = Result<(), String>>,
     {
@@ -171,7 +195,11 @@ impl<'a> ClusterBringup<'a> {
         TimedStep::run_async(what, held).await.map_err(|error| match error {
             HarnessError::Timeout { what, after, last, .. } => {
                 let log = self.layout.log_file(component);
-                let state = format!("the last lines of {}:\n{}", log.display(), shell::file_tail(&log, LOG_TAIL));
+                let state = format!(
+                    "the last lines of {}:\n{}",
+                    log.display(),
+                    shell::file_tail(&log, LOG_TAIL)
+                );
                 HarnessError::Timeout { what, after, last, state }
             }
             other => other,
@@ -201,9 +229,12 @@ pub async fn probe_component(
 ) -> Result<(), String> {
     match probe {
         ReadinessProbe::None => Ok(()),
-        ReadinessProbe::Http(port, path) => http_ok(layout, port, path).await.map_err(|error| in_words(&error)),
+        ReadinessProbe::Http(port, path) => {
+            http_ok(layout, port, path).await.map_err(|error| in_words(&error))
+        }
         ReadinessProbe::Api(path) => {
-            let request = http::Request::get(path).body(vec![]).map_err(|error| in_words(&error))?;
+            let request =
+                http::Request::get(path).body(vec![]).map_err(|error| in_words(&error))?;
             client.request_text(request).await.map(drop).map_err(|error| in_words(&error))
         }
     }
@@ -214,7 +245,8 @@ const NODE_PATHS: [&str; 3] = ["run", "var/lib", "var/log"];
 
 /// The node could not see its own files in a place that it hides.
 fn check_location(layout: &ClusterLayout) -> Result<()> {
-    let hidden = |place: &Path| NODE_PATHS.iter().any(|path| place.starts_with(Path::new("/").join(path)));
+    let hidden =
+        |place: &Path| NODE_PATHS.iter().any(|path| place.starts_with(Path::new("/").join(path)));
     match [layout.root(), layout.cache().root()].into_iter().find(|place| hidden(place)) {
         Some(place) => Err(HarnessError::Other(format!(
             "a cluster cannot run from {}: the node hides that place",
@@ -226,11 +258,13 @@ fn check_location(layout: &ClusterLayout) -> Result<()> {
 
 /// The process that holds the node's mount namespace.
 ///
-/// Folders of `data` take the place of `/run`, `/var/lib` and `/var/log` there, so that container runtime and kubelet
-/// use the paths that everything expects of them, and still every file, socket and mount is in `data` or gone with the
-/// namespace. Nothing comes back to the host; inside, mounts are shared, as kubelets want it.
+/// Folders of `data` take the place of `/run`, `/var/lib` and `/var/log` there, so that container
+/// runtime and kubelet use the paths that everything expects of them, and still every file, socket
+/// and mount is in `data` or gone with the namespace. Nothing comes back to the host; inside,
+/// mounts are shared, as kubelets want it.
 fn mount_holder(layout: &ClusterLayout) -> NodeComponent {
-    // The networks of other clusters are left behind: a copy of their mounts would keep them alive when they go down.
+    // The networks of other clusters are left behind: a copy of their mounts would keep them alive
+    // when they go down.
     let script = r#"set -e
         umount --no-mtab --recursive --lazy /run/netns
         for path in "$@"; do
@@ -242,7 +276,8 @@ fn mount_holder(layout: &ClusterLayout) -> NodeComponent {
         exec sleep infinity"#;
     let root = layout.data_dir().join("root").display().to_string();
     let arguments = ["--mount", "--propagation", "private", "sh", "-c", script, &root];
-    let arguments = arguments.iter().chain(&NODE_PATHS).map(|argument| (*argument).to_string()).collect();
+    let arguments =
+        arguments.iter().chain(&NODE_PATHS).map(|argument| (*argument).to_string()).collect();
     NodeComponent { name: MOUNT_HOLDER, program: "unshare".into(), arguments, node_mounts: false }
 }
 
@@ -252,21 +287,29 @@ async fn http_ok(layout: &ClusterLayout, port: u16, path: &str) -> std::io::Resu
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     let status = answer.lines().next().unwrap_or_default();
-    if status.contains(" 200 ") { Ok(()) } else { Err(std::io::Error::other(format!("{path} answers `{status}`"))) }
+    if status.contains(" 200 ") {
+        Ok(())
+    } else {
+        Err(std::io::Error::other(format!("{path} answers `{status}`")))
+    }
 }
 
 async fn apply_addons(layout: &ClusterLayout, with_metrics: bool) -> Result<(), String> {
     let file = layout.config_dir().join("addons.json");
     std::fs::write(&file, addons::addon_manifests(layout, with_metrics).to_string())
         .map_err(|error| in_words(&error))?;
-    let mut kubectl = Command::new(layout.program_path("kubectl").map_err(|error| in_words(&error))?);
+    let mut kubectl =
+        Command::new(layout.program_path("kubectl").map_err(|error| in_words(&error))?);
     environment::set_environment(&mut kubectl, layout);
     kubectl.args(["apply", "--server-side", "-f"]).arg(&file);
     shell::run_async(kubectl).await.map(drop).map_err(|error| in_words(&error))
 }
 
 async fn node_ready(layout: &ClusterLayout, client: &kube::Client) -> Result<(), String> {
-    let node = Api::<Node>::all(client.clone()).get(&layout.node_name()).await.map_err(|error| in_words(&error))?;
+    let node = Api::<Node>::all(client.clone())
+        .get(&layout.node_name())
+        .await
+        .map_err(|error| in_words(&error))?;
     let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
     match conditions.iter().find(|condition| condition.type_ == "Ready") {
         Some(ready) if ready.status == "True" => Ok(()),
@@ -292,7 +335,8 @@ async fn name_resolves(layout: &ClusterLayout) -> Result<(), String> {
         lookup
     });
     let answer = answer.await.map_err(|error| in_words(&error))?;
-    let address = families.first_address(layout::API_SERVICE_IP, families::API_SERVICE_IP).to_string();
+    let address =
+        families.first_address(layout::API_SERVICE_IP, families::API_SERVICE_IP).to_string();
     if answer.contains(&address) { Ok(()) } else { Err(format!("no {address} in: {answer}")) }
 }
 

@@ -99,7 +99,8 @@ impl SingleRequest {
     /// Whether it shows `revision` to be bad: it failed there, or the answer was wrong.
     pub fn blames(&self, revision: &str) -> bool {
         self.shielded.as_deref() == Some(revision)
-            || self.revision.as_deref() == Some(revision) && (self.correct == Some(false) || self.failed.is_some())
+            || self.revision.as_deref() == Some(revision)
+                && (self.correct == Some(false) || self.failed.is_some())
     }
 }
 
@@ -113,7 +114,13 @@ impl LoadAccount {
         );
         let by_revision: u64 = self.by_revision.values().map(|revision| revision.answered).sum();
         ensure!(by_revision == self.answered, "answers without a revision: {self:?}");
-        ensure!(self.failed == 0, "{} of {} requests failed: {:?}", self.failed, self.sent, self.failed_by_reason);
+        ensure!(
+            self.failed == 0,
+            "{} of {} requests failed: {:?}",
+            self.failed,
+            self.sent,
+            self.failed_by_reason
+        );
         Ok(())
     }
 

@@ -53,7 +53,12 @@ impl HttpClient {
     }
 
     /// POST of JSON; `host` goes into the Host header when given.
-    pub async fn post(&self, url: &str, host: Option<&str>, json: &serde_json::Value) -> anyhow::Result<HttpResponse> {
+    pub async fn post(
+        &self,
+        url: &str,
+        host: Option<&str>,
+        json: &serde_json::Value,
+    ) -> anyhow::Result<HttpResponse> {
         let mut request = Request::post(url).header(http::header::CONTENT_TYPE, "application/json");
         if let Some(host) = host {
             request = request.header(http::header::HOST, host);
@@ -89,8 +94,9 @@ impl HttpClient {
 impl HttpResponse {
     /// The body as JSON.
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> anyhow::Result<T> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| anyhow::anyhow!("{}: {error}: {}", self.status, String::from_utf8_lossy(&self.body)))
+        serde_json::from_slice(&self.body).map_err(|error| {
+            anyhow::anyhow!("{}: {error}: {}", self.status, String::from_utf8_lossy(&self.body))
+        })
     }
 
     /// A header as text; empty when it is missing.

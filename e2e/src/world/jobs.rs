@@ -1,4 +1,5 @@
-//! Jobs: submitted at the stable address, looked at, and called back to the load generator, which stands for the receiver.
+//! Jobs: submitted at the stable address, looked at, and called back to the load generator, which
+//! stands for the receiver.
 
 use anyhow::{Context, ensure};
 use http::HeaderMap;
@@ -22,7 +23,8 @@ pub struct ReceivedCallback {
 }
 
 impl ReceivedCallback {
-    /// The job that it tells of, once its signature was verified by the public library of Standard Webhooks.
+    /// The job that it tells of, once its signature was verified by the public library of Standard
+    /// Webhooks.
     ///
     /// # Errors
     /// A signature that is missing or wrong, or a body that is not JSON.
@@ -32,7 +34,9 @@ impl ReceivedCallback {
         headers.insert("webhook-id", id.parse()?);
         headers.insert("webhook-timestamp", timestamp.parse()?);
         headers.insert("webhook-signature", signature.parse()?);
-        Webhook::new(SIGNING_KEY)?.verify(self.body.as_bytes(), &headers).with_context(|| format!("{self:?}"))?;
+        Webhook::new(SIGNING_KEY)?
+            .verify(self.body.as_bytes(), &headers)
+            .with_context(|| format!("{self:?}"))?;
         let body: Value = serde_json::from_str(&self.body)?;
         ensure!(body["id"] == id.as_str(), "the signature is of {id}, the body says {body}");
         Ok(body)
@@ -80,13 +84,18 @@ impl QueueBroker {
 }
 
 impl TestWorld {
-    /// What keeps the queue, and the Secrets of its address and of the key that callbacks are signed with.
+    /// What keeps the queue, and the Secrets of its address and of the key that callbacks are
+    /// signed with.
     pub async fn create_queue(&self, broker: QueueBroker) -> anyhow::Result<()> {
         let app = broker.app_name();
         self.cluster.apply(&self.namespace, &self.example(&format!("{app}.yaml"))?).await?;
-        for (name, literal) in [(app, format!("url={}", broker.url())), ("callbacks", format!("hmac={SIGNING_KEY}"))] {
+        for (name, literal) in
+            [(app, format!("url={}", broker.url())), ("callbacks", format!("hmac={SIGNING_KEY}"))]
+        {
             let literal = format!("--from-literal={literal}");
-            self.cluster.kubectl(["create", "secret", "generic", name, "-n", &self.namespace, &literal]).await?;
+            self.cluster
+                .kubectl(["create", "secret", "generic", name, "-n", &self.namespace, &literal])
+                .await?;
         }
         self.wait_deployment_ready(app).await
     }
@@ -99,12 +108,25 @@ impl TestWorld {
         let _ = self.cluster.kubectl(exec.iter().chain(broker.stop_command())).await;
     }
 
-    /// Where the load generator receives callbacks, and the network (one address) that this is in. It need not run yet.
+    /// Where the load generator receives callbacks, and the network (one address) that this is in.
+    /// It need not run yet.
     pub async fn callbacks_url(&self) -> anyhow::Result<(String, String)> {
-        let manifest = self.example("loadgen.yaml")?.replace("name: loadgen", &format!("name: {}", self.generator));
-        let service = manifest.split("---\n").find(|it| it.contains("kind: Service")).context("no Service")?;
+        let manifest = self
+            .example("loadgen.yaml")?
+            .replace("name: loadgen", &format!("name: {}", self.generator));
+        let service = manifest
+            .split("---\n")
+            .find(|it| it.contains("kind: Service"))
+            .context("no Service")?;
         self.cluster.apply(&self.namespace, service).await?;
-        let service = ["get", "service", &self.generator, "-n", &self.namespace, "-o=jsonpath={.spec.clusterIP}"];
+        let service = [
+            "get",
+            "service",
+            &self.generator,
+            "-n",
+            &self.namespace,
+            "-o=jsonpath={.spec.clusterIP}",
+        ];
         let address: std::net::IpAddr = self.cluster.kubectl(service).await?.trim().parse()?;
         let prefix = if address.is_ipv4() { 32 } else { 128 };
         Ok((format!("http://{}:8090/callbacks", self.generator), format!("{address}/{prefix}")))
@@ -117,7 +139,8 @@ impl TestWorld {
         text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
 
-    /// Submits a row of digits as job `number` of `name`, until it is taken: a client that got no 202 sends the job again, with the same key.
+    /// Submits a row of digits as job `number` of `name`, until it is taken: a client that got no
+    /// 202 sends the job again, with the same key.
     pub async fn submit_job(
         &self,
         name: &str,
@@ -126,12 +149,14 @@ impl TestWorld {
         callback: Option<&str>,
     ) -> anyhow::Result<String> {
         let url = format!("{}/v2/models/{name}/jobs", self.service_url(name, 80).await?);
-        let mut job = json!({"data": infer_request(row), "idempotency_key": format!("job-{number}")});
+        let mut job =
+            json!({"data": infer_request(row), "idempotency_key": format!("job-{number}")});
         if let Some(callback) = callback {
             job["callback_url"] = json!(callback);
         }
         let post = || async {
-            let answer = self.http.post(&url, Some(name), &job).await.map_err(|error| error.to_string())?;
+            let answer =
+                self.http.post(&url, Some(name), &job).await.map_err(|error| error.to_string())?;
             let body: Value = answer.json().map_err(|error| error.to_string())?;
             match (answer.status.as_u16(), body["id"].as_str()) {
                 (202, Some(id)) => Ok(id.to_owned()),

@@ -1,5 +1,5 @@
-//! `spec.template`: whatever a cluster or a model needs of a pod is there, the model is served and rolled out by such pods, and what the promises need is
-//! refused by the name of its field.
+//! `spec.template`: whatever a cluster or a model needs of a pod is there, the model is served and
+//! rolled out by such pods, and what the promises need is refused by the name of its field.
 
 use serde_json::{Value, json};
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
@@ -58,7 +58,10 @@ fn template() -> Value {
 /// What a pod of the revision says of itself.
 async fn pod(world: &TestWorld, revision: &str) -> anyhow::Result<Value> {
     let selector = format!("ml.slipway.dev/revision={revision}");
-    let list = world.cluster.kubectl(["get", "pods", "-n", &world.namespace, "-l", &selector, "-o", "json"]).await?;
+    let list = world
+        .cluster
+        .kubectl(["get", "pods", "-n", &world.namespace, "-l", &selector, "-o", "json"])
+        .await?;
     Ok(serde_json::from_str::<Value>(&list)?["items"][0].clone())
 }
 
@@ -66,12 +69,17 @@ fn check(pod: &Value) {
     let spec = &pod["spec"];
     assert_eq!(pod["metadata"]["labels"]["azure.workload.identity/use"], "true");
     assert_eq!(pod["metadata"]["annotations"]["sidecar.istio.io/inject"], "false");
-    assert_eq!((&spec["terminationGracePeriodSeconds"], &spec["priorityClassName"]), (&json!(120), &json!("models")));
+    assert_eq!(
+        (&spec["terminationGracePeriodSeconds"], &spec["priorityClassName"]),
+        (&json!(120), &json!("models"))
+    );
     assert_eq!(spec["securityContext"]["runAsUser"], 1_000_620_000);
     assert_eq!(spec["topologySpreadConstraints"].as_array().map(Vec::len), Some(1));
     let names = |list: &str| {
         let containers = spec[list].as_array().into_iter().flatten();
-        containers.map(|container| container["name"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        containers
+            .map(|container| container["name"].as_str().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(
         (names("initContainers"), names("containers")),

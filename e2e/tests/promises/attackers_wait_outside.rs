@@ -1,4 +1,5 @@
-//! Crowds of silent connections at every port of a gateway: requests, probes, rollouts and the way to the operator do not notice.
+//! Crowds of silent connections at every port of a gateway: requests, probes, rollouts and the way
+//! to the operator do not notice.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -17,11 +18,18 @@ const ADMIN: u16 = 9091;
 
 async fn gateways(world: &TestWorld) -> anyhow::Result<Vec<(IpAddr, i32)>> {
     let pods: Api<Pod> = Api::namespaced(world.cluster.client(), &world.namespace);
-    let found = pods.list(&ListParams::default().labels("app.kubernetes.io/component=gateway")).await?;
+    let found =
+        pods.list(&ListParams::default().labels("app.kubernetes.io/component=gateway")).await?;
     let address = |pod: &Pod| -> anyhow::Result<(IpAddr, i32)> {
         let status = pod.status.as_ref().context("no status")?;
-        let restarts = status.container_statuses.iter().flatten().map(|container| container.restart_count).sum();
-        let ready = status.conditions.iter().flatten().any(|it| it.type_ == "Ready" && it.status == "True");
+        let restarts = status
+            .container_statuses
+            .iter()
+            .flatten()
+            .map(|container| container.restart_count)
+            .sum();
+        let ready =
+            status.conditions.iter().flatten().any(|it| it.type_ == "Ready" && it.status == "True");
         anyhow::ensure!(ready, "{:?} is not ready", pod.metadata.name);
         Ok((status.pod_ip.as_ref().context("no address")?.parse()?, restarts))
     };
@@ -30,19 +38,25 @@ async fn gateways(world: &TestWorld) -> anyhow::Result<Vec<(IpAddr, i32)>> {
     Ok(all)
 }
 
-/// Opens `count` connections to each address and keeps them as full as it can, each beginning with `first`, until it is dropped.
+/// Opens `count` connections to each address and keeps them as full as it can, each beginning with
+/// `first`, until it is dropped.
 fn crowd(addresses: &[SocketAddr], count: usize, first: &'static [u8]) -> JoinSet<()> {
     let mut crowd = JoinSet::new();
     for address in addresses.iter().copied() {
         for _ in 0..count {
             crowd.spawn(async move {
                 loop {
-                    let opened = tokio::time::timeout(Duration::from_secs(5), TcpStream::connect(address)).await;
+                    let opened =
+                        tokio::time::timeout(Duration::from_secs(5), TcpStream::connect(address))
+                            .await;
                     if let Ok(Ok(mut stream)) = opened {
                         let mut end = [0; 1];
                         drop(stream.write_all(first).await);
                         // Whoever is thrown out comes again.
-                        while matches!(tokio::io::AsyncReadExt::read(&mut stream, &mut end).await, Ok(1)) {}
+                        while matches!(
+                            tokio::io::AsyncReadExt::read(&mut stream, &mut end).await,
+                            Ok(1)
+                        ) {}
                     }
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }

@@ -34,18 +34,23 @@ async fn autoscaler_takes_over() -> anyhow::Result<()> {
         let fewest = AtomicI32::new(BEFORE);
         world.cluster.apply(&world.namespace, &without_replicas(&world)?).await?;
         let set = format!("digits-{revision}");
-        let query = ["get", "replicaset", &set, "-n", &world.namespace, "-o=jsonpath={.spec.replicas}"];
+        let query =
+            ["get", "replicaset", &set, "-n", &world.namespace, "-o=jsonpath={.spec.replicas}"];
         let spoken = || async {
             let text = world.cluster.kubectl(query).await.map_err(|error| error.to_string())?;
             let asked: i32 = text.trim().parse().map_err(|_| format!("{text} replicas"))?;
             fewest.fetch_min(asked, Ordering::Relaxed);
-            let object = world.model_deployments().get("digits").await.map_err(|error| error.to_string())?;
+            let object =
+                world.model_deployments().get("digits").await.map_err(|error| error.to_string())?;
             match (object.spec.replicas.unwrap_or_default(), asked) {
                 (LEAST, LEAST) => Ok(()),
                 (spec, asked) => Err(format!("spec.replicas {spec}, {asked} pods asked for")),
             }
         };
-        world.cluster.wait_for(&world.namespace, "the autoscaler to speak", world::ROLLOUT_TIMEOUT, spoken).await?;
+        world
+            .cluster
+            .wait_for(&world.namespace, "the autoscaler to speak", world::ROLLOUT_TIMEOUT, spoken)
+            .await?;
         let fewest = fewest.into_inner();
         anyhow::ensure!(fewest >= LEAST, "{fewest} pods for a while");
         world.finish_load().await.map(drop)

@@ -1,15 +1,18 @@
-//! Unsafe and impossible specs are refused by the apiserver, with a message that names the field and the remedy.
+//! Unsafe and impossible specs are refused by the apiserver, with a message that names the field
+//! and the remedy.
 
 use slipway_e2e::world;
 
-/// Whether an answer names the field and says what is wrong with it: the API server puts the kind of the mistake and what was written between the two.
+/// Whether an answer names the field and says what is wrong with it: the API server puts the kind
+/// of the mistake and what was written between the two.
 fn tells(answer: &str, expected: &str) -> bool {
-    let plain: String =
-        answer.split('[').enumerate().fold(String::new(), |all, (place, part)| match part.split_once(']') {
+    let plain: String = answer.split('[').enumerate().fold(String::new(), |all, (place, part)| {
+        match part.split_once(']') {
             Some((index, rest)) if index.parse::<usize>().is_ok() => all + rest,
             _ if place == 0 => all + part,
             _ => all + "[" + part,
-        });
+        }
+    });
     match expected.split_once(": ") {
         Some((field, text)) => plain.contains(field) && plain.contains(text),
         None => answer.contains(expected),
@@ -43,7 +46,10 @@ async fn bad_spec_is_refused() -> anyhow::Result<()> {
         anyhow::ensure!(refused >= 10, "only {refused} cases");
         for entry in std::fs::read_dir(folder.join("accept"))? {
             let path = entry?.path().display().to_string();
-            world.cluster.kubectl(["apply", "--dry-run=server", "-n", &world.namespace, "-f", &path]).await?;
+            world
+                .cluster
+                .kubectl(["apply", "--dry-run=server", "-n", &world.namespace, "-f", &path])
+                .await?;
         }
         Ok(())
     })

@@ -1,4 +1,5 @@
-//! Green comes up whole behind the preview address, takes the traffic, blue stays warm, and an abort goes back to blue.
+//! Green comes up whole behind the preview address, takes the traffic, blue stays warm, and an
+//! abort goes back to blue.
 
 use std::time::Duration;
 
@@ -61,7 +62,10 @@ async fn blue_green() -> anyhow::Result<()> {
             let answered = ask_preview(&world).await.map_err(|error| error.to_string())?;
             if answered == green { Ok(()) } else { Err(format!("answered by {answered}")) }
         };
-        world.cluster.wait_for(&world.namespace, "green behind the preview", Duration::from_secs(30), seen).await?;
+        world
+            .cluster
+            .wait_for(&world.namespace, "green behind the preview", Duration::from_secs(30), seen)
+            .await?;
         assert_eq!(world.account().await?.revision(&green).answered, 0);
 
         // Switch: all traffic at green, blue warm and whole.
@@ -86,7 +90,10 @@ async fn blue_green() -> anyhow::Result<()> {
         assert_eq!(stable_revision(&status), green);
 
         let account = world.finish_load().await?;
-        assert!(account.revision(&blue).answered > 0 && account.revision(&green).answered > 0, "{account:?}");
+        assert!(
+            account.revision(&blue).answered > 0 && account.revision(&green).answered > 0,
+            "{account:?}"
+        );
         Ok(())
     })
     .await

@@ -1,5 +1,6 @@
-//! What a person breaks of our objects is put back within ten seconds and told; a ModelDeployment that is deleted without its children and applied again takes
-//! them back, and no request is lost meanwhile.
+//! What a person breaks of our objects is put back within ten seconds and told; a ModelDeployment
+//! that is deleted without its children and applied again takes them back, and no request is lost
+//! meanwhile.
 
 use std::time::Duration;
 
@@ -11,10 +12,17 @@ use slipway_e2e::world::{self, PODS_TIMEOUT, TestWorld};
 const SOON: Duration = Duration::from_secs(10);
 
 /// Changes an object as a person would, and waits until what was changed is as before, and told.
-async fn breaks(world: &TestWorld, object: &str, change: &[&str], shows: &str, told: &str) -> anyhow::Result<()> {
+async fn breaks(
+    world: &TestWorld,
+    object: &str,
+    change: &[&str],
+    shows: &str,
+    told: &str,
+) -> anyhow::Result<()> {
     let look = async || {
         let path = format!("jsonpath={shows}");
-        let text = world.cluster.kubectl(["get", object, "-n", &world.namespace, "-o", &path]).await;
+        let text =
+            world.cluster.kubectl(["get", object, "-n", &world.namespace, "-o", &path]).await;
         text.map_err(|error| error.to_string())
     };
     let before = look().await.map_err(anyhow::Error::msg)?;
@@ -25,14 +33,21 @@ async fn breaks(world: &TestWorld, object: &str, change: &[&str], shows: &str, t
         let now = look().await?;
         if now == before { Ok(()) } else { Err(format!("{object} has {now} and had {before}")) }
     };
-    world.cluster.wait_for(&world.namespace, &format!("{object} to be put back"), SOON, mended).await?;
+    world
+        .cluster
+        .wait_for(&world.namespace, &format!("{object} to be put back"), SOON, mended)
+        .await?;
     let said = || async {
         let only = "--field-selector=reason=ChildRestored,involvedObject.name=digits";
-        let events = ["get", "events", "-n", &world.namespace, only, "-o", "jsonpath={.items[*].message}"];
+        let events =
+            ["get", "events", "-n", &world.namespace, only, "-o", "jsonpath={.items[*].message}"];
         let messages = world.cluster.kubectl(events).await.map_err(|error| error.to_string())?;
         if messages.contains(told) { Ok(()) } else { Err(format!("the events say: {messages}")) }
     };
-    Ok(world.cluster.wait_for(&world.namespace, &format!("an Event about {object}"), SOON, said).await?)
+    Ok(world
+        .cluster
+        .wait_for(&world.namespace, &format!("an Event about {object}"), SOON, said)
+        .await?)
 }
 
 async fn pods(world: &TestWorld) -> anyhow::Result<Vec<String>> {
@@ -45,24 +60,30 @@ async fn broken_children_are_mended() -> anyhow::Result<()> {
     world::run_promise("broken-children", async |world| {
         let object = world.quick_example("digits/v1.yaml")?;
         let revision = world.start_model(&object).await?;
-        // Nobody can answer while there is no gateway, or while the address leads elsewhere, so there is no load yet.
+        // Nobody can answer while there is no gateway, or while the address leads elsewhere, so
+        // there is no load yet.
         let none = ["scale", "deployment/slipway-gateway", "--replicas=0"];
         // Whoever writes by the scale subresource is in no managedFields, so nobody is named.
         let gateway = "Deployment slipway-gateway: spec.replicas was changed";
         breaks(&world, "deployment/slipway-gateway", &none, "{.spec.replicas}", gateway).await?;
-        let elsewhere = ["patch", "service/digits", "-p", r#"{"spec":{"selector":{"app":"theirs"}}}"#];
+        let elsewhere =
+            ["patch", "service/digits", "-p", r#"{"spec":{"selector":{"app":"theirs"}}}"#];
         let address = "Service digits: spec.selector was changed by kubectl-patch";
         breaks(&world, "service/digits", &elsewhere, "{.spec.selector}", address).await?;
         world.wait_deployment_ready("slipway-gateway").await?;
-        world.wait_for_status("digits", "all to be ready again", PODS_TIMEOUT, world::check_ready).await?;
+        world
+            .wait_for_status("digits", "all to be ready again", PODS_TIMEOUT, world::check_ready)
+            .await?;
 
         world.start_load("digits", 100).await?;
-        let nobody = ["patch", "rolebinding/slipway-gateway", "--type=merge", "-p", r#"{"subjects":[]}"#];
+        let nobody =
+            ["patch", "rolebinding/slipway-gateway", "--type=merge", "-p", r#"{"subjects":[]}"#];
         // Nobody owns what is not there.
         let rights = "RoleBinding slipway-gateway: subjects was changed";
         breaks(&world, "rolebinding/slipway-gateway", &nobody, "{.subjects}", rights).await?;
         let removed = "PodDisruptionBudget digits was removed";
-        breaks(&world, "pdb/digits", &["delete", "pdb/digits"], "{.spec.maxUnavailable}", removed).await?;
+        breaks(&world, "pdb/digits", &["delete", "pdb/digits"], "{.spec.maxUnavailable}", removed)
+            .await?;
 
         let before = pods(&world).await?;
         let orphan = ["delete", "mdep/digits", "--cascade=orphan", "-n", &world.namespace];
@@ -74,9 +95,12 @@ async fn broken_children_are_mended() -> anyhow::Result<()> {
             let same = world::stable_revision(status) == revision;
             if quiet && same { Ok(()) } else { Err(world::describe_status(status)) }
         };
-        world.wait_for_status("digits", "the orphans to be taken back", PODS_TIMEOUT, taken_back).await?;
+        world
+            .wait_for_status("digits", "the orphans to be taken back", PODS_TIMEOUT, taken_back)
+            .await?;
         let controlled = || async {
-            let owners = "jsonpath={range .items[*]}{.metadata.ownerReferences[0].name}{\"\\n\"}{end}";
+            let owners =
+                "jsonpath={range .items[*]}{.metadata.ownerReferences[0].name}{\"\\n\"}{end}";
             let all = [
                 "get",
                 "rs,svc,pdb",
@@ -88,9 +112,16 @@ async fn broken_children_are_mended() -> anyhow::Result<()> {
                 owners,
             ];
             let names = world.cluster.kubectl(all).await.map_err(|error| error.to_string())?;
-            if names.lines().all(|name| name == "digits") { Ok(()) } else { Err(format!("owners: {names:?}")) }
+            if names.lines().all(|name| name == "digits") {
+                Ok(())
+            } else {
+                Err(format!("owners: {names:?}"))
+            }
         };
-        world.cluster.wait_for(&world.namespace, "all to be ours", PODS_TIMEOUT, controlled).await?;
+        world
+            .cluster
+            .wait_for(&world.namespace, "all to be ours", PODS_TIMEOUT, controlled)
+            .await?;
         let account = world.finish_load().await?;
         ensure!(pods(&world).await? == before, "pods were replaced: {before:?}");
         ensure!(account.revision(&revision).answered > 0, "{account:?}");

@@ -1,5 +1,6 @@
-//! Answers are kept in the pods and in the Redis beside them: the same question is answered from there, and never with another version's answer.
-//! A candidate has answered what is hot at stable before it gets traffic.
+//! Answers are kept in the pods and in the Redis beside them: the same question is answered from
+//! there, and never with another version's answer. A candidate has answered what is hot at stable
+//! before it gets traffic.
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
@@ -28,18 +29,25 @@ async fn ask(world: &TestWorld) -> anyhow::Result<(String, String, Value)> {
     Ok((cache.to_owned(), revision.to_owned(), value["outputs"].clone()))
 }
 
-/// Some pod of `candidate` was told by pods of `stable` what is hot, and answered it before it was ready.
+/// Some pod of `candidate` was told by pods of `stable` what is hot, and answered it before it was
+/// ready.
 async fn warmed(world: &TestWorld, candidate: &str, stable: &str) -> anyhow::Result<()> {
-    let selector = format!("ml.slipway.dev/revision={candidate},app.kubernetes.io/component=runtime");
+    let selector =
+        format!("ml.slipway.dev/revision={candidate},app.kubernetes.io/component=runtime");
     let logs = ["logs", "-n", &world.namespace, "-l", &selector, "-c=server", "--tail=-1"];
     let logs = world.cluster.kubectl(logs).await?;
     let lines = logs.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let told: Vec<Value> = lines.filter(|line| line.to_string().contains("the caches are warm")).collect();
+    let told: Vec<Value> =
+        lines.filter(|line| line.to_string().contains("the caches are warm")).collect();
     let from = format!("http://digits-{stable}:9090");
     // Pods that come later may be told by the candidate's own.
-    let found = told.iter().find(|line| line["from"] == from && line["answered"].as_u64() > Some(0));
+    let found =
+        told.iter().find(|line| line["from"] == from && line["answered"].as_u64() > Some(0));
     let found = found.with_context(|| format!("no pod was told by {from}: {told:?}\n{logs}"))?;
-    eprintln!("caches: {} hot questions of {from} answered in {} s", found["answered"], found["seconds"]);
+    eprintln!(
+        "caches: {} hot questions of {from} answered in {} s",
+        found["answered"], found["seconds"]
+    );
     Ok(())
 }
 
@@ -49,29 +57,56 @@ async fn caches_answer() -> anyhow::Result<()> {
     world::run_promise("caches", async |world| {
         world.cluster.apply(&world.namespace, &cached(&world, "digits/v1.yaml")?).await?;
         let status = world
-            .wait_for_status("digits", "the first version to be ready", world::PODS_TIMEOUT, world::check_ready)
+            .wait_for_status(
+                "digits",
+                "the first version to be ready",
+                world::PODS_TIMEOUT,
+                world::check_ready,
+            )
             .await?;
         let stable = world::stable_revision(&status);
-        let sidecars = ["get", "pods", "-n", &world.namespace, "-l", &format!("ml.slipway.dev/revision={stable}")];
-        let ready = "-o=jsonpath={.items[*].status.initContainerStatuses[?(@.name==\"redis\")].started}";
+        let sidecars = [
+            "get",
+            "pods",
+            "-n",
+            &world.namespace,
+            "-l",
+            &format!("ml.slipway.dev/revision={stable}"),
+        ];
+        let ready =
+            "-o=jsonpath={.items[*].status.initContainerStatuses[?(@.name==\"redis\")].started}";
         let started = world.cluster.kubectl(sidecars.into_iter().chain([ready])).await?;
-        ensure!(started.contains("true") && !started.contains("false"), "Redis beside every pod: {started:?}");
+        ensure!(
+            started.contains("true") && !started.contains("false"),
+            "Redis beside every pod: {started:?}"
+        );
 
         let (_, _, first) = ask(&world).await?;
         let kept = || async {
             // Equal requests go to the same pod, so the second is a hit.
             let (cache, _, answer) = ask(&world).await.map_err(|error| error.to_string())?;
-            if cache == "hit" && answer == first { Ok(()) } else { Err(format!("{cache}: {answer} after {first}")) }
+            if cache == "hit" && answer == first {
+                Ok(())
+            } else {
+                Err(format!("{cache}: {answer} after {first}"))
+            }
         };
-        world.cluster.wait_for(&world.namespace, "a kept answer", world::PODS_TIMEOUT, kept).await?;
+        world
+            .cluster
+            .wait_for(&world.namespace, "a kept answer", world::PODS_TIMEOUT, kept)
+            .await?;
 
         world.start_load("digits", 200).await?;
-        // The generator asks 900 questions over and over: all of them are asked twice, so whichever pod tells has something to tell.
+        // The generator asks 900 questions over and over: all of them are asked twice, so whichever
+        // pod tells has something to tell.
         let asked = || async {
             let answered = world.account().await.map_err(|error| error.to_string())?.answered;
             if answered >= 2000 { Ok(()) } else { Err(format!("{answered} answers")) }
         };
-        world.cluster.wait_for(&world.namespace, "2000 answers", world::PODS_TIMEOUT, asked).await?;
+        world
+            .cluster
+            .wait_for(&world.namespace, "2000 answers", world::PODS_TIMEOUT, asked)
+            .await?;
         world.cluster.apply(&world.namespace, &cached(&world, "digits/v2.yaml")?).await?;
         world.wait_promoted("digits", "v2").await?;
         let (_, revision, _) = ask(&world).await?;

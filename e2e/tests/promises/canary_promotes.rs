@@ -21,14 +21,20 @@ async fn canary_promotes() -> anyhow::Result<()> {
                 assert_eq!(step.weight_permille, 1000, "requests flowed in every step: {step:?}");
                 continue;
             };
-            assert!((observed - step.weight_permille).abs() <= 30, "observed share is off: {step:?}");
+            assert!(
+                (observed - step.weight_permille).abs() <= 30,
+                "observed share is off: {step:?}"
+            );
         }
         let second = status.stable.as_ref().expect("a stable revision").revision.clone();
         assert_ne!(first, second);
         assert_eq!(revision_weights(&status).get(&second), Some(&1000));
 
         let account = world.finish_load().await?;
-        assert!(account.revision(&first).answered > 0 && account.revision(&second).answered > 0, "{account:?}");
+        assert!(
+            account.revision(&first).answered > 0 && account.revision(&second).answered > 0,
+            "{account:?}"
+        );
         // Applying the same content again is no rollout.
         world.apply(&world.quick_example("digits/v2.yaml")?).await?;
         let again = world.status("digits").await.map_err(anyhow::Error::msg)?;

@@ -10,15 +10,27 @@ async fn rolls_back(world: &TestWorld, file: &str, version: &str) -> anyhow::Res
     world.apply(&world.quick_example(file)?).await?;
     let status = world.wait_aborted("digits", version).await?;
     assert_eq!(stable_revision(&status), stable);
-    assert_eq!(revision_weights(&status).get(&stable), Some(&1000), "{}", world::describe_status(&status));
-    assert_eq!(world::find_condition(&status, "RolledBack").map(|(status, _)| status), Some("True"));
+    assert_eq!(
+        revision_weights(&status).get(&stable),
+        Some(&1000),
+        "{}",
+        world::describe_status(&status)
+    );
+    assert_eq!(
+        world::find_condition(&status, "RolledBack").map(|(status, _)| status),
+        Some("True")
+    );
     assert!(
-        matches!(status.history.first().map(|record| record.outcome), Some(RolloutOutcome::RolledBack)),
+        matches!(
+            status.history.first().map(|record| record.outcome),
+            Some(RolloutOutcome::RolledBack)
+        ),
         "{status:?}"
     );
 
     // From the moment at which all gateways confirmed it, nobody is answered by the bad version.
-    let abort = status.rollout.as_ref().and_then(|rollout| rollout.abort.clone()).expect("an abort");
+    let abort =
+        status.rollout.as_ref().and_then(|rollout| rollout.abort.clone()).expect("an abort");
     let bad = world::candidate_revision(&status);
     let account = world.finish_load().await?;
     let left = abort.traffic_left_time.expect("traffic has left").0;

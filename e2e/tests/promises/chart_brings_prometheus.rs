@@ -1,4 +1,5 @@
-//! Without a Prometheus of one's own: the chart's small one finds gateways and model servers by itself, and rollouts are judged by what it measured.
+//! Without a Prometheus of one's own: the chart's small one finds gateways and model servers by
+//! itself, and rollouts are judged by what it measured.
 
 use slipway_e2e::product::{self, PrometheusSource};
 use slipway_e2e::world;
@@ -20,12 +21,19 @@ async fn chart_brings_prometheus() -> anyhow::Result<()> {
             let record = status.history.first().expect("a rollout that ended is in the history");
             // Only a verdict advances, and the numbers of a verdict come from Prometheus.
             let judged = &record.steps[..record.steps.len() - 1];
-            assert!(!judged.is_empty() && judged.iter().all(|step| step.verdict.contains("errors")), "{record:?}");
+            assert!(
+                !judged.is_empty() && judged.iter().all(|step| step.verdict.contains("errors")),
+                "{record:?}"
+            );
             world.finish_load().await?;
             Ok(())
         }
         .await;
-        product::install_charts(&world.cluster, &PrometheusSource::Url(world.cluster.prometheus_url()?)).await?;
+        product::install_charts(
+            &world.cluster,
+            &PrometheusSource::Url(world.cluster.prometheus_url()?),
+        )
+        .await?;
         outcome
     })
     .await

@@ -1,4 +1,5 @@
-//! A command is for one revision and one step, each command is a right of its own, and the history tells who gave it.
+//! A command is for one revision and one step, each command is a right of its own, and the history
+//! tells who gave it.
 
 use anyhow::{Context, ensure};
 use slipway_crds::v1alpha1::{
@@ -14,7 +15,9 @@ fn weight(percent: i32) -> CanaryStep {
 
 fn paused_at(step: i32) -> impl Fn(&ModelDeploymentStatus) -> Result<(), String> {
     move |status| match &status.rollout {
-        Some(rollout) if rollout.stage == RolloutStage::Paused && rollout.step_index == step => Ok(()),
+        Some(rollout) if rollout.stage == RolloutStage::Paused && rollout.step_index == step => {
+            Ok(())
+        }
         _ => Err(world::describe_status(status)),
     }
 }
@@ -22,7 +25,16 @@ fn paused_at(step: i32) -> impl Fn(&ModelDeploymentStatus) -> Result<(), String>
 /// `kubectl annotate` by somebody; the refusal, if it is one.
 async fn annotate(world: &TestWorld, user: &str, value: &str) -> Result<String, String> {
     let (by, annotation) = (format!("--as={user}"), format!("{PROMOTE}={value}"));
-    let arguments = [by.as_str(), "annotate", "--overwrite", "mdep", "digits", "-n", &world.namespace, &annotation];
+    let arguments = [
+        by.as_str(),
+        "annotate",
+        "--overwrite",
+        "mdep",
+        "digits",
+        "-n",
+        &world.namespace,
+        &annotation,
+    ];
     world.cluster.kubectl(arguments).await.map_err(|error| error.to_string())
 }
 
@@ -34,13 +46,19 @@ async fn slipway(world: &TestWorld, user: &str, arguments: &[&str]) -> Result<St
 
 /// Who may do what: both edit, one of them may promote.
 async fn rights(world: &TestWorld) -> anyhow::Result<()> {
-    for (name, role, user) in
-        [("ed", "slipway-edit", "ed"), ("ann", "slipway-edit", "ann"), ("ann-promotes", "slipway-promote", "ann")]
-    {
+    for (name, role, user) in [
+        ("ed", "slipway-edit", "ed"),
+        ("ann", "slipway-edit", "ann"),
+        ("ann-promotes", "slipway-promote", "ann"),
+    ] {
         for role in [role, "slipway-view"] {
-            let (binding, role, user) =
-                (format!("{name}-{role}"), format!("--clusterrole={role}"), format!("--user={user}"));
-            let arguments = ["create", "rolebinding", &binding, &role, &user, "-n", &world.namespace];
+            let (binding, role, user) = (
+                format!("{name}-{role}"),
+                format!("--clusterrole={role}"),
+                format!("--user={user}"),
+            );
+            let arguments =
+                ["create", "rolebinding", &binding, &role, &user, "-n", &world.namespace];
             world.cluster.kubectl(arguments).await?;
         }
     }
@@ -60,34 +78,49 @@ async fn commands_are_bound() -> anyhow::Result<()> {
         second.spec.strategy.canary = Some(CanaryStrategy { steps });
         (second.spec.analysis.gates, second.spec.analysis.mode) = (None, AnalysisMode::Disabled);
         world.apply(&second).await?;
-        let status = world.wait_for_status("digits", "the first pause", world::ROLLOUT_TIMEOUT, paused_at(1)).await?;
+        let status = world
+            .wait_for_status("digits", "the first pause", world::ROLLOUT_TIMEOUT, paused_at(1))
+            .await?;
         let revision = world::candidate_revision(&status);
 
         // A right of its own, and nobody speaks for somebody else.
         let refused = annotate(&world, "ed", "1").await.err().context("ed may promote")?;
         ensure!(refused.contains("ed lacks a right") && refused.contains("promote"), "{refused}");
-        let forged = annotate(&world, "ann", &format!("{revision}/1/x/ed")).await.err().context("ann speaks for ed")?;
+        let forged = annotate(&world, "ann", &format!("{revision}/1/x/ed"))
+            .await
+            .err()
+            .context("ann speaks for ed")?;
         ensure!(forged.contains("says that it comes from ed"), "{forged}");
         let done = slipway(&world, "ann", &["promote"]).await.map_err(anyhow::Error::msg)?;
         ensure!(done.contains("promote: done at step 2/5"), "{done}");
 
         // What was for the first pause does nothing at the second one.
-        world.wait_for_status("digits", "the second pause", world::ROLLOUT_TIMEOUT, paused_at(3)).await?;
+        world
+            .wait_for_status("digits", "the second pause", world::ROLLOUT_TIMEOUT, paused_at(3))
+            .await?;
         let late = format!("{revision}/1/late/ann");
         annotate(&world, "ann", &late).await.map_err(anyhow::Error::msg)?;
-        let seen = |status: &ModelDeploymentStatus| match status.handled_commands.get(PROMOTE) == Some(&late) {
+        let seen = |status: &ModelDeploymentStatus| match status.handled_commands.get(PROMOTE)
+            == Some(&late)
+        {
             true => Ok(()),
             false => Err(world::describe_status(status)),
         };
-        let status = world.wait_for_status("digits", "the late command to be seen", world::PODS_TIMEOUT, seen).await?;
+        let status = world
+            .wait_for_status("digits", "the late command to be seen", world::PODS_TIMEOUT, seen)
+            .await?;
         paused_at(3)(&status).map_err(anyhow::Error::msg)?;
         let told = || async {
             let field = "--field-selector=reason=CommandIgnored";
-            let events = world.cluster.kubectl(["get", "events", "-n", &world.namespace, field]).await;
+            let events =
+                world.cluster.kubectl(["get", "events", "-n", &world.namespace, field]).await;
             let events = events.map_err(|error| error.to_string())?;
             if events.contains("promote by ann was for revision") { Ok(()) } else { Err(events) }
         };
-        world.cluster.wait_for(&world.namespace, "an event that says so", world::PODS_TIMEOUT, told).await?;
+        world
+            .cluster
+            .wait_for(&world.namespace, "an event that says so", world::PODS_TIMEOUT, told)
+            .await?;
 
         // Who edits may take back, and cannot let through.
         let refused = slipway(&world, "ed", &["promote"]).await.err().context("ed may promote")?;
@@ -95,7 +128,8 @@ async fn commands_are_bound() -> anyhow::Result<()> {
         slipway(&world, "ed", &["abort"]).await.map_err(anyhow::Error::msg)?;
         let status = world.wait_aborted("digits", "v2").await?;
         let record = status.history.first().context("no history")?;
-        let done: Vec<_> = record.commands.iter().map(|it| (it.command.as_str(), it.user.as_str())).collect();
+        let done: Vec<_> =
+            record.commands.iter().map(|it| (it.command.as_str(), it.user.as_str())).collect();
         ensure!(done == [("promote", "ann"), ("abort", "ed")], "{done:?}");
         ensure!(record.message.contains("aborted by ed"), "{}", record.message);
 

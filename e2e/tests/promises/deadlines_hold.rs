@@ -1,5 +1,5 @@
-//! `spec.traffic.timeoutSeconds` holds from end to end: a request that takes longer than every default is answered, although its pod and all gateways
-//! leave meanwhile.
+//! `spec.traffic.timeoutSeconds` holds from end to end: a request that takes longer than every
+//! default is answered, although its pod and all gateways leave meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,8 @@ use slipway_e2e::world::{self, HttpClient, TestWorld};
 
 /// Longer than the model server's own limit, which is 30 s.
 const LONG: Duration = Duration::from_secs(40);
-/// How long a request may take, in seconds: the machine is shared, so what takes 40 s alone may take several times as long.
+/// How long a request may take, in seconds: the machine is shared, so what takes 40 s alone may
+/// take several times as long.
 const TIMEOUT: u32 = 600;
 
 /// A model that takes as long as it is asked to.
@@ -40,7 +41,8 @@ fn question(rounds: u64) -> Value {
 
 async fn ask(http: &HttpClient, base: &str, rounds: u64) -> anyhow::Result<Duration> {
     let begun = Instant::now();
-    let answer = http.post(&format!("{base}/v2/models/slow/infer"), Some("slow"), &question(rounds)).await?;
+    let answer =
+        http.post(&format!("{base}/v2/models/slow/infer"), Some("slow"), &question(rounds)).await?;
     anyhow::ensure!(answer.status.is_success(), "after {:?}: {answer:?}", begun.elapsed());
     Ok(begun.elapsed())
 }
@@ -62,7 +64,8 @@ fn longer(rounds: u64, took: Duration) -> u64 {
     (rounds as f64 * LONG.as_secs_f64() / took.as_secs_f64()) as u64
 }
 
-/// How long a request takes, answered by a pod that is told to end meanwhile and through gateways that all leave.
+/// How long a request takes, answered by a pod that is told to end meanwhile and through gateways
+/// that all leave.
 async fn while_all_leave(
     world: &TestWorld,
     http: &HttpClient,
@@ -76,7 +79,10 @@ async fn while_all_leave(
     });
     in_flight(world, revision).await?;
     let selector = format!("ml.slipway.dev/revision={revision}");
-    world.cluster.kubectl(["delete", "pods", "-n", &world.namespace, "-l", &selector, "--wait=false"]).await?;
+    world
+        .cluster
+        .kubectl(["delete", "pods", "-n", &world.namespace, "-l", &selector, "--wait=false"])
+        .await?;
     let restart = ["rollout", "restart", "-n", &world.namespace, "deployment/slipway-gateway"];
     world.cluster.kubectl(restart).await?;
     request.await?
@@ -85,18 +91,35 @@ async fn while_all_leave(
 /// Until the pod runs the request.
 async fn in_flight(world: &TestWorld, revision: &str) -> anyhow::Result<()> {
     let selector = format!("ml.slipway.dev/revision={revision}");
-    let arguments = ["get", "pods", "-n", &world.namespace, "-l", &selector, "-o=jsonpath={.items[0].metadata.name}"];
+    let arguments = [
+        "get",
+        "pods",
+        "-n",
+        &world.namespace,
+        "-l",
+        &selector,
+        "-o=jsonpath={.items[0].metadata.name}",
+    ];
     let pod = world.cluster.kubectl(arguments).await?;
-    let path = format!("/api/v1/namespaces/{}/pods/{}:9090/proxy/metrics", world.namespace, pod.trim());
+    let path =
+        format!("/api/v1/namespaces/{}/pods/{}:9090/proxy/metrics", world.namespace, pod.trim());
     let look = || async {
-        let metrics = world.cluster.kubectl(["get", "--raw", &path]).await.map_err(|error| error.to_string())?;
-        let line = metrics.lines().find(|line| line.starts_with("slipway_runtime_requests_in_flight"));
+        let metrics = world
+            .cluster
+            .kubectl(["get", "--raw", &path])
+            .await
+            .map_err(|error| error.to_string())?;
+        let line =
+            metrics.lines().find(|line| line.starts_with("slipway_runtime_requests_in_flight"));
         match line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()) {
             Some(count) if count >= 1.0 => Ok(()),
             other => Err(format!("{other:?} requests in flight")),
         }
     };
-    Ok(world.cluster.wait_for(&world.namespace, "the pod to run the request", world::PODS_TIMEOUT, look).await?)
+    Ok(world
+        .cluster
+        .wait_for(&world.namespace, "the pod to run the request", world::PODS_TIMEOUT, look)
+        .await?)
 }
 
 #[tokio::test(flavor = "multi_thread")]

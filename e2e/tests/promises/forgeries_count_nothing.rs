@@ -1,5 +1,5 @@
-//! Evidence comes from Slipway's own exporters only: a pod of the same namespace that exports the same metrics, ever growing, for both arms, changes neither a verdict nor its
-//! numbers.
+//! Evidence comes from Slipway's own exporters only: a pod of the same namespace that exports the
+//! same metrics, ever growing, for both arms, changes neither a verdict nor its numbers.
 
 use anyhow::{Context, ensure};
 use serde_json::json;
@@ -10,20 +10,27 @@ const FORGER: &str = "forger";
 /// What the forger adds to each of its counters every second.
 const A_SECOND: u64 = 10_000;
 
-/// A pod that is scraped as Slipway's are, and says of the candidate that all its requests fail and are slow, and of stable that none does.
+/// A pod that is scraped as Slipway's are, and says of the candidate that all its requests fail and
+/// are slow, and of stable that none does.
 async fn forge(world: &TestWorld, candidate: &str, stable: &str) -> anyhow::Result<()> {
     let series = |metric: &str, revision: &str, role: &str, more: &str| {
         format!(
             "echo \"{metric}{{modeldeployment=\\\"digits\\\",revision=\\\"{revision}\\\",role=\\\"{role}\\\",{more}}} $n\"\n"
         )
     };
-    let (requests, buckets) = ("slipway_gateway_requests_total", "slipway_gateway_request_duration_seconds_bucket");
+    let (requests, buckets) =
+        ("slipway_gateway_requests_total", "slipway_gateway_request_duration_seconds_bucket");
     let lines: String = [
         series(requests, candidate, "candidate", "outcome=\\\"server_error\\\""),
         series(requests, stable, "stable", "outcome=\\\"success\\\""),
         series(buckets, candidate, "candidate", "le=\\\"+Inf\\\""),
         series(buckets, stable, "stable", "le=\\\"0.005\\\""),
-        series("slipway_gateway_feedback_total", candidate, "candidate", "result=\\\"incorrect\\\""),
+        series(
+            "slipway_gateway_feedback_total",
+            candidate,
+            "candidate",
+            "result=\\\"incorrect\\\"",
+        ),
     ]
     .concat();
     let script = format!(
@@ -47,12 +54,20 @@ async fn forge(world: &TestWorld, candidate: &str, stable: &str) -> anyhow::Resu
     ]);
     let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
     world.cluster.apply(&world.namespace, &list.to_string()).await.map(drop)?;
-    let query = format!("sum(rate({requests}{{namespace=\"{}\",pod=\"{FORGER}\"}}[10s]))", world.namespace);
+    let query =
+        format!("sum(rate({requests}{{namespace=\"{}\",pod=\"{FORGER}\"}}[10s]))", world.namespace);
     let grows = || async {
-        let rate = world.query_prometheus(&query).await.map_err(|error| error.to_string())?.unwrap_or_default();
+        let rate = world
+            .query_prometheus(&query)
+            .await
+            .map_err(|error| error.to_string())?
+            .unwrap_or_default();
         if rate > 1000.0 { Ok(()) } else { Err(format!("{rate} forged requests a second")) }
     };
-    Ok(world.cluster.wait_for(&world.namespace, "the forgeries to be scraped", world::PODS_TIMEOUT, grows).await?)
+    Ok(world
+        .cluster
+        .wait_for(&world.namespace, "the forgeries to be scraped", world::PODS_TIMEOUT, grows)
+        .await?)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,7 +89,9 @@ async fn forgeries_count_nothing() -> anyhow::Result<()> {
             revision if revision.is_empty() => Err(world::describe_status(status)),
             _ => Ok(()),
         };
-        let status = world.wait_for_status("digits", "the rollout to begin", world::PODS_TIMEOUT, begun).await?;
+        let status = world
+            .wait_for_status("digits", "the rollout to begin", world::PODS_TIMEOUT, begun)
+            .await?;
         forge(&world, &world::candidate_revision(&status), &stable).await?;
         world.patch_spec("digits", json!({"paused": false})).await?;
 
@@ -82,7 +99,10 @@ async fn forgeries_count_nothing() -> anyhow::Result<()> {
         let record = status.history.first().context("no history")?;
         let (_, judged) = record.steps.split_last().context("no steps")?;
         for step in judged {
-            let numbers = step.verdict.split(|c: char| !c.is_ascii_digit()).filter_map(|text| text.parse::<u64>().ok());
+            let numbers = step
+                .verdict
+                .split(|c: char| !c.is_ascii_digit())
+                .filter_map(|text| text.parse::<u64>().ok());
             let largest = numbers.max().unwrap_or_default();
             ensure!(largest < A_SECOND, "forged requests are in the numbers: {}", step.verdict);
         }

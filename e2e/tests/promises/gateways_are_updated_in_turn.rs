@@ -1,5 +1,6 @@
-//! A version of the gateway that does not come up reaches the gateway of one namespace, that of fewest ModelDeployments, and no request is lost. The remedy
-//! is not held up by the gateways that are well.
+//! A version of the gateway that does not come up reaches the gateway of one namespace, that of
+//! fewest ModelDeployments, and no request is lost. The remedy is not held up by the gateways that
+//! are well.
 
 use anyhow::ensure;
 use serde_json::json;
@@ -12,7 +13,8 @@ use slipway_e2e::world::{self, PODS_TIMEOUT, TestWorld};
 async fn upgrade(cluster: &ClusterHandle, tag: &str) -> anyhow::Result<()> {
     let chart = cluster.layout().root().join("charts").join(RELEASE).display().to_string();
     let value = format!("gateway.image.tag={tag}");
-    let upgrade = ["upgrade", RELEASE, &chart, "--namespace", NAMESPACE, "--reuse-values", "--set", &value];
+    let upgrade =
+        ["upgrade", RELEASE, &chart, "--namespace", NAMESPACE, "--reuse-values", "--set", &value];
     cluster.helm([&upgrade[..], &["--wait", "--timeout", "120s"]].concat()).await?;
     product::scale_operator(cluster, 1).await?;
     Ok(())
@@ -30,7 +32,10 @@ async fn runs(world: &TestWorld, tag: &str) -> anyhow::Result<()> {
         let image = image(world).await?;
         if image.ends_with(tag) { Ok(()) } else { Err(image) }
     };
-    world.cluster.wait_for(&world.namespace, "the gateway to have its version", PODS_TIMEOUT, has).await?;
+    world
+        .cluster
+        .wait_for(&world.namespace, "the gateway to have its version", PODS_TIMEOUT, has)
+        .await?;
     Ok(())
 }
 
@@ -68,7 +73,10 @@ async fn gateways_are_updated_in_turn() -> anyhow::Result<()> {
         let outcome = async {
             runs(&first, ":broken").await?;
             grows(&second).await?;
-            ensure!(image(&second).await.map_err(anyhow::Error::msg)?.ends_with(":dev"), "both have got it");
+            ensure!(
+                image(&second).await.map_err(anyhow::Error::msg)?.ends_with(":dev"),
+                "both have got it"
+            );
             anyhow::Ok(())
         };
         let outcome = outcome.await;

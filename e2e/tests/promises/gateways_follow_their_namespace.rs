@@ -1,5 +1,6 @@
-//! What an administrator says in the annotation of a namespace, its gateway becomes: as many pods, an autoscaler that scales it under load, and the chart's again without
-//! it. No request is lost on the way.
+//! What an administrator says in the annotation of a namespace, its gateway becomes: as many pods,
+//! an autoscaler that scales it under load, and the chart's again without it. No request is lost on
+//! the way.
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
@@ -7,12 +8,15 @@ use slipway_e2e::world::{self, ROLLOUT_TIMEOUT, TestWorld};
 
 const ANNOTATION: &str = "ml.slipway.dev/gateway";
 /// Two millicores a pod are soon used up.
-const AUTOSCALED: &str =
-    "replicas: 1\nautoscaling: { mode: Enabled, minReplicas: 1, maxReplicas: 3, targetAverageCpu: 2m }\n";
+const AUTOSCALED: &str = "replicas: 1\nautoscaling: { mode: Enabled, minReplicas: 1, maxReplicas: 3, targetAverageCpu: 2m }\n";
 
 async fn say(world: &TestWorld, settings: Option<&str>) -> anyhow::Result<()> {
-    let change = settings.map_or_else(|| format!("{ANNOTATION}-"), |text| format!("{ANNOTATION}={text}"));
-    world.cluster.kubectl(["annotate", "namespace", &world.namespace, "--overwrite", &change]).await?;
+    let change =
+        settings.map_or_else(|| format!("{ANNOTATION}-"), |text| format!("{ANNOTATION}={text}"));
+    world
+        .cluster
+        .kubectl(["annotate", "namespace", &world.namespace, "--overwrite", &change])
+        .await?;
     Ok(())
 }
 
@@ -22,8 +26,11 @@ async fn pods(world: &TestWorld, what: &str, wanted: i64) -> anyhow::Result<()> 
         let get = ["get", "deployment", "slipway-gateway", "-n", &world.namespace, "-o", "json"];
         let text = world.cluster.kubectl(get).await.map_err(|error| error.to_string())?;
         let gateway: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-        let counts =
-            [&gateway["spec"]["replicas"], &gateway["status"]["replicas"], &gateway["status"]["readyReplicas"]];
+        let counts = [
+            &gateway["spec"]["replicas"],
+            &gateway["status"]["replicas"],
+            &gateway["status"]["readyReplicas"],
+        ];
         let all = counts.iter().all(|count| count.as_i64() == Some(wanted));
         if all { Ok(()) } else { Err(format!("{counts:?} pods")) }
     };
@@ -33,11 +40,18 @@ async fn pods(world: &TestWorld, what: &str, wanted: i64) -> anyhow::Result<()> 
 async fn wrong(world: &TestWorld) -> anyhow::Result<()> {
     say(world, Some("replicas: many")).await?;
     let told = |status: &slipway_crds::v1alpha1::ModelDeploymentStatus| {
-        let found = status.conditions.iter().find(|it| it.type_ == "GatewayOutdated").ok_or("nothing is said")?;
-        let names = found.reason == "InvalidGatewaySettings" && found.message.contains("replicas: invalid type");
+        let found = status
+            .conditions
+            .iter()
+            .find(|it| it.type_ == "GatewayOutdated")
+            .ok_or("nothing is said")?;
+        let names = found.reason == "InvalidGatewaySettings"
+            && found.message.contains("replicas: invalid type");
         if names { Ok(()) } else { Err(format!("{}: {}", found.reason, found.message)) }
     };
-    let status = world.wait_for_status("digits", "the wrong value to be told", ROLLOUT_TIMEOUT, told).await?;
+    let status = world
+        .wait_for_status("digits", "the wrong value to be told", ROLLOUT_TIMEOUT, told)
+        .await?;
     let ready = world::find_condition(&status, "Ready").context("Ready")?;
     ensure!(ready.0 == "True", "it serves all the same: {ready:?}");
     pods(world, "the gateway to stay as it is", 3).await

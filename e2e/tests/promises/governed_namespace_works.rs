@@ -1,5 +1,6 @@
-//! A namespace with rules: every pod has limits and a label of its cost centre, ids of users are the platform's, and there is a quota. Gateways, model servers, the step that
-//! fetches the model and a Redis beside them all fit, and a rollout goes through.
+//! A namespace with rules: every pod has limits and a label of its cost centre, ids of users are
+//! the platform's, and there is a quota. Gateways, model servers, the step that fetches the model
+//! and a Redis beside them all fit, and a rollout goes through.
 
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -13,7 +14,8 @@ use slipway_e2e::world::{self, TestWorld};
 const FIRST_ID: i64 = 1_000_650_000;
 const LAST_ID: i64 = 1_000_659_999;
 
-/// The rules, for the namespace alone: ids are given, and those that are not of the range refused; without limits or the label nothing starts.
+/// The rules, for the namespace alone: ids are given, and those that are not of the range refused;
+/// without limits or the label nothing starts.
 fn rules(namespace: &str) -> Value {
     let name = format!("governed-{namespace}");
     let here = json!({"matchLabels": {"kubernetes.io/metadata.name": namespace}});
@@ -55,14 +57,19 @@ fn governed(world: &TestWorld, file: &str) -> anyhow::Result<String> {
                 "requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}}}],
         },
     });
-    object["spec"]["server"]["cache"] =
-        json!({"results": {}, "sidecar": {"maxMemory": "16Mi", "resources": {"limits": {"cpu": "200m"}}}});
+    object["spec"]["server"]["cache"] = json!({"results": {}, "sidecar": {"maxMemory": "16Mi", "resources": {"limits": {"cpu": "200m"}}}});
     Ok(object.to_string())
 }
 
 async fn through(world: &TestWorld) -> anyhow::Result<()> {
-    let quota =
-        ["create", "quota", "governed", "-n", &world.namespace, "--hard=limits.cpu=16,limits.memory=16Gi,pods=30"];
+    let quota = [
+        "create",
+        "quota",
+        "governed",
+        "-n",
+        &world.namespace,
+        "--hard=limits.cpu=16,limits.memory=16Gi,pods=30",
+    ];
     let label = json!({"metadata": {"labels": {"cost-centre": "ml"}}});
     let spec = json!({"containers": [{"name": "gateway", "resources": {"limits": {"cpu": "500m", "memory": "512Mi"}}}],
                       "securityContext": {"runAsUser": FIRST_ID}});
@@ -73,16 +80,27 @@ async fn through(world: &TestWorld) -> anyhow::Result<()> {
     world.cluster.kubectl(quota).await?;
 
     world.cluster.apply(&world.namespace, &governed(world, "digits/v1.yaml")?).await?;
-    world.wait_for_status("digits", "the first version to be ready", world::PODS_TIMEOUT, world::check_ready).await?;
+    world
+        .wait_for_status(
+            "digits",
+            "the first version to be ready",
+            world::PODS_TIMEOUT,
+            world::check_ready,
+        )
+        .await?;
     world.start_load("digits", 60).await?;
     world.cluster.apply(&world.namespace, &governed(world, "digits/v2.yaml")?).await?;
     world.wait_promoted("digits", "v2").await?;
     let pods: Api<Pod> = Api::namespaced(world.cluster.client(), &world.namespace);
     let ours = ListParams::default().labels("app.kubernetes.io/managed-by=slipway");
     for pod in pods.list(&ours).await? {
-        let (name, spec) = (pod.metadata.name.unwrap_or_default(), pod.spec.context("a pod without a spec")?);
+        let (name, spec) =
+            (pod.metadata.name.unwrap_or_default(), pod.spec.context("a pod without a spec")?);
         let user = spec.security_context.and_then(|it| it.run_as_user);
-        ensure!(user.is_some_and(|user| (FIRST_ID..=LAST_ID).contains(&user)), "{name} runs as {user:?}");
+        ensure!(
+            user.is_some_and(|user| (FIRST_ID..=LAST_ID).contains(&user)),
+            "{name} runs as {user:?}"
+        );
     }
     let account = world.finish_load().await?;
     ensure!(account.failed == 0, "{account:?}");
@@ -94,7 +112,11 @@ async fn through(world: &TestWorld) -> anyhow::Result<()> {
 async fn governed_namespace_works() -> anyhow::Result<()> {
     world::run_promise_alone("governed", async |world| {
         let outcome = through(&world).await;
-        product::install_charts(&world.cluster, &PrometheusSource::Url(world.cluster.prometheus_url()?)).await?;
+        product::install_charts(
+            &world.cluster,
+            &PrometheusSource::Url(world.cluster.prometheus_url()?),
+        )
+        .await?;
         let name = format!("governed-{}", world.namespace);
         for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
             world.cluster.kubectl(["delete", kind, &name, "--ignore-not-found"]).await?;

@@ -1,4 +1,5 @@
-//! gRPC goes the same way as HTTP: split, shielded from a failing candidate, counted; not one call fails.
+//! gRPC goes the same way as HTTP: split, shielded from a failing candidate, counted; not one call
+//! fails.
 
 use anyhow::ensure;
 use slipway_e2e::world;
@@ -34,7 +35,8 @@ fn request(digit: &[f32]) -> pb::ModelInferRequest {
 async fn grpc_is_shielded() -> anyhow::Result<()> {
     world::run_promise("grpc", async |world| {
         world.start_model(&world.quick_example("digits/v2.yaml")?).await?;
-        let endpoint = tonic::transport::Endpoint::from_shared(world.service_url("digits", 80).await?)?;
+        let endpoint =
+            tonic::transport::Endpoint::from_shared(world.service_url("digits", 80).await?)?;
         // The name of the model's Service is what the gateway routes by.
         let channel = endpoint.origin("http://digits".parse()?).connect().await?;
         let mut client = GrpcInferenceServiceClient::new(channel);
@@ -44,11 +46,16 @@ async fn grpc_is_shielded() -> anyhow::Result<()> {
             for digit in digits.iter().cycle() {
                 calls += 1;
                 match client.model_infer(request(digit)).await {
-                    Ok(answer) if answer.get_ref().outputs.iter().any(|output| output.name == "label") => {}
+                    Ok(answer)
+                        if answer.get_ref().outputs.iter().any(|output| output.name == "label") => {
+                    }
                     other => failures.push(format!("{other:?}")),
                 }
                 tokio::task::yield_now().await;
-                if calls >= 200_000 || failures.len() > 5 || STOP.load(std::sync::atomic::Ordering::Relaxed) {
+                if calls >= 200_000
+                    || failures.len() > 5
+                    || STOP.load(std::sync::atomic::Ordering::Relaxed)
+                {
                     break;
                 }
             }

@@ -1,9 +1,11 @@
-//! The autoscaler writes replicas through our scale subresource: up under load, also in the middle of a canary, and down after.
+//! The autoscaler writes replicas through our scale subresource: up under load, also in the middle
+//! of a canary, and down after.
 
 use std::time::Duration;
 
 use k8s_openapi::api::autoscaling::v2::{
-    HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscalerBehavior, MetricSpec, MetricTarget, ResourceMetricSource,
+    HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscalerBehavior, MetricSpec, MetricTarget,
+    ResourceMetricSource,
 };
 use slipway_crds::v1alpha1::{AutoscalingSpec, ModelDeployment};
 use slipway_e2e::world::{self, TestWorld};
@@ -13,7 +15,11 @@ fn autoscaled(world: &TestWorld, file: &str) -> anyhow::Result<ModelDeployment> 
     let mut object = world.quick_example(file)?;
     let quick = HPAScalingRules {
         stabilization_window_seconds: Some(0),
-        policies: Some(vec![HPAScalingPolicy { type_: "Pods".into(), value: 4, period_seconds: 15 }]),
+        policies: Some(vec![HPAScalingPolicy {
+            type_: "Pods".into(),
+            value: 4,
+            period_seconds: 15,
+        }]),
         ..HPAScalingRules::default()
     };
     let target = MetricTarget {
@@ -29,7 +35,10 @@ fn autoscaled(world: &TestWorld, file: &str) -> anyhow::Result<ModelDeployment> 
             resource: Some(ResourceMetricSource { name: "cpu".into(), target }),
             ..MetricSpec::default()
         }],
-        behavior: Some(HorizontalPodAutoscalerBehavior { scale_down: Some(quick.clone()), scale_up: Some(quick) }),
+        behavior: Some(HorizontalPodAutoscalerBehavior {
+            scale_down: Some(quick.clone()),
+            scale_up: Some(quick),
+        }),
     });
     // What a person leaves out is not written: replicas belong to the autoscaler.
     Ok(object)
@@ -45,11 +54,19 @@ async fn apply_without_replicas(world: &TestWorld, object: &ModelDeployment) -> 
     Ok(())
 }
 
-async fn until_replicas(world: &TestWorld, what: &str, wanted: impl Fn(i32) -> bool) -> anyhow::Result<()> {
+async fn until_replicas(
+    world: &TestWorld,
+    what: &str,
+    wanted: impl Fn(i32) -> bool,
+) -> anyhow::Result<()> {
     let look = || async {
-        let object = world.model_deployments().get("digits").await.map_err(|error| error.to_string())?;
-        let ready =
-            object.status.as_ref().and_then(|status| status.stable.as_ref()).map_or(0, |stable| stable.ready_replicas);
+        let object =
+            world.model_deployments().get("digits").await.map_err(|error| error.to_string())?;
+        let ready = object
+            .status
+            .as_ref()
+            .and_then(|status| status.stable.as_ref())
+            .map_or(0, |stable| stable.ready_replicas);
         let asked = object.spec.replicas.unwrap_or_default();
         match wanted(asked) && wanted(ready) {
             true => Ok(()),
@@ -65,7 +82,12 @@ async fn hpa_scales() -> anyhow::Result<()> {
     world::run_promise_alone("hpa-scales", async |world| {
         apply_without_replicas(&world, &autoscaled(&world, "digits/v1.yaml")?).await?;
         world
-            .wait_for_status("digits", "the first version to be ready", world::PODS_TIMEOUT, world::check_ready)
+            .wait_for_status(
+                "digits",
+                "the first version to be ready",
+                world::PODS_TIMEOUT,
+                world::check_ready,
+            )
             .await?;
         world.start_load("digits", 300).await?;
         until_replicas(&world, "more replicas under load", |replicas| replicas >= 2).await?;
@@ -73,8 +95,11 @@ async fn hpa_scales() -> anyhow::Result<()> {
         // A canary in the middle of it: the autoscaler goes on, nothing is fought over.
         let mut second = autoscaled(&world, "digits/v2.yaml")?;
         // Latency on a machine that is busy on purpose says nothing about the model.
-        second.spec.analysis.gates =
-            second.spec.analysis.gates.map(|gates| gates.into_iter().filter(|gate| gate.name != "latency").collect());
+        second.spec.analysis.gates = second
+            .spec
+            .analysis
+            .gates
+            .map(|gates| gates.into_iter().filter(|gate| gate.name != "latency").collect());
         apply_without_replicas(&world, &second).await?;
         world.wait_promoted("digits", "v2").await?;
         until_replicas(&world, "replicas after the canary", |replicas| replicas >= 2).await?;

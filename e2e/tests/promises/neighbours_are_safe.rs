@@ -1,5 +1,6 @@
-//! Changing a neighbour changes nothing: while another ModelDeployment of the namespace comes, wants the same host and the same model name, is broken and goes,
-//! no request is lost at a declared host, at a host that nobody declares, or by gRPC with the name of the model.
+//! Changing a neighbour changes nothing: while another ModelDeployment of the namespace comes,
+//! wants the same host and the same model name, is broken and goes, no request is lost at a
+//! declared host, at a host that nobody declares, or by gRPC with the name of the model.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,8 +30,12 @@ fn request() -> pb::ModelInferRequest {
     pb::ModelInferRequest { model_name: "digits".into(), inputs: vec![input], ..Default::default() }
 }
 
-/// Calls by gRPC at a host that nobody declares, one after the other until `stop`: how many, and what failed.
-async fn calls(world: &TestWorld, stop: &Arc<AtomicBool>) -> anyhow::Result<JoinHandle<(u64, Vec<String>)>> {
+/// Calls by gRPC at a host that nobody declares, one after the other until `stop`: how many, and
+/// what failed.
+async fn calls(
+    world: &TestWorld,
+    stop: &Arc<AtomicBool>,
+) -> anyhow::Result<JoinHandle<(u64, Vec<String>)>> {
     let endpoint = tonic::transport::Endpoint::from_shared(world.service_url("digits", 80).await?)?;
     let channel = endpoint.origin(format!("http://{UNDECLARED}").parse()?).connect().await?;
     let (mut client, stop) = (GrpcInferenceServiceClient::new(channel), Arc::clone(stop));
@@ -63,28 +68,39 @@ async fn picture(world: &TestWorld) -> anyhow::Result<Vec<String>> {
             "/v2/models/none",
         ] {
             let answer = world.http.get_with_host(&format!("{base}{path}"), host).await?;
-            seen.push(format!("{host}{path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body)));
+            seen.push(format!(
+                "{host}{path}: {} {}",
+                answer.status,
+                String::from_utf8_lossy(&answer.body)
+            ));
         }
         let row: Vec<f64> = vec![1.0; 64];
-        let answer =
-            world.http.post(&format!("{base}/v2/models/digits/infer"), Some(host), &infer_request(&row)).await?;
+        let answer = world
+            .http
+            .post(&format!("{base}/v2/models/digits/infer"), Some(host), &infer_request(&row))
+            .await?;
         let body: Value = answer.json()?;
         let revision = answer.header("x-slipway-revision");
-        seen.push(format!("{host} infer: {} {revision} {}", answer.status, body["outputs"][0]["data"]));
+        seen.push(format!(
+            "{host} infer: {} {revision} {}",
+            answer.status, body["outputs"][0]["data"]
+        ));
     }
     Ok(seen)
 }
 
 async fn conflicted(world: &TestWorld, reason: &str, words: &[&str]) -> anyhow::Result<()> {
     let told = |status: &ModelDeploymentStatus| {
-        let said = status.conditions.iter().find(|it| it.type_ == "Conflicted").ok_or("no condition")?;
+        let said =
+            status.conditions.iter().find(|it| it.type_ == "Conflicted").ok_or("no condition")?;
         let all = said.reason == reason && words.iter().all(|word| said.message.contains(word));
         if all { Ok(()) } else { Err(format!("{}: {}", said.reason, said.message)) }
     };
     world.wait_for_status("b", "the conflict to be told", PODS_TIMEOUT, told).await.map(drop)
 }
 
-/// `b` is rolled out with something else than a model, and has no stable revision that could save it.
+/// `b` is rolled out with something else than a model, and has no stable revision that could save
+/// it.
 async fn broken(world: &TestWorld, b: &ModelDeployment) -> anyhow::Result<()> {
     let mut object = b.clone();
     object.spec.model.version = Some("missing".into());
@@ -162,7 +178,8 @@ async fn neighbours_are_safe() -> anyhow::Result<()> {
         let calls = calls(&world, &stop).await?;
         let alone = picture(&world).await?;
         let answered = |it: &&String| it.contains(": 200 ");
-        // Of seven questions at each of five hosts, those about a job and about another model have no answer.
+        // Of seven questions at each of five hosts, those about a job and about another model have
+        // no answer.
         ensure!(alone.iter().filter(answered).count() == 25, "{alone:#?}");
 
         let outcome = neighbour(&world, &alone).await;

@@ -1,5 +1,6 @@
-//! A third version in the middle of the second's rollout: traffic goes to stable, the second goes, the third starts at its first
-//! step. Going back to the stable content ends the rollout without blame.
+//! A third version in the middle of the second's rollout: traffic goes to stable, the second goes,
+//! the third starts at its first step. Going back to the stable content ends the rollout without
+//! blame.
 
 use slipway_crds::v1alpha1::RolloutOutcome;
 use slipway_e2e::world::{self, candidate_revision, stable_revision};
@@ -12,7 +13,14 @@ async fn new_version_midway() -> anyhow::Result<()> {
         world.start_load("digits", 80).await?;
         let mut second = world.quick_example("digits/v3.yaml")?;
         // Without labels enough for a verdict, version 3 stays at its first step.
-        for accuracy in second.spec.analysis.gates.iter_mut().flatten().filter_map(|gate| gate.accuracy.as_mut()) {
+        for accuracy in second
+            .spec
+            .analysis
+            .gates
+            .iter_mut()
+            .flatten()
+            .filter_map(|gate| gate.accuracy.as_mut())
+        {
             accuracy.min_labels = 1_000_000;
             accuracy.max_drop = 100.into();
         }
@@ -22,7 +30,8 @@ async fn new_version_midway() -> anyhow::Result<()> {
             }
         });
         second.spec.analysis.gates = second.spec.analysis.gates.map(|gates| {
-            let mut gates: Vec<_> = gates.into_iter().filter(|gate| gate.accuracy.is_none()).collect();
+            let mut gates: Vec<_> =
+                gates.into_iter().filter(|gate| gate.accuracy.is_none()).collect();
             gates.iter_mut().for_each(|gate| {
                 gate.latency = None;
                 if gate.name == "errors" {
@@ -40,8 +49,11 @@ async fn new_version_midway() -> anyhow::Result<()> {
 
         world.apply(&world.quick_example("digits/v2.yaml")?).await?;
         let status = world.wait_promoted("digits", "v2").await?;
-        let superseded =
-            status.history.iter().find(|record| record.revision == middle).expect("a record of the second");
+        let superseded = status
+            .history
+            .iter()
+            .find(|record| record.revision == middle)
+            .expect("a record of the second");
         assert_eq!(superseded.outcome, RolloutOutcome::Superseded);
         let third = stable_revision(&status);
 

@@ -1,4 +1,5 @@
-//! A service without traffic has no evidence: the rollout holds and says so, and a person can promote it.
+//! A service without traffic has no evidence: the rollout holds and says so, and a person can
+//! promote it.
 
 use std::time::Duration;
 
@@ -16,13 +17,18 @@ async fn no_traffic_holds() -> anyhow::Result<()> {
         let candidate = world::candidate_revision(&status);
         // The hold runs out and a person is asked; it is neither promoted nor blamed.
         let asked =
-            |status: &slipway_crds::v1alpha1::ModelDeploymentStatus| match world::find_condition(status, "Paused") {
+            |status: &slipway_crds::v1alpha1::ModelDeploymentStatus| match world::find_condition(
+                status, "Paused",
+            ) {
                 Some(("True", "HoldExceeded")) => Ok(()),
                 _ => Err(world::describe_status(status)),
             };
-        let status = world.wait_for_status("digits", "the hold to run out", Duration::from_secs(60), asked).await?;
+        let status = world
+            .wait_for_status("digits", "the hold to run out", Duration::from_secs(60), asked)
+            .await?;
         assert_eq!(revision_weights(&status).get(&candidate), Some(&50));
-        let verdict = world::find_condition(&status, "GatePassed").map(|(_, reason)| reason.to_owned());
+        let verdict =
+            world::find_condition(&status, "GatePassed").map(|(_, reason)| reason.to_owned());
         assert!(matches!(verdict.as_deref(), Some("NoData" | "NeedMoreData")), "{verdict:?}");
         world.annotate("digits", "ml.slipway.dev/promote-full", "1").await?;
         world.wait_promoted("digits", "v2").await?;

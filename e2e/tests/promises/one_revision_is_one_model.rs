@@ -1,12 +1,14 @@
-//! Without a digest in the spec the first pod's model is that of its revision: what is written to the same address later is served by nobody, also while the
-//! operator is away, and no request notices.
+//! Without a digest in the spec the first pod's model is that of its revision: what is written to
+//! the same address later is served by nobody, also while the operator is away, and no request
+//! notices.
 
 use serde_json::json;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
 use slipway_e2e::product;
 use slipway_e2e::world::{self, PODS_TIMEOUT, TestWorld};
 
-/// A store that speaks enough of S3 to be read without credentials, with one file that can be overwritten.
+/// A store that speaks enough of S3 to be read without credentials, with one file that can be
+/// overwritten.
 fn store(version: &str) -> String {
     let script = format!(
         "cd /www && $B mkdir -p models && $B cp /models/digits/{version}/model.onnx models/latest.onnx && exec $B httpd -f -p 8080 -h /www"
@@ -40,7 +42,8 @@ fn store(version: &str) -> String {
 /// Makes this version what lies at the address.
 async fn write(world: &TestWorld, version: &str) -> anyhow::Result<()> {
     world.cluster.apply(&world.namespace, &store(version)).await?;
-    let rollout = ["rollout", "status", "-n", &world.namespace, "deployment/latest-store", "--timeout=60s"];
+    let rollout =
+        ["rollout", "status", "-n", &world.namespace, "deployment/latest-store", "--timeout=60s"];
     world.cluster.kubectl(rollout).await?;
     Ok(())
 }
@@ -62,9 +65,16 @@ async fn refused(world: &TestWorld, ready: i32) -> anyhow::Result<()> {
     let told = |status: &ModelDeploymentStatus| {
         let stable = status.stable.as_ref().ok_or("no stable")?;
         let all = status.message.contains("DigestMismatch") && stable.ready_replicas == ready;
-        if all { Ok(()) } else { Err(format!("{} ready: {}", stable.ready_replicas, status.message)) }
+        if all {
+            Ok(())
+        } else {
+            Err(format!("{} ready: {}", stable.ready_replicas, status.message))
+        }
     };
-    world.wait_for_status("digits", "pods with other bytes to be refused", PODS_TIMEOUT, told).await.map(drop)
+    world
+        .wait_for_status("digits", "pods with other bytes to be refused", PODS_TIMEOUT, told)
+        .await
+        .map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,8 +85,15 @@ async fn one_revision_is_one_model() -> anyhow::Result<()> {
         let digest = world.quick_example("digits/v1.yaml")?.spec.model.digest;
         let revision = world.start_model(&model(&world)?).await?;
         let status = world.status("digits").await.map_err(anyhow::Error::msg)?;
-        assert_eq!(status.stable.and_then(|stable| stable.digest), digest, "what the first pod found");
-        let wide = world.cluster.kubectl(["get", "mdep", "digits", "-n", &world.namespace, "-o", "wide"]).await?;
+        assert_eq!(
+            status.stable.and_then(|stable| stable.digest),
+            digest,
+            "what the first pod found"
+        );
+        let wide = world
+            .cluster
+            .kubectl(["get", "mdep", "digits", "-n", &world.namespace, "-o", "wide"])
+            .await?;
         assert!(wide.contains(digest.as_deref().unwrap_or("a digest")), "{wide}");
         world.start_load("digits", 60).await?;
 
@@ -96,15 +113,19 @@ async fn one_revision_is_one_model() -> anyhow::Result<()> {
             let since = account.answered - started.answered;
             if since >= 600 { Ok(()) } else { Err(format!("{since} answers without an operator")) }
         };
-        let outcome =
-            world.cluster.wait_for(&world.namespace, "traffic without an operator", PODS_TIMEOUT, flows).await;
+        let outcome = world
+            .cluster
+            .wait_for(&world.namespace, "traffic without an operator", PODS_TIMEOUT, flows)
+            .await;
         product::scale_operator(&world.cluster, 1).await?;
         outcome?;
         refused(&world, 1).await?;
 
         // What was meant lies there again: all pods come.
         write(&world, "v1").await?;
-        world.wait_for_status("digits", "all pods to be ready", PODS_TIMEOUT, world::check_ready).await?;
+        world
+            .wait_for_status("digits", "all pods to be ready", PODS_TIMEOUT, world::check_ready)
+            .await?;
         let account = world.finish_load().await?;
         assert!(account.revision(&revision).answered > 0);
         Ok(())

@@ -1,4 +1,5 @@
-//! Without any operator traffic keeps flowing where it is, pods may come and go, and nothing advances.
+//! Without any operator traffic keeps flowing where it is, pods may come and go, and nothing
+//! advances.
 
 use slipway_e2e::product;
 use slipway_e2e::world::{self, revision_weights};
@@ -16,17 +17,37 @@ async fn operator_absent() -> anyhow::Result<()> {
             let start = world.account().await?;
             // A pod of stable dies meanwhile: the ReplicaSet and the gateways cope without us.
             let stable = world::stable_revision(&before);
-            let pods = world.object_names("pods", &format!("ml.slipway.dev/revision={stable}")).await?;
+            let pods =
+                world.object_names("pods", &format!("ml.slipway.dev/revision={stable}")).await?;
             let victim = pods.first().cloned().unwrap_or_default();
-            world.cluster.kubectl(["delete", "-n", &world.namespace, &victim, "--wait=false"]).await?;
+            world
+                .cluster
+                .kubectl(["delete", "-n", &world.namespace, &victim, "--wait=false"])
+                .await?;
             let flows = || async {
                 let account = world.account().await.map_err(|error| error.to_string())?;
                 let since = account.answered - start.answered;
-                if since >= 800 { Ok(()) } else { Err(format!("{since} answers without an operator")) }
+                if since >= 800 {
+                    Ok(())
+                } else {
+                    Err(format!("{since} answers without an operator"))
+                }
             };
-            world.cluster.wait_for(&world.namespace, "traffic without an operator", world::PODS_TIMEOUT, flows).await?;
+            world
+                .cluster
+                .wait_for(
+                    &world.namespace,
+                    "traffic without an operator",
+                    world::PODS_TIMEOUT,
+                    flows,
+                )
+                .await?;
             let after = world.status("digits").await.map_err(anyhow::Error::msg)?;
-            assert_eq!(revision_weights(&after), revision_weights(&before), "nothing may move without an operator");
+            assert_eq!(
+                revision_weights(&after),
+                revision_weights(&before),
+                "nothing may move without an operator"
+            );
             anyhow::Ok(())
         }
         .await;

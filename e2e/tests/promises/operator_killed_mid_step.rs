@@ -1,8 +1,7 @@
-//! The operator dies by SIGKILL in the middle of a step; its successor goes on where it was, without a shorter wait and without
-//! losing a request.
+//! The operator dies by SIGKILL in the middle of a step; its successor goes on where it was,
+//! without a shorter wait and without losing a request.
 
-use slipway_e2e::product;
-use slipway_e2e::world;
+use slipway_e2e::{product, world};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
@@ -28,10 +27,15 @@ async fn operator_killed_mid_step() -> anyhow::Result<()> {
             let reached = |status: &slipway_crds::v1alpha1::ModelDeploymentStatus| {
                 status.rollout.as_ref().map(|rollout| rollout.step_index)
             };
-            assert!(reached(&now) >= reached(&before) || now.rollout.is_none(), "{}", world::describe_status(&now));
+            assert!(
+                reached(&now) >= reached(&before) || now.rollout.is_none(),
+                "{}",
+                world::describe_status(&now)
+            );
         }
         let status = world.wait_promoted("digits", "v2").await?;
-        let steps: Vec<i32> = status.history[0].steps.iter().map(|step| step.weight_permille).collect();
+        let steps: Vec<i32> =
+            status.history[0].steps.iter().map(|step| step.weight_permille).collect();
         assert_eq!(steps, [50, 250, 500, 1000], "no step twice and none left out");
         world.finish_load().await?;
         Ok(())

@@ -10,10 +10,18 @@ async fn pod_killed_under_load() -> anyhow::Result<()> {
         world.start_load("digits", 100).await?;
         let selector = format!("ml.slipway.dev/revision={stable}");
         for force in [&["--wait=false"][..], &["--grace-period=0", "--force"][..]] {
-            let victim = world.object_names("pods", &selector).await?.first().cloned().unwrap_or_default();
+            let victim =
+                world.object_names("pods", &selector).await?.first().cloned().unwrap_or_default();
             let kill = [&["delete", "-n", &world.namespace, &victim][..], force].concat();
             world.cluster.kubectl(kill).await?;
-            world.wait_for_status("digits", "the replicas to be back", world::PODS_TIMEOUT, world::check_ready).await?;
+            world
+                .wait_for_status(
+                    "digits",
+                    "the replicas to be back",
+                    world::PODS_TIMEOUT,
+                    world::check_ready,
+                )
+                .await?;
         }
         world.finish_load().await?;
         Ok(())

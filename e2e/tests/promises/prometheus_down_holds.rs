@@ -1,4 +1,5 @@
-//! Prometheus is away: nothing advances, nobody is blamed, status says why; when it is back the rollout goes on.
+//! Prometheus is away: nothing advances, nobody is blamed, status says why; when it is back the
+//! rollout goes on.
 
 use slipway_e2e::world::{self, revision_weights};
 
@@ -16,25 +17,38 @@ async fn prometheus_down_holds() -> anyhow::Result<()> {
         let outcome = async {
             world.apply(&world.quick_example("digits/v2.yaml")?).await?;
             world.wait_for_weight("digits", 50).await?;
-            let down = |status: &slipway_crds::v1alpha1::ModelDeploymentStatus| match world::find_condition(
-                status,
-                "GatePassed",
-            ) {
-                Some((_, "ProviderDown")) => Ok(()),
-                _ => Err(world::describe_status(status)),
+            let down = |status: &slipway_crds::v1alpha1::ModelDeploymentStatus| {
+                match world::find_condition(status, "GatePassed") {
+                    Some((_, "ProviderDown")) => Ok(()),
+                    _ => Err(world::describe_status(status)),
+                }
             };
-            world.wait_for_status("digits", "the verdict ProviderDown", world::PODS_TIMEOUT, down).await?;
+            world
+                .wait_for_status("digits", "the verdict ProviderDown", world::PODS_TIMEOUT, down)
+                .await?;
             // Long enough for several looks of the judge, counted in requests instead of seconds.
             let start = world.account().await?.answered;
             let flows = || async {
-                let since = world.account().await.map_err(|error| error.to_string())?.answered - start;
+                let since =
+                    world.account().await.map_err(|error| error.to_string())?.answered - start;
                 if since >= 1000 { Ok(()) } else { Err(format!("{since} answers")) }
             };
-            world.cluster.wait_for(&world.namespace, "1000 answers", world::PODS_TIMEOUT, flows).await?;
+            world
+                .cluster
+                .wait_for(&world.namespace, "1000 answers", world::PODS_TIMEOUT, flows)
+                .await?;
             let status = world.status("digits").await.map_err(anyhow::Error::msg)?;
             let candidate = world::candidate_revision(&status);
-            assert_eq!(revision_weights(&status).get(&candidate), Some(&50), "{}", world::describe_status(&status));
-            assert_ne!(world::find_condition(&status, "RolledBack").map(|(status, _)| status), Some("True"));
+            assert_eq!(
+                revision_weights(&status).get(&candidate),
+                Some(&50),
+                "{}",
+                world::describe_status(&status)
+            );
+            assert_ne!(
+                world::find_condition(&status, "RolledBack").map(|(status, _)| status),
+                Some("True")
+            );
             anyhow::Ok(())
         }
         .await;

@@ -1,5 +1,6 @@
-//! A real Prometheus that wants TLS by an authority of its own and a password: rollouts are judged by it, a password that is renewed is used without a restart, and a
-//! wrong one holds the rollout and is told.
+//! A real Prometheus that wants TLS by an authority of its own and a password: rollouts are judged
+//! by it, a password that is renewed is used without a restart, and a wrong one holds the rollout
+//! and is told.
 
 use std::time::Duration;
 
@@ -34,7 +35,12 @@ async fn prometheus(world: &TestWorld, [_, certificate, key]: &[String; 3]) -> a
     let relabel = |from: &[&str], regex: &str, replacement: &str, to: &str| json!({"source_labels": from, "regex": regex, "replacement": replacement, "target_label": to});
     let meta = "__meta_kubernetes_pod_annotation_prometheus_io";
     let address = |regex: &str, replacement: &str| {
-        relabel(&["__meta_kubernetes_pod_ip", &format!("{meta}_port")], regex, replacement, "__address__")
+        relabel(
+            &["__meta_kubernetes_pod_ip", &format!("{meta}_port")],
+            regex,
+            replacement,
+            "__address__",
+        )
     };
     let config = json!({
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
@@ -119,7 +125,14 @@ async fn judged(world: &TestWorld, certificates: &[String; 3]) -> anyhow::Result
         Some(("Unknown", "ProviderDown")) if status.message.contains("401") => Ok(()),
         _ => Err(world::describe_status(status)),
     };
-    world.wait_for_status("digits", "a wrong password to hold the rollout", world::ROLLOUT_TIMEOUT, held).await?;
+    world
+        .wait_for_status(
+            "digits",
+            "a wrong password to hold the rollout",
+            world::ROLLOUT_TIMEOUT,
+            held,
+        )
+        .await?;
 
     secret(world, authority, PASSWORD).await?;
     let used = |status: &ModelDeploymentStatus| match world::find_condition(status, "GatePassed") {
@@ -130,7 +143,10 @@ async fn judged(world: &TestWorld, certificates: &[String; 3]) -> anyhow::Result
     let status = world.wait_promoted("digits", "v2").await?;
     let record = status.history.first().context("no history")?;
     let (_, judged) = record.steps.split_last().context("no steps")?;
-    ensure!(!judged.is_empty() && judged.iter().all(|step| step.verdict.contains("errors")), "{record:?}");
+    ensure!(
+        !judged.is_empty() && judged.iter().all(|step| step.verdict.contains("errors")),
+        "{record:?}"
+    );
     world.finish_load().await.map(drop)
 }
 
@@ -143,8 +159,15 @@ async fn prometheus_with_login_judges() -> anyhow::Result<()> {
             return Ok(());
         }
         let outcome = judged(&world, &certificates(&world.namespace)?).await;
-        product::install_charts(&world.cluster, &PrometheusSource::Url(world.cluster.prometheus_url()?)).await?;
-        world.cluster.kubectl(["delete", "secret", NAME, "-n", NAMESPACE, "--ignore-not-found"]).await?;
+        product::install_charts(
+            &world.cluster,
+            &PrometheusSource::Url(world.cluster.prometheus_url()?),
+        )
+        .await?;
+        world
+            .cluster
+            .kubectl(["delete", "secret", NAME, "-n", NAMESPACE, "--ignore-not-found"])
+            .await?;
         outcome
     })
     .await

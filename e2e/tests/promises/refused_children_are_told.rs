@@ -30,7 +30,15 @@ async fn has_ready(world: &TestWorld, count: i32) -> anyhow::Result<()> {
 async fn refused_children_are_told() -> anyhow::Result<()> {
     world::run_promise("refused-children", async |world| {
         // Somebody else's budget has the name that ours needs.
-        let budget = ["create", "pdb", "digits", "-n", &world.namespace, "--selector=app=theirs", "--min-available=1"];
+        let budget = [
+            "create",
+            "pdb",
+            "digits",
+            "-n",
+            &world.namespace,
+            "--selector=app=theirs",
+            "--min-available=1",
+        ];
         world.cluster.kubectl(budget).await?;
         let mut object = world.quick_example("digits/v1.yaml")?;
         object.spec.replicas = Some(1);
@@ -42,16 +50,27 @@ async fn refused_children_are_told() -> anyhow::Result<()> {
         has_ready(&world, 2).await?;
 
         // No more pods than there are.
-        let pods = world.cluster.kubectl(["get", "pods", "-n", &world.namespace, "-o", "name"]).await?.lines().count();
+        let pods = world
+            .cluster
+            .kubectl(["get", "pods", "-n", &world.namespace, "-o", "name"])
+            .await?
+            .lines()
+            .count();
         let hard = format!("--hard=pods={pods}");
         world.cluster.kubectl(["create", "quota", "few", "-n", &world.namespace, &hard]).await?;
         world.patch_spec("digits", json!({"replicas": 4})).await?;
-        said(&world, &["PodDisruptionBudget digits", "2 of 4 pods", "exceeded quota: few"], "WriteRefused").await?;
+        said(
+            &world,
+            &["PodDisruptionBudget digits", "2 of 4 pods", "exceeded quota: few"],
+            "WriteRefused",
+        )
+        .await?;
         world.cluster.kubectl(["delete", "pdb", "digits", "-n", &world.namespace]).await?;
-        let degraded = |status: &ModelDeploymentStatus| match world::find_condition(status, "Reconciling") {
-            Some(("True", "Degraded")) => Ok(()),
-            other => Err(format!("{other:?}")),
-        };
+        let degraded =
+            |status: &ModelDeploymentStatus| match world::find_condition(status, "Reconciling") {
+                Some(("True", "Degraded")) => Ok(()),
+                other => Err(format!("{other:?}")),
+            };
         world.wait_for_status("digits", "the refusal to end", PODS_TIMEOUT, degraded).await?;
         world.cluster.kubectl(["delete", "quota", "few", "-n", &world.namespace]).await?;
         world.patch_spec("digits", json!({"replicas": 3})).await?;

@@ -1,5 +1,6 @@
-//! `kubectl slipway restart` replaces the pods one at a time, without a rollout and without a lost request; a newer image of the model server reaches them so, and
-//! not by the upgrade of the operator.
+//! `kubectl slipway restart` replaces the pods one at a time, without a rollout and without a lost
+//! request; a newer image of the model server reaches them so, and not by the upgrade of the
+//! operator.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -28,21 +29,28 @@ fn pods(world: &TestWorld) -> Api<Pod> {
 }
 
 fn serves(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    pod.metadata.deletion_timestamp.is_none() && conditions.iter().any(|it| it.type_ == "Ready" && it.status == "True")
+    let conditions =
+        pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    pod.metadata.deletion_timestamp.is_none()
+        && conditions.iter().any(|it| it.type_ == "Ready" && it.status == "True")
 }
 
 /// Sees each change of a pod, in order, and ends when more than one does not serve.
 async fn all_but_one_serve(world: &TestWorld) -> anyhow::Result<Infallible> {
     let list = pods(world).list(&ListParams::default().labels(SELECTOR)).await?;
     let version = list.metadata.resource_version.clone().unwrap_or_default();
-    let mut all: BTreeMap<String, bool> = list.iter().map(|pod| (pod.name_any(), serves(pod))).collect();
+    let mut all: BTreeMap<String, bool> =
+        list.iter().map(|pod| (pod.name_any(), serves(pod))).collect();
     let params = WatchParams::default().labels(SELECTOR).timeout(WATCH);
     let mut events = pin!(pods(world).watch(&params, &version).await?);
     while let Some(event) = events.try_next().await? {
         match event {
-            WatchEvent::Added(pod) | WatchEvent::Modified(pod) => drop(all.insert(pod.name_any(), serves(&pod))),
-            WatchEvent::Deleted(pod) => drop(all.remove(&pod.name_any())),
+            WatchEvent::Added(pod) | WatchEvent::Modified(pod) => {
+                all.insert(pod.name_any(), serves(&pod));
+            }
+            WatchEvent::Deleted(pod) => {
+                all.remove(&pod.name_any());
+            }
             WatchEvent::Bookmark(_) => {}
             WatchEvent::Error(error) => bail!("the watch of pods: {error}"),
         }
@@ -58,7 +66,9 @@ async fn here(world: &TestWorld) -> anyhow::Result<(BTreeSet<String>, BTreeSet<S
     for pod in pods(world).list(&ListParams::default().labels(SELECTOR)).await? {
         if pod.metadata.deletion_timestamp.is_none() {
             names.insert(pod.name_any());
-            images.extend(pod.spec.into_iter().flat_map(|spec| spec.containers).filter_map(|it| it.image));
+            images.extend(
+                pod.spec.into_iter().flat_map(|spec| spec.containers).filter_map(|it| it.image),
+            );
         }
     }
     Ok((names, images))
@@ -75,11 +85,15 @@ async fn restart(world: &TestWorld) -> anyhow::Result<()> {
 /// Restarts, and gives the names and images of the pods that are there then.
 async fn restarted(world: &TestWorld) -> anyhow::Result<BTreeSet<String>> {
     let (before, _) = here(world).await?;
-    let (status, begun) = (world.status("digits").await.map_err(anyhow::Error::msg)?, Timestamp::now());
+    let (status, begun) =
+        (world.status("digits").await.map_err(anyhow::Error::msg)?, Timestamp::now());
     let replaced = async {
         restart(world).await?;
         let over = |status: &ModelDeploymentStatus| {
-            let restarted = status.restarted_time.as_ref().is_some_and(|it| it.0.as_second() >= begun.as_second());
+            let restarted = status
+                .restarted_time
+                .as_ref()
+                .is_some_and(|it| it.0.as_second() >= begun.as_second());
             if restarted { world::check_ready(status) } else { Err(world::describe_status(status)) }
         };
         world.wait_for_status("digits", "the restart to be over", ROLLOUT_TIMEOUT, over).await
@@ -95,24 +109,38 @@ async fn restarted(world: &TestWorld) -> anyhow::Result<BTreeSet<String>> {
     );
     ensure!(after.rollout.is_none(), "{}", world::describe_status(&after));
     let asked = world.model_deployments().get("digits").await?.spec.restart_time;
-    ensure!(after.restarted_time == asked, "{:?} was asked for, {:?} is done", asked, after.restarted_time);
+    ensure!(
+        after.restarted_time == asked,
+        "{:?} was asked for, {:?} is done",
+        asked,
+        after.restarted_time
+    );
     let (names, images) = here(world).await?;
-    ensure!(names.len() == REPLICAS && names.is_disjoint(&before), "{before:?} were replaced by {names:?}");
-    eprintln!("{REPLICAS} pods were replaced in {:.1} s", (Timestamp::now() - begun).total(jiff::Unit::Second)?);
+    ensure!(
+        names.len() == REPLICAS && names.is_disjoint(&before),
+        "{before:?} were replaced by {names:?}"
+    );
+    eprintln!(
+        "{REPLICAS} pods were replaced in {:.1} s",
+        (Timestamp::now() - begun).total(jiff::Unit::Second)?
+    );
     Ok(images)
 }
 
-/// The operator's settings with the image of the model server under another name of the same: registries are part of names, and Docker Hub goes without saying.
+/// The operator's settings with the image of the model server under another name of the same:
+/// registries are part of names, and Docker Hub goes without saying.
 async fn install(world: &TestWorld, release: &str, short: bool) -> anyhow::Result<()> {
     let change = |values: &mut Value| {
         let repository = &mut values["runtime"]["image"]["repository"];
-        let name = repository.as_str().unwrap_or_default().trim_start_matches("docker.io/").to_owned();
+        let name =
+            repository.as_str().unwrap_or_default().trim_start_matches("docker.io/").to_owned();
         *repository = if short { name } else { format!("docker.io/{name}") }.into();
     };
     Ok(product::install_scoped_release(&world.cluster, release, &world.namespace, change).await?)
 }
 
-/// An operator of its own for this namespace: settings are those of all that an operator looks after.
+/// An operator of its own for this namespace: settings are those of all that an operator looks
+/// after.
 async fn reserve(world: &TestWorld, release: &str) -> anyhow::Result<()> {
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "slipway-modeldeployments"},
@@ -124,7 +152,10 @@ async fn reserve(world: &TestWorld, release: &str) -> anyhow::Result<()> {
     world.cluster.apply(&world.namespace, &lease.to_string()).await?;
     for role in ["slipway-edit", "slipway-view"] {
         let of = format!("--clusterrole={role}");
-        world.cluster.kubectl(["create", "rolebinding", role, &of, "--user=ed", "-n", &world.namespace]).await?;
+        world
+            .cluster
+            .kubectl(["create", "rolebinding", role, &of, "--user=ed", "-n", &world.namespace])
+            .await?;
     }
     install(world, release, false).await
 }
@@ -133,11 +164,14 @@ async fn through(world: &TestWorld, release: &str) -> anyhow::Result<()> {
     reserve(world, release).await?;
     let mut object = world.quick_example("digits/v1.yaml")?;
     object.spec.replicas = Some(i32::try_from(REPLICAS)?);
-    // It would let all of them go at one time: that they go one after the other is the restart's own doing.
+    // It would let all of them go at one time: that they go one after the other is the restart's
+    // own doing.
     object.spec.disruption_budget.max_unavailable = IntOrString::String("100%".into());
     world.start_model(&object).await?;
     let whole = |status: &ModelDeploymentStatus| match &status.stable {
-        Some(stable) if usize::try_from(stable.ready_replicas) == Ok(REPLICAS) => world::check_ready(status),
+        Some(stable) if usize::try_from(stable.ready_replicas) == Ok(REPLICAS) => {
+            world::check_ready(status)
+        }
         _ => Err(world::describe_status(status)),
     };
     world.wait_for_status("digits", "all pods to be ready", PODS_TIMEOUT, whole).await?;
@@ -148,7 +182,8 @@ async fn through(world: &TestWorld, release: &str) -> anyhow::Result<()> {
     // The operator comes with a newer image: it is told, and nothing restarts.
     let before = here(world).await?;
     install(world, release, true).await?;
-    let told = |status: &ModelDeploymentStatus| match world::find_condition(status, "OutdatedImage") {
+    let told = |status: &ModelDeploymentStatus| match world::find_condition(status, "OutdatedImage")
+    {
         Some(("True", "ImageChanged")) => world::check_ready(status),
         _ => Err(world::describe_status(status)),
     };
@@ -159,10 +194,11 @@ async fn through(world: &TestWorld, release: &str) -> anyhow::Result<()> {
         short == long.iter().map(|image| image["docker.io/".len()..].to_owned()).collect(),
         "images were {long:?} and are {short:?}"
     );
-    let up_to_date = |status: &ModelDeploymentStatus| match world::find_condition(status, "OutdatedImage") {
-        None => world::check_ready(status),
-        Some(_) => Err(world::describe_status(status)),
-    };
+    let up_to_date =
+        |status: &ModelDeploymentStatus| match world::find_condition(status, "OutdatedImage") {
+            None => world::check_ready(status),
+            Some(_) => Err(world::describe_status(status)),
+        };
     world.wait_for_status("digits", "the image to be up to date", PODS_TIMEOUT, up_to_date).await?;
     world.finish_load().await.map(drop)
 }

@@ -1,4 +1,5 @@
-//! What a tenant may see and do ends at the namespace: a query of a gate sees no series of others, and the operator's own token, if somebody had it, is not the cluster.
+//! What a tenant may see and do ends at the namespace: a query of a gate sees no series of others,
+//! and the operator's own token, if somebody had it, is not the cluster.
 
 use anyhow::{Context, ensure};
 use serde_json::json;
@@ -14,19 +15,34 @@ fn asking(world: &TestWorld, query: &str) -> anyhow::Result<ModelDeployment> {
     object.spec.model.version = Some(format!("v{:x}", query.len()));
     let gate = json!({"name": "spy", "type": "PromQL", "promQL": {"query": query, "min": 0, "initialDelaySeconds": 0, "consecutiveCount": 1}});
     let gate: GateSpec = serde_json::from_value(gate)?;
-    (object.spec.analysis.mode, object.spec.analysis.gates) = (AnalysisMode::Custom, Some(vec![gate]));
+    (object.spec.analysis.mode, object.spec.analysis.gates) =
+        (AnalysisMode::Custom, Some(vec![gate]));
     Ok(object)
 }
 
 async fn refused(world: &TestWorld, arguments: &[&str], words: &str) -> anyhow::Result<()> {
     let all = [arguments, &[TOKEN]].concat();
-    let told = world.cluster.kubectl(&all).await.err().with_context(|| format!("{arguments:?} was done"))?.to_string();
+    let told = world
+        .cluster
+        .kubectl(&all)
+        .await
+        .err()
+        .with_context(|| format!("{arguments:?} was done"))?
+        .to_string();
     ensure!(told.contains(words), "{arguments:?}: {told}");
     Ok(())
 }
 
-async fn refused_manifest(world: &TestWorld, manifest: &serde_json::Value, words: &str) -> anyhow::Result<()> {
-    let file = world.cluster.layout().root().join(format!("target/e2e/refused-{}.json", std::process::id()));
+async fn refused_manifest(
+    world: &TestWorld,
+    manifest: &serde_json::Value,
+    words: &str,
+) -> anyhow::Result<()> {
+    let file = world
+        .cluster
+        .layout()
+        .root()
+        .join(format!("target/e2e/refused-{}.json", std::process::id()));
     std::fs::write(&file, manifest.to_string())?;
     let path = file.display().to_string();
     let done = refused(world, &["create", "-f", &path], words).await;

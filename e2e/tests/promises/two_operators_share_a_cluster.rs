@@ -1,5 +1,5 @@
-//! Of two operators that could both look after a namespace one does, and the other leaves it alone, until a person hands it over: nothing is written twice, and no
-//! request is lost.
+//! Of two operators that could both look after a namespace one does, and the other leaves it alone,
+//! until a person hands it over: nothing is written twice, and no request is lost.
 
 use std::time::Duration;
 
@@ -13,10 +13,12 @@ use slipway_e2e::world::{self, ROLLOUT_TIMEOUT, TestWorld};
 const LEASE: &str = "slipway-modeldeployments";
 /// An annotation of gateway pods, by which the second operator's settings differ.
 const MARK: &str = "example.org/second";
-/// For a gateway that is rolled out. The first operator updates gateways in turn, and that of another promise may have it for two minutes.
+/// For a gateway that is rolled out. The first operator updates gateways in turn, and that of
+/// another promise may have it for two minutes.
 const TURN: Duration = Duration::from_secs(300);
 
-/// Installs another release for one namespace, with the values of the first one and another template of gateways.
+/// Installs another release for one namespace, with the values of the first one and another
+/// template of gateways.
 async fn install(cluster: &ClusterHandle, release: &str, namespace: &str) -> anyhow::Result<()> {
     let change = |values: &mut Value| {
         values["gateway"]["template"]["metadata"]["annotations"][MARK] = "yes".into();
@@ -35,23 +37,30 @@ fn generation(gateway: &Value) -> i64 {
     gateway["metadata"]["generation"].as_i64().unwrap_or_default()
 }
 
-/// Waits until the gateway has the settings of the second operator, or of the first, and all of its pods are those.
+/// Waits until the gateway has the settings of the second operator, or of the first, and all of its
+/// pods are those.
 async fn rolled(world: &TestWorld, by_the_second: bool) -> anyhow::Result<i64> {
     let settled = || async {
         let gateway = gateway(world).await?;
         let marked = gateway["spec"]["template"]["metadata"]["annotations"].get(MARK).is_some();
         let (status, all) = (&gateway["status"], &gateway["spec"]["replicas"]);
         let seen = status["observedGeneration"] == gateway["metadata"]["generation"];
-        let done = ["replicas", "updatedReplicas", "readyReplicas"].iter().all(|count| status[*count] == *all);
+        let done = ["replicas", "updatedReplicas", "readyReplicas"]
+            .iter()
+            .all(|count| status[*count] == *all);
         let wanted = marked == by_the_second && seen && done;
         if wanted { Ok(generation(&gateway)) } else { Err(format!("marked: {marked}, {status}")) }
     };
-    Ok(world.cluster.wait_for(&world.namespace, "the gateway to be rolled out", TURN, settled).await?)
+    Ok(world
+        .cluster
+        .wait_for(&world.namespace, "the gateway to be rolled out", TURN, settled)
+        .await?)
 }
 
 async fn hand_over(world: &TestWorld, holder: &str) -> anyhow::Result<()> {
     let patch = format!(r#"{{"spec":{{"holderIdentity":"{holder}"}}}}"#);
-    let arguments = ["patch", "lease", LEASE, "-n", &world.namespace, "--type", "merge", "-p", &patch];
+    let arguments =
+        ["patch", "lease", LEASE, "-n", &world.namespace, "--type", "merge", "-p", &patch];
     world.cluster.kubectl(arguments).await?;
     Ok(())
 }
@@ -60,7 +69,8 @@ async fn hand_over(world: &TestWorld, holder: &str) -> anyhow::Result<()> {
 async fn ship(world: &TestWorld, version: &str) -> anyhow::Result<()> {
     let mut object = world.quick_example("digits/v2.yaml")?;
     object.spec.model.version = Some(version.to_owned());
-    object.spec.strategy.canary = Some(serde_json::from_value(serde_json::json!({"steps": [{"setWeight": 100}]}))?);
+    object.spec.strategy.canary =
+        Some(serde_json::from_value(serde_json::json!({"steps": [{"setWeight": 100}]}))?);
     (object.spec.analysis.mode, object.spec.analysis.gates) = (AnalysisMode::Disabled, None);
     world.apply(&object).await?;
     world.wait_promoted("digits", version).await.map(drop)
@@ -68,18 +78,33 @@ async fn ship(world: &TestWorld, version: &str) -> anyhow::Result<()> {
 
 async fn told(world: &TestWorld) -> anyhow::Result<()> {
     let events = || async {
-        let get = ["get", "events", "-n", &world.namespace, "--field-selector", "reason=OtherOperator", "-o", "name"];
+        let get = [
+            "get",
+            "events",
+            "-n",
+            &world.namespace,
+            "--field-selector",
+            "reason=OtherOperator",
+            "-o",
+            "name",
+        ];
         let found = world.cluster.kubectl(get).await.map_err(|error| error.to_string())?;
         if found.trim().is_empty() { Err("no Event".to_owned()) } else { Ok(()) }
     };
-    Ok(world.cluster.wait_for(&world.namespace, "the second operator to say who acts", ROLLOUT_TIMEOUT, events).await?)
+    Ok(world
+        .cluster
+        .wait_for(&world.namespace, "the second operator to say who acts", ROLLOUT_TIMEOUT, events)
+        .await?)
 }
 
 async fn shared(world: &TestWorld, second: &str) -> anyhow::Result<()> {
     told(world).await?;
     let before = rolled(world, false).await?;
     ship(world, "v2").await?;
-    ensure!(rolled(world, false).await? == before, "the gateway was written although nothing of it changed");
+    ensure!(
+        rolled(world, false).await? == before,
+        "the gateway was written although nothing of it changed"
+    );
 
     // As the Event says: namespace and name of the Lease of the release.
     hand_over(world, &format!("{second}/{second}-slipway")).await?;
@@ -104,7 +129,8 @@ async fn two_operators_share_a_cluster() -> anyhow::Result<()> {
         let outcome = shared(&world, &second).await;
         product::uninstall_scoped_release(&world.cluster, &second).await?;
         outcome?;
-        // Nobody looks after it now; everything serves on. Half an hour later the first one would take it.
+        // Nobody looks after it now; everything serves on. Half an hour later the first one would
+        // take it.
         hand_over(&world, &format!("{NAMESPACE}/{RELEASE}")).await?;
         rolled(&world, false).await?;
         world.finish_load().await?;

@@ -1,4 +1,5 @@
-//! Deleting the ModelDeployments takes everything they own, and uninstalling the charts leaves nothing of Slipway.
+//! Deleting the ModelDeployments takes everything they own, and uninstalling the charts leaves
+//! nothing of Slipway.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Gateways that cannot be reached: weights that one of them does not confirm go back, and while the operator hears none of them nothing goes to a candidate.
+//! Gateways that cannot be reached: weights that one of them does not confirm go back, and while
+//! the operator hears none of them nothing goes to a candidate.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -7,7 +8,8 @@ use anyhow::{Context, ensure};
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
 use slipway_e2e::world::{self, TestWorld};
 
-/// A table of our own, beside kube-proxy's. In front of the bridge, so that it sees what pods of one node send to one another, too.
+/// A table of our own, beside kube-proxy's. In front of the bridge, so that it sees what pods of
+/// one node send to one another, too.
 const TABLE: &str = "slipway_e2e_promise";
 
 /// Packets that are dropped, until it is dropped itself.
@@ -22,7 +24,8 @@ impl<'a> Firewall<'a> {
             script += &format!("add table {family} {TABLE}\n");
             for hook in ["prerouting", "output"] {
                 let chain = format!("{family} {TABLE} {hook}");
-                script += &format!("add chain {chain} {{ type filter hook {hook} priority -310; }}\n");
+                script +=
+                    &format!("add chain {chain} {{ type filter hook {hook} priority -310; }}\n");
                 for rule in rules {
                     script += &format!("add rule {chain} {rule} drop\n");
                 }
@@ -34,7 +37,13 @@ impl<'a> Firewall<'a> {
 
     fn nft(&self, script: &str) -> anyhow::Result<()> {
         use std::io::Write as _;
-        let mut child = self.0.cluster.nsenter_command()?.args(["nft", "-f", "-"]).stdin(Stdio::piped()).spawn()?;
+        let mut child = self
+            .0
+            .cluster
+            .nsenter_command()?
+            .args(["nft", "-f", "-"])
+            .stdin(Stdio::piped())
+            .spawn()?;
         child.stdin.take().context("stdin")?.write_all(script.as_bytes())?;
         ensure!(child.wait()?.success(), "nft does not take\n{script}");
         Ok(())
@@ -52,8 +61,13 @@ fn family(address: &str) -> &'static str {
     if address.contains(':') { "ip6" } else { "ip" }
 }
 
-async fn addresses(world: &TestWorld, namespace: &str, selector: &str) -> anyhow::Result<Vec<String>> {
-    let arguments = ["get", "pods", "-n", namespace, "-l", selector, "-o=jsonpath={.items[*].status.podIP}"];
+async fn addresses(
+    world: &TestWorld,
+    namespace: &str,
+    selector: &str,
+) -> anyhow::Result<Vec<String>> {
+    let arguments =
+        ["get", "pods", "-n", namespace, "-l", selector, "-o=jsonpath={.items[*].status.podIP}"];
     let text = world.cluster.kubectl(arguments).await?;
     let all: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
     ensure!(!all.is_empty(), "no pod {selector} in {namespace}");
@@ -61,10 +75,14 @@ async fn addresses(world: &TestWorld, namespace: &str, selector: &str) -> anyhow
 }
 
 fn unreachable(status: &ModelDeploymentStatus, words: &[&str]) -> Result<(), String> {
-    let found = status.conditions.iter().find(|it| it.type_ == "Reconciling").ok_or("no condition")?;
-    let told = found.reason == "GatewaysUnreachable" && words.iter().all(|word| found.message.contains(word));
+    let found =
+        status.conditions.iter().find(|it| it.type_ == "Reconciling").ok_or("no condition")?;
+    let told = found.reason == "GatewaysUnreachable"
+        && words.iter().all(|word| found.message.contains(word));
     let stable = status.stable.as_ref().map(|it| it.revision.as_str()).unwrap_or_default();
-    let back = world::revision_weights(status).into_iter().all(|(revision, weight)| revision == stable || weight == 0);
+    let back = world::revision_weights(status)
+        .into_iter()
+        .all(|(revision, weight)| revision == stable || weight == 0);
     if told && back { Ok(()) } else { Err(world::describe_status(status)) }
 }
 

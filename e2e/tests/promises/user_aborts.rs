@@ -23,17 +23,26 @@ async fn user_aborts() -> anyhow::Result<()> {
         let status = world.wait_aborted("digits", "v2").await?;
         assert_eq!(world::find_condition(&status, "RolledBack"), Some(("True", "UserAborted")));
         assert_eq!(revision_weights(&status).get(&stable), Some(&1000));
-        let abort = status.rollout.as_ref().and_then(|rollout| rollout.abort.clone()).expect("an abort");
-        let took = abort.traffic_left_time.expect("traffic has left").0.duration_since(abort.time.0);
-        assert!(took < jiff::SignedDuration::from_secs(2), "traffic left the candidate only after {took}");
+        let abort =
+            status.rollout.as_ref().and_then(|rollout| rollout.abort.clone()).expect("an abort");
+        let took =
+            abort.traffic_left_time.expect("traffic has left").0.duration_since(abort.time.0);
+        assert!(
+            took < jiff::SignedDuration::from_secs(2),
+            "traffic left the candidate only after {took}"
+        );
 
         // Its pods go once nobody sends to them.
         let gone = || async {
             let selector = format!("ml.slipway.dev/revision={candidate}");
-            let pods = world.object_names("pods", &selector).await.map_err(|error| error.to_string())?;
+            let pods =
+                world.object_names("pods", &selector).await.map_err(|error| error.to_string())?;
             if pods.is_empty() { Ok(()) } else { Err(format!("{pods:?}")) }
         };
-        world.cluster.wait_for(&world.namespace, "the candidate's pods to go", Duration::from_secs(90), gone).await?;
+        world
+            .cluster
+            .wait_for(&world.namespace, "the candidate's pods to go", Duration::from_secs(90), gone)
+            .await?;
 
         // The same spec stays aborted until a person retries.
         world.annotate("digits", "ml.slipway.dev/retry", "1").await?;

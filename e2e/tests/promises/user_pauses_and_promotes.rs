@@ -1,7 +1,10 @@
-//! A pause step waits for a person, `spec.paused` holds a rollout, `promote` goes on, `promote-full` goes to the end.
+//! A pause step waits for a person, `spec.paused` holds a rollout, `promote` goes on,
+//! `promote-full` goes to the end.
 
 use serde_json::json;
-use slipway_crds::v1alpha1::{AnalysisMode, CanaryStep, CanaryStrategy, RolloutPause, RolloutStage};
+use slipway_crds::v1alpha1::{
+    AnalysisMode, CanaryStep, CanaryStrategy, RolloutPause, RolloutStage,
+};
 use slipway_e2e::world;
 
 fn weight(percent: i32) -> CanaryStep {
@@ -16,29 +19,43 @@ async fn user_pauses_and_promotes() -> anyhow::Result<()> {
         world.start_load("digits", 100).await?;
         let mut second = world.quick_example("digits/v2.yaml")?;
         let pause = CanaryStep { pause: Some(RolloutPause::default()), ..CanaryStep::default() };
-        second.spec.strategy.canary = Some(CanaryStrategy { steps: vec![weight(20), pause, weight(60), weight(100)] });
+        second.spec.strategy.canary =
+            Some(CanaryStrategy { steps: vec![weight(20), pause, weight(60), weight(100)] });
         second.spec.analysis.gates = None;
         second.spec.analysis.mode = AnalysisMode::Disabled;
         world.apply(&second).await?;
 
-        let paused = |status: &slipway_crds::v1alpha1::ModelDeploymentStatus| match &status.rollout {
+        let paused = |status: &slipway_crds::v1alpha1::ModelDeploymentStatus| match &status.rollout
+        {
             Some(rollout) if rollout.stage == RolloutStage::Paused => Ok(()),
             _ => Err(world::describe_status(status)),
         };
-        let status = world.wait_for_status("digits", "the pause step", world::ROLLOUT_TIMEOUT, paused).await?;
-        assert_eq!(world::find_condition(&status, "Paused").map(|(status, _)| status), Some("True"));
-        assert_eq!(status.candidate.as_ref().map(|candidate| candidate.weight.as_str()), Some("20%"));
+        let status = world
+            .wait_for_status("digits", "the pause step", world::ROLLOUT_TIMEOUT, paused)
+            .await?;
+        assert_eq!(
+            world::find_condition(&status, "Paused").map(|(status, _)| status),
+            Some("True")
+        );
+        assert_eq!(
+            status.candidate.as_ref().map(|candidate| candidate.weight.as_str()),
+            Some("20%")
+        );
 
         // Held by the spec, a promote does not get past.
         world.patch_spec("digits", json!({"paused": true})).await?;
         let held =
-            |status: &slipway_crds::v1alpha1::ModelDeploymentStatus| match world::find_condition(status, "Paused") {
+            |status: &slipway_crds::v1alpha1::ModelDeploymentStatus| match world::find_condition(
+                status, "Paused",
+            ) {
                 Some(("True", "UserPaused")) => Ok(()),
                 _ => Err(world::describe_status(status)),
             };
         world.wait_for_status("digits", "the pause of the spec", world::PODS_TIMEOUT, held).await?;
         world.patch_spec("digits", json!({"paused": false})).await?;
-        world.wait_for_status("digits", "the pause step again", world::PODS_TIMEOUT, paused).await?;
+        world
+            .wait_for_status("digits", "the pause step again", world::PODS_TIMEOUT, paused)
+            .await?;
 
         world.annotate("digits", "ml.slipway.dev/promote", "1").await?;
         world.wait_promoted("digits", "v2").await?;

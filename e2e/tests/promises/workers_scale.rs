@@ -1,5 +1,6 @@
-//! Workers by lag: jobs that come faster than one worker does them bring more workers, none of the jobs is lost on the way, and when the queue is
-//! empty one worker is left. While nobody serves the metric, nothing changes.
+//! Workers by lag: jobs that come faster than one worker does them bring more workers, none of the
+//! jobs is lost on the way, and when the queue is empty one worker is left. While nobody serves the
+//! metric, nothing changes.
 
 use std::sync::Mutex;
 
@@ -15,14 +16,16 @@ use slipway_e2e::world::{self, QueueBroker, TestWorld};
 const BURST: usize = 16;
 const WORKERS: &str = "digits-worker";
 
-/// A worker that does one job after the other with a tenth of a core, and an autoscaler that is quick in both directions.
+/// A worker that does one job after the other with a tenth of a core, and an autoscaler that is
+/// quick in both directions.
 fn scaled(world: &TestWorld) -> anyhow::Result<String> {
     let mut object = serde_json::to_value(world.quick_example("digits/v1.yaml")?)?;
     let quick = json!({
         "stabilizationWindowSeconds": 0,
         "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}],
     });
-    object["spec"]["server"]["queue"] = json!({"redis": {"urlSecretKeyRef": {"name": "queue-redis", "key": "url"}}});
+    object["spec"]["server"]["queue"] =
+        json!({"redis": {"urlSecretKeyRef": {"name": "queue-redis", "key": "url"}}});
     object["spec"]["queue"] = json!({
         "worker": {
             "autoscaling": {
@@ -48,7 +51,8 @@ async fn workers(world: &TestWorld) -> Result<i32, String> {
     if status.observed_generation != object.metadata.generation {
         return Err("its status is of an earlier spec".into());
     }
-    let (all, ready) = (status.replicas.unwrap_or_default(), status.ready_replicas.unwrap_or_default());
+    let (all, ready) =
+        (status.replicas.unwrap_or_default(), status.ready_replicas.unwrap_or_default());
     let new = status.updated_replicas.unwrap_or_default();
     if [all, ready, new] == [asked; 3] {
         Ok(asked)
@@ -59,9 +63,11 @@ async fn workers(world: &TestWorld) -> Result<i32, String> {
 
 /// Waits until the autoscaler says that it has no metric.
 async fn until_blind(world: &TestWorld) -> anyhow::Result<()> {
-    let api: Api<HorizontalPodAutoscaler> = Api::namespaced(world.cluster.client(), &world.namespace);
+    let api: Api<HorizontalPodAutoscaler> =
+        Api::namespaced(world.cluster.client(), &world.namespace);
     let blind = || async {
-        let status = api.get(WORKERS).await.map_err(|error| error.to_string())?.status.unwrap_or_default();
+        let status =
+            api.get(WORKERS).await.map_err(|error| error.to_string())?.status.unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default();
         let found = conditions.iter().any(|it| {
             it.type_ == "ScalingActive"
@@ -70,7 +76,10 @@ async fn until_blind(world: &TestWorld) -> anyhow::Result<()> {
         });
         if found { Ok(()) } else { Err(format!("{conditions:?}")) }
     };
-    Ok(world.cluster.wait_for(&world.namespace, "an autoscaler without its metric", world::PODS_TIMEOUT, blind).await?)
+    Ok(world
+        .cluster
+        .wait_for(&world.namespace, "an autoscaler without its metric", world::PODS_TIMEOUT, blind)
+        .await?)
 }
 
 /// Submits jobs until there are at least two workers; the jobs' ids.
@@ -79,7 +88,8 @@ async fn submit_until_scaled(world: &TestWorld) -> anyhow::Result<Vec<String>> {
     let row = [0.0; 64];
     let press = || async {
         let begin = ids.lock().map_or(0, |ids| ids.len());
-        let burst = (begin..begin + BURST).map(|number| world.submit_job("digits", number, &row, None));
+        let burst =
+            (begin..begin + BURST).map(|number| world.submit_job("digits", number, &row, None));
         let new = try_join_all(burst).await.map_err(|error| format!("{error:#}"))?;
         ids.lock().map_err(|error| error.to_string())?.extend(new);
         match workers(world).await? {
@@ -94,7 +104,14 @@ async fn submit_until_scaled(world: &TestWorld) -> anyhow::Result<Vec<String>> {
 async fn follow_the_lag(world: &TestWorld) -> anyhow::Result<()> {
     world.create_queue(QueueBroker::Redis).await?;
     world.cluster.apply(&world.namespace, &scaled(world)?).await?;
-    world.wait_for_status("digits", "the first version to be ready", world::PODS_TIMEOUT, world::check_ready).await?;
+    world
+        .wait_for_status(
+            "digits",
+            "the first version to be ready",
+            world::PODS_TIMEOUT,
+            world::check_ready,
+        )
+        .await?;
     world.wait_deployment_ready(WORKERS).await?;
     until_blind(world).await?;
     ensure!(workers(world).await == Ok(1), "without the metric: {:?}", workers(world).await);
@@ -102,11 +119,15 @@ async fn follow_the_lag(world: &TestWorld) -> anyhow::Result<()> {
     world.cluster.start_prometheus_adapter().await?;
     let ids = submit_until_scaled(world).await?;
 
-    // The metric goes away while all of them are at work: they stay as many, also when they are rolled over, and do what is queued.
+    // The metric goes away while all of them are at work: they stay as many, also when they are
+    // rolled over, and do what is queued.
     world.cluster.stop_prometheus_adapter().await?;
     until_blind(world).await?;
     let settled = || workers(world);
-    let kept = world.cluster.wait_for(&world.namespace, "workers to settle", world::PODS_TIMEOUT, settled).await?;
+    let kept = world
+        .cluster
+        .wait_for(&world.namespace, "workers to settle", world::PODS_TIMEOUT, settled)
+        .await?;
     world.patch_spec("digits", json!({"queue": {"worker": {"maxBatchJobs": 32}}})).await?;
     let rolled = || async {
         let batch = [
@@ -119,22 +140,33 @@ async fn follow_the_lag(world: &TestWorld) -> anyhow::Result<()> {
         ];
         let batch = world.cluster.kubectl(batch).await.map_err(|error| error.to_string())?;
         let count = workers(world).await?;
-        if batch.trim() == "32" { Ok(count) } else { Err(format!("{count} workers with batches of {batch}")) }
+        if batch.trim() == "32" {
+            Ok(count)
+        } else {
+            Err(format!("{count} workers with batches of {batch}"))
+        }
     };
-    let rolled = world.cluster.wait_for(&world.namespace, "new workers", world::PODS_TIMEOUT, rolled).await?;
+    let rolled = world
+        .cluster
+        .wait_for(&world.namespace, "new workers", world::PODS_TIMEOUT, rolled)
+        .await?;
     for id in &ids {
         world.wait_job_succeeded("digits", id).await?;
     }
     ensure!(kept >= 2 && rolled == kept, "{kept} workers became {rolled}");
     ensure!(workers(world).await == Ok(kept), "{kept} became {:?}", workers(world).await);
-    world::check_ready(&world.status("digits").await.map_err(anyhow::Error::msg)?).map_err(anyhow::Error::msg)?;
+    world::check_ready(&world.status("digits").await.map_err(anyhow::Error::msg)?)
+        .map_err(anyhow::Error::msg)?;
 
     world.cluster.start_prometheus_adapter().await?;
     let look = || async {
         let count = workers(world).await?;
         if count == 1 { Ok(()) } else { Err(format!("{count} workers")) }
     };
-    world.cluster.wait_for(&world.namespace, "one worker for an empty queue", world::PODS_TIMEOUT, look).await?;
+    world
+        .cluster
+        .wait_for(&world.namespace, "one worker for an empty queue", world::PODS_TIMEOUT, look)
+        .await?;
     eprintln!("workers-scale: 1 to {kept} workers and back, {} jobs", ids.len());
     Ok(())
 }
@@ -144,7 +176,9 @@ async fn follow_the_lag(world: &TestWorld) -> anyhow::Result<()> {
 async fn workers_scale() -> anyhow::Result<()> {
     world::run_promise("workers-scale", async |world| {
         if world.cluster.is_foreign() {
-            eprintln!("skipped: a cluster of yours (CONTEXT) serves external metrics by its own rules");
+            eprintln!(
+                "skipped: a cluster of yours (CONTEXT) serves external metrics by its own rules"
+            );
             return Ok(());
         }
         world.cluster.stop_prometheus_adapter().await?;

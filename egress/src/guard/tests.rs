@@ -25,7 +25,8 @@ impl HostLookup for Names {
     fn lookup(&self, host: String) -> BoxFuture<'static, Result<Vec<IpAddr>>> {
         let mut all = self.0.lock().unwrap();
         let answers = all.get_mut(&host).unwrap_or_else(|| panic!("nobody knows {host}"));
-        let answer = if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0].clone() };
+        let answer =
+            if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0].clone() };
         std::future::ready(Ok(answer)).boxed()
     }
 }
@@ -39,7 +40,8 @@ fn url(text: &str) -> Url {
 }
 
 async fn found(guard: &EgressGuard, host: &str) -> std::result::Result<Vec<String>, String> {
-    let found = guard.allowed_addresses(host.to_owned()).await.map_err(|error| error.to_string())?;
+    let found =
+        guard.allowed_addresses(host.to_owned()).await.map_err(|error| error.to_string())?;
     Ok(found.iter().map(ToString::to_string).collect())
 }
 
@@ -81,29 +83,57 @@ async fn a_server_leads_to_no_address_inside_by_whatever_spelling() {
         assert_eq!(guard.check_redirect(&from, &url("http://elsewhere.test/m.onnx")), Ok(()));
         assert_eq!(found(&guard, "elsewhere.test").await, Err(NOT_PUBLIC.to_owned()), "{inside}");
     }
-    for spelled in
-        ["http://0x7f.1/", "http://2130706433/", "http://0177.0.0.1/", "http://127.1/", "http://%31%32%37.1/"]
-    {
+    for spelled in [
+        "http://0x7f.1/",
+        "http://2130706433/",
+        "http://0177.0.0.1/",
+        "http://127.1/",
+        "http://%31%32%37.1/",
+    ] {
         assert_eq!(written(&[]).check_redirect(&from, &url(spelled)), Err(NOT_PUBLIC), "{spelled}");
     }
     let guard = written(&[("cdn.test", &["10.0.0.1", "93.184.216.34"])]);
     assert_eq!(guard.check_redirect(&from, &url("http://93.184.216.34/")), Ok(()));
-    assert_eq!(found(&guard, "CDN.test").await.unwrap(), ["93.184.216.34"], "of several the public ones");
-    assert!(guard.check_redirect(&from, &url("https://93.184.216.34/")).unwrap_err().contains("another scheme"));
+    assert_eq!(
+        found(&guard, "CDN.test").await.unwrap(),
+        ["93.184.216.34"],
+        "of several the public ones"
+    );
+    assert!(
+        guard
+            .check_redirect(&from, &url("https://93.184.216.34/"))
+            .unwrap_err()
+            .contains("another scheme")
+    );
 }
 
 #[tokio::test]
 async fn what_people_wrote_may_be_inside_and_stays_where_it_was() {
-    let names: &[(&str, &[&str])] =
-        &[("store.test", &["10.0.0.1"]), ("store.test", &["169.254.169.254"]), ("cdn.test", &["93.184.216.34"])];
+    let names: &[(&str, &[&str])] = &[
+        ("store.test", &["10.0.0.1"]),
+        ("store.test", &["169.254.169.254"]),
+        ("cdn.test", &["93.184.216.34"]),
+    ];
     let (guard, store) = (written(names), url("http://store.test/m.onnx"));
     assert_eq!(found(&guard, "store.test").await.unwrap(), ["10.0.0.1"]);
-    assert_eq!(guard.check_redirect(&store, &url("http://store.test:9000/other")), Ok(()), "to itself");
-    assert_eq!(found(&guard, "store.test").await.unwrap(), ["10.0.0.1"], "the name has moved meanwhile");
+    assert_eq!(
+        guard.check_redirect(&store, &url("http://store.test:9000/other")),
+        Ok(()),
+        "to itself"
+    );
+    assert_eq!(
+        found(&guard, "store.test").await.unwrap(),
+        ["10.0.0.1"],
+        "the name has moved meanwhile"
+    );
     let cdn = url("http://cdn.test/m.onnx");
     assert_eq!(guard.check_redirect(&store, &cdn), Ok(()));
     assert_eq!(found(&guard, "cdn.test").await.unwrap(), ["93.184.216.34"]);
-    assert_eq!(guard.check_redirect(&cdn, &store), Err(NOT_PUBLIC), "another server leads back into the cluster");
+    assert_eq!(
+        guard.check_redirect(&cdn, &store),
+        Err(NOT_PUBLIC),
+        "another server leads back into the cluster"
+    );
 }
 
 #[tokio::test]
@@ -126,16 +156,21 @@ async fn a_strict_guard_looks_each_time_and_hands_on_only_what_is_allowed() {
     let guard = EgressGuard::strict(AllowList::new(&rules)).with_lookup(Names::boxed(names));
     assert_eq!(found(&guard, "hooks.test").await.unwrap(), ["93.184.216.34", "10.0.0.1"]);
     for host in ["hooks.test", "evil.test"] {
-        assert!(was_refused(&guard.allowed_addresses(host.to_owned()).await.unwrap_err()), "{host}");
+        assert!(
+            was_refused(&guard.allowed_addresses(host.to_owned()).await.unwrap_err()),
+            "{host}"
+        );
     }
     assert!(!guard.is_peer_allowed("hooks.test", Some("127.0.0.1:80".parse().unwrap())));
     assert!(guard.is_peer_allowed("hooks.test", Some("93.184.216.34:80".parse().unwrap())));
 }
 
-/// A server on this machine that closes after each answer, so that a client connects anew; what it was asked, head by head.
+/// A server on this machine that closes after each answer, so that a client connects anew; what it
+/// was asked, head by head.
 async fn server(answers: Vec<String>) -> (u16, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (port, heads) = (listener.local_addr().unwrap().port(), Arc::<Mutex<Vec<String>>>::default());
+    let (port, heads) =
+        (listener.local_addr().unwrap().port(), Arc::<Mutex<Vec<String>>>::default());
     let kept = Arc::clone(&heads);
     tokio::spawn(async move {
         for answer in answers {
@@ -147,7 +182,10 @@ async fn server(answers: Vec<String>) -> (u16, Arc<Mutex<Vec<String>>>) {
             kept.lock().unwrap().push(String::from_utf8(head).unwrap().to_ascii_lowercase());
             let answer = answer.replace("PORT", &port.to_string());
             stream
-                .write_all(format!("HTTP/1.1 {answer}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").as_bytes())
+                .write_all(
+                    format!("HTTP/1.1 {answer}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+                        .as_bytes(),
+                )
                 .await
                 .unwrap();
         }
@@ -167,22 +205,35 @@ fn client(guard: &EgressGuard) -> Client {
 #[tokio::test]
 async fn a_name_that_moves_between_two_connections_is_connected_to_where_it_was() {
     let (port, heads) = server(vec![to("/again"), "200 OK".into()]).await;
-    let names: &[(&str, &[&str])] = &[("store.test", &["127.0.0.1"]), ("store.test", &["127.0.0.2"])];
-    let answer = client(&written(names)).get(format!("http://store.test:{port}/m")).send().await.unwrap();
+    let names: &[(&str, &[&str])] =
+        &[("store.test", &["127.0.0.1"]), ("store.test", &["127.0.0.2"])];
+    let answer =
+        client(&written(names)).get(format!("http://store.test:{port}/m")).send().await.unwrap();
     assert_eq!((answer.status().as_u16(), heads.lock().unwrap().len()), (200, 2));
 }
 
 #[tokio::test]
 async fn another_host_gets_neither_credentials_nor_the_address_that_led_to_it() {
-    let (port, heads) = server(vec![to("/same"), to("http://cdn.test:PORT/m"), "200 OK".into()]).await;
+    let (port, heads) =
+        server(vec![to("/same"), to("http://cdn.test:PORT/m"), "200 OK".into()]).await;
     let list = AllowList::new(&[AllowRule::Any, "127.0.0.0/8".parse().unwrap()]);
     let names: &[(&str, &[&str])] = &[("store.test", &["127.0.0.1"]), ("cdn.test", &["127.0.0.1"])];
     let client = client(&EgressGuard::for_trusted_url(list).with_lookup(Names::boxed(names)));
-    let answer = client.get(format!("http://user:word@store.test:{port}/m?sig=secret")).send().await.unwrap();
+    let answer = client
+        .get(format!("http://user:word@store.test:{port}/m?sig=secret"))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(answer.status().as_u16(), 200);
     let heads = heads.lock().unwrap();
-    assert_eq!(heads.iter().map(|head| head.contains("authorization: basic")).collect::<Vec<_>>(), [true, true, false]);
-    assert!(heads[1..].iter().all(|head| !head.contains("referer") && !head.contains("secret")), "{heads:?}");
+    assert_eq!(
+        heads.iter().map(|head| head.contains("authorization: basic")).collect::<Vec<_>>(),
+        [true, true, false]
+    );
+    assert!(
+        heads[1..].iter().all(|head| !head.contains("referer") && !head.contains("secret")),
+        "{heads:?}"
+    );
 }
 
 #[tokio::test]

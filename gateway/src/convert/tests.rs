@@ -49,7 +49,9 @@ impl ResourceConverter {
         }
         for name in self.revisions.keys() {
             let endpoints = self.endpoints(name).into_iter();
-            snapshot.endpoints.extend(endpoints.map(|(revision, group)| ((name.clone(), revision), group)));
+            snapshot
+                .endpoints
+                .extend(endpoints.map(|(revision, group)| ((name.clone(), revision), group)));
         }
         snapshot
     }
@@ -78,15 +80,25 @@ fn everything_that_a_user_and_the_operator_wrote_arrives() {
         ]},
     });
     let snapshot = ResourceConverter::default().snapshot([&guard(digits(traffic, status))], []);
-    let backend = |revision: &str, role, permille| WeightedBackend { revision: revision.into(), role, permille };
+    let backend = |revision: &str, role, permille| WeightedBackend {
+        revision: revision.into(),
+        role,
+        permille,
+    };
     let expected = ModelConfig {
         name: "digits".into(),
         uid: "1-2-3".into(),
         created: "2026-01-02T00:00:00Z".parse::<jiff::Timestamp>().unwrap().as_second(),
-        claims: RoutingClaims { hosts: ["digits.example.org".to_owned()].into(), model_name: "digits-model".into() },
+        claims: RoutingClaims {
+            hosts: ["digits.example.org".to_owned()].into(),
+            model_name: "digits-model".into(),
+        },
         weights: Some(TrafficWeights {
             generation: 12,
-            backends: vec![backend("aaa", ArmRole::Stable, 950), backend("bbb", ArmRole::Candidate, 50)],
+            backends: vec![
+                backend("aaa", ArmRole::Stable, 950),
+                backend("bbb", ArmRole::Candidate, 50),
+            ],
             preview: Some("bbb".into()),
         }),
         stable: Some("aaa".into()),
@@ -96,8 +108,16 @@ fn everything_that_a_user_and_the_operator_wrote_arrives() {
         caching: false,
         sticky_header: Some(HeaderName::from_static("x-user-id")),
         replay: true,
-        shield: ShieldConfig { enabled: false, candidate_timeout: Some(Duration::from_millis(250)) },
-        brake: BrakeConfig { min_failures: 3, window: 20, failure_millionths: 200_000, ..BrakeConfig::DEFAULT },
+        shield: ShieldConfig {
+            enabled: false,
+            candidate_timeout: Some(Duration::from_millis(250)),
+        },
+        brake: BrakeConfig {
+            min_failures: 3,
+            window: 20,
+            failure_millionths: 200_000,
+            ..BrakeConfig::DEFAULT
+        },
         pod_settings: PodSettings::default(),
         outcomes: Vec::new(),
         rollout: String::new(),
@@ -111,7 +131,11 @@ fn whether_a_prediction_may_run_twice_is_read() {
     let replay = |traffic| {
         ResourceConverter::default().snapshot([&guard(digits(traffic, json!(null)))], []).models["digits"].replay
     };
-    assert!(replay(json!({})) && replay(json!({"replay": "Enabled"})) && !replay(json!({"replay": "Disabled"})));
+    assert!(
+        replay(json!({}))
+            && replay(json!({"replay": "Enabled"}))
+            && !replay(json!({"replay": "Disabled"}))
+    );
 }
 
 #[test]
@@ -130,12 +154,15 @@ fn pods_are_told_what_takes_effect_without_a_rollout() {
     let told = |spec: Value| {
         let mut object = digits(json!({}), json!(null));
         object["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
-        ResourceConverter::default().snapshot([&guard(object)], []).models["digits"].pod_settings.clone()
+        ResourceConverter::default().snapshot([&guard(object)], []).models["digits"]
+            .pod_settings
+            .clone()
     };
     let value = |text: &'static str| Some(HeaderValue::from_static(text));
     assert_eq!(told(json!({})), PodSettings::default());
     let server = json!({"queue": {"redis": {"url": "redis://r:6379"}}});
-    let queued = told(json!({"server": server, "feedback": {"outcomes": ["conversion", "revenue"]}}));
+    let queued =
+        told(json!({"server": server, "feedback": {"outcomes": ["conversion", "revenue"]}}));
     let expected = PodSettings { max_jobs: value("10000"), callback_allow: value("") };
     assert_eq!(queued, expected);
     let bounds = json!({"maxJobs": 7, "callbacks": {"allow": ["*", "10.0.0.0/8"]}});
@@ -145,7 +172,8 @@ fn pods_are_told_what_takes_effect_without_a_rollout() {
 
 #[test]
 fn defaults_are_those_of_the_api() {
-    let snapshot = ResourceConverter::default().snapshot([&guard(digits(json!({}), json!(null)))], []);
+    let snapshot =
+        ResourceConverter::default().snapshot([&guard(digits(json!({}), json!(null)))], []);
     let config = &snapshot.models["digits"];
     assert_eq!((config.timeout, config.weights.as_ref()), (Duration::from_secs(30), None));
     assert_eq!(config.shield, ShieldConfig { enabled: true, candidate_timeout: None });
@@ -193,7 +221,8 @@ fn weights_take_effect_whatever_else_is_not_understood() {
 fn a_gateway_that_has_seen_no_other_spec_takes_what_it_understands_of_one() {
     let traffic = json!({"timeoutSeconds": "soon", "hosts": ["digits.example.org"], "brake": {"minFailures": 3}});
     let mut converter = ResourceConverter::default();
-    let config = converter.snapshot([&guard(digits(traffic, json!(null)))], []).models["digits"].clone();
+    let config =
+        converter.snapshot([&guard(digits(traffic, json!(null)))], []).models["digits"].clone();
     assert_eq!((config.timeout, config.brake.min_failures), (Duration::from_secs(30), 3));
     assert_eq!(config.claims.hosts.len(), 1);
     assert_eq!(converter.snapshot([], []), RoutingSnapshot::default());
@@ -202,8 +231,12 @@ fn a_gateway_that_has_seen_no_other_spec_takes_what_it_understands_of_one() {
 #[test]
 fn a_gateway_that_can_read_nothing_of_one_knows_its_name_and_its_pods() {
     let read = guard(digits(json!({"timeoutSeconds": 7}), json!(null)));
-    let error = InvalidObject { error: "another form".into(), metadata: read.0.as_ref().unwrap().metadata.clone() };
-    let pods = slice(of_revision("aaa"), "2026-01-01T00:00:00Z", json!([{"addresses": ["10.0.0.1"]}]));
+    let error = InvalidObject {
+        error: "another form".into(),
+        metadata: read.0.as_ref().unwrap().metadata.clone(),
+    };
+    let pods =
+        slice(of_revision("aaa"), "2026-01-01T00:00:00Z", json!([{"addresses": ["10.0.0.1"]}]));
     let mut converter = ResourceConverter::default();
     let snapshot = converter.snapshot([&DeserializeGuard(Err(error.clone()))], [&pods]);
     let config = &snapshot.models["digits"];
@@ -222,7 +255,8 @@ fn a_gateway_that_can_read_nothing_of_one_knows_its_name_and_its_pods() {
 fn a_deleted_modeldeployment_serves_on_while_its_endpoints_are_there() {
     let mut converter = ResourceConverter::default();
     let model = guard(digits(json!({"timeoutSeconds": 7}), json!(null)));
-    let pods = slice(of_revision("aaa"), "2026-01-01T00:00:00Z", json!([{"addresses": ["10.0.0.1"]}]));
+    let pods =
+        slice(of_revision("aaa"), "2026-01-01T00:00:00Z", json!([{"addresses": ["10.0.0.1"]}]));
     let before = converter.snapshot([&model], [&pods]);
     for _ in 0..2 {
         let left = converter.snapshot([], [&pods]);
@@ -243,7 +277,8 @@ fn a_pod_of_both_families_counts_once() {
     };
     let v4 = json!([pod("10.0.0.1", "a", true), pod("10.0.0.2", "b", false)]);
     // That `b` leaves is not told here yet; of `c` this is the only address.
-    let v6 = json!([pod("fd00::1", "a", true), pod("fd00::2", "b", true), pod("fd00::3", "c", true)]);
+    let v6 =
+        json!([pod("fd00::1", "a", true), pod("fd00::2", "b", true), pod("fd00::3", "c", true)]);
     let [v4, v6] = [v4, v6].map(|pods| slice(of_revision("one"), "2026-01-02T00:00:00Z", pods));
     for slices in [[&v4, &v6], [&v6, &v4]] {
         let snapshot = ResourceConverter::default().snapshot([], slices);
@@ -285,5 +320,8 @@ fn endpoints_are_grouped_by_revision_and_state() {
     let group = &groups[&("digits".to_owned(), "aaa".to_owned())];
     assert_eq!(group.ready, addrs(&["10.0.0.1:8080", "10.0.0.2:8080", "10.0.0.5:8080"]));
     assert_eq!(group.draining, addrs(&["10.0.0.3:8080"]));
-    assert_eq!(group.created, "2026-01-01T00:00:00Z".parse::<jiff::Timestamp>().unwrap().as_second());
+    assert_eq!(
+        group.created,
+        "2026-01-01T00:00:00Z".parse::<jiff::Timestamp>().unwrap().as_second()
+    );
 }

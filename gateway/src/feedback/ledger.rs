@@ -1,9 +1,8 @@
-//! True labels and business outcomes that arrive later: each is counted once, for the revision that predicted.
+//! True labels and business outcomes that arrive later: each is counted once, for the revision that
+//! predicted.
 
-use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
-    sync::{Mutex, PoisonError},
-};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -63,7 +62,8 @@ pub enum FeedbackRejection {
     Duplicate,
     /// The prediction has no labels (a regression, or a row beyond what an id holds).
     NoPrediction,
-    /// Neither `label` nor `labels`, more labels than rows, or a label that is neither a number nor a string.
+    /// Neither `label` nor `labels`, more labels than rows, or a label that is neither a number nor
+    /// a string.
     InvalidLabel,
     /// An outcome whose name is not declared.
     UnknownOutcome,
@@ -165,7 +165,8 @@ impl Default for FeedbackLimits {
     }
 }
 
-/// Number and time of a prediction, and what was reported: 0 for labels, else the hash of an outcome's name.
+/// Number and time of a prediction, and what was reported: 0 for labels, else the hash of an
+/// outcome's name.
 type FeedbackKey = (u64, u32, u32);
 
 #[derive(Debug, Default)]
@@ -187,7 +188,8 @@ impl FeedbackLedger {
         Self { limits, memory: Mutex::default() }
     }
 
-    /// Judges one item, whose id was opened, and remembers it if it counts. `now` is in Unix seconds; `taken` are the names of the outcomes that are taken.
+    /// Judges one item, whose id was opened, and remembers it if it counts. `now` is in Unix
+    /// seconds; `taken` are the names of the outcomes that are taken.
     ///
     /// # Errors
     /// Why it does not count.
@@ -206,7 +208,10 @@ impl FeedbackLedger {
             return Err(FeedbackRejection::InvalidTime);
         }
         let counted = evaluate_item(item, &id.labels, taken)?;
-        let what = counted.outcome.as_ref().map_or(0, |(name, _)| (hash_parts(&[name.as_bytes()]) as u32).max(1));
+        let what = counted
+            .outcome
+            .as_ref()
+            .map_or(0, |(name, _)| (hash_parts(&[name.as_bytes()]) as u32).max(1));
         self.remember((id.number, id.seconds, what), now)?;
         Ok(CountedFeedback {
             revision: id.revision,
@@ -223,7 +228,8 @@ impl FeedbackLedger {
         }
         memory.order.push_back(key);
         // What is too old to be taken again, and what there is no room for.
-        let old = |(_, seconds, _): &FeedbackKey| u64::from(*seconds) + self.limits.ttl_seconds < now;
+        let old =
+            |(_, seconds, _): &FeedbackKey| u64::from(*seconds) + self.limits.ttl_seconds < now;
         while let Some(oldest) = memory.order.front().copied()
             && (memory.order.len() > self.limits.max_remembered || old(&oldest))
         {
@@ -248,15 +254,22 @@ fn evaluate_item(
         return Err(FeedbackRejection::UnknownOutcome);
     }
     // A sum that may shrink is no counter: what is given back is an outcome of its own.
-    let good = (0.0..=MAX_VALUE).contains(&outcome.value) && item.label.is_none() && item.labels.is_none();
+    let good =
+        (0.0..=MAX_VALUE).contains(&outcome.value) && item.label.is_none() && item.labels.is_none();
     if !good {
         return Err(FeedbackRejection::InvalidOutcome);
     }
-    Ok(CountedFeedback { outcome: Some((outcome.name.clone(), outcome.value)), ..CountedFeedback::default() })
+    Ok(CountedFeedback {
+        outcome: Some((outcome.name.clone(), outcome.value)),
+        ..CountedFeedback::default()
+    })
 }
 
 /// Counts right and wrong rows.
-fn compare_labels(item: &FeedbackItem, predicted: &[Option<PredictedLabel>]) -> Result<(u64, u64), FeedbackRejection> {
+fn compare_labels(
+    item: &FeedbackItem,
+    predicted: &[Option<PredictedLabel>],
+) -> Result<(u64, u64), FeedbackRejection> {
     let truths: &[Value] = match (&item.label, &item.labels) {
         (Some(one), None) => std::slice::from_ref(one),
         (None, Some(many)) if !many.is_empty() => many,
@@ -279,7 +292,11 @@ fn compare_labels(item: &FeedbackItem, predicted: &[Option<PredictedLabel>]) -> 
             None => {}
         }
     }
-    if correct + incorrect == 0 { Err(FeedbackRejection::NoPrediction) } else { Ok((correct, incorrect)) }
+    if correct + incorrect == 0 {
+        Err(FeedbackRejection::NoPrediction)
+    } else {
+        Ok((correct, incorrect))
+    }
 }
 
 /// The text by which labels are compared: 3, 3.0 and "3" are the same class.
@@ -308,7 +325,11 @@ mod tests {
         PredictionId { revision: "rev".into(), seconds: (NOW - age) as u32, number, labels }
     }
 
-    fn item(label: Option<Value>, labels: Option<Vec<Value>>, outcome: Option<BusinessOutcome>) -> FeedbackItem {
+    fn item(
+        label: Option<Value>,
+        labels: Option<Vec<Value>>,
+        outcome: Option<BusinessOutcome>,
+    ) -> FeedbackItem {
         FeedbackItem { prediction_id: String::new(), label, labels, outcome }
     }
 
@@ -345,14 +366,18 @@ mod tests {
         assert_eq!(reject(id(1, 0, &[]), &one(json!(1))), FeedbackRejection::NoPrediction);
         assert_eq!(reject(id(1, 0, &[1]), &one(json!([1]))), FeedbackRejection::InvalidLabel);
         assert_eq!(reject(id(1, 0, &[1, 2]), &one(json!(1))), FeedbackRejection::InvalidLabel);
-        assert_eq!(reject(id(1, 0, &[1]), &item(None, None, None)), FeedbackRejection::InvalidLabel);
+        assert_eq!(
+            reject(id(1, 0, &[1]), &item(None, None, None)),
+            FeedbackRejection::InvalidLabel
+        );
         let future = PredictionId { seconds: (NOW + 900) as u32, ..id(1, 0, &[1]) };
         assert_eq!(reject(future, &one(json!(1))), FeedbackRejection::InvalidTime);
     }
 
     #[test]
     fn duplicates_are_rejected_within_a_bounded_memory() {
-        let book = FeedbackLedger::new(FeedbackLimits { max_remembered: 2, ..FeedbackLimits::default() });
+        let book =
+            FeedbackLedger::new(FeedbackLimits { max_remembered: 2, ..FeedbackLimits::default() });
         let record = |number| book.record(id(number, 0, &[1]), &one(json!(1)), NOW, &[]);
         for number in 0..3 {
             record(number).unwrap();
@@ -375,8 +400,14 @@ mod tests {
             let outcome = Some(BusinessOutcome { name: name.into(), value });
             book.record(id(number, 60, labels), &item(None, None, outcome), NOW, &names)
         };
-        assert_eq!(report(1, "conversion", 1.0, &[3]).unwrap().outcome, Some(("conversion".into(), 1.0)));
-        assert_eq!(report(1, "revenue", 12.5, &[3]).unwrap().outcome, Some(("revenue".into(), 12.5)));
+        assert_eq!(
+            report(1, "conversion", 1.0, &[3]).unwrap().outcome,
+            Some(("conversion".into(), 1.0))
+        );
+        assert_eq!(
+            report(1, "revenue", 12.5, &[3]).unwrap().outcome,
+            Some(("revenue".into(), 12.5))
+        );
         assert_eq!(report(1, "revenue", 12.5, &[3]), Err(FeedbackRejection::Duplicate));
         assert_eq!(book.record(id(1, 60, &[3]), &one(json!(3)), NOW, &names).unwrap().correct, 1);
         assert!(report(2, "conversion", 0.0, &[]).is_ok(), "a regression has outcomes too");
@@ -384,7 +415,14 @@ mod tests {
         for value in [-1.0, f64::NAN, f64::INFINITY, 1e10] {
             assert_eq!(report(3, "revenue", value, &[3]), Err(FeedbackRejection::InvalidOutcome));
         }
-        let both = item(Some(json!(3)), None, Some(BusinessOutcome { name: "revenue".into(), value: 1.0 }));
-        assert_eq!(book.record(id(4, 60, &[3]), &both, NOW, &names), Err(FeedbackRejection::InvalidOutcome));
+        let both = item(
+            Some(json!(3)),
+            None,
+            Some(BusinessOutcome { name: "revenue".into(), value: 1.0 }),
+        );
+        assert_eq!(
+            book.record(id(4, 60, &[3]), &both, NOW, &names),
+            Err(FeedbackRejection::InvalidOutcome)
+        );
     }
 }

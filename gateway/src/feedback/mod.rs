@@ -1,40 +1,34 @@
-//! Feedback: `POST /v2/models/{m}/feedback` on the port `private`. Ids are opened with the key of the ModelDeployment, so that nobody invents them, and each is
-//! counted by one gateway pod, which remembers it: the first in rank of those that are there (rendezvous hashing). A pod that is replaced takes its memory
-//! with it, so an id may count twice then, and no more often.
+//! Feedback: `POST /v2/models/{m}/feedback` on the port `private`. Ids are opened with the key of
+//! the ModelDeployment, so that nobody invents them, and each is counted by one gateway pod, which
+//! remembers it: the first in rank of those that are there (rendezvous hashing). A pod that is
+//! replaced takes its memory with it, so an id may count twice then, and no more often.
 
 mod ledger;
 mod outcomes;
 mod peers;
 mod windows;
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header::CONTENT_ENCODING};
+use http::header::CONTENT_ENCODING;
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use ring::hmac;
 use slipway_prediction_id::{PredictionId, PredictionIdSealer, PredictionReport};
 use tokio::time::{Instant, timeout_at};
 
-pub use self::{
-    ledger::{
-        BusinessOutcome, FeedbackItem, FeedbackLedger, FeedbackLimits, FeedbackRejection, FeedbackRequest,
-        FeedbackResponse,
-    },
-    outcomes::FeedbackMetrics,
-    peers::{GatewayPeer, GatewayPeers, peers_from_slices},
+pub use self::ledger::{
+    BusinessOutcome, FeedbackItem, FeedbackLedger, FeedbackLimits, FeedbackRejection,
+    FeedbackRequest, FeedbackResponse,
 };
-use crate::{
-    gateway::GatewayContext,
-    model::RoutedModel,
-    proxy::{
-        ReceivedRequest,
-        answer::{AnswerBody, RequestRefusal, json_response},
-    },
-};
+pub use self::outcomes::FeedbackMetrics;
+pub use self::peers::{GatewayPeer, GatewayPeers, peers_from_slices};
+use crate::gateway::GatewayContext;
+use crate::model::RoutedModel;
+use crate::proxy::ReceivedRequest;
+use crate::proxy::answer::{AnswerBody, RequestRefusal, json_response};
 
 /// Items of one request: they are counted on a thread that serves others too.
 const MAX_ITEMS: usize = 10_000;
@@ -62,7 +56,8 @@ pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// The id of a prediction that a revision has made now, of which its pod reports `report`; none without a key.
+/// The id of a prediction that a revision has made now, of which its pod reports `report`; none
+/// without a key.
 pub fn issue_prediction_id(
     gateway: &GatewayContext,
     model: &RoutedModel,
@@ -70,12 +65,15 @@ pub fn issue_prediction_id(
     report: Option<&HeaderValue>,
 ) -> Option<HeaderValue> {
     let master = gateway.keys.master()?;
-    let sealer =
-        PredictionIdSealer::new(&master.derive(slipway_prediction_id::PREDICTION_ID_PURPOSE, &model.config.uid))?;
+    let sealer = PredictionIdSealer::new(
+        &master.derive(slipway_prediction_id::PREDICTION_ID_PURPOSE, &model.config.uid),
+    )?;
     let told = report.and_then(|report| PredictionReport::decode(report.to_str().ok()?));
     // Servers that report nothing have outcomes as feedback, and no labels.
-    let report =
-        told.unwrap_or_else(|| PredictionReport { sample: PredictionReport::random_sample(), labels: Vec::new() });
+    let report = told.unwrap_or_else(|| PredictionReport {
+        sample: PredictionReport::random_sample(),
+        labels: Vec::new(),
+    });
     let seconds = unix_seconds();
     let id = sealer.seal(revision, u32::try_from(seconds).unwrap_or(u32::MAX), &report)?;
     let rows = report.labels.iter().flatten().count();
@@ -101,9 +99,14 @@ pub async fn handle_feedback(
         return RequestRefusal::Method.into_response(false);
     }
     if parts.headers.contains_key(CONTENT_ENCODING) {
-        return error_response(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send feedback without content-encoding");
+        return error_response(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "send feedback without content-encoding",
+        );
     }
-    let Some(place) = model.shares.admit(body.peer()) else { return RequestRefusal::Overloaded.into_response(false) };
+    let Some(place) = model.shares.admit(body.peer()) else {
+        return RequestRefusal::Overloaded.into_response(false);
+    };
     body.hold_permit(&model.shares.uploads, &place);
     let read = timeout_at(Instant::now() + BODY_TIMEOUT, async {
         let mut all = BytesMut::new();
@@ -145,7 +148,8 @@ pub async fn handle_feedback(
             "this gateway has no key yet: the operator makes the Secret slipway-keys in this namespace",
         );
     }
-    let from_gateway = parts.headers.get(HOP).is_some_and(|proof| is_valid_hop(gateway, model, &bytes, proof));
+    let from_gateway =
+        parts.headers.get(HOP).is_some_and(|proof| is_valid_hop(gateway, model, &bytes, proof));
     let summary = count_feedback(gateway, model, &sealers, request, from_gateway).await;
     place.release();
     json_response(StatusCode::OK, &serde_json::to_value(summary).unwrap_or_default())
@@ -158,7 +162,10 @@ fn error_response(status: StatusCode, text: &str) -> Response<AnswerBody> {
 /// By the key that is, and by the one that was until lately.
 fn prediction_sealers(gateway: &GatewayContext, uid: &str) -> Vec<PredictionIdSealer> {
     let masters = [gateway.keys.master(), gateway.keys.previous_master()];
-    let keys = masters.iter().flatten().map(|master| master.derive(slipway_prediction_id::PREDICTION_ID_PURPOSE, uid));
+    let keys = masters
+        .iter()
+        .flatten()
+        .map(|master| master.derive(slipway_prediction_id::PREDICTION_ID_PURPOSE, uid));
     keys.filter_map(|key| PredictionIdSealer::new(&key)).collect()
 }
 
@@ -191,8 +198,15 @@ async fn count_feedback(
             match send_to_peer(gateway, model, &peer, &share).await {
                 Some(counted) => summary.append(counted),
                 None => {
-                    tracing::debug!(gateway = peer.name, "does not count its share of feedback; the next one does");
-                    left.extend(share.into_iter().map(|opened| OpenedItem { tried: opened.tried + 1, ..opened }));
+                    tracing::debug!(
+                        gateway = peer.name,
+                        "does not count its share of feedback; the next one does"
+                    );
+                    left.extend(
+                        share
+                            .into_iter()
+                            .map(|opened| OpenedItem { tried: opened.tried + 1, ..opened }),
+                    );
                 }
             }
         }
@@ -200,8 +214,18 @@ async fn count_feedback(
     summary
 }
 
-fn record_item(gateway: &GatewayContext, model: &RoutedModel, summary: &mut FeedbackResponse, opened: OpenedItem) {
-    match gateway.feedback.ledger.record(opened.id, &opened.item, unix_seconds(), &model.config.outcomes) {
+fn record_item(
+    gateway: &GatewayContext,
+    model: &RoutedModel,
+    summary: &mut FeedbackResponse,
+    opened: OpenedItem,
+) {
+    match gateway.feedback.ledger.record(
+        opened.id,
+        &opened.item,
+        unix_seconds(),
+        &model.config.outcomes,
+    ) {
         Ok(counted) => {
             gateway.metrics.feedback.count_accepted(&model.config.name, &counted);
             summary.add(None);
@@ -225,7 +249,12 @@ fn hop_key(gateway: &GatewayContext, model: &RoutedModel) -> Option<hmac::Key> {
     Some(hmac::Key::new(hmac::HMAC_SHA256, &key))
 }
 
-fn is_valid_hop(gateway: &GatewayContext, model: &RoutedModel, body: &[u8], proof: &HeaderValue) -> bool {
+fn is_valid_hop(
+    gateway: &GatewayContext,
+    model: &RoutedModel,
+    body: &[u8],
+    proof: &HeaderValue,
+) -> bool {
     let proof = proof.to_str().ok().and_then(|proof| hex::decode(proof).ok());
     let (Some(key), Some(proof)) = (hop_key(gateway, model), proof) else { return false };
     hmac::verify(&key, body, &proof).is_ok()
@@ -248,6 +277,7 @@ async fn send_to_peer(
     let path = format!("/v2/models/{}/feedback", model.config.claims.model_name);
     let host = format!("{}.{}", model.config.name, gateway.settings.namespace);
     let token = gateway.keys.authorization()?;
-    let headers = [(HOP, HeaderValue::from_str(&proof).ok()?), (http::header::AUTHORIZATION, token)];
+    let headers =
+        [(HOP, HeaderValue::from_str(&proof).ok()?), (http::header::AUTHORIZATION, token)];
     peers::post_feedback(peer.addr, &host, &path, headers, body).await
 }

@@ -1,29 +1,39 @@
-//! What is counted of feedback. Labels as right and wrong; what else became of predictions (engagement, conversion, revenue) as sums and counts, so that rates
-//! and means of an arm are quotients of two counters over any window, and their standard errors too.
+//! What is counted of feedback. Labels as right and wrong; what else became of predictions
+//! (engagement, conversion, revenue) as sums and counts, so that rates and means of an arm are
+//! quotients of two counters over any window, and their standard errors too.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
-    time::Duration,
-};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
-    registry::Registry,
-};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
-use super::{
-    ledger::{CountedFeedback, FeedbackRejection},
-    windows::FeedbackWindows,
-};
+use super::ledger::{CountedFeedback, FeedbackRejection};
+use super::windows::FeedbackWindows;
 
 /// Seconds, from a minute to a week.
-const AGE_BUCKETS: [f64; 11] =
-    [1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 4.0 * 3600.0, 86_400.0, 2.0 * 86_400.0, 4.0 * 86_400.0, 7.0 * 86_400.0];
+const AGE_BUCKETS: [f64; 11] = [
+    1.0,
+    10.0,
+    60.0,
+    300.0,
+    1800.0,
+    3600.0,
+    4.0 * 3600.0,
+    86_400.0,
+    2.0 * 86_400.0,
+    4.0 * 86_400.0,
+    7.0 * 86_400.0,
+];
 
-/// Revisions of one ModelDeployment that are counted; of more, those that nothing was counted for longest are forgotten.
+/// Revisions of one ModelDeployment that are counted; of more, those that nothing was counted for
+/// longest are forgotten.
 const MAX_REVISIONS: usize = 32;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -105,9 +115,21 @@ impl FeedbackMetrics {
             self.rejected.clone(),
         );
         r.register("slipway_gateway_outcomes", "Outcomes reported, by name", self.counts.clone());
-        r.register("slipway_gateway_outcome_value", "Sum of the values of outcomes", self.sums.clone());
-        r.register("slipway_gateway_outcome_value_squared", "Sum of their squares", self.squares.clone());
-        r.register("slipway_gateway_feedback_age_seconds", "From a prediction to its label", self.ages.clone());
+        r.register(
+            "slipway_gateway_outcome_value",
+            "Sum of the values of outcomes",
+            self.sums.clone(),
+        );
+        r.register(
+            "slipway_gateway_outcome_value_squared",
+            "Sum of their squares",
+            self.squares.clone(),
+        );
+        r.register(
+            "slipway_gateway_feedback_age_seconds",
+            "From a prediction to its label",
+            self.ages.clone(),
+        );
         r.register_collector(Box::new(Arc::clone(&self.windows)));
     }
 
@@ -116,14 +138,19 @@ impl FeedbackMetrics {
         self.windows.set_length(ttl.as_secs());
     }
 
-    /// Creates the series of a revision at 0, so that `increase()` sees the first label and the first outcome.
+    /// Creates the series of a revision at 0, so that `increase()` sees the first label and the
+    /// first outcome.
     pub fn declare_revision(&self, modeldeployment: &str, revision: &str, names: &[String]) {
         for reason in FeedbackRejection::ALL.map(FeedbackRejection::name) {
-            let _ = self
-                .rejected
-                .get_or_create(&FeedbackReasonLabels { modeldeployment: modeldeployment.to_owned(), reason });
+            let _ = self.rejected.get_or_create(&FeedbackReasonLabels {
+                modeldeployment: modeldeployment.to_owned(),
+                reason,
+            });
         }
-        self.models.lock().unwrap_or_else(PoisonError::into_inner).insert(modeldeployment.to_owned());
+        self.models
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(modeldeployment.to_owned());
         for result in ["correct", "incorrect"] {
             let _ = self.labels.get_or_create(&result_labels(modeldeployment, revision, result));
         }
@@ -136,9 +163,17 @@ impl FeedbackMetrics {
     }
 
     /// Counts predicted rows, made at a time in Unix seconds.
-    pub fn count_predicted(&self, modeldeployment: &str, revision: &str, seconds: u64, rows: usize) {
+    pub fn count_predicted(
+        &self,
+        modeldeployment: &str,
+        revision: &str,
+        seconds: u64,
+        rows: usize,
+    ) {
         if rows > 0 {
-            self.windows.update_window((modeldeployment, revision), seconds, |window| window.predicted += rows as u64);
+            self.windows.update_window((modeldeployment, revision), seconds, |window| {
+                window.predicted += rows as u64
+            });
         }
     }
 
@@ -158,23 +193,35 @@ impl FeedbackMetrics {
         }
         let rows = counted.correct + counted.incorrect;
         if rows > 0 {
-            let of =
-                FeedbackRevisionLabels { modeldeployment: modeldeployment.to_owned(), revision: revision.to_owned() };
+            let of = FeedbackRevisionLabels {
+                modeldeployment: modeldeployment.to_owned(),
+                revision: revision.to_owned(),
+            };
             self.ages.get_or_create(&of).observe(counted.age_seconds as f64);
-            self.windows
-                .update_window((modeldeployment, revision), counted.predicted_at, |window| window.labelled += rows);
+            self.windows.update_window(
+                (modeldeployment, revision),
+                counted.predicted_at,
+                |window| window.labelled += rows,
+            );
         }
         self.track_revision(modeldeployment, revision, names);
     }
 
     /// Counts rejected feedback.
     pub fn count_rejected(&self, modeldeployment: &str, rejected: FeedbackRejection) {
-        let because = FeedbackReasonLabels { modeldeployment: modeldeployment.to_owned(), reason: rejected.name() };
-        self.models.lock().unwrap_or_else(PoisonError::into_inner).insert(modeldeployment.to_owned());
+        let because = FeedbackReasonLabels {
+            modeldeployment: modeldeployment.to_owned(),
+            reason: rejected.name(),
+        };
+        self.models
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(modeldeployment.to_owned());
         self.rejected.get_or_create(&because).inc();
     }
 
-    /// Notes that a revision has series, and forgets the longest silent one where there are too many.
+    /// Notes that a revision has series, and forgets the longest silent one where there are too
+    /// many.
     fn track_revision(&self, modeldeployment: &str, revision: &str, names: &[String]) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (modeldeployment.to_owned(), revision.to_owned());
@@ -196,11 +243,13 @@ impl FeedbackMetrics {
         }
     }
 
-    /// Forgets revisions that take no traffic (`serves` says) and for which nothing was counted for as long as feedback is taken.
+    /// Forgets revisions that take no traffic (`serves` says) and for which nothing was counted for
+    /// as long as feedback is taken.
     pub fn sweep(&self, now: Instant, ttl: Duration, serves: impl Fn(&str, &str) -> bool) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|key, known| {
-            let keep = now.saturating_duration_since(known.last_counted) < ttl || serves(&key.0, &key.1);
+            let keep =
+                now.saturating_duration_since(known.last_counted) < ttl || serves(&key.0, &key.1);
             if !keep {
                 self.remove_series(key, known);
             }
@@ -212,7 +261,8 @@ impl FeedbackMetrics {
             let keep = left.contains(model.as_str());
             if !keep {
                 for reason in FeedbackRejection::ALL.map(FeedbackRejection::name) {
-                    self.rejected.remove(&FeedbackReasonLabels { modeldeployment: model.clone(), reason });
+                    self.rejected
+                        .remove(&FeedbackReasonLabels { modeldeployment: model.clone(), reason });
                 }
             }
             keep
@@ -229,8 +279,10 @@ impl FeedbackMetrics {
             self.sums.remove(&labels);
             self.squares.remove(&labels);
         }
-        self.ages
-            .remove(&FeedbackRevisionLabels { modeldeployment: modeldeployment.clone(), revision: revision.clone() });
+        self.ages.remove(&FeedbackRevisionLabels {
+            modeldeployment: modeldeployment.clone(),
+            revision: revision.clone(),
+        });
         self.windows.remove_revision(modeldeployment, revision);
     }
 }
@@ -243,8 +295,16 @@ fn outcome_labels(modeldeployment: &str, revision: &str, name: &str) -> Feedback
     }
 }
 
-fn result_labels(modeldeployment: &str, revision: &str, result: &'static str) -> FeedbackResultLabels {
-    FeedbackResultLabels { modeldeployment: modeldeployment.to_owned(), revision: revision.to_owned(), result }
+fn result_labels(
+    modeldeployment: &str,
+    revision: &str,
+    result: &'static str,
+) -> FeedbackResultLabels {
+    FeedbackResultLabels {
+        modeldeployment: modeldeployment.to_owned(),
+        revision: revision.to_owned(),
+        result,
+    }
 }
 
 #[cfg(test)]
@@ -274,7 +334,12 @@ mod tests {
         }
         outcomes.count_accepted(
             "digits",
-            &CountedFeedback { revision: "bbb".into(), correct: 2, incorrect: 1, ..CountedFeedback::default() },
+            &CountedFeedback {
+                revision: "bbb".into(),
+                correct: 2,
+                incorrect: 1,
+                ..CountedFeedback::default()
+            },
         );
         assert!(text(&outcomes).contains(r#"revision="bbb",result="correct"} 2"#));
         tokio::time::advance(day).await;
@@ -292,7 +357,11 @@ mod tests {
             tokio::time::advance(Duration::from_secs(1)).await;
             outcomes.count_accepted(
                 "m",
-                &CountedFeedback { revision: format!("rev{n}"), correct: 1, ..CountedFeedback::default() },
+                &CountedFeedback {
+                    revision: format!("rev{n}"),
+                    correct: 1,
+                    ..CountedFeedback::default()
+                },
             );
         }
         let text = text(&outcomes);

@@ -1,21 +1,21 @@
 //! The other gateways of the namespace.
 
-use std::{
-    hash::{Hash, Hasher},
-    net::{IpAddr, SocketAddr},
-    sync::{PoisonError, RwLock},
-    time::Duration,
-};
+use std::hash::{Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::FeedbackResponse;
-use crate::{affinity::rendezvous_rank, split::hash_parts};
+use crate::affinity::rendezvous_rank;
+use crate::split::hash_parts;
 
 /// Name of the port on which gateways answer each other.
 const PORT: &str = "private";
@@ -60,13 +60,15 @@ impl GatewayPeers {
 
     /// These are all.
     pub fn set(&self, all: impl IntoIterator<Item = GatewayPeer>) {
-        let mut others: Vec<GatewayPeer> = all.into_iter().filter(|peer| peer.name != self.own_name).collect();
+        let mut others: Vec<GatewayPeer> =
+            all.into_iter().filter(|peer| peer.name != self.own_name).collect();
         others.sort_by(|a, b| a.name.cmp(&b.name));
         others.dedup_by(|a, b| a.name == b.name);
         *self.others.write().unwrap_or_else(PoisonError::into_inner) = others;
     }
 
-    /// Who counts a prediction, after so many before it in rank did not; none when it is this gateway. All gateways that know of each other say the same.
+    /// Who counts a prediction, after so many before it in rank did not; none when it is this
+    /// gateway. All gateways that know of each other say the same.
     pub fn owner(&self, number: u64, tried: usize) -> Option<GatewayPeer> {
         let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
         let of = |name: &str| rendezvous_rank(number, hash_parts(&[name.as_bytes()]));
@@ -79,8 +81,11 @@ impl GatewayPeers {
 }
 
 /// The gateways of the EndpointSlices of their Service.
-pub fn peers_from_slices<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Vec<GatewayPeer> {
-    // A gateway of both families is in a slice of each, and is one gateway: IPv4 first, as for the pods of models.
+pub fn peers_from_slices<'a>(
+    slices: impl IntoIterator<Item = &'a EndpointSlice>,
+) -> Vec<GatewayPeer> {
+    // A gateway of both families is in a slice of each, and is one gateway: IPv4 first, as for the
+    // pods of models.
     let mut peers: Vec<GatewayPeer> = slices.into_iter().flat_map(peers_from_slice).collect();
     peers.sort_by(|a, b| (&a.name, a.addr).cmp(&(&b.name, b.addr)));
     peers.dedup_by(|later, earlier| later.name == earlier.name);
@@ -89,11 +94,12 @@ pub fn peers_from_slices<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>
 
 fn peers_from_slice(slice: &EndpointSlice) -> Vec<GatewayPeer> {
     let mut ports = slice.ports.iter().flatten().filter(|port| port.name.as_deref() == Some(PORT));
-    let Some(port) = ports.find_map(|port| u16::try_from(port.port?).ok()) else { return Vec::new() };
-    let ready = slice
-        .endpoints
-        .iter()
-        .filter(|endpoint| endpoint.conditions.as_ref().is_none_or(|conditions| conditions.ready.unwrap_or(true)));
+    let Some(port) = ports.find_map(|port| u16::try_from(port.port?).ok()) else {
+        return Vec::new();
+    };
+    let ready = slice.endpoints.iter().filter(|endpoint| {
+        endpoint.conditions.as_ref().is_none_or(|conditions| conditions.ready.unwrap_or(true))
+    });
     let peer = |endpoint: &k8s_openapi::api::discovery::v1::Endpoint| {
         let ip: IpAddr = endpoint.addresses.first()?.parse().ok()?;
         let name = endpoint.target_ref.as_ref()?.name.clone()?;
@@ -112,12 +118,15 @@ pub(super) async fn post_feedback<const N: usize>(
 ) -> Option<FeedbackResponse> {
     let stream = timeout(TIMEOUTS.0, TcpStream::connect(addr)).await.ok()?.ok()?;
     let answer = async {
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = path.parse().ok()?;
         request.headers_mut().insert(header::HOST, HeaderValue::from_str(host).ok()?);
-        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        request
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         request.headers_mut().extend(headers);
         let read = async {
             let response = sender.send_request(request).await.ok()?;
@@ -159,7 +168,11 @@ mod tests {
             let number = crate::split::mix_bits(number);
             let owners: Vec<String> = all
                 .iter()
-                .map(|own| of(own, &all).owner(number, 0).map_or_else(|| (*own).to_owned(), |peer| peer.name))
+                .map(|own| {
+                    of(own, &all)
+                        .owner(number, 0)
+                        .map_or_else(|| (*own).to_owned(), |peer| peer.name)
+                })
                 .collect();
             assert!(owners.iter().all(|owner| *owner == owners[0]), "{owners:?}");
             counts[all.iter().position(|name| *name == owners[0]).unwrap()] += 1;
@@ -172,12 +185,13 @@ mod tests {
         let all = ["a", "b", "c"];
         for number in 0..300_u64 {
             let number = crate::split::mix_bits(number);
-            let first = |own: &str| of(own, &all).owner(number, 0).map_or_else(|| own.to_owned(), |peer| peer.name);
+            let first = |own: &str| {
+                of(own, &all).owner(number, 0).map_or_else(|| own.to_owned(), |peer| peer.name)
+            };
             let gone = first("a");
-            let mut stand_ins = all
-                .iter()
-                .filter(|own| **own != gone)
-                .map(|own| of(own, &all).owner(number, 1).map_or_else(|| (*own).to_owned(), |peer| peer.name));
+            let mut stand_ins = all.iter().filter(|own| **own != gone).map(|own| {
+                of(own, &all).owner(number, 1).map_or_else(|| (*own).to_owned(), |peer| peer.name)
+            });
             let one = stand_ins.next().unwrap();
             assert!(one != gone && stand_ins.all(|other| other == one));
         }
@@ -201,7 +215,10 @@ mod tests {
         let (v4, v6) = (slice("IPv4", "10.0.0.1"), slice("IPv6", "fd00::1"));
         for slices in [[&v4, &v6], [&v6, &v4]] {
             let peers = peers_from_slices(slices);
-            assert_eq!(peers.iter().map(|peer| peer.addr.to_string()).collect::<Vec<_>>(), ["10.0.0.1:8081"]);
+            assert_eq!(
+                peers.iter().map(|peer| peer.addr.to_string()).collect::<Vec<_>>(),
+                ["10.0.0.1:8081"]
+            );
         }
         assert_eq!(peers_from_slices([&v6])[0].addr.to_string(), "[fd00::1]:8081");
     }
@@ -217,6 +234,9 @@ mod tests {
             .unwrap()
         };
         let peers = peers_from_slices([&slice("private"), &slice("http")]);
-        assert_eq!(peers.iter().map(|peer| (peer.name.as_str(), peer.addr.port())).collect::<Vec<_>>(), [("a", 8081)]);
+        assert_eq!(
+            peers.iter().map(|peer| (peer.name.as_str(), peer.addr.port())).collect::<Vec<_>>(),
+            [("a", 8081)]
+        );
     }
 }

@@ -1,19 +1,17 @@
 //! Predictions and labels by the time of the prediction.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Mutex, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric as _},
-    metrics::{MetricType, gauge::ConstGauge},
-};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
 
-/// Windows in which predictions and their labels are counted, over the time in which feedback is taken.
+/// Windows in which predictions and their labels are counted, over the time in which feedback is
+/// taken.
 pub(super) const WINDOW_COUNT: usize = 12;
 
 /// The rows that were predicted in a window, and those of them that have a label by now.
@@ -28,8 +26,8 @@ pub(super) struct FeedbackWindow {
 
 type RevisionWindows = HashMap<String, [FeedbackWindow; WINDOW_COUNT]>;
 
-/// Predictions and labels by the time of the prediction. Windows begin at multiples of their length, so those of all pods are the same and
-/// can be added up.
+/// Predictions and labels by the time of the prediction. Windows begin at multiples of their
+/// length, so those of all pods are the same and can be added up.
 #[derive(Debug)]
 pub(super) struct FeedbackWindows {
     /// The length of a window in seconds; the windows by ModelDeployment and revision.
@@ -45,7 +43,8 @@ impl Default for FeedbackWindows {
 impl FeedbackWindows {
     /// Feedback is taken for so many seconds.
     pub(super) fn set_length(&self, ttl_seconds: u64) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).0 = ttl_seconds.div_ceil(WINDOW_COUNT as u64).max(1);
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).0 =
+            ttl_seconds.div_ceil(WINDOW_COUNT as u64).max(1);
     }
 
     /// A revision has no windows any more.
@@ -59,8 +58,14 @@ impl FeedbackWindows {
         }
     }
 
-    /// Counts in the window of a time, of a ModelDeployment and a revision. The caller bounds the revisions.
-    pub(super) fn update_window(&self, of: (&str, &str), seconds: u64, add: impl FnOnce(&mut FeedbackWindow)) {
+    /// Counts in the window of a time, of a ModelDeployment and a revision. The caller bounds the
+    /// revisions.
+    pub(super) fn update_window(
+        &self,
+        of: (&str, &str),
+        seconds: u64,
+        add: impl FnOnce(&mut FeedbackWindow),
+    ) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let ((length, models), (modeldeployment, revision)) = (&mut *state, of);
         let number = seconds / *length;
@@ -69,8 +74,13 @@ impl FeedbackWindows {
             let revisions = models.entry(modeldeployment.to_owned()).or_default();
             revisions.insert(revision.to_owned(), [FeedbackWindow::default(); WINDOW_COUNT]);
         }
-        let windows = models.get_mut(modeldeployment).and_then(|revisions| revisions.get_mut(revision));
-        let Some(window) = windows.and_then(|windows| windows.get_mut(number as usize % WINDOW_COUNT)) else { return };
+        let windows =
+            models.get_mut(modeldeployment).and_then(|revisions| revisions.get_mut(revision));
+        let Some(window) =
+            windows.and_then(|windows| windows.get_mut(number as usize % WINDOW_COUNT))
+        else {
+            return;
+        };
         if window.number < number {
             *window = FeedbackWindow { number, ..FeedbackWindow::default() };
         }
@@ -92,7 +102,9 @@ impl FeedbackWindows {
             let number = current.saturating_sub(age as u64);
             windows.iter().find(|w| w.number == number).copied().unwrap_or_default()
         };
-        let all = models.iter().flat_map(|(model, revisions)| revisions.iter().map(move |of| (model, of)));
+        let all = models
+            .iter()
+            .flat_map(|(model, revisions)| revisions.iter().map(move |of| (model, of)));
         let series: Vec<_> = all
             .flat_map(|(model, (revision, windows))| {
                 (0..WINDOW_COUNT).map(move |age| (model, revision, age, find(windows, age)))
@@ -104,7 +116,9 @@ impl FeedbackWindows {
                 "Rows predicted in the window that is so many windows old",
                 (|w| w.predicted) as fn(&FeedbackWindow) -> u64,
             ),
-            ("slipway_gateway_window_labelled_rows", "Those of them whose label came", |w| w.labelled),
+            ("slipway_gateway_window_labelled_rows", "Those of them whose label came", |w| {
+                w.labelled
+            }),
         ] {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for (model, revision, age, window) in &series {
@@ -118,7 +132,12 @@ impl FeedbackWindows {
             }
         }
         let help = "Length of a window";
-        let family = encoder.encode_descriptor("slipway_gateway_window_seconds", help, None, MetricType::Gauge)?;
+        let family = encoder.encode_descriptor(
+            "slipway_gateway_window_seconds",
+            help,
+            None,
+            MetricType::Gauge,
+        )?;
         ConstGauge::new(i64::try_from(*length).unwrap_or(i64::MAX)).encode(family)
     }
 }
@@ -151,7 +170,9 @@ mod tests {
     fn labels_count_in_the_window_of_their_prediction() {
         let windows = Arc::new(FeedbackWindows::default());
         windows.set_length(1200);
-        let predicted = |seconds, rows| windows.update_window(("m", "r"), seconds, |window| window.predicted += rows);
+        let predicted = |seconds, rows| {
+            windows.update_window(("m", "r"), seconds, |window| window.predicted += rows)
+        };
         let labelled = || windows.update_window(("m", "r"), 10_050, |window| window.labelled += 2);
         predicted(10_000, 8);
         predicted(10_100, 5);
@@ -180,7 +201,8 @@ mod tests {
         assert!(text.contains("slipway_gateway_window_seconds 100"));
         assert!(at(10_350).contains(&line("predicted", "03", 8)));
         assert!(!at(20_000).contains("} 8"), "what is too old is gone");
-        // A window's place is taken by the one twelve later; a label for the old one is not counted for the new one.
+        // A window's place is taken by the one twelve later; a label for the old one is not counted
+        // for the new one.
         predicted(11_200, 3);
         labelled();
         assert!(at(11_200).contains(&line("labelled", "00", 0)));

@@ -1,32 +1,25 @@
-//! What the client gets: an arm's answer, whole or passing through, or an answer of the gateway itself.
+//! What the client gets: an arm's answer, whole or passing through, or an answer of the gateway
+//! itself.
 
-use std::{
-    convert::Infallible,
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll, ready},
-};
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderValue, Response, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER},
-};
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{
-    arm::ArmFailure,
-    call_guards::{ArmCall, ClientCall},
-    grpc,
-    headers::holds_nan,
-};
-use crate::{
-    buffer::{BodyPrefix, BufferedBody, ReplayBody},
-    metrics::RequestOutcome,
-    upstream::DownloadBody,
-};
+use super::arm::ArmFailure;
+use super::call_guards::{ArmCall, ClientCall};
+use super::grpc;
+use super::headers::holds_nan;
+use crate::buffer::{BodyPrefix, BufferedBody, ReplayBody};
+use crate::metrics::RequestOutcome;
+use crate::upstream::DownloadBody;
 
 /// Why a body ends before its end.
 #[derive(Debug, Error)]
@@ -76,7 +69,13 @@ pub struct StreamingBody {
 
 impl StreamingBody {
     /// A body whose request ends with `outcome` unless something happens on the way.
-    pub fn new(body: DownloadBody, deadline: Instant, arm: ArmCall, client: ClientCall, head: ResponseHead) -> Self {
+    pub fn new(
+        body: DownloadBody,
+        deadline: Instant,
+        arm: ArmCall,
+        client: ClientCall,
+        head: ResponseHead,
+    ) -> Self {
         let deadline = Box::pin(sleep_until(deadline));
         let (outcome, status) = (head.outcome, head.status);
         let mut passing = Self {
@@ -105,7 +104,8 @@ impl StreamingBody {
         self
     }
 
-    /// A client that leaves while the pod keeps it waiting has left because of that; one that does not read has other reasons.
+    /// A client that leaves while the pod keeps it waiting has left because of that; one that does
+    /// not read has other reasons.
     fn set_waiting(&mut self, waiting: bool) {
         let waiting = waiting && !self.event_stream;
         self.arm.set_waiting(waiting);
@@ -157,10 +157,15 @@ impl Body for AnswerBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             // The error type has no values, so the map is never called.
-            Self::Buffered(body) => Pin::new(body).poll_frame(cx).map_err(|never: Infallible| match never {}),
+            Self::Buffered(body) => {
+                Pin::new(body).poll_frame(cx).map_err(|never: Infallible| match never {})
+            }
             Self::Streaming(body) => body.poll(cx),
         }
     }
@@ -187,14 +192,16 @@ pub struct ResponseHead {
     pub outcome: RequestOutcome,
     /// The status.
     pub status: StatusCode,
-    /// Whether outputs hold a NaN: the answer of a model that has lost its way, or of one that was asked about missing values.
+    /// Whether outputs hold a NaN: the answer of a model that has lost its way, or of one that was
+    /// asked about missing values.
     pub has_nan: bool,
     /// Whether it is the head of a stream of events.
     pub is_event_stream: bool,
 }
 
 impl ResponseHead {
-    /// Reads the head of an answer. 429 is the arm's own lack of room, hence `unavailable` rather than the client's error.
+    /// Reads the head of an answer. 429 is the arm's own lack of room, hence `unavailable` rather
+    /// than the client's error.
     pub fn from_response(status: StatusCode, headers: &HeaderMap) -> Self {
         let outcome = match status {
             StatusCode::TOO_MANY_REQUESTS => RequestOutcome::Unavailable,
@@ -202,7 +209,9 @@ impl ResponseHead {
             _ if status.is_client_error() => RequestOutcome::ClientError,
             _ => grpc::status_outcome(headers).unwrap_or(RequestOutcome::Success),
         };
-        let events = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        let events = headers
+            .get(CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         Self { outcome, status, has_nan: holds_nan(headers), is_event_stream: events }
     }
 }
@@ -242,7 +251,9 @@ pub enum RequestRefusal {
     )]
     Unauthorized,
     /// At that port, while there is no token.
-    #[error("this gateway has no token yet: the operator makes the Secret slipway-keys in this namespace")]
+    #[error(
+        "this gateway has no token yet: the operator makes the Secret slipway-keys in this namespace"
+    )]
     NoToken,
     /// CONNECT and the like.
     #[error("this method is not supported")]
@@ -276,14 +287,18 @@ pub enum RequestRefusal {
 impl RequestRefusal {
     fn status(self) -> StatusCode {
         match self {
-            Self::UndeclaredHost | Self::UnknownModel | Self::UnreadableName => StatusCode::NOT_FOUND,
+            Self::UndeclaredHost | Self::UnknownModel | Self::UnreadableName => {
+                StatusCode::NOT_FOUND
+            }
             Self::Private => StatusCode::FORBIDDEN,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout | Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BadBody => StatusCode::BAD_REQUEST,
-            Self::Overloaded | Self::Unreachable | Self::NoRevision | Self::NoToken => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::Unreachable | Self::NoRevision | Self::NoToken => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Broken => StatusCode::BAD_GATEWAY,
             Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -321,7 +336,9 @@ impl RequestRefusal {
             | Self::BodyTooSlow => RequestOutcome::ClientError,
             // A body that breaks off is a client that left, as far as anybody can tell.
             Self::BadBody => RequestOutcome::Cancelled,
-            Self::Overloaded | Self::Unreachable | Self::NoRevision | Self::NoToken => RequestOutcome::Unavailable,
+            Self::Overloaded | Self::Unreachable | Self::NoRevision | Self::NoToken => {
+                RequestOutcome::Unavailable
+            }
             Self::Broken => RequestOutcome::ServerError,
             Self::Deadline => RequestOutcome::Timeout,
         }
@@ -339,7 +356,8 @@ impl RequestRefusal {
             }
             return response;
         }
-        let mut response = json_response(self.status(), &serde_json::json!({ "error": self.to_string() }));
+        let mut response =
+            json_response(self.status(), &serde_json::json!({ "error": self.to_string() }));
         if self.status() == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }

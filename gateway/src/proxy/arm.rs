@@ -1,19 +1,21 @@
-//! One request at one arm: wait for a pod if there is none, choose pods, retry what is safe to retry.
+//! One request at one arm: wait for a pod if there is none, choose pods, retry what is safe to
+//! retry.
 
-use std::{net::SocketAddr, pin::pin, sync::Arc};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
 
 use http::Response;
 use tokio::time::{Instant, timeout_at};
 
-use super::{answer::RequestRefusal, buffered_request::BufferedRequest};
-use crate::{
-    config::ArmRole,
-    endpoint::{InFlightGuard, UpstreamEndpoint},
-    gateway::GatewayContext,
-    metrics::RequestOutcome,
-    model::{Arm, RoutedModel},
-    upstream::{DownloadBody, SendError, send_request},
-};
+use super::answer::RequestRefusal;
+use super::buffered_request::BufferedRequest;
+use crate::config::ArmRole;
+use crate::endpoint::{InFlightGuard, UpstreamEndpoint};
+use crate::gateway::GatewayContext;
+use crate::metrics::RequestOutcome;
+use crate::model::{Arm, RoutedModel};
+use crate::upstream::{DownloadBody, SendError, send_request};
 
 /// Pods that are tried for one request.
 const MAX_PODS: usize = 3;
@@ -100,8 +102,7 @@ pub async fn send_to_arm(
             }
         }
     };
-    let span =
-        || slipway_telemetry::span!("arm", otel.kind = "client", revision = arm.revision.as_str(), role = ?arm.role);
+    let span = || slipway_telemetry::span!("arm", otel.kind = "client", revision = arm.revision.as_str(), role = ?arm.role);
     // By reference: the future of who waits would have room for it twice.
     let work = pin!(timeout_at(deadline, work));
     slipway_telemetry::run_in_span(span, work).await.unwrap_or(Err(ArmFailure::Deadline))
@@ -136,7 +137,9 @@ impl RetryAttempts {
             let Some(visit) = pick_endpoint(arm, &self.tried, self.broke_at, plan.affinity) else {
                 return Err(AttemptsError::Exhausted(self.failure()));
             };
-            let Some(mut request) = plan.next_attempt() else { return Err(AttemptsError::Final(self.failure())) };
+            let Some(mut request) = plan.next_attempt() else {
+                return Err(AttemptsError::Final(self.failure()));
+            };
             slipway_telemetry::inject_traceparent(request.headers_mut());
             let endpoint = Arc::clone(&visit.endpoint);
             if self.sent > 0 {
@@ -162,8 +165,9 @@ impl RetryAttempts {
         Err(AttemptsError::Final(self.failure()))
     }
 
-    /// Allows one more attempt, or none. A connection that had served before may have been closed in the moment of sending: the pod
-    /// is not to blame, and may be the only one. On a new connection it is, and another is tried only where that was asked for.
+    /// Allows one more attempt, or none. A connection that had served before may have been closed
+    /// in the moment of sending: the pod is not to blame, and may be the only one. On a new
+    /// connection it is, and another is tried only where that was asked for.
     fn record_break(
         &mut self,
         endpoint: &UpstreamEndpoint,
@@ -202,8 +206,9 @@ fn pick_endpoint(
     pick(&doubtful).or_else(|| pick(tried))
 }
 
-/// Waits for the arm to have an endpoint that was not tried. A moment without any is an ordinary part of a bad day (all pods
-/// restarted at once), and the pods that were tried may be those of a table that has been replaced meanwhile.
+/// Waits for the arm to have an endpoint that was not tried. A moment without any is an ordinary
+/// part of a bad day (all pods restarted at once), and the pods that were tried may be those of a
+/// table that has been replaced meanwhile.
 async fn wait_for_endpoint(
     gateway: &GatewayContext,
     model: &RoutedModel,

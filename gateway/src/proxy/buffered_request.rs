@@ -1,32 +1,24 @@
 //! A request, read and ready to be sent as often as it must be.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
-    header::HOST,
-    request::Parts,
-    uri::{Authority, PathAndQuery, Scheme},
-};
+use http::header::HOST;
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use tokio::time::{Instant, timeout_at};
 
-use super::{
-    answer::RequestRefusal,
-    grpc, headers,
-    upload::{ClientBody, STREAM_OVERHEAD, StreamedUpload, UploadBody},
-};
-use crate::{
-    affinity::{grpc_fingerprint, request_fingerprint},
-    buffer::{BodyBuffer, BodyPrefix, BufferedBody, ReplayBody},
-    config::{PodSettings, ProcessSettings},
-    model::{LimitHeaders, RoutedModel},
-    share::{ByteReservation, PoolShare},
-    upstream::UpstreamProtocol,
-};
+use super::answer::RequestRefusal;
+use super::upload::{ClientBody, STREAM_OVERHEAD, StreamedUpload, UploadBody};
+use super::{grpc, headers};
+use crate::affinity::{grpc_fingerprint, request_fingerprint};
+use crate::buffer::{BodyBuffer, BodyPrefix, BufferedBody, ReplayBody};
+use crate::config::{PodSettings, ProcessSettings};
+use crate::model::{LimitHeaders, RoutedModel};
+use crate::share::{ByteReservation, PoolShare};
+use crate::upstream::UpstreamProtocol;
 
 /// A request towards an arm.
 #[derive(Debug)]
@@ -37,7 +29,8 @@ pub struct BufferedRequest {
     headers: HeaderMap,
     /// Whether the client speaks gRPC.
     pub grpc: bool,
-    /// Whether the request may run twice: reads are pure, and so are predictions unless the spec says otherwise.
+    /// Whether the request may run twice: reads are pure, and so are predictions unless the spec
+    /// says otherwise.
     pub idempotent: bool,
     /// Whether its answer is a prediction, which gets an id.
     pub is_prediction: bool,
@@ -73,22 +66,32 @@ impl BufferedRequest {
         deadline: Instant,
     ) -> Result<Self, RequestRefusal> {
         let grpc = grpc::is_grpc(&parts.headers);
-        let (pure, predicts) = (is_idempotent(&parts, grpc, model.config.replay), is_prediction(&parts, grpc));
+        let (pure, predicts) =
+            (is_idempotent(&parts, grpc, model.config.replay), is_prediction(&parts, grpc));
         headers::prepare_for_upstream(&mut parts, body.peer());
-        if body.rest_hint().lower().saturating_add(body.read_ahead.len() as u64) > settings.max_body {
+        if body.rest_hint().lower().saturating_add(body.read_ahead.len() as u64) > settings.max_body
+        {
             return Err(RequestRefusal::BodyTooLarge);
         }
         let whole = if grpc && !grpc::is_known_unary(parts.uri.path()) {
             let (read, memory) = (std::mem::take(&mut body.read_ahead), &model.shares.memory);
-            stream_body(settings, memory, body, BodyPrefix::new(BodyBuffer::new(memory, None), read))?
+            stream_body(
+                settings,
+                memory,
+                body,
+                BodyPrefix::new(BodyBuffer::new(memory, None), read),
+            )?
         } else {
-            timeout_at(deadline, read_body(settings, model, body)).await.map_err(|_| RequestRefusal::BodyTimeout)??
+            timeout_at(deadline, read_body(settings, model, body))
+                .await
+                .map_err(|_| RequestRefusal::BodyTimeout)??
         };
         let body = match whole {
             ReadBody::Buffered(whole) => BodySource::Buffered(Arc::new(whole)),
             ReadBody::Streaming(stream) => BodySource::Streaming(Mutex::new(Some(stream))),
         };
-        let authority = parts.headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        let authority =
+            parts.headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
         let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         Ok(Self {
             method: parts.method,
@@ -112,18 +115,23 @@ impl BufferedRequest {
     /// Makes equal predictions meet the same pod of whatever revision they go to.
     pub fn set_affinity(&mut self) {
         let path = self.path.path();
-        let prediction = self.method == Method::POST && (path.ends_with("/infer") || path.ends_with("/ModelInfer"));
+        let prediction = self.method == Method::POST
+            && (path.ends_with("/infer") || path.ends_with("/ModelInfer"));
         if let (true, BodySource::Buffered(whole)) = (prediction, &self.body) {
             let alike = if self.grpc { grpc_fingerprint } else { request_fingerprint };
             self.affinity = Some(alike(path, &whole.chunks));
         }
     }
 
-    /// Tells the pod how long it may take, where the client names no time: the pod's own default is another one. The pod's clock begins later
-    /// than ours, so it is ours that ends a request. Also how large a body it may take, where that is not its default: whatever the client says.
+    /// Tells the pod how long it may take, where the client names no time: the pod's own default is
+    /// another one. The pod's clock begins later than ours, so it is ours that ends a request. Also
+    /// how large a body it may take, where that is not its default: whatever the client says.
     pub fn set_limit_headers(&mut self, limits: &LimitHeaders) {
-        let (name, value) =
-            if self.grpc { (grpc::TIMEOUT, &limits.grpc) } else { (headers::TIMEOUT, &limits.milliseconds) };
+        let (name, value) = if self.grpc {
+            (grpc::TIMEOUT, &limits.grpc)
+        } else {
+            (headers::TIMEOUT, &limits.milliseconds)
+        };
         self.headers.entry(name).or_insert_with(|| value.clone());
         if let Some(max_request) = &limits.max_request {
             self.headers.insert(headers::MAX_REQUEST, max_request.clone());
@@ -196,7 +204,9 @@ impl BufferedRequest {
 
     /// Takes back a request that was never sent.
     pub fn restore_body(&self, request: Request<UploadBody>) {
-        if let (BodySource::Streaming(stream), UploadBody::Stream(unsent)) = (&self.body, request.into_body()) {
+        if let (BodySource::Streaming(stream), UploadBody::Stream(unsent)) =
+            (&self.body, request.into_body())
+        {
             *stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(unsent);
         }
     }
@@ -238,12 +248,15 @@ async fn read_body(
     }
     let (mut data, mut trailers) = (read, None);
     loop {
-        let left = if buffer.length() + data.len() <= max { buffer.push(&data).len() } else { data.len() };
+        let left =
+            if buffer.length() + data.len() <= max { buffer.push(&data).len() } else { data.len() };
         if left > 0 {
             let unkept = data.split_off(data.len() - left);
             return stream_body(settings, memory, body, BodyPrefix::new(buffer, unkept));
         }
-        let Some(frame) = body.next_frame().await else { return Ok(ReadBody::Buffered(buffer.finish(trailers))) };
+        let Some(frame) = body.next_frame().await else {
+            return Ok(ReadBody::Buffered(buffer.finish(trailers)));
+        };
         match frame.map_err(|error| error.refusal())?.into_data() {
             Ok(next) => data = next,
             Err(frame) => {
@@ -254,7 +267,8 @@ async fn read_body(
     }
 }
 
-/// The body passes through: what was kept of it, what was read and not kept, and what is still to come.
+/// The body passes through: what was kept of it, what was read and not kept, and what is still to
+/// come.
 fn stream_body(
     settings: &ProcessSettings,
     memory: &Arc<PoolShare>,
@@ -266,10 +280,16 @@ fn stream_body(
     if !reservation.overdraw(STREAM_OVERHEAD) {
         return Err(RequestRefusal::Overloaded);
     }
-    Ok(ReadBody::Streaming(Box::new(StreamedUpload { prefix, body, allowed_bytes: allowed, reservation })))
+    Ok(ReadBody::Streaming(Box::new(StreamedUpload {
+        prefix,
+        body,
+        allowed_bytes: allowed,
+        reservation,
+    })))
 }
 
-/// When the client must have its answer: the ModelDeployment's timeout, or less when the client says so.
+/// When the client must have its answer: the ModelDeployment's timeout, or less when the client
+/// says so.
 pub fn request_deadline(now: Instant, timeout: Duration, headers: &HeaderMap) -> Instant {
     let own = headers.get(headers::TIMEOUT).and_then(|value| value.to_str().ok()?.parse().ok());
     let own = own.map(Duration::from_millis).or_else(|| grpc::client_timeout(headers));

@@ -1,19 +1,16 @@
 //! Guards that count each request exactly once, whatever becomes of it.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::arm::ArmFailure;
-use crate::{
-    latency::RequestTiming,
-    metrics::{ModelMetrics, RejectReason, RequestOutcome},
-    model::Arm,
-    share::RequestPermit,
-};
+use crate::latency::RequestTiming;
+use crate::metrics::{ModelMetrics, RejectReason, RequestOutcome};
+use crate::model::Arm;
+use crate::share::RequestPermit;
 
 /// Whether somebody waits for an answer, and since when.
 #[derive(Clone, Copy, Debug)]
@@ -28,10 +25,15 @@ impl AnswerWait {
         Self { since: Instant::now(), blame_threshold: pace.blame_threshold, waiting: true }
     }
 
-    /// What it is when there is no answer by the deadline: `timeout` when there was as much time as stable takes, in both arms alike, so that
-    /// a comparison of the two is fair; else nobody is to blame.
+    /// What it is when there is no answer by the deadline: `timeout` when there was as much time as
+    /// stable takes, in both arms alike, so that a comparison of the two is fair; else nobody is to
+    /// blame.
     fn expired_outcome(&self) -> RequestOutcome {
-        if self.since.elapsed() >= self.blame_threshold { RequestOutcome::Timeout } else { RequestOutcome::Cancelled }
+        if self.since.elapsed() >= self.blame_threshold {
+            RequestOutcome::Timeout
+        } else {
+            RequestOutcome::Cancelled
+        }
     }
 
     /// What it is when the client leaves: the same, if it is the answer that it waited for.
@@ -54,12 +56,21 @@ pub struct ArmCall {
 }
 
 impl ArmCall {
-    /// Starts a request; `judged` says whether it is evidence: one at the preview address is none, for the brake and for everybody else.
+    /// Starts a request; `judged` says whether it is evidence: one at the preview address is none,
+    /// for the brake and for everybody else.
     pub fn start(arm: &Arc<Arm>, pace: RequestTiming, judged: bool) -> Self {
         arm.counts.requests.fetch_add(u64::from(judged), Ordering::Relaxed);
         arm.state.in_flight.fetch_add(1, Ordering::Relaxed);
         let (arm, wait) = (Arc::clone(arm), AnswerWait::start(pace));
-        Self { arm, timing: pace, wait, open: true, is_evidence: judged, cached: false, streams_since: None }
+        Self {
+            arm,
+            timing: pace,
+            wait,
+            open: true,
+            is_evidence: judged,
+            cached: false,
+            streams_since: None,
+        }
     }
 
     /// The arm.
@@ -94,11 +105,13 @@ impl ArmCall {
         }
     }
 
-    /// Ends the request without an answer. Of a deadline that no other arm was asked about the brake hears only when it is the
-    /// ModelDeployment's own: clients may set theirs as short as they like.
+    /// Ends the request without an answer. Of a deadline that no other arm was asked about the
+    /// brake hears only when it is the ModelDeployment's own: clients may set theirs as short as
+    /// they like.
     pub fn fail(&mut self, failure: ArmFailure) {
         let outcome = self.failure_outcome(failure);
-        let heard = failure != ArmFailure::Deadline || self.wait.since.elapsed() >= self.timing.full_timeout;
+        let heard = failure != ArmFailure::Deadline
+            || self.wait.since.elapsed() >= self.timing.full_timeout;
         if self.end(outcome) && self.is_evidence && heard {
             self.arm.update_brake_by_outcome(outcome);
         }
@@ -106,7 +119,11 @@ impl ArmCall {
 
     /// How the request ended that has no answer.
     pub fn failure_outcome(&self, failure: ArmFailure) -> RequestOutcome {
-        if failure == ArmFailure::Deadline { self.wait.expired_outcome() } else { failure.outcome() }
+        if failure == ArmFailure::Deadline {
+            self.wait.expired_outcome()
+        } else {
+            failure.outcome()
+        }
     }
 
     /// Ends the request, and leaves the judgement to the caller.
@@ -119,7 +136,9 @@ impl ArmCall {
         if first {
             let took = self.wait.since.elapsed();
             // First, so that no request is told to have ended whose answer is not counted yet.
-            if self.is_evidence && matches!(outcome, RequestOutcome::Success | RequestOutcome::ClientError) {
+            if self.is_evidence
+                && matches!(outcome, RequestOutcome::Success | RequestOutcome::ClientError)
+            {
                 self.arm.counts.answered.fetch_add(1, Ordering::Relaxed);
             }
             self.arm.state.in_flight.fetch_sub(1, Ordering::Release);
@@ -130,17 +149,22 @@ impl ArmCall {
         first
     }
 
-    /// What an outcome is by the time that it took. An answer that came later than a try may take is counted as such in both arms, because
-    /// the candidate is given up then if stable answers.
+    /// What an outcome is by the time that it took. An answer that came later than a try may take
+    /// is counted as such in both arms, because the candidate is given up then if stable answers.
     fn outcome_by_time(&self, outcome: RequestOutcome, took: Duration) -> RequestOutcome {
-        let late = || self.timing.try_timeout.is_some_and(|time| self.streams_since.unwrap_or(took) > time);
+        let late = || {
+            self.timing.try_timeout.is_some_and(|time| self.streams_since.unwrap_or(took) > time)
+        };
         match outcome {
-            RequestOutcome::Success | RequestOutcome::ClientError if late() => RequestOutcome::TryTimeout,
+            RequestOutcome::Success | RequestOutcome::ClientError if late() => {
+                RequestOutcome::TryTimeout
+            }
             other => other,
         }
     }
 
-    /// Learns from first requests how long the revision takes. Errors come at any time, and kept answers at once.
+    /// Learns from first requests how long the revision takes. Errors come at any time, and kept
+    /// answers at once.
     fn record_latency(&self, answered: bool, counted: RequestOutcome, took: Duration) {
         if !self.is_evidence || self.cached {
             return;
@@ -166,7 +190,8 @@ pub struct ClientCall {
     /// Its place among the requests that are admitted at one time.
     permit: Option<Arc<RequestPermit>>,
     open: bool,
-    /// Present when it has reached an arm; if not, it is counted as rejected too, so that the sums agree.
+    /// Present when it has reached an arm; if not, it is counted as rejected too, so that the sums
+    /// agree.
     wait: Option<AnswerWait>,
 }
 

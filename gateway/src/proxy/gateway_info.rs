@@ -1,21 +1,26 @@
-//! What the gateway says of itself, at hosts that no ModelDeployment declares: there the probes of a load balancer find whether it takes requests, whatever
-//! ModelDeployments come and go behind it.
+//! What the gateway says of itself, at hosts that no ModelDeployment declares: there the probes of
+//! a load balancer find whether it takes requests, whatever ModelDeployments come and go behind it.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header::CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde_json::json;
 
-use super::{
-    answer::{AnswerBody, RequestRefusal, json_response},
-    grpc,
-};
-use crate::{buffer::BufferedBody, gateway::GatewayContext, message::frame_message};
+use super::answer::{AnswerBody, RequestRefusal, json_response};
+use super::grpc;
+use crate::buffer::BufferedBody;
+use crate::gateway::GatewayContext;
+use crate::message::frame_message;
 
 const NAME: &str = "slipway-gateway";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The answer by REST, to one of the paths that [`crate::select`] leaves to the gateway.
-pub fn rest_response(gateway: &GatewayContext, method: &Method, path: &str) -> Response<AnswerBody> {
+pub fn rest_response(
+    gateway: &GatewayContext,
+    method: &Method,
+    path: &str,
+) -> Response<AnswerBody> {
     if !matches!(*method, Method::GET | Method::HEAD) {
         return RequestRefusal::Method.into_response(false);
     }
@@ -23,17 +28,22 @@ pub fn rest_response(gateway: &GatewayContext, method: &Method, path: &str) -> R
     match path {
         "/v2/health/live" => health_response(true, ready),
         "/v2/health/ready" => health_response(ready, ready),
-        _ => json_response(StatusCode::OK, &json!({ "name": NAME, "version": VERSION, "extensions": [] })),
+        _ => json_response(
+            StatusCode::OK,
+            &json!({ "name": NAME, "version": VERSION, "extensions": [] }),
+        ),
     }
 }
 
-/// The answer to a question about health: whether it is `well` is the status, so that probes need not read the body.
+/// The answer to a question about health: whether it is `well` is the status, so that probes need
+/// not read the body.
 pub fn health_response(well: bool, ready: bool) -> Response<AnswerBody> {
     let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     json_response(status, &json!({ "live": true, "ready": ready }))
 }
 
-/// The answer by gRPC. The messages are those of the Open Inference Protocol and of `grpc.health.v1`, where a field that is false is left out.
+/// The answer by gRPC. The messages are those of the Open Inference Protocol and of
+/// `grpc.health.v1`, where a field that is false is left out.
 pub fn grpc_response(gateway: &GatewayContext, path: &str) -> Response<AnswerBody> {
     let ready = gateway.is_ready();
     let yes = vec![8, 1];

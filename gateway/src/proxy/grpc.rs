@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use http::{
-    HeaderMap, HeaderName,
-    header::{CONTENT_TYPE, HeaderValue},
-};
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, HeaderName};
 
 use crate::metrics::RequestOutcome;
 
@@ -16,8 +14,8 @@ pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// The client's own deadline.
 pub const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// Calls with one request and one answer that may run twice. Others are streams in both directions, which cannot be read whole before
-/// they are sent on, or change something.
+/// Calls with one request and one answer that may run twice. Others are streams in both directions,
+/// which cannot be read whole before they are sent on, or change something.
 const UNARY: [&str; 9] = [
     SERVER_LIVE,
     SERVER_READY,
@@ -125,7 +123,11 @@ mod tests {
             ("x1S", None),
         ];
         for (text, millis) in cases {
-            assert_eq!(client_timeout(&headers(TIMEOUT, text)), millis.map(Duration::from_millis), "{text}");
+            assert_eq!(
+                client_timeout(&headers(TIMEOUT, text)),
+                millis.map(Duration::from_millis),
+                "{text}"
+            );
         }
     }
 

@@ -1,23 +1,26 @@
 //! Calls of gRPC at hosts that no ModelDeployment declares: their first message names the model.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use http::Response;
 use tokio::time::timeout_at;
 
-use super::{
-    ReceivedRequest,
-    answer::{AnswerBody, RequestRefusal},
-    buffered_request::request_deadline,
-    forward_to_model, gateway_info, grpc,
-};
-use crate::{gateway::GatewayContext, select::route_by_model_name};
+use super::answer::{AnswerBody, RequestRefusal};
+use super::buffered_request::request_deadline;
+use super::{ReceivedRequest, forward_to_model, gateway_info, grpc};
+use crate::gateway::GatewayContext;
+use crate::select::route_by_model_name;
 
-/// How long the beginning of a message may take, unless the client itself has less time: whose deadline counts is not known yet.
+/// How long the beginning of a message may take, unless the client itself has less time: whose
+/// deadline counts is not known yet.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Reads as much of the call as names a model, and answers it as that model's ModelDeployment does.
-pub async fn route_by_message(gateway: Arc<GatewayContext>, mut call: ReceivedRequest) -> Response<AnswerBody> {
+pub async fn route_by_message(
+    gateway: Arc<GatewayContext>,
+    mut call: ReceivedRequest,
+) -> Response<AnswerBody> {
     // Whoever is waited for has a place, as have all others whose bodies are read.
     let shares = &gateway.unrouted_shares;
     let Some(place) = shares.admit(call.body.peer()) else {
@@ -35,7 +38,9 @@ pub async fn route_by_message(gateway: Arc<GatewayContext>, mut call: ReceivedRe
     if path == grpc::HEALTH_CHECK && (name.is_empty() || name == grpc::SERVICE) {
         return gateway_info::grpc_response(&gateway, path);
     }
-    let route = std::str::from_utf8(&name).ok().and_then(|name| route_by_model_name(&gateway.router.table(), name));
+    let route = std::str::from_utf8(&name)
+        .ok()
+        .and_then(|name| route_by_model_name(&gateway.router.table(), name));
     match route {
         Some(route) => forward_to_model(gateway, route, call).await,
         None if name.is_empty() => refuse_unrouted(&gateway, RequestRefusal::UnreadableName),

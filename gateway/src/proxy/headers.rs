@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue,
-    header::{CONNECTION, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
-    request::Parts,
+use http::header::{
+    CONNECTION, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
+    UPGRADE,
 };
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Who answered.
 pub const REVISION: HeaderName = HeaderName::from_static("x-slipway-revision");
@@ -41,7 +42,8 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// Removes what speaks of one connection only (RFC 9110, 7.6.1). `te: trailers` stays, because gRPC asks for it.
+/// Removes what speaks of one connection only (RFC 9110, 7.6.1). `te: trailers` stays, because gRPC
+/// asks for it.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let listed: Vec<HeaderName> = headers
@@ -77,14 +79,16 @@ pub fn holds_nan(headers: &HeaderMap) -> bool {
     headers.get(NAN_OUTPUTS).is_some_and(|value| value != "0")
 }
 
-/// Prepares a client's headers for the pod: hop-by-hop ones and those of ours removed, `x-forwarded-*` set, the host kept in `host`.
+/// Prepares a client's headers for the pod: hop-by-hop ones and those of ours removed,
+/// `x-forwarded-*` set, the host kept in `host`.
 pub fn prepare_for_upstream(parts: &mut Parts, peer: IpAddr) {
     let headers = &mut parts.headers;
     strip_hop_by_hop(headers);
     // Answered here: the body is asked for when it is read.
     headers.remove(EXPECT);
     if !headers.contains_key(HOST)
-        && let Some(host) = parts.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok())
+        && let Some(host) =
+            parts.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok())
     {
         headers.insert(HOST, host);
     }
@@ -130,7 +134,8 @@ mod tests {
             .header("x-user-id", "7");
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
         prepare_for_upstream(&mut parts, IpAddr::from([198, 51, 100, 2]));
-        let mut left: Vec<_> = parts.headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
+        let mut left: Vec<_> =
+            parts.headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
         left.sort();
         assert_eq!(
             left,

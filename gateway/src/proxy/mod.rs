@@ -13,38 +13,31 @@ pub mod shield;
 pub mod upload;
 pub mod witness;
 
-use std::{
-    net::IpAddr,
-    sync::{Arc, atomic::Ordering},
-};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use http::{
-    HeaderMap, Method, Request, Response, Version,
-    header::{AUTHORIZATION, HOST},
-    request::Parts,
-};
+use http::header::{AUTHORIZATION, HOST};
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Response, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use self::{
-    answer::{AnswerBody, RequestRefusal, ResponseHead, StreamingBody},
-    arm::{ArmFailure, RetryPolicy, send_to_arm},
-    buffered_request::{BufferedRequest, request_deadline},
-    call_guards::{ArmCall, ClientCall},
-    reserved::ReservedOperation,
-    upload::ClientBody,
-};
-use crate::{
-    config::ArmRole,
-    feedback,
-    gateway::GatewayContext,
-    latency::RequestTiming,
-    metrics::{RejectReason, RequestOutcome},
-    model::{Arm, RoutedModel},
-    select::{RouteMatch, RouteTarget, select_target},
-    upstream::DownloadBody,
-};
+use self::answer::{AnswerBody, RequestRefusal, ResponseHead, StreamingBody};
+use self::arm::{ArmFailure, RetryPolicy, send_to_arm};
+use self::buffered_request::{BufferedRequest, request_deadline};
+use self::call_guards::{ArmCall, ClientCall};
+use self::reserved::ReservedOperation;
+use self::upload::ClientBody;
+use crate::config::ArmRole;
+use crate::feedback;
+use crate::gateway::GatewayContext;
+use crate::latency::RequestTiming;
+use crate::metrics::{RejectReason, RequestOutcome};
+use crate::model::{Arm, RoutedModel};
+use crate::select::{RouteMatch, RouteTarget, select_target};
+use crate::upstream::DownloadBody;
 
 /// A request that was read, on its way to an arm.
 #[derive(Debug)]
@@ -67,7 +60,8 @@ pub async fn handle_traced(
     if !slipway_telemetry::enabled() {
         return handle_request(gateway, request, peer, access).await;
     }
-    let span = slipway_telemetry::server_span(request.method(), request.uri().path(), request.headers());
+    let span =
+        slipway_telemetry::server_span(request.method(), request.uri().path(), request.headers());
     let response = handle_request(gateway, request, peer, access).instrument(span.clone()).await;
     slipway_telemetry::record_status(&span, response.status());
     response
@@ -120,7 +114,8 @@ pub async fn handle_request(
     }
     let authority = parts.uri.host().or_else(|| parts.headers.get(HOST)?.to_str().ok());
     let path = parts.uri.path();
-    let target = select_target(&gateway.router.table(), &gateway.settings.namespace, authority, path, grpc);
+    let target =
+        select_target(&gateway.router.table(), &gateway.settings.namespace, authority, path, grpc);
     match target {
         RouteTarget::Model(route) => {
             forward_to_model(gateway, route, ReceivedRequest::new(parts, body, peer, access)).await
@@ -169,13 +164,15 @@ async fn forward_to_model(
         return reject_request(client, RequestRefusal::Method, grpc);
     }
     let deadline = request_deadline(at, route.model.config.timeout, &parts.headers);
-    let mut request = match BufferedRequest::read(&gateway.settings, &route.model, parts, body, deadline).await {
-        Ok(request) => request,
-        Err(refusal) => return reject_request(client, refusal, grpc),
-    };
+    let mut request =
+        match BufferedRequest::read(&gateway.settings, &route.model, parts, body, deadline).await {
+            Ok(request) => request,
+            Err(refusal) => return reject_request(client, refusal, grpc),
+        };
     // Weights may have changed while the body came in.
     let current = gateway.router.table().models.get(&route.model.config.name).cloned();
-    let model = current.filter(|model| model.config.uid == route.model.config.uid).unwrap_or(route.model);
+    let model =
+        current.filter(|model| model.config.uid == route.model.config.uid).unwrap_or(route.model);
     if model.config.caching {
         request.set_affinity();
     }
@@ -190,10 +187,18 @@ async fn forward_to_model(
     request.set_limit_headers(&model.limits);
     request.set_pod_settings(&model.config.pod_settings);
     let (request, pace) = (Arc::new(request), model.timing());
-    dispatch_to_arm(ProxyExchange { gateway, model, request, client, deadline, timing: pace }, route.preview).await
+    dispatch_to_arm(
+        ProxyExchange { gateway, model, request, client, deadline, timing: pace },
+        route.preview,
+    )
+    .await
 }
 
-fn reject_request(mut client: ClientCall, refusal: RequestRefusal, grpc: bool) -> Response<AnswerBody> {
+fn reject_request(
+    mut client: ClientCall,
+    refusal: RequestRefusal,
+    grpc: bool,
+) -> Response<AnswerBody> {
     let reason = match refusal {
         RequestRefusal::Overloaded => RejectReason::Overloaded,
         RequestRefusal::BodyTimeout | RequestRefusal::BodyTooSlow => RejectReason::BodyTimeout,
@@ -206,7 +211,8 @@ fn reject_request(mut client: ClientCall, refusal: RequestRefusal, grpc: bool) -
     refusal.into_response(grpc)
 }
 
-/// Health of the ModelDeployment itself; probes are no evidence, so they are answered here and not counted.
+/// Health of the ModelDeployment itself; probes are no evidence, so they are answered here and not
+/// counted.
 fn model_health(route: &RouteMatch, parts: &Parts) -> Option<Response<AnswerBody>> {
     let well = match parts.uri.path() {
         "/v2/health/live" => true,
@@ -231,7 +237,8 @@ fn model_health(route: &RouteMatch, parts: &Parts) -> Option<Response<AnswerBody
 async fn dispatch_to_arm(job: ProxyExchange, preview: bool) -> Response<AnswerBody> {
     let model = Arc::clone(&job.model);
     if preview {
-        // Who looks at a preview wants to see the candidate as it is: no shield, and nothing for the brake to hear.
+        // Who looks at a preview wants to see the candidate as it is: no shield, and nothing for
+        // the brake to hear.
         return match model.preview_arm() {
             Some(arm) => send_directly(job, Arc::clone(arm), false).await,
             None => job.reject(RequestRefusal::NoRevision),
@@ -240,7 +247,8 @@ async fn dispatch_to_arm(job: ProxyExchange, preview: bool) -> Response<AnswerBo
     let shield = model.config.shield.enabled;
     let stable = model.stable();
     if !job.request.is_replayable() && shield && model.has_candidate() {
-        // It cannot be replayed, so it is kept from the candidate: the shield never promises what it cannot do.
+        // It cannot be replayed, so it is kept from the candidate: the shield never promises what
+        // it cannot do.
         model.metrics.unshielded.inc();
         if let Some(stable) = stable {
             stable.counts.unshielded.fetch_add(1, Ordering::Relaxed);
@@ -252,11 +260,14 @@ async fn dispatch_to_arm(job: ProxyExchange, preview: bool) -> Response<AnswerBo
     };
     let arm = Arc::clone(arm);
     match stable.filter(|_| arm.role == ArmRole::Candidate && shield) {
-        // Boxed, as they are for a few: the futures of all others would carry their room along, and are moved more than once before they run.
+        // Boxed, as they are for a few: the futures of all others would carry their room along, and
+        // are moved more than once before they run.
         Some(stable) if job.request.is_replayable() && job.request.idempotent => {
             Box::pin(shield::forward_shielded(job, arm, Arc::clone(stable))).await
         }
-        Some(stable) => Box::pin(shield::forward_unless_unreachable(job, arm, Arc::clone(stable))).await,
+        Some(stable) => {
+            Box::pin(shield::forward_unless_unreachable(job, arm, Arc::clone(stable))).await
+        }
         None if arm.role == ArmRole::Stable => send_to_stable(job, arm).await,
         None => send_directly(job, arm, true).await,
     }
@@ -267,8 +278,9 @@ fn sticky_entity<'a>(model: &RoutedModel, headers: &'a HeaderMap) -> Option<&'a 
     (!value.is_empty()).then_some(value.as_bytes())
 }
 
-/// Sends a request to stable. While no pod of stable takes it, a candidate that has traffic anyway does: the request has not run, and there is
-/// nothing to protect it from that is worse than no answer. With the next request it is stable's turn again.
+/// Sends a request to stable. While no pod of stable takes it, a candidate that has traffic anyway
+/// does: the request has not run, and there is nothing to protect it from that is worse than no
+/// answer. With the next request it is stable's turn again.
 async fn send_to_stable(job: ProxyExchange, stable: Arc<Arm>) -> Response<AnswerBody> {
     match job.model.spillover_arm().cloned() {
         Some(candidate) => Box::pin(send_with_spillover(job, stable, candidate)).await,
@@ -276,7 +288,11 @@ async fn send_to_stable(job: ProxyExchange, stable: Arc<Arm>) -> Response<Answer
     }
 }
 
-async fn send_with_spillover(mut job: ProxyExchange, stable: Arc<Arm>, candidate: Arc<Arm>) -> Response<AnswerBody> {
+async fn send_with_spillover(
+    mut job: ProxyExchange,
+    stable: Arc<Arm>,
+    candidate: Arc<Arm>,
+) -> Response<AnswerBody> {
     if !stable.endpoints.is_empty() {
         let (result, mut call) = call_arm(&mut job, &stable, true, RetryPolicy::Broken).await;
         if !result.as_ref().is_err_and(|failure| *failure == ArmFailure::Unreachable) {
@@ -286,7 +302,8 @@ async fn send_with_spillover(mut job: ProxyExchange, stable: Arc<Arm>, candidate
         stable.metrics.shielded.inc();
     }
     candidate.metrics.spilled.inc();
-    // The candidate is made for its share and not for stable's: what it fails of that is counted and does not take it out.
+    // The candidate is made for its share and not for stable's: what it fails of that is counted
+    // and does not take it out.
     let (result, mut call) = call_arm(&mut job, &candidate, false, RetryPolicy::Broken).await;
     if !result.as_ref().is_err_and(|failure| *failure == ArmFailure::Unreachable) {
         return job.complete(result, call, None);
@@ -297,7 +314,11 @@ async fn send_with_spillover(mut job: ProxyExchange, stable: Arc<Arm>, candidate
 }
 
 /// Sends a request to an arm with nobody behind it.
-async fn send_directly(mut job: ProxyExchange, arm: Arc<Arm>, judged: bool) -> Response<AnswerBody> {
+async fn send_directly(
+    mut job: ProxyExchange,
+    arm: Arc<Arm>,
+    judged: bool,
+) -> Response<AnswerBody> {
     let (result, call) = call_arm(&mut job, &arm, judged, RetryPolicy::Wait).await;
     job.complete(result, call, None)
 }
@@ -342,8 +363,17 @@ impl ProxyExchange {
                 let head = ResponseHead::from_response(parts.status, &parts.headers);
                 call.set_cached(self.model.config.caching && headers::is_cached(&parts.headers));
                 let body = StreamingBody::new(body, self.deadline, call, self.client, head);
-                let of = AnswerContext { gateway: &self.gateway, model: &self.model, request: &self.request };
-                finish_response(Response::from_parts(parts, AnswerBody::Streaming(Box::new(body))), of, &arm, shielded)
+                let of = AnswerContext {
+                    gateway: &self.gateway,
+                    model: &self.model,
+                    request: &self.request,
+                };
+                finish_response(
+                    Response::from_parts(parts, AnswerBody::Streaming(Box::new(body))),
+                    of,
+                    &arm,
+                    shielded,
+                )
             }
             Err(failure) => {
                 call.fail(failure);
@@ -361,7 +391,8 @@ struct AnswerContext<'a> {
     request: &'a BufferedRequest,
 }
 
-/// Makes an arm's answer the gateway's: hop-by-hop headers removed, a prediction gets its id, and who answered is told where the owner says so.
+/// Makes an arm's answer the gateway's: hop-by-hop headers removed, a prediction gets its id, and
+/// who answered is told where the owner says so.
 fn finish_response(
     mut response: Response<AnswerBody>,
     of: AnswerContext<'_>,
@@ -377,10 +408,12 @@ fn finish_response(
         headers.remove(name);
     }
     let report = headers.remove(headers::PREDICTION);
-    let well = well && grpc::status_outcome(headers).is_none_or(|outcome| outcome == RequestOutcome::Success);
+    let well = well
+        && grpc::status_outcome(headers).is_none_or(|outcome| outcome == RequestOutcome::Success);
     if of.request.is_prediction
         && well
-        && let Some(id) = feedback::issue_prediction_id(of.gateway, of.model, &arm.revision, report.as_ref())
+        && let Some(id) =
+            feedback::issue_prediction_id(of.gateway, of.model, &arm.revision, report.as_ref())
     {
         headers.insert(headers::PREDICTION_ID, id);
     }

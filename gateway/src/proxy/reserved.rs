@@ -1,9 +1,14 @@
-//! What is not for everybody who may ask for predictions: feedback and feature rows, which change what is judged and answered, previews, and the repository.
+//! What is not for everybody who may ask for predictions: feedback and feature rows, which change
+//! what is judged and answered, previews, and the repository.
 
-use http::{HeaderValue, Method, header::AUTHORIZATION, request::Parts};
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::{HeaderValue, Method};
 
 use super::answer::RequestRefusal;
-use crate::{gateway::GatewayContext, model::RoutedModel, select::RouteMatch};
+use crate::gateway::GatewayContext;
+use crate::model::RoutedModel;
+use crate::select::RouteMatch;
 
 /// What a request wants that only who shows the token gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +24,11 @@ pub enum ReservedOperation {
 }
 
 /// What a request wants that is reserved, if it is.
-pub fn reserved_operation(route: &RouteMatch, parts: &Parts, grpc: bool) -> Option<ReservedOperation> {
+pub fn reserved_operation(
+    route: &RouteMatch,
+    parts: &Parts,
+    grpc: bool,
+) -> Option<ReservedOperation> {
     let path = parts.uri.path();
     let kind = if grpc { reserved_by_call(path) } else { reserved_by_path(path, &parts.method) };
     kind.or(route.preview.then_some(ReservedOperation::Preview))
@@ -31,7 +40,8 @@ fn reserved_by_path(path: &str, method: &Method) -> Option<ReservedOperation> {
     match (parts.next()?, parts.next()?) {
         ("v2", "models") => {}
         ("v2", "repository") => {
-            return matches!(parts.next_back(), Some("load" | "unload")).then_some(ReservedOperation::Repository);
+            return matches!(parts.next_back(), Some("load" | "unload"))
+                .then_some(ReservedOperation::Repository);
         }
         _ => return None,
     }
@@ -57,7 +67,10 @@ pub fn refuse_without_token(gateway: &GatewayContext, parts: &Parts) -> Option<R
     if gateway.keys.authorization().is_none() {
         return Some(RequestRefusal::NoToken);
     }
-    let shown = parts.headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let shown = parts
+        .headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
     let shows_it = shown.is_some_and(|token| gateway.keys.is_token(token.trim_ascii()));
     (!shows_it).then_some(RequestRefusal::Unauthorized)
 }
@@ -68,7 +81,9 @@ pub fn access_proof(
     model: &RoutedModel,
     what: Option<ReservedOperation>,
 ) -> Option<HeaderValue> {
-    what.filter(|what| matches!(what, ReservedOperation::Features | ReservedOperation::Repository))?;
+    what.filter(|what| {
+        matches!(what, ReservedOperation::Features | ReservedOperation::Repository)
+    })?;
     let key = gateway.keys.derive(slipway_prediction_id::ACCESS_PURPOSE, &model.config.uid)?;
     let mut proof = HeaderValue::from_str(&hex::encode(key)).ok()?;
     proof.set_sensitive(true);
@@ -82,14 +97,22 @@ mod tests {
     #[test]
     fn reserved_paths_are_found_however_they_are_written() {
         let of = |path: &str| reserved_by_path(path, &Method::POST);
-        for path in ["/v2/models/m/feedback", "//v2//models/m/feedback/", "/v2/models/m/versions/1/feedback"] {
+        for path in [
+            "/v2/models/m/feedback",
+            "//v2//models/m/feedback/",
+            "/v2/models/m/versions/1/feedback",
+        ] {
             assert_eq!(of(path), Some(ReservedOperation::Feedback), "{path}");
         }
         assert_eq!(of("/v2/models/m/features/user-1"), Some(ReservedOperation::Features));
         assert_eq!(of("/v2/repository/models/m/load"), Some(ReservedOperation::Repository));
-        for path in
-            ["/v2/models/m/infer", "/v2/models/feedback", "/v2/models/feedback/infer", "/v2/repository/index", "/"]
-        {
+        for path in [
+            "/v2/models/m/infer",
+            "/v2/models/feedback",
+            "/v2/models/feedback/infer",
+            "/v2/repository/index",
+            "/",
+        ] {
             assert_eq!(of(path), None, "{path}");
         }
         assert_eq!(

@@ -1,43 +1,39 @@
-//! The shield: what the candidate failed to answer is asked of stable, within the deadline. The client gets stable's answer, the
-//! candidate gets the blame.
+//! The shield: what the candidate failed to answer is asked of stable, within the deadline. The
+//! client gets stable's answer, the candidate gets the blame.
 //!
-//! A candidate that is slow is not cut off: after the time-out of a try, which comes from stable's own times ([`crate::latency`]) and from
-//! no client, stable is asked beside it, and the first whole answer goes to the client. So each arm has all of the client's deadline,
-//! however short that is, and an equally good candidate loses nothing that stable would have answered. What took longer than a try may
-//! take is counted alike in both arms, given up or answered, so that the judge compares like with like. The brake compares with nothing but
-//! a witness: stable, asked the same, answered within the same time ([`super::witness`]).
+//! A candidate that is slow is not cut off: after the time-out of a try, which comes from stable's
+//! own times ([`crate::latency`]) and from no client, stable is asked beside it, and the first
+//! whole answer goes to the client. So each arm has all of the client's deadline, however short
+//! that is, and an equally good candidate loses nothing that stable would have answered. What took
+//! longer than a try may take is counted alike in both arms, given up or answered, so that the
+//! judge compares like with like. The brake compares with nothing but a witness: stable, asked the
+//! same, answered within the same time ([`super::witness`]).
 
-use std::{
-    future::Future,
-    pin::{Pin, pin},
-    sync::Arc,
-};
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Response, response::Parts};
+use http::Response;
+use http::response::Parts;
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
-use super::{
-    AnswerContext, ProxyExchange,
-    answer::{AnswerBody, ResponseHead, StreamingBody, client_outcome},
-    arm::{ArmFailure, RetryPolicy, send_to_arm},
-    buffered_request::BufferedRequest,
-    call_guards::ArmCall,
-    finish_response, grpc,
-    headers::is_cached,
-    witness::StableWitness,
-};
-use crate::{
-    budget::BudgetCharge,
-    buffer::{BodyBuffer, BodyPrefix, BufferedBody},
-    config::ProcessSettings,
-    gateway::GatewayContext,
-    metrics::RequestOutcome,
-    model::{Arm, RoutedModel},
-    upstream::DownloadBody,
-};
+use super::answer::{AnswerBody, ResponseHead, StreamingBody, client_outcome};
+use super::arm::{ArmFailure, RetryPolicy, send_to_arm};
+use super::buffered_request::BufferedRequest;
+use super::call_guards::ArmCall;
+use super::headers::is_cached;
+use super::witness::StableWitness;
+use super::{AnswerContext, ProxyExchange, finish_response, grpc};
+use crate::budget::BudgetCharge;
+use crate::buffer::{BodyBuffer, BodyPrefix, BufferedBody};
+use crate::config::ProcessSettings;
+use crate::gateway::GatewayContext;
+use crate::metrics::RequestOutcome;
+use crate::model::{Arm, RoutedModel};
+use crate::upstream::DownloadBody;
 
 /// An answer of the candidate, as far as it was read before the client sees any of it.
 pub enum GatheredAnswer {
@@ -56,18 +52,26 @@ enum HedgedAnswer {
 }
 
 /// Sends a request to the candidate with stable behind it.
-pub async fn forward_shielded(mut job: ProxyExchange, candidate: Arc<Arm>, stable: Arc<Arm>) -> Response<AnswerBody> {
+pub async fn forward_shielded(
+    mut job: ProxyExchange,
+    candidate: Arc<Arm>,
+    stable: Arc<Arm>,
+) -> Response<AnswerBody> {
     let covered = !stable.endpoints.is_empty();
-    // With nobody behind the candidate there is no witness either: it may have too much to do because stable does nothing.
+    // With nobody behind the candidate there is no witness either: it may have too much to do
+    // because stable does nothing.
     let mut call = ArmCall::start(&candidate, job.timing, covered);
     job.client.mark_reached_arm(job.timing);
     let mut witness = StableWitness::new(&job, &candidate, &stable);
     let gathered = match send_hedged(&job, &mut call, &stable, &mut witness).await {
         HedgedAnswer::Candidate(gathered) => gathered,
-        HedgedAnswer::Stable(asked, stable_call) => return finish_exchange(job, stable_call, asked, Some(&candidate)),
+        HedgedAnswer::Stable(asked, stable_call) => {
+            return finish_exchange(job, stable_call, asked, Some(&candidate));
+        }
     };
     let outcome = outcome_of(&gathered);
-    if let Ok(GatheredAnswer::Complete(parts, ..) | GatheredAnswer::Partial(parts, ..)) = &gathered {
+    if let Ok(GatheredAnswer::Complete(parts, ..) | GatheredAnswer::Partial(parts, ..)) = &gathered
+    {
         call.set_cached(job.model.config.caching && is_cached(&parts.headers));
     }
     if matches!(gathered, Err(ArmFailure::Deadline)) {
@@ -82,7 +86,8 @@ pub async fn forward_shielded(mut job: ProxyExchange, candidate: Arc<Arm>, stabl
             Err(BudgetSpent) => candidate.metrics.shield_refused.inc(),
         };
     } else if covered
-        && (outcome == RequestOutcome::ClientError || outcome == RequestOutcome::Success && holds_nan(&gathered))
+        && (outcome == RequestOutcome::ClientError
+            || outcome == RequestOutcome::Success && holds_nan(&gathered))
         && let Ok(charge) = charge_replay(&job.model, &candidate)
     {
         return second_opinion(job, call, gathered, stable, charge).await;
@@ -138,8 +143,15 @@ async fn race_stable(
     witness.record_asked(stable_call.started_at());
     let same_time = stable_call.started_at() + had;
     let (gateway, model, plan) = (&job.gateway, &job.model, &job.request);
-    let mut second =
-        pin!(gather_from_arm(gateway, model, plan, stable, job.deadline, RetryPolicy::Wait, Some(same_time)));
+    let mut second = pin!(gather_from_arm(
+        gateway,
+        model,
+        plan,
+        stable,
+        job.deadline,
+        RetryPolicy::Wait,
+        Some(same_time)
+    ));
     let (own, asked) = tokio::select! {
         biased;
         own = first.as_mut() => {
@@ -163,7 +175,9 @@ async fn race_stable(
         }
     };
     let hangs = own.as_ref().is_none_or(|own| matches!(own, Err(ArmFailure::Deadline)));
-    call.close_unjudged(own.as_ref().map_or(RequestOutcome::TryTimeout, |own| timed_outcome(call, own)));
+    call.close_unjudged(
+        own.as_ref().map_or(RequestOutcome::TryTimeout, |own| timed_outcome(call, own)),
+    );
     if !is_failed(&asked) {
         if !hangs || Instant::now() < same_time {
             candidate.update_brake(true);
@@ -189,11 +203,22 @@ fn finish_exchange(
         Ok(GatheredAnswer::Complete(parts, whole, head)) => {
             call.close(head.outcome);
             job.client.close(client_outcome(head.outcome, head.status));
-            finish_response(Response::from_parts(parts, AnswerBody::buffered(whole)), of, &arm, shielded)
+            finish_response(
+                Response::from_parts(parts, AnswerBody::buffered(whole)),
+                of,
+                &arm,
+                shielded,
+            )
         }
         Ok(GatheredAnswer::Partial(parts, prefix, rest, head)) => {
-            let body = StreamingBody::new(rest, job.deadline, call, job.client, head).with_prefix(prefix);
-            finish_response(Response::from_parts(parts, AnswerBody::Streaming(Box::new(body))), of, &arm, shielded)
+            let body =
+                StreamingBody::new(rest, job.deadline, call, job.client, head).with_prefix(prefix);
+            finish_response(
+                Response::from_parts(parts, AnswerBody::Streaming(Box::new(body))),
+                of,
+                &arm,
+                shielded,
+            )
         }
         Err(failure) => {
             call.fail(failure);
@@ -205,7 +230,9 @@ fn finish_exchange(
 /// How a request ended, as far as its answer was read.
 pub fn outcome_of(gathered: &Result<GatheredAnswer, ArmFailure>) -> RequestOutcome {
     match gathered {
-        Ok(GatheredAnswer::Complete(_, _, head) | GatheredAnswer::Partial(_, _, _, head)) => head.outcome,
+        Ok(GatheredAnswer::Complete(_, _, head) | GatheredAnswer::Partial(_, _, _, head)) => {
+            head.outcome
+        }
         Err(failure) => failure.outcome(),
     }
 }
@@ -226,7 +253,8 @@ fn holds_nan(gathered: &Result<GatheredAnswer, ArmFailure>) -> bool {
     matches!(gathered, Ok(GatheredAnswer::Complete(_, _, head) | GatheredAnswer::Partial(_, _, _, head)) if head.has_nan)
 }
 
-/// Asks an arm until the deadline. The answer is whole, or passes through because of its kind or size, or because it is not whole by a time.
+/// Asks an arm until the deadline. The answer is whole, or passes through because of its kind or
+/// size, or because it is not whole by a time.
 pub async fn gather_from_arm(
     gateway: &GatewayContext,
     model: &RoutedModel,
@@ -248,20 +276,33 @@ pub async fn gather_from_arm(
     timeout_at(deadline, asked).await.unwrap_or(Err(ArmFailure::Deadline))
 }
 
-/// Asks stable. Over HTTP its head tells how it went; over gRPC the end of its answer does, unless the head has the status already.
+/// Asks stable. Over HTTP its head tells how it went; over gRPC the end of its answer does, unless
+/// the head has the status already.
 async fn ask_stable(job: &ProxyExchange, stable: &Arc<Arm>) -> Result<GatheredAnswer, ArmFailure> {
-    let response = send_to_arm(&job.gateway, &job.model, stable, &job.request, job.deadline, RetryPolicy::Wait).await?;
+    let response = send_to_arm(
+        &job.gateway,
+        &job.model,
+        stable,
+        &job.request,
+        job.deadline,
+        RetryPolicy::Wait,
+    )
+    .await?;
     if job.request.grpc && grpc::status_outcome(response.headers()).is_none() {
-        return timeout_at(job.deadline, gather_answer(&job.gateway.settings, &job.model, response, None))
-            .await
-            .unwrap_or(Err(ArmFailure::Deadline));
+        return timeout_at(
+            job.deadline,
+            gather_answer(&job.gateway.settings, &job.model, response, None),
+        )
+        .await
+        .unwrap_or(Err(ArmFailure::Deadline));
     }
     let (parts, body) = response.into_parts();
     let head = ResponseHead::from_response(parts.status, &parts.headers);
     Ok(GatheredAnswer::Partial(parts, BodyPrefix::default(), body, head))
 }
 
-/// A request that may not run twice is shielded only where it did not run: no pod of the candidate took it.
+/// A request that may not run twice is shielded only where it did not run: no pod of the candidate
+/// took it.
 pub async fn forward_unless_unreachable(
     mut job: ProxyExchange,
     candidate: Arc<Arm>,
@@ -269,8 +310,15 @@ pub async fn forward_unless_unreachable(
 ) -> Response<AnswerBody> {
     let call = ArmCall::start(&candidate, job.timing, true);
     job.client.mark_reached_arm(job.timing);
-    let result =
-        send_to_arm(&job.gateway, &job.model, &candidate, &job.request, job.deadline, RetryPolicy::Unsent).await;
+    let result = send_to_arm(
+        &job.gateway,
+        &job.model,
+        &candidate,
+        &job.request,
+        job.deadline,
+        RetryPolicy::Unsent,
+    )
+    .await;
     if result.as_ref().is_err_and(|failure| *failure == ArmFailure::Unreachable)
         && !stable.endpoints.is_empty()
         && let Ok(charge) = charge_replay(&job.model, &candidate)
@@ -280,8 +328,9 @@ pub async fn forward_unless_unreachable(
     job.complete(result, call, None)
 }
 
-/// Asks stable. Whether the candidate is to blame for the brake is known only then: stable's answer is the witness. When stable
-/// fails too, the request or the world is bad rather than the candidate, and the charge stays on the budget.
+/// Asks stable. Whether the candidate is to blame for the brake is known only then: stable's answer
+/// is the witness. When stable fails too, the request or the world is bad rather than the
+/// candidate, and the charge stays on the budget.
 async fn replay_to_stable(
     job: ProxyExchange,
     mut call: ArmCall,
@@ -301,8 +350,9 @@ async fn replay_to_stable(
     finish_exchange(job, stable_call, gathered, Some(&candidate))
 }
 
-/// The candidate says that the client is wrong, or answers with a NaN. If stable says so too, it is so; if stable answers, the candidate's
-/// contract is another, or it fails and blames the client, which would hide from everybody who counts only 5xx.
+/// The candidate says that the client is wrong, or answers with a NaN. If stable says so too, it is
+/// so; if stable answers, the candidate's contract is another, or it fails and blames the client,
+/// which would hide from everybody who counts only 5xx.
 async fn second_opinion(
     job: ProxyExchange,
     mut call: ArmCall,
@@ -323,7 +373,8 @@ async fn second_opinion(
         stable_call.close(outcome);
         return finish_exchange(job, call, gathered, None);
     }
-    let contradicted = outcome == RequestOutcome::Success && !(own == RequestOutcome::Success && holds_nan(&asked));
+    let contradicted = outcome == RequestOutcome::Success
+        && !(own == RequestOutcome::Success && holds_nan(&asked));
     call.close(if contradicted { RequestOutcome::ContractError } else { own });
     finish_exchange(job, stable_call, asked, contradicted.then_some(&candidate))
 }
@@ -332,8 +383,12 @@ async fn second_opinion(
 #[derive(Debug)]
 pub struct BudgetSpent;
 
-/// Charges a replay. Once the brake has acted, what was on its way to the candidate is free: there is an end to it.
-pub fn charge_replay(model: &RoutedModel, candidate: &Arm) -> Result<Option<BudgetCharge>, BudgetSpent> {
+/// Charges a replay. Once the brake has acted, what was on its way to the candidate is free: there
+/// is an end to it.
+pub fn charge_replay(
+    model: &RoutedModel,
+    candidate: &Arm,
+) -> Result<Option<BudgetCharge>, BudgetSpent> {
     if candidate.is_braked() {
         return Ok(None);
     }
@@ -367,16 +422,32 @@ async fn gather_answer(
             None => body.frame().await,
             Some(time) => match timeout_at(time, body.frame()).await {
                 Ok(frame) => frame,
-                Err(_) => return Ok(GatheredAnswer::Partial(parts, BodyPrefix::new(buffer, Bytes::new()), body, head)),
+                Err(_) => {
+                    return Ok(GatheredAnswer::Partial(
+                        parts,
+                        BodyPrefix::new(buffer, Bytes::new()),
+                        body,
+                        head,
+                    ));
+                }
             },
         };
         let Some(frame) = frame else { break };
         match frame.map_err(|_| ArmFailure::Broken)?.into_data() {
             Ok(mut data) => {
-                let left = if buffer.length() + data.len() <= max { buffer.push(&data).len() } else { data.len() };
+                let left = if buffer.length() + data.len() <= max {
+                    buffer.push(&data).len()
+                } else {
+                    data.len()
+                };
                 if left > 0 {
                     let unkept = data.split_off(data.len() - left);
-                    return Ok(GatheredAnswer::Partial(parts, BodyPrefix::new(buffer, unkept), body, head));
+                    return Ok(GatheredAnswer::Partial(
+                        parts,
+                        BodyPrefix::new(buffer, unkept),
+                        body,
+                        head,
+                    ));
                 }
             }
             Err(frame) => {

@@ -1,30 +1,29 @@
 //! The request's body, as the client sends it and on its way to a pod.
 
-use std::{
-    future::poll_fn,
-    net::IpAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-};
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
 
-use super::{answer::RequestRefusal, arm::ArmFailure};
-use crate::{
-    buffer::{BodyPrefix, ReplayBody},
-    message::{ModelName, find_model_name},
-    share::{ByteReservation, RequestPermit},
-    uploads::{PendingUploads, UploadGuard},
-};
+use super::answer::RequestRefusal;
+use super::arm::ArmFailure;
+use crate::buffer::{BodyPrefix, ReplayBody};
+use crate::message::{ModelName, find_model_name};
+use crate::share::{ByteReservation, RequestPermit};
+use crate::uploads::{PendingUploads, UploadGuard};
 
-/// So much of a first message is looked at for the name of its model. Whoever writes fields in their order has it in the first hundred bytes.
+/// So much of a first message is looked at for the name of its model. Whoever writes fields in
+/// their order has it in the first hundred bytes.
 const MAX_NAME_PREFIX: usize = 4096;
 
-/// Pieces that pass through and are smaller are copied: each keeps the whole buffer into which it was read.
+/// Pieces that pass through and are smaller are copied: each keeps the whole buffer into which it
+/// was read.
 const COPY_BELOW_BYTES: usize = 8 << 10;
 
 /// A client's body: what was read of it to find out whom it is for, and the rest.
@@ -72,7 +71,10 @@ impl ClientBody {
         poll_fn(|cx| self.poll_frame(cx)).await
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.rest).poll_frame(cx) {
             if frame.is_none() || self.rest.is_end_stream() {
                 self.arrival = None;
@@ -85,7 +87,8 @@ impl ClientBody {
         Poll::Ready(Some(Err(UploadError::TooSlow)))
     }
 
-    /// The name of a model in the first message of gRPC, once enough of it has been read; empty when that has none, or not where it is looked for.
+    /// The name of a model in the first message of gRPC, once enough of it has been read; empty
+    /// when that has none, or not where it is looked for.
     ///
     /// # Errors
     /// When the body breaks off, or the message cannot be read.
@@ -154,7 +157,8 @@ pub enum UploadBody {
     Stream(Box<StreamedUpload>),
 }
 
-/// What a body takes that passes through, in bytes: the buffers of two connections, as far as they are the body's.
+/// What a body takes that passes through, in bytes: the buffers of two connections, as far as they
+/// are the body's.
 pub const STREAM_OVERHEAD: usize = 64 << 10;
 
 /// A body that passes through: what was read of it already, and the rest.
@@ -179,9 +183,11 @@ impl StreamedUpload {
             frame.map(|frame| {
                 let frame = frame?;
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.allowed_bytes = self.allowed_bytes.checked_sub(bytes).ok_or(UploadError::TooLarge)?;
-                Ok(frame
-                    .map_data(|data| if data.len() < COPY_BELOW_BYTES { Bytes::copy_from_slice(&data) } else { data }))
+                self.allowed_bytes =
+                    self.allowed_bytes.checked_sub(bytes).ok_or(UploadError::TooLarge)?;
+                Ok(frame.map_data(|data| {
+                    if data.len() < COPY_BELOW_BYTES { Bytes::copy_from_slice(&data) } else { data }
+                }))
             })
         })
     }
@@ -202,7 +208,10 @@ impl Body for UploadBody {
     type Data = Bytes;
     type Error = UploadError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         match &mut *self {
             // The error type has no values, so the map is never called.
             Self::Replay(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),

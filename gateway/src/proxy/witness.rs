@@ -1,30 +1,32 @@
-//! The witness of a candidate that does not answer: stable, asked the same for as long, although nobody waits for that any more.
+//! The witness of a candidate that does not answer: stable, asked the same for as long, although
+//! nobody waits for that any more.
 //!
-//! Clients are often more impatient than any time-out, and a candidate that hangs would never be found out by requests whose clients have
-//! left. That a client left says little by itself: it may have asked for too much, or have done so on purpose. What stable does with the
-//! same request in the same time says who is to blame, whichever clients there are and whatever share they have of the candidate's traffic.
+//! Clients are often more impatient than any time-out, and a candidate that hangs would never be
+//! found out by requests whose clients have left. That a client left says little by itself: it may
+//! have asked for too much, or have done so on purpose. What stable does with the same request in
+//! the same time says who is to blame, whichever clients there are and whatever share they have of
+//! the candidate's traffic.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::{runtime::Handle, time::Instant};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
 
-use super::{
-    ProxyExchange,
-    arm::{ArmFailure, RetryPolicy},
-    buffered_request::BufferedRequest,
-    call_guards::ArmCall,
-    shield::{BudgetSpent, charge_replay, gather_from_arm, outcome_of, refund_replay},
-};
-use crate::{
-    budget::BudgetCharge,
-    gateway::GatewayContext,
-    latency::RequestTiming,
-    metrics::RequestOutcome,
-    model::{Arm, RoutedModel},
-    share::RequestPermit,
-};
+use super::ProxyExchange;
+use super::arm::{ArmFailure, RetryPolicy};
+use super::buffered_request::BufferedRequest;
+use super::call_guards::ArmCall;
+use super::shield::{BudgetSpent, charge_replay, gather_from_arm, outcome_of, refund_replay};
+use crate::budget::BudgetCharge;
+use crate::gateway::GatewayContext;
+use crate::latency::RequestTiming;
+use crate::metrics::RequestOutcome;
+use crate::model::{Arm, RoutedModel};
+use crate::share::RequestPermit;
 
-/// Called while a request waits for the candidate; heard when it is dropped before it was dismissed.
+/// Called while a request waits for the candidate; heard when it is dropped before it was
+/// dismissed.
 #[derive(Debug)]
 pub struct StableWitness {
     /// None when there is no witness, or no need of one any more.
@@ -56,7 +58,11 @@ impl StableWitness {
             stable: Arc::clone(stable),
             timing: job.timing,
         };
-        Self { case: (!stable.endpoints.is_empty()).then(case), since: Instant::now(), asked_at: None }
+        Self {
+            case: (!stable.endpoints.is_empty()).then(case),
+            since: Instant::now(),
+            asked_at: None,
+        }
     }
 
     /// Whether there is one.
@@ -78,14 +84,21 @@ impl StableWitness {
 impl Drop for StableWitness {
     fn drop(&mut self) {
         let Some(case) = self.case.take() else { return };
-        // A client that did not wait for as long as stable takes says nothing. Nor is stable asked again when it has had the time of a try.
+        // A client that did not wait for as long as stable takes says nothing. Nor is stable asked
+        // again when it has had the time of a try.
         let time = self.since.elapsed();
-        let heard = self.asked_at.is_some_and(|at| at.elapsed() >= case.timing.try_timeout.unwrap_or_default());
+        let heard = self
+            .asked_at
+            .is_some_and(|at| at.elapsed() >= case.timing.try_timeout.unwrap_or_default());
         if heard || time < case.timing.blame_threshold || case.candidate.is_braked() {
             return;
         }
-        // It takes the place of a request and is paid for as a replay is, so that clients who leave cannot make more work than others.
-        let (Ok(runtime), Some(place)) = (Handle::try_current(), case.model.shares.try_acquire()) else { return };
+        // It takes the place of a request and is paid for as a replay is, so that clients who leave
+        // cannot make more work than others.
+        let (Ok(runtime), Some(place)) = (Handle::try_current(), case.model.shares.try_acquire())
+        else {
+            return;
+        };
         match charge_replay(&case.model, &case.candidate) {
             Ok(charge) => {
                 case.candidate.metrics.shielded.inc();
@@ -100,11 +113,25 @@ impl Drop for StableWitness {
 
 impl WitnessCase {
     /// Gives stable as long as the candidate had.
-    async fn question_stable(self, time: Duration, charge: Option<BudgetCharge>, _place: Arc<RequestPermit>) {
+    async fn question_stable(
+        self,
+        time: Duration,
+        charge: Option<BudgetCharge>,
+        _place: Arc<RequestPermit>,
+    ) {
         let mut call = ArmCall::start(&self.stable, self.timing, false);
         let deadline = call.started_at() + time;
         let (gateway, model, plan) = (&self.gateway, &self.model, &self.request);
-        let asked = gather_from_arm(gateway, model, plan, &self.stable, deadline, RetryPolicy::Broken, None).await;
+        let asked = gather_from_arm(
+            gateway,
+            model,
+            plan,
+            &self.stable,
+            deadline,
+            RetryPolicy::Broken,
+            None,
+        )
+        .await;
         let outcome = outcome_of(&asked);
         // What it was not given the time for is no failure of stable.
         let ran_out = matches!(asked, Err(ArmFailure::Deadline));

@@ -1,4 +1,5 @@
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use slipway_crds::routing::RoutingClaims;
 
@@ -14,7 +15,10 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let metrics = GatewayMetrics::new();
-        let settings = ProcessSettings { series_retention: Duration::from_secs(600), ..ProcessSettings::default() };
+        let settings = ProcessSettings {
+            series_retention: Duration::from_secs(600),
+            ..ProcessSettings::default()
+        };
         let keys = KeyStore::new("/nowhere".into(), Arc::clone(&metrics));
         let router = ModelRouter::new(
             settings,
@@ -37,13 +41,20 @@ impl Fixture {
             sticky_header: None,
             replay: true,
             shield: ShieldConfig { enabled: true, candidate_timeout: None },
-            brake: BrakeConfig { min_failures: 1, failure_millionths: 10000, ..BrakeConfig::DEFAULT },
+            brake: BrakeConfig {
+                min_failures: 1,
+                failure_millionths: 10000,
+                ..BrakeConfig::DEFAULT
+            },
             pod_settings: PodSettings::default(),
             outcomes: Vec::new(),
             rollout: String::new(),
             reveals_revision: false,
         };
-        let snapshot = RoutingSnapshot { models: [("digits".to_owned(), config)].into(), ..RoutingSnapshot::default() };
+        let snapshot = RoutingSnapshot {
+            models: [("digits".to_owned(), config)].into(),
+            ..RoutingSnapshot::default()
+        };
         Self { router, metrics, snapshot }
     }
 
@@ -57,7 +68,8 @@ impl Fixture {
             role: *role,
             permille: *permille,
         });
-        self.config().weights = Some(TrafficWeights { generation, backends: backends.collect(), preview: None });
+        self.config().weights =
+            Some(TrafficWeights { generation, backends: backends.collect(), preview: None });
         self.apply()
     }
 
@@ -73,7 +85,8 @@ impl Fixture {
     }
 }
 
-const HALF: [(&str, ArmRole, u32); 2] = [("aaa", ArmRole::Stable, 500), ("bbb", ArmRole::Candidate, 500)];
+const HALF: [(&str, ArmRole, u32); 2] =
+    [("aaa", ArmRole::Stable, 500), ("bbb", ArmRole::Candidate, 500)];
 
 fn backends(model: &RoutedModel) -> Vec<(&str, u32)> {
     model.arms.iter().map(|arm| (arm.revision.as_str(), arm.permille)).collect()
@@ -102,9 +115,17 @@ fn a_modeldeployment_that_is_made_again_keeps_the_traffic_of_its_pods() {
     for _ in 0..2 {
         let model = fixture.apply();
         assert_eq!(backends(&model), [("aaa", 1000)], "and not to the revision with most pods");
-        assert_eq!(model.weights.as_ref().map(|weights| weights.generation), Some(0), "confirms nothing");
+        assert_eq!(
+            model.weights.as_ref().map(|weights| weights.generation),
+            Some(0),
+            "confirms nothing"
+        );
     }
-    assert_eq!(backends(&fixture.weigh(1, &HALF)), [("aaa", 500), ("bbb", 500)], "until it has its own");
+    assert_eq!(
+        backends(&fixture.weigh(1, &HALF)),
+        [("aaa", 500), ("bbb", 500)],
+        "until it has its own"
+    );
     // Without pods there is nothing to keep.
     (fixture.config().uid, fixture.config().weights) = ("a third".into(), None);
     fixture.pods("aaa", 0, 1);
@@ -125,15 +146,24 @@ fn without_any_weights_the_safest_revision_gets_all() {
     fixture.config().stable = Some("aaa".into());
     let model = fixture.apply();
     assert_eq!(backends(&model), [("aaa", 1000)], "what the status calls stable");
-    assert_eq!(model.weights.as_ref().map(|weights| weights.generation), Some(0), "confirms nothing");
+    assert_eq!(
+        model.weights.as_ref().map(|weights| weights.generation),
+        Some(0),
+        "confirms nothing"
+    );
     assert_eq!(backends(&fixture.weigh(1, &HALF)), [("aaa", 500), ("bbb", 500)]);
 }
 
 #[test]
 fn requests_count_from_the_generation_and_endpoints_do_not_reset_them() {
     let mut fixture = Fixture::new();
-    let count = |model: &RoutedModel| model.arms[0].counts.requests.load(std::sync::atomic::Ordering::Relaxed);
-    fixture.weigh(1, &HALF).arms[0].counts.requests.fetch_add(5, std::sync::atomic::Ordering::Relaxed);
+    let count = |model: &RoutedModel| {
+        model.arms[0].counts.requests.load(std::sync::atomic::Ordering::Relaxed)
+    };
+    fixture.weigh(1, &HALF).arms[0]
+        .counts
+        .requests
+        .fetch_add(5, std::sync::atomic::Ordering::Relaxed);
     fixture.pods("aaa", 3, 0);
     let model = fixture.apply();
     assert_eq!((count(&model), model.arms[0].endpoints.ready_count()), (5, 3));
@@ -145,7 +175,10 @@ fn a_braked_candidate_gets_nothing_until_the_weights_are_written_anew() {
     let mut fixture = Fixture::new();
     let model = fixture.weigh(1, &HALF);
     model.arms[1].update_brake(true);
-    assert!((0..2000).all(|_| model.choose_arm(None).unwrap().revision == "aaa"), "in the table of that moment");
+    assert!(
+        (0..2000).all(|_| model.choose_arm(None).unwrap().revision == "aaa"),
+        "in the table of that moment"
+    );
     let model = fixture.weigh(2, &HALF);
     assert!(
         (0..2000).all(|_| model.choose_arm(None).unwrap().revision == "aaa"),
@@ -160,7 +193,11 @@ fn a_braked_candidate_gets_nothing_until_the_weights_are_written_anew() {
 #[test]
 fn slots_beyond_the_candidates_are_stables() {
     let mut fixture = Fixture::new();
-    let three = [("bbb", ArmRole::Candidate, 100), ("aaa", ArmRole::Stable, 700), ("ccc", ArmRole::Candidate, 200)];
+    let three = [
+        ("bbb", ArmRole::Candidate, 100),
+        ("aaa", ArmRole::Stable, 700),
+        ("ccc", ArmRole::Candidate, 200),
+    ];
     let model = fixture.weigh(1, &three);
     let mut counts = HashMap::<&str, u32>::new();
     for _ in 0..1000 {
@@ -171,8 +208,11 @@ fn slots_beyond_the_candidates_are_stables() {
 
 /// Without what feedback brings, which may come a day later.
 fn of_requests(fixture: &Fixture) -> String {
-    let later =
-        |line: &str| ["feedback", "outcome", "window"].iter().any(|it| line.contains(&format!("slipway_gateway_{it}")));
+    let later = |line: &str| {
+        ["feedback", "outcome", "window"]
+            .iter()
+            .any(|it| line.contains(&format!("slipway_gateway_{it}")))
+    };
     fixture.metrics.encode_text().unwrap().lines().filter(|line| !later(line)).collect()
 }
 
@@ -201,7 +241,10 @@ fn answers_of_a_revision_without_weight_are_still_told() {
     let model = fixture.weigh(1, &HALF);
     model.arms[1].state.in_flight.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let model = fixture.weigh(2, &[("aaa", ArmRole::Stable, 1000)]);
-    let lingering: Vec<_> =
-        model.draining_arms.iter().map(|(revision, state)| (revision.as_str(), state.in_flight())).collect();
+    let lingering: Vec<_> = model
+        .draining_arms
+        .iter()
+        .map(|(revision, state)| (revision.as_str(), state.in_flight()))
+        .collect();
     assert_eq!(lingering, [("bbb", 1)]);
 }

@@ -6,16 +6,17 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, request};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, client::conn::http2};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioIo},
-};
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
 pub type Http = Client<HttpConnector, Full<Bytes>>;
 
-/// With a pool, HTTP/1.1. Like every pooling client it sends a request again that found its connection closed and was never sent.
+/// With a pool, HTTP/1.1. Like every pooling client it sends a request again that found its
+/// connection closed and was never sent.
 pub fn http1() -> Http {
     Client::builder(TokioExecutor::new()).build_http()
 }
@@ -48,13 +49,15 @@ impl Answer {
 }
 
 pub fn infer(gateway: SocketAddr) -> request::Builder {
-    Request::post(format!("http://{gateway}/v2/models/digits/infer")).header("content-type", "application/json")
+    Request::post(format!("http://{gateway}/v2/models/digits/infer"))
+        .header("content-type", "application/json")
 }
 
 pub async fn send(client: &Http, request: Request<Full<Bytes>>) -> Result<Answer, String> {
     let response: Response<_> = client.request(request).await.map_err(|error| {
-        // hyper 1.12's own client (client.rs of its h2, "Check poll_ready() again") drops a stream that it has just opened when a
-        // graceful GOAWAY comes in that moment, although the server goes on to answer it.
+        // hyper 1.12's own client (client.rs of its h2, "Check poll_ready() again") drops a stream
+        // that it has just opened when a graceful GOAWAY comes in that moment, although the server
+        // goes on to answer it.
         let text = format!("{error:?}");
         let kind = match () {
             () if error.is_connect() => "refused",
@@ -75,7 +78,8 @@ async fn whole(response: Response<Incoming>) -> Result<Answer, String> {
     Ok(Answer { status: parts.status, headers: parts.headers, body, bytes, trailers })
 }
 
-/// A call of gRPC on a connection of its own, with any `:authority`; `headers` besides those of gRPC.
+/// A call of gRPC on a connection of its own, with any `:authority`; `headers` besides those of
+/// gRPC.
 pub async fn grpc<B>(
     gateway: SocketAddr,
     authority: &str,
@@ -88,9 +92,11 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let stream = TcpStream::connect(gateway).await.unwrap();
-    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     let connection = tokio::spawn(connection);
-    let mut request = Request::post(format!("http://{authority}{path}")).header("content-type", "application/grpc");
+    let mut request = Request::post(format!("http://{authority}{path}"))
+        .header("content-type", "application/grpc");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }

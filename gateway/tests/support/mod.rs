@@ -1,34 +1,27 @@
-//! A gateway in this process, and model servers with real sockets that behave as badly as a test asks.
+//! A gateway in this process, and model servers with real sockets that behave as badly as a test
+//! asks.
 
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
 pub mod client;
 pub mod upstream;
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU16, Ordering},
-    },
-    time::Duration,
-};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use slipway_crds::routing::RoutingClaims;
-use slipway_gateway::{
-    app::{self, ListeningPorts},
-    config::{
-        ArmRole, BrakeConfig, EndpointGroup, ModelConfig, PodSettings, ProcessSettings, RoutingSnapshot, ShieldConfig,
-        TrafficWeights, WeightedBackend,
-    },
-    error::GatewayError,
-    gateway::GatewayContext,
+use slipway_gateway::app::{self, ListeningPorts};
+use slipway_gateway::config::{
+    ArmRole, BrakeConfig, EndpointGroup, ModelConfig, PodSettings, ProcessSettings,
+    RoutingSnapshot, ShieldConfig, TrafficWeights, WeightedBackend,
 };
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, sleep},
-};
+use slipway_gateway::error::GatewayError;
+use slipway_gateway::gateway::GatewayContext;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 pub const STABLE: &str = "aaaaaaaaaa";
@@ -89,7 +82,8 @@ impl World {
         self.snapshot.models.get_mut("digits").unwrap()
     }
 
-    /// `digits` declares the address that tests call: their messages of gRPC need not name a model then.
+    /// `digits` declares the address that tests call: their messages of gRPC need not name a model
+    /// then.
     pub fn declare_address(&mut self) -> &mut Self {
         let address = self.data.ip().to_string();
         self.model().claims.hosts = [address].into();
@@ -98,7 +92,11 @@ impl World {
 
     /// Candidate at `permille`, stable at the rest.
     pub fn weigh(&mut self, generation: i64, permille: u32) -> &mut Self {
-        let backend = |revision: &str, role, permille| WeightedBackend { revision: revision.into(), role, permille };
+        let backend = |revision: &str, role, permille| WeightedBackend {
+            revision: revision.into(),
+            role,
+            permille,
+        };
         self.model().weights = Some(TrafficWeights {
             generation,
             backends: vec![
@@ -111,7 +109,8 @@ impl World {
     }
 
     pub fn endpoints(&mut self, revision: &str, addrs: &[SocketAddr]) -> &mut Self {
-        let group = EndpointGroup { ready: addrs.iter().copied().collect(), ..EndpointGroup::default() };
+        let group =
+            EndpointGroup { ready: addrs.iter().copied().collect(), ..EndpointGroup::default() };
         self.snapshot.endpoints.insert(("digits".into(), revision.into()), group);
         self
     }
@@ -137,7 +136,8 @@ impl World {
     }
 }
 
-/// An address that nobody else has in this process, so that who comes back to a port that was given up meets nobody.
+/// An address that nobody else has in this process, so that who comes back to a port that was given
+/// up meets nobody.
 pub fn loopback() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
@@ -177,8 +177,10 @@ impl Scrape {
     /// Sum of a metric over the series that have all these labels.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let name = format!("slipway_gateway_{name}");
-        let lines = self.0.lines().filter(|line| line.split(['{', ' ']).next() == Some(name.as_str()));
-        let matching = lines.filter(|line| labels.iter().all(|(k, v)| line.contains(&format!("{k}=\"{v}\""))));
+        let lines =
+            self.0.lines().filter(|line| line.split(['{', ' ']).next() == Some(name.as_str()));
+        let matching =
+            lines.filter(|line| labels.iter().all(|(k, v)| line.contains(&format!("{k}=\"{v}\""))));
         matching.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
     }
 
@@ -190,11 +192,18 @@ impl Scrape {
         self.sum("client_requests_total", &[("outcome", outcome)])
     }
 
-    /// Every client's request reached one arm, or two by way of the shield, or was rejected: nothing is lost or counted twice.
+    /// Every client's request reached one arm, or two by way of the shield, or was rejected:
+    /// nothing is lost or counted twice.
     pub fn assert_conserved(&self) {
         let arms = self.sum("requests_total", &[]);
-        let (shielded, rejected) = (self.sum("shielded_total", &[]), self.sum("rejected_total", &[]));
-        assert_eq!(self.sum("client_requests_total", &[]), arms - shielded + rejected, "{}", self.0);
+        let (shielded, rejected) =
+            (self.sum("shielded_total", &[]), self.sum("rejected_total", &[]));
+        assert_eq!(
+            self.sum("client_requests_total", &[]),
+            arms - shielded + rejected,
+            "{}",
+            self.0
+        );
     }
 }
 

@@ -1,28 +1,23 @@
 //! A model server, of sorts.
 
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request::Parts};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
-};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::{JoinHandle, JoinSet},
-};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
@@ -83,8 +78,14 @@ impl Upstream {
     pub fn on(listener: TcpListener, name: &'static str, mood: Mood) -> Self {
         let addr = listener.local_addr().unwrap();
         let mood = Arc::new(Mutex::new(mood));
-        let (served, last) = (Arc::<AtomicUsize>::default(), Arc::<Mutex<Option<Parts>>>::default());
-        let shared = Shared { name, served: Arc::clone(&served), mood: Arc::clone(&mood), last: Arc::clone(&last) };
+        let (served, last) =
+            (Arc::<AtomicUsize>::default(), Arc::<Mutex<Option<Parts>>>::default());
+        let shared = Shared {
+            name,
+            served: Arc::clone(&served),
+            mood: Arc::clone(&mood),
+            last: Arc::clone(&last),
+        };
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             loop {
@@ -123,7 +124,11 @@ pub async fn nobody() -> SocketAddr {
 async fn serve(stream: TcpStream, shared: Shared) {
     let service = service_fn(move |request| answer(shared.clone(), request));
     // An error is how a connection ends in the moods that close it.
-    drop(auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await);
+    drop(
+        auto::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(stream), service)
+            .await,
+    );
 }
 
 async fn answer(shared: Shared, request: Request<Incoming>) -> Result<Response<Body>, Refused> {
@@ -143,11 +148,14 @@ async fn answer(shared: Shared, request: Request<Incoming>) -> Result<Response<B
         }
         Mood::Nan(outputs) => {
             let mut response = whole(StatusCode::OK, body);
-            response.headers_mut().insert("x-slipway-nan-outputs", HeaderValue::from_static(outputs));
+            response
+                .headers_mut()
+                .insert("x-slipway-nan-outputs", HeaderValue::from_static(outputs));
             response
         }
         Mood::Predicts(report) => {
-            let mut response = if grpc { grpc_answer(body, "0") } else { whole(StatusCode::OK, body) };
+            let mut response =
+                if grpc { grpc_answer(body, "0") } else { whole(StatusCode::OK, body) };
             let headers = response.headers_mut();
             headers.insert("x-slipway-prediction", HeaderValue::from_str(&report).unwrap());
             // What is the gateway's to say.
@@ -163,7 +171,10 @@ async fn answer(shared: Shared, request: Request<Incoming>) -> Result<Response<B
         Mood::Hang => std::future::pending().await,
         Mood::Reset => return Err(Refused),
         Mood::Truncate => {
-            let mut response = frames(vec![Ok(Frame::data("half".into())), Err(std::io::Error::other("cut"))], false);
+            let mut response = frames(
+                vec![Ok(Frame::data("half".into())), Err(std::io::Error::other("cut"))],
+                false,
+            );
             response.headers_mut().insert("content-length", HeaderValue::from_static("8"));
             response
         }
@@ -185,7 +196,8 @@ async fn answer(shared: Shared, request: Request<Incoming>) -> Result<Response<B
 struct Refused;
 
 fn whole(status: StatusCode, body: Bytes) -> Response<Body> {
-    let body = http_body_util::Full::new(body).map_err(|never: Infallible| match never {}).boxed_unsync();
+    let body =
+        http_body_util::Full::new(body).map_err(|never: Infallible| match never {}).boxed_unsync();
     Response::builder().status(status).body(body).unwrap()
 }
 

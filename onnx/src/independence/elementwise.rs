@@ -1,4 +1,5 @@
-//! Operators that work element by element, with the shapes of their inputs broadcast to one another.
+//! Operators that work element by element, with the shapes of their inputs broadcast to one
+//! another.
 
 use super::size::{SymbolTable, SymbolicSize};
 use super::value::{SizeList, SymbolicTensor};
@@ -112,7 +113,8 @@ pub(super) fn broadcast_tensors(
     tensors: &[&SymbolicTensor],
     symbols: &mut SymbolTable,
 ) -> Result<SymbolicTensor, String> {
-    let shapes: Option<Vec<&Vec<SymbolicSize>>> = tensors.iter().map(|tensor| tensor.shape.as_ref()).collect();
+    let shapes: Option<Vec<&Vec<SymbolicSize>>> =
+        tensors.iter().map(|tensor| tensor.shape.as_ref()).collect();
     let shapes = shapes.ok_or("the shape of a tensor that it joins with rows is not known")?;
     let rank = shapes.iter().map(|shape| shape.len()).max().unwrap_or(0);
     let mut axis = None;
@@ -147,16 +149,23 @@ pub(super) fn broadcast_tensors(
 }
 
 /// The shape of shapes that are broadcast to one another.
-pub(super) fn broadcast_shapes(shapes: &[Vec<SymbolicSize>], symbols: &mut SymbolTable) -> Vec<SymbolicSize> {
+pub(super) fn broadcast_shapes(
+    shapes: &[Vec<SymbolicSize>],
+    symbols: &mut SymbolTable,
+) -> Vec<SymbolicSize> {
     let rank = shapes.iter().map(Vec::len).max().unwrap_or(0);
     let at = |place: usize| {
-        let sizes: Vec<&SymbolicSize> =
-            shapes.iter().filter_map(|shape| shape.get((place + shape.len()).checked_sub(rank)?)).collect();
-        let other: Vec<&SymbolicSize> = sizes.iter().copied().filter(|size| !size.equals_number(1)).collect();
+        let sizes: Vec<&SymbolicSize> = shapes
+            .iter()
+            .filter_map(|shape| shape.get((place + shape.len()).checked_sub(rank)?))
+            .collect();
+        let other: Vec<&SymbolicSize> =
+            sizes.iter().copied().filter(|size| !size.equals_number(1)).collect();
         match other.as_slice() {
             [] => SymbolicSize::from_number(1),
             [one] if one.as_number().is_some() => (*one).clone(),
-            // A symbol may stand for 1, and then the other one decides; a number greater than 1 decides by itself.
+            // A symbol may stand for 1, and then the other one decides; a number greater than 1
+            // decides by itself.
             [first, rest @ ..] if rest.iter().all(|size| size == first) => (*first).clone(),
             many => match many.iter().find(|size| size.as_number().is_some()) {
                 Some(number) => (*number).clone(),
@@ -169,8 +178,11 @@ pub(super) fn broadcast_shapes(shapes: &[Vec<SymbolicSize>], symbols: &mut Symbo
 
 /// Arithmetic on sizes: exporters compute shapes by it.
 fn compute_sizes(call: &mut NodeCall<'_>, operator: &str) -> Option<SymbolicTensor> {
-    let lists: Vec<&SizeList> =
-        call.inputs.iter().map(|tensor| tensor.and_then(|tensor| tensor.elements.as_ref())).collect::<Option<_>>()?;
+    let lists: Vec<&SizeList> = call
+        .inputs
+        .iter()
+        .map(|tensor| tensor.and_then(|tensor| tensor.elements.as_ref()))
+        .collect::<Option<_>>()?;
     if call.inputs.iter().flatten().any(|tensor| tensor.rank().is_none_or(|rank| rank > 1)) {
         return None;
     }
@@ -184,13 +196,17 @@ fn compute_sizes(call: &mut NodeCall<'_>, operator: &str) -> Option<SymbolicTens
     let counted = call.inputs.iter().flatten().any(|tensor| tensor.batch_dependent);
     let mut made = Vec::with_capacity(length);
     for place in 0..length {
-        let operands: Option<Vec<&SymbolicSize>> =
-            lists.iter().map(|list| list[if list.len() == 1 { 0 } else { place }].as_ref()).collect();
+        let operands: Option<Vec<&SymbolicSize>> = lists
+            .iter()
+            .map(|list| list[if list.len() == 1 { 0 } else { place }].as_ref())
+            .collect();
         made.push(operands.and_then(|operands| compute_size(operator, &operands, call.symbols)));
     }
-    // An element of the list that is followed, and counts no rows, may stand beside one that does: the list as a whole is counted then.
+    // An element of the list that is followed, and counts no rows, may stand beside one that does:
+    // the list as a whole is counted then.
     let scalar = call.inputs.iter().flatten().all(|tensor| tensor.rank() == Some(0));
-    let still = counted && made.iter().any(|element| element.as_ref().is_none_or(SymbolicSize::has_rows));
+    let still =
+        counted && made.iter().any(|element| element.as_ref().is_none_or(SymbolicSize::has_rows));
     let list = SymbolicTensor::from_elements(made, still);
     Some(if scalar { SymbolicTensor { shape: Some(vec![]), ..list } } else { list })
 }
@@ -200,7 +216,11 @@ fn is_integer_type(data_type: i64) -> bool {
     [2, 3, 4, 5, 6, 7, 9, 12, 13].contains(&data_type)
 }
 
-fn compute_size(operator: &str, operands: &[&SymbolicSize], symbols: &mut SymbolTable) -> Option<SymbolicSize> {
+fn compute_size(
+    operator: &str,
+    operands: &[&SymbolicSize],
+    symbols: &mut SymbolTable,
+) -> Option<SymbolicSize> {
     let numbers: Option<Vec<i64>> = operands.iter().map(|size| size.as_number()).collect();
     match (operator, operands) {
         ("Identity" | "Cast", [one]) => return Some((*one).clone()),
@@ -213,11 +233,15 @@ fn compute_size(operator: &str, operands: &[&SymbolicSize], symbols: &mut Symbol
         // A size is never negative, so it is no -1.
         ("Equal", [one, other]) => {
             let negative = |size: &SymbolicSize| size.as_number().is_some_and(|number| number < 0);
-            let symbolic = |size: &SymbolicSize| size.as_number().is_none() && symbols.is_non_negative(size);
+            let symbolic =
+                |size: &SymbolicSize| size.as_number().is_none() && symbols.is_non_negative(size);
             if one == other {
                 return Some(SymbolicSize::from_number(1));
             }
-            if numbers.is_some() || negative(one) && symbolic(other) || negative(other) && symbolic(one) {
+            if numbers.is_some()
+                || negative(one) && symbolic(other)
+                || negative(other) && symbolic(one)
+            {
                 return Some(SymbolicSize::from_number(0));
             }
             return None;
@@ -235,7 +259,8 @@ fn compute_size(operator: &str, operands: &[&SymbolicSize], symbols: &mut Symbol
     }
     let followed = ["Add", "Sub", "Div", "Mod", "Max", "Min"].contains(&operator);
     // What depends on the number of rows in another way than as a multiple is not followed.
-    (followed && operands.iter().all(|size| !size.has_rows())).then(|| symbols.computed_size(operator, operands))
+    (followed && operands.iter().all(|size| !size.has_rows()))
+        .then(|| symbols.computed_size(operator, operands))
 }
 
 fn compute_number(operator: &str, numbers: &[i64]) -> Option<i64> {
@@ -268,8 +293,11 @@ fn quantize_rule(call: &mut NodeCall<'_>) -> RuleResult {
     call.ensure_others_fixed(&[0])?;
     let tensor = call.required_input(0)?.clone();
     if let (Some(rows), Some(rank)) = (tensor.row_axis, tensor.rank()) {
-        let single =
-            call.required_input(1)?.shape.as_ref().is_some_and(|shape| shape.iter().all(|size| size.equals_number(1)));
+        let single = call
+            .required_input(1)?
+            .shape
+            .as_ref()
+            .is_some_and(|shape| shape.iter().all(|size| size.equals_number(1)));
         let along = super::value::resolve_axis(call.node.integer("axis").unwrap_or(1), rank);
         if !single && along.is_none_or(|axis| axis == rows) {
             return Err("it has a scale for each row".into());

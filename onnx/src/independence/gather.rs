@@ -22,9 +22,8 @@ fn gather_rule(call: &mut NodeCall<'_>) -> RuleResult {
             return Ok(call.repeat_output(tensor));
         }
         let shape = match (&data.shape, &indices.shape) {
-            (Some(data), Some(indices)) => {
-                value::resolve_axis(axis, data.len()).map(|axis| [&data[..axis], indices, &data[axis + 1..]].concat())
-            }
+            (Some(data), Some(indices)) => value::resolve_axis(axis, data.len())
+                .map(|axis| [&data[..axis], indices, &data[axis + 1..]].concat()),
             _ => None,
         };
         return Ok(call.output_without_rows(shape));
@@ -58,7 +57,11 @@ fn pick_sizes(data: &SymbolicTensor, indices: &SymbolicTensor) -> Option<Symboli
     let made = numbers.iter().map(pick).collect::<Option<Vec<_>>>()?;
     let unknown = data.batch_dependent && made.iter().any(Option::is_none);
     let list = SymbolicTensor::from_elements(made, unknown);
-    Some(if indices.rank() == Some(0) { SymbolicTensor { shape: Some(vec![]), ..list } } else { list })
+    Some(if indices.rank() == Some(0) {
+        SymbolicTensor { shape: Some(vec![]), ..list }
+    } else {
+        list
+    })
 }
 
 /// Row by row, when both hold the same rows along an axis that is not picked along.
@@ -70,10 +73,12 @@ fn gather_elements_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let (Some(of_data), Some(of_indices)) = (&data.shape, &indices.shape) else {
         return Err("the shape of one of its inputs is not known".into());
     };
-    let axis =
-        value::resolve_axis(call.node.integer("axis").unwrap_or(0), of_data.len()).ok_or("its axis does not fit")?;
+    let axis = value::resolve_axis(call.node.integer("axis").unwrap_or(0), of_data.len())
+        .ok_or("its axis does not fit")?;
     match (data.row_axis, indices.row_axis) {
-        (Some(one), Some(other)) if one == other && one != axis && of_data[one] == of_indices[one] => {
+        (Some(one), Some(other))
+            if one == other && one != axis && of_data[one] == of_indices[one] =>
+        {
             Ok(call.repeat_output(SymbolicTensor::with_row_axis(of_indices.clone(), one)))
         }
         _ => Err("it picks among the rows".into()),
@@ -93,7 +98,10 @@ fn gather_nd_rule(call: &mut NodeCall<'_>) -> RuleResult {
     if data.batch_dependent || indices.batch_dependent {
         return Err("it picks by something that depends on the number of rows".into());
     }
-    let depth = of_indices.last().and_then(SymbolicSize::as_number).and_then(|depth| usize::try_from(depth).ok());
+    let depth = of_indices
+        .last()
+        .and_then(SymbolicSize::as_number)
+        .and_then(|depth| usize::try_from(depth).ok());
     let depth = depth.ok_or("along how many axes it picks is not known")?;
     if of_indices.len() <= batch || batch + depth > of_data.len() {
         return Err("its inputs do not fit one another".into());
@@ -122,13 +130,13 @@ fn scatter_elements_rule(call: &mut NodeCall<'_>) -> RuleResult {
     }
     let data = call.required_input(0)?.clone();
     let shape = call.input_shape(0)?;
-    let axis =
-        value::resolve_axis(call.node.integer("axis").unwrap_or(0), shape.len()).ok_or("its axis does not fit")?;
+    let axis = value::resolve_axis(call.node.integer("axis").unwrap_or(0), shape.len())
+        .ok_or("its axis does not fit")?;
     let rows = data.row_axis.filter(|rows| *rows != axis).ok_or("it writes among the rows")?;
     for number in [1, 2] {
         let other = call.required_input(number)?;
-        let same =
-            other.row_axis == Some(rows) && other.shape.as_ref().is_some_and(|it| it.get(rows) == shape.get(rows));
+        let same = other.row_axis == Some(rows)
+            && other.shape.as_ref().is_some_and(|it| it.get(rows) == shape.get(rows));
         if !same {
             return Err("what it writes is not made of the same rows".into());
         }

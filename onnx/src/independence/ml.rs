@@ -5,7 +5,8 @@ use super::value::SymbolicTensor;
 use super::{NodeCall, RuleResult};
 
 /// The shape of the input.
-const SAME_SHAPE: &[&str] = &["Binarizer", "CategoryMapper", "CastMap", "Imputer", "LabelEncoder", "Scaler"];
+const SAME_SHAPE: &[&str] =
+    &["Binarizer", "CategoryMapper", "CastMap", "Imputer", "LabelEncoder", "Scaler"];
 
 pub(super) fn apply_ml(call: &mut NodeCall<'_>) -> RuleResult {
     if !call.has_rows() {
@@ -15,7 +16,9 @@ pub(super) fn apply_ml(call: &mut NodeCall<'_>) -> RuleResult {
         "ArrayFeatureExtractor" => feature_extractor_rule(call),
         "FeatureVectorizer" => vectorizer_rule(call),
         "LinearClassifier" | "SVMClassifier" | "TreeEnsembleClassifier" => classifier_rule(call),
-        "LinearRegressor" | "SVMRegressor" | "TreeEnsemble" | "TreeEnsembleRegressor" => regressor_rule(call),
+        "LinearRegressor" | "SVMRegressor" | "TreeEnsemble" | "TreeEnsembleRegressor" => {
+            regressor_rule(call)
+        }
         // By the largest, the sum or the length of a row.
         "Normalizer" => {
             matrix_row_count(call, 0)?;
@@ -36,10 +39,15 @@ fn same_shape_rule(call: &mut NodeCall<'_>) -> RuleResult {
     call.ensure_others_fixed(&[0])?;
     let tensor = call.required_input(0)?.clone();
     // Values for each column belong to the last axis.
-    if tensor.row_axis.is_some_and(|axis| Some(axis + 1) == tensor.rank()) && tensor.rank() != Some(1) {
+    if tensor.row_axis.is_some_and(|axis| Some(axis + 1) == tensor.rank())
+        && tensor.rank() != Some(1)
+    {
         return Err("it works along the axis of the rows".into());
     }
-    if tensor.rank() == Some(1) && call.node.op_type != "LabelEncoder" && call.node.op_type != "Binarizer" {
+    if tensor.rank() == Some(1)
+        && call.node.op_type != "LabelEncoder"
+        && call.node.op_type != "Binarizer"
+    {
         return Err("it takes an input of one axis for a single row".into());
     }
     Ok(call.repeat_output(SymbolicTensor { elements: None, ..tensor }))
@@ -58,7 +66,8 @@ fn matrix_row_count(call: &NodeCall<'_>, number: usize) -> Result<SymbolicSize, 
 fn classifier_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let rows = matrix_row_count(call, 0)?;
     let scores = vec![rows.clone(), call.symbols.fresh_size()];
-    let made = [SymbolicTensor::with_row_axis(vec![rows], 0), SymbolicTensor::with_row_axis(scores, 0)];
+    let made =
+        [SymbolicTensor::with_row_axis(vec![rows], 0), SymbolicTensor::with_row_axis(scores, 0)];
     Ok(made.into_iter().take(call.node.outputs.len()).collect())
 }
 

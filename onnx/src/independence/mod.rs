@@ -1,9 +1,10 @@
-//! Whether a model keeps the rows of a batch apart: whether each row of its outputs depends on the same row of its inputs alone, so that rows of
-//! different requests may be run together.
+//! Whether a model keeps the rows of a batch apart: whether each row of its outputs depends on the
+//! same row of its inputs alone, so that rows of different requests may be run together.
 //!
-//! The batch axis is followed from the inputs through every operator. An operator that is not understood proves nothing, and neither does one that is
-//! understood and mixes rows. What is proven holds for every input; what is not proven may still hold. The rules are those of the operators'
-//! specifications (onnx.ai/onnx/operators).
+//! The batch axis is followed from the inputs through every operator. An operator that is not
+//! understood proves nothing, and neither does one that is understood and mixes rows. What is
+//! proven holds for every input; what is not proven may still hold. The rules are those of the
+//! operators' specifications (onnx.ai/onnx/operators).
 
 mod elementwise;
 mod gather;
@@ -18,9 +19,12 @@ mod value;
 
 use std::collections::BTreeMap;
 
-use crate::graph::{ConstantTensor, Dimension, GraphNode, ModelFunction, NodeAttribute, OnnxGraph, OnnxModel};
 use size::{SymbolTable, SymbolicSize};
 use value::SymbolicTensor;
+
+use crate::graph::{
+    ConstantTensor, Dimension, GraphNode, ModelFunction, NodeAttribute, OnnxGraph, OnnxModel,
+};
 
 /// Functions in functions in functions.
 const MAX_CALLS: usize = 16;
@@ -39,13 +43,18 @@ pub fn prove_row_independence(model: &OnnxModel) -> Result<(), String> {
         let name = &output.name;
         let tensor = known.get(name).ok_or_else(|| format!("nothing makes the output {name:?}"))?;
         let size = tensor.shape.as_ref().and_then(|shape| shape.first());
-        let rows_first =
-            tensor.row_axis == Some(0) && tensor.repeats.is_none() && size.is_some_and(SymbolicSize::is_row_count);
+        let rows_first = tensor.row_axis == Some(0)
+            && tensor.repeats.is_none()
+            && size.is_some_and(SymbolicSize::is_row_count);
         if !rows_first {
             return Err(match tensor.row_axis {
-                Some(0) => format!("the output {name:?} does not follow the rows of the inputs one by one"),
+                Some(0) => {
+                    format!("the output {name:?} does not follow the rows of the inputs one by one")
+                }
                 Some(axis) => {
-                    format!("the rows of the output {name:?} are not along its first axis, but along axis {axis}")
+                    format!(
+                        "the rows of the output {name:?} are not along its first axis, but along axis {axis}"
+                    )
                 }
                 None => format!("the output {name:?} does not follow the rows of the inputs"),
             });
@@ -75,7 +84,8 @@ struct NodeCall<'a> {
     symbols: &'a mut SymbolTable,
 }
 
-/// What an operator makes, or why nothing is proven of it. The name of the node is added to the reason.
+/// What an operator makes, or why nothing is proven of it. The name of the node is added to the
+/// reason.
 type RuleResult = Result<Vec<SymbolicTensor>, String>;
 
 impl GraphWalk<'_> {
@@ -84,10 +94,14 @@ impl GraphWalk<'_> {
         let mut known = KnownTensors::new();
         let mut batch_name: Option<&str> = None;
         let graph = &self.model.graph;
-        let declared = graph.inputs.iter().filter(|input| !graph.constants.contains_key(&input.name));
+        let declared =
+            graph.inputs.iter().filter(|input| !graph.constants.contains_key(&input.name));
         for (number, input) in declared.enumerate() {
             let name = &input.name;
-            let shape = input.shape.as_ref().ok_or_else(|| format!("the input {name:?} declares no shape"))?;
+            let shape = input
+                .shape
+                .as_ref()
+                .ok_or_else(|| format!("the input {name:?} declares no shape"))?;
             let first = match shape.first() {
                 Some(Dimension::Named(axis)) => Some(axis.as_str()),
                 Some(Dimension::Open) => None,
@@ -96,18 +110,22 @@ impl GraphWalk<'_> {
                 }
             };
             if number > 0 && first != batch_name {
-                return Err(format!("the first axis of the input {name:?} has another name than that of other inputs"));
+                return Err(format!(
+                    "the first axis of the input {name:?} has another name than that of other inputs"
+                ));
             }
             batch_name = first;
             let rest = shape[1..].iter().map(|dimension| match dimension {
                 Dimension::Fixed(number) => Ok(SymbolicSize::from_number(*number)),
-                Dimension::Named(axis) if Some(axis.as_str()) == first => {
-                    Err(format!("the batch axis {axis:?} stands twice in the shape of the input {name:?}"))
-                }
+                Dimension::Named(axis) if Some(axis.as_str()) == first => Err(format!(
+                    "the batch axis {axis:?} stands twice in the shape of the input {name:?}"
+                )),
                 Dimension::Named(axis) => Ok(self.symbols.named_size(axis)),
                 Dimension::Open => Ok(self.symbols.fresh_size()),
             });
-            let shape = std::iter::once(Ok(SymbolicSize::row_count())).chain(rest).collect::<Result<_, _>>()?;
+            let shape = std::iter::once(Ok(SymbolicSize::row_count()))
+                .chain(rest)
+                .collect::<Result<_, _>>()?;
             known.insert(name.clone(), SymbolicTensor::with_row_axis(shape, 0));
         }
         Ok(known)
@@ -187,14 +205,18 @@ impl GraphWalk<'_> {
                 inside.insert(name.clone(), tensor.clone());
             }
         }
-        let nodes: Vec<GraphNode> = function.nodes.iter().map(|node| bind_attributes(node, call)).collect();
+        let nodes: Vec<GraphNode> =
+            function.nodes.iter().map(|node| bind_attributes(node, call)).collect();
         let opsets = if function.opsets.is_empty() { opsets } else { &function.opsets };
         self.call_depth += 1;
         let done = self.visit_nodes(&nodes, opsets, &mut inside);
         self.call_depth -= 1;
         done?;
         let made = function.outputs.iter().map(|name| {
-            inside.get(name).cloned().ok_or_else(|| format!("nothing makes {name:?} in the function {}", call.op_type))
+            inside
+                .get(name)
+                .cloned()
+                .ok_or_else(|| format!("nothing makes {name:?} in the function {}", call.op_type))
         });
         made.collect()
     }
@@ -209,7 +231,9 @@ impl GraphWalk<'_> {
         let graphs: Vec<&OnnxGraph> = node
             .attributes
             .values()
-            .filter_map(|attribute| if let NodeAttribute::Graph(graph) = attribute { Some(graph) } else { None })
+            .filter_map(|attribute| {
+                if let NodeAttribute::Graph(graph) = attribute { Some(graph) } else { None }
+            })
             .collect();
         let given = |name: &String| known.get(name);
         if node.op_type == "If" && node.domain.is_empty() {
@@ -217,11 +241,16 @@ impl GraphWalk<'_> {
             if condition.is_none_or(|it| it.has_row_axis() || it.batch_dependent) {
                 return Err(format!("{}: its condition depends on the rows", node.label()));
             }
-            let branches =
-                graphs.iter().map(|graph| self.visit_branch(graph, opsets, known)).collect::<Result<Vec<_>, _>>()?;
+            let branches = graphs
+                .iter()
+                .map(|graph| self.visit_branch(graph, opsets, known))
+                .collect::<Result<Vec<_>, _>>()?;
             return self.join_branches(node, &branches);
         }
-        let seen = graphs.iter().flat_map(|graph| referenced_names(graph)).filter_map(|name| known.get(name));
+        let seen = graphs
+            .iter()
+            .flat_map(|graph| referenced_names(graph))
+            .filter_map(|name| known.get(name));
         let free = node
             .inputs
             .iter()
@@ -243,7 +272,10 @@ impl GraphWalk<'_> {
         let mut inside = known.clone();
         self.visit_graph(graph, opsets, &mut inside)?;
         let made = graph.outputs.iter().map(|output| {
-            inside.get(&output.name).cloned().ok_or_else(|| format!("nothing makes {:?} in a branch", output.name))
+            inside
+                .get(&output.name)
+                .cloned()
+                .ok_or_else(|| format!("nothing makes {:?} in a branch", output.name))
         });
         made.collect()
     }
@@ -254,7 +286,9 @@ impl GraphWalk<'_> {
         node: &GraphNode,
         branches: &[Vec<SymbolicTensor>],
     ) -> Result<Vec<SymbolicTensor>, String> {
-        let [one, other] = branches else { return Err(format!("{}: it has no two branches", node.label())) };
+        let [one, other] = branches else {
+            return Err(format!("{}: it has no two branches", node.label()));
+        };
         let both = one.iter().zip(other).map(|(one, other)| {
             if one == other {
                 return Ok(one.clone());
@@ -263,18 +297,28 @@ impl GraphWalk<'_> {
                 || one.batch_dependent
                 || other.batch_dependent
             {
-                return Err(format!("{}: its branches differ in what they do with rows", node.label()));
+                return Err(format!(
+                    "{}: its branches differ in what they do with rows",
+                    node.label()
+                ));
             }
-            let Some(axis) = one.row_axis else { return Ok(SymbolicTensor::batch_independent(None)) };
+            let Some(axis) = one.row_axis else {
+                return Ok(SymbolicTensor::batch_independent(None));
+            };
             let (Some(these), Some(those)) = (&one.shape, &other.shape) else {
                 return Ok(SymbolicTensor::batch_independent(None));
             };
             if these.len() != those.len() || these[axis] != those[axis] {
                 return Err(format!("{}: its branches give different shapes", node.label()));
             }
-            let shape =
-                these.iter().zip(those).map(|(a, b)| if a == b { a.clone() } else { self.symbols.fresh_size() });
-            Ok(SymbolicTensor { repeats: one.repeats.clone(), ..SymbolicTensor::with_row_axis(shape.collect(), axis) })
+            let shape = these
+                .iter()
+                .zip(those)
+                .map(|(a, b)| if a == b { a.clone() } else { self.symbols.fresh_size() });
+            Ok(SymbolicTensor {
+                repeats: one.repeats.clone(),
+                ..SymbolicTensor::with_row_axis(shape.collect(), axis)
+            })
         });
         both.collect()
     }
@@ -301,15 +345,17 @@ fn bind_attributes(node: &GraphNode, call: &GraphNode) -> GraphNode {
         NodeAttribute::Reference(name) => call.attributes.get(name).cloned(),
         other => Some(other.clone()),
     };
-    node.attributes = node.attributes.iter().filter_map(|(name, it)| Some((name.clone(), given(it)?))).collect();
+    node.attributes =
+        node.attributes.iter().filter_map(|(name, it)| Some((name.clone(), given(it)?))).collect();
     node
 }
 
 fn constant_tensor(constant: &ConstantTensor) -> SymbolicTensor {
     let shape = constant.shape.iter().map(|size| SymbolicSize::from_number(*size)).collect();
     let elements = constant.integers.as_ref().filter(|_| constant.shape.len() <= 1);
-    let elements =
-        elements.map(|numbers| numbers.iter().map(|number| Some(SymbolicSize::from_number(*number))).collect());
+    let elements = elements.map(|numbers| {
+        numbers.iter().map(|number| Some(SymbolicSize::from_number(*number))).collect()
+    });
     SymbolicTensor {
         elements,
         equals_one: constant.equals_one.clone(),
@@ -318,14 +364,23 @@ fn constant_tensor(constant: &ConstantTensor) -> SymbolicTensor {
 }
 
 impl NodeCall<'_> {
-    /// Operators keep what is along the axis of the rows in its order, whatever that is; only those that change shapes look at it.
+    /// Operators keep what is along the axis of the rows in its order, whatever that is; only those
+    /// that change shapes look at it.
     fn apply(&mut self) -> RuleResult {
         let order = |tensor: &SymbolicTensor| {
-            let size = tensor.shape.as_ref().zip(tensor.row_axis).and_then(|(shape, axis)| shape.get(axis).cloned());
+            let size = tensor
+                .shape
+                .as_ref()
+                .zip(tensor.row_axis)
+                .and_then(|(shape, axis)| shape.get(axis).cloned());
             (size, tensor.repeats.clone())
         };
-        let mut orders =
-            self.inputs.iter().flatten().filter(|tensor| tensor.has_row_axis()).map(|tensor| order(tensor));
+        let mut orders = self
+            .inputs
+            .iter()
+            .flatten()
+            .filter(|tensor| tensor.has_row_axis())
+            .map(|tensor| order(tensor));
         let first = orders.next();
         let Some((size, Some(repeats))) = first.clone() else {
             if orders.any(|(_, repeats)| repeats.is_some()) {
@@ -337,7 +392,9 @@ impl NodeCall<'_> {
             return Err("it joins rows with rows in another order".into());
         }
         let mut made = self.apply_rule()?;
-        if ["Flatten", "Reshape"].contains(&self.node.op_type.as_str()) && self.node.domain.is_empty() {
+        if ["Flatten", "Reshape"].contains(&self.node.op_type.as_str())
+            && self.node.domain.is_empty()
+        {
             return Ok(made);
         }
         for tensor in made.iter_mut().filter(|tensor| tensor.has_row_axis()) {
@@ -374,12 +431,17 @@ impl NodeCall<'_> {
         if inputs().any(|tensor| tensor.has_row_axis()) {
             return Err("what this operator does with rows is not known".into());
         }
-        let random = ["Random", "Bernoulli", "Multinomial"].iter().any(|name| self.node.op_type.starts_with(name));
+        let random = ["Random", "Bernoulli", "Multinomial"]
+            .iter()
+            .any(|name| self.node.op_type.starts_with(name));
         if random {
             return Err("its result is another one in each run".into());
         }
         let batch_dependent = inputs().any(|tensor| tensor.batch_dependent);
-        Ok(vec![SymbolicTensor { batch_dependent, ..SymbolicTensor::batch_independent(None) }; self.node.outputs.len()])
+        Ok(vec![
+            SymbolicTensor { batch_dependent, ..SymbolicTensor::batch_independent(None) };
+            self.node.outputs.len()
+        ])
     }
 
     fn input(&self, number: usize) -> Option<&SymbolicTensor> {
@@ -412,7 +474,9 @@ impl NodeCall<'_> {
         for (number, tensor) in self.inputs.iter().enumerate() {
             let Some(tensor) = tensor.filter(|_| !but.contains(&number)) else { continue };
             if tensor.has_row_axis() {
-                return Err(format!("its input {number} holds rows where it should be the same for all"));
+                return Err(format!(
+                    "its input {number} holds rows where it should be the same for all"
+                ));
             }
             if tensor.batch_dependent {
                 return Err(format!("its input {number} depends on the number of rows"));
@@ -424,7 +488,10 @@ impl NodeCall<'_> {
     /// What is made of inputs that hold no rows.
     fn output_without_rows(&self, shape: Option<Vec<SymbolicSize>>) -> Vec<SymbolicTensor> {
         let counted = self.inputs.iter().flatten().any(|tensor| tensor.batch_dependent);
-        self.repeat_output(SymbolicTensor { batch_dependent: counted, ..SymbolicTensor::batch_independent(shape) })
+        self.repeat_output(SymbolicTensor {
+            batch_dependent: counted,
+            ..SymbolicTensor::batch_independent(shape)
+        })
     }
 
     /// As many results as the node has outputs.

@@ -21,20 +21,25 @@ pub(super) fn apply_movement(call: &mut NodeCall<'_>, operator: &str) -> Option<
 const ALONG_ROWS: &str = "it works along the axis of the rows";
 
 fn concat_rule(call: &mut NodeCall<'_>) -> RuleResult {
-    let tensors: Vec<SymbolicTensor> = call.inputs.iter().flatten().map(|tensor| (*tensor).clone()).collect();
+    let tensors: Vec<SymbolicTensor> =
+        call.inputs.iter().flatten().map(|tensor| (*tensor).clone()).collect();
     if !call.has_rows() {
-        let lists: Option<Vec<SizeList>> = tensors.iter().map(|tensor| tensor.elements.clone()).collect();
+        let lists: Option<Vec<SizeList>> =
+            tensors.iter().map(|tensor| tensor.elements.clone()).collect();
         let flat = tensors.iter().all(|tensor| tensor.rank() == Some(1));
         if let (Some(lists), true) = (lists, flat) {
-            let unknown =
-                tensors.iter().any(|it| it.batch_dependent && it.elements.iter().flatten().any(Option::is_none));
+            let unknown = tensors
+                .iter()
+                .any(|it| it.batch_dependent && it.elements.iter().flatten().any(Option::is_none));
             return Ok(call.repeat_output(SymbolicTensor::from_elements(lists.concat(), unknown)));
         }
-        let shapes: Option<Vec<Vec<SymbolicSize>>> = tensors.iter().map(|tensor| tensor.shape.clone()).collect();
+        let shapes: Option<Vec<Vec<SymbolicSize>>> =
+            tensors.iter().map(|tensor| tensor.shape.clone()).collect();
         let shape = shapes.and_then(|shapes| concat_shape(call, &shapes).ok());
         return Ok(call.output_without_rows(shape));
     }
-    let shapes: Option<Vec<Vec<SymbolicSize>>> = tensors.iter().map(|tensor| tensor.shape.clone()).collect();
+    let shapes: Option<Vec<Vec<SymbolicSize>>> =
+        tensors.iter().map(|tensor| tensor.shape.clone()).collect();
     let shapes = shapes.ok_or("the shape of one of its inputs is not known")?;
     let rows = tensors.iter().zip(&shapes).map(|(tensor, shape)| {
         let axis = tensor.row_axis.ok_or("it joins rows with a tensor that is not made of them")?;
@@ -54,7 +59,10 @@ fn concat_rule(call: &mut NodeCall<'_>) -> RuleResult {
 }
 
 /// The shape of tensors one behind the other.
-fn concat_shape(call: &mut NodeCall<'_>, shapes: &[Vec<SymbolicSize>]) -> Result<Vec<SymbolicSize>, String> {
+fn concat_shape(
+    call: &mut NodeCall<'_>,
+    shapes: &[Vec<SymbolicSize>],
+) -> Result<Vec<SymbolicSize>, String> {
     let mut shape = shapes.first().cloned().ok_or("it has no inputs")?;
     let along = value::resolve_axis(call.node.integer("axis").unwrap_or(0), shape.len());
     let along = along.filter(|_| shapes.iter().all(|other| other.len() == shape.len()));
@@ -62,7 +70,9 @@ fn concat_shape(call: &mut NodeCall<'_>, shapes: &[Vec<SymbolicSize>]) -> Result
     let sizes: Vec<&SymbolicSize> = shapes.iter().map(|shape| &shape[along]).collect();
     let numbers: Option<Vec<i64>> = sizes.iter().map(|size| size.as_number()).collect();
     shape[along] = match numbers {
-        Some(numbers) => SymbolicSize::from_number(numbers.iter().fold(0, |sum, number| sum.saturating_add(*number))),
+        Some(numbers) => SymbolicSize::from_number(
+            numbers.iter().fold(0, |sum, number| sum.saturating_add(*number)),
+        ),
         None => call.symbols.computed_size("Concat", &sizes),
     };
     Ok(shape)
@@ -75,7 +85,8 @@ fn one_hot_rule(call: &mut NodeCall<'_>) -> RuleResult {
     call.ensure_others_fixed(&[0])?;
     let (tensor, mut shape) = (call.required_input(0)?.clone(), call.input_shape(0)?);
     let axis = call.node.integer("axis").unwrap_or(-1);
-    let axis = value::resolve_axis(axis, shape.len() + 1).ok_or("its axis does not fit its input")?;
+    let axis =
+        value::resolve_axis(axis, shape.len() + 1).ok_or("its axis does not fit its input")?;
     let depth = call.input(1).and_then(|tensor| tensor.elements.as_ref()?.first()?.clone());
     shape.insert(axis, depth.unwrap_or_else(|| call.symbols.fresh_size()));
     let rows = tensor.row_axis.map_or(0, |rows| if rows < axis { rows } else { rows + 1 });
@@ -114,7 +125,9 @@ fn pad_rule(call: &mut NodeCall<'_>) -> RuleResult {
         }
         let size = &sizes[*axis];
         sizes[*axis] = match size.as_number() {
-            Some(size) => SymbolicSize::from_number(size.saturating_add(added[0]).saturating_add(added[1])),
+            Some(size) => {
+                SymbolicSize::from_number(size.saturating_add(added[0]).saturating_add(added[1]))
+            }
             None => call.symbols.computed_size(
                 "Pad",
                 &[size, &SymbolicSize::from_number(added[0]), &SymbolicSize::from_number(added[1])],
@@ -132,10 +145,13 @@ fn slice_rule(call: &mut NodeCall<'_>) -> RuleResult {
     }
     // In the first operator sets starts, ends and axes were attributes.
     let given = |name: &str, number: usize| match call.node.integers(name) {
-        Some(numbers) => Some(numbers.iter().map(|number| Some(SymbolicSize::from_number(*number))).collect()),
+        Some(numbers) => {
+            Some(numbers.iter().map(|number| Some(SymbolicSize::from_number(*number))).collect())
+        }
         None => call.input(number).and_then(|tensor| tensor.elements.clone()),
     };
-    let (starts, ends): (Option<SizeList>, Option<SizeList>) = (given("starts", 1), given("ends", 2));
+    let (starts, ends): (Option<SizeList>, Option<SizeList>) =
+        (given("starts", 1), given("ends", 2));
     let listed: Option<Vec<i64>> = match (call.node.integers("axes"), call.input(3)) {
         (Some(axes), _) => Some(axes.to_vec()),
         (None, Some(axes)) => axes.numbers(),
@@ -143,19 +159,25 @@ fn slice_rule(call: &mut NodeCall<'_>) -> RuleResult {
     };
     let axes = listed.and_then(|axes| value::resolve_axes(&axes, shape.len()));
     if tensor.elements.is_some()
-        && let Some(made) =
-            slice_sizes(&tensor, starts.as_deref(), ends.as_deref(), call.input(4).map(SymbolicTensor::number))
+        && let Some(made) = slice_sizes(
+            &tensor,
+            starts.as_deref(),
+            ends.as_deref(),
+            call.input(4).map(SymbolicTensor::number),
+        )
     {
         return Ok(call.repeat_output(made));
     }
-    let counted = call.inputs.iter().skip(1).flatten().any(|tensor| tensor.batch_dependent) || tensor.batch_dependent;
+    let counted = call.inputs.iter().skip(1).flatten().any(|tensor| tensor.batch_dependent)
+        || tensor.batch_dependent;
     let Some(axes) = axes else {
         if tensor.has_row_axis() {
             return Err("along which axes it cuts is not known".into());
         }
-        return Ok(
-            call.repeat_output(SymbolicTensor { batch_dependent: counted, ..SymbolicTensor::batch_independent(None) })
-        );
+        return Ok(call.repeat_output(SymbolicTensor {
+            batch_dependent: counted,
+            ..SymbolicTensor::batch_independent(None)
+        }));
     };
     if let Some(rows) = tensor.row_axis {
         if axes.contains(&rows) {
@@ -183,7 +205,8 @@ fn slice_sizes(
     ends: Option<&[Option<SymbolicSize>]>,
     step: Option<Option<i64>>,
 ) -> Option<SymbolicTensor> {
-    let (elements, length) = (tensor.elements.as_ref()?, i64::try_from(tensor.elements.as_ref()?.len()).ok()?);
+    let (elements, length) =
+        (tensor.elements.as_ref()?, i64::try_from(tensor.elements.as_ref()?.len()).ok()?);
     if tensor.rank() != Some(1) || !matches!(step, None | Some(Some(1))) {
         return None;
     }
@@ -205,8 +228,8 @@ fn split_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let tensor = call.required_input(0)?.clone();
     let Some(shape) = tensor.shape.clone() else { return call.unknown_operator() };
     call.ensure_others_fixed(&[0])?;
-    let axis =
-        value::resolve_axis(call.node.integer("axis").unwrap_or(0), shape.len()).ok_or("its axis does not fit")?;
+    let axis = value::resolve_axis(call.node.integer("axis").unwrap_or(0), shape.len())
+        .ok_or("its axis does not fit")?;
     if tensor.row_axis == Some(axis) {
         return Err("it takes rows apart from one another".into());
     }
@@ -215,7 +238,8 @@ fn split_rule(call: &mut NodeCall<'_>) -> RuleResult {
         Some(numbers) => Some(numbers.to_vec()),
         None => call.input_numbers(1),
     };
-    let even = shape[axis].exact_quotient(&SymbolicSize::from_number(i64::try_from(parts).unwrap_or(i64::MAX)));
+    let even = shape[axis]
+        .exact_quotient(&SymbolicSize::from_number(i64::try_from(parts).unwrap_or(i64::MAX)));
     let made = (0..parts).map(|part| {
         let size = match (&sizes, &even) {
             (Some(sizes), _) => sizes.get(part).map(|size| SymbolicSize::from_number(*size)),
@@ -283,7 +307,9 @@ fn transpose_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let tensor = call.required_input(0)?.clone();
     let Some(shape) = &tensor.shape else { return call.unknown_operator() };
     let order: Vec<usize> = match call.node.integers("perm") {
-        Some(order) => value::resolve_axes(order, shape.len()).ok_or("its order does not fit its input")?,
+        Some(order) => {
+            value::resolve_axes(order, shape.len()).ok_or("its order does not fit its input")?
+        }
         None => (0..shape.len()).rev().collect(),
     };
     let mut seen = order.clone();

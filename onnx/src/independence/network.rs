@@ -1,10 +1,12 @@
-//! Layers of neural networks that take the batch along their first axis, or along their second (recurrent ones).
+//! Layers of neural networks that take the batch along their first axis, or along their second
+//! (recurrent ones).
 
 use super::size::SymbolicSize;
 use super::value::SymbolicTensor;
 use super::{NodeCall, RuleResult};
 
-/// Of these the first input holds rows along its first axis, all others are weights; the output has as many axes.
+/// Of these the first input holds rows along its first axis, all others are weights; the output has
+/// as many axes.
 const LAYERS: &[&str] = &[
     "AveragePool",
     "BatchNormalization",
@@ -22,7 +24,8 @@ const LAYERS: &[&str] = &[
     "QLinearConv",
 ];
 /// The same, with the shape of their input.
-const SAME_SHAPE: &[&str] = &["BatchNormalization", "GroupNormalization", "InstanceNormalization", "LRN"];
+const SAME_SHAPE: &[&str] =
+    &["BatchNormalization", "GroupNormalization", "InstanceNormalization", "LRN"];
 
 pub(super) fn apply_network(call: &mut NodeCall<'_>, operator: &str) -> Option<RuleResult> {
     match operator {
@@ -52,10 +55,12 @@ fn layer_rule(call: &mut NodeCall<'_>, operator: &str) -> RuleResult {
     Ok(made)
 }
 
-/// Channels and what follows them in the output of a convolution or pooling, where they are numbers.
+/// Channels and what follows them in the output of a convolution or pooling, where they are
+/// numbers.
 fn layer_sizes(call: &NodeCall<'_>, operator: &str) -> Option<Vec<Option<SymbolicSize>>> {
     let input = call.input(0)?.shape.clone()?;
-    let weights = call.input(if operator == "QLinearConv" { 3 } else { 1 }).and_then(|it| it.shape.clone());
+    let weights =
+        call.input(if operator == "QLinearConv" { 3 } else { 1 }).and_then(|it| it.shape.clone());
     let places = input.get(2..)?;
     if operator.starts_with("Global") {
         let ones = places.iter().map(|_| Some(SymbolicSize::from_number(1)));
@@ -67,9 +72,15 @@ fn layer_sizes(call: &NodeCall<'_>, operator: &str) -> Option<Vec<Option<Symboli
         _ => return None,
     };
     let window = SlidingWindow::from_call(call, weights.as_deref(), places.len());
-    let sizes =
-        places.iter().enumerate().map(|(place, size)| window.as_ref()?.window_positions(place, size.as_number()?));
-    Some(std::iter::once(channels).chain(sizes.map(|size| size.map(SymbolicSize::from_number))).collect())
+    let sizes = places
+        .iter()
+        .enumerate()
+        .map(|(place, size)| window.as_ref()?.window_positions(place, size.as_number()?));
+    Some(
+        std::iter::once(channels)
+            .chain(sizes.map(|size| size.map(SymbolicSize::from_number)))
+            .collect(),
+    )
 }
 
 /// The window of a convolution or pooling.
@@ -83,7 +94,11 @@ struct SlidingWindow {
 }
 
 impl SlidingWindow {
-    fn from_call(call: &NodeCall<'_>, weights: Option<&[SymbolicSize]>, places: usize) -> Option<Self> {
+    fn from_call(
+        call: &NodeCall<'_>,
+        weights: Option<&[SymbolicSize]>,
+        places: usize,
+    ) -> Option<Self> {
         let list = |name: &str, default: i64, length: usize| {
             call.node.integers(name).map_or_else(|| vec![default; length], <[i64]>::to_vec)
         };
@@ -98,7 +113,9 @@ impl SlidingWindow {
             same_padding: auto.starts_with("SAME"),
             rounds_up: call.node.integer("ceil_mode").unwrap_or(0) != 0,
         };
-        let fits = [&window.kernel, &window.strides, &window.dilations].iter().all(|list| list.len() == places);
+        let fits = [&window.kernel, &window.strides, &window.dilations]
+            .iter()
+            .all(|list| list.len() == places);
         (fits && window.pads.len() == places * 2).then_some(window)
     }
 
@@ -108,8 +125,13 @@ impl SlidingWindow {
         if self.same_padding {
             return size.checked_add(stride - 1)?.checked_div(stride);
         }
-        let covered = self.kernel[place].checked_sub(1)?.checked_mul(self.dilations[place])?.checked_add(1)?;
-        let padded = size.checked_add(self.pads[place])?.checked_add(self.pads[place + self.pads.len() / 2])?;
+        let covered = self.kernel[place]
+            .checked_sub(1)?
+            .checked_mul(self.dilations[place])?
+            .checked_add(1)?;
+        let padded = size
+            .checked_add(self.pads[place])?
+            .checked_add(self.pads[place + self.pads.len() / 2])?;
         let room = padded.checked_sub(covered).filter(|room| *room >= 0)?;
         // How a last window that is not whole is counted differs between versions.
         if self.rounds_up && room % stride != 0 {
@@ -153,13 +175,16 @@ fn resize_rule(call: &mut NodeCall<'_>) -> RuleResult {
         return Err("the rows are not along the first axis of its input".into());
     }
     let (scales, sizes) = if call.node.op_type == "Upsample" { (1, usize::MAX) } else { (2, 3) };
-    let first = call.node.integers("axes").map_or(Some(0), |axes| axes.iter().position(|axis| *axis == 0));
+    let first =
+        call.node.integers("axes").map_or(Some(0), |axes| axes.iter().position(|axis| *axis == 0));
     let kept = match first {
         // The first axis is not among those that it works on.
         None => true,
         Some(at) => {
-            let scale = call.input(scales).and_then(|tensor| tensor.equals_one.as_ref()?.get(at).copied());
-            let size = call.input(sizes).and_then(|tensor| tensor.elements.as_ref()?.get(at)?.clone());
+            let scale =
+                call.input(scales).and_then(|tensor| tensor.equals_one.as_ref()?.get(at).copied());
+            let size =
+                call.input(sizes).and_then(|tensor| tensor.elements.as_ref()?.get(at)?.clone());
             scale == Some(true) || size.is_some_and(|size| size == shape[0])
         }
     };
@@ -168,7 +193,9 @@ fn resize_rule(call: &mut NodeCall<'_>) -> RuleResult {
     }
     // A list of sizes counts rows in its first element, which was looked at.
     let stray = call.inputs.iter().enumerate().skip(1).any(|(number, tensor)| {
-        tensor.is_some_and(|tensor| tensor.has_row_axis() || tensor.batch_dependent && number != sizes)
+        tensor.is_some_and(|tensor| {
+            tensor.has_row_axis() || tensor.batch_dependent && number != sizes
+        })
     });
     if stray {
         return Err("what it does depends on the rows".into());
@@ -177,7 +204,8 @@ fn resize_rule(call: &mut NodeCall<'_>) -> RuleResult {
     Ok(call.repeat_output(SymbolicTensor::with_row_axis(sizes, 0)))
 }
 
-/// X is `[length, batch, inputs]`, or `[batch, length, inputs]` with layout 1. A direction runs along the sequence, for each row by itself.
+/// X is `[length, batch, inputs]`, or `[batch, length, inputs]` with layout 1. A direction runs
+/// along the sequence, for each row by itself.
 fn recurrent_rule(call: &mut NodeCall<'_>) -> RuleResult {
     if !call.has_rows() {
         return call.unknown_operator();
@@ -185,8 +213,12 @@ fn recurrent_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let batch_first = call.node.integer("layout").unwrap_or(0) != 0;
     let lstm = call.node.op_type == "LSTM";
     // Sequence lengths are a number for each row; states are `[directions, batch, hidden]`.
-    let places: [(usize, usize); 4] =
-        [(0, usize::from(!batch_first)), (4, 0), (5, usize::from(!batch_first)), (6, usize::from(!batch_first))];
+    let places: [(usize, usize); 4] = [
+        (0, usize::from(!batch_first)),
+        (4, 0),
+        (5, usize::from(!batch_first)),
+        (6, usize::from(!batch_first)),
+    ];
     let rows = call
         .required_input(0)?
         .shape
@@ -196,11 +228,18 @@ fn recurrent_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let rows = rows.ok_or("its input holds no rows")?;
     for (number, tensor) in call.inputs.iter().enumerate() {
         let Some(tensor) = tensor else { continue };
-        let place = places.iter().find(|(it, _)| *it == number && (*it < 6 || lstm)).map(|(_, place)| *place);
+        let place = places
+            .iter()
+            .find(|(it, _)| *it == number && (*it < 6 || lstm))
+            .map(|(_, place)| *place);
         match (tensor.row_axis, place) {
-            (None, _) if tensor.batch_dependent => return Err("one of its inputs depends on the number of rows".into()),
+            (None, _) if tensor.batch_dependent => {
+                return Err("one of its inputs depends on the number of rows".into());
+            }
             // States and lengths without rows would have to be as many as there are rows.
-            (None, Some(_)) => return Err("a state is the same for all rows, whose number it has to fit".into()),
+            (None, Some(_)) => {
+                return Err("a state is the same for all rows, whose number it has to fit".into());
+            }
             (None, None) => {}
             (Some(axis), Some(place)) if axis == place => {
                 let same = tensor.shape.as_ref().is_some_and(|shape| shape[axis] == rows);
@@ -211,14 +250,31 @@ fn recurrent_rule(call: &mut NodeCall<'_>) -> RuleResult {
             (Some(_), _) => return Err("the rows are not along the axis of the batch".into()),
         }
     }
-    let hidden = call.node.integer("hidden_size").map_or_else(|| call.symbols.fresh_size(), SymbolicSize::from_number);
+    let hidden = call
+        .node
+        .integer("hidden_size")
+        .map_or_else(|| call.symbols.fresh_size(), SymbolicSize::from_number);
     let directions =
-        SymbolicSize::from_number(if call.node.text("direction") == Some("bidirectional") { 2 } else { 1 });
-    let length = call.input_shape(0)?.get(usize::from(batch_first)).cloned().ok_or("its input has too few axes")?;
+        SymbolicSize::from_number(if call.node.text("direction") == Some("bidirectional") {
+            2
+        } else {
+            1
+        });
+    let length = call
+        .input_shape(0)?
+        .get(usize::from(batch_first))
+        .cloned()
+        .ok_or("its input has too few axes")?;
     let (all, state) = if batch_first {
-        (vec![rows.clone(), length, directions.clone(), hidden.clone()], vec![rows, directions, hidden])
+        (
+            vec![rows.clone(), length, directions.clone(), hidden.clone()],
+            vec![rows, directions, hidden],
+        )
     } else {
-        (vec![length, directions.clone(), rows.clone(), hidden.clone()], vec![directions, rows, hidden])
+        (
+            vec![length, directions.clone(), rows.clone(), hidden.clone()],
+            vec![directions, rows, hidden],
+        )
     };
     let (of_all, of_state) = if batch_first { (0, 0) } else { (2, 1) };
     let outputs = [
@@ -240,19 +296,28 @@ fn attention_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let query = call.input_shape(0)?;
     for (number, tensor) in call.inputs.iter().enumerate() {
         let Some(tensor) = tensor else { continue };
-        let of_rows = tensor.row_axis == Some(0) && tensor.shape.as_ref().is_some_and(|shape| shape[0] == query[0]);
-        let mask = number == 3 && !tensor.has_row_axis() && !tensor.batch_dependent && is_shared_mask(tensor);
+        let of_rows = tensor.row_axis == Some(0)
+            && tensor.shape.as_ref().is_some_and(|shape| shape[0] == query[0]);
+        let mask = number == 3
+            && !tensor.has_row_axis()
+            && !tensor.batch_dependent
+            && is_shared_mask(tensor);
         if !of_rows && !mask {
             return Err(format!("its input {number} does not hold the rows along its first axis"));
         }
     }
     let mut shapes = vec![with_fresh_trailing(call, &query)];
     for _ in 1..call.node.outputs.len() {
-        shapes.push((0..4).map(|at| if at == 0 { query[0].clone() } else { call.symbols.fresh_size() }).collect());
+        shapes.push(
+            (0..4)
+                .map(|at| if at == 0 { query[0].clone() } else { call.symbols.fresh_size() })
+                .collect(),
+        );
     }
     Ok(shapes.into_iter().map(|shape| SymbolicTensor::with_row_axis(shape, 0)).collect())
 }
 
 fn is_shared_mask(mask: &SymbolicTensor) -> bool {
-    mask.shape.as_ref().is_some_and(|shape| shape.len() < 4 || shape[0].equals_number(1)) && mask.rank() != Some(3)
+    mask.shape.as_ref().is_some_and(|shape| shape.len() < 4 || shape[0].equals_number(1))
+        && mask.rank() != Some(3)
 }

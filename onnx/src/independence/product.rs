@@ -26,9 +26,10 @@ fn matmul_rule(call: &mut NodeCall<'_>, factors: &[usize; 2]) -> RuleResult {
             (Some(a), Some(b)) if a.len() >= 2 && b.len() >= 2 => Some(product_shape(a, b, call)),
             _ => None,
         };
-        return Ok(
-            call.repeat_output(SymbolicTensor { batch_dependent: counted, ..SymbolicTensor::batch_independent(shape) })
-        );
+        return Ok(call.repeat_output(SymbolicTensor {
+            batch_dependent: counted,
+            ..SymbolicTensor::batch_independent(shape)
+        }));
     }
     call.ensure_others_fixed(factors)?;
     let (Some(a), Some(b)) = (&left.shape, &right.shape) else {
@@ -39,13 +40,18 @@ fn matmul_rule(call: &mut NodeCall<'_>, factors: &[usize; 2]) -> RuleResult {
     }
     let rank = a.len().max(b.len());
     // Where the rows of each factor are in the product.
-    let place = |tensor: &SymbolicTensor, shape: &[SymbolicSize], summed: usize, kept: usize| match tensor.row_axis {
-        None if tensor.batch_dependent => Err("one of its factors depends on the number of rows".to_owned()),
-        None => Ok(None),
-        Some(axis) if axis == summed => Err("it sums over the rows".to_owned()),
-        Some(axis) if axis + 2 >= shape.len() => Ok(Some(kept)),
-        Some(axis) => Ok(Some(axis + rank - shape.len())),
-    };
+    let place =
+        |tensor: &SymbolicTensor, shape: &[SymbolicSize], summed: usize, kept: usize| match tensor
+            .row_axis
+        {
+            None if tensor.batch_dependent => {
+                Err("one of its factors depends on the number of rows".to_owned())
+            }
+            None => Ok(None),
+            Some(axis) if axis == summed => Err("it sums over the rows".to_owned()),
+            Some(axis) if axis + 2 >= shape.len() => Ok(Some(kept)),
+            Some(axis) => Ok(Some(axis + rank - shape.len())),
+        };
     let of_left = place(&left, a, a.len() - 1, rank - 2)?;
     let of_right = place(&right, b, b.len() - 2, rank - 1)?;
     let axis = match (of_left, of_right) {
@@ -54,7 +60,9 @@ fn matmul_rule(call: &mut NodeCall<'_>, factors: &[usize; 2]) -> RuleResult {
         (Some(one), None) | (None, Some(one)) => one,
         (None, None) => return Err("no rows are among its factors".into()),
     };
-    let size = |tensor: &SymbolicTensor, shape: &[SymbolicSize]| tensor.row_axis.map(|axis| shape[axis].clone());
+    let size = |tensor: &SymbolicTensor, shape: &[SymbolicSize]| {
+        tensor.row_axis.map(|axis| shape[axis].clone())
+    };
     let (one, other) = (size(&left, a), size(&right, b));
     if let (Some(one), Some(other)) = (&one, &other)
         && one != other
@@ -63,7 +71,9 @@ fn matmul_rule(call: &mut NodeCall<'_>, factors: &[usize; 2]) -> RuleResult {
     }
     // A factor without rows has nothing of its own along their axis.
     for (tensor, shape) in [(&left, a), (&right, b)] {
-        let here = (axis + shape.len()).checked_sub(rank).filter(|at| axis + 2 < rank && at + 2 < shape.len());
+        let here = (axis + shape.len())
+            .checked_sub(rank)
+            .filter(|at| axis + 2 < rank && at + 2 < shape.len());
         if !tensor.has_row_axis() && here.is_some_and(|at| !shape[at].equals_number(1)) {
             return Err("it joins rows with a tensor that has an element for each of them".into());
         }
@@ -73,7 +83,11 @@ fn matmul_rule(call: &mut NodeCall<'_>, factors: &[usize; 2]) -> RuleResult {
     Ok(call.repeat_output(SymbolicTensor::with_row_axis(shape, axis)))
 }
 
-fn product_shape(a: &[SymbolicSize], b: &[SymbolicSize], call: &mut NodeCall<'_>) -> Vec<SymbolicSize> {
+fn product_shape(
+    a: &[SymbolicSize],
+    b: &[SymbolicSize],
+    call: &mut NodeCall<'_>,
+) -> Vec<SymbolicSize> {
     let outer = [a[..a.len() - 2].to_vec(), b[..b.len() - 2].to_vec()];
     let mut shape = broadcast_shapes(&outer, call.symbols);
     shape.extend([a[a.len() - 2].clone(), b[b.len() - 1].clone()]);
@@ -85,7 +99,8 @@ fn gemm_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let (turn_a, turn_b) = (turned("transA"), turned("transB"));
     let (outer_a, outer_b) = (usize::from(turn_a), usize::from(!turn_b));
     if !call.has_rows() {
-        let size = |number: usize, axis: usize| call.input(number)?.shape.as_ref()?.get(axis).cloned();
+        let size =
+            |number: usize, axis: usize| call.input(number)?.shape.as_ref()?.get(axis).cloned();
         let shape = size(0, outer_a).zip(size(1, outer_b)).map(|(one, other)| vec![one, other]);
         return Ok(call.output_without_rows(shape));
     }
@@ -105,7 +120,8 @@ fn gemm_rule(call: &mut NodeCall<'_>) -> RuleResult {
         _ => return Err("it sums over the rows".into()),
     };
     let shape = vec![shape_a[outer_a].clone(), shape_b[outer_b].clone()];
-    let product = SymbolicTensor { row_axis: axis, ..SymbolicTensor::batch_independent(Some(shape)) };
+    let product =
+        SymbolicTensor { row_axis: axis, ..SymbolicTensor::batch_independent(Some(shape)) };
     match call.input(2).cloned() {
         None => Ok(call.repeat_output(product)),
         Some(added) => {
@@ -115,17 +131,21 @@ fn gemm_rule(call: &mut NodeCall<'_>) -> RuleResult {
     }
 }
 
-/// The letter of the rows stands in the result, and in every factor with rows at their axis and in no other.
+/// The letter of the rows stands in the result, and in every factor with rows at their axis and in
+/// no other.
 fn einsum_rule(call: &mut NodeCall<'_>) -> RuleResult {
-    let equation: String = call.node.text("equation").unwrap_or_default().chars().filter(|c| *c != ' ').collect();
-    let Some((factors, result)) = equation.split_once("->").filter(|_| !equation.contains('.')) else {
+    let equation: String =
+        call.node.text("equation").unwrap_or_default().chars().filter(|c| *c != ' ').collect();
+    let Some((factors, result)) = equation.split_once("->").filter(|_| !equation.contains('.'))
+    else {
         return if call.has_rows() {
             Err("its equation does not name all axes".into())
         } else {
             call.unknown_operator()
         };
     };
-    let factors: Vec<Vec<char>> = factors.split(',').map(|factor| factor.chars().collect()).collect();
+    let factors: Vec<Vec<char>> =
+        factors.split(',').map(|factor| factor.chars().collect()).collect();
     let result: Vec<char> = result.chars().collect();
     if !call.has_rows() {
         let size = |name: &char| {
@@ -133,7 +153,11 @@ fn einsum_rule(call: &mut NodeCall<'_>) -> RuleResult {
                 let axis = factor.iter().position(|other| other == name)?;
                 call.input(number)?.shape.as_ref()?.get(axis).cloned()
             });
-            axes.reduce(|one, other| if one.as_number().is_some_and(|size| size != 1) { one } else { other })
+            axes.reduce(
+                |one, other| {
+                    if one.as_number().is_some_and(|size| size != 1) { one } else { other }
+                },
+            )
         };
         let shape: Option<Vec<SymbolicSize>> = result.iter().map(size).collect();
         return Ok(call.output_without_rows(shape));
@@ -146,13 +170,16 @@ fn einsum_rule(call: &mut NodeCall<'_>) -> RuleResult {
         }
         let Some(axis) = tensor.row_axis else { continue };
         let own = *factor.get(axis).ok_or("its equation does not fit its factors")?;
-        if letter.is_some_and(|letter| letter != own) || factor.iter().filter(|it| **it == own).count() != 1 {
+        if letter.is_some_and(|letter| letter != own)
+            || factor.iter().filter(|it| **it == own).count() != 1
+        {
             return Err("it joins rows with rows along another axis".into());
         }
         letter = Some(own);
     }
     let letter = letter.ok_or("no rows are among its factors")?;
-    let mut sizes: std::collections::BTreeMap<char, SymbolicSize> = std::collections::BTreeMap::new();
+    let mut sizes: std::collections::BTreeMap<char, SymbolicSize> =
+        std::collections::BTreeMap::new();
     for (number, factor) in factors.iter().enumerate() {
         let tensor = call.required_input(number)?;
         if !tensor.has_row_axis() && factor.contains(&letter) {
@@ -170,7 +197,9 @@ fn einsum_rule(call: &mut NodeCall<'_>) -> RuleResult {
         }
     }
     let axis = result.iter().position(|name| *name == letter).ok_or("it sums over the rows")?;
-    let shape =
-        result.iter().map(|name| sizes.get(name).cloned().unwrap_or_else(|| call.symbols.fresh_size())).collect();
+    let shape = result
+        .iter()
+        .map(|name| sizes.get(name).cloned().unwrap_or_else(|| call.symbols.fresh_size()))
+        .collect();
     Ok(call.repeat_output(SymbolicTensor::with_row_axis(shape, axis)))
 }

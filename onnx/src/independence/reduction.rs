@@ -23,7 +23,9 @@ pub(super) fn apply_reduction(call: &mut NodeCall<'_>, operator: &str) -> Option
         "CumSum" => Some(cumsum_rule(call)),
         "Softmax" | "LogSoftmax" | "Hardmax" => Some(softmax_rule(call)),
         "LpNormalization" => Some(along_attribute_axis(call, -1)),
-        "LayerNormalization" | "RMSNormalization" | "SimplifiedLayerNormalization" => Some(layer_norm_rule(call)),
+        "LayerNormalization" | "RMSNormalization" | "SimplifiedLayerNormalization" => {
+            Some(layer_norm_rule(call))
+        }
         "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => Some(skip_norm_rule(call)),
         "MeanVarianceNormalization" => Some(mean_variance_rule(call)),
         "TopK" => Some(top_k_rule(call)),
@@ -34,7 +36,8 @@ pub(super) fn apply_reduction(call: &mut NodeCall<'_>, operator: &str) -> Option
 
 const OVER_ROWS: &str = "it works along the axis of the rows";
 
-/// The axes of a reduction: an attribute, and an input in newer operator sets. `None` is all of them.
+/// The axes of a reduction: an attribute, and an input in newer operator sets. `None` is all of
+/// them.
 fn reduction_axes(call: &NodeCall<'_>, operator: &str) -> Result<Option<Vec<i64>>, String> {
     let from_input = call.version >= if operator == "ReduceSum" { 13 } else { 18 };
     if !from_input {
@@ -56,27 +59,37 @@ fn reduce_rule(call: &mut NodeCall<'_>, operator: &str) -> RuleResult {
     let axes = reduction_axes(call, operator)?.filter(|axes| !axes.is_empty());
     let keep = call.node.integer("keepdims").unwrap_or(1) != 0;
     match axes {
-        None if call.node.integer("noop_with_empty_axes").unwrap_or(0) != 0 => Ok(call.repeat_output(tensor)),
-        None if tensor.has_row_axis() => Err("it reduces over all axes, and so over the rows".into()),
+        None if call.node.integer("noop_with_empty_axes").unwrap_or(0) != 0 => {
+            Ok(call.repeat_output(tensor))
+        }
+        None if tensor.has_row_axis() => {
+            Err("it reduces over all axes, and so over the rows".into())
+        }
         None => Ok(call.repeat_output(SymbolicTensor::batch_independent(None))),
         Some(axes) => Ok(call.repeat_output(reduce_axes(&tensor, &axes, keep)?)),
     }
 }
 
 /// The tensor with these axes reduced to one element, or away.
-fn reduce_axes(tensor: &SymbolicTensor, axes: &[i64], keep: bool) -> Result<SymbolicTensor, String> {
+fn reduce_axes(
+    tensor: &SymbolicTensor,
+    axes: &[i64],
+    keep: bool,
+) -> Result<SymbolicTensor, String> {
     let Some(shape) = &tensor.shape else { return Ok(SymbolicTensor::batch_independent(None)) };
     let axes = value::resolve_axes(axes, shape.len()).ok_or("its axes do not fit its input")?;
     if tensor.row_axis.is_some_and(|axis| axes.contains(&axis)) {
         return Err(OVER_ROWS.into());
     }
-    let axis =
-        tensor.row_axis.map(|axis| if keep { axis } else { axis - axes.iter().filter(|it| **it < axis).count() });
-    let sizes = shape.iter().enumerate().filter_map(|(at, size)| match (axes.contains(&at), keep) {
-        (false, _) => Some(size.clone()),
-        (true, true) => Some(SymbolicSize::from_number(1)),
-        (true, false) => None,
-    });
+    let axis = tensor
+        .row_axis
+        .map(|axis| if keep { axis } else { axis - axes.iter().filter(|it| **it < axis).count() });
+    let sizes =
+        shape.iter().enumerate().filter_map(|(at, size)| match (axes.contains(&at), keep) {
+            (false, _) => Some(size.clone()),
+            (true, true) => Some(SymbolicSize::from_number(1)),
+            (true, false) => None,
+        });
     Ok(SymbolicTensor {
         row_axis: axis,
         batch_dependent: tensor.batch_dependent,
@@ -103,7 +116,8 @@ fn along_attribute_axis(call: &mut NodeCall<'_>, default: i64) -> RuleResult {
     along_axis(call, axis)
 }
 
-/// The output has the shape of the input, and holds along one axis what is made of all that is there.
+/// The output has the shape of the input, and holds along one axis what is made of all that is
+/// there.
 fn along_axis(call: &mut NodeCall<'_>, axis: i64) -> RuleResult {
     let tensor = call.required_input(0)?.clone();
     if let (Some(rows), Some(rank)) = (tensor.row_axis, tensor.rank()) {
@@ -129,8 +143,8 @@ fn layer_norm_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let made = along_trailing_axes(call, -1)?;
     let Some(tensor) = made.into_iter().next() else { return call.unknown_operator() };
     let Some(rank) = tensor.rank() else { return Ok(call.repeat_output(tensor)) };
-    let axis =
-        value::resolve_axis(call.node.integer("axis").unwrap_or(-1), rank).ok_or("its axis does not fit its input")?;
+    let axis = value::resolve_axis(call.node.integer("axis").unwrap_or(-1), rank)
+        .ok_or("its axis does not fit its input")?;
     if tensor.has_row_axis() {
         // Scale and bias belong to the places that are normed.
         let inside = |number: usize| match call.input(number) {
@@ -185,8 +199,8 @@ fn top_k_rule(call: &mut NodeCall<'_>) -> RuleResult {
     call.ensure_others_fixed(&[0])?;
     let tensor = call.required_input(0)?.clone();
     let Some(mut shape) = tensor.shape.clone() else { return call.unknown_operator() };
-    let axis =
-        value::resolve_axis(call.node.integer("axis").unwrap_or(-1), shape.len()).ok_or("its axis does not fit")?;
+    let axis = value::resolve_axis(call.node.integer("axis").unwrap_or(-1), shape.len())
+        .ok_or("its axis does not fit")?;
     if tensor.row_axis == Some(axis) {
         return Err(OVER_ROWS.into());
     }

@@ -24,13 +24,17 @@ pub(super) fn apply_reshape(call: &mut NodeCall<'_>, operator: &str) -> Option<R
 fn constant_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let made = match (call.node.attributes.get("value"), call.node.integer("value_int")) {
         (Some(NodeAttribute::Constant(constant)), _) => super::constant_tensor(constant),
-        (_, Some(number)) => SymbolicTensor::from_element(Some(SymbolicSize::from_number(number)), false),
+        (_, Some(number)) => {
+            SymbolicTensor::from_element(Some(SymbolicSize::from_number(number)), false)
+        }
         _ => match call.node.integers("value_ints") {
             Some(numbers) => SymbolicTensor::from_elements(
                 numbers.iter().map(|number| Some(SymbolicSize::from_number(*number))).collect(),
                 false,
             ),
-            None if call.node.attributes.contains_key("value_float") => SymbolicTensor::batch_independent(Some(vec![])),
+            None if call.node.attributes.contains_key("value_float") => {
+                SymbolicTensor::batch_independent(Some(vec![]))
+            }
             None => SymbolicTensor::batch_independent(None),
         },
     };
@@ -66,7 +70,8 @@ fn size_rule(call: &mut NodeCall<'_>) -> RuleResult {
     Ok(call.repeat_output(SymbolicTensor::from_element(size, counted)))
 }
 
-/// The elements of the list in an input, and whether what is not followed in it may depend on the number of rows.
+/// The elements of the list in an input, and whether what is not followed in it may depend on the
+/// number of rows.
 fn shape_elements(call: &NodeCall<'_>, number: usize) -> Result<Option<(SizeList, bool)>, String> {
     let tensor = call.required_input(number)?;
     if tensor.has_row_axis() {
@@ -75,17 +80,28 @@ fn shape_elements(call: &NodeCall<'_>, number: usize) -> Result<Option<(SizeList
     Ok(tensor.elements.clone().map(|elements| (elements, tensor.batch_dependent)))
 }
 
-/// A shape whose unknown sizes are those of the requests, which are the same for all that are merged.
-fn resolve_shape(call: &mut NodeCall<'_>, elements: SizeList, counted: bool) -> Option<Vec<SymbolicSize>> {
+/// A shape whose unknown sizes are those of the requests, which are the same for all that are
+/// merged.
+fn resolve_shape(
+    call: &mut NodeCall<'_>,
+    elements: SizeList,
+    counted: bool,
+) -> Option<Vec<SymbolicSize>> {
     if counted && elements.iter().any(Option::is_none) {
         return None;
     }
-    Some(elements.into_iter().map(|element| element.unwrap_or_else(|| call.symbols.fresh_size())).collect())
+    Some(
+        elements
+            .into_iter()
+            .map(|element| element.unwrap_or_else(|| call.symbols.fresh_size()))
+            .collect(),
+    )
 }
 
 /// The only place in a shape that counts rows.
 fn find_row_axis(shape: &[SymbolicSize]) -> Option<usize> {
-    let mut places = shape.iter().enumerate().filter(|(_, size)| size.has_rows()).map(|(place, _)| place);
+    let mut places =
+        shape.iter().enumerate().filter(|(_, size)| size.has_rows()).map(|(place, _)| place);
     places.next().filter(|_| places.next().is_none())
 }
 
@@ -93,24 +109,35 @@ fn find_row_axis(shape: &[SymbolicSize]) -> Option<usize> {
 fn constant_of_shape_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let Some((elements, counted)) = shape_elements(call, 0)? else {
         let counted = call.required_input(0)?.batch_dependent;
-        return Ok(
-            call.repeat_output(SymbolicTensor { batch_dependent: counted, ..SymbolicTensor::batch_independent(None) })
-        );
+        return Ok(call.repeat_output(SymbolicTensor {
+            batch_dependent: counted,
+            ..SymbolicTensor::batch_independent(None)
+        }));
     };
     let Some(shape) = resolve_shape(call, elements, counted) else {
         return Ok(call.repeat_output(SymbolicTensor::batch_dependent(None)));
     };
     if !shape.iter().any(SymbolicSize::has_rows) {
         let value = match call.node.attributes.get("value") {
-            Some(NodeAttribute::Constant(ConstantTensor { integers: Some(numbers), .. })) => numbers.first().copied(),
+            Some(NodeAttribute::Constant(ConstantTensor { integers: Some(numbers), .. })) => {
+                numbers.first().copied()
+            }
             _ => None,
         };
         let made = match (value, shape.as_slice()) {
-            (Some(value), []) => SymbolicTensor::from_element(Some(SymbolicSize::from_number(value)), false),
+            (Some(value), []) => {
+                SymbolicTensor::from_element(Some(SymbolicSize::from_number(value)), false)
+            }
             // A list of equal numbers, to which exporters compare shapes.
-            (Some(value), [length]) if (0..=value::MAX_ELEMENTS).contains(&length.as_number().unwrap_or(-1)) => {
-                let length = length.as_number().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-                SymbolicTensor::from_elements(vec![Some(SymbolicSize::from_number(value)); length], false)
+            (Some(value), [length])
+                if (0..=value::MAX_ELEMENTS).contains(&length.as_number().unwrap_or(-1)) =>
+            {
+                let length =
+                    length.as_number().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+                SymbolicTensor::from_elements(
+                    vec![Some(SymbolicSize::from_number(value)); length],
+                    false,
+                )
             }
             _ => SymbolicTensor::batch_independent(Some(shape)),
         };
@@ -128,11 +155,14 @@ fn range_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let ends: Option<Vec<SymbolicSize>> =
         (0..3).map(|number| call.input(number)?.elements.as_ref()?.first()?.clone()).collect();
     let length = match ends.as_deref() {
-        Some([from, to, step]) if from.equals_number(0) && step.equals_number(1) => Some(to.clone()),
+        Some([from, to, step]) if from.equals_number(0) && step.equals_number(1) => {
+            Some(to.clone())
+        }
         _ => None,
     };
     let length = length.or_else(|| (!counted).then(|| call.symbols.fresh_size()));
-    // Its elements are the numbers of the rows when it is as long as there are rows: row 1 has another one than row 0.
+    // Its elements are the numbers of the rows when it is as long as there are rows: row 1 has
+    // another one than row 0.
     Ok(call.repeat_output(SymbolicTensor {
         batch_dependent: counted,
         ..SymbolicTensor::batch_independent(length.map(|length| vec![length]))
@@ -150,9 +180,10 @@ fn expand_rule(call: &mut NodeCall<'_>) -> RuleResult {
         if tensor.has_row_axis() {
             return Err("the shape that it expands to is not followed".into());
         }
-        return Ok(
-            call.repeat_output(SymbolicTensor { batch_dependent: counted, ..SymbolicTensor::batch_independent(None) })
-        );
+        return Ok(call.repeat_output(SymbolicTensor {
+            batch_dependent: counted,
+            ..SymbolicTensor::batch_independent(None)
+        }));
     };
     if tensor.batch_dependent {
         return Ok(call.repeat_output(SymbolicTensor::batch_dependent(None)));
@@ -160,12 +191,16 @@ fn expand_rule(call: &mut NodeCall<'_>) -> RuleResult {
     // As if it were joined with a tensor of that shape in which all elements are alike.
     let other = match find_row_axis(&target) {
         Some(axis) => SymbolicTensor::with_row_axis(target, axis),
-        None if target.iter().any(SymbolicSize::has_rows) => return Err("it counts rows along two axes".into()),
+        None if target.iter().any(SymbolicSize::has_rows) => {
+            return Err("it counts rows along two axes".into());
+        }
         None => SymbolicTensor::batch_independent(Some(target)),
     };
     if !tensor.has_row_axis() && !other.has_row_axis() {
-        let shapes = tensor.shape.as_ref().zip(other.shape.as_ref()).map(|(a, b)| [a.clone(), b.clone()]);
-        let shape = shapes.map(|shapes| super::elementwise::broadcast_shapes(&shapes, call.symbols));
+        let shapes =
+            tensor.shape.as_ref().zip(other.shape.as_ref()).map(|(a, b)| [a.clone(), b.clone()]);
+        let shape =
+            shapes.map(|shapes| super::elementwise::broadcast_shapes(&shapes, call.symbols));
         return Ok(call.repeat_output(SymbolicTensor::batch_independent(shape)));
     }
     let made = super::elementwise::broadcast_tensors(&[&tensor, &other], call.symbols)?;
@@ -176,17 +211,22 @@ fn reshape_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let tensor = call.required_input(0)?.clone();
     // In the first operator sets the shape was an attribute.
     let target = match call.node.integers("shape") {
-        Some(numbers) => Some((numbers.iter().map(|number| Some(SymbolicSize::from_number(*number))).collect(), false)),
+        Some(numbers) => Some((
+            numbers.iter().map(|number| Some(SymbolicSize::from_number(*number))).collect(),
+            false,
+        )),
         None => shape_elements(call, 1)?,
     };
     let Some((elements, counted)) = target else {
         if tensor.has_row_axis() {
             return Err("the shape that it gives to rows is not followed".into());
         }
-        let counted = tensor.batch_dependent || call.input(1).is_some_and(|tensor| tensor.batch_dependent);
-        return Ok(
-            call.repeat_output(SymbolicTensor { batch_dependent: counted, ..SymbolicTensor::batch_independent(None) })
-        );
+        let counted =
+            tensor.batch_dependent || call.input(1).is_some_and(|tensor| tensor.batch_dependent);
+        return Ok(call.repeat_output(SymbolicTensor {
+            batch_dependent: counted,
+            ..SymbolicTensor::batch_independent(None)
+        }));
     };
     let zero_is_zero = call.node.integer("allowzero").unwrap_or(0) != 0;
     if counted && elements.iter().any(Option::is_none) {
@@ -207,7 +247,9 @@ fn reshape_rule(call: &mut NodeCall<'_>) -> RuleResult {
                 let kept = tensor.shape.as_ref().and_then(|shape| shape.get(place).cloned());
                 match kept {
                     Some(size) => size,
-                    None if tensor.has_row_axis() => return Err("its shape does not fit its input".into()),
+                    None if tensor.has_row_axis() => {
+                        return Err("its shape does not fit its input".into());
+                    }
                     None => call.symbols.fresh_size(),
                 }
             }
@@ -231,9 +273,13 @@ fn reshape_rule(call: &mut NodeCall<'_>) -> RuleResult {
     Ok(call.repeat_output(made))
 }
 
-/// The tensor in another shape. Elements keep their order, so the same number of elements stands behind the axis of the rows within each of them,
-/// and the same number of sequences of all rows before it: those are the axes before theirs, and `repeats`.
-fn reshape_tensor(tensor: &SymbolicTensor, shape: Vec<SymbolicSize>) -> Result<SymbolicTensor, String> {
+/// The tensor in another shape. Elements keep their order, so the same number of elements stands
+/// behind the axis of the rows within each of them, and the same number of sequences of all rows
+/// before it: those are the axes before theirs, and `repeats`.
+fn reshape_tensor(
+    tensor: &SymbolicTensor,
+    shape: Vec<SymbolicSize>,
+) -> Result<SymbolicTensor, String> {
     let Some(axis) = tensor.row_axis else {
         // A list of sizes that becomes a list, or a single one.
         let elements = tensor.elements.clone().filter(|_| shape.len() <= 1);
@@ -245,12 +291,16 @@ fn reshape_tensor(tensor: &SymbolicTensor, shape: Vec<SymbolicSize>) -> Result<S
         });
     };
     let known = tensor.shape.as_deref().unwrap_or_default();
-    let place = find_row_axis(&shape).ok_or("the shape that it gives to rows does not tell where they are")?;
+    let place = find_row_axis(&shape)
+        .ok_or("the shape that it gives to rows does not tell where they are")?;
     let sequences = SymbolicSize::product(known[..axis].iter().chain(&tensor.repeats));
     let before = SymbolicSize::product(&shape[..place]);
-    let repeats = sequences.zip(before).and_then(|(sequences, before)| sequences.exact_quotient(&before));
-    let repeats = repeats.filter(|repeats| shape[place].exact_quotient(repeats).is_some_and(|size| size.has_rows()));
-    let repeats = repeats.ok_or("it gives rows a shape in which they are no longer in one piece each")?;
+    let repeats =
+        sequences.zip(before).and_then(|(sequences, before)| sequences.exact_quotient(&before));
+    let repeats = repeats
+        .filter(|repeats| shape[place].exact_quotient(repeats).is_some_and(|size| size.has_rows()));
+    let repeats =
+        repeats.ok_or("it gives rows a shape in which they are no longer in one piece each")?;
     let repeats = Some(repeats).filter(|repeats| !repeats.equals_number(1));
     Ok(SymbolicTensor { repeats, ..SymbolicTensor::with_row_axis(shape, place) })
 }
@@ -260,7 +310,9 @@ fn flatten_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let Some(shape) = &tensor.shape else { return call.unknown_operator() };
     let rank = i64::try_from(shape.len()).unwrap_or(i64::MAX);
     let axis = call.node.integer("axis").unwrap_or(1);
-    let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok().filter(|axis| *axis <= shape.len());
+    let axis = usize::try_from(if axis < 0 { axis + rank } else { axis })
+        .ok()
+        .filter(|axis| *axis <= shape.len());
     let axis = axis.ok_or("its axis does not fit its input")?;
     let sizes = [SymbolicSize::product(&shape[..axis]), SymbolicSize::product(&shape[axis..])];
     let [Some(front), Some(back)] = sizes else { return Err("its shape is not followed".into()) };
@@ -284,16 +336,23 @@ fn squeeze_rule(call: &mut NodeCall<'_>) -> RuleResult {
         None if tensor.has_row_axis() => {
             return Err("it drops every axis with one element, and so that of a single row".into());
         }
-        None if shape.iter().all(|size| size.as_number().is_some()) => {
-            (0_i64..).zip(shape).filter(|(_, size)| size.equals_number(1)).map(|(axis, _)| axis).collect()
-        }
+        None if shape.iter().all(|size| size.as_number().is_some()) => (0_i64..)
+            .zip(shape)
+            .filter(|(_, size)| size.equals_number(1))
+            .map(|(axis, _)| axis)
+            .collect(),
         None => return call.unknown_operator(),
     };
     let axes = value::resolve_axes(&axes, shape.len()).ok_or("its axes do not fit its input")?;
     if tensor.row_axis.is_some_and(|axis| axes.contains(&axis)) {
         return Err("it drops the axis of the rows".into());
     }
-    let left = shape.iter().enumerate().filter(|(at, _)| !axes.contains(at)).map(|(_, size)| size.clone()).collect();
+    let left = shape
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| !axes.contains(at))
+        .map(|(_, size)| size.clone())
+        .collect();
     let axis = tensor.row_axis.map(|axis| axis - axes.iter().filter(|it| **it < axis).count());
     Ok(call.repeat_output(SymbolicTensor { shape: Some(left), row_axis: axis, ..tensor }))
 }
@@ -302,7 +361,8 @@ fn unsqueeze_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let tensor = call.required_input(0)?.clone();
     let Some(shape) = &tensor.shape else { return call.unknown_operator() };
     let axes = axes_argument(call)?.ok_or("its axes are not known")?;
-    let axes = value::resolve_axes(&axes, shape.len() + axes.len()).ok_or("its axes do not fit its input")?;
+    let axes = value::resolve_axes(&axes, shape.len() + axes.len())
+        .ok_or("its axes do not fit its input")?;
     let mut rest = shape.iter().cloned();
     let (mut sizes, mut axis) = (Vec::new(), None);
     for place in 0..shape.len() + axes.len() {

@@ -1,4 +1,5 @@
-//! Sizes of tensors, as far as a graph tells them: products of a number and of symbols, one of which is the number of rows.
+//! Sizes of tensors, as far as a graph tells them: products of a number and of symbols, one of
+//! which is the number of rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,7 +50,8 @@ impl SymbolicSize {
             return Some(Self::from_number(0));
         }
         let mut symbols = [&self.symbols[..], &other.symbols].concat();
-        // A shape is a handful of dimensions; a model that multiplies without end is not worth following.
+        // A shape is a handful of dimensions; a model that multiplies without end is not worth
+        // following.
         if symbols.len() > 32 {
             return None;
         }
@@ -140,7 +142,10 @@ mod tests {
         );
         assert_eq!(merged.exact_quotient(&SymbolicSize::from_number(8)), None);
         assert_eq!(length.exact_quotient(&rows), None);
-        assert_eq!(SymbolicSize::from_number(0).exact_quotient(&SymbolicSize::from_number(0)), None);
+        assert_eq!(
+            SymbolicSize::from_number(0).exact_quotient(&SymbolicSize::from_number(0)),
+            None
+        );
         assert!(!SymbolicSize::from_number(0).times(&rows).unwrap().has_rows());
     }
 
@@ -150,8 +155,14 @@ mod tests {
         let (a, b) = (symbols.named_size("a"), symbols.named_size("b"));
         assert_eq!(symbols.named_size("a"), a);
         assert_ne!(a, b);
-        assert_eq!(symbols.computed_size("Add", &[&a, &b]), symbols.computed_size("Add", &[&a, &b]));
-        assert_ne!(symbols.computed_size("Add", &[&a, &b]), symbols.computed_size("Sub", &[&a, &b]));
+        assert_eq!(
+            symbols.computed_size("Add", &[&a, &b]),
+            symbols.computed_size("Add", &[&a, &b])
+        );
+        assert_ne!(
+            symbols.computed_size("Add", &[&a, &b]),
+            symbols.computed_size("Sub", &[&a, &b])
+        );
         let difference = symbols.computed_size("Sub", &[&a, &b]);
         assert!(symbols.is_non_negative(&a) && !symbols.is_non_negative(&difference));
         let more = symbols.computed_size("Add", &[&difference, &a]);

@@ -1,5 +1,5 @@
-//! Graphs in a notation of their own: `X: N,3` is an input, `w: 3x4` a constant of that shape, `axes: 1 = 0,2` a constant list of integers,
-//! `Y, Z = Split(X) axis=1 split=1,2` a node.
+//! Graphs in a notation of their own: `X: N,3` is an input, `w: 3x4` a constant of that shape,
+//! `axes: 1 = 0,2` a constant list of integers, `Y, Z = Split(X) axis=1 split=1,2` a node.
 
 use super::*;
 use crate::graph::ValueInfo;
@@ -21,7 +21,9 @@ fn attribute(text: &str) -> NodeAttribute {
         });
     }
     match text.split(',').map(|number| number.parse::<i64>()).collect::<Result<Vec<_>, _>>() {
-        Ok(numbers) if text.contains(',') || text.starts_with('+') => NodeAttribute::Integers(numbers),
+        Ok(numbers) if text.contains(',') || text.starts_with('+') => {
+            NodeAttribute::Integers(numbers)
+        }
         Ok(numbers) => NodeAttribute::Integer(numbers[0]),
         Err(_) => NodeAttribute::Text(text.to_owned()),
     }
@@ -58,19 +60,27 @@ fn dimension(text: &str) -> Dimension {
 fn model(version: i64, lines: &[&str]) -> OnnxModel {
     let mut graph = OnnxGraph::default();
     for line in lines {
-        if let Some((outputs, call)) = line.split_once(" = ").filter(|(left, _)| !left.contains(':')) {
+        if let Some((outputs, call)) =
+            line.split_once(" = ").filter(|(left, _)| !left.contains(':'))
+        {
             graph.nodes.push(node(outputs, call));
             continue;
         }
         let (name, shape) = line.split_once(':').unwrap();
-        let (shape, values) = shape.split_once('=').map_or((shape, None), |(shape, values)| (shape, Some(values)));
+        let (shape, values) =
+            shape.split_once('=').map_or((shape, None), |(shape, values)| (shape, Some(values)));
         let is_constant = values.is_some() || shape.contains('x') || shape.trim() == "scalar";
         if is_constant {
             let shape: Vec<i64> = match shape.trim() {
                 "scalar" => vec![],
-                shape => shape.split('x').filter(|it| !it.is_empty()).map(|size| size.parse().unwrap()).collect(),
+                shape => shape
+                    .split('x')
+                    .filter(|it| !it.is_empty())
+                    .map(|size| size.parse().unwrap())
+                    .collect(),
             };
-            let constant = ConstantTensor { shape, integers: values.map(numbers_of), equals_one: None };
+            let constant =
+                ConstantTensor { shape, integers: values.map(numbers_of), equals_one: None };
             graph.constants.insert(name.into(), constant);
         } else {
             let shape = Some(shape.split(',').map(dimension).collect());
@@ -115,7 +125,9 @@ fn what_works_along_an_axis_must_not_work_along_that_of_the_rows() {
     apart(&["X: N,3", "Y = ArgMax(X) axis=1 keepdims=0"]);
     mixes(&["X: N,3,4,4", "Y = MeanVarianceNormalization(X)"], "along the axis of the rows");
     // Before opset 13 softmax took all axes from its own on together.
-    let old = |axis: &str| prove_row_independence(&model(12, &["X: N,3,4", &format!("Y = Softmax(X) axis={axis}")]));
+    let old = |axis: &str| {
+        prove_row_independence(&model(12, &["X: N,3,4", &format!("Y = Softmax(X) axis={axis}")]))
+    };
     assert!(old("0").is_err() && old("1").is_ok());
 }
 
@@ -142,10 +154,24 @@ fn an_element_for_each_row_is_no_weight() {
 #[test]
 fn the_number_of_rows_is_no_part_of_an_answer() {
     mixes(
-        &["X: N,3", "s = Shape(X)", "i: scalar = 0", "n = Gather(s, i)", "f = Cast(n) to=1", "Y = Div(X, f)"],
+        &[
+            "X: N,3",
+            "s = Shape(X)",
+            "i: scalar = 0",
+            "n = Gather(s, i)",
+            "f = Cast(n) to=1",
+            "Y = Div(X, f)",
+        ],
         "depends on their number",
     );
-    apart(&["X: N,3", "s = Shape(X)", "i: scalar = 1", "n = Gather(s, i)", "f = Cast(n) to=1", "Y = Div(X, f)"]);
+    apart(&[
+        "X: N,3",
+        "s = Shape(X)",
+        "i: scalar = 1",
+        "n = Gather(s, i)",
+        "f = Cast(n) to=1",
+        "Y = Div(X, f)",
+    ]);
     mixes(
         &[
             "X: N",
@@ -175,7 +201,13 @@ fn picking_and_cutting_among_rows_mixes_them() {
     mixes(&["X: N,3", "Y = Squeeze(X)"], "that of a single row");
     mixes(&["X: N,3", "I: N,1", "Y = GatherElements(X, I) axis=0"], "picks among the rows");
     mixes(&["X: N,3", "i: 2x1", "Y = GatherND(X, i)"], "picks among the rows");
-    apart(&["X: N,3,4", "i: 2x1", "t = Transpose(X) perm=1,0,2", "g = GatherND(t, i)", "Y = Transpose(g) perm=1,0,2"]);
+    apart(&[
+        "X: N,3,4",
+        "i: 2x1",
+        "t = Transpose(X) perm=1,0,2",
+        "g = GatherND(t, i)",
+        "Y = Transpose(g) perm=1,0,2",
+    ]);
     mixes(&["X: N,3", "i: 2x1", "t = Transpose(X) perm=1,0", "Y = GatherND(t, i)"], "along axis 1");
     apart(&["I: N,5,2", "w: 7x8x3", "Y = GatherND(w, I)"]);
     mixes(
@@ -198,11 +230,17 @@ fn shapes_may_merge_rows_with_other_axes_and_must_part_them_again() {
     ]);
     mixes(&["X: N,4,3", "a: 2 = -1,3", "Y = Reshape(X, a)"], "does not follow the rows");
     mixes(&["X: N,4", "a: 2 = 4,-1", "Y = Reshape(X, a)"], "one piece");
-    mixes(&["X: N,4,3", "a: 2 = -1,3", "m = Reshape(X, a)", "Y = ReduceSum(m) keepdims=0"], "over all axes");
+    mixes(
+        &["X: N,4,3", "a: 2 = -1,3", "m = Reshape(X, a)", "Y = ReduceSum(m) keepdims=0"],
+        "over all axes",
+    );
     apart(&["X: N,4,3", "Y = Flatten(X)"]);
     mixes(&["X: N,4,3", "Y = Flatten(X) axis=2"], "does not follow the rows");
     // Transposing moves the rows; reshaping to the same shape would deal them out anew.
-    mixes(&["X: N,4", "t = Transpose(X) perm=1,0", "a: 2 = -1,4", "Y = Reshape(t, a)"], "one piece");
+    mixes(
+        &["X: N,4", "t = Transpose(X) perm=1,0", "a: 2 = -1,4", "Y = Reshape(t, a)"],
+        "one piece",
+    );
 }
 
 /// Attention of two heads as PyTorch exports it: shapes are computed from the shape of the input.
@@ -256,7 +294,9 @@ fn an_exported_transformer_block_keeps_rows_apart() {
     // The same with attention between the rows of a batch.
     let between: Vec<&str> = TRANSFORMER
         .iter()
-        .map(|line| if *line == "a = Softmax(a1) axis=-1" { "a = Softmax(a1) axis=0" } else { line })
+        .map(
+            |line| if *line == "a = Softmax(a1) axis=-1" { "a = Softmax(a1) axis=0" } else { line },
+        )
         .collect();
     mixes(&between, "along the axis of the rows");
 }
@@ -285,12 +325,19 @@ fn something_expanded_to_the_number_of_rows_may_be_joined_with_them() {
     apart(&[&expand[..], &["Y = Concat(e, X) axis=1"]].concat());
     mixes(&[&expand[..], &["Y = Concat(e, X) axis=0"]].concat(), "along the axis of the rows");
     // Angles of positions, of which the graph computes the shape.
-    let angles = ["w: 6x", "v: 4x", "a = Einsum(w, v) equation=i,j->ij", "b = Concat(a, a) axis=-1", "c = Cos(b)"];
+    let angles = [
+        "w: 6x",
+        "v: 4x",
+        "a = Einsum(w, v) equation=i,j->ij",
+        "b = Concat(a, a) axis=-1",
+        "c = Cos(b)",
+    ];
     apart(&[&["X: N,6,8"][..], &angles, &["Y = Mul(X, c)"]].concat());
     mixes(&[&["X: N,8"][..], &angles, &["Y = Mul(X, c)"]].concat(), "an element for each of them");
 }
 
-/// What PyTorch's own layer makes: positions come first, rows are merged with heads, and then positions with rows.
+/// What PyTorch's own layer makes: positions come first, rows are merged with heads, and then
+/// positions with rows.
 #[test]
 fn attention_with_positions_first_keeps_rows_apart() {
     let heads = [
@@ -313,29 +360,61 @@ fn attention_with_positions_first_keeps_rows_apart() {
         "g = Gemm(m, w, bias)",
         "r = Relu(g)",
     ];
-    let back = ["d: 3 = 6,-1,8", "l = Reshape(r, d)", "y = Transpose(l) perm=1,0,2", "Y = Add(X, y)"];
+    let back =
+        ["d: 3 = 6,-1,8", "l = Reshape(r, d)", "y = Transpose(l) perm=1,0,2", "Y = Add(X, y)"];
     apart(&[&heads[..], &back].concat());
     mixes(&[&heads[..], &["d: 3 = -1,6,8", "Y = Reshape(r, d)"]].concat(), "one piece");
     mixes(&[&heads[..], &["Y = Softmax(r) axis=0"]].concat(), "along the axis of the rows");
     // As many rows of as many elements, in another order.
     mixes(&[&heads[..], &["z = Reshape(X, f)", "Y = Add(z, r)"]].concat(), "in another order");
-    mixes(&[&heads[..], &["z = Reshape(X, f)", "Y = Concat(r, z) axis=1"]].concat(), "in another order");
-    apart(
-        &[&heads[..], &["z = Mul(r, r)", "l = Reshape(z, d)", "d: 3 = 6,-1,8", "Y = Transpose(l) perm=1,0,2"]].concat(),
+    mixes(
+        &[&heads[..], &["z = Reshape(X, f)", "Y = Concat(r, z) axis=1"]].concat(),
+        "in another order",
     );
-    mixes(&["X: N,6", "t = Transpose(X) perm=1,0", "f: 1 = -1", "Y = Reshape(t, f)"], "does not follow the rows");
+    apart(
+        &[
+            &heads[..],
+            &["z = Mul(r, r)", "l = Reshape(z, d)", "d: 3 = 6,-1,8", "Y = Transpose(l) perm=1,0,2"],
+        ]
+        .concat(),
+    );
+    mixes(
+        &["X: N,6", "t = Transpose(X) perm=1,0", "f: 1 = -1", "Y = Reshape(t, f)"],
+        "does not follow the rows",
+    );
 }
 
 #[test]
 fn layers_keep_rows_apart_along_the_first_axis() {
-    apart(&["X: N,3,8,8", "w: 4x3x3x3", "c = Conv(X, w)", "r = Relu(c)", "p = GlobalAveragePool(r)", "Y = Flatten(p)"]);
-    let cnn = ["X: N,1,8,8", "w: 4x1x3x3", "c = Conv(X, w)", "p = MaxPool(c) kernel_shape=2,2 strides=2,2"];
-    apart(&[&cnn[..], &["a: 2 = -1,36", "f = Reshape(p, a)", "v: 36x10", "Y = MatMul(f, v)"]].concat());
+    apart(&[
+        "X: N,3,8,8",
+        "w: 4x3x3x3",
+        "c = Conv(X, w)",
+        "r = Relu(c)",
+        "p = GlobalAveragePool(r)",
+        "Y = Flatten(p)",
+    ]);
+    let cnn = [
+        "X: N,1,8,8",
+        "w: 4x1x3x3",
+        "c = Conv(X, w)",
+        "p = MaxPool(c) kernel_shape=2,2 strides=2,2",
+    ];
+    apart(
+        &[&cnn[..], &["a: 2 = -1,36", "f = Reshape(p, a)", "v: 36x10", "Y = MatMul(f, v)"]]
+            .concat(),
+    );
     mixes(&[&cnn[..], &["a: 2 = -1,72", "Y = Reshape(p, a)"]].concat(), "is not followed");
-    mixes(&["X: N,3,8,8", "w: 4x3x3x3", "t = Transpose(X) perm=1,0,2,3", "Y = Conv(t, w)"], "first axis of its input");
+    mixes(
+        &["X: N,3,8,8", "w: 4x3x3x3", "t = Transpose(X) perm=1,0,2,3", "Y = Conv(t, w)"],
+        "first axis of its input",
+    );
     let norm = ["X: N,3,8,8", "s: 3x", "b: 3x", "m: 3x", "v: 3x"];
     apart(&[&norm[..], &["Y = BatchNormalization(X, s, b, m, v)"]].concat());
-    mixes(&[&norm[..], &["Y = BatchNormalization(X, s, b, m, v) training_mode=1"]].concat(), "mean over the rows");
+    mixes(
+        &[&norm[..], &["Y = BatchNormalization(X, s, b, m, v) training_mode=1"]].concat(),
+        "mean over the rows",
+    );
     mixes(&["X: N,3", "q, s, z = DynamicQuantizeLinear(X)"], "not known");
     let lstm = ["w: 1x16x3", "r: 1x16x4"];
     apart(
@@ -346,13 +425,20 @@ fn layers_keep_rows_apart_along_the_first_axis() {
         ]
         .concat(),
     );
-    mixes(&[&["X: N,5,3"][..], &lstm, &["a, Y, c = LSTM(X, w, r) hidden_size=4"]].concat(), "axis of the batch");
+    mixes(
+        &[&["X: N,5,3"][..], &lstm, &["a, Y, c = LSTM(X, w, r) hidden_size=4"]].concat(),
+        "axis of the batch",
+    );
 }
 
 #[test]
 fn classic_models_take_rows_along_the_first_of_two_axes() {
     apart(&["X: N,3", "s = ai.onnx.ml.Scaler(X)", "l, Y = ai.onnx.ml.TreeEnsembleClassifier(s)"]);
-    apart(&["X: N,3", "n = ai.onnx.ml.Normalizer(X)", "Y = ai.onnx.ml.LinearRegressor(n) targets=1"]);
+    apart(&[
+        "X: N,3",
+        "n = ai.onnx.ml.Normalizer(X)",
+        "Y = ai.onnx.ml.LinearRegressor(n) targets=1",
+    ]);
     mixes(&["X: N", "l, Y = ai.onnx.ml.TreeEnsembleClassifier(X)"], "single row");
     mixes(&["X: N,3", "Y = ai.onnx.ml.ZipMap(X)"], "not known");
 }

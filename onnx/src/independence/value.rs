@@ -10,19 +10,22 @@ pub(super) type SizeList = Vec<Option<SymbolicSize>>;
 
 /// What is known of a tensor.
 ///
-/// With an `axis`, the tensor holds the rows of the batch along it: `shape[axis]` is the number of rows times something, the part of row *i* is the
-/// *i*-th of equal parts along that axis, and holds nothing of any other row. With `repeats`, the axis is so many times such a sequence of all rows.
-/// Without an `axis`, it is the same whatever the rows hold; when it is also not `counted`, it is the same however many there are.
+/// With an `axis`, the tensor holds the rows of the batch along it: `shape[axis]` is the number of
+/// rows times something, the part of row *i* is the *i*-th of equal parts along that axis, and
+/// holds nothing of any other row. With `repeats`, the axis is so many times such a sequence of all
+/// rows. Without an `axis`, it is the same whatever the rows hold; when it is also not `counted`,
+/// it is the same however many there are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct SymbolicTensor {
     pub(super) shape: Option<Vec<SymbolicSize>>,
     pub(super) row_axis: Option<usize>,
-    /// How often all rows follow one another along the axis, when that is more than once: after an axis that stood before theirs was merged with it.
+    /// How often all rows follow one another along the axis, when that is more than once: after an
+    /// axis that stood before theirs was merged with it.
     pub(super) repeats: Option<SymbolicSize>,
     /// Whether it depends on the number of rows.
     pub(super) batch_dependent: bool,
-    /// Elements of a list (or a single number) of sizes. `None` for an element that is not followed; it depends on the number of rows when the
-    /// tensor is `counted`.
+    /// Elements of a list (or a single number) of sizes. `None` for an element that is not
+    /// followed; it depends on the number of rows when the tensor is `counted`.
     pub(super) elements: Option<SizeList>,
     /// Of a short list of floats, which are 1: the scales of a resize.
     pub(super) equals_one: Option<Vec<bool>>,
@@ -112,6 +115,9 @@ mod tests {
             false,
         );
         assert!(list.batch_dependent && list.numbers().is_none());
-        assert_eq!(SymbolicTensor::from_element(Some(SymbolicSize::from_number(3)), false).number(), Some(3));
+        assert_eq!(
+            SymbolicTensor::from_element(Some(SymbolicSize::from_number(3)), false).number(),
+            Some(3)
+        );
     }
 }

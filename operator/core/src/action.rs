@@ -10,8 +10,8 @@ use crate::evidence::EvidenceRequest;
 use crate::fields::ForeignChange;
 use crate::marks::RevisionMarks;
 
-/// What the error of an eviction says that a disruption budget refuses for now, after the name of the pod. By it the plan tells such a refusal, which is no fault
-/// of anybody's, from others.
+/// What the error of an eviction says that a disruption budget refuses for now, after the name of
+/// the pod. By it the plan tells such a refusal, which is no fault of anybody's, from others.
 pub const HELD_BY_BUDGET: &str = "held by a disruption budget";
 
 /// One write.
@@ -19,15 +19,16 @@ pub const HELD_BY_BUDGET: &str = "held by a disruption budget";
 pub enum PlanAction {
     /// Server-side apply, forced, with our field manager.
     Apply(Box<DesiredObject>),
-    /// The same, of an object that somebody else changed or removed. When it was written, people are told ([`ForeignChange::note`]).
+    /// The same, of an object that somebody else changed or removed. When it was written, people
+    /// are told ([`ForeignChange::note`]).
     Restore {
         /// The object as we want it.
         desired: Box<DesiredObject>,
         /// What was done to it.
         change: ForeignChange,
     },
-    /// Makes the ModelDeployment the controller of an object that was left without one when the ModelDeployment was deleted and its children were not.
-    /// Preconditioned on the UID.
+    /// Makes the ModelDeployment the controller of an object that was left without one when the
+    /// ModelDeployment was deleted and its children were not. Preconditioned on the UID.
     Adopt {
         /// Kind.
         kind: ChildKind,
@@ -38,12 +39,14 @@ pub enum PlanAction {
         /// The reference to the ModelDeployment.
         owner: Box<OwnerReference>,
     },
-    /// Writes `spec.replicas` of the ModelDeployment, which its owner left out, through the scale subresource.
+    /// Writes `spec.replicas` of the ModelDeployment, which its owner left out, through the scale
+    /// subresource.
     WriteReplicas {
         /// The value.
         replicas: i32,
     },
-    /// Sets `spec.replicas` of a ReplicaSet: server-side apply with the field manager for scale, preconditioned on the UID.
+    /// Sets `spec.replicas` of a ReplicaSet: server-side apply with the field manager for scale,
+    /// preconditioned on the UID.
     Scale {
         /// ReplicaSet.
         name: String,
@@ -52,8 +55,9 @@ pub enum PlanAction {
         /// New value.
         replicas: i32,
     },
-    /// Makes a digest that of a ReplicaSet: in its annotation, and in the environment of its template, so that pods to come refuse other bytes.
-    /// Preconditioned on the UID. Pods that are there stay as they are.
+    /// Makes a digest that of a ReplicaSet: in its annotation, and in the environment of its
+    /// template, so that pods to come refuse other bytes. Preconditioned on the UID. Pods that are
+    /// there stay as they are.
     Pin {
         /// ReplicaSet.
         name: String,
@@ -62,7 +66,8 @@ pub enum PlanAction {
         /// `sha256:<hex>`.
         digest: String,
     },
-    /// Writes what a ReplicaSet says of its revision's past into its annotations. Preconditioned on the UID.
+    /// Writes what a ReplicaSet says of its revision's past into its annotations. Preconditioned on
+    /// the UID.
     Mark {
         /// ReplicaSet.
         name: String,
@@ -71,7 +76,8 @@ pub enum PlanAction {
         /// Both, as they shall be.
         marks: RevisionMarks,
     },
-    /// Evicts a pod, preconditioned on the UID: as `kubectl drain` does, so that disruption budgets hold.
+    /// Evicts a pod, preconditioned on the UID: as `kubectl drain` does, so that disruption budgets
+    /// hold.
     Evict {
         /// Pod.
         name: String,
@@ -96,11 +102,14 @@ pub struct ReconcilePlan {
     pub actions: Vec<PlanAction>,
     /// The whole status as it shall be. It is written only when it differs from the stored one.
     pub status: ModelDeploymentStatus,
-    /// Write the status before the actions, and carry out no action when that write fails. Set when the status carries new weights, so that traffic moves first;
-    /// when it carries any other decision, so that a crash in between does not undo what it led to; and when the actions take something away, so that a stale
-    /// view is found out (the write is refused by its resourceVersion) before it can do harm. Then it is written also when it does not differ.
+    /// Write the status before the actions, and carry out no action when that write fails. Set
+    /// when the status carries new weights, so that traffic moves first; when it carries any other
+    /// decision, so that a crash in between does not undo what it led to; and when the actions
+    /// take something away, so that a stale view is found out (the write is refused by its
+    /// resourceVersion) before it can do harm. Then it is written also when it does not differ.
     pub status_first: bool,
-    /// The difference is only in counts of pods: writing may wait a little so that several changes become one write.
+    /// The difference is only in counts of pods: writing may wait a little so that several changes
+    /// become one write.
     pub status_may_wait: bool,
     /// Events to publish.
     pub events: Vec<PlannedEvent>,

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-/// JSON with the keys of every object sorted and no spaces, whatever features serde_json was compiled with.
+/// JSON with the keys of every object sorted and no spaces, whatever features serde_json was
+/// compiled with.
 pub(crate) fn canonical_json(value: &Value) -> String {
     let mut out = String::new();
     write_value(value, &mut out);
@@ -43,8 +44,9 @@ fn write_separated<T>(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn canonical_json_sorts_keys_and_keeps_the_order_of_lists() {

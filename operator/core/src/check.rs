@@ -1,5 +1,6 @@
-//! The invariants, as a checker over what was seen and what was decided. Tests and the simulator call it for every plan; it shares no decision with the plan
-//! that it checks, only arithmetic. Numbers are those of the crate's documentation.
+//! The invariants, as a checker over what was seen and what was decided. Tests and the simulator
+//! call it for every plan; it shares no decision with the plan that it checks, only arithmetic.
+//! Numbers are those of the crate's documentation.
 
 mod children;
 mod restart;
@@ -19,7 +20,11 @@ use crate::validate::{ValidatedSpec, validate_spec};
 pub fn check_plan(observed: &ObservedState, plan: &ReconcilePlan, now: Timestamp) -> Vec<String> {
     if observed.object.metadata.deletion_timestamp.is_some() {
         let idle = plan.actions.is_empty() && plan.events.is_empty();
-        return if idle { Vec::new() } else { vec!["an object that is being deleted is acted on".to_owned()] };
+        return if idle {
+            Vec::new()
+        } else {
+            vec!["an object that is being deleted is acted on".to_owned()]
+        };
     }
     let case = CheckedPlan {
         observed,
@@ -75,15 +80,22 @@ fn report_unless(broken: &mut Vec<String>, holds: bool, what: impl FnOnce() -> S
 /// I1 and I7.
 fn check_weights(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
     let Some(written) = &case.new.traffic else {
-        report_unless(broken, case.spec.problem.is_some(), || "I1: no weights are written".to_owned());
+        report_unless(broken, case.spec.problem.is_some(), || {
+            "I1: no weights are written".to_owned()
+        });
         return;
     };
     let sum: i32 = written.backends.iter().map(|backend| backend.weight_permille).sum();
     report_unless(broken, sum == 1000, || format!("I1: weights sum to {sum}"));
-    let inside = written.backends.iter().all(|backend| (0..=1000).contains(&backend.weight_permille));
+    let inside =
+        written.backends.iter().all(|backend| (0..=1000).contains(&backend.weight_permille));
     report_unless(broken, inside, || "I1: a weight is out of range".to_owned());
-    let stable: Vec<&str> =
-        written.backends.iter().filter(|it| it.role == RevisionRole::Stable).map(|it| it.revision.as_str()).collect();
+    let stable: Vec<&str> = written
+        .backends
+        .iter()
+        .filter(|it| it.role == RevisionRole::Stable)
+        .map(|it| it.revision.as_str())
+        .collect();
     report_unless(broken, stable.len() == 1, || format!("I1: {} stable backends", stable.len()));
     if let Some(told) = &case.new.stable {
         report_unless(broken, stable == [told.revision.as_str()], || {
@@ -93,26 +105,40 @@ fn check_weights(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
     let rollout = case.new.rollout.as_ref();
     let candidates = written.backends.iter().filter(|it| it.role == RevisionRole::Candidate);
     for backend in candidates {
-        let active = rollout.filter(|it| it.revision == backend.revision && it.stage != RolloutStage::Aborted);
-        report_unless(broken, active.is_some(), || format!("I7: {} has a weight without a rollout", backend.revision));
+        let active = rollout
+            .filter(|it| it.revision == backend.revision && it.stage != RolloutStage::Aborted);
+        report_unless(broken, active.is_some(), || {
+            format!("I7: {} has a weight without a rollout", backend.revision)
+        });
     }
 }
 
 /// I2.
 fn check_generations(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
-    let (old, new) = (case.old.traffic.clone().unwrap_or_default(), case.new.traffic.clone().unwrap_or_default());
+    let (old, new) = (
+        case.old.traffic.clone().unwrap_or_default(),
+        case.new.traffic.clone().unwrap_or_default(),
+    );
     if case.weights_change() && !new.backends.is_empty() {
         let reported = traffic::newest_report(&case.observed.gateway);
         report_unless(broken, new.generation > old.generation && new.generation > reported, || {
-            format!("I2: new weights at generation {} after {} (reported: {reported})", new.generation, old.generation)
+            format!(
+                "I2: new weights at generation {} after {} (reported: {reported})",
+                new.generation, old.generation
+            )
         });
-        report_unless(broken, new.confirmed_time.is_none(), || "I2: new weights count as confirmed".to_owned());
+        report_unless(broken, new.confirmed_time.is_none(), || {
+            "I2: new weights count as confirmed".to_owned()
+        });
     }
     report_unless(broken, new.confirmed_generation <= new.generation, || {
         "I2: more is confirmed than was written".to_owned()
     });
-    let newly = traffic::is_confirmed(&new) && !(traffic::is_confirmed(&old) && old.generation == new.generation);
-    report_unless(broken, !newly || traffic::all_ready_at(&case.observed.gateway, new.generation), || {
-        "I2: weights count as confirmed that not every ready gateway applied".to_owned()
-    });
+    let newly = traffic::is_confirmed(&new)
+        && !(traffic::is_confirmed(&old) && old.generation == new.generation);
+    report_unless(
+        broken,
+        !newly || traffic::all_ready_at(&case.observed.gateway, new.generation),
+        || "I2: weights count as confirmed that not every ready gateway applied".to_owned(),
+    );
 }

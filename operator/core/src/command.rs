@@ -12,8 +12,9 @@ use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, RolloutStag
 pub struct PendingCommands(BTreeMap<&'static str, String>);
 
 impl PendingCommands {
-    /// What is annotated and not handled yet. On the first sight of an object whatever is annotated counts as handled: a manifest that was copied, or restored
-    /// from a backup, with old commands on it must not act on them.
+    /// What is annotated and not handled yet. On the first sight of an object whatever is annotated
+    /// counts as handled: a manifest that was copied, or restored from a backup, with old commands
+    /// on it must not act on them.
     pub fn for_object(object: &ModelDeployment) -> Self {
         let Some(status) = &object.status else { return Self::default() };
         let asked = labels::COMMANDS.into_iter().filter_map(|command| {
@@ -40,7 +41,9 @@ impl PendingCommands {
 
     /// Who gave a command.
     pub fn user(&self, command: &str) -> String {
-        self.0.get(command).map_or_else(|| UNKNOWN_USER.to_owned(), |value| CommandValue::parse(value).user)
+        self.0
+            .get(command)
+            .map_or_else(|| UNKNOWN_USER.to_owned(), |value| CommandValue::parse(value).user)
     }
 
     /// Takes a command out and notes it as handled.
@@ -57,10 +60,12 @@ impl PendingCommands {
         }
     }
 
-    /// Drops those that stand there without a target when a rollout begins: they were for what was before.
+    /// Drops those that stand there without a target when a rollout begins: they were for what was
+    /// before.
     pub fn drop_untargeted(&mut self, handled: &mut BTreeMap<String, String>) {
         for command in labels::COMMANDS {
-            if self.0.get(command).is_some_and(|value| CommandValue::parse(value).target.is_none()) {
+            if self.0.get(command).is_some_and(|value| CommandValue::parse(value).target.is_none())
+            {
                 self.handle(command, handled);
             }
         }
@@ -76,8 +81,13 @@ pub fn mark_all_handled(object: &ModelDeployment, handled: &mut BTreeMap<String,
     }
 }
 
-/// Whether the rollout is held by the command `pause`, that of this plan included: a `resume` beside it wins, because it is what lets traffic move as the spec says.
-pub(crate) fn is_held_by_command(object: &ModelDeployment, stored: &ModelDeploymentStatus, revision: &str) -> bool {
+/// Whether the rollout is held by the command `pause`, that of this plan included: a `resume`
+/// beside it wins, because it is what lets traffic move as the spec says.
+pub(crate) fn is_held_by_command(
+    object: &ModelDeployment,
+    stored: &ModelDeploymentStatus,
+    revision: &str,
+) -> bool {
     let Some(rollout) = &stored.rollout else { return false };
     if rollout.revision != revision || rollout.stage == RolloutStage::Aborted {
         return false;

@@ -20,13 +20,20 @@ pub struct ClaimConflict {
     pub holder: String,
 }
 
-/// The claims that others hold, in order. `holders` may not know of this claim yet; a holder that is younger will lose it, so it is no conflict.
-pub fn find_conflicts(holders: &ClaimRegistry, claimant: &RouteClaimant, claims: &RoutingClaims) -> Vec<ClaimConflict> {
-    let older =
-        |holder: Option<&RouteClaimant>| holder.filter(|holder| *holder < claimant).map(|holder| holder.name.clone());
+/// The claims that others hold, in order. `holders` may not know of this claim yet; a holder that
+/// is younger will lose it, so it is no conflict.
+pub fn find_conflicts(
+    holders: &ClaimRegistry,
+    claimant: &RouteClaimant,
+    claims: &RoutingClaims,
+) -> Vec<ClaimConflict> {
+    let older = |holder: Option<&RouteClaimant>| {
+        holder.filter(|holder| *holder < claimant).map(|holder| holder.name.clone())
+    };
     let conflict = |claim, holder| ClaimConflict { claim, holder };
     let hosts = claims.hosts.iter().filter_map(|host| {
-        older(holders.host_holder(host)).map(|holder| conflict(NameClaim::Host(host.clone()), holder))
+        older(holders.host_holder(host))
+            .map(|holder| conflict(NameClaim::Host(host.clone()), holder))
     });
     let name = older(holders.model_name_holder(&claims.model_name));
     let name = name.map(|holder| conflict(NameClaim::ModelName(claims.model_name.clone()), holder));

@@ -3,12 +3,10 @@
 use jiff::Timestamp;
 use slipway_crds::v1alpha1::{GateType, ModelDeploymentStatus};
 
-use crate::command;
 use crate::observed::{ModelDigest, ObservedState, ReplicaSetView};
-use crate::replicas;
 use crate::time::add_seconds;
-use crate::traffic;
 use crate::validate::{ValidatedSpec, validate_spec};
+use crate::{command, replicas, traffic};
 
 /// The input of one decision, resolved.
 pub(crate) struct PlanContext<'a> {
@@ -25,19 +23,29 @@ pub(crate) struct PlanContext<'a> {
 impl<'a> PlanContext<'a> {
     pub(crate) fn new(observed: &'a ObservedState, now: Timestamp) -> Self {
         let stored = observed.object.status.clone().unwrap_or_default();
-        let mut cx = Self { observed, now, spec: validate_spec(&observed.object), stored_status: stored };
-        let stable =
-            cx.stored_status.stable.as_ref().map_or(cx.spec.revision.as_str(), |stable| stable.revision.as_str());
+        let mut cx =
+            Self { observed, now, spec: validate_spec(&observed.object), stored_status: stored };
+        let stable = cx
+            .stored_status
+            .stable
+            .as_ref()
+            .map_or(cx.spec.revision.as_str(), |stable| stable.revision.as_str());
         let running = cx.replica_set(stable).map_or(0, |set| set.desired);
         let told = observed.autoscaler.as_ref().and_then(|it| it.desired_replicas);
-        cx.spec.replicas = replicas::effective_replicas(&observed.object, cx.spec.autoscaling.as_ref(), running, told);
-        let forbidden =
-            !observed.settings.promql_gates && cx.spec.gates.iter().any(|gate| gate.type_ == GateType::PromQl);
+        cx.spec.replicas = replicas::effective_replicas(
+            &observed.object,
+            cx.spec.autoscaling.as_ref(),
+            running,
+            told,
+        );
+        let forbidden = !observed.settings.promql_gates
+            && cx.spec.gates.iter().any(|gate| gate.type_ == GateType::PromQl);
         if forbidden && cx.spec.problem.is_none() {
             let why = "gates of type PromQL are switched off by the administrator (prometheus.promqlGates of the chart); use the other types";
             cx.spec.problem = Some(format!("spec.analysis.gates: {why}"));
         }
-        cx.spec.paused |= command::is_held_by_command(&observed.object, &cx.stored_status, &cx.spec.revision);
+        cx.spec.paused |=
+            command::is_held_by_command(&observed.object, &cx.stored_status, &cx.spec.revision);
         cx
     }
 
@@ -56,12 +64,16 @@ impl<'a> PlanContext<'a> {
         self.replica_set(revision).map_or(0, |set| set.ready)
     }
 
-    /// Pods of a revision that are available and not about to be taken away: what it can carry. Counts that may lag behind a change of size do not count.
+    /// Pods of a revision that are available and not about to be taken away: what it can carry.
+    /// Counts that may lag behind a change of size do not count.
     pub(crate) fn capacity(&self, revision: &str) -> i32 {
-        self.replica_set(revision).filter(|set| set.is_observed).map_or(0, |set| set.available.min(set.desired))
+        self.replica_set(revision)
+            .filter(|set| set.is_observed)
+            .map_or(0, |set| set.available.min(set.desired))
     }
 
-    /// Whether every ready gateway uses the weights that are stored. What this plan writes cannot have reached any.
+    /// Whether every ready gateway uses the weights that are stored. What this plan writes cannot
+    /// have reached any.
     pub(crate) fn gateways_up_to_date(&self) -> bool {
         let stored = self.stored_status.traffic.as_ref().map_or(0, |traffic| traffic.generation);
         traffic::all_ready_at(&self.observed.gateway, stored)
@@ -72,25 +84,47 @@ impl<'a> PlanContext<'a> {
         if revision == self.spec.revision {
             return self.spec.version.clone();
         }
-        let known = [&self.stored_status.stable, &self.stored_status.candidate].into_iter().flatten();
-        let known = known.filter(|status| status.revision == revision).map(|status| status.version.clone());
-        let rollout =
-            self.stored_status.rollout.iter().filter(|it| it.revision == revision).map(|it| it.version.clone());
-        let found = self.replica_set(revision).map(|set| set.version.clone()).into_iter().chain(known).chain(rollout);
+        let known =
+            [&self.stored_status.stable, &self.stored_status.candidate].into_iter().flatten();
+        let known =
+            known.filter(|status| status.revision == revision).map(|status| status.version.clone());
+        let rollout = self
+            .stored_status
+            .rollout
+            .iter()
+            .filter(|it| it.revision == revision)
+            .map(|it| it.version.clone());
+        let found = self
+            .replica_set(revision)
+            .map(|set| set.version.clone())
+            .into_iter()
+            .chain(known)
+            .chain(rollout);
         found.into_iter().find(|version| !version.is_empty()).unwrap_or_else(|| revision.to_owned())
     }
 
     /// The digest of the model that the pods of a revision serve, once it is known.
     pub(crate) fn digest(&self, revision: &str) -> Option<String> {
         let pinned = self.replica_set(revision).and_then(|set| set.digest.known_digest());
-        let asked = self.observed.object.spec.model.digest.as_deref().filter(|_| revision == self.spec.revision);
-        let told = [&self.stored_status.stable, &self.stored_status.candidate].into_iter().flatten();
-        let told = told.filter(|status| status.revision == revision).find_map(|status| status.digest.as_deref());
+        let asked = self
+            .observed
+            .object
+            .spec
+            .model
+            .digest
+            .as_deref()
+            .filter(|_| revision == self.spec.revision);
+        let told =
+            [&self.stored_status.stable, &self.stored_status.candidate].into_iter().flatten();
+        let told = told
+            .filter(|status| status.revision == revision)
+            .find_map(|status| status.digest.as_deref());
         pinned.or(asked).or(told).map(str::to_owned)
     }
 
-    /// Whether a revision may have many pods: its model is known, and one of them has it. A pod that was made just before its ReplicaSet was pinned, in
-    /// the place of the one that told, may have found other bytes; then the others would wait for what is gone.
+    /// Whether a revision may have many pods: its model is known, and one of them has it. A pod
+    /// that was made just before its ReplicaSet was pinned, in the place of the one that told, may
+    /// have found other bytes; then the others would wait for what is gone.
     pub(crate) fn is_model_known(&self, set: &ReplicaSetView) -> bool {
         match &set.digest {
             ModelDigest::Unreported => true,
@@ -108,7 +142,10 @@ impl<'a> PlanContext<'a> {
 
     /// Whether a pod of the ReplicaSet has fetched the model with that digest.
     pub(crate) fn has_fetched(&self, set: &ReplicaSetView, digest: &str) -> bool {
-        self.observed.fetched_models.iter().any(|it| it.revision == set.revision && it.digest == digest)
+        self.observed
+            .fetched_models
+            .iter()
+            .any(|it| it.revision == set.revision && it.digest == digest)
     }
 
     /// The time as status keeps it: whole seconds.
@@ -118,10 +155,15 @@ impl<'a> PlanContext<'a> {
 
     /// The same, rounded up: a window that begins here holds nothing older.
     pub(crate) fn now_seconds_ceil(&self) -> Timestamp {
-        if self.now.subsec_nanosecond() == 0 { self.now } else { add_seconds(self.now_seconds(), 1) }
+        if self.now.subsec_nanosecond() == 0 {
+            self.now
+        } else {
+            add_seconds(self.now_seconds(), 1)
+        }
     }
 
-    /// Whether so many seconds have passed since a time. A clock that was set back only makes it later.
+    /// Whether so many seconds have passed since a time. A clock that was set back only makes it
+    /// later.
     pub(crate) fn has_elapsed(&self, since: Timestamp, seconds: i64) -> bool {
         self.now >= add_seconds(since, seconds)
     }

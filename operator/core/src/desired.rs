@@ -10,7 +10,8 @@ use k8s_openapi::api::rbac::v1::RoleBinding;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
-/// Annotation with the hash of what was applied last. A child is applied again when it differs, and only then.
+/// Annotation with the hash of what was applied last. A child is applied again when it differs, and
+/// only then.
 pub const APPLIED_ANNOTATION: &str = "ml.slipway.dev/applied";
 
 /// Kinds that are deleted and adopted.
@@ -31,7 +32,8 @@ pub enum ChildKind {
 /// An object as we want it: only the fields that we mean.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DesiredObject {
-    /// A revision's pods. Applied when it is missing, and when a restart brings it up to date; scaled by an action of its own afterwards.
+    /// A revision's pods. Applied when it is missing, and when a restart brings it up to date;
+    /// scaled by an action of its own afterwards.
     ReplicaSet(ReplicaSet),
     /// A Service.
     Service(Service),
@@ -105,12 +107,16 @@ impl DesiredObject {
     /// The hash that its builder stamped it with.
     pub fn applied_hash(&self) -> &str {
         let annotations = self.metadata().annotations.as_ref();
-        annotations.and_then(|all| all.get(APPLIED_ANNOTATION)).map(String::as_str).unwrap_or_default()
+        annotations
+            .and_then(|all| all.get(APPLIED_ANNOTATION))
+            .map(String::as_str)
+            .unwrap_or_default()
     }
 
     /// As it is sent.
     pub fn to_json(&self) -> Value {
-        // Maps with string keys and plain data: there is nothing in these types that JSON cannot express.
+        // Maps with string keys and plain data: there is nothing in these types that JSON cannot
+        // express.
         match self {
             Self::ReplicaSet(object) => serde_json::to_value(object),
             Self::Service(object) => serde_json::to_value(object),

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{
-    CommandRecord, GateStatus, RolloutOutcome, RolloutRecord, RolloutStage, RolloutStatus, TrafficBackend,
-    TrafficStatus,
+    CommandRecord, GateStatus, RolloutOutcome, RolloutRecord, RolloutStage, RolloutStatus,
+    TrafficBackend, TrafficStatus,
 };
 
 use crate::command::PendingCommands;
@@ -78,7 +78,8 @@ pub(crate) struct PlanDraft {
     pub(crate) contested_objects: Vec<String>,
     /// What an admission webhook or policy makes of our objects: for people.
     pub(crate) overridden_objects: Vec<String>,
-    /// Images of the stable revision's pods that the operator was given others for since, each with the one of today.
+    /// Images of the stable revision's pods that the operator was given others for since, each
+    /// with the one of today.
     pub(crate) outdated_images: BTreeSet<(String, String)>,
     /// The newest restart that is over.
     pub(crate) last_restart: Option<Time>,
@@ -124,7 +125,9 @@ impl PlanDraft {
 
     /// Index of the current step.
     pub(crate) fn step_index(&self) -> usize {
-        self.rollout.as_ref().map_or(0, |rollout| usize::try_from(rollout.step_index).unwrap_or_default())
+        self.rollout
+            .as_ref()
+            .map_or(0, |rollout| usize::try_from(rollout.step_index).unwrap_or_default())
     }
 
     /// The current step among all, for people: `2/4`.
@@ -166,7 +169,9 @@ impl PlanDraft {
 
     /// Ends the record of the step, if it is still open.
     pub(crate) fn close_step(&mut self, cx: &PlanContext<'_>, verdict: &str) {
-        let share = self.candidate().and_then(|it| traffic::observed_share(&cx.observed.gateway, &self.traffic, it));
+        let share = self
+            .candidate()
+            .and_then(|it| traffic::observed_share(&cx.observed.gateway, &self.traffic, it));
         let last = self.rollout.as_mut().and_then(|rollout| rollout.steps.last_mut());
         if let Some(record) = last.filter(|record| record.end_time.is_none()) {
             record.end_time = Some(Time(cx.now_seconds()));
@@ -200,7 +205,12 @@ impl PlanDraft {
     }
 
     /// Takes out a command that takes effect: the rollout remembers whose it was.
-    pub(crate) fn record_command(&mut self, cx: &PlanContext<'_>, pending: &mut PendingCommands, command: &str) {
+    pub(crate) fn record_command(
+        &mut self,
+        cx: &PlanContext<'_>,
+        pending: &mut PendingCommands,
+        command: &str,
+    ) {
         let record = CommandRecord {
             command: command.rsplit('/').next().unwrap_or_default().to_owned(),
             user: pending.user(command).chars().take(USER_CHARACTERS).collect(),
@@ -217,7 +227,8 @@ impl PlanDraft {
 
     /// Drops commands that are for another revision or step than the current one, and tells people.
     pub(crate) fn drop_stale_commands(&mut self, pending: &mut PendingCommands) {
-        let current = self.rollout.as_ref().map(|rollout| (rollout.revision.clone(), rollout.step_index));
+        let current =
+            self.rollout.as_ref().map(|rollout| (rollout.revision.clone(), rollout.step_index));
         for command in labels::COMMANDS {
             let Some(value) = pending.value(command) else { continue };
             let Some(target) = value.target else { continue };
@@ -226,7 +237,9 @@ impl PlanDraft {
             });
             if !is_current {
                 pending.handle(command, &mut self.handled_commands);
-                let step = target.step.map_or_else(String::new, |step| format!(", step {}", i64::from(step) + 1));
+                let step = target
+                    .step
+                    .map_or_else(String::new, |step| format!(", step {}", i64::from(step) + 1));
                 let note = format!(
                     "{command} by {} was for revision {}{step}, which is not the current one; nothing was done",
                     value.user, target.revision

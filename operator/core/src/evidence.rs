@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-/// What the poller shall read, once an interval, as long as a plan asks for it. Two equal requests are the same request.
+/// What the poller shall read, once an interval, as long as a plan asks for it. Two equal requests
+/// are the same request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvidenceRequest {
     /// Generation of the weights that it is about.
@@ -13,7 +14,8 @@ pub struct EvidenceRequest {
     pub since: Timestamp,
     /// Seconds between two readings.
     pub interval_seconds: i32,
-    /// Queries, by gate. `{{window}}` is replaced by the poller with the age of `since` at the time of the reading, in whole seconds (`37s`).
+    /// Queries, by gate. `{{window}}` is replaced by the poller with the age of `since` at the
+    /// time of the reading, in whole seconds (`37s`).
     pub gates: Vec<GateQueries>,
 }
 
@@ -29,9 +31,11 @@ pub struct GateQueries {
 /// The shapes of question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EvidenceQuery {
-    /// A vector with the labels `revision` and `result`; `result` is `bad` or `good`. Yields [`GateReading::Counts`].
+    /// A vector with the labels `revision` and `result`; `result` is `bad` or `good`. Yields
+    /// [`GateReading::Counts`].
     Counts(String),
-    /// A vector with the labels `revision` and `le`: cumulative buckets. Yields [`GateReading::Buckets`].
+    /// A vector with the labels `revision` and `le`: cumulative buckets. Yields
+    /// [`GateReading::Buckets`].
     Buckets(String),
     /// Exactly one number. Yields [`GateReading::Value`].
     Value(String),
@@ -55,7 +59,8 @@ pub struct GateEvidence {
 pub enum GateReading {
     /// Events by revision.
     Counts(BTreeMap<String, GateCounts>),
-    /// Cumulative buckets by revision, as (upper bound in seconds, count), ascending, the last bound infinite.
+    /// Cumulative buckets by revision, as (upper bound in seconds, count), ascending, the last
+    /// bound infinite.
     Buckets(BTreeMap<String, Vec<(f64, f64)>>),
     /// One number; may be NaN or infinite, which never passes and never fails.
     Value(f64),

@@ -1,8 +1,10 @@
 //! Which fields of an object are still ours.
 //!
-//! Under server-side apply the API server keeps, for every field manager, the fields that it set last. Whoever changes or removes one of them, by whatever
-//! verb, takes it out of our entry; what others add, what the server defaults, and what an autoscaler or a controller writes is not in it. So whether an object
-//! is as we applied it can be told from its metadata alone, and is also known of what was changed while no operator ran.
+//! Under server-side apply the API server keeps, for every field manager, the fields that it set
+//! last. Whoever changes or removes one of them, by whatever verb, takes it out of our entry; what
+//! others add, what the server defaults, and what an autoscaler or a controller writes is not in
+//! it. So whether an object is as we applied it can be told from its metadata alone, and is also
+//! known of what was changed while no operator ran.
 
 use std::sync::Arc;
 
@@ -16,7 +18,8 @@ use crate::text::clip_message;
 /// What the API server says of who wrote an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ManagedFields {
-    /// Our entry as `fieldsV1`, without owner references; null: there are entries, and none is ours. Nothing: the server does not tell.
+    /// Our entry as `fieldsV1`, without owner references; null: there are entries, and none is
+    /// ours. Nothing: the server does not tell.
     pub fields: Option<Arc<Value>>,
     /// The field manager of the newest change by somebody else.
     pub changed_by: Option<String>,
@@ -42,7 +45,8 @@ impl ForeignChange {
         let note = match self {
             Self::Removed => format!("{target} was removed; it is made again"),
             Self::Changed { field, by } => {
-                let what = if field.is_empty() { target.to_owned() } else { format!("{target}: {field}") };
+                let what =
+                    if field.is_empty() { target.to_owned() } else { format!("{target}: {field}") };
                 let who = by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
                 format!("{what} was changed{who}; it is put back")
             }
@@ -67,12 +71,15 @@ impl ManagedFields {
     /// Whether the stamp is not what we wrote: then its difference is no news of ours.
     pub fn is_applied_hash_lost(&self) -> bool {
         let key = format!("f:{APPLIED_ANNOTATION}");
-        self.fields.as_deref().is_some_and(|owned| owned["f:metadata"]["f:annotations"][key].is_null())
+        self.fields
+            .as_deref()
+            .is_some_and(|owned| owned["f:metadata"]["f:annotations"][key].is_null())
     }
 }
 
-/// What of an object is compared: not its identity, not its owners (a view knows them), and of a ReplicaSet not what is written by other managers of ours
-/// later: its size, and the digest that its first pod told.
+/// What of an object is compared: not its identity, not its owners (a view knows them), and of a
+/// ReplicaSet not what is written by other managers of ours later: its size, and the digest that
+/// its first pod told.
 pub fn compared_fields(desired: &DesiredObject) -> Value {
     let mut value = desired.to_json();
     for key in ["apiVersion", "kind", "status"] {
@@ -87,8 +94,11 @@ pub fn compared_fields(desired: &DesiredObject) -> Value {
         let pod = &mut value["spec"]["template"]["spec"];
         for containers in ["containers", "initContainers"] {
             let containers = pod.get_mut(containers).and_then(Value::as_array_mut);
-            let variables =
-                containers.into_iter().flatten().filter_map(|it| it.get_mut("env")?.as_array_mut()).flatten();
+            let variables = containers
+                .into_iter()
+                .flatten()
+                .filter_map(|it| it.get_mut("env")?.as_array_mut())
+                .flatten();
             for variable in variables.filter(|it| it["name"] == DIGEST_VARIABLE) {
                 remove_key(variable, "value");
             }
@@ -103,17 +113,26 @@ fn remove_key(value: &mut Value, key: &str) {
     }
 }
 
-/// The entry that the API server would keep for an object that was just applied, with every list as one field: for tests and the simulator.
+/// The entry that the API server would keep for an object that was just applied, with every list as
+/// one field: for tests and the simulator.
 pub fn fields_after_apply(desired: &DesiredObject) -> ManagedFields {
-    ManagedFields { fields: Some(Arc::new(fields_entry(&compared_fields(desired)))), changed_by: None }
+    ManagedFields {
+        fields: Some(Arc::new(fields_entry(&compared_fields(desired)))),
+        changed_by: None,
+    }
 }
 
 fn fields_entry(value: &Value) -> Value {
-    let fields = value.as_object().into_iter().flatten().map(|(key, value)| (format!("f:{key}"), fields_entry(value)));
+    let fields = value
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| (format!("f:{key}"), fields_entry(value)));
     Value::Object(fields.collect())
 }
 
-/// Looks for something of `wanted` that is not in `owned`; `path` then leads there. An entry without anything below owns all that is below.
+/// Looks for something of `wanted` that is not in `owned`; `path` then leads there. An entry
+/// without anything below owns all that is below.
 fn is_lost(wanted: &Value, owned: &Value, path: &mut Vec<String>) -> bool {
     let Some(owned) = owned.as_object() else { return true };
     if owned.is_empty() {
@@ -122,7 +141,8 @@ fn is_lost(wanted: &Value, owned: &Value, path: &mut Vec<String>) -> bool {
     match wanted {
         Value::Object(fields) => fields.iter().any(|(key, value)| {
             path.push(key.clone());
-            let lost = owned.get(&format!("f:{key}")).is_none_or(|owned| is_lost(value, owned, path));
+            let lost =
+                owned.get(&format!("f:{key}")).is_none_or(|owned| is_lost(value, owned, path));
             if !lost {
                 path.pop();
             }
@@ -134,13 +154,17 @@ fn is_lost(wanted: &Value, owned: &Value, path: &mut Vec<String>) -> bool {
     }
 }
 
-/// Items of a list that is merged are found by their keys (`k:{"name":"http"}`), of which some may be defaults that we do not name, or by their value (`v:"x"`).
+/// Items of a list that is merged are found by their keys (`k:{"name":"http"}`), of which some may
+/// be defaults that we do not name, or by their value (`v:"x"`).
 fn is_item_lost(item: &Value, owned: &Map<String, Value>, path: &mut Vec<String>) -> bool {
     let is_it = |key: &str| {
-        if let Some(keys) = key.strip_prefix("k:").and_then(|keys| serde_json::from_str::<Map<_, _>>(keys).ok()) {
+        if let Some(keys) =
+            key.strip_prefix("k:").and_then(|keys| serde_json::from_str::<Map<_, _>>(keys).ok())
+        {
             return keys.iter().all(|(name, value)| item.get(name).is_none_or(|it| it == value));
         }
-        key.strip_prefix("v:").is_some_and(|value| serde_json::from_str::<Value>(value).is_ok_and(|it| it == *item))
+        key.strip_prefix("v:")
+            .is_some_and(|value| serde_json::from_str::<Value>(value).is_ok_and(|it| it == *item))
     };
     match owned.iter().find(|(key, _)| is_it(key)) {
         Some((_, owned)) => is_lost(item, owned, path),
@@ -150,8 +174,9 @@ fn is_item_lost(item: &Value, owned: &Map<String, Value>, path: &mut Vec<String>
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     /// As an API server keeps it for a Service with a port, of which the protocol was not named.
     fn owned() -> Value {
@@ -187,7 +212,11 @@ mod tests {
         let mut more = owned();
         more["f:spec"]["f:type"] = json!({});
         assert_eq!(lost(more), None, "what we own besides is no matter");
-        assert_eq!(ManagedFields::default().lost_field(&wanted()), None, "the server does not tell");
+        assert_eq!(
+            ManagedFields::default().lost_field(&wanted()),
+            None,
+            "the server does not tell"
+        );
         assert!(!ManagedFields::default().is_applied_hash_lost());
     }
 
@@ -207,6 +236,9 @@ mod tests {
         value["f:spec"]["f:finalizers"]["v:\"other\""] = json!({});
         assert_eq!(lost(value).as_deref(), Some("spec.finalizers"));
         let unstamped = without("/f:metadata/f:annotations", "f:ml.slipway.dev/applied");
-        assert!(ManagedFields { fields: Some(Arc::new(unstamped)), changed_by: None }.is_applied_hash_lost());
+        assert!(
+            ManagedFields { fields: Some(Arc::new(unstamped)), changed_by: None }
+                .is_applied_hash_lost()
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! In what order the gateways of all namespaces are updated: few at first, looked at, then more; no further ones while those that were updated do worse than
-//! before. One bad version of the data plane reaches a namespace or two and not the cluster.
+//! In what order the gateways of all namespaces are updated: few at first, looked at, then more; no
+//! further ones while those that were updated do worse than before. One bad version of the data
+//! plane reaches a namespace or two and not the cluster.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,8 @@ use crate::observed::UpdatePermission;
 pub const OBSERVATION_SECONDS: i64 = 120;
 /// Seconds in which the pods of an updated gateway must be ready.
 pub const READY_DEADLINE_SECONDS: i64 = 600;
-/// Seconds after which a gateway that may be updated and is not, because nobody can write it, no longer keeps others waiting.
+/// Seconds after which a gateway that may be updated and is not, because nobody can write it, no
+/// longer keeps others waiting.
 pub const MAX_WAIT_SECONDS: i64 = 60;
 /// Failed requests below which nothing is said about a share of them.
 const MIN_FAILED_REQUESTS: u64 = 20;
@@ -54,14 +56,17 @@ pub struct NamespaceGateway {
     pub models: usize,
     /// Since when it has been allowed to be updated and was not.
     pub allowed_at: Option<Timestamp>,
-    /// Since when it has the template of this version, as far as this process knows; none while it has another one.
+    /// Since when it has the template of this version, as far as this process knows; none while it
+    /// has another one.
     pub updated_at: Option<Timestamp>,
     /// All its pods are ready and made from its template.
     pub rolled_out: bool,
     /// They were not either before it was updated: that is no fault of the version.
     pub broken_before: bool,
-    /// It was made with the template of this version, while this process looked: there is no other one to compare it with. It takes no turn, or a cluster where
-    /// namespaces come all the time would never be updated; and no neighbour stops the updates of others with a namespace where nothing can start.
+    /// It was made with the template of this version, while this process looked: there is no other
+    /// one to compare it with. It takes no turn, or a cluster where namespaces come all the time
+    /// would never be updated; and no neighbour stops the updates of others with a namespace where
+    /// nothing can start.
     pub created_with_version: bool,
     /// Requests in the minutes before it was updated; nothing when this process did not see them.
     pub requests_before: ClientRequests,
@@ -77,21 +82,37 @@ impl NamespaceGateway {
     /// Why it is not well.
     fn problem(&self, now: Timestamp) -> Option<String> {
         let age = self.age(now).filter(|_| !self.created_with_version)?;
-        if !self.rolled_out && !self.broken_before && age >= SignedDuration::from_secs(READY_DEADLINE_SECONDS) {
+        if !self.rolled_out
+            && !self.broken_before
+            && age >= SignedDuration::from_secs(READY_DEADLINE_SECONDS)
+        {
             return Some(format!("its new pods are not ready after {} s", age.as_secs()));
         }
-        let (before, after) = (self.requests_before.failed_share(), self.requests_after.failed_share());
-        let worse = self.requests_after.failed >= MIN_FAILED_REQUESTS && after > 2.0 * before + FAILURE_MARGIN;
-        worse.then(|| format!("{:.1} % of its requests fail, {:.1} % did before", 100.0 * after, 100.0 * before))
+        let (before, after) =
+            (self.requests_before.failed_share(), self.requests_after.failed_share());
+        let worse = self.requests_after.failed >= MIN_FAILED_REQUESTS
+            && after > 2.0 * before + FAILURE_MARGIN;
+        worse.then(|| {
+            format!(
+                "{:.1} % of its requests fail, {:.1} % did before",
+                100.0 * after,
+                100.0 * before
+            )
+        })
     }
 
-    /// Whether it could have been updated for long. What refuses that (an admission policy, a spec that cannot be acted on) may last for ever.
+    /// Whether it could have been updated for long. What refuses that (an admission policy, a spec
+    /// that cannot be acted on) may last for ever.
     fn is_refused(&self, now: Timestamp) -> bool {
-        self.allowed_at.is_some_and(|at| now.duration_since(at) >= SignedDuration::from_secs(MAX_WAIT_SECONDS))
+        self.allowed_at
+            .is_some_and(|at| now.duration_since(at) >= SignedDuration::from_secs(MAX_WAIT_SECONDS))
     }
 
     fn is_observed_long_enough(&self, now: Timestamp) -> bool {
-        self.rolled_out && self.age(now).is_some_and(|age| age >= SignedDuration::from_secs(OBSERVATION_SECONDS))
+        self.rolled_out
+            && self
+                .age(now)
+                .is_some_and(|age| age >= SignedDuration::from_secs(OBSERVATION_SECONDS))
     }
 }
 
@@ -100,28 +121,42 @@ impl NamespaceGateway {
 pub struct UpdateDecision {
     /// By namespace.
     pub updates: BTreeMap<String, UpdatePermission>,
-    /// Updated gateways that are not well, and why. For administrators: namespaces are not told of each other.
+    /// Updated gateways that are not well, and why. For administrators: namespaces are not told of
+    /// each other.
     pub problems: BTreeMap<String, String>,
 }
 
 /// Decides for all gateways.
-pub fn decide_updates(gateways: &[NamespaceGateway], mode: UpdateMode, now: Timestamp) -> UpdateDecision {
-    let troubles = || gateways.iter().filter_map(|it| Some((it.namespace.clone(), it.problem(now)?)));
+pub fn decide_updates(
+    gateways: &[NamespaceGateway],
+    mode: UpdateMode,
+    now: Timestamp,
+) -> UpdateDecision {
+    let troubles =
+        || gateways.iter().filter_map(|it| Some((it.namespace.clone(), it.problem(now)?)));
     let troubles: BTreeMap<_, _> = troubles().collect();
     let mut behind: Vec<_> = gateways.iter().filter(|it| it.updated_at.is_none()).collect();
-    // Those first that a bad version has left without pods, then those whose failure would hurt least.
+    // Those first that a bad version has left without pods, then those whose failure would hurt
+    // least.
     behind.sort_by_key(|it| (!it.is_refused(now), it.rolled_out, it.models, &it.namespace));
     let refused = behind.iter().filter(|it| it.is_refused(now)).count();
     let broken = behind.get(refused).is_some_and(|it| !it.rolled_out);
-    let is_good = |it: &&NamespaceGateway| it.is_observed_long_enough(now) && !troubles.contains_key(&it.namespace);
+    let is_good = |it: &&NamespaceGateway| {
+        it.is_observed_long_enough(now) && !troubles.contains_key(&it.namespace)
+    };
     let good = gateways.iter().filter(is_good).count();
     let takes_a_turn = |it: &&NamespaceGateway| {
-        it.updated_at.is_some() && !is_good(it) && !it.created_with_version && (it.rolled_out || !it.broken_before)
+        it.updated_at.is_some()
+            && !is_good(it)
+            && !it.created_with_version
+            && (it.rolled_out || !it.broken_before)
     };
     let in_turn = gateways.iter().filter(takes_a_turn).count();
     // As many at a time as have turned out well.
     let at_once = match mode {
-        UpdateMode::Gradual => good.max(1).saturating_sub(in_turn).max(usize::from(broken)).saturating_add(refused),
+        UpdateMode::Gradual => {
+            good.max(1).saturating_sub(in_turn).max(usize::from(broken)).saturating_add(refused)
+        }
         UpdateMode::Paused => 0,
         UpdateMode::Immediate => behind.len(),
     };
@@ -129,7 +164,9 @@ pub fn decide_updates(gateways: &[NamespaceGateway], mode: UpdateMode, now: Time
         UpdateMode::Gradual if !troubles.is_empty() => Some(
             "gateways of other namespaces do worse since they were updated, so this one is not: the log of the operator and its metric slipway_operator_gateway_trouble name them",
         ),
-        UpdateMode::Paused => Some("updates of gateways are paused by the operator's --gateway-update"),
+        UpdateMode::Paused => {
+            Some("updates of gateways are paused by the operator's --gateway-update")
+        }
         _ => None,
     };
     let verdict = |place: usize| match stopped {
@@ -137,9 +174,12 @@ pub fn decide_updates(gateways: &[NamespaceGateway], mode: UpdateMode, now: Time
         None if place < at_once => UpdatePermission::Allowed,
         None => UpdatePermission::Waiting,
     };
-    let waiting = behind.iter().enumerate().map(|(place, it)| (it.namespace.clone(), verdict(place)));
+    let waiting =
+        behind.iter().enumerate().map(|(place, it)| (it.namespace.clone(), verdict(place)));
     let current = gateways.iter().filter(|it| it.updated_at.is_some());
-    let updates = waiting.chain(current.map(|it| (it.namespace.clone(), UpdatePermission::Allowed))).collect();
+    let updates = waiting
+        .chain(current.map(|it| (it.namespace.clone(), UpdatePermission::Allowed)))
+        .collect();
     UpdateDecision { updates, problems: troubles }
 }
 
@@ -168,12 +208,18 @@ mod tests {
     }
 
     fn allowed(decision: &UpdateDecision, gateways: &[NamespaceGateway]) -> Vec<String> {
-        let behind = gateways.iter().filter(|it| it.updated_at.is_none()).map(|it| it.namespace.clone());
+        let behind =
+            gateways.iter().filter(|it| it.updated_at.is_none()).map(|it| it.namespace.clone());
         behind.filter(|it| decision.updates[it] == UpdatePermission::Allowed).collect()
     }
 
-    /// Lets time go on; what may be updated is, and its pods are ready 10 s later. Gives how many were updated at each second.
-    fn roll(gateways: &mut [NamespaceGateway], seconds: i64, spoil: impl Fn(&mut NamespaceGateway)) -> Vec<usize> {
+    /// Lets time go on; what may be updated is, and its pods are ready 10 s later. Gives how many
+    /// were updated at each second.
+    fn roll(
+        gateways: &mut [NamespaceGateway],
+        seconds: i64,
+        spoil: impl Fn(&mut NamespaceGateway),
+    ) -> Vec<usize> {
         let mut counts = Vec::new();
         for second in 0..seconds {
             let decision = decide_updates(gateways, UpdateMode::Gradual, at(second));
@@ -181,7 +227,10 @@ mod tests {
                 let gateway = gateways.iter_mut().find(|it| it.namespace == name).unwrap();
                 (gateway.updated_at, gateway.rolled_out) = (Some(at(second)), false);
             }
-            for gateway in gateways.iter_mut().filter(|it| it.age(at(second)) >= Some(SignedDuration::from_secs(10))) {
+            for gateway in gateways
+                .iter_mut()
+                .filter(|it| it.age(at(second)) >= Some(SignedDuration::from_secs(10)))
+            {
                 gateway.rolled_out = true;
                 spoil(gateway);
             }
@@ -195,7 +244,11 @@ mod tests {
         let mut gateways: Vec<_> = (0..40).map(|n| old(&format!("ns-{n:02}"), 40 - n)).collect();
         let counts = roll(&mut gateways, 7 * OBSERVATION_SECONDS, |_| {});
         let look = OBSERVATION_SECONDS as usize;
-        assert_eq!((counts[0], counts[look - 1], counts[look], counts[2 * look]), (1, 1, 2, 4), "{counts:?}");
+        assert_eq!(
+            (counts[0], counts[look - 1], counts[look], counts[2 * look]),
+            (1, 1, 2, 4),
+            "{counts:?}"
+        );
         assert_eq!(counts.last(), Some(&40));
         assert!(counts.windows(2).all(|pair| pair[1] - pair[0] <= pair[0].max(1)), "{counts:?}");
         // The one with fewest models was first.
@@ -204,20 +257,28 @@ mod tests {
 
     #[test]
     fn a_bad_version_stays_where_it_is() {
-        let failing =
-            |gateway: &mut NamespaceGateway| gateway.requests_after = ClientRequests { ended: 1000, failed: 50 };
+        let failing = |gateway: &mut NamespaceGateway| {
+            gateway.requests_after = ClientRequests { ended: 1000, failed: 50 }
+        };
         let mut gateways: Vec<_> = (0..40).map(|n| old(&format!("ns-{n:02}"), 1)).collect();
         assert_eq!(roll(&mut gateways, 10 * OBSERVATION_SECONDS, failing).last(), Some(&1));
         let decision = decide_updates(&gateways, UpdateMode::Gradual, at(2000));
         assert_eq!(decision.problems["ns-00"], "5.0 % of its requests fail, 0.0 % did before");
         let said = |it: &UpdatePermission| matches!(it, UpdatePermission::Stopped(why) if !why.contains("ns-"));
-        assert_eq!(decision.updates.values().filter(|it| said(it)).count(), 39, "no namespace is named to another");
+        assert_eq!(
+            decision.updates.values().filter(|it| said(it)).count(),
+            39,
+            "no namespace is named to another"
+        );
         // Whoever knows better says so.
         let decision = decide_updates(&gateways, UpdateMode::Immediate, at(2000));
         assert_eq!(allowed(&decision, &gateways).len(), 39);
         // When they are well again it goes on.
         gateways[0].requests_after = ClientRequests { ended: 2000, failed: 10 };
-        assert_eq!(allowed(&decide_updates(&gateways, UpdateMode::Gradual, at(2000)), &gateways), ["ns-01"]);
+        assert_eq!(
+            allowed(&decide_updates(&gateways, UpdateMode::Gradual, at(2000)), &gateways),
+            ["ns-01"]
+        );
     }
 
     #[test]
@@ -227,7 +288,13 @@ mod tests {
         bad_model.requests_before = ClientRequests { ended: 1000, failed: 300 };
         bad_model.requests_after = ClientRequests { ended: 1000, failed: 350 };
         let gateways = [bad_model, old("b", 1)];
-        assert_eq!(allowed(&decide_updates(&gateways, UpdateMode::Gradual, at(OBSERVATION_SECONDS)), &gateways), ["b"]);
+        assert_eq!(
+            allowed(
+                &decide_updates(&gateways, UpdateMode::Gradual, at(OBSERVATION_SECONDS)),
+                &gateways
+            ),
+            ["b"]
+        );
     }
 
     #[test]
@@ -236,25 +303,40 @@ mod tests {
         (stuck.updated_at, stuck.rolled_out) = (Some(at(0)), false);
         let gateways = [stuck, old("b", 1)];
         let waits = decide_updates(&gateways, UpdateMode::Gradual, at(READY_DEADLINE_SECONDS - 1));
-        assert_eq!((waits.updates["b"].clone(), waits.problems.len()), (UpdatePermission::Waiting, 0));
+        assert_eq!(
+            (waits.updates["b"].clone(), waits.problems.len()),
+            (UpdatePermission::Waiting, 0)
+        );
         let stopped = decide_updates(&gateways, UpdateMode::Gradual, at(READY_DEADLINE_SECONDS));
-        assert!(matches!(stopped.updates["b"], UpdatePermission::Stopped(_)) && stopped.problems.contains_key("a"));
+        assert!(
+            matches!(stopped.updates["b"], UpdatePermission::Stopped(_))
+                && stopped.problems.contains_key("a")
+        );
     }
 
     #[test]
     fn the_remedy_of_a_bad_version_does_not_wait() {
-        // `a` got a version whose pods do not come up; the operator that brings the remedy has just begun and has looked at nothing.
+        // `a` got a version whose pods do not come up; the operator that brings the remedy has just
+        // begun and has looked at nothing.
         let mut broken = old("a", 5);
         broken.rolled_out = false;
         let mut good = old("b", 1);
         good.updated_at = Some(at(0));
         let gateways = [broken.clone(), good, old("c", 1)];
-        assert_eq!(allowed(&decide_updates(&gateways, UpdateMode::Gradual, at(0)), &gateways), ["a"]);
-        // What was without pods before, for reasons of its own, holds nobody up and is nobody's fault.
+        assert_eq!(
+            allowed(&decide_updates(&gateways, UpdateMode::Gradual, at(0)), &gateways),
+            ["a"]
+        );
+        // What was without pods before, for reasons of its own, holds nobody up and is nobody's
+        // fault.
         (broken.updated_at, broken.broken_before) = (Some(at(0)), true);
         let gateways = [broken, old("c", 1)];
-        let decision = decide_updates(&gateways, UpdateMode::Gradual, at(2 * READY_DEADLINE_SECONDS));
-        assert_eq!((allowed(&decision, &gateways), decision.problems.len()), (vec!["c".to_owned()], 0));
+        let decision =
+            decide_updates(&gateways, UpdateMode::Gradual, at(2 * READY_DEADLINE_SECONDS));
+        assert_eq!(
+            (allowed(&decision, &gateways), decision.problems.len()),
+            (vec!["c".to_owned()], 0)
+        );
     }
 
     #[test]
@@ -271,21 +353,29 @@ mod tests {
         let gateways = [made(0), failing, stuck, old("a", 1), old("b", 1)];
         let early = decide_updates(&gateways, UpdateMode::Gradual, at(3));
         assert_eq!((allowed(&early, &gateways), early.problems.len()), (vec!["a".to_owned()], 0));
-        // What is well with this version for a while is a reason to go on faster, whoever it was made for.
+        // What is well with this version for a while is a reason to go on faster, whoever it was
+        // made for.
         let late = decide_updates(&gateways, UpdateMode::Gradual, at(2 * READY_DEADLINE_SECONDS));
         assert_eq!((allowed(&late, &gateways).len(), late.problems.len()), (2, 0));
     }
 
     #[test]
     fn one_that_cannot_be_written_keeps_nobody_waiting() {
-        let refused = NamespaceGateway { allowed_at: Some(at(0)), rolled_out: false, ..old("a", 1) };
+        let refused =
+            NamespaceGateway { allowed_at: Some(at(0)), rolled_out: false, ..old("a", 1) };
         let gateways = [refused, old("b", 1), old("c", 1)];
         assert_eq!(
-            allowed(&decide_updates(&gateways, UpdateMode::Gradual, at(MAX_WAIT_SECONDS - 1)), &gateways),
+            allowed(
+                &decide_updates(&gateways, UpdateMode::Gradual, at(MAX_WAIT_SECONDS - 1)),
+                &gateways
+            ),
             ["a"]
         );
         assert_eq!(
-            allowed(&decide_updates(&gateways, UpdateMode::Gradual, at(MAX_WAIT_SECONDS)), &gateways),
+            allowed(
+                &decide_updates(&gateways, UpdateMode::Gradual, at(MAX_WAIT_SECONDS)),
+                &gateways
+            ),
             ["a", "b"]
         );
     }
@@ -294,7 +384,9 @@ mod tests {
     fn an_administrator_may_pause_it() {
         let gateways = [old("a", 1)];
         let paused = decide_updates(&gateways, UpdateMode::Paused, at(0));
-        assert!(matches!(&paused.updates["a"], UpdatePermission::Stopped(why) if why.contains("--gateway-update")));
+        assert!(
+            matches!(&paused.updates["a"], UpdatePermission::Stopped(why) if why.contains("--gateway-update"))
+        );
     }
 
     #[test]
@@ -303,9 +395,16 @@ mod tests {
         for gateway in &mut gateways[..4] {
             gateway.updated_at = Some(at(1000));
         }
-        assert!(allowed(&decide_updates(&gateways, UpdateMode::Gradual, at(1000)), &gateways).is_empty());
+        assert!(
+            allowed(&decide_updates(&gateways, UpdateMode::Gradual, at(1000)), &gateways)
+                .is_empty()
+        );
         assert_eq!(
-            allowed(&decide_updates(&gateways, UpdateMode::Gradual, at(1000 + OBSERVATION_SECONDS)), &gateways).len(),
+            allowed(
+                &decide_updates(&gateways, UpdateMode::Gradual, at(1000 + OBSERVATION_SECONDS)),
+                &gateways
+            )
+            .len(),
             4
         );
     }

@@ -1,4 +1,5 @@
-//! What administrators say about gateways: the chart of all of them, the annotation `ml.slipway.dev/gateway` of a namespace of its own.
+//! What administrators say about gateways: the chart of all of them, the annotation
+//! `ml.slipway.dev/gateway` of a namespace of its own.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Deserialize;
@@ -11,7 +12,8 @@ use crate::settings::{GatewayAutoscaler, PlanSettings};
 /// Replicas that a Deployment may be asked for.
 const MAX_REPLICAS: i32 = 1000;
 
-/// Settings of gateways, each of which may be left out. The same shape in the chart (`gateway`) and in the annotation.
+/// Settings of gateways, each of which may be left out. The same shape in the chart (`gateway`) and
+/// in the annotation.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GatewaySettings {
@@ -52,7 +54,8 @@ pub enum AutoscalingMode {
 }
 
 impl GatewaySettings {
-    /// These where they say something, else those of `other`; templates are merged, these over those.
+    /// These where they say something, else those of `other`; templates are merged, these over
+    /// those.
     #[must_use]
     pub fn or(&self, other: &Self) -> Self {
         let (own, others) = (&self.autoscaling, &other.autoscaling);
@@ -64,7 +67,10 @@ impl GatewaySettings {
                 mode: own.mode.or(others.mode),
                 min_replicas: own.min_replicas.or(others.min_replicas),
                 max_replicas: own.max_replicas.or(others.max_replicas),
-                target_average_cpu: own.target_average_cpu.clone().or_else(|| others.target_average_cpu.clone()),
+                target_average_cpu: own
+                    .target_average_cpu
+                    .clone()
+                    .or_else(|| others.target_average_cpu.clone()),
             },
             template: merged,
         }
@@ -83,14 +89,17 @@ impl GatewaySettings {
 
     fn autoscaler(&self) -> Result<GatewayAutoscaler, String> {
         let autoscaling = &self.autoscaling;
-        let min_replicas = check_range("autoscaling.minReplicas", autoscaling.min_replicas.unwrap_or(2))?;
-        let max_replicas = check_range("autoscaling.maxReplicas", autoscaling.max_replicas.unwrap_or(10))?;
+        let min_replicas =
+            check_range("autoscaling.minReplicas", autoscaling.min_replicas.unwrap_or(2))?;
+        let max_replicas =
+            check_range("autoscaling.maxReplicas", autoscaling.max_replicas.unwrap_or(10))?;
         if min_replicas > max_replicas {
             return Err(format!(
                 "autoscaling.minReplicas ({min_replicas}) is above autoscaling.maxReplicas ({max_replicas})"
             ));
         }
-        let target_average_cpu = autoscaling.target_average_cpu.clone().unwrap_or_else(|| Quantity("700m".to_owned()));
+        let target_average_cpu =
+            autoscaling.target_average_cpu.clone().unwrap_or_else(|| Quantity("700m".to_owned()));
         if quantity::parse_quantity(&target_average_cpu.0).is_none_or(|cores| cores <= 0.0) {
             return Err(format!(
                 "autoscaling.targetAverageCpu: {} is no amount of CPU above 0, as in 700m",
@@ -99,7 +108,9 @@ impl GatewaySettings {
         }
         Ok(match autoscaling.mode.unwrap_or_default() {
             AutoscalingMode::Disabled => GatewayAutoscaler::None,
-            AutoscalingMode::Enabled => GatewayAutoscaler::Ours { min_replicas, max_replicas, target_average_cpu },
+            AutoscalingMode::Enabled => {
+                GatewayAutoscaler::Ours { min_replicas, max_replicas, target_average_cpu }
+            }
             AutoscalingMode::External => GatewayAutoscaler::External,
         })
     }

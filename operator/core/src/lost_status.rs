@@ -6,11 +6,14 @@ use slipway_crds::v1alpha1::{AbortStatus, RolloutStage, RolloutStatus};
 use crate::context::PlanContext;
 use crate::observed::ReplicaSetView;
 
-/// The revision that was stable last, as the ReplicaSets say. One that was scaled down is history, unless everything is.
+/// The revision that was stable last, as the ReplicaSets say. One that was scaled down is history,
+/// unless everything is.
 pub(crate) fn last_stable_revision(cx: &PlanContext<'_>) -> Option<String> {
     let up = |set: &&ReplicaSetView| set.desired > 0 || cx.spec.replicas == 0;
     let marked = cx.replica_sets().filter(up).filter(|set| set.marks.stable_since.is_some());
-    marked.max_by_key(|set| (set.marks.stable_since, set.name.clone())).map(|set| set.revision.clone())
+    marked
+        .max_by_key(|set| (set.marks.stable_since, set.name.clone()))
+        .map(|set| set.revision.clone())
 }
 
 /// Whether the status says nothing of what was before.

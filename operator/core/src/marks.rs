@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use slipway_crds::labels::{ABORTED, STABLE_SINCE};
 
-/// The annotations [`STABLE_SINCE`] and [`ABORTED`] of a ReplicaSet. Status is what decides; these are read only where it says nothing.
+/// The annotations [`STABLE_SINCE`] and [`ABORTED`] of a ReplicaSet. Status is what decides; these
+/// are read only where it says nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RevisionMarks {
     /// Since when the revision was the stable one. Of several the latest is.
@@ -33,7 +34,8 @@ impl RevisionMarks {
     }
 }
 
-/// It becomes the reason of a condition, which Kubernetes checks, so that a stranger's text must not hold up status for ever.
+/// It becomes the reason of a condition, which Kubernetes checks, so that a stranger's text must
+/// not hold up status for ever.
 fn is_reason(text: &str) -> bool {
     text.len() <= 64
         && text.starts_with(|letter: char| letter.is_ascii_alphabetic())
@@ -46,7 +48,10 @@ mod tests {
 
     fn read(annotations: &[(&str, &str)]) -> RevisionMarks {
         RevisionMarks::from_annotations(
-            &annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            &annotations
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
         )
     }
 
@@ -59,20 +64,29 @@ mod tests {
             RevisionMarks { stable_since: Some(at), aborted: Some((at, "GateFailed".to_owned())) },
         ] {
             let written = marks.to_annotations();
-            let written: Vec<_> = written.iter().filter_map(|(key, value)| Some((*key, value.as_deref()?))).collect();
+            let written: Vec<_> =
+                written.iter().filter_map(|(key, value)| Some((*key, value.as_deref()?))).collect();
             assert_eq!(read(&written), marks);
         }
         assert_eq!(
-            read(&[(STABLE_SINCE, "2026-01-01T00:00:00Z"), (ABORTED, "2026-01-01T00:00:00Z Braked")]),
+            read(&[
+                (STABLE_SINCE, "2026-01-01T00:00:00Z"),
+                (ABORTED, "2026-01-01T00:00:00Z Braked")
+            ]),
             RevisionMarks { stable_since: Some(at), aborted: Some((at, "Braked".to_owned())) }
         );
     }
 
     #[test]
     fn what_a_stranger_wrote_is_absent() {
-        for value in
-            ["", "x", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z ", "2026-01-01T00:00:00Z a b", "2026 Braked"]
-        {
+        for value in [
+            "",
+            "x",
+            "2026-01-01T00:00:00Z",
+            "2026-01-01T00:00:00Z ",
+            "2026-01-01T00:00:00Z a b",
+            "2026 Braked",
+        ] {
             assert_eq!(
                 read(&[(STABLE_SINCE, &format!("{value}?")), (ABORTED, value)]),
                 RevisionMarks::default(),

@@ -1,4 +1,5 @@
-//! The world as the plan sees it: data only. It may be stale; whatever cannot be undone therefore carries a precondition.
+//! The world as the plan sees it: data only. It may be stale; whatever cannot be undone therefore
+//! carries a precondition.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,8 @@ pub struct ObservedState {
     pub replica_sets: Vec<ReplicaSetView>,
     /// Services that carry this ModelDeployment's label, by name.
     pub services: BTreeMap<String, ObjectView>,
-    /// The HorizontalPodAutoscaler of this ModelDeployment's name, if there is one with our labels.
+    /// The HorizontalPodAutoscaler of this ModelDeployment's name, if there is one with our
+    /// labels.
     pub autoscaler: Option<ObjectView>,
     /// The Deployment of workers, if there is one with our labels.
     pub worker: Option<ObjectView>,
@@ -40,10 +42,11 @@ pub struct ObservedState {
     pub fetched_models: Vec<FetchedModel>,
     /// Hosts and the name of the model that an older ModelDeployment of the namespace holds.
     pub conflicts: Vec<ClaimConflict>,
-    /// Writes for this ModelDeployment that are refused, by what they are to. Nothing: none was tried yet by this process, so that what the status says of
-    /// refusals is still the newest.
+    /// Writes for this ModelDeployment that are refused, by what they are to. Nothing: none was
+    /// tried yet by this process, so that what the status says of refusals is still the newest.
     pub refusals: Option<BTreeMap<String, String>>,
-    /// Objects that this process wrote a short while ago, that others removed, or that others keep changing, by kind and name .
+    /// Objects that this process wrote a short while ago, that others removed, or that others keep
+    /// changing, by kind and name .
     pub disturbances: BTreeMap<String, ObjectDisturbance>,
     /// The newest evidence of the metrics poller, if any.
     pub evidence: Option<GateEvidence>,
@@ -51,8 +54,8 @@ pub struct ObservedState {
     pub settings: PlanSettings,
 }
 
-/// Seconds for which somebody is said to keep changing an object after it was put back the second time: longer than the pause between two times, so that the
-/// condition does not change each time.
+/// Seconds for which somebody is said to keep changing an object after it was put back the second
+/// time: longer than the pause between two times, so that the condition does not change each time.
 pub(crate) const CONTESTED_SECONDS: i64 = 120;
 
 /// What is remembered of one object that we write, for the time in which it matters.
@@ -64,16 +67,19 @@ pub struct ObjectDisturbance {
     pub applied_hash: String,
     /// When that was; nothing: not by this process.
     pub applied_at: Option<Timestamp>,
-    /// How often the same was applied again, each time soon after the time before: how often it was put back.
+    /// How often the same was applied again, each time soon after the time before: how often it
+    /// was put back.
     pub restore_count: u32,
     /// Who changed it last, where the API server told.
     pub changed_by: Option<String>,
-    /// A field that the API server did not take as it was applied: an admission webhook or policy changed it.
+    /// A field that the API server did not take as it was applied: an admission webhook or policy
+    /// changed it.
     pub overridden_field: Option<String>,
 }
 
 impl ObjectDisturbance {
-    /// What is remembered once an object was applied with a stamp. `overridden`: see [`Self::overridden_field`].
+    /// What is remembered once an object was applied with a stamp. `overridden`: see
+    /// [`Self::overridden_field`].
     pub fn after_apply(
         before: Option<&Self>,
         stamp: &str,
@@ -81,8 +87,10 @@ impl ObjectDisturbance {
         overridden: Option<String>,
         now: Timestamp,
     ) -> Self {
-        let same = before.filter(|it| it.applied_hash == stamp && it.is_recent(now, CONTESTED_SECONDS));
-        let restored = same.map_or(u32::from(change.is_some()), |it| it.restore_count.saturating_add(1));
+        let same =
+            before.filter(|it| it.applied_hash == stamp && it.is_recent(now, CONTESTED_SECONDS));
+        let restored =
+            same.map_or(u32::from(change.is_some()), |it| it.restore_count.saturating_add(1));
         let by = match change {
             Some(ForeignChange::Changed { by, .. }) => by.clone(),
             _ => None,
@@ -97,7 +105,8 @@ impl ObjectDisturbance {
         }
     }
 
-    /// Whether it was applied within so many seconds. A clock that was set back since makes that unknown.
+    /// Whether it was applied within so many seconds. A clock that was set back since makes that
+    /// unknown.
     pub(crate) fn is_recent(&self, now: Timestamp, seconds: i64) -> bool {
         let age = self.applied_at.map(|at| now.duration_since(at));
         age.is_some_and(|age| !age.is_negative() && age < SignedDuration::from_secs(seconds))
@@ -118,7 +127,8 @@ pub struct ReplicaSetView {
     pub uid: String,
     /// Value of the revision label.
     pub revision: String,
-    /// Why Kubernetes makes no pods for it, in its own words (quota, admission, account); empty when it does.
+    /// Why Kubernetes makes no pods for it, in its own words (quota, admission, account); empty
+    /// when it does.
     pub failure: String,
     /// Value of the version annotation.
     pub version: String,
@@ -138,10 +148,12 @@ pub struct ReplicaSetView {
     pub available: i32,
     /// Whether the ReplicaSet controller has seen the newest spec; otherwise the counts may lag.
     pub is_observed: bool,
-    /// Whether it is ours: our ModelDeployment is its controller, or would be ([`Self::orphaned`]). A foreign one is never touched.
+    /// Whether it is ours: our ModelDeployment is its controller, or would be
+    /// ([`Self::orphaned`]). A foreign one is never touched.
     pub owned: bool,
-    /// Whether it has no controller, and is ours by name and labels: left by a ModelDeployment of this name that was deleted without its children. It counts as
-    /// ours, and nothing but adopting is done to it before it is.
+    /// Whether it has no controller, and is ours by name and labels: left by a ModelDeployment of
+    /// this name that was deleted without its children. It counts as ours, and nothing but
+    /// adopting is done to it before it is.
     pub orphaned: bool,
     /// Value of the annotation `ml.slipway.dev/applied`.
     pub applied_hash: String,
@@ -208,7 +220,8 @@ pub struct ObjectView {
     pub owners: Vec<String>,
     /// UID of its controller.
     pub controller: Option<String>,
-    /// Why Kubernetes makes no pods for it, in its own words; empty when it does, and for what has no pods.
+    /// Why Kubernetes makes no pods for it, in its own words; empty when it does, and for what has
+    /// no pods.
     pub failure: String,
     /// Of a HorizontalPodAutoscaler whose metrics come: how many replicas it wants.
     pub desired_replicas: Option<i32>,
@@ -241,7 +254,8 @@ pub struct GatewayView {
     pub update: UpdatePermission,
 }
 
-/// Whether a gateway may be updated. Gateways are updated namespace by namespace, as models are step by step.
+/// Whether a gateway may be updated. Gateways are updated namespace by namespace, as models are
+/// step by step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum UpdatePermission {
     /// Now.
@@ -249,7 +263,8 @@ pub enum UpdatePermission {
     Allowed,
     /// Not yet: others are updated and looked at first.
     Waiting,
-    /// Not before somebody has looked: updated gateways do worse than before, or an administrator has paused it. Says why, for people of any namespace.
+    /// Not before somebody has looked: updated gateways do worse than before, or an administrator
+    /// has paused it. Says why, for people of any namespace.
     Stopped(String),
 }
 
@@ -258,7 +273,8 @@ pub enum UpdatePermission {
 pub struct GatewayPod {
     /// Name.
     pub name: String,
-    /// Whether the pod is ready: then Services send requests to it, and its confirmation is needed.
+    /// Whether the pod is ready: then Services send requests to it, and its confirmation is
+    /// needed.
     pub ready: bool,
     /// Its newest line about this ModelDeployment (same UID), while the stream to it stands.
     pub report: Option<GatewayReport>,
@@ -282,9 +298,11 @@ pub struct GatewayReport {
     pub generation: i64,
     /// Requests by revision since that generation was applied.
     pub requests: BTreeMap<String, u64>,
-    /// Those of them that were answered, clients' own mistakes included, by revision. None from a gateway that does not tell.
+    /// Those of them that were answered, clients' own mistakes included, by revision. None from a
+    /// gateway that does not tell.
     pub answered: Option<BTreeMap<String, u64>>,
-    /// Requests since that generation was applied that were kept from the candidate, because their bodies could not be kept to be sent again.
+    /// Requests since that generation was applied that were kept from the candidate, because their
+    /// bodies could not be kept to be sent again.
     pub unshielded: u64,
     /// Requests in flight by revision.
     pub in_flight: BTreeMap<String, u64>,
@@ -335,9 +353,11 @@ pub struct PodProblem {
     pub revision: String,
     /// Pod.
     pub pod: String,
-    /// Reason: of the waiting or terminated container, or of the scheduling condition (`CrashLoopBackOff`, `ImagePullBackOff`, `Unschedulable`, …).
+    /// Reason: of the waiting or terminated container, or of the scheduling condition
+    /// (`CrashLoopBackOff`, `ImagePullBackOff`, `Unschedulable`, …).
     pub reason: String,
-    /// Message of the same: for the runtime's container its termination message, which may be the JSON line of docs/contracts.md (the init container `fetch`).
+    /// Message of the same: for the runtime's container its termination message, which may be the
+    /// JSON line of docs/contracts.md (the init container `fetch`).
     pub message: String,
     /// Restarts of the container so far.
     pub restarts: i32,

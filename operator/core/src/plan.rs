@@ -12,9 +12,8 @@ mod scale;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-pub use crate::action::ReconcilePlan;
-
 use crate::action::PlanAction;
+pub use crate::action::ReconcilePlan;
 use crate::command::{self, PendingCommands};
 use crate::context::PlanContext;
 use crate::draft::PlanDraft;
@@ -23,8 +22,9 @@ use crate::{strategy, traffic};
 
 /// What shall be done about one ModelDeployment, and what its status shall say.
 ///
-/// Total and deterministic: any input has an answer, and the same input has the same one. What was decided and what may be taken away on the strength of it are
-/// in one plan; see [`ReconcilePlan::status_first`] for the order that makes this safe when the view was stale.
+/// Total and deterministic: any input has an answer, and the same input has the same one. What was
+/// decided and what may be taken away on the strength of it are in one plan; see
+/// [`ReconcilePlan::status_first`] for the order that makes this safe when the view was stale.
 pub fn plan(observed: &ObservedState, now: Timestamp) -> ReconcilePlan {
     let cx = PlanContext::new(observed, now);
     if observed.object.metadata.deletion_timestamp.is_some() {
@@ -59,19 +59,24 @@ pub fn plan(observed: &ObservedState, now: Timestamp) -> ReconcilePlan {
 /// Notes that every gateway uses the newest weights, once.
 fn note_confirmation(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     let current = draft.traffic.generation;
-    if current <= 0 || traffic::is_confirmed(&draft.traffic) || !traffic::all_ready_at(&cx.observed.gateway, current) {
+    if current <= 0
+        || traffic::is_confirmed(&draft.traffic)
+        || !traffic::all_ready_at(&cx.observed.gateway, current)
+    {
         return;
     }
     let at = cx.now_seconds_ceil();
     traffic::confirm_weights(&mut draft.traffic, at);
     let last = draft.rollout.as_mut().and_then(|rollout| rollout.steps.last_mut());
-    if let Some(record) = last.filter(|record| record.confirmed_time.is_none() && record.end_time.is_none()) {
+    if let Some(record) =
+        last.filter(|record| record.confirmed_time.is_none() && record.end_time.is_none())
+    {
         record.confirmed_time = Some(Time(at));
     }
 }
 
-/// Writes `spec.replicas` where it is left out: without a value there the scale subresource answers an error, so that neither an autoscaler nor
-/// `kubectl scale` could begin.
+/// Writes `spec.replicas` where it is left out: without a value there the scale subresource answers
+/// an error, so that neither an autoscaler nor `kubectl scale` could begin.
 fn write_replicas(cx: &PlanContext<'_>, actions: &mut Vec<PlanAction>) {
     if cx.observed.object.spec.replicas.is_none() && cx.spec.problem.is_none() {
         actions.push(PlanAction::WriteReplicas { replicas: cx.spec.replicas });

@@ -21,8 +21,11 @@ pub fn parse_quantity(quantity: &str) -> Option<f64> {
     ];
     let plain = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite());
     let quantity = quantity.trim();
-    plain(quantity)
-        .or_else(|| SUFFIXES.iter().find_map(|(suffix, factor)| Some(plain(quantity.strip_suffix(suffix)?)? * factor)))
+    plain(quantity).or_else(|| {
+        SUFFIXES
+            .iter()
+            .find_map(|(suffix, factor)| Some(plain(quantity.strip_suffix(suffix)?)? * factor))
+    })
 }
 
 #[cfg(test)]

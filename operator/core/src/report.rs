@@ -36,8 +36,9 @@ impl ConditionDraft {
     }
 }
 
-/// The conditions: `Ready` always, the others while they hold. `Stalled` and `Reconciling` never hold together, because who reads them takes the first. The time of
-/// the last transition is kept unless the status flips.
+/// The conditions: `Ready` always, the others while they hold. `Stalled` and `Reconciling` never
+/// hold together, because who reads them takes the first. The time of the last transition is kept
+/// unless the status flips.
 pub(crate) fn build_conditions(cx: &PlanContext<'_>, draft: &PlanDraft) -> Vec<Condition> {
     let (mut stalled, mut reconciling) =
         (stalled::stalled_condition(cx, draft), progress::reconciling_condition(cx, draft));
@@ -56,10 +57,14 @@ pub(crate) fn build_conditions(cx: &PlanContext<'_>, draft: &PlanDraft) -> Vec<C
         conditions::OUTDATED_IMAGE => restart::outdated_images(cx, draft),
         _ => progress::paused_condition(cx, draft),
     };
-    conditions::TYPES.iter().filter_map(|kind| said(kind).map(|said| build_condition(cx, kind, said))).collect()
+    conditions::TYPES
+        .iter()
+        .filter_map(|kind| said(kind).map(|said| build_condition(cx, kind, said)))
+        .collect()
 }
 
-/// The status of a ModelDeployment that cannot be planned: as it was, and it says why. What else goes on is not known, so nothing else is said to.
+/// The status of a ModelDeployment that cannot be planned: as it was, and it says why. What else
+/// goes on is not known, so nothing else is said to.
 pub fn stalled_status(
     mut status: ModelDeploymentStatus,
     reason: &str,
@@ -67,9 +72,12 @@ pub fn stalled_status(
     generation: Option<i64>,
     now: Timestamp,
 ) -> ModelDeploymentStatus {
-    let old = status.conditions.iter().find(|it| it.type_ == conditions::STALLED && it.status == "True");
+    let old =
+        status.conditions.iter().find(|it| it.type_ == conditions::STALLED && it.status == "True");
     let since = old.map_or_else(|| Time(now), |old| old.last_transition_time.clone());
-    status.conditions.retain(|it| it.type_ != conditions::STALLED && it.type_ != conditions::RECONCILING);
+    status
+        .conditions
+        .retain(|it| it.type_ != conditions::STALLED && it.type_ != conditions::RECONCILING);
     let stalled = Condition {
         type_: conditions::STALLED.to_owned(),
         status: "True".to_owned(),
@@ -86,7 +94,8 @@ pub fn stalled_status(
 
 /// State and message for people: of what is wrong, else of what goes on, else of what serves.
 pub(crate) fn summarize_conditions(all: &[Condition]) -> (String, String) {
-    let find = |kind: &str, status: &str| all.iter().find(|it| it.type_ == kind && it.status == status);
+    let find =
+        |kind: &str, status: &str| all.iter().find(|it| it.type_ == kind && it.status == status);
     let said = find(conditions::STALLED, "True")
         .or_else(|| find(conditions::READY, "False"))
         .or_else(|| find(conditions::RECONCILING, "True"))
@@ -96,7 +105,8 @@ pub(crate) fn summarize_conditions(all: &[Condition]) -> (String, String) {
 
 fn build_condition(cx: &PlanContext<'_>, kind: &str, said: ConditionDraft) -> Condition {
     let old = cx.stored_status.conditions.iter().find(|old| old.type_ == kind);
-    let since = old.filter(|old| old.status == said.status).map(|old| old.last_transition_time.clone());
+    let since =
+        old.filter(|old| old.status == said.status).map(|old| old.last_transition_time.clone());
     Condition {
         type_: kind.to_owned(),
         status: said.status.to_owned(),
@@ -143,23 +153,32 @@ pub(crate) fn gate_summary(draft: &PlanDraft, verdict: GateVerdict) -> String {
 
 /// What the judge holds for, or why it holds no longer.
 pub(crate) fn verdict_summary(draft: &PlanDraft) -> String {
-    overall_verdict(draft)
-        .map_or_else(|| "waits for the first reading".to_owned(), |verdict| gate_summary(draft, verdict))
+    overall_verdict(draft).map_or_else(
+        || "waits for the first reading".to_owned(),
+        |verdict| gate_summary(draft, verdict),
+    )
 }
 
-/// Not while it only waits for its turn: an update changes the status of no ModelDeployment as long as it goes well.
+/// Not while it only waits for its turn: an update changes the status of no ModelDeployment as long
+/// as it goes well.
 fn gateway_outdated(cx: &PlanContext<'_>) -> Option<ConditionDraft> {
     if let Some(problem) = &cx.observed.settings.gateway_problem {
         return Some(ConditionDraft::new_true(reason::INVALID_GATEWAY_SETTINGS, problem));
     }
     match &cx.observed.gateway.update {
-        UpdatePermission::Stopped(why) => Some(ConditionDraft::new_true(reason::UPDATE_STOPPED, why)),
+        UpdatePermission::Stopped(why) => {
+            Some(ConditionDraft::new_true(reason::UPDATE_STOPPED, why))
+        }
         _ => None,
     }
 }
 
 fn rolled_back(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
-    let rollout = draft.rollout.as_ref().filter(|rollout| rollout.stage == RolloutStage::Aborted)?;
+    let rollout =
+        draft.rollout.as_ref().filter(|rollout| rollout.stage == RolloutStage::Aborted)?;
     let (abort, version) = (rollout.abort.as_ref()?, cx.version(&rollout.revision));
-    Some(ConditionDraft::new_true(&abort.reason, format!("version {version} was taken back: {}", abort.message)))
+    Some(ConditionDraft::new_true(
+        &abort.reason,
+        format!("version {version} was taken back: {}", abort.message),
+    ))
 }

@@ -1,4 +1,5 @@
-//! Names that are Slipway's own: of objects beside those of a ModelDeployment, and of what its pods have. Users choose others; one that is taken is refused.
+//! Names that are Slipway's own: of objects beside those of a ModelDeployment, and of what its pods
+//! have. Users choose others; one that is taken is refused.
 
 use k8s_openapi::api::core::v1::Probe;
 
@@ -37,8 +38,10 @@ pub(crate) const SOCKET_VOLUME: &str = "redis";
 pub(crate) const CLAIM_VOLUMES: [&str; 2] = ["claim", "claim-baseline"];
 /// The volume of the Secret with the keys of the namespace.
 pub(crate) const KEYS_VOLUME: &str = "slipway-keys";
-/// Volumes that a template cannot take the place of, unlike that of `/tmp` and that of the model files.
-pub(crate) const VOLUMES: [&str; 4] = [CLAIM_VOLUMES[0], CLAIM_VOLUMES[1], SOCKET_VOLUME, KEYS_VOLUME];
+/// Volumes that a template cannot take the place of, unlike that of `/tmp` and that of the model
+/// files.
+pub(crate) const VOLUMES: [&str; 4] =
+    [CLAIM_VOLUMES[0], CLAIM_VOLUMES[1], SOCKET_VOLUME, KEYS_VOLUME];
 
 /// Volumes of which nothing is missed when a pod goes.
 pub(crate) const SCRATCH_VOLUMES: [&str; 3] = ["models", "tmp", SOCKET_VOLUME];
@@ -50,12 +53,15 @@ pub(crate) const PRIVATE: (&str, i32) = ("private", 8081);
 /// The port of metrics, probes and administration.
 pub(crate) const METRICS: (&str, i32) = ("metrics", 9090);
 
-/// Whether a ModelDeployment may not have this name, because another one's objects would have it, or the gateway has.
+/// Whether a ModelDeployment may not have this name, because another one's objects would have it,
+/// or the gateway has.
 pub(crate) fn is_reserved(name: &str) -> bool {
-    name == GATEWAY || [preview_name(""), worker_name("")].iter().any(|suffix| name.ends_with(suffix.as_str()))
+    name == GATEWAY
+        || [preview_name(""), worker_name("")].iter().any(|suffix| name.ends_with(suffix.as_str()))
 }
 
-/// Variables of the model server that nobody else may set: labels of metrics and the digest that is verified must be those of the revision.
+/// Variables of the model server that nobody else may set: labels of metrics and the digest that is
+/// verified must be those of the revision.
 pub(crate) fn is_reserved_variable(variable: &str) -> bool {
     variable.starts_with("SLIPWAY_") || variable == "POD_NAME"
 }
@@ -85,6 +91,11 @@ mod tests {
         ] {
             assert!(crd.contains(&rule), "{rule}");
         }
-        assert!(is_reserved("a-preview") && is_reserved("a-worker") && is_reserved(GATEWAY) && !is_reserved("digits"));
+        assert!(
+            is_reserved("a-preview")
+                && is_reserved("a-worker")
+                && is_reserved(GATEWAY)
+                && !is_reserved("digits")
+        );
     }
 }

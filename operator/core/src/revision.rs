@@ -6,14 +6,15 @@ use slipway_crds::v1alpha1::ModelDeploymentSpec;
 
 use crate::canonical_json::canonical_json;
 
-/// Prefix of what is hashed. A change of what the hash covers changes this too, and would roll out every ModelDeployment again: so it does not happen.
+/// Prefix of what is hashed. A change of what the hash covers changes this too, and would roll out
+/// every ModelDeployment again: so it does not happen.
 const VERSION: &str = "slipway.dev/revision/v3\n";
 
 /// Hex digits of a revision.
 const DIGITS: usize = 10;
 
-/// The revision of a spec: a hash of what the user wrote in `model`, `server` and `template`, and of nothing else. The last two are only part of it where they are
-/// written.
+/// The revision of a spec: a hash of what the user wrote in `model`, `server` and `template`, and
+/// of nothing else. The last two are only part of it where they are written.
 pub fn revision_of_spec(spec: &ModelDeploymentSpec) -> String {
     let mut content = json!({ "model": spec.model });
     if !spec.server.is_empty() {
@@ -22,7 +23,8 @@ pub fn revision_of_spec(spec: &ModelDeploymentSpec) -> String {
     if !spec.template.is_empty() {
         content["template"] = json!(spec.template);
     }
-    let digest = Sha256::new().chain_update(VERSION).chain_update(canonical_json(&content)).finalize();
+    let digest =
+        Sha256::new().chain_update(VERSION).chain_update(canonical_json(&content)).finalize();
     hex::encode(digest).chars().take(DIGITS).collect()
 }
 
@@ -60,8 +62,13 @@ mod tests {
         };
         assert_ne!(revision_of_spec(&base), revision_of_spec(&cached(60)));
         assert_ne!(revision_of_spec(&cached(60)), revision_of_spec(&cached(61)));
-        let batching = |mode: &str| spec(json!({ "model": { "uri": "http://store/a", "batching": mode } }));
-        assert_eq!(revision_of_spec(&base), revision_of_spec(&batching("Auto")), "the default, written out");
+        let batching =
+            |mode: &str| spec(json!({ "model": { "uri": "http://store/a", "batching": mode } }));
+        assert_eq!(
+            revision_of_spec(&base),
+            revision_of_spec(&batching("Auto")),
+            "the default, written out"
+        );
         assert_ne!(revision_of_spec(&base), revision_of_spec(&batching("Disabled")));
         assert_eq!(revision_of_spec(&base), revision_of_spec(&same));
         assert_ne!(revision_of_spec(&base), revision_of_spec(&other));
@@ -86,7 +93,13 @@ mod tests {
     #[test]
     fn revisions_are_found_in_names() {
         assert_eq!(revision_in_name("digits", "digits-0123456789"), Some("0123456789"));
-        for other in ["digits", "digits-preview", "digits-x-0123456789", "digits-012345678g", "igits-0123456789"] {
+        for other in [
+            "digits",
+            "digits-preview",
+            "digits-x-0123456789",
+            "digits-012345678g",
+            "igits-0123456789",
+        ] {
             assert_eq!(revision_in_name("digits", other), None, "{other}");
         }
     }

@@ -9,17 +9,21 @@ use slipway_crds::v1alpha1::PodTemplatePatch;
 pub struct PlanSettings {
     /// Image of the gateway.
     pub gateway_image: String,
-    /// The operator's public key, by which gateways know it; without it they tell everybody their state.
+    /// The operator's public key, by which gateways know it; without it they tell everybody their
+    /// state.
     pub operator_public_key: Option<String>,
     /// Replicas of a namespace's gateway; with an autoscaler those that it begins with.
     pub gateway_replicas: i32,
     /// Who decides on the number of a gateway's pods later.
     pub gateway_autoscaler: GatewayAutoscaler,
-    /// Why the settings of the namespace's own cannot be followed: then its gateway stays as it is.
+    /// Why the settings of the namespace's own cannot be followed: then its gateway stays as it
+    /// is.
     pub gateway_problem: Option<String>,
-    /// A part of a pod template that is merged over the gateway's pods, whose container is `gateway`.
+    /// A part of a pod template that is merged over the gateway's pods, whose container is
+    /// `gateway`.
     pub gateway_template: PodTemplatePatch,
-    /// Whether pods name their user and group. Not where the platform gives each namespace its own range of them.
+    /// Whether pods name their user and group. Not where the platform gives each namespace its own
+    /// range of them.
     pub fixed_user_ids: bool,
     /// Image of the model server when the spec names none.
     pub runtime_image: String,
@@ -27,7 +31,8 @@ pub struct PlanSettings {
     pub redis_image: String,
     /// Pull policy of both, one of Always, IfNotPresent, Never.
     pub image_pull_policy: String,
-    /// Names of Secrets with credentials for both, looked up in the namespace of the ModelDeployment.
+    /// Names of Secrets with credentials for both, looked up in the namespace of the
+    /// ModelDeployment.
     pub image_pull_secrets: Vec<String>,
     /// Further matchers of the judge's queries, as PromQL writes them.
     pub prometheus_matchers: Vec<String>,

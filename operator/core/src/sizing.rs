@@ -6,16 +6,19 @@ use crate::context::PlanContext;
 use crate::draft::PlanDraft;
 use crate::traffic::{self, FULL_WEIGHT};
 
-/// Seconds after which what is in flight no longer keeps pods whose traffic has left, when requests may not take longer than that anyway.
+/// Seconds after which what is in flight no longer keeps pods whose traffic has left, when requests
+/// may not take longer than that anyway.
 const DRAIN_SECONDS: i64 = 30;
 
 /// Pods that a share of the traffic needs when `replicas` carry all of it.
 pub fn replicas_for_share(replicas: i32, permille: i32) -> i32 {
     let product = i64::from(replicas.max(0)) * i64::from(permille.clamp(0, FULL_WEIGHT));
-    i32::try_from((product + i64::from(FULL_WEIGHT) - 1) / i64::from(FULL_WEIGHT)).unwrap_or(i32::MAX)
+    i32::try_from((product + i64::from(FULL_WEIGHT) - 1) / i64::from(FULL_WEIGHT))
+        .unwrap_or(i32::MAX)
 }
 
-/// Pods of the candidate at its current step: never fewer than its weight, asked for or about to be, needs.
+/// Pods of the candidate at its current step: never fewer than its weight, asked for or about to
+/// be, needs.
 pub(crate) fn candidate_replicas(cx: &PlanContext<'_>, draft: &PlanDraft) -> i32 {
     let replicas = cx.spec.replicas;
     if cx.spec.is_blue_green() {
@@ -30,16 +33,23 @@ pub(crate) fn candidate_replicas(cx: &PlanContext<'_>, draft: &PlanDraft) -> i32
 
 /// Whether the candidate has the pods for its current step.
 ///
-/// Pods count only once a stored status asked for as many. A revision that comes back may still have pods that an earlier decision is about to take away, and a
-/// view that lags would show them; by the time the own status is seen, so is what was done before it.
+/// Pods count only once a stored status asked for as many. A revision that comes back may still
+/// have pods that an earlier decision is about to take away, and a view that lags would show them;
+/// by the time the own status is seen, so is what was done before it.
 pub(crate) fn has_capacity(cx: &PlanContext<'_>, draft: &PlanDraft) -> bool {
     let Some(revision) = draft.candidate() else { return false };
     let wanted = candidate_replicas(cx, draft);
-    let asked = cx.stored_status.candidate.as_ref().filter(|it| it.revision == revision).map_or(0, |it| it.replicas);
+    let asked = cx
+        .stored_status
+        .candidate
+        .as_ref()
+        .filter(|it| it.revision == revision)
+        .map_or(0, |it| it.replicas);
     asked >= wanted && cx.capacity(revision) >= wanted
 }
 
-/// What a ReplicaSet's size shall be. One whose model is not known yet has a single pod, which tells: others might find other bytes at the same address.
+/// What a ReplicaSet's size shall be. One whose model is not known yet has a single pod, which
+/// tells: others might find other bytes at the same address.
 pub(crate) fn target_replicas(cx: &PlanContext<'_>, draft: &mut PlanDraft, revision: &str) -> i32 {
     let wanted = wanted_replicas(cx, draft, revision);
     match cx.replica_set(revision) {
@@ -50,7 +60,9 @@ pub(crate) fn target_replicas(cx: &PlanContext<'_>, draft: &mut PlanDraft, revis
 
 fn wanted_replicas(cx: &PlanContext<'_>, draft: &mut PlanDraft, revision: &str) -> i32 {
     let desired = cx.replica_set(revision).map_or(0, |set| set.desired);
-    if draft.stable.as_deref() == Some(revision) || (draft.stable.is_none() && cx.spec.revision == revision) {
+    if draft.stable.as_deref() == Some(revision)
+        || (draft.stable.is_none() && cx.spec.revision == revision)
+    {
         return cx.spec.replicas;
     }
     if draft.active_rollout().is_some_and(|rollout| rollout.revision == revision) {
@@ -65,16 +77,24 @@ fn wanted_replicas(cx: &PlanContext<'_>, draft: &mut PlanDraft, revision: &str) 
     desired.max(replicas_until_drained(cx, draft, revision))
 }
 
-/// While the gateways still send to a candidate that was taken back, it keeps the pods for its last weight, also when the autoscaler asks for more.
+/// While the gateways still send to a candidate that was taken back, it keeps the pods for its last
+/// weight, also when the autoscaler asks for more.
 fn replicas_until_drained(cx: &PlanContext<'_>, draft: &PlanDraft, revision: &str) -> i32 {
-    let aborted = draft.rollout.as_ref().filter(|it| it.stage == RolloutStage::Aborted && it.revision == revision);
-    let left = aborted.is_none_or(|it| it.abort.as_ref().is_some_and(|abort| abort.traffic_left_time.is_some()));
-    let last = aborted.filter(|_| !left).and_then(|it| it.steps.last()).map_or(0, |step| step.weight_permille);
+    let aborted = draft
+        .rollout
+        .as_ref()
+        .filter(|it| it.stage == RolloutStage::Aborted && it.revision == revision);
+    let left = aborted
+        .is_none_or(|it| it.abort.as_ref().is_some_and(|abort| abort.traffic_left_time.is_some()));
+    let last = aborted
+        .filter(|_| !left)
+        .and_then(|it| it.steps.last())
+        .map_or(0, |step| step.weight_permille);
     replicas_for_share(cx.spec.replicas, last)
 }
 
-/// Whether a revision without weight can do without its pods: every gateway confirmed that it sends nothing there, the delay is over, and nothing is in flight
-/// or could be any more.
+/// Whether a revision without weight can do without its pods: every gateway confirmed that it sends
+/// nothing there, the delay is over, and nothing is in flight or could be any more.
 pub(crate) fn is_drained(cx: &PlanContext<'_>, draft: &mut PlanDraft, revision: &str) -> bool {
     if traffic::selects_revision(&draft.traffic, revision) {
         return false;
@@ -84,21 +104,33 @@ pub(crate) fn is_drained(cx: &PlanContext<'_>, draft: &mut PlanDraft, revision: 
         return false;
     }
     let until = crate::time::add_seconds(left_at, delay);
-    let at_most = crate::time::add_seconds(left_at, delay.max(DRAIN_SECONDS).max(cx.spec.request_timeout));
+    let at_most =
+        crate::time::add_seconds(left_at, delay.max(DRAIN_SECONDS).max(cx.spec.request_timeout));
     let idle = traffic::in_flight_requests(&cx.observed.gateway, revision) == 0;
     draft.wake_at(until);
     draft.wake_at(at_most);
     cx.now >= until && (idle || cx.now >= at_most)
 }
 
-/// When the last gateway stopped sending to a revision, and for how long its pods are kept after that.
-fn drained_since(cx: &PlanContext<'_>, draft: &PlanDraft, revision: &str) -> Option<(jiff::Timestamp, i64)> {
+/// When the last gateway stopped sending to a revision, and for how long its pods are kept after
+/// that.
+fn drained_since(
+    cx: &PlanContext<'_>,
+    draft: &PlanDraft,
+    revision: &str,
+) -> Option<(jiff::Timestamp, i64)> {
     let rollout = draft.rollout.as_ref();
-    if let Some(aborted) = rollout.filter(|it| it.stage == RolloutStage::Aborted && it.revision == revision) {
+    if let Some(aborted) =
+        rollout.filter(|it| it.stage == RolloutStage::Aborted && it.revision == revision)
+    {
         return aborted.abort.as_ref()?.traffic_left_time.as_ref().map(|time| (time.0, 0));
     }
-    // The weights of the current rollout never named it, so their first confirmation counts; later ones do not start the delay again.
-    let steps = rollout.into_iter().flat_map(|it| &it.steps).filter_map(|step| step.confirmed_time.as_ref());
+    // The weights of the current rollout never named it, so their first confirmation counts; later
+    // ones do not start the delay again.
+    let steps = rollout
+        .into_iter()
+        .flat_map(|it| &it.steps)
+        .filter_map(|step| step.confirmed_time.as_ref());
     let since = steps.map(|time| time.0).chain(traffic::confirmed_time(&draft.traffic)).min()?;
     Some((since, cx.spec.scale_down_delay))
 }

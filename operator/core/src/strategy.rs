@@ -1,5 +1,5 @@
-//! How a rollout moves from stage to stage. Every function here takes at most one step; [`run_rollout`] repeats until nothing moves, so that what needs no wait
-//! costs no write.
+//! How a rollout moves from stage to stage. Every function here takes at most one step;
+//! [`run_rollout`] repeats until nothing moves, so that what needs no wait costs no write.
 //!
 //! ```text
 //! Scaling ──capacity──▶ Confirming ──all gateways──▶ Analyzing ──pass──▶ next step ─▶ … ─▶ Probation ─▶ promoted
@@ -16,7 +16,6 @@ mod steps;
 pub(crate) use abort::{LoadFailure, note_traffic_left};
 pub(crate) use judging::evidence_request;
 pub(crate) use retarget::follow_spec;
-
 use slipway_crds::labels;
 
 use crate::command::PendingCommands;
@@ -27,7 +26,11 @@ use crate::draft::PlanDraft;
 const MAX_TRANSITIONS: usize = 256;
 
 /// Carries out commands and moves the rollout as far as it goes.
-pub(crate) fn run_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut PendingCommands) {
+pub(crate) fn run_rollout(
+    cx: &PlanContext<'_>,
+    draft: &mut PlanDraft,
+    pending: &mut PendingCommands,
+) {
     run_commands(cx, draft, pending);
     for _ in 0..MAX_TRANSITIONS {
         if !(abort::abort_if_needed(cx, draft) || steps::advance_rollout(cx, draft, pending)) {
@@ -35,7 +38,8 @@ pub(crate) fn run_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: 
         }
     }
     if draft.active_rollout().is_none() {
-        // Nothing is left that they could be for; an abort or a promotion to come must not find them.
+        // Nothing is left that they could be for; an abort or a promotion to come must not find
+        // them.
         pending.drop_all(&mut draft.handled_commands);
     }
 }
@@ -69,7 +73,8 @@ fn run_commands(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut Pendi
     draft.skip = pending.has(labels::PROMOTE) && draft.active_rollout().is_some();
 }
 
-/// Notes who holds the rollout, and who lets it go: what comes of it `command::holds` has found before.
+/// Notes who holds the rollout, and who lets it go: what comes of it `command::holds` has found
+/// before.
 fn record_pause(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut PendingCommands) {
     if draft.active_rollout().is_none() {
         return;

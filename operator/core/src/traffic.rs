@@ -11,7 +11,8 @@ use crate::observed::{GatewayPod, GatewayReport, GatewayView};
 /// All traffic.
 pub const FULL_WEIGHT: i32 = 1000;
 
-/// Seconds in which gateways confirm weights. They do so within a second or two; a gateway that takes longer does not hear the API server, or is not heard.
+/// Seconds in which gateways confirm weights. They do so within a second or two; a gateway that
+/// takes longer does not hear the API server, or is not heard.
 pub const CONFIRMATION_SECONDS: i64 = 60;
 
 /// Seconds after which a gateway that does not confirm is named.
@@ -19,10 +20,15 @@ pub const LATE_SECONDS: i64 = 10;
 
 /// All traffic to one revision.
 pub fn stable_only(stable: &str) -> Vec<TrafficBackend> {
-    vec![TrafficBackend { revision: stable.to_owned(), role: RevisionRole::Stable, weight_permille: FULL_WEIGHT }]
+    vec![TrafficBackend {
+        revision: stable.to_owned(),
+        role: RevisionRole::Stable,
+        weight_permille: FULL_WEIGHT,
+    }]
 }
 
-/// `weight` thousandths to the candidate, the rest to stable, which stays in the list at 0: it answers what the shield replays.
+/// `weight` thousandths to the candidate, the rest to stable, which stays in the list at 0: it
+/// answers what the shield replays.
 pub fn split_weights(stable: &str, candidate: &str, weight: i32) -> Vec<TrafficBackend> {
     let weight = weight.clamp(0, FULL_WEIGHT);
     vec![
@@ -31,7 +37,11 @@ pub fn split_weights(stable: &str, candidate: &str, weight: i32) -> Vec<TrafficB
             role: RevisionRole::Stable,
             weight_permille: FULL_WEIGHT - weight,
         },
-        TrafficBackend { revision: candidate.to_owned(), role: RevisionRole::Candidate, weight_permille: weight },
+        TrafficBackend {
+            revision: candidate.to_owned(),
+            role: RevisionRole::Candidate,
+            weight_permille: weight,
+        },
     ]
 }
 
@@ -47,9 +57,11 @@ pub fn is_well_formed(backends: &[TrafficBackend], stable: &str, candidate: Opti
                 }
         }
         [first, second] => candidate.is_some_and(|candidate| {
-            let [ours, theirs] = if first.role == RevisionRole::Stable { [first, second] } else { [second, first] };
+            let [ours, theirs] =
+                if first.role == RevisionRole::Stable { [first, second] } else { [second, first] };
             (0..=FULL_WEIGHT).contains(&theirs.weight_permille)
-                && split_weights(stable, candidate, theirs.weight_permille) == [ours.clone(), theirs.clone()]
+                && split_weights(stable, candidate, theirs.weight_permille)
+                    == [ours.clone(), theirs.clone()]
         }),
         _ => false,
     }
@@ -57,10 +69,15 @@ pub fn is_well_formed(backends: &[TrafficBackend], stable: &str, candidate: Opti
 
 /// The share of a revision, in thousandths.
 pub fn weight_of(traffic: &TrafficStatus, revision: &str) -> i32 {
-    traffic.backends.iter().find(|backend| backend.revision == revision).map_or(0, |backend| backend.weight_permille)
+    traffic
+        .backends
+        .iter()
+        .find(|backend| backend.revision == revision)
+        .map_or(0, |backend| backend.weight_permille)
 }
 
-/// Whether the weights name a revision, be it as the target of the shield or behind the preview address.
+/// Whether the weights name a revision, be it as the target of the shield or behind the preview
+/// address.
 pub fn selects_revision(traffic: &TrafficStatus, revision: &str) -> bool {
     traffic.backends.iter().any(|backend| backend.revision == revision)
         || traffic.preview_revision.as_deref() == Some(revision)
@@ -68,7 +85,9 @@ pub fn selects_revision(traffic: &TrafficStatus, revision: &str) -> bool {
 
 /// Whether every gateway confirmed the newest weights.
 pub fn is_confirmed(traffic: &TrafficStatus) -> bool {
-    traffic.generation > 0 && traffic.confirmed_generation == traffic.generation && traffic.confirmed_time.is_some()
+    traffic.generation > 0
+        && traffic.confirmed_generation == traffic.generation
+        && traffic.confirmed_time.is_some()
 }
 
 /// When the newest weights were confirmed.
@@ -77,8 +96,9 @@ pub fn confirmed_time(traffic: &TrafficStatus) -> Option<Timestamp> {
     traffic.confirmed_time.as_ref().filter(|_| confirmed).map(|time| time.0)
 }
 
-/// Writes weights. The generation grows beyond everything that a gateway ever reported, so that no report of another life of this object counts as a
-/// confirmation. False when they are what they were.
+/// Writes weights. The generation grows beyond everything that a gateway ever reported, so that no
+/// report of another life of this object counts as a confirmation. False when they are what they
+/// were.
 pub fn write_weights(
     traffic: &mut TrafficStatus,
     backends: Vec<TrafficBackend>,
@@ -86,7 +106,8 @@ pub fn write_weights(
     gateway: &GatewayView,
 ) -> bool {
     // A list that is a map to the API server may come back in another order.
-    let same = traffic.backends.len() == backends.len() && backends.iter().all(|b| traffic.backends.contains(b));
+    let same = traffic.backends.len() == backends.len()
+        && backends.iter().all(|b| traffic.backends.contains(b));
     if same && traffic.preview_revision == preview {
         return false;
     }
@@ -123,25 +144,41 @@ pub fn all_ready_at(gateway: &GatewayView, generation: i64) -> bool {
 /// How many ready gateways applied `generation`, of how many.
 pub fn ready_at(gateway: &GatewayView, generation: i64) -> (usize, usize) {
     let ready: Vec<&GatewayPod> = gateway.pods.iter().filter(|pod| pod.ready).collect();
-    let applied = |pod: &&&GatewayPod| pod.report.as_ref().is_some_and(|report| report.generation >= generation);
+    let applied = |pod: &&&GatewayPod| {
+        pod.report.as_ref().is_some_and(|report| report.generation >= generation)
+    };
     (ready.iter().filter(applied).count(), ready.len())
 }
 
-/// What keeps a generation that was asked for at `since` from being confirmed, by gateway: since when, and why. Nothing when no gateway is ready: then nobody
-/// sends anything. A gateway counts from the moment from which the operator tries to hear it: its own absence is nobody's fault.
-pub fn missing_confirmations(gateway: &GatewayView, generation: i64, since: Timestamp) -> Vec<(Timestamp, String)> {
-    let late = |pod: &&GatewayPod| pod.report.as_ref().is_none_or(|report| report.generation < generation);
+/// What keeps a generation that was asked for at `since` from being confirmed, by gateway: since
+/// when, and why. Nothing when no gateway is ready: then nobody sends anything. A gateway counts
+/// from the moment from which the operator tries to hear it: its own absence is nobody's fault.
+pub fn missing_confirmations(
+    gateway: &GatewayView,
+    generation: i64,
+    since: Timestamp,
+) -> Vec<(Timestamp, String)> {
+    let late =
+        |pod: &&GatewayPod| pod.report.as_ref().is_none_or(|report| report.generation < generation);
     let why = |pod: &GatewayPod| match (&pod.report, &pod.unreachable) {
-        (Some(report), _) => (since, format!("gateway {} still uses generation {}", pod.name, report.generation)),
-        (None, Some(lost)) => (since.max(lost.since), format!("gateway {} is not heard: {}", pod.name, lost.error)),
-        (None, None) => (since, format!("gateway {} says nothing of this ModelDeployment", pod.name)),
+        (Some(report), _) => {
+            (since, format!("gateway {} still uses generation {}", pod.name, report.generation))
+        }
+        (None, Some(lost)) => {
+            (since.max(lost.since), format!("gateway {} is not heard: {}", pod.name, lost.error))
+        }
+        (None, None) => {
+            (since, format!("gateway {} says nothing of this ModelDeployment", pod.name))
+        }
     };
     gateway.pods.iter().filter(|pod| pod.ready).filter(late).map(why).collect()
 }
 
-/// Whether nobody uses older weights: all ready gateways applied `generation`, and so did those that are leaving and still finish connections.
+/// Whether nobody uses older weights: all ready gateways applied `generation`, and so did those
+/// that are leaving and still finish connections.
 pub fn is_settled(gateway: &GatewayView, generation: i64) -> bool {
-    all_ready_at(gateway, generation) && gateway_reports(gateway).all(|report| report.generation >= generation)
+    all_ready_at(gateway, generation)
+        && gateway_reports(gateway).all(|report| report.generation >= generation)
 }
 
 /// Requests in flight to a revision, at all gateways.
@@ -151,10 +188,16 @@ pub fn in_flight_requests(gateway: &GatewayView, revision: &str) -> u64 {
         .fold(0, |sum, more| sum.saturating_add(*more))
 }
 
-/// The candidate's share of the requests under this generation, in thousandths; nothing without requests.
-pub fn observed_share(gateway: &GatewayView, traffic: &TrafficStatus, candidate: &str) -> Option<i32> {
+/// The candidate's share of the requests under this generation, in thousandths; nothing without
+/// requests.
+pub fn observed_share(
+    gateway: &GatewayView,
+    traffic: &TrafficStatus,
+    candidate: &str,
+) -> Option<i32> {
     let (mut theirs, mut all) = (0_u64, 0_u64);
-    for report in gateway_reports(gateway).filter(|report| report.generation == traffic.generation) {
+    for report in gateway_reports(gateway).filter(|report| report.generation == traffic.generation)
+    {
         for (revision, count) in &report.requests {
             all = all.saturating_add(*count);
             if revision == candidate {
@@ -166,8 +209,13 @@ pub fn observed_share(gateway: &GatewayView, traffic: &TrafficStatus, candidate:
     (all > 0).then(|| i32::try_from(share / u128::from(all)).unwrap_or(FULL_WEIGHT))
 }
 
-/// Requests to a revision under a generation that have ended, and those of them that were answered; none unless every ready gateway tells.
-pub fn ended_requests(gateway: &GatewayView, generation: i64, revision: &str) -> Option<(u64, u64)> {
+/// Requests to a revision under a generation that have ended, and those of them that were answered;
+/// none unless every ready gateway tells.
+pub fn ended_requests(
+    gateway: &GatewayView,
+    generation: i64,
+    revision: &str,
+) -> Option<(u64, u64)> {
     let of = |counts: &BTreeMap<String, u64>| counts.get(revision).copied().unwrap_or_default();
     let mut sums = (0_u64, 0_u64);
     for pod in gateway.pods.iter().filter(|pod| pod.ready) {
@@ -190,7 +238,8 @@ mod tests {
     use super::*;
 
     fn pod(ready: bool, generation: Option<i64>) -> GatewayPod {
-        let report = generation.map(|generation| GatewayReport { generation, ..GatewayReport::default() });
+        let report =
+            generation.map(|generation| GatewayReport { generation, ..GatewayReport::default() });
         GatewayPod { ready, report, ..GatewayPod::default() }
     }
 
@@ -210,7 +259,12 @@ mod tests {
     #[test]
     fn generations_outgrow_every_report() {
         let mut traffic = TrafficStatus { generation: 3, ..TrafficStatus::default() };
-        assert!(write_weights(&mut traffic, stable_only("a"), None, &gateway(vec![pod(true, Some(12))])));
+        assert!(write_weights(
+            &mut traffic,
+            stable_only("a"),
+            None,
+            &gateway(vec![pod(true, Some(12))])
+        ));
         assert_eq!(traffic.generation, 13);
         assert!(!write_weights(&mut traffic, stable_only("a"), None, &gateway(vec![])));
     }

@@ -8,7 +8,8 @@ use serde_json::json;
 use slipway_crds::v1alpha1::{RolloutOutcome, RolloutStage};
 
 fn canary() -> World {
-    let mut world = World::serving(json!({ "strategy": { "canary": { "steps": [{ "setWeight": 50 }] } } }));
+    let mut world =
+        World::serving(json!({ "strategy": { "canary": { "steps": [{ "setWeight": 50 }] } } }));
     world.version("v2");
     world
 }
@@ -29,7 +30,10 @@ fn a_failing_gate_takes_the_candidate_back() {
     assert_eq!(world.says("GatePassed"), "False Fail");
     assert_eq!(world.says("Stalled"), "True GateFailed");
     let record = world.status().history[0].clone();
-    assert_eq!((record.outcome, record.reason.as_str()), (RolloutOutcome::RolledBack, "GateFailed"));
+    assert_eq!(
+        (record.outcome, record.reason.as_str()),
+        (RolloutOutcome::RolledBack, "GateFailed")
+    );
     assert!(record.message.contains("errors"), "{}", record.message);
     assert_eq!(plan.events.len(), 1);
     assert!(plan.events[0].warning);
@@ -37,8 +41,9 @@ fn a_failing_gate_takes_the_candidate_back() {
 
 #[test]
 fn a_gate_that_fails_during_a_pause_takes_the_candidate_back() {
-    let mut world =
-        World::serving(json!({ "strategy": { "canary": { "steps": [{ "setWeight": 50 }, { "pause": {} }] } } }));
+    let mut world = World::serving(
+        json!({ "strategy": { "canary": { "steps": [{ "setWeight": 50 }, { "pause": {} }] } } }),
+    );
     world.version("v2");
     world.until(RolloutStage::Paused, 1);
     world.bad();
@@ -53,7 +58,10 @@ fn a_gate_that_fails_while_a_person_holds_the_rollout_takes_the_candidate_back()
     world.edit(json!({ "paused": true }));
     world.good();
     world.step();
-    assert_eq!((world.stage(), world.says("Paused").as_str()), (Some(RolloutStage::Analyzing), "True UserPaused"));
+    assert_eq!(
+        (world.stage(), world.says("Paused").as_str()),
+        (Some(RolloutStage::Analyzing), "True UserPaused")
+    );
     world.bad();
     world.step();
     assert_eq!(world.says("RolledBack"), "True GateFailed");
@@ -77,7 +85,8 @@ fn a_brake_that_is_kept_into_the_next_weight_counts() {
     world.brake(0);
     let generation = world.status().traffic.unwrap().generation;
     // The weight moved on while the report was on its way; the gateway keeps its brake.
-    world.observed.object.status.as_mut().unwrap().traffic.as_mut().unwrap().generation = generation + 1;
+    world.observed.object.status.as_mut().unwrap().traffic.as_mut().unwrap().generation =
+        generation + 1;
     world.observed.gateway.pods[0].report.as_mut().unwrap().generation = generation + 1;
     world.step();
     assert_eq!(world.says("RolledBack"), "True Braked");
@@ -107,7 +116,8 @@ fn an_old_brake_does_not_meet_a_retry() {
 fn an_abort_waits_for_nothing_and_pods_wait_for_every_gateway() {
     let mut world = canary();
     world.until(RolloutStage::Confirming, 0);
-    // Half confirmed, held by a person, Prometheus silent, pods gone, replicas changed: it does not matter.
+    // Half confirmed, held by a person, Prometheus silent, pods gone, replicas changed: it does not
+    // matter.
     world.gateway_follows(0);
     world.edit(json!({ "paused": true, "replicas": 7 }));
     let set = world.set_mut("v2");
@@ -198,7 +208,11 @@ fn a_failure_that_may_pass_is_given_the_deadline() {
 fn the_first_revision_is_tried_until_it_comes_up() {
     let mut world = World::new(json!({}));
     world.step();
-    world.problem("v1", r#"{"reason":"ModelNotFound","message":"404 at http://store/v1","permanent":true}"#, 4);
+    world.problem(
+        "v1",
+        r#"{"reason":"ModelNotFound","message":"404 at http://store/v1","permanent":true}"#,
+        4,
+    );
     world.pass(100_000);
     world.step();
     assert_eq!(world.says("Ready"), "False ModelLoadFailed");
@@ -229,7 +243,10 @@ fn a_step_that_is_held_too_long_waits_for_a_person() {
     assert_eq!(world.stage(), Some(RolloutStage::Analyzing));
     world.pass(2);
     let plan = world.step();
-    assert_eq!((world.stage(), world.says("Paused").as_str()), (Some(RolloutStage::Paused), "True HoldExceeded"));
+    assert_eq!(
+        (world.stage(), world.says("Paused").as_str()),
+        (Some(RolloutStage::Paused), "True HoldExceeded")
+    );
     assert!(plan.events[0].warning);
     world.good();
     world.step();
@@ -268,7 +285,11 @@ fn a_weight_at_which_nothing_was_ever_answered_is_left_when_its_hold_ends() {
         );
         assert_eq!(world.weights(), [("v1".to_owned(), 1000)]);
         let why = "no verdict after 60 s at weight 50%, and none of 60 requests to the candidate was answered";
-        assert!(world.condition("RolledBack").message.contains(why), "{}", world.condition("RolledBack").message);
+        assert!(
+            world.condition("RolledBack").message.contains(why),
+            "{}",
+            world.condition("RolledBack").message
+        );
         assert!(plan.events[0].warning && plan.events[0].note.contains(why));
     }
 }
@@ -282,7 +303,10 @@ fn what_is_not_known_to_have_failed_is_waited_for() {
         tell(&mut world);
         world.pass(61);
         world.step();
-        assert_eq!((world.stage(), world.says("Paused").as_str()), (Some(RolloutStage::Paused), "True HoldExceeded"));
+        assert_eq!(
+            (world.stage(), world.says("Paused").as_str()),
+            (Some(RolloutStage::Paused), "True HoldExceeded")
+        );
         world
     };
     waits(&|world| world.answers(0, 0, Some(0)));
@@ -305,7 +329,10 @@ fn what_is_not_known_to_have_failed_is_waited_for() {
     assert_eq!(world.says("RolledBack"), "True NeverAnswered");
     ordered.command("promote", "1");
     ordered.step();
-    assert_eq!((ordered.stage(), ordered.says("RolledBack").as_str()), (Some(RolloutStage::Scaling), "absent"));
+    assert_eq!(
+        (ordered.stage(), ordered.says("RolledBack").as_str()),
+        (Some(RolloutStage::Scaling), "absent")
+    );
 }
 
 #[test]

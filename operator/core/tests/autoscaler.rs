@@ -30,7 +30,8 @@ fn nothing_shrinks_before_the_autoscaler_has_spoken() {
     world.scale_model(9);
     world.settle();
     assert_eq!(world.size("v1"), 9);
-    // The same again with the manifest that never had the field: the value is nobody's word any more.
+    // The same again with the manifest that never had the field: the value is nobody's word any
+    // more.
     world.observed.object.metadata.managed_fields = None;
     world.edit(json!({ "replicas": 1 }));
     world.settle();
@@ -69,14 +70,16 @@ fn nothing_is_nothing() {
     assert_eq!(world.size("v1"), 0);
 }
 
-/// What a HorizontalPodAutoscaler wants by an external metric of type `AverageValue` (Kubernetes, podautoscaler/replica_calculator.go,
-/// GetExternalPerPodMetricReplicas): within a tenth it takes `status.replicas` for its own wish.
+/// What a HorizontalPodAutoscaler wants by an external metric of type `AverageValue` (Kubernetes,
+/// podautoscaler/replica_calculator.go, GetExternalPerPodMetricReplicas): within a tenth it takes
+/// `status.replicas` for its own wish.
 fn average_value(status_replicas: i32, total: f64, each: f64) -> i32 {
     let ratio = total / (each * f64::from(status_replicas));
     if (ratio - 1.0).abs() <= 0.1 { status_replicas } else { (total / each).ceil() as i32 }
 }
 
-/// With the pods of both revisions in `status.replicas` it goes 10, 11, 13, 10 (argoproj/argo-rollouts#4847).
+/// With the pods of both revisions in `status.replicas` it goes 10, 11, 13, 10
+/// (argoproj/argo-rollouts#4847).
 #[test]
 fn an_autoscaler_does_not_chase_a_rollout() {
     let steps = json!([{ "setWeight": 10 }, { "setWeight": 50 }, { "setWeight": 100 }]);
@@ -95,7 +98,12 @@ fn an_autoscaler_does_not_chase_a_rollout() {
             }
             world.tick(1);
             let wish = average_value(world.status().replicas, 100.0, 10.0);
-            assert_eq!(wish, 10, "{strategy}: after {seconds} s, status.replicas is {}", world.status().replicas);
+            assert_eq!(
+                wish,
+                10,
+                "{strategy}: after {seconds} s, status.replicas is {}",
+                world.status().replicas
+            );
             world.scale_model(wish);
             seconds += 1;
             assert!(seconds < 400, "never ends");
@@ -104,7 +112,8 @@ fn an_autoscaler_does_not_chase_a_rollout() {
     }
 }
 
-/// Absent replicas: as many as run, at least one, and the value is written once, because without one the scale subresource answers an error.
+/// Absent replicas: as many as run, at least one, and the value is written once, because without
+/// one the scale subresource answers an error.
 #[test]
 fn replicas_that_are_left_out_stay_as_they_are() {
     let mut world = World::new(json!({ "replicas": null }));
@@ -118,7 +127,8 @@ fn replicas_that_are_left_out_stay_as_they_are() {
     world.writes.clear();
     world.settle();
     assert_eq!((world.size("v1"), world.observed.object.spec.replicas), (5, Some(5)));
-    let written: Vec<_> = world.writes.iter().filter(|write| write.starts_with("write replicas")).collect();
+    let written: Vec<_> =
+        world.writes.iter().filter(|write| write.starts_with("write replicas")).collect();
     assert_eq!(written, ["write replicas 5"]);
 }
 

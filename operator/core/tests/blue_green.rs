@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use slipway_crds::v1alpha1::RolloutStage;
 
 fn blue_green(settings: Value) -> World {
-    let mut world =
-        World::serving(json!({ "strategy": { "type": "BlueGreen", "blueGreen": settings, "probationSeconds": 30 } }));
+    let mut world = World::serving(
+        json!({ "strategy": { "type": "BlueGreen", "blueGreen": settings, "probationSeconds": 30 } }),
+    );
     world.version("v2");
     world
 }
@@ -38,7 +39,10 @@ fn green_comes_up_whole_behind_the_preview_and_waits_for_a_person() {
     world.tick(29);
     assert_eq!(world.stage(), Some(RolloutStage::Probation));
     world.finish();
-    assert_eq!((world.stable().as_str(), world.status().traffic.unwrap().preview_revision), ("v2", None));
+    assert_eq!(
+        (world.stable().as_str(), world.status().traffic.unwrap().preview_revision),
+        ("v2", None)
+    );
     world.settle();
     world.pass(60);
     world.settle();
@@ -92,7 +96,12 @@ fn an_abort_during_probation_sends_everything_back() {
 
 #[test]
 fn a_change_of_strategy_in_the_middle_is_survived() {
-    for stage in [RolloutStage::Scaling, RolloutStage::Preview, RolloutStage::Analyzing, RolloutStage::Probation] {
+    for stage in [
+        RolloutStage::Scaling,
+        RolloutStage::Preview,
+        RolloutStage::Analyzing,
+        RolloutStage::Probation,
+    ] {
         let mut world = blue_green(json!({ "autoPromotionSeconds": 10, "switchSteps": [10] }));
         let step = match stage {
             RolloutStage::Analyzing => 1,

@@ -9,8 +9,9 @@ use slipway_crds::v1alpha1::RolloutStage;
 
 #[test]
 fn a_canary_with_two_weights_and_three_replicas_costs_at_most_16_writes() {
-    let mut world =
-        World::serving(json!({ "strategy": { "canary": { "steps": [{ "setWeight": 5 }, { "setWeight": 100 }] } } }));
+    let mut world = World::serving(
+        json!({ "strategy": { "canary": { "steps": [{ "setWeight": 5 }, { "setWeight": 100 }] } } }),
+    );
     world.version("v2");
     for round in 0..200 {
         if world.stage() == Some(RolloutStage::Analyzing) {
@@ -54,15 +55,26 @@ fn a_world_at_rest_costs_nothing() {
 /// Invariant of the rooms: the core names no client, no runtime, no HTTP.
 #[test]
 fn the_core_depends_on_no_client() {
-    let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.lock")).unwrap();
-    let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap();
+    let lock =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.lock")).unwrap();
+    let manifest =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap();
     let direct = manifest.split("[dev-dependencies]").next().unwrap();
     for banned in ["tokio", "hyper", "reqwest", "rand", "kube-client", "kube-runtime", "futures"] {
         assert!(!direct.lines().any(|line| line.starts_with(banned)), "{banned} is a dependency");
     }
     // What `kube` brings depends on features, which a lock file does not know: ask cargo.
     let output = std::process::Command::new(env!("CARGO"))
-        .args(["tree", "-p", "slipway-core", "-e", "normal,no-proc-macro", "--prefix", "none", "--offline"])
+        .args([
+            "tree",
+            "-p",
+            "slipway-core",
+            "-e",
+            "normal,no-proc-macro",
+            "--prefix",
+            "none",
+            "--offline",
+        ])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();

@@ -39,7 +39,10 @@ fn a_good_candidate_goes_through_every_step_to_promotion() {
     let mut world = World::serving(two_weights());
     world.version("v2");
     world.step();
-    assert_eq!((world.stage(), sizes(&world), weights(&world)), (Some(RolloutStage::Scaling), vec![3, 1], vec![1000]));
+    assert_eq!(
+        (world.stage(), sizes(&world), weights(&world)),
+        (Some(RolloutStage::Scaling), vec![3, 1], vec![1000])
+    );
     world.step();
     assert_eq!(weights(&world), [1000], "no weight without capacity");
     world.pods_follow();
@@ -76,6 +79,9 @@ fn a_good_candidate_goes_through_every_step_to_promotion() {
     world.settle();
     assert!(world.plan().actions.is_empty());
     let history = world.status().history;
-    assert_eq!((history.len(), history[0].outcome, history[0].steps.len()), (1, RolloutOutcome::Promoted, 2));
+    assert_eq!(
+        (history.len(), history[0].outcome, history[0].steps.len()),
+        (1, RolloutOutcome::Promoted, 2)
+    );
     assert_eq!(world.says("Reconciling"), "absent");
 }

@@ -1,4 +1,5 @@
-//! The regression catalogue: bugs that other progressive delivery tools had, by the numbers of appendix B of our survey.
+//! The regression catalogue: bugs that other progressive delivery tools had, by the numbers of
+//! appendix B of our survey.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -19,8 +20,9 @@ fn canary(version: &str) -> World {
 }
 
 fn blue_green(settings: Value) -> World {
-    let mut world =
-        World::serving(json!({ "strategy": { "type": "BlueGreen", "blueGreen": settings, "probationSeconds": 30 } }));
+    let mut world = World::serving(
+        json!({ "strategy": { "type": "BlueGreen", "blueGreen": settings, "probationSeconds": 30 } }),
+    );
     world.version("v2");
     world
 }
@@ -40,7 +42,11 @@ fn b01_an_abort_returns_traffic_however_many_new_pods_are_unready() {
         world.command("abort", "1");
         let plan = world.step();
         assert!(plan.status_first && all_at(&world, "v1"), "{unready} unready");
-        assert_eq!((world.size("v1"), world.size("v2")), (3, 3), "nobody shrinks before the gateways confirmed");
+        assert_eq!(
+            (world.size("v1"), world.size("v2")),
+            (3, 3),
+            "nobody shrinks before the gateways confirmed"
+        );
         world.gateways_follow();
         world.settle();
         assert_eq!((world.size("v1"), world.size("v2")), (3, 0));
@@ -65,7 +71,11 @@ fn b07_replicas_may_change_at_any_moment() {
             let stable = world.stable();
             assert_eq!(world.size(&stable), replicas, "stable follows at {stage:?} {step}");
             world.finish();
-            assert_eq!((world.stable().as_str(), world.size("v2")), ("v2", replicas), "{stage:?} {step}");
+            assert_eq!(
+                (world.stable().as_str(), world.size("v2")),
+                ("v2", replicas),
+                "{stage:?} {step}"
+            );
         }
     }
 }
@@ -81,7 +91,10 @@ fn b07_replicas_may_change_during_an_abort() {
         world.step();
         assert!(all_at(&world, "v1"), "traffic does not wait for sizes");
         assert_eq!(world.size("v1"), replicas);
-        assert!(world.size("v2") >= 2.max((replicas + 1) / 2), "what gateways may still send needs {replicas} / 2");
+        assert!(
+            world.size("v2") >= 2.max((replicas + 1) / 2),
+            "what gateways may still send needs {replicas} / 2"
+        );
         world.gateways_follow();
         world.settle();
         assert_eq!((world.size("v1"), world.size("v2")), (replicas, 0));
@@ -120,7 +133,10 @@ fn b08_a_third_version_takes_the_place_of_the_second_at_every_step() {
         assert!(plan.status_first || !had);
         let record = world.status().history[0].clone();
         assert_eq!((record.outcome, record.version.as_str()), (RolloutOutcome::Superseded, "v2"));
-        assert_eq!((world.stage(), world.status().rollout.unwrap().step_index), (Some(RolloutStage::Scaling), 0));
+        assert_eq!(
+            (world.stage(), world.status().rollout.unwrap().step_index),
+            (Some(RolloutStage::Scaling), 0)
+        );
         if had {
             assert_eq!(world.size("v2"), before, "its pods stay until no gateway sends to it");
             world.gateways_follow();
@@ -162,7 +178,10 @@ fn b09_going_back_after_promotion_is_a_rollout_that_uses_the_old_pods() {
     let uid = world.set("v1").uid.clone();
     world.version("v1");
     world.finish();
-    assert_eq!((world.stable().as_str(), world.set("v1").uid.as_str(), world.size("v1")), ("v1", uid.as_str(), 3));
+    assert_eq!(
+        (world.stable().as_str(), world.set("v1").uid.as_str(), world.size("v1")),
+        ("v1", uid.as_str(), 3)
+    );
 }
 
 #[test]
@@ -171,13 +190,19 @@ fn b10_abort_retry_abort() {
     world.until(RolloutStage::Analyzing, 1);
     world.command("abort", "1");
     world.settle();
-    assert_eq!((world.stage(), world.says("RolledBack").as_str()), (Some(RolloutStage::Aborted), "True UserAborted"));
+    assert_eq!(
+        (world.stage(), world.says("RolledBack").as_str()),
+        (Some(RolloutStage::Aborted), "True UserAborted")
+    );
     world.command("abort", "2");
     world.tick(1);
     assert_eq!(world.status().history.len(), 1, "there is nothing to abort");
     world.command("retry", "1");
     world.step();
-    assert_eq!(world.status().rollout.as_ref().map(|it| (it.stage, it.step_index)), Some((RolloutStage::Scaling, 0)));
+    assert_eq!(
+        world.status().rollout.as_ref().map(|it| (it.stage, it.step_index)),
+        Some((RolloutStage::Scaling, 0))
+    );
     assert_eq!(world.says("RolledBack"), "absent");
     world.until(RolloutStage::Analyzing, 0);
     world.command("abort", "3");
@@ -293,7 +318,8 @@ fn b16_a_scale_step_moves_no_traffic() {
 fn b17_what_is_not_ours_is_not_touched() {
     let mut world = World::serving(json!({}));
     let mut foreign = world.set("v1").clone();
-    (foreign.name, foreign.uid, foreign.owned) = ("digits-ffffffffff".into(), "foreign".into(), false);
+    (foreign.name, foreign.uid, foreign.owned) =
+        ("digits-ffffffffff".into(), "foreign".into(), false);
     foreign.revision = "ffffffffff".into();
     world.observed.replica_sets.push(foreign);
     world.pass(1000);

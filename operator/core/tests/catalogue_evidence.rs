@@ -38,7 +38,10 @@ fn b03_no_sample_is_no_pass() {
     for _ in 0..20 {
         world.observed.evidence = None;
         world.tick(60);
-        assert_eq!((world.stage(), world.status().rollout.unwrap().step_index), (Some(RolloutStage::Analyzing), 0));
+        assert_eq!(
+            (world.stage(), world.status().rollout.unwrap().step_index),
+            (Some(RolloutStage::Analyzing), 0)
+        );
     }
     // A few samples are not enough either.
     world.errors((0.0, 5.0), (0.0, 95.0));
@@ -56,7 +59,10 @@ fn b04_unusable_metrics_hold() {
     let stable = world.status().stable.unwrap().revision;
     let counts = |pairs: &[(&str, f64, f64)]| {
         GateReading::Counts(
-            pairs.iter().map(|(arm, bad, good)| ((*arm).to_owned(), GateCounts { bad: *bad, good: *good })).collect(),
+            pairs
+                .iter()
+                .map(|(arm, bad, good)| ((*arm).to_owned(), GateCounts { bad: *bad, good: *good }))
+                .collect(),
         )
     };
     let unusable = [
@@ -93,7 +99,11 @@ fn b04_evidence_of_another_weight_or_time_is_ignored() {
     world.pass(2);
     world.step();
     world.step();
-    assert_eq!(world.stage(), Some(RolloutStage::Analyzing), "it was taken before the confirmation");
+    assert_eq!(
+        world.stage(),
+        Some(RolloutStage::Analyzing),
+        "it was taken before the confirmation"
+    );
     world.good();
     let generation = world.status().traffic.unwrap().generation;
     world.observed.evidence.as_mut().unwrap().generation = generation - 1;
@@ -138,8 +148,7 @@ fn b06_no_judgement_before_every_gateway_sends() {
 /// Seen: with readings that come faster than a status may wait, what a gate lacks was never told.
 #[test]
 fn what_the_first_reading_says_is_told_until_it_is_written() {
-    let query =
-        json!({ "name": "spy", "type": "PromQL", "promQL": { "query": "count(up{x!='{{candidate}}'})", "min": 0 } });
+    let query = json!({ "name": "spy", "type": "PromQL", "promQL": { "query": "count(up{x!='{{candidate}}'})", "min": 0 } });
     let mut world = World::serving(json!({ "analysis": { "mode": "Custom", "gates": [query] } }));
     world.version("v2");
     world.until(RolloutStage::Analyzing, 0);

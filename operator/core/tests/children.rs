@@ -100,14 +100,21 @@ fn managed(world: &mut World) -> Vec<(String, &mut ManagedFields)> {
         ("PodDisruptionBudget slipway-gateway", &mut gateway.disruption_budget),
         ("NetworkPolicy slipway-gateway", &mut gateway.network_policy),
     ];
-    let single =
-        single.into_iter().filter_map(|(target, view)| Some((target.to_owned(), &mut view.as_mut()?.managed_fields)));
-    let services =
-        observed.services.iter_mut().map(|(name, view)| (format!("Service {name}"), &mut view.managed_fields));
+    let single = single
+        .into_iter()
+        .filter_map(|(target, view)| Some((target.to_owned(), &mut view.as_mut()?.managed_fields)));
+    let services = observed
+        .services
+        .iter_mut()
+        .map(|(name, view)| (format!("Service {name}"), &mut view.managed_fields));
     let policies = &mut observed.network_policies;
-    let policies = policies.iter_mut().map(|(name, view)| (format!("NetworkPolicy {name}"), &mut view.managed_fields));
-    let sets =
-        observed.replica_sets.iter_mut().map(|set| (format!("ReplicaSet {}", set.name), &mut set.managed_fields));
+    let policies = policies
+        .iter_mut()
+        .map(|(name, view)| (format!("NetworkPolicy {name}"), &mut view.managed_fields));
+    let sets = observed
+        .replica_sets
+        .iter_mut()
+        .map(|set| (format!("ReplicaSet {}", set.name), &mut set.managed_fields));
     single.chain(services).chain(policies).chain(sets).collect()
 }
 
@@ -124,17 +131,21 @@ fn change(world: &mut World, target: &str, pointer: &str) {
     take(managed, pointer, "kubectl-edit");
 }
 
-/// Seen: the gateway that a person scaled to nothing, and another selector at the stable address, stayed so for ever.
+/// Seen: the gateway that a person scaled to nothing, and another selector at the stable address,
+/// stayed so for ever.
 #[test]
 fn what_a_person_changes_is_put_back_and_told() {
-    let targets: Vec<String> = managed(&mut everything()).into_iter().map(|(target, _)| target).collect();
+    let targets: Vec<String> =
+        managed(&mut everything()).into_iter().map(|(target, _)| target).collect();
     assert_eq!(targets.len(), 16, "{targets:?}");
     for target in targets {
         let mut world = everything();
         change(&mut world, &target, "/f:metadata/f:labels");
         world.step();
         assert_eq!(world.writes.len(), 1, "{target}: {:?}", world.writes);
-        let event = format!("ChildRestored: {target}: metadata.labels was changed by kubectl-edit; it is put back");
+        let event = format!(
+            "ChildRestored: {target}: metadata.labels was changed by kubectl-edit; it is put back"
+        );
         assert_eq!(world.events, [event]);
         world.step();
         assert_eq!(world.writes.len(), 1, "once");
@@ -145,10 +156,18 @@ fn what_a_person_changes_is_put_back_and_told() {
 fn what_a_person_removes_is_made_again_and_told() {
     let mut world = World::serving(json!({}));
     world.observed.disruption_budget = None;
-    world.observed.disturbances.entry("PodDisruptionBudget digits".to_owned()).or_default().removed = true;
+    world
+        .observed
+        .disturbances
+        .entry("PodDisruptionBudget digits".to_owned())
+        .or_default()
+        .removed = true;
     world.step();
     assert!(world.observed.disruption_budget.is_some());
-    assert_eq!(world.events, ["ChildRestored: PodDisruptionBudget digits was removed; it is made again"]);
+    assert_eq!(
+        world.events,
+        ["ChildRestored: PodDisruptionBudget digits was removed; it is made again"]
+    );
     // A first time is no news.
     let mut world = World::serving(json!({}));
     world.edit(json!({ "autoscaling": { "maxReplicas": 5 } }));
@@ -170,7 +189,11 @@ fn contest(world: &mut World, mut alter: impl FnMut(&mut World)) -> usize {
     // From the second time on it is said, and it does not flap.
     let reasons: Vec<&str> = said.iter().map(|(reason, _)| reason.as_str()).collect();
     assert_eq!(reasons, ["absent", "True WriteReverted"], "{said:#?}");
-    assert!(said[1].1.contains("RoleBinding slipway-gateway is changed or removed by"), "{}", said[1].1);
+    assert!(
+        said[1].1.contains("RoleBinding slipway-gateway is changed or removed by"),
+        "{}",
+        said[1].1
+    );
     world.writes.iter().filter(|word| *word == "apply ").count()
 }
 
@@ -196,7 +219,12 @@ fn somebody_who_reverts_us_costs_one_write_a_minute_and_is_named() {
         world.tick(1);
     }
     assert_eq!(world.says("Stalled"), "absent");
-    assert_eq!(world.writes.iter().filter(|word| *word == "apply ").count(), 1, "{:?}", world.writes);
+    assert_eq!(
+        world.writes.iter().filter(|word| *word == "apply ").count(),
+        1,
+        "{:?}",
+        world.writes
+    );
 }
 
 #[test]
@@ -206,13 +234,19 @@ fn somebody_who_removes_or_strips_what_we_make_costs_no_more() {
     let stripped = contest(&mut world, |world| {
         let view = world.observed.gateway.role_binding.as_mut().unwrap();
         view.applied_hash.clear();
-        view.managed_fields = ManagedFields { fields: Some(Arc::new(json!({ "f:subjects": {} }))), changed_by: None };
+        view.managed_fields =
+            ManagedFields { fields: Some(Arc::new(json!({ "f:subjects": {} }))), changed_by: None };
     });
     assert!((9..=11).contains(&stripped), "{stripped} writes in ten minutes");
     let mut world = World::serving(json!({}));
     let removed = contest(&mut world, |world| {
         world.observed.gateway.role_binding = None;
-        world.observed.disturbances.entry("RoleBinding slipway-gateway".to_owned()).or_default().removed = true;
+        world
+            .observed
+            .disturbances
+            .entry("RoleBinding slipway-gateway".to_owned())
+            .or_default()
+            .removed = true;
     });
     assert!((9..=11).contains(&removed), "{removed} writes in ten minutes");
 }
@@ -226,17 +260,28 @@ fn what_an_admission_policy_makes_of_our_objects_is_told_and_tried_now_and_then(
     (known.applied_hash, known.applied_at, known.overridden_field) =
         (stamp, Some(world.now), Some("spec.replicas".to_owned()));
     world.step();
-    assert_eq!(world.says("Ready"), "True Stable", "who may change what we write has the last word");
+    assert_eq!(
+        world.says("Ready"),
+        "True Stable",
+        "who may change what we write has the last word"
+    );
     let message = world.condition("Ready").message;
     assert!(
-        message.ends_with("Deployment slipway-gateway: spec.replicas is changed by an admission webhook or policy"),
+        message.ends_with(
+            "Deployment slipway-gateway: spec.replicas is changed by an admission webhook or policy"
+        ),
         "{message}"
     );
     world.writes.clear();
     for _ in 0..660 {
         world.tick(1);
     }
-    assert_eq!(world.writes.iter().filter(|word| *word == "apply ").count(), 1, "{:?}", world.writes);
+    assert_eq!(
+        world.writes.iter().filter(|word| *word == "apply ").count(),
+        1,
+        "{:?}",
+        world.writes
+    );
     assert!(!world.condition("Ready").message.contains("admission"), "it was taken this time");
 }
 
@@ -247,22 +292,31 @@ fn a_changed_template_is_put_back_with_the_digest_that_was_found() {
     assert_eq!(world.set("v1").digest, ModelDigest::Pinned(FOUND.to_owned()));
     let name = world.set("v1").name.clone();
     // What other managers of ours write is no change by others.
-    for pointer in ["/f:spec/f:replicas", "/f:metadata/f:annotations/f:ml.slipway.dev~1model-digest"] {
+    for pointer in
+        ["/f:spec/f:replicas", "/f:metadata/f:annotations/f:ml.slipway.dev~1model-digest"]
+    {
         let fields = world.set("v1").managed_fields.fields.clone().unwrap();
         assert!(fields.pointer(pointer).is_none(), "{pointer}");
     }
     assert!(world.plan().actions.is_empty());
     take(&mut world.set_mut("v1").managed_fields, "/f:spec/f:template", "kubectl-set");
     let plan = world.plan();
-    let [PlanAction::Restore { desired, .. }] = &plan.actions[..] else { panic!("{:#?}", plan.actions) };
+    let [PlanAction::Restore { desired, .. }] = &plan.actions[..] else {
+        panic!("{:#?}", plan.actions)
+    };
     let DesiredObject::ReplicaSet(set) = &**desired else { panic!("{desired:#?}") };
     let spec = set.spec.as_ref().unwrap();
     assert_eq!((spec.replicas, set.metadata.name.as_deref()), (Some(3), Some(name.as_str())));
     let pod = spec.template.as_ref().unwrap().spec.as_ref().unwrap();
     let env = pod.containers[0].env.as_ref().unwrap().iter();
-    let told: Vec<_> = env.filter(|it| it.name == build::DIGEST_VARIABLE).map(|it| it.value.as_deref()).collect();
+    let told: Vec<_> =
+        env.filter(|it| it.name == build::DIGEST_VARIABLE).map(|it| it.value.as_deref()).collect();
     assert_eq!(told, [Some(FOUND)]);
-    assert_eq!(desired.applied_hash(), world.set("v1").applied_hash, "it is still what it was made from");
+    assert_eq!(
+        desired.applied_hash(),
+        world.set("v1").applied_hash,
+        "it is still what it was made from"
+    );
     // What another version of the operator made is not known, and left alone.
     world.observed.settings.runtime_image = "runtime:2".to_owned();
     assert!(world.plan().actions.is_empty());
@@ -302,7 +356,8 @@ fn orphan(world: &mut World) {
     world.events.clear();
 }
 
-/// Seen in the field: ReplicaSets that nobody controlled were left alone, nothing was stable, and the advice given was an outage.
+/// Seen in the field: ReplicaSets that nobody controlled were left alone, nothing was stable, and
+/// the advice given was an outage.
 #[test]
 fn orphans_are_taken_back_and_serve_on() {
     let mut world = World::serving(json!({}));
@@ -318,7 +373,10 @@ fn orphans_are_taken_back_and_serve_on() {
     );
     assert_eq!(world.weights(), [("v2".to_owned(), 1000)]);
     assert!(
-        first.actions.iter().all(|it| matches!(it, PlanAction::Apply(_) | PlanAction::Adopt { .. })),
+        first
+            .actions
+            .iter()
+            .all(|it| matches!(it, PlanAction::Apply(_) | PlanAction::Adopt { .. })),
         "{:#?}",
         first.actions
     );
@@ -326,9 +384,14 @@ fn orphans_are_taken_back_and_serve_on() {
     for _ in 0..5 {
         world.tick(1);
     }
-    assert_eq!((world.stable(), world.sizes()), (stable, sizes), "nothing was rolled out, nothing was scaled");
+    assert_eq!(
+        (world.stable(), world.sizes()),
+        (stable, sizes),
+        "nothing was rolled out, nothing was scaled"
+    );
     assert!(world.status().rollout.is_none() && world.status().history.is_empty());
-    let controllers: Vec<_> = world.observed.services.values().map(|view| view.controller.as_deref()).collect();
+    let controllers: Vec<_> =
+        world.observed.services.values().map(|view| view.controller.as_deref()).collect();
     assert!(controllers.iter().all(|it| *it == Some(ANOTHER)), "{:#?}", world.observed.services);
     assert!(world.plan().actions.is_empty());
 }
@@ -343,9 +406,13 @@ fn orphans_are_asked_what_was_stable_and_what_was_taken_back() {
     world.settle();
     orphan(&mut world);
     world.tick(1);
-    assert_eq!((world.stable().as_str(), world.says("RolledBack").as_str()), ("v1", "True UserAborted"));
+    assert_eq!(
+        (world.stable().as_str(), world.says("RolledBack").as_str()),
+        ("v1", "True UserAborted")
+    );
     assert_eq!(world.weights(), [("v1".to_owned(), 1000)]);
-    // It comes back with another version: that is a rollout over the one that serves, from its first step.
+    // It comes back with another version: that is a rollout over the one that serves, from its
+    // first step.
     let mut world = World::serving(json!({}));
     orphan(&mut world);
     world.version("v3");
@@ -354,7 +421,8 @@ fn orphans_are_asked_what_was_stable_and_what_was_taken_back() {
     assert_eq!(world.size("v1"), 3);
 }
 
-/// Objects with our labels whose controller is another, or is nobody, are copies that somebody made.
+/// Objects with our labels whose controller is another, or is nobody, are copies that somebody
+/// made.
 #[test]
 fn a_copy_of_our_manifest_is_never_deleted() {
     let mut world = World::serving(json!({}));
@@ -385,7 +453,8 @@ fn a_copy_of_our_manifest_is_never_deleted() {
     observed.services.insert("digits-preview".to_owned(), copy(Some(UID)).unwrap());
     (observed.autoscaler, observed.worker, observed.worker_autoscaler) =
         (copy(Some(UID)), copy(Some(UID)), copy(Some(UID)));
-    let deleted = world.plan().actions.iter().filter(|it| matches!(it, PlanAction::Delete { .. })).count();
+    let deleted =
+        world.plan().actions.iter().filter(|it| matches!(it, PlanAction::Delete { .. })).count();
     assert_eq!(deleted, 4, "what is ours and not wanted any more goes");
 }
 
@@ -395,10 +464,15 @@ fn what_others_add_to_our_objects_stays_theirs() {
     for (_, managed) in managed(&mut world) {
         let mut fields = managed.fields.as_deref().unwrap().clone();
         fields["f:metadata"]["f:annotations"]["f:theirs"] = json!({});
-        *managed =
-            ManagedFields { fields: Some(Arc::new(fields)), changed_by: Some("kube-controller-manager".to_owned()) };
+        *managed = ManagedFields {
+            fields: Some(Arc::new(fields)),
+            changed_by: Some("kube-controller-manager".to_owned()),
+        };
     }
     assert!(world.plan().actions.is_empty(), "{:#?}", world.plan().actions);
     let desired = build::stable_service(&world.observed.object);
-    assert_eq!(fields::fields_after_apply(&desired).lost_field(&fields::compared_fields(&desired)), None);
+    assert_eq!(
+        fields::fields_after_apply(&desired).lost_field(&fields::compared_fields(&desired)),
+        None
+    );
 }

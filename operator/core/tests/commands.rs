@@ -30,7 +30,8 @@ fn what_is_annotated_at_first_sight_counts_as_handled() {
 
 #[test]
 fn promote_ends_a_pause_once() {
-    let mut world = canary(json!([{ "setWeight": 5 }, { "pause": {} }, { "setWeight": 50 }, { "pause": {} }]));
+    let mut world =
+        canary(json!([{ "setWeight": 5 }, { "pause": {} }, { "setWeight": 50 }, { "pause": {} }]));
     world.until(RolloutStage::Paused, 1);
     assert_eq!(world.says("Paused"), "True PauseStep");
     world.tick(100_000);
@@ -52,7 +53,11 @@ fn promote_ends_an_analysis_and_never_skips_capacity_or_confirmation() {
     world.step();
     world.command("promote", "1");
     world.step();
-    assert_eq!((world.stage(), world.weights().len()), (Some(RolloutStage::Scaling), 1), "no pods, no weight");
+    assert_eq!(
+        (world.stage(), world.weights().len()),
+        (Some(RolloutStage::Scaling), 1),
+        "no pods, no weight"
+    );
     assert!(world.status().handled_commands.is_empty(), "it waits until it can act");
     world.pods_follow();
     world.step();
@@ -79,7 +84,10 @@ fn promote_full_skips_the_rest_and_never_capacity_or_confirmation() {
     world.until(RolloutStage::Analyzing, 0);
     world.command("promote-full", "1");
     world.step();
-    assert_eq!((world.stage(), world.size("v2"), world.weights()[1].1), (Some(RolloutStage::Scaling), 3, 50));
+    assert_eq!(
+        (world.stage(), world.size("v2"), world.weights()[1].1),
+        (Some(RolloutStage::Scaling), 3, 50)
+    );
     world.step();
     assert_eq!(world.weights()[1].1, 50);
     world.pods_follow();
@@ -123,7 +131,9 @@ fn an_abort_wins_over_everything_that_comes_with_it() {
 
 #[test]
 fn paused_holds_every_stage_and_lets_go() {
-    let mut world = canary(json!([{ "setWeight": 5 }, { "pause": { "durationSeconds": 10 } }, { "setWeight": 50 }]));
+    let mut world = canary(
+        json!([{ "setWeight": 5 }, { "pause": { "durationSeconds": 10 } }, { "setWeight": 50 }]),
+    );
     world.edit(json!({ "paused": true }));
     for (stage, step) in [
         (RolloutStage::Scaling, 0),
@@ -138,7 +148,11 @@ fn paused_holds_every_stage_and_lets_go() {
         for _ in 0..5 {
             world.good();
             world.tick(60);
-            assert_eq!((world.stage(), world.weights()), (Some(stage), weights.clone()), "{stage:?}");
+            assert_eq!(
+                (world.stage(), world.weights()),
+                (Some(stage), weights.clone()),
+                "{stage:?}"
+            );
         }
         assert_eq!(world.says("Paused"), "True UserPaused");
     }
@@ -185,7 +199,9 @@ fn bound(world: &World, nonce: &str) -> String {
 /// Seen: a promotion typed for a pause that had just ended skipped the judge of the next step.
 #[test]
 fn a_command_for_a_step_that_is_over_does_nothing_and_says_so() {
-    let mut world = canary(json!([{ "setWeight": 5 }, { "pause": { "durationSeconds": 10 } }, { "setWeight": 50 }]));
+    let mut world = canary(
+        json!([{ "setWeight": 5 }, { "pause": { "durationSeconds": 10 } }, { "setWeight": 50 }]),
+    );
     world.until(RolloutStage::Paused, 1);
     let promote = bound(&world, "1");
     world.until(RolloutStage::Scaling, 2);
@@ -214,9 +230,16 @@ fn a_command_for_another_revision_does_nothing() {
         world.command(command, value);
     }
     world.tick(1);
-    assert_eq!((world.stage(), world.says("Paused").as_str()), (Some(RolloutStage::Analyzing), "absent"));
+    assert_eq!(
+        (world.stage(), world.says("Paused").as_str()),
+        (Some(RolloutStage::Analyzing), "absent")
+    );
     assert_eq!(world.events.iter().filter(|event| event.starts_with("CommandIgnored")).count(), 4);
-    assert_eq!(world.status().handled_commands.len(), 4, "none waits for the revision to come back");
+    assert_eq!(
+        world.status().handled_commands.len(),
+        4,
+        "none waits for the revision to come back"
+    );
 }
 
 /// A manifest with commands in it, or one that waited while nobody led.
@@ -248,15 +271,23 @@ fn the_history_says_who_did_what() {
     world.command("abort", "1");
     world.step();
     let record = world.status().history.remove(0);
-    let done: Vec<_> = record.commands.iter().map(|it| format!("{} {} {}", it.command, it.user, it.step)).collect();
-    assert_eq!(done, ["promote ann@example.org 1/4", "promote ann@example.org 2/4", "abort unknown 3/4"]);
+    let done: Vec<_> = record
+        .commands
+        .iter()
+        .map(|it| format!("{} {} {}", it.command, it.user, it.step))
+        .collect();
+    assert_eq!(
+        done,
+        ["promote ann@example.org 1/4", "promote ann@example.org 2/4", "abort unknown 3/4"]
+    );
     assert!(record.message.contains("aborted by unknown"), "{}", record.message);
     let retry = bound(&world, "2");
     world.settle();
     world.command("retry", &retry);
     world.step();
     let rollout = world.status().rollout.unwrap();
-    let done: Vec<_> = rollout.commands.iter().map(|it| (it.command.as_str(), it.user.as_str())).collect();
+    let done: Vec<_> =
+        rollout.commands.iter().map(|it| (it.command.as_str(), it.user.as_str())).collect();
     assert_eq!((rollout.stage, done), (RolloutStage::Scaling, vec![("retry", "ann@example.org")]));
 }
 
@@ -278,7 +309,10 @@ fn pause_holds_until_resume_and_no_longer_than_the_rollout() {
     assert_eq!(world.stage(), Some(RolloutStage::Analyzing), "what is asked for meanwhile waits");
     world.command("resume", "1");
     world.step();
-    assert_ne!((world.stage(), world.status().rollout.unwrap().step_index), (Some(RolloutStage::Analyzing), 0));
+    assert_ne!(
+        (world.stage(), world.status().rollout.unwrap().step_index),
+        (Some(RolloutStage::Analyzing), 0)
+    );
     assert_eq!(world.says("Paused"), "absent");
     world.until(RolloutStage::Analyzing, 1);
     world.command("pause", "2");

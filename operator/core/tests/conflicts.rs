@@ -20,7 +20,12 @@ fn a_conflict_is_told_with_field_holder_and_remedy_and_stops_nothing() {
     assert!(plan.status_first, "a person is told at once");
     assert_eq!(world.says("Conflicted"), "True HostnameConflict");
     let message = world.condition("Conflicted").message;
-    for word in ["Service digits serves", "spec.traffic.hosts: 'm.example.org'", "ModelDeployment older", "remove it"] {
+    for word in [
+        "Service digits serves",
+        "spec.traffic.hosts: 'm.example.org'",
+        "ModelDeployment older",
+        "remove it",
+    ] {
         assert!(message.contains(word), "{message}");
     }
     assert_eq!(world.says("Ready"), "True Stable");
@@ -40,10 +45,17 @@ fn a_model_name_alone_has_a_reason_of_its_own() {
     world.step();
     assert_eq!(world.says("Conflicted"), "True ModelNameConflict");
     let message = world.condition("Conflicted").message;
-    assert!(message.contains("spec.model.name: 'm'") && message.contains("declare a host"), "{message}");
+    assert!(
+        message.contains("spec.model.name: 'm'") && message.contains("declare a host"),
+        "{message}"
+    );
     world.observed.conflicts.push(conflict(NameClaim::Host("m.example.org".into())));
     world.step();
-    assert_eq!(world.says("Conflicted"), "True HostnameConflict", "of both, the one that was asked for by name");
+    assert_eq!(
+        world.says("Conflicted"),
+        "True HostnameConflict",
+        "of both, the one that was asked for by name"
+    );
 }
 
 /// The schema does not know the namespace; the world's is `ml`.
@@ -67,7 +79,8 @@ fn a_change_of_hosts_makes_no_revision() {
 #[test]
 fn however_much_is_held_by_others_it_fits_into_status() {
     let mut world = World::serving(json!({}));
-    let hosts = (0..16).map(|n| conflict(NameClaim::Host(format!("{n}.{}.example", "x".repeat(63)))));
+    let hosts =
+        (0..16).map(|n| conflict(NameClaim::Host(format!("{n}.{}.example", "x".repeat(63)))));
     world.observed.conflicts = hosts.collect();
     world.step();
     assert_eq!(world.says("Conflicted"), "True HostnameConflict");

@@ -9,14 +9,15 @@ use slipway_core::action::PlanAction;
 use slipway_crds::v1alpha1::{RevisionRole, RolloutStage, TrafficBackend};
 
 fn canary() -> World {
-    let mut world =
-        World::serving(json!({ "strategy": { "canary": { "steps": [{ "setWeight": 5 }, { "setWeight": 100 }] } } }));
+    let mut world = World::serving(
+        json!({ "strategy": { "canary": { "steps": [{ "setWeight": 5 }, { "setWeight": 100 }] } } }),
+    );
     world.version("v2");
     world
 }
 
-/// Simulator, seed 88: the pods of the next step were asked for, the operator died before the step was stored, and the next plan took them away again while
-/// a view that lagged still showed them.
+/// Simulator, seed 88: the pods of the next step were asked for, the operator died before the step
+/// was stored, and the next plan took them away again while a view that lagged still showed them.
 #[test]
 fn decisions_are_stored_before_their_consequences() {
     let mut world = canary();
@@ -27,7 +28,8 @@ fn decisions_are_stored_before_their_consequences() {
     assert!(plan.status_first);
 }
 
-/// Simulator, seed 751: an old revision came back in the second in which its pods were scaled to 0, and a view that lagged took those pods for capacity.
+/// Simulator, seed 751: an old revision came back in the second in which its pods were scaled to 0,
+/// and a view that lagged took those pods for capacity.
 #[test]
 fn pods_that_nobody_asked_for_are_no_capacity() {
     let mut world = canary();
@@ -59,7 +61,8 @@ fn what_is_taken_away_does_not_wait() {
     assert!(plan.status_first && !plan.status_may_wait);
 }
 
-/// Properties: full promotion that was ordered before `spec.paused` jumped to the last step in spite of it.
+/// Properties: full promotion that was ordered before `spec.paused` jumped to the last step in
+/// spite of it.
 #[test]
 fn full_promotion_is_held_too() {
     let mut world = canary();
@@ -75,21 +78,27 @@ fn full_promotion_is_held_too() {
     assert_eq!(world.status().rollout.unwrap().step_index, 0);
 }
 
-/// Properties: weights that cannot be true stayed, when the spec could not be acted on before anything served.
+/// Properties: weights that cannot be true stayed, when the spec could not be acted on before
+/// anything served.
 #[test]
 fn absurd_weights_do_not_stay() {
-    let mut world =
-        World::new(json!({ "strategy": { "canary": { "steps": [{ "setWeight": 50 }, { "setWeight": 5 }] } } }));
+    let mut world = World::new(
+        json!({ "strategy": { "canary": { "steps": [{ "setWeight": 50 }, { "setWeight": 5 }] } } }),
+    );
     world.step();
     let traffic = world.observed.object.status.as_mut().unwrap().traffic.get_or_insert_default();
-    traffic.backends =
-        vec![TrafficBackend { revision: "ffffffffff".into(), role: RevisionRole::Candidate, weight_permille: 70 }];
+    traffic.backends = vec![TrafficBackend {
+        revision: "ffffffffff".into(),
+        role: RevisionRole::Candidate,
+        weight_permille: 70,
+    }];
     world.step();
     assert_eq!(world.status().traffic, None, "a gateway without weights keeps the last ones");
 }
 
-/// Simulator, seed 5480: status was wiped in the second in which the only pod of stable had been evicted. Nothing was available, so the spec's revision counted as
-/// the first one, and the pods of stable were taken away.
+/// Simulator, seed 5480: status was wiped in the second in which the only pod of stable had been
+/// evicted. Nothing was available, so the spec's revision counted as the first one, and the pods of
+/// stable were taken away.
 #[test]
 fn a_lost_status_while_stable_is_down_keeps_stable() {
     let mut world = canary();

@@ -62,8 +62,14 @@ fn what_a_namespace_says_wins_and_templates_are_merged() {
     assert_eq!(container["resources"]["limits"], json!({"cpu": "2", "memory": "3Gi"}));
     assert_eq!(pod["spec"]["tolerations"], json!([{"key": "edge"}, {"key": "gold"}]));
     let autoscaler = applied(&world, "HorizontalPodAutoscaler").unwrap();
-    assert_eq!((&autoscaler["spec"]["minReplicas"], &autoscaler["spec"]["maxReplicas"]), (&json!(4), &json!(20)));
-    assert_eq!(deployment["spec"]["replicas"], 4, "a gateway begins within the bounds of its autoscaler");
+    assert_eq!(
+        (&autoscaler["spec"]["minReplicas"], &autoscaler["spec"]["maxReplicas"]),
+        (&json!(4), &json!(20))
+    );
+    assert_eq!(
+        deployment["spec"]["replicas"], 4,
+        "a gateway begins within the bounds of its autoscaler"
+    );
 }
 
 #[test]
@@ -91,7 +97,10 @@ fn the_number_of_pods_is_the_autoscalers_while_there_is_one() {
 #[test]
 fn a_gateway_whose_settings_cannot_be_read_stays_as_it_is() {
     let mut world = World::serving(json!({}));
-    say(&mut world, &json!({"autoscaling": {"mode": "Enabled"}, "template": {"spec": {"hostNetwork": true}}}));
+    say(
+        &mut world,
+        &json!({"autoscaling": {"mode": "Enabled"}, "template": {"spec": {"hostNetwork": true}}}),
+    );
     world.settle();
     let why = "annotation ml.slipway.dev/gateway of namespace ml: replicas: invalid type";
     say(&mut world, &json!({}));
@@ -113,9 +122,18 @@ fn a_gateway_whose_settings_cannot_be_read_stays_as_it_is() {
 #[test]
 fn bounds_are_kept() {
     let mut world = World::new(json!({}));
-    let mut wrong = |value: Value| settings(&value).apply_to(&mut world.observed.settings).unwrap_err();
+    let mut wrong =
+        |value: Value| settings(&value).apply_to(&mut world.observed.settings).unwrap_err();
     assert!(wrong(json!({"replicas": 0})).starts_with("replicas: 0"));
-    assert!(wrong(json!({"autoscaling": {"maxReplicas": 1001}})).starts_with("autoscaling.maxReplicas: 1001"));
-    assert!(wrong(json!({"autoscaling": {"minReplicas": 11}})).contains("is above autoscaling.maxReplicas (10)"));
-    assert!(wrong(json!({"autoscaling": {"targetAverageCpu": "-1"}})).contains("targetAverageCpu: -1"));
+    assert!(
+        wrong(json!({"autoscaling": {"maxReplicas": 1001}}))
+            .starts_with("autoscaling.maxReplicas: 1001")
+    );
+    assert!(
+        wrong(json!({"autoscaling": {"minReplicas": 11}}))
+            .contains("is above autoscaling.maxReplicas (10)")
+    );
+    assert!(
+        wrong(json!({"autoscaling": {"targetAverageCpu": "-1"}})).contains("targetAverageCpu: -1")
+    );
 }

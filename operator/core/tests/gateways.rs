@@ -30,7 +30,8 @@ fn lose(world: &mut World, index: usize) {
     let since = world.now;
     let pod = &mut world.observed.gateway.pods[index];
     pod.report = None;
-    pod.unreachable = Some(UnreachableGateway { since, error: "10.0.0.7:9091: no connection: refused".into() });
+    pod.unreachable =
+        Some(UnreachableGateway { since, error: "10.0.0.7:9091: no connection: refused".into() });
 }
 
 fn all_at_stable(world: &World) -> bool {
@@ -50,7 +51,11 @@ fn weights_that_are_not_confirmed_go_back_without_blame_and_come_again() {
     world.pass(5);
     world.step();
     assert!(all_at_stable(&world), "{:?}", world.weights());
-    assert_eq!((world.stage(), world.status().rollout.unwrap().abort), (Some(RolloutStage::Scaling), None), "no blame");
+    assert_eq!(
+        (world.stage(), world.status().rollout.unwrap().abort),
+        (Some(RolloutStage::Scaling), None),
+        "no blame"
+    );
     let event = world.events.iter().find(|event| event.starts_with("GatewaysUnreachable")).unwrap();
     assert!(event.contains("gateway gateway-b still uses generation"), "{event}");
 
@@ -80,7 +85,9 @@ fn a_gateway_that_is_not_heard_is_named_with_its_port_and_the_error() {
     world.pass(CONFIRMATION_SECONDS);
     world.step();
     assert!(all_at_stable(&world));
-    assert!(world.events.iter().any(|event| event.contains("10.0.0.7:9091: no connection: refused")));
+    assert!(
+        world.events.iter().any(|event| event.contains("10.0.0.7:9091: no connection: refused"))
+    );
 }
 
 /// The absence of the operator itself is no reason to take weights back: it has not listened.
@@ -94,7 +101,11 @@ fn an_operator_that_was_away_listens_first() {
     assert!(!all_at_stable(&world), "it has just begun to listen");
     world.gateways_follow();
     world.until(RolloutStage::Analyzing, 0);
-    assert!(!world.events.iter().any(|event| event.starts_with("GatewaysUnreachable")), "{:#?}", world.events);
+    assert!(
+        !world.events.iter().any(|event| event.starts_with("GatewaysUnreachable")),
+        "{:#?}",
+        world.events
+    );
 }
 
 #[test]
@@ -132,7 +143,8 @@ fn no_gateway_at_all_takes_nothing_back() {
     assert!(!all_at_stable(&world));
 }
 
-/// Large requests cannot be sent again, so the candidate gets none, and nothing is judged: people are told why and what to change.
+/// Large requests cannot be sent again, so the candidate gets none, and nothing is judged: people
+/// are told why and what to change.
 #[test]
 fn a_step_without_evidence_says_when_requests_are_too_large() {
     let mut world = World::serving(json!({ "traffic": { "maxRequestSize": "1M" } }));

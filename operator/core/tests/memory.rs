@@ -9,15 +9,19 @@ use slipway_core::observed::{GatewayReport, ReplicaSetView};
 use slipway_crds::v1alpha1::{ModelDeploymentStatus, RolloutStage};
 
 fn canary() -> World {
-    let mut world =
-        World::serving(json!({ "strategy": { "canary": { "steps": [{ "setWeight": 5 }, { "setWeight": 50 }] } } }));
+    let mut world = World::serving(
+        json!({ "strategy": { "canary": { "steps": [{ "setWeight": 5 }, { "setWeight": 50 }] } } }),
+    );
     world.version("v2");
     world
 }
 
 /// Requests as the gateways count them.
 fn requests(world: &mut World, counts: &[(&str, u64)]) {
-    let counts: Vec<_> = counts.iter().map(|(version, count)| (world.set(version).revision.clone(), *count)).collect();
+    let counts: Vec<_> = counts
+        .iter()
+        .map(|(version, count)| (world.set(version).revision.clone(), *count))
+        .collect();
     for pod in &mut world.observed.gateway.pods {
         let report = pod.report.get_or_insert_with(GatewayReport::default);
         report.requests = counts.iter().cloned().collect();
@@ -33,7 +37,10 @@ fn a_lost_status_in_the_middle_keeps_stable_and_starts_the_candidate_again() {
     world.observed.object.status = None;
     world.step();
     assert_eq!((world.stable().as_str(), world.weights()), ("v1", vec![("v1".to_owned(), 1000)]));
-    assert!(world.status().traffic.unwrap().generation > generation, "no old report may count as a confirmation");
+    assert!(
+        world.status().traffic.unwrap().generation > generation,
+        "no old report may count as a confirmation"
+    );
     let rollout = world.status().rollout.unwrap();
     assert_eq!((rollout.stage, rollout.step_index), (RolloutStage::Scaling, 0));
     world.finish();
@@ -76,7 +83,10 @@ fn a_lost_status_does_not_start_again_what_was_taken_back() {
     world.observed.object.status = None;
     for _ in 0..100 {
         world.tick(1);
-        assert_eq!((world.weights(), world.stage()), (vec![("v1".to_owned(), 1000)], Some(RolloutStage::Aborted)));
+        assert_eq!(
+            (world.weights(), world.stage()),
+            (vec![("v1".to_owned(), 1000)], Some(RolloutStage::Aborted))
+        );
     }
     let abort = world.status().rollout.and_then(|rollout| rollout.abort).unwrap();
     assert_eq!(Some(abort.reason), before.abort.map(|abort| abort.reason));
@@ -84,10 +94,14 @@ fn a_lost_status_does_not_start_again_what_was_taken_back() {
     // A person may still start it again, and then it is marked no more.
     world.command("retry", "1");
     world.step();
-    assert_eq!((world.stage(), &world.set("v2").marks.aborted), (Some(RolloutStage::Scaling), &None));
+    assert_eq!(
+        (world.stage(), &world.set("v2").marks.aborted),
+        (Some(RolloutStage::Scaling), &None)
+    );
 }
 
-/// With the spec back at stable, the candidate that was taken back may still be up, and is not what served.
+/// With the spec back at stable, the candidate that was taken back may still be up, and is not what
+/// served.
 #[test]
 fn a_lost_status_does_not_choose_what_was_taken_back() {
     let mut world = canary();
@@ -100,7 +114,8 @@ fn a_lost_status_does_not_choose_what_was_taken_back() {
     assert_eq!((world.stable().as_str(), world.weights()), ("v1", vec![("v1".to_owned(), 1000)]));
 }
 
-/// Simulator, seed 1365: the only pod was away when the status was lost, another version came, and what had served was scaled to 0 as soon as it was back.
+/// Simulator, seed 1365: the only pod was away when the status was lost, another version came, and
+/// what had served was scaled to 0 as soon as it was back.
 #[test]
 fn a_lost_status_while_nothing_answers_forgets_nothing() {
     let mut world = World::serving(json!({}));
@@ -135,7 +150,10 @@ fn a_lost_rollout_starts_again_at_the_first_step() {
     world.observed.object.status.as_mut().unwrap().rollout = None;
     world.step();
     assert_eq!(world.weights()[1].1, 50);
-    assert_eq!(world.status().rollout.map(|it| (it.stage, it.step_index)), Some((RolloutStage::Confirming, 0)));
+    assert_eq!(
+        world.status().rollout.map(|it| (it.stage, it.step_index)),
+        Some((RolloutStage::Confirming, 0))
+    );
 }
 
 #[test]
@@ -232,7 +250,11 @@ fn the_status_comes_back_from_the_api_server_as_it_was_written() {
             world.good();
         }
         let plan = world.tick(1);
-        assert_eq!(stored(&plan.status), plan.status, "whole seconds, or every look would be a change");
+        assert_eq!(
+            stored(&plan.status),
+            plan.status,
+            "whole seconds, or every look would be a change"
+        );
     }
 }
 
@@ -251,17 +273,21 @@ fn old_revisions_beyond_the_history_are_deleted_with_their_service() {
     }
     let versions: Vec<_> = world.sizes();
     assert_eq!(versions, [("v3".to_owned(), 0), ("v4".to_owned(), 3)]);
-    let services = world.observed.services.keys().filter(|name| name.starts_with("digits-")).count();
+    let services =
+        world.observed.services.keys().filter(|name| name.starts_with("digits-")).count();
     assert_eq!(services, 2);
 }
 
-/// Seen: up to ten old ReplicaSets of the Deployment of workers, which have the labels of their revisions, each kept a headless Service.
+/// Seen: up to ten old ReplicaSets of the Deployment of workers, which have the labels of their
+/// revisions, each kept a headless Service.
 #[test]
 fn replica_sets_of_workers_keep_no_service_of_an_old_revision() {
     let canary = json!({ "steps": [{ "setWeight": 50 }] });
-    let mut world = World::serving(json!({ "revisionHistoryLimit": 0, "strategy": { "canary": canary } }));
+    let mut world =
+        World::serving(json!({ "revisionHistoryLimit": 0, "strategy": { "canary": canary } }));
     let old = world.set("v1").clone();
-    let of_workers = ReplicaSetView { name: "digits-worker-5d4f".to_owned(), owned: false, ..old.clone() };
+    let of_workers =
+        ReplicaSetView { name: "digits-worker-5d4f".to_owned(), owned: false, ..old.clone() };
     world.observed.replica_sets.push(of_workers);
     // The Service outlives its ReplicaSet where only one of the two deletions was done.
     let service = world.observed.services[&old.name].clone();
@@ -313,6 +339,10 @@ fn what_was_taken_back_is_told_although_the_status_lost_why() {
     let status = world.observed.object.status.as_mut().unwrap();
     status.rollout.as_mut().unwrap().abort = None;
     world.settle();
-    assert!(world.condition("Stalled").message.contains("taken back"), "{:?}", world.condition("Stalled"));
+    assert!(
+        world.condition("Stalled").message.contains("taken back"),
+        "{:?}",
+        world.condition("Stalled")
+    );
     assert_eq!(world.stage(), Some(RolloutStage::Aborted));
 }

@@ -33,7 +33,9 @@ fn sidecar(name: &str, port: u16) -> Value {
 
 #[test]
 fn policies_that_are_switched_off_are_taken_away() {
-    let mut world = World::serving(json!({ "server": { "queue": { "redis": { "url": "redis://redis:6379" } } } }));
+    let mut world = World::serving(
+        json!({ "server": { "queue": { "redis": { "url": "redis://redis:6379" } } } }),
+    );
     assert_eq!(names(&world), ["digits", "digits-worker"]);
     assert!(world.observed.gateway.network_policy.is_some());
     world.observed.settings.network_policies = None;
@@ -46,7 +48,8 @@ fn policies_that_are_switched_off_are_taken_away() {
     assert_eq!(names(&world), ["digits", "digits-worker"]);
 }
 
-/// The gateway's has no controller: a ModelDeployment that does not own it leaves it to those that do.
+/// The gateway's has no controller: a ModelDeployment that does not own it leaves it to those that
+/// do.
 #[test]
 fn the_policy_of_gateways_is_taken_away_by_its_owners() {
     let mut world = World::serving(json!({}));
@@ -71,14 +74,20 @@ fn other_peers_are_applied_at_once() {
     world.observed.settings.network_policies = Some(policies);
     world.writes.clear();
     world.step();
-    assert_eq!(world.writes.len(), 2, "that of the gateways and that of the model: {:?}", world.writes);
+    assert_eq!(
+        world.writes.len(),
+        2,
+        "that of the gateways and that of the model: {:?}",
+        world.writes
+    );
     assert!(world.events.is_empty(), "nobody changed anything: {:?}", world.events);
 }
 
 /// Both revisions have pods in a rollout, and each keeps the ports that its own template declares.
 #[test]
 fn ports_of_a_template_are_open_for_as_long_as_its_revision_is_there() {
-    let mut world = World::serving(json!({ "template": sidecar("proxy", 8443), "revisionHistoryLimit": 0 }));
+    let mut world =
+        World::serving(json!({ "template": sidecar("proxy", 8443), "revisionHistoryLimit": 0 }));
     let before = world.set("v1").name.clone();
     assert_eq!(names(&world), ["digits", before.as_str()]);
     world.edit(json!({ "template": sidecar("other", 8444) }));
@@ -92,6 +101,9 @@ fn ports_of_a_template_are_open_for_as_long_as_its_revision_is_there() {
     for _ in 0..600 {
         world.tick(1);
     }
-    assert!(world.observed.replica_sets.iter().all(|set| set.name != before), "the old revision is gone");
+    assert!(
+        world.observed.replica_sets.iter().all(|set| set.name != before),
+        "the old revision is gone"
+    );
     assert_eq!(names(&world), ["digits", after.as_str()]);
 }

@@ -15,7 +15,11 @@ fn unnamed() -> World {
 
 fn told(world: &mut World, version: &str, digest: &str) {
     let revision = world.set(version).revision.clone();
-    world.observed.fetched_models.push(FetchedModel { revision, pod: format!("{version}-x"), digest: digest.into() });
+    world.observed.fetched_models.push(FetchedModel {
+        revision,
+        pod: format!("{version}-x"),
+        digest: digest.into(),
+    });
 }
 
 #[test]
@@ -30,7 +34,12 @@ fn the_first_pod_starts_alone_and_its_model_is_that_of_all() {
     assert_eq!(world.status().stable.and_then(|it| it.digest), None);
     told(&mut world, "v1", FOUND);
     let plan = world.step();
-    assert!(plan.actions.iter().any(|it| matches!(it, PlanAction::Pin { digest, .. } if digest == FOUND)), "{plan:#?}");
+    assert!(
+        plan.actions
+            .iter()
+            .any(|it| matches!(it, PlanAction::Pin { digest, .. } if digest == FOUND)),
+        "{plan:#?}"
+    );
     assert_eq!(world.size("v1"), 1, "first it is pinned");
     world.step();
     assert_eq!(world.size("v1"), 3);
@@ -61,7 +70,10 @@ fn a_candidate_gets_no_traffic_before_its_model_is_known() {
     world.step();
     assert_eq!(world.size("v2"), 2);
     world.finish();
-    assert_eq!((world.stable().as_str(), world.status().stable.unwrap().digest.as_deref()), ("v2", Some(FOUND)));
+    assert_eq!(
+        (world.stable().as_str(), world.status().stable.unwrap().digest.as_deref()),
+        ("v2", Some(FOUND))
+    );
 }
 
 #[test]
@@ -72,10 +84,14 @@ fn a_digest_in_the_spec_needs_nobody_to_tell() {
     assert!(!plan.actions.iter().any(|it| matches!(it, PlanAction::Pin { .. })));
     world.tick(1);
     told(&mut world, "v1", FOUND);
-    assert!(!world.plan().actions.iter().any(|it| matches!(it, PlanAction::Pin { .. })), "the user's word counts");
+    assert!(
+        !world.plan().actions.iter().any(|it| matches!(it, PlanAction::Pin { .. })),
+        "the user's word counts"
+    );
 }
 
-/// A pod that came in the place of the one that told, just before its word was written down, may have found other bytes. They are what serves.
+/// A pod that came in the place of the one that told, just before its word was written down, may
+/// have found other bytes. They are what serves.
 #[test]
 fn what_serves_decides_while_it_is_alone() {
     let mut world = unnamed();
@@ -92,8 +108,10 @@ fn what_serves_decides_while_it_is_alone() {
 
 #[test]
 fn an_image_of_ones_own_that_holds_the_model_tells_nothing() {
-    let mut world = World::new(json!({ "model": { "uri": "file:///models/m.onnx", "digest": null },
-                                       "template": {"spec": {"containers": [{"name": "server", "image": "own:1"}]}} }));
+    let mut world = World::new(
+        json!({ "model": { "uri": "file:///models/m.onnx", "digest": null },
+                                       "template": {"spec": {"containers": [{"name": "server", "image": "own:1"}]}} }),
+    );
     world.step();
     assert_eq!((world.size("v1"), &world.set("v1").digest), (3, &ModelDigest::Unreported));
 }

@@ -15,12 +15,13 @@ use slipway_core::evidence::{GateCounts, GateEvidence, GateReading};
 use slipway_core::fields::ManagedFields;
 use slipway_core::marks::RevisionMarks;
 use slipway_core::observed::{
-    BrakeReport, FetchedModel, GatewayPod, GatewayReport, ModelDigest, PodProblem, ReplicaSetView, UnreachableGateway,
+    BrakeReport, FetchedModel, GatewayPod, GatewayReport, ModelDigest, PodProblem, ReplicaSetView,
+    UnreachableGateway,
 };
 use slipway_core::plan::plan;
 use slipway_crds::v1alpha1::{
-    AbortStatus, ModelDeploymentStatus, RevisionRole, RevisionStatus, RolloutStage, RolloutStatus, StepRecord,
-    TrafficBackend, TrafficStatus,
+    AbortStatus, ModelDeploymentStatus, RevisionRole, RevisionStatus, RolloutStage, RolloutStatus,
+    StepRecord, TrafficBackend, TrafficStatus,
 };
 
 /// A few revisions: those of the versions v1 to v3, and one that nobody knows.
@@ -249,7 +250,11 @@ prop_compose! {
 
 /// `PROPTEST_CASES` asks for more.
 fn config() -> ProptestConfig {
-    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { ProptestConfig::default().cases } else { 400 };
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() {
+        ProptestConfig::default().cases
+    } else {
+        400
+    };
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
@@ -343,17 +348,23 @@ fn a_foreign_object_is_in_no_action() {
         set.owned = false;
     }
     let plan = world.plan();
-    assert!(plan.actions.iter().all(|action| matches!(action, PlanAction::Apply(_))), "{:#?}", plan.actions);
+    assert!(
+        plan.actions.iter().all(|action| matches!(action, PlanAction::Apply(_))),
+        "{:#?}",
+        plan.actions
+    );
 }
 
-/// Found by chance: a share below nothing that was kept, of a candidate that a person holds, becomes none, and that is no rise.
+/// Found by chance: a share below nothing that was kept, of a candidate that a person holds,
+/// becomes none, and that is no rise.
 #[test]
 fn a_share_below_nothing_is_none() {
     let time = "2026-01-01T00:00:00Z";
     let steps = json!([{ "setWeight": 5 }, { "setWeight": 1 }]);
     let canary = json!({ "type": "Canary", "canary": { "steps": steps } });
-    let mut world =
-        World::new(json!({ "paused": true, "replicas": 0, "strategy": canary, "analysis": { "mode": "Disabled" } }));
+    let mut world = World::new(
+        json!({ "paused": true, "replicas": 0, "strategy": canary, "analysis": { "mode": "Disabled" } }),
+    );
     let revision = slipway_core::revision::revision_of_spec(&world.observed.object.spec);
     world.observed.replica_sets.push(ReplicaSetView {
         name: format!("digits-{revision}"),

@@ -10,11 +10,11 @@ use serde_json::json;
 use slipway_core::action::PlanAction;
 use slipway_core::desired::DesiredObject;
 
-const REFUSAL: &str =
-    "apply PodDisruptionBudget digits: an object of this name exists and is not managed by this ModelDeployment";
+const REFUSAL: &str = "apply PodDisruptionBudget digits: an object of this name exists and is not managed by this ModelDeployment";
 
 fn refuse(world: &mut World) {
-    let refusals = BTreeMap::from([("apply PodDisruptionBudget digits".to_owned(), REFUSAL.to_owned())]);
+    let refusals =
+        BTreeMap::from([("apply PodDisruptionBudget digits".to_owned(), REFUSAL.to_owned())]);
     world.observed.refusals = Some(refusals);
 }
 
@@ -26,7 +26,11 @@ fn what_grows_comes_before_all_that_may_be_refused() {
     refuse(&mut world);
     world.edit(json!({ "replicas": 9 }));
     let plan = world.plan();
-    assert!(matches!(&plan.actions[0], PlanAction::Scale { replicas: 9, .. }), "{:#?}", plan.actions);
+    assert!(
+        matches!(&plan.actions[0], PlanAction::Scale { replicas: 9, .. }),
+        "{:#?}",
+        plan.actions
+    );
     let budget = |it: &PlanAction| matches!(it, PlanAction::Apply(desired) if matches!(**desired, DesiredObject::PodDisruptionBudget(_)));
     assert!(plan.actions[1..].iter().any(budget), "it is tried again");
 }
@@ -38,7 +42,10 @@ fn what_is_refused_is_told_for_as_long_as_it_is() {
     let plan = world.step();
     assert!(plan.status_first, "a person is told at once");
     assert_eq!(world.says("Stalled"), "True WriteRefused");
-    assert_eq!((world.status().state.as_str(), world.status().message.as_str()), ("WriteRefused", REFUSAL));
+    assert_eq!(
+        (world.status().state.as_str(), world.status().message.as_str()),
+        ("WriteRefused", REFUSAL)
+    );
     assert_eq!(world.says("Ready"), "True Stable", "traffic flows");
     world.writes.clear();
     for _ in 0..60 {

@@ -66,7 +66,10 @@ fn pods_are_replaced_one_at_a_time() {
     }
     let asked = world.observed.object.spec.restart_time.clone();
     world.settle();
-    assert_eq!((world.status().restarted_time, world.says("Reconciling").as_str()), (asked, "absent"));
+    assert_eq!(
+        (world.status().restarted_time, world.says("Reconciling").as_str()),
+        (asked, "absent")
+    );
     assert!(world.observed.pods.iter().all(|pod| !old.contains(&pod.name)));
 }
 
@@ -77,7 +80,8 @@ fn a_restart_that_is_over_is_not_done_again() {
         world.tick(5);
     }
     assert_eq!(world.status().restarted_time, world.observed.object.spec.restart_time);
-    // Something else than the restart makes one of them not ready: that is no matter of the restart.
+    // Something else than the restart makes one of them not ready: that is no matter of the
+    // restart.
     world.observed.pods[0].ready = false;
     world.set_mut("v1").ready = 2;
     world.step();
@@ -147,7 +151,8 @@ fn a_moment_to_come_is_waited_for() {
 
 #[test]
 fn a_restart_waits_for_the_end_of_a_rollout() {
-    let mut world = World::serving(json!({ "strategy": { "canary": { "steps": [{ "setWeight": 5 }] } } }));
+    let mut world =
+        World::serving(json!({ "strategy": { "canary": { "steps": [{ "setWeight": 5 }] } } }));
     world.version("v2");
     world.until(RolloutStage::Analyzing, 0);
     world.pass(1);
@@ -169,18 +174,24 @@ fn a_budget_that_holds_a_pod_is_a_reason_to_wait() {
     let told = format!("evict Pod a: {HELD_BY_BUDGET}: Cannot evict pod");
     world.observed.refusals = Some([("evict Pod a".to_owned(), told)].into());
     world.observed.object.status = Some(world.plan().status);
-    assert_eq!((world.says("Stalled").as_str(), world.says("Reconciling").as_str()), ("absent", "True Restarting"));
+    assert_eq!(
+        (world.says("Stalled").as_str(), world.says("Reconciling").as_str()),
+        ("absent", "True Restarting")
+    );
     assert!(world.condition("Reconciling").message.contains("Cannot evict pod"));
 }
 
 #[test]
 fn a_budget_of_nothing_is_said_and_not_run_against() {
     for budget in [json!(0), json!("0%")] {
-        let mut world = restarted(json!({ "replicas": 1, "disruptionBudget": { "maxUnavailable": budget } }));
+        let mut world =
+            restarted(json!({ "replicas": 1, "disruptionBudget": { "maxUnavailable": budget } }));
         world.step();
         assert!(evicted(&world).is_empty());
         assert_eq!(world.says("Stalled"), "True RestartStalled");
-        assert!(world.condition("Stalled").message.contains("spec.disruptionBudget.maxUnavailable"));
+        assert!(
+            world.condition("Stalled").message.contains("spec.disruptionBudget.maxUnavailable")
+        );
         world.edit(json!({ "disruptionBudget": { "maxUnavailable": 1 } }));
         world.step();
         assert_eq!(world.says("Stalled"), "absent");
@@ -230,7 +241,11 @@ fn a_newer_image_is_told_and_comes_with_a_restart() {
     for word in ["runtime:1", "runtime:2", "kubectl slipway restart digits", "spec.restartTime"] {
         assert!(message.contains(word), "{message}");
     }
-    assert_eq!(images(&world), ["runtime:1", "runtime:1"], "an upgrade of the operator restarts nothing");
+    assert_eq!(
+        images(&world),
+        ["runtime:1", "runtime:1"],
+        "an upgrade of the operator restarts nothing"
+    );
     let revision = revision(&world);
     asked(&mut world);
     assert!(evicted(&world).is_empty(), "first the template");
@@ -239,7 +254,10 @@ fn a_newer_image_is_told_and_comes_with_a_restart() {
     assert!(!world.set("v1").deleting && world.set("v1").revision == revision);
     assert_eq!(evicted(&world).len(), 1);
     world.set_mut("v1").is_observed = false;
-    assert!(evicted(&world).is_empty(), "the controller may still make pods of the former template");
+    assert!(
+        evicted(&world).is_empty(),
+        "the controller may still make pods of the former template"
+    );
     world.set_mut("v1").is_observed = true;
     // The newer one does not get ready: it costs one pod.
     world.step();
@@ -272,7 +290,10 @@ fn the_redis_beside_a_server_is_outdated_too() {
     world.observed.settings.redis_image = "redis:2".into();
     world.settle();
     let message = world.condition("OutdatedImage").message.clone();
-    assert!(message.contains("redis:1") && message.contains("redis:2") && !message.contains("runtime"), "{message}");
+    assert!(
+        message.contains("redis:1") && message.contains("redis:2") && !message.contains("runtime"),
+        "{message}"
+    );
 }
 
 proptest! {

@@ -39,7 +39,10 @@ fn they_come_when_there_is_a_stable_revision_and_go_with_the_queue() {
 
     world.edit(json!({ "queue": null, "server": { "queue": null } }));
     world.tick(1);
-    assert!(world.observed.worker.is_some(), "what is queued is worked off until the pods that take jobs are gone");
+    assert!(
+        world.observed.worker.is_some(),
+        "what is queued is worked off until the pods that take jobs are gone"
+    );
     world.finish();
     world.settle();
     assert!(world.observed.worker.is_none(), "{:?}", world.writes);

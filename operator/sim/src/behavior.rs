@@ -7,7 +7,8 @@ pub struct ModelBehavior {
     pub error_rate: f64,
     /// Whether it never answers.
     pub hangs: bool,
-    /// Whether its clients wait long enough for an answer that somebody is to blame when there is none.
+    /// Whether its clients wait long enough for an answer that somebody is to blame when there is
+    /// none.
     pub clients_wait: bool,
     /// Share of predictions that are wrong.
     pub wrong_rate: f64,
@@ -30,7 +31,8 @@ pub enum ModelQuality {
     Wrong,
     /// Never answers.
     Hanging,
-    /// Never answers, and its clients leave before stable would have answered: its gateways blame nobody.
+    /// Never answers, and its clients leave before stable would have answered: its gateways blame
+    /// nobody.
     Deserted,
     /// Its bytes are not those that were asked for.
     Unloadable,
@@ -65,7 +67,9 @@ impl ModelQuality {
                 ..good
             },
             Self::Stuck => ModelBehavior {
-                load_failure: Some(r#"{"reason":"DownloadFailed","message":"connection refused","permanent":false}"#),
+                load_failure: Some(
+                    r#"{"reason":"DownloadFailed","message":"connection refused","permanent":false}"#,
+                ),
                 ..good
             },
             Self::Crashing => ModelBehavior { crash: 0.1, ..good },

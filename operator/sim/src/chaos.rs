@@ -58,7 +58,8 @@ pub(crate) fn play_seed(seed: u64) -> SeedOutcome {
         world.tick();
     }
     let after = world.cost().1;
-    let serving = world.status().stable.and_then(|it| world.cluster.behaviors.get(&it.version).copied());
+    let serving =
+        world.status().stable.and_then(|it| world.cluster.behaviors.get(&it.version).copied());
     // Pods that come and go are something that happens.
     if after != before && serving.is_some_and(|it| it.crash == 0.0) {
         world.violations.push(format!("{} writes while nothing happens", after - before));
@@ -66,7 +67,14 @@ pub(crate) fn play_seed(seed: u64) -> SeedOutcome {
     check_result(&mut world, last);
     let (plans, writes) = world.cost();
     let (bad, good) = (world.invariants.bad, world.invariants.good);
-    SeedOutcome { violations: world.violations, transcript: world.transcript, bad, good, plans, writes }
+    SeedOutcome {
+        violations: world.violations,
+        transcript: world.transcript,
+        bad,
+        good,
+        plans,
+        writes,
+    }
 }
 
 fn random_object(rng: &mut SeededRng) -> ModelDeployment {
@@ -119,7 +127,11 @@ fn random_strategy(rng: &mut SeededRng) -> Value {
     for weight in rng.pick(&[&[10][..], &[5, 50][..], &[10, 25, 50][..], &[20, 100][..]]) {
         steps.push(json!({ "setWeight": weight }));
         if rng.chance(0.2) {
-            let pause = if rng.chance(0.5) { json!({ "durationSeconds": rng.between(1, 30) }) } else { json!({}) };
+            let pause = if rng.chance(0.5) {
+                json!({ "durationSeconds": rng.between(1, 30) })
+            } else {
+                json!({})
+            };
             steps.push(json!({ "pause": pause }));
         }
         if rng.chance(0.1) {
@@ -148,7 +160,8 @@ fn random_faults(rng: &mut SeededRng) -> FaultSettings {
     faults.two_leaders = rng.chance(0.2);
     faults.wipe = if rng.chance(0.15) { 0.005 } else { 0.0 };
     faults.meddle = if rng.chance(0.1) { 0.01 } else { 0.0 };
-    let kinds = ["PodDisruptionBudget", "ServiceAccount", "RoleBinding", "Deployment", "NetworkPolicy"];
+    let kinds =
+        ["PodDisruptionBudget", "ServiceAccount", "RoleBinding", "Deployment", "NetworkPolicy"];
     faults.alter = if rng.chance(0.5) { 0.02 } else { 0.0 };
     faults.orphan = if rng.chance(0.1) { 0.005 } else { 0.0 };
     faults.refused_kind = if rng.chance(0.15) { Some(rng.pick(&kinds)) } else { None };
@@ -159,7 +172,8 @@ fn random_faults(rng: &mut SeededRng) -> FaultSettings {
 /// A person, or the autoscaler, does something.
 fn act_randomly(world: &mut SimulatedWorld, rng: &mut SeededRng, versions: &mut u32) {
     let nonce = rng.next_number().to_string();
-    // Half of the people use the plug-in, whose commands say what they are for, as it was a moment ago.
+    // Half of the people use the plug-in, whose commands say what they are for, as it was a moment
+    // ago.
     let nonce = if rng.chance(0.5) { bound_value(world, &nonce) } else { nonce };
     match rng.between(0, 11) {
         0..=3 => {
@@ -224,7 +238,9 @@ fn detectable_quality(world: &SimulatedWorld, quality: ModelQuality) -> ModelQua
 /// Whether the version that the spec asks for answers nothing.
 fn is_hanging(world: &SimulatedWorld) -> bool {
     let version = world.cluster.object.spec.model.version.as_ref();
-    version.and_then(|version| world.cluster.behaviors.get(version)).is_some_and(|truth| truth.hangs)
+    version
+        .and_then(|version| world.cluster.behaviors.get(version))
+        .is_some_and(|truth| truth.hangs)
 }
 
 /// From now on it is no fault of the judge's if this version is promoted.
@@ -264,8 +280,13 @@ pub(crate) fn give_command(world: &mut SimulatedWorld, command: &str, nonce: &st
     });
 }
 
-/// The last rollout, without faults, with a person who ends pauses. Returns what was shipped, and over what.
-fn run_finale(world: &mut SimulatedWorld, rng: &mut SeededRng, version: u32) -> (u32, ModelQuality, String) {
+/// The last rollout, without faults, with a person who ends pauses. Returns what was shipped, and
+/// over what.
+fn run_finale(
+    world: &mut SimulatedWorld,
+    rng: &mut SeededRng,
+    version: u32,
+) -> (u32, ModelQuality, String) {
     let kinds = [
         ModelQuality::Good,
         ModelQuality::Good,
@@ -288,14 +309,20 @@ fn run_finale(world: &mut SimulatedWorld, rng: &mut SeededRng, version: u32) -> 
     ship_version(world, version, quality);
     let mut over = 0;
     for second in 0..CALM_SECONDS {
-        let waits =
-            world.status().rollout.is_some_and(|it| matches!(it.stage, RolloutStage::Paused | RolloutStage::Preview));
+        let waits = world
+            .status()
+            .rollout
+            .is_some_and(|it| matches!(it.stage, RolloutStage::Paused | RolloutStage::Preview));
         if waits && second % 40 == 39 {
             give_command(world, "promote", &second.to_string());
         }
         world.tick();
         // Soon after the end the old pods are gone, too.
-        over = if world.status().rollout.is_none_or(|it| it.stage == RolloutStage::Aborted) { over + 1 } else { 0 };
+        over = if world.status().rollout.is_none_or(|it| it.stage == RolloutStage::Aborted) {
+            over + 1
+        } else {
+            0
+        };
         if over > 45 {
             break;
         }
@@ -304,12 +331,19 @@ fn run_finale(world: &mut SimulatedWorld, rng: &mut SeededRng, version: u32) -> 
 }
 
 /// What must have come of the last version.
-fn check_result(world: &mut SimulatedWorld, (version, quality, rival): (u32, ModelQuality, String)) {
+fn check_result(
+    world: &mut SimulatedWorld,
+    (version, quality, rival): (u32, ModelQuality, String),
+) {
     let status = world.status();
     let version = format!("v{version}");
     let stable = status.stable.as_ref().map(|it| it.version.clone()).unwrap_or_default();
-    let why =
-        status.conditions.iter().find(|it| it.type_ == "RolledBack").map(|it| it.reason.clone()).unwrap_or_default();
+    let why = status
+        .conditions
+        .iter()
+        .find(|it| it.type_ == "RolledBack")
+        .map(|it| it.reason.clone())
+        .unwrap_or_default();
     let Some(ours) = world.cluster.behaviors.get(&rival).copied() else {
         world.violations.push(format!("nothing serves in the end: {status:?}"));
         return;
@@ -318,7 +352,10 @@ fn check_result(world: &mut SimulatedWorld, (version, quality, rival): (u32, Mod
     // By chance, and counted.
     let by_chance = why == reason::GATE_FAILED;
     if quality == ModelQuality::Good && stable != version && !by_chance {
-        world.violations.push(format!("good {version} was not promoted over {rival}: {why} {:?}", status.rollout));
+        world.violations.push(format!(
+            "good {version} was not promoted over {rival}: {why} {:?}",
+            status.rollout
+        ));
     }
     // A rival whose pods cannot come up compares with nothing.
     let rival_works = ours.load_failure.is_none() && ours.crash == 0.0;
@@ -330,12 +367,22 @@ fn check_result(world: &mut SimulatedWorld, (version, quality, rival): (u32, Mod
     if theirs.load_failure.is_some() && rival_works && why != reason::MODEL_LOAD_FAILED {
         world.violations.push(format!("unloadable {version} is said to be {why:?}"));
     }
-    let said = status.conditions.iter().find(|it| it.type_ == STALLED).map(|it| it.reason.as_str()).unwrap_or_default();
+    let said = status
+        .conditions
+        .iter()
+        .find(|it| it.type_ == STALLED)
+        .map(|it| it.reason.as_str())
+        .unwrap_or_default();
     if world.faults.refused_kind.is_some() != (said == reason::WRITE_REFUSED) {
-        world.violations.push(format!("{:?} is refused, and Stalled says {said}", world.faults.refused_kind));
+        world
+            .violations
+            .push(format!("{:?} is refused, and Stalled says {said}", world.faults.refused_kind));
     }
     if world.altered_count() > 0 {
-        world.violations.push(format!("{} objects are not as they were applied in the end", world.altered_count()));
+        world.violations.push(format!(
+            "{} objects are not as they were applied in the end",
+            world.altered_count()
+        ));
     }
     check_at_rest(world);
 }
@@ -350,11 +397,15 @@ fn check_at_rest(world: &mut SimulatedWorld) {
     for set in &world.cluster.replica_sets {
         let want = if set.view.revision == serving { replicas } else { 0 };
         if set.view.desired != want {
-            let line = format!("{} has {} pods in the end instead of {want}", set.view.version, set.view.desired);
+            let line = format!(
+                "{} has {} pods in the end instead of {want}",
+                set.view.version, set.view.desired
+            );
             world.violations.push(line);
         }
     }
-    let limit = usize::try_from(world.cluster.object.spec.revision_history_limit).unwrap_or_default();
+    let limit =
+        usize::try_from(world.cluster.object.spec.revision_history_limit).unwrap_or_default();
     if world.cluster.replica_sets.len() > limit + 2 {
         world.violations.push(format!("{} ReplicaSets are left", world.cluster.replica_sets.len()));
     }

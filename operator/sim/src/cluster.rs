@@ -9,7 +9,9 @@ use slipway_core::build::{GATEWAY, container_images, is_shared};
 use slipway_core::desired::{ChildKind, DesiredObject};
 use slipway_core::fields::{self, ManagedFields};
 use slipway_core::marks::RevisionMarks;
-use slipway_core::observed::{GatewayPod, GatewayView, ModelDigest, ObjectView, ObservedState, ReplicaSetView};
+use slipway_core::observed::{
+    GatewayPod, GatewayView, ModelDigest, ObjectView, ObservedState, ReplicaSetView,
+};
 use slipway_core::settings::{NetworkPolicies, PlanSettings};
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, PodTemplatePatch};
@@ -20,7 +22,8 @@ use crate::pods::SimulatedReplicaSet;
 /// A write that did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WriteRefusal {
-    /// Its resourceVersion or UID is not that of the object, or the disruption budget lets the pod not go for now.
+    /// Its resourceVersion or UID is not that of the object, or the disruption budget lets the pod
+    /// not go for now.
     Conflict,
 }
 
@@ -46,7 +49,8 @@ pub(crate) struct SimulatedCluster {
     pub(crate) store: BTreeMap<String, String>,
     /// How the versions of models behave, by version.
     pub(crate) behaviors: BTreeMap<String, ModelBehavior>,
-    /// The image of the model server that the operator has; those that follow may be other programs.
+    /// The image of the model server that the operator has; those that follow may be other
+    /// programs.
     pub(crate) runtime_image: String,
     /// When the weights changed last, in seconds.
     pub(crate) weights_at: i64,
@@ -95,8 +99,16 @@ impl SimulatedCluster {
             network_policies: self.policies.clone(),
             gateway: GatewayView { pods, ..self.gateway.clone() },
             pods: self.replica_sets.iter().flat_map(SimulatedReplicaSet::pod_views).collect(),
-            pod_problems: self.replica_sets.iter().flat_map(SimulatedReplicaSet::pod_problems).collect(),
-            fetched_models: self.replica_sets.iter().flat_map(SimulatedReplicaSet::fetched_models).collect(),
+            pod_problems: self
+                .replica_sets
+                .iter()
+                .flat_map(SimulatedReplicaSet::pod_problems)
+                .collect(),
+            fetched_models: self
+                .replica_sets
+                .iter()
+                .flat_map(SimulatedReplicaSet::fetched_models)
+                .collect(),
             conflicts: Vec::new(),
             refusals: Some(BTreeMap::new()),
             disturbances: BTreeMap::new(),
@@ -147,7 +159,10 @@ impl SimulatedCluster {
             kind => self.child(kind).as_mut().map(|view| &mut view.managed_fields),
         };
         let Some(managed) = managed.filter(|it| !is_altered(it)) else { return false };
-        *managed = ManagedFields { fields: Some(Value::Null.into()), changed_by: Some("somebody".to_owned()) };
+        *managed = ManagedFields {
+            fields: Some(Value::Null.into()),
+            changed_by: Some("somebody".to_owned()),
+        };
         self.changes += 1;
         true
     }
@@ -155,8 +170,13 @@ impl SimulatedCluster {
     /// Objects that are not as they were applied, but for ReplicaSets.
     pub(crate) fn altered_count(&self) -> usize {
         let gateway = &self.gateway;
-        let single =
-            [&self.budget, &gateway.service_account, &gateway.role_binding, &gateway.service, &gateway.deployment];
+        let single = [
+            &self.budget,
+            &gateway.service_account,
+            &gateway.role_binding,
+            &gateway.service,
+            &gateway.deployment,
+        ];
         let policies = self.policies.values().chain(&gateway.network_policy);
         let views = single.into_iter().flatten().chain(self.services.values()).chain(policies);
         views.filter(|view| is_altered(&view.managed_fields)).count()
@@ -223,7 +243,9 @@ impl SimulatedCluster {
             return Err(WriteRefusal::Conflict);
         }
         let weights = |status: Option<&ModelDeploymentStatus>| {
-            status.and_then(|it| it.traffic.clone()).map(|it| (it.generation, it.backends, it.preview_revision))
+            status
+                .and_then(|it| it.traffic.clone())
+                .map(|it| (it.generation, it.backends, it.preview_revision))
         };
         // The API server keeps whole seconds; what it returns is what is seen from now on.
         let value = serde_json::to_value(status).unwrap_or_default();
@@ -242,14 +264,21 @@ impl SimulatedCluster {
     }
 
     /// Carries out an action.
-    pub(crate) fn execute(&mut self, action: &PlanAction, now: Timestamp) -> Result<(), WriteRefusal> {
+    pub(crate) fn execute(
+        &mut self,
+        action: &PlanAction,
+        now: Timestamp,
+    ) -> Result<(), WriteRefusal> {
         self.writes += 1;
         self.changes += 1;
         match action {
             PlanAction::Apply(desired) | PlanAction::Restore { desired, .. } => {
                 let owners = desired.metadata().owner_references.iter().flatten();
                 // What an owner that is gone writes is collected with it.
-                if owners.into_iter().any(|owner| Some(&owner.uid) != self.object.metadata.uid.as_ref()) {
+                if owners
+                    .into_iter()
+                    .any(|owner| Some(&owner.uid) != self.object.metadata.uid.as_ref())
+                {
                     return Err(WriteRefusal::Conflict);
                 }
                 let seconds = now.duration_since(crate::world::START).as_secs();
@@ -257,7 +286,10 @@ impl SimulatedCluster {
                 self.apply(desired, now);
             }
             PlanAction::Adopt { kind: ChildKind::ReplicaSet, name, uid, .. } => {
-                let set = self.replica_sets.iter_mut().find(|set| set.view.name == *name && set.view.uid == *uid);
+                let set = self
+                    .replica_sets
+                    .iter_mut()
+                    .find(|set| set.view.name == *name && set.view.uid == *uid);
                 set.ok_or(WriteRefusal::Conflict)?.view.orphaned = false;
             }
             PlanAction::Adopt { name, owner, .. } => {
@@ -271,15 +303,24 @@ impl SimulatedCluster {
                 self.edit(|object| object.spec.replicas = Some(*replicas));
             }
             PlanAction::Scale { name, uid, replicas } => {
-                let set = self.replica_sets.iter_mut().find(|set| set.view.name == *name && set.view.uid == *uid);
+                let set = self
+                    .replica_sets
+                    .iter_mut()
+                    .find(|set| set.view.name == *name && set.view.uid == *uid);
                 set.ok_or(WriteRefusal::Conflict)?.scale(*replicas);
             }
             PlanAction::Pin { name, uid, digest } => {
-                let set = self.replica_sets.iter_mut().find(|set| set.view.name == *name && set.view.uid == *uid);
+                let set = self
+                    .replica_sets
+                    .iter_mut()
+                    .find(|set| set.view.name == *name && set.view.uid == *uid);
                 set.ok_or(WriteRefusal::Conflict)?.pin(digest);
             }
             PlanAction::Mark { name, uid, marks } => {
-                let set = self.replica_sets.iter_mut().find(|set| set.view.name == *name && set.view.uid == *uid);
+                let set = self
+                    .replica_sets
+                    .iter_mut()
+                    .find(|set| set.view.name == *name && set.view.uid == *uid);
                 set.ok_or(WriteRefusal::Conflict)?.view.marks = marks.clone();
             }
             PlanAction::Evict { name, .. } => {
@@ -294,19 +335,29 @@ impl SimulatedCluster {
                     return Err(WriteRefusal::Conflict);
                 }
             }
-            PlanAction::Delete { kind: ChildKind::Service, name, .. } => drop(self.services.remove(name)),
-            PlanAction::Delete { kind: ChildKind::HorizontalPodAutoscaler, name, .. } if name == GATEWAY => {
+            PlanAction::Delete { kind: ChildKind::Service, name, .. } => {
+                drop(self.services.remove(name))
+            }
+            PlanAction::Delete { kind: ChildKind::HorizontalPodAutoscaler, name, .. }
+                if name == GATEWAY =>
+            {
                 self.gateway.autoscaler = None;
             }
-            PlanAction::Delete { kind: ChildKind::HorizontalPodAutoscaler, name, .. } if name.ends_with("-worker") => {
+            PlanAction::Delete { kind: ChildKind::HorizontalPodAutoscaler, name, .. }
+                if name.ends_with("-worker") =>
+            {
                 self.worker_autoscaler = None;
             }
-            PlanAction::Delete { kind: ChildKind::HorizontalPodAutoscaler, .. } => self.autoscaler = None,
+            PlanAction::Delete { kind: ChildKind::HorizontalPodAutoscaler, .. } => {
+                self.autoscaler = None
+            }
             PlanAction::Delete { kind: ChildKind::Deployment, .. } => self.worker = None,
             PlanAction::Delete { kind: ChildKind::NetworkPolicy, name, .. } if name == GATEWAY => {
                 self.gateway.network_policy = None;
             }
-            PlanAction::Delete { kind: ChildKind::NetworkPolicy, name, .. } => drop(self.policies.remove(name)),
+            PlanAction::Delete { kind: ChildKind::NetworkPolicy, name, .. } => {
+                drop(self.policies.remove(name))
+            }
         }
         Ok(())
     }
@@ -317,7 +368,13 @@ impl SimulatedCluster {
             uid: self.next_uid(),
             applied_hash: desired.applied_hash().to_owned(),
             managed_fields: fields::fields_after_apply(desired),
-            owners: desired.metadata().owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect(),
+            owners: desired
+                .metadata()
+                .owner_references
+                .iter()
+                .flatten()
+                .map(|owner| owner.uid.clone())
+                .collect(),
             controller: (!is_shared(desired)).then_some(uid),
             failure: String::new(),
             desired_replicas: None,
@@ -329,12 +386,18 @@ impl SimulatedCluster {
             DesiredObject::Service(service) => {
                 self.services.insert(service.metadata.name.clone().unwrap_or_default(), view);
             }
-            DesiredObject::HorizontalPodAutoscaler(_) if is_shared(desired) => self.gateway.autoscaler = Some(view),
-            DesiredObject::HorizontalPodAutoscaler(it) if it.metadata.name != self.object.metadata.name => {
+            DesiredObject::HorizontalPodAutoscaler(_) if is_shared(desired) => {
+                self.gateway.autoscaler = Some(view)
+            }
+            DesiredObject::HorizontalPodAutoscaler(it)
+                if it.metadata.name != self.object.metadata.name =>
+            {
                 self.worker_autoscaler = Some(view);
             }
             DesiredObject::HorizontalPodAutoscaler(_) => self.autoscaler = Some(view),
-            DesiredObject::PodDisruptionBudget(budget) if budget.metadata.name == self.object.metadata.name => {
+            DesiredObject::PodDisruptionBudget(budget)
+                if budget.metadata.name == self.object.metadata.name =>
+            {
                 self.budget = Some(view);
             }
             DesiredObject::PodDisruptionBudget(_) => self.gateway.disruption_budget = Some(view),
@@ -342,8 +405,12 @@ impl SimulatedCluster {
             DesiredObject::RoleBinding(_) => self.gateway.role_binding = Some(view),
             DesiredObject::Deployment(_) if !is_shared(desired) => self.worker = Some(view),
             DesiredObject::Deployment(_) => self.gateway.deployment = Some(view),
-            DesiredObject::NetworkPolicy(_) if is_shared(desired) => self.gateway.network_policy = Some(view),
-            DesiredObject::NetworkPolicy(_) => drop(self.policies.insert(desired.name().to_owned(), view)),
+            DesiredObject::NetworkPolicy(_) if is_shared(desired) => {
+                self.gateway.network_policy = Some(view)
+            }
+            DesiredObject::NetworkPolicy(_) => {
+                drop(self.policies.insert(desired.name().to_owned(), view))
+            }
         }
     }
 
@@ -363,14 +430,23 @@ impl SimulatedCluster {
             return;
         }
         let version = text(&desired.metadata.annotations, labels::VERSION);
-        let truth = self.behaviors.get(&version).copied().unwrap_or_else(|| crate::ModelQuality::Good.behavior());
+        let truth = self
+            .behaviors
+            .get(&version)
+            .copied()
+            .unwrap_or_else(|| crate::ModelQuality::Good.behavior());
         let view = ReplicaSetView {
             name,
             uid: self.next_uid(),
             revision: text(&desired.metadata.labels, labels::REVISION),
             version,
             digest: ModelDigest::from_annotation(
-                desired.metadata.annotations.as_ref().and_then(|all| all.get(labels::MODEL_DIGEST)).map(String::as_str),
+                desired
+                    .metadata
+                    .annotations
+                    .as_ref()
+                    .and_then(|all| all.get(labels::MODEL_DIGEST))
+                    .map(String::as_str),
             ),
             failure: String::new(),
             marks: RevisionMarks::default(),

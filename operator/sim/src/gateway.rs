@@ -22,7 +22,8 @@ pub(crate) struct SimulatedGateway {
     /// Since when.
     pub(crate) applied_at: i64,
     report: GatewayReport,
-    /// UID of the ModelDeployment whose weights were told; another one of its name keeps them until it has its own.
+    /// UID of the ModelDeployment whose weights were told; another one of its name keeps them
+    /// until it has its own.
     uid: Option<String>,
     /// The last candidate's requests: failed or not.
     recent_failures: Vec<bool>,
@@ -53,9 +54,11 @@ impl SimulatedGateway {
 
     /// What the operator's link shows of it.
     pub(crate) fn observed_pod(&self, now: i64) -> GatewayPod {
-        let report = (now >= self.unreachable_until && self.applied_traffic.is_some()).then(|| self.report.clone());
+        let report = (now >= self.unreachable_until && self.applied_traffic.is_some())
+            .then(|| self.report.clone());
         let since = START + SignedDuration::from_secs(self.unreachable_since);
-        let lost = || UnreachableGateway { since, error: "192.0.2.1:9091: no answer in time".to_owned() };
+        let lost =
+            || UnreachableGateway { since, error: "192.0.2.1:9091: no answer in time".to_owned() };
         GatewayPod {
             name: self.name.clone(),
             ready: self.ready,
@@ -91,22 +94,34 @@ impl SimulatedGateway {
             self.report = GatewayReport::default();
             self.recent_failures.clear();
         }
-        let Some(told) = cluster.object.status.as_ref().and_then(|status| status.traffic.as_ref()) else { return };
+        let Some(told) = cluster.object.status.as_ref().and_then(|status| status.traffic.as_ref())
+        else {
+            return;
+        };
         let starts = self.applied_traffic.is_none();
         let current = self.applied_traffic.as_ref().map(|it| (it.generation, &it.backends));
-        if (current == Some((told.generation, &told.backends)) && self.report.generation == told.generation)
+        if (current == Some((told.generation, &told.backends))
+            && self.report.generation == told.generation)
             || (!starts && now < cluster.weights_at + self.lag)
         {
             return;
         }
         let keep = self.report.brake.take().filter(|brake| {
             let newer = told.generation.saturating_sub(brake.generation);
-            let weight =
-                told.backends.iter().find(|it| it.revision == brake.revision).map_or(0, |it| it.weight_permille);
+            let weight = told
+                .backends
+                .iter()
+                .find(|it| it.revision == brake.revision)
+                .map_or(0, |it| it.weight_permille);
             newer <= 0 || (newer == 1 && weight > 0)
         });
         let in_flight = std::mem::take(&mut self.report.in_flight);
-        self.report = GatewayReport { generation: told.generation, brake: keep, in_flight, ..GatewayReport::default() };
+        self.report = GatewayReport {
+            generation: told.generation,
+            brake: keep,
+            in_flight,
+            ..GatewayReport::default()
+        };
         self.recent_failures.clear();
         self.applied_traffic = Some(told.clone());
         self.applied_at = now;
@@ -121,12 +136,15 @@ impl SimulatedGateway {
     ) {
         let Some(applied) = self.applied_traffic.clone() else { return };
         // What began before the weight left ends in its own time.
-        let serving = |revision: &String| applied.backends.iter().any(|it| it.revision == *revision);
+        let serving =
+            |revision: &String| applied.backends.iter().any(|it| it.revision == *revision);
         self.report.in_flight.retain(|revision, _| serving(revision) || rng.chance(0.8));
         for backend in &applied.backends {
-            let braked = self.report.brake.as_ref().is_some_and(|brake| brake.revision == backend.revision);
+            let braked =
+                self.report.brake.as_ref().is_some_and(|brake| brake.revision == backend.revision);
             let exact = REQUESTS as f64 * f64::from(backend.weight_permille) / 1000.0;
-            let count = if braked { 0 } else { exact as u64 + u64::from(rng.chance(exact.fract())) };
+            let count =
+                if braked { 0 } else { exact as u64 + u64::from(rng.chance(exact.fract())) };
             self.send_to_arm(clock, cluster, metrics, rng, backend, count);
         }
     }
@@ -145,8 +163,11 @@ impl SimulatedGateway {
         let hung = up.is_some_and(|set| set.behavior.hangs);
         // Requests whose clients left before an answer was due are no evidence.
         let judged = if up.is_some_and(|set| !set.behavior.clients_wait) { 0 } else { count };
-        let bad = up.filter(|_| !hung).map_or(judged, |set| rng.binomial(count, set.behavior.error_rate));
-        let wrong = up.filter(|_| !hung).map_or(0, |set| rng.binomial(count - bad, set.behavior.wrong_rate));
+        let bad =
+            up.filter(|_| !hung).map_or(judged, |set| rng.binomial(count, set.behavior.error_rate));
+        let wrong = up
+            .filter(|_| !hung)
+            .map_or(0, |set| rng.binomial(count - bad, set.behavior.wrong_rate));
         metrics.count(&backend.revision, judged, bad, wrong);
         let answered = if hung { 0 } else { count - bad };
         let answers = self.report.answered.get_or_insert_default();
@@ -167,7 +188,10 @@ impl SimulatedGateway {
         let surplus = self.recent_failures.len().saturating_sub(50);
         self.recent_failures.drain(..surplus);
         let failures = self.recent_failures.iter().filter(|failed| **failed).count();
-        if failures >= 10 && failures * 2 >= self.recent_failures.len() && self.report.brake.is_none() {
+        if failures >= 10
+            && failures * 2 >= self.recent_failures.len()
+            && self.report.brake.is_none()
+        {
             self.report.brake = Some(BrakeReport {
                 revision: backend.revision.clone(),
                 generation: self.report.generation,

@@ -15,11 +15,12 @@ use crate::behavior::ModelBehavior;
 use crate::cluster::SimulatedCluster;
 use crate::gateway::SimulatedGateway;
 
-/// Seconds of replicas that count: what was written for fewer replicas does not grow with them once it has no weight any more, and a gateway may
-/// lag by that much.
+/// Seconds of replicas that count: what was written for fewer replicas does not grow with them once
+/// it has no weight any more, and a gateway may lag by that much.
 const REPLICAS_WINDOW_SECONDS: usize = 100;
-/// Longest time for which a candidate may have a weight that is not confirmed: what the plan allows, twice, because a gateway that died is looked for anew, and the
-/// lags of clocks, views and restarts.
+/// Longest time for which a candidate may have a weight that is not confirmed: what the plan
+/// allows, twice, because a gateway that died is looked for anew, and the lags of clocks, views and
+/// restarts.
 const MAX_UNCONFIRMED_SECONDS: i64 = 2 * CONFIRMATION_SECONDS + 120;
 /// Most writes within a minute, faults and all.
 const MAX_WRITES_PER_MINUTE: u64 = 150;
@@ -57,8 +58,8 @@ impl InvariantMonitor {
         self.excused_until = self.excused_until.max(now + 30);
     }
 
-    /// Somebody scaled a ReplicaSet: sizes are wrong until the plan notices. What has no role any more is not given back its pods, and a gateway that lags may
-    /// still send to it.
+    /// Somebody scaled a ReplicaSet: sizes are wrong until the plan notices. What has no role any
+    /// more is not given back its pods, and a gateway that lags may still send to it.
     pub(crate) fn note_manual_scale(&mut self, now: i64) {
         self.excused_until = self.excused_until.max(now + 60);
     }
@@ -75,7 +76,10 @@ impl InvariantMonitor {
         if self.writes.len() > 60 {
             let before = self.writes.pop_front().unwrap_or_default();
             if cluster.writes - before > MAX_WRITES_PER_MINUTE {
-                broken.push(format!("{now}s: {} writes within a minute: a hot loop", cluster.writes - before));
+                broken.push(format!(
+                    "{now}s: {} writes within a minute: a hot loop",
+                    cluster.writes - before
+                ));
             }
         }
         if let Some(status) = &cluster.object.status {
@@ -85,9 +89,13 @@ impl InvariantMonitor {
         }
         for set in &cluster.replica_sets {
             let served = set.served_digests();
-            // Whoever scales a ReplicaSet before its first pod has told has pods of his own making, until the plan takes them away.
+            // Whoever scales a ReplicaSet before its first pod has told has pods of his own making,
+            // until the plan takes them away.
             if served.len() > 1 && now > self.excused_until {
-                broken.push(format!("{now}s: {} serves several models: {served:?}", set.view.version));
+                broken.push(format!(
+                    "{now}s: {} serves several models: {served:?}",
+                    set.view.version
+                ));
             }
         }
         if now > self.excused_until {
@@ -96,22 +104,38 @@ impl InvariantMonitor {
         broken
     }
 
-    /// A candidate has no weight for long that is not confirmed, unless a crashing operator has no time to look.
-    fn check_confirmation(&mut self, now: i64, status: &ModelDeploymentStatus, broken: &mut Vec<String>) {
+    /// A candidate has no weight for long that is not confirmed, unless a crashing operator has no
+    /// time to look.
+    fn check_confirmation(
+        &mut self,
+        now: i64,
+        status: &ModelDeploymentStatus,
+        broken: &mut Vec<String>,
+    ) {
         let Some(traffic) = &status.traffic else { return };
-        let has_weight = traffic.backends.iter().any(|it| it.role == RevisionRole::Candidate && it.weight_permille > 0);
-        if !has_weight || traffic.confirmed_generation == traffic.generation || now <= self.excused_until {
+        let has_weight = traffic
+            .backends
+            .iter()
+            .any(|it| it.role == RevisionRole::Candidate && it.weight_permille > 0);
+        if !has_weight
+            || traffic.confirmed_generation == traffic.generation
+            || now <= self.excused_until
+        {
             self.unconfirmed_since = None;
             return;
         }
         let since = *self.unconfirmed_since.get_or_insert(now);
         if now - since > MAX_UNCONFIRMED_SECONDS {
-            broken.push(format!("{now}s: generation {} is not confirmed since {since}s", traffic.generation));
+            broken.push(format!(
+                "{now}s: generation {} is not confirmed since {since}s",
+                traffic.generation
+            ));
             self.unconfirmed_since = None;
         }
     }
 
-    /// Of what is stored: an abort has moved the traffic in the same write, and generations only grow.
+    /// Of what is stored: an abort has moved the traffic in the same write, and generations only
+    /// grow.
     fn check_stored(&mut self, now: i64, status: &ModelDeploymentStatus, broken: &mut Vec<String>) {
         let Some(traffic) = &status.traffic else { return };
         let sum: i32 = traffic.backends.iter().map(|it| it.weight_permille).sum();
@@ -123,7 +147,10 @@ impl InvariantMonitor {
             broken.push(format!("{now}s: aborted, and the candidate has a weight"));
         }
         if traffic.generation < self.generation && !self.status_wiped {
-            broken.push(format!("{now}s: generation {} after {}", traffic.generation, self.generation));
+            broken.push(format!(
+                "{now}s: generation {} after {}",
+                traffic.generation, self.generation
+            ));
         }
         (self.generation, self.status_wiped) = (traffic.generation, false);
     }
@@ -139,25 +166,36 @@ impl InvariantMonitor {
         let stable = status.stable.as_ref().map(|it| it.revision.clone());
         if let Some(now_stable) = &stable {
             let before = self.wiped_stable.take();
-            let before = before.filter(|it| cluster.replica_set(it).is_some_and(|set| set.view.desired > 0));
+            let before =
+                before.filter(|it| cluster.replica_set(it).is_some_and(|set| set.view.desired > 0));
             if let Some(before) = before.filter(|it| it != now_stable) {
-                broken.push(format!("{now}s: {now_stable} is stable after the status was wiped, and {before} was"));
+                broken.push(format!(
+                    "{now}s: {now_stable} is stable after the status was wiped, and {before} was"
+                ));
             }
         }
-        let marked =
-            stable.filter(|it| cluster.replica_set(it).is_some_and(|set| set.view.marks.stable_since.is_some()));
+        let marked = stable.filter(|it| {
+            cluster.replica_set(it).is_some_and(|set| set.view.marks.stable_since.is_some())
+        });
         self.stable = marked;
         // Another spec, or a command, is a person's word.
         self.aborted.take_if(|(_, then)| {
-            then.spec != cluster.object.spec || then.metadata.annotations != cluster.object.metadata.annotations
+            then.spec != cluster.object.spec
+                || then.metadata.annotations != cluster.object.metadata.annotations
         });
         let Some(rollout) = &status.rollout else { return };
         if rollout.stage == RolloutStage::Aborted {
-            let marked = cluster.replica_set(&rollout.revision).is_some_and(|set| set.view.marks.aborted.is_some());
+            let marked = cluster
+                .replica_set(&rollout.revision)
+                .is_some_and(|set| set.view.marks.aborted.is_some());
             let waits = !PendingCommands::for_object(&cluster.object).is_empty();
-            self.aborted = (marked && !waits).then(|| (rollout.revision.clone(), cluster.object.clone()));
+            self.aborted =
+                (marked && !waits).then(|| (rollout.revision.clone(), cluster.object.clone()));
         } else if self.aborted.as_ref().is_some_and(|(it, _)| *it == rollout.revision) {
-            broken.push(format!("{now}s: {} was taken back, and goes on by itself", rollout.revision));
+            broken.push(format!(
+                "{now}s: {} was taken back, and goes on by itself",
+                rollout.revision
+            ));
             self.aborted = None;
         }
     }
@@ -173,15 +211,26 @@ impl InvariantMonitor {
         let told = cluster.object.status.as_ref().and_then(|status| status.traffic.as_ref());
         for gateway in gateways.iter().filter(|gateway| gateway.ready) {
             let Some(applied) = &gateway.applied_traffic else { continue };
-            // One that does not hear of other weights sends by those of old, for as long as it is deaf.
-            let hears = told.is_some_and(|it| (it.generation, &it.backends) == (applied.generation, &applied.backends));
-            let deaf = if hears { 0 } else { usize::try_from(now - gateway.applied_at).unwrap_or(0) };
-            let fewest =
-                self.replicas.iter().rev().take(REPLICAS_WINDOW_SECONDS.max(deaf)).copied().min().unwrap_or_default();
+            // One that does not hear of other weights sends by those of old, for as long as it is
+            // deaf.
+            let hears = told.is_some_and(|it| {
+                (it.generation, &it.backends) == (applied.generation, &applied.backends)
+            });
+            let deaf =
+                if hears { 0 } else { usize::try_from(now - gateway.applied_at).unwrap_or(0) };
+            let fewest = self
+                .replicas
+                .iter()
+                .rev()
+                .take(REPLICAS_WINDOW_SECONDS.max(deaf))
+                .copied()
+                .min()
+                .unwrap_or_default();
             for backend in &applied.backends {
                 let want = replicas_for_share(fewest, backend.weight_permille);
                 let have = cluster.replica_set(&backend.revision).map_or(0, |set| set.view.desired);
-                // The first pod of a revision whose bytes nobody named stays alone until it has told.
+                // The first pod of a revision whose bytes nobody named stays alone until it has
+                // told.
                 let known = cluster
                     .replica_set(&backend.revision)
                     .is_none_or(|set| set.is_known(now, REPLICAS_WINDOW_SECONDS as i64));
@@ -196,16 +245,25 @@ impl InvariantMonitor {
     }
 
     /// Keeps the score when rollouts end.
-    pub(crate) fn score_rollouts(&mut self, before: Option<&ModelDeploymentStatus>, cluster: &SimulatedCluster) {
+    pub(crate) fn score_rollouts(
+        &mut self,
+        before: Option<&ModelDeploymentStatus>,
+        cluster: &SimulatedCluster,
+    ) {
         let Some(after) = &cluster.object.status else { return };
-        let Some(record) = after.history.first().filter(|it| before.and_then(|old| old.history.first()) != Some(it))
+        let Some(record) = after
+            .history
+            .first()
+            .filter(|it| before.and_then(|old| old.history.first()) != Some(it))
         else {
             return;
         };
         // The stable revision that it was compared with.
         let Some(rival) = before.and_then(|old| old.stable.as_ref()) else { return };
         let truth = |version: &str| cluster.behaviors.get(version);
-        let (Some(theirs), Some(ours)) = (truth(&record.version), truth(&rival.version)) else { return };
+        let (Some(theirs), Some(ours)) = (truth(&record.version), truth(&rival.version)) else {
+            return;
+        };
         let ordered = self.ordered_promotions.contains(&record.version);
         if is_judged(&cluster.object)
             && is_worse(&cluster.object, theirs, ours)
@@ -215,7 +273,10 @@ impl InvariantMonitor {
             let missed = record.outcome == RolloutOutcome::Promoted && !ordered;
             self.bad.1 += u32::from(missed);
             if missed {
-                self.notes.push(format!("score: {} is worse than {} and was promoted", record.version, rival.version));
+                self.notes.push(format!(
+                    "score: {} is worse than {} and was promoted",
+                    record.version, rival.version
+                ));
             }
         }
         if theirs.is_as_good_as(ours) {
@@ -225,7 +286,8 @@ impl InvariantMonitor {
     }
 }
 
-/// Whether the strategy has a step at which both arms get traffic, so that the judge can compare them at all.
+/// Whether the strategy has a step at which both arms get traffic, so that the judge can compare
+/// them at all.
 pub(crate) fn is_judged(object: &ModelDeployment) -> bool {
     validate_spec(object)
         .steps
@@ -234,7 +296,11 @@ pub(crate) fn is_judged(object: &ModelDeployment) -> bool {
 }
 
 /// Whether the gates must find a version much worse than another.
-pub(crate) fn is_worse(object: &ModelDeployment, theirs: &ModelBehavior, ours: &ModelBehavior) -> bool {
+pub(crate) fn is_worse(
+    object: &ModelDeployment,
+    theirs: &ModelBehavior,
+    ours: &ModelBehavior,
+) -> bool {
     let gates = object.spec.analysis.gates.as_deref().unwrap_or_default();
     let labels = gates.iter().any(|gate| gate.type_ == GateType::Accuracy);
     // A rival whose pods come and go fails in its own way.

@@ -1,4 +1,5 @@
-//! Prometheus: counts of every second, read over a window, and everything that can be wrong with a reading.
+//! Prometheus: counts of every second, read over a window, and everything that can be wrong with a
+//! reading.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +44,13 @@ impl SimulatedMetrics {
     }
 
     /// A gate's reading over the window that began `age` seconds ago.
-    pub(crate) fn read(&self, gate: &str, arms: [&str; 2], age: i64, rng: &mut SeededRng) -> GateReading {
+    pub(crate) fn read(
+        &self,
+        gate: &str,
+        arms: [&str; 2],
+        age: i64,
+        rng: &mut SeededRng,
+    ) -> GateReading {
         if self.is_down {
             return GateReading::ProviderDown("connection refused".to_owned());
         }
@@ -59,7 +66,9 @@ impl SimulatedMetrics {
         let since = self.now.saturating_sub(usize::try_from(age).unwrap_or_default());
         let counts = arms.iter().filter_map(|arm| {
             let sums = self.sums.get(*arm)?;
-            let at = |second: usize| sums.get(second.min(sums.len().saturating_sub(1))).copied().unwrap_or_default();
+            let at = |second: usize| {
+                sums.get(second.min(sums.len().saturating_sub(1))).copied().unwrap_or_default()
+            };
             let (old, new) = (at(since.min(until)), at(until));
             let [requests, failed, wrong] = [0, 1, 2].map(|index| (new[index] - old[index]) as f64);
             let counts = match gate {

@@ -1,4 +1,5 @@
-//! The operator's process: a view that is stale, a poller, writes that get lost, a clock that jumps, and death between any two writes.
+//! The operator's process: a view that is stale, a poller, writes that get lost, a clock that
+//! jumps, and death between any two writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -140,7 +141,9 @@ impl OperatorProcess {
         let decided = plan(&observed, time);
         self.plans += 1;
         let broken = check_plan(&observed, &decided, time);
-        self.violations.extend(broken.into_iter().map(|what| format!("{}s {}: {what}", around.now, self.name)));
+        self.violations.extend(
+            broken.into_iter().map(|what| format!("{}s {}: {what}", around.now, self.name)),
+        );
         self.wake_at = decided.wake_at;
         self.schedule_evidence(&decided, around.now);
         if around.faults.suspend > 0.0 && around.rng.chance(around.faults.suspend) {
@@ -185,7 +188,10 @@ impl OperatorProcess {
     }
 
     fn poll_evidence(&mut self, around: &mut ProcessEnvironment<'_>) {
-        let Some((request, arms)) = self.request.clone().filter(|_| around.now >= self.next_read) else { return };
+        let Some((request, arms)) = self.request.clone().filter(|_| around.now >= self.next_read)
+        else {
+            return;
+        };
         self.next_read = around.now + i64::from(request.interval_seconds);
         let time = self.time(around.now);
         let age = time.duration_since(request.since).as_secs().max(0);
@@ -196,8 +202,12 @@ impl OperatorProcess {
             .map(|gate| (gate.gate.clone(), around.metrics.read(&gate.gate, arms, age, around.rng)))
             .collect();
         self.serial += 1;
-        self.evidence =
-            Some(GateEvidence { generation: request.generation, taken_at: time, serial: self.serial, gates });
+        self.evidence = Some(GateEvidence {
+            generation: request.generation,
+            taken_at: time,
+            serial: self.serial,
+            gates,
+        });
         self.dirty = true;
     }
 
@@ -240,14 +250,24 @@ impl OperatorProcess {
         self.refusals = Some(refusals.clone());
         if news {
             // What is refused is told by the same plan with that in its view.
-            let told =
-                plan(&ObservedState { refusals: Some(refusals), ..observed.clone() }, self.time(around.now)).status;
-            let written =
-                if decided.status_first { Some(&decided.status) } else { view.observed.object.status.as_ref() };
+            let told = plan(
+                &ObservedState { refusals: Some(refusals), ..observed.clone() },
+                self.time(around.now),
+            )
+            .status;
+            let written = if decided.status_first {
+                Some(&decided.status)
+            } else {
+                view.observed.object.status.as_ref()
+            };
             if written != Some(&told) && !self.write_status(&told, seen, around) {
                 return;
             }
-        } else if !decided.status_first && changed && !wait && !self.write_status(&decided.status, seen, around) {
+        } else if !decided.status_first
+            && changed
+            && !wait
+            && !self.write_status(&decided.status, seen, around)
+        {
             return;
         }
         for note in &decided.events {
@@ -261,8 +281,15 @@ impl OperatorProcess {
         }
     }
 
-    fn write_status(&mut self, status: &ModelDeploymentStatus, seen: u64, around: &mut ProcessEnvironment<'_>) -> bool {
-        self.attempt("status", around, |around| around.cluster.write_status(status, seen, around.now).is_ok())
+    fn write_status(
+        &mut self,
+        status: &ModelDeploymentStatus,
+        seen: u64,
+        around: &mut ProcessEnvironment<'_>,
+    ) -> bool {
+        self.attempt("status", around, |around| {
+            around.cluster.write_status(status, seen, around.now).is_ok()
+        })
     }
 
     fn write_action(&mut self, action: &PlanAction, around: &mut ProcessEnvironment<'_>) -> bool {
@@ -304,7 +331,8 @@ impl OperatorProcess {
         done
     }
 
-    /// A write may kill the process before or after it, fail, or happen and look as if it had failed.
+    /// A write may kill the process before or after it, fail, or happen and look as if it had
+    /// failed.
     fn attempt(
         &mut self,
         word: &str,
@@ -365,7 +393,8 @@ fn applied_object(action: &PlanAction) -> Option<(&DesiredObject, Option<&Foreig
 
 /// The objects that are there, by kind and name.
 fn object_targets(observed: &ObservedState) -> BTreeSet<String> {
-    let (name, gateway) = (observed.object.metadata.name.as_deref().unwrap_or_default(), &observed.gateway);
+    let (name, gateway) =
+        (observed.object.metadata.name.as_deref().unwrap_or_default(), &observed.gateway);
     let single = [
         ("PodDisruptionBudget", name, &observed.disruption_budget),
         ("HorizontalPodAutoscaler", name, &observed.autoscaler),
@@ -377,11 +406,19 @@ fn object_targets(observed: &ObservedState) -> BTreeSet<String> {
         ("NetworkPolicy", GATEWAY, &gateway.network_policy),
         ("HorizontalPodAutoscaler", GATEWAY, &gateway.autoscaler),
     ];
-    let single = single.into_iter().filter(|(_, _, view)| view.is_some()).map(|(kind, name, _)| (kind, name));
+    let single = single
+        .into_iter()
+        .filter(|(_, _, view)| view.is_some())
+        .map(|(kind, name, _)| (kind, name));
     let services = observed.services.keys().map(|name| ("Service", name.as_str()));
     let policies = observed.network_policies.keys().map(|name| ("NetworkPolicy", name.as_str()));
     let sets = observed.replica_sets.iter().map(|set| ("ReplicaSet", set.name.as_str()));
-    single.chain(services).chain(policies).chain(sets).map(|(kind, name)| format!("{kind} {name}")).collect()
+    single
+        .chain(services)
+        .chain(policies)
+        .chain(sets)
+        .map(|(kind, name)| format!("{kind} {name}"))
+        .collect()
 }
 
 /// The kind that an action applies, when that is refused for good.

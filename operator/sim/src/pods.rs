@@ -18,7 +18,8 @@ pub(crate) struct SimulatedReplicaSet {
     pub(crate) pods: Vec<SimulatedPod>,
     /// How its version behaves.
     pub(crate) behavior: ModelBehavior,
-    /// Whether the spec says which bytes its model must be; then those are what lies at its address.
+    /// Whether the spec says which bytes its model must be; then those are what lies at its
+    /// address.
     is_pinned_by_spec: bool,
     /// When it was last not known which model it is.
     unknown_at: Option<i64>,
@@ -44,7 +45,8 @@ pub(crate) struct SimulatedPod {
 }
 
 /// What a pod leaves that finds other bytes than those of its revision.
-const MISMATCH: &str = r#"{"reason":"DigestMismatch","message":"the store has other bytes","permanent":true}"#;
+const MISMATCH: &str =
+    r#"{"reason":"DigestMismatch","message":"the store has other bytes","permanent":true}"#;
 
 impl SimulatedReplicaSet {
     pub(crate) fn new(view: ReplicaSetView, truth: ModelBehavior) -> Self {
@@ -96,7 +98,8 @@ impl SimulatedReplicaSet {
         })
     }
 
-    /// The Eviction subresource, with a budget of one pod: false when it lets the pod not go. One that is not ready may always go.
+    /// The Eviction subresource, with a budget of one pod: false when it lets the pod not go. One
+    /// that is not ready may always go.
     pub(crate) fn try_evict(&mut self, name: &str) -> Option<bool> {
         let index = self.pods.iter().position(|pod| pod.name == name)?;
         let missing = self.view.desired - self.ready() as i32;
@@ -107,8 +110,9 @@ impl SimulatedReplicaSet {
         Some(goes)
     }
 
-    /// One second of the kubelet and of the ReplicaSet controller. `stored` is the digest of what lies at the address of its model, where the spec does not say
-    /// which it must be. True when the API server shows something new.
+    /// One second of the kubelet and of the ReplicaSet controller. `stored` is the digest of what
+    /// lies at the address of its model, where the spec does not say which it must be. True when
+    /// the API server shows something new.
     pub(crate) fn tick(&mut self, now: i64, stored: &str, rng: &mut SeededRng) -> bool {
         let truth = self.behavior;
         let restarts = |set: &Self| set.pods.iter().map(|pod| pod.restarts).sum::<i32>();
@@ -161,15 +165,18 @@ impl SimulatedReplicaSet {
         self.view.digest = ModelDigest::Pinned(digest.to_owned());
     }
 
-    /// Whether a pod has told which model it is, and not only just: else it may have fewer pods than its share of the traffic needs.
+    /// Whether a pod has told which model it is, and not only just: else it may have fewer pods
+    /// than its share of the traffic needs.
     pub(crate) fn is_known(&self, now: i64, seconds: i64) -> bool {
         self.unknown_at.is_none_or(|at| now >= at + seconds)
     }
 
-    /// Whether no pod has what all others must have: there is none to copy, and what lies at the address may be something else by now.
+    /// Whether no pod has what all others must have: there is none to copy, and what lies at the
+    /// address may be something else by now.
     fn is_unknown(&self) -> bool {
         let pin = self.view.digest.known_digest();
-        let told = pin.is_some() && self.pods.iter().any(|pod| pod.fetched_digest.as_deref() == pin);
+        let told =
+            pin.is_some() && self.pods.iter().any(|pod| pod.fetched_digest.as_deref() == pin);
         !self.is_pinned_by_spec && !told && self.view.desired <= 1
     }
 
@@ -183,7 +190,11 @@ impl SimulatedReplicaSet {
 
     /// Digests of what its pods serve.
     pub(crate) fn served_digests(&self) -> BTreeSet<&str> {
-        self.pods.iter().filter(|pod| pod.ready).filter_map(|pod| pod.fetched_digest.as_deref()).collect()
+        self.pods
+            .iter()
+            .filter(|pod| pod.ready)
+            .filter_map(|pod| pod.fetched_digest.as_deref())
+            .collect()
     }
 
     /// What keeps its pods from running.

@@ -42,6 +42,10 @@ impl SeededRng {
 
     /// How many of `n` happen, each with this probability.
     pub fn binomial(&mut self, n: u64, probability: f64) -> u64 {
-        if probability <= 0.0 { 0 } else { (0..n).filter(|_| self.chance(probability)).count() as u64 }
+        if probability <= 0.0 {
+            0
+        } else {
+            (0..n).filter(|_| self.chance(probability)).count() as u64
+        }
     }
 }

@@ -23,13 +23,17 @@ use crate::world::SimulatedWorld;
 /// # Errors
 /// When a line cannot be read; says which.
 pub fn play_script(script: &str) -> Result<String, String> {
-    let lines = script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines =
+        script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let (mut spec, mut world): (Value, Option<SimulatedWorld>) = (first_spec(), None);
     for line in lines {
         let told = || format!("cannot read {line:?}");
         let (word, rest) = line.split_once(' ').ok_or_else(told)?;
         if word == "spec" {
-            merge_json(&mut spec, serde_json::from_str(rest).map_err(|error| format!("{line}: {error}"))?);
+            merge_json(
+                &mut spec,
+                serde_json::from_str(rest).map_err(|error| format!("{line}: {error}"))?,
+            );
             continue;
         }
         let at: i64 = word.parse().map_err(|_| told())?;

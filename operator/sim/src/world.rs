@@ -18,8 +18,15 @@ use crate::rng::SeededRng;
 pub(crate) const START: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
 /// Kinds of children that somebody changes.
-const KINDS: [&str; 7] =
-    ["ReplicaSet", "Service", "PodDisruptionBudget", "ServiceAccount", "RoleBinding", "Deployment", "NetworkPolicy"];
+const KINDS: [&str; 7] = [
+    "ReplicaSet",
+    "Service",
+    "PodDisruptionBudget",
+    "ServiceAccount",
+    "RoleBinding",
+    "Deployment",
+    "NetworkPolicy",
+];
 
 /// How much goes wrong, as chances a second, or a write.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -58,7 +65,8 @@ pub struct FaultSettings {
     pub refused_kind: Option<&'static str>,
     /// A second operator believes that it leads, too.
     pub two_leaders: bool,
-    /// An operator sleeps between a plan and its first write, and then does what it had planned (a process that is stopped, a machine that is moved).
+    /// An operator sleeps between a plan and its first write, and then does what it had planned (a
+    /// process that is stopped, a machine that is moved).
     pub suspend: f64,
 }
 
@@ -178,7 +186,12 @@ impl SimulatedWorld {
         let pods = self.gateways.iter().map(|gateway| gateway.observed_pod(self.now)).collect();
         let (changes, version) = (self.cluster.changes, self.cluster.version);
         let observed = self.cluster.observe(pods);
-        self.snapshots.push_back(Rc::new(ClusterSnapshot { at: self.now, changes, version, observed }));
+        self.snapshots.push_back(Rc::new(ClusterSnapshot {
+            at: self.now,
+            changes,
+            version,
+            observed,
+        }));
         while self.snapshots.len() > 16 {
             self.snapshots.pop_front();
         }
@@ -187,8 +200,12 @@ impl SimulatedWorld {
     fn run_processes(&mut self) {
         let mut shells = std::mem::take(&mut self.processes);
         for shell in &mut shells {
-            let seen =
-                self.snapshots.iter().rev().find(|view| view.at <= self.now - shell.lag).or(self.snapshots.front());
+            let seen = self
+                .snapshots
+                .iter()
+                .rev()
+                .find(|view| view.at <= self.now - shell.lag)
+                .or(self.snapshots.front());
             let Some(view) = seen.cloned() else { continue };
             let mut around = ProcessEnvironment {
                 now: self.now,
@@ -226,7 +243,10 @@ impl SimulatedWorld {
         }
         if self.rng.chance(faults.gateway) {
             let index = self.rng.between(0, self.gateways.len() as i64 - 1) as usize;
-            let gone = std::mem::replace(&mut self.gateways[index], SimulatedGateway::new(String::new(), 0));
+            let gone = std::mem::replace(
+                &mut self.gateways[index],
+                SimulatedGateway::new(String::new(), 0),
+            );
             self.gateways[index] = self.new_gateway();
             self.cluster.changes += 1;
             self.log_line(&format!("fault: {} dies", gone.name));
@@ -248,7 +268,10 @@ impl SimulatedWorld {
         if self.rng.chance(faults.prometheus) {
             self.metrics.is_down = self.rng.chance(0.4);
             self.metrics.gap = self.rng.chance(0.2);
-            self.log_line(&format!("fault: Prometheus down {}, gap {}", self.metrics.is_down, self.metrics.gap));
+            self.log_line(&format!(
+                "fault: Prometheus down {}, gap {}",
+                self.metrics.is_down, self.metrics.gap
+            ));
         }
         if faults.two_leaders && self.processes.len() == 1 {
             self.processes.push(OperatorProcess::new("other"));
@@ -342,7 +365,8 @@ impl SimulatedWorld {
 
     /// No more faults from here on.
     pub fn end_faults(&mut self) {
-        self.faults = FaultSettings { refused_kind: self.faults.refused_kind, ..FaultSettings::default() };
+        self.faults =
+            FaultSettings { refused_kind: self.faults.refused_kind, ..FaultSettings::default() };
         self.cluster.restore_models();
         (self.metrics.is_down, self.metrics.gap) = (false, false);
         for gateway in &mut self.gateways {
@@ -361,9 +385,9 @@ impl SimulatedWorld {
             return;
         }
         let status = self.status();
-        if let Some(line) = status_headline(&status)
-            .filter(|line| self.seen_status.as_ref().and_then(status_headline).as_ref() != Some(line))
-        {
+        if let Some(line) = status_headline(&status).filter(|line| {
+            self.seen_status.as_ref().and_then(status_headline).as_ref() != Some(line)
+        }) {
             self.log_line(&line);
         }
         self.invariants.score_rollouts(self.seen_status.as_ref(), &self.cluster);
@@ -392,9 +416,12 @@ fn status_headline(status: &ModelDeploymentStatus) -> Option<String> {
     let weights: Vec<String> = traffic
         .backends
         .iter()
-        .map(|it| format!("{} {}", names.get(it.revision.as_str()).unwrap_or(&"?"), it.weight_permille))
+        .map(|it| {
+            format!("{} {}", names.get(it.revision.as_str()).unwrap_or(&"?"), it.weight_permille)
+        })
         .collect();
-    let stage = status.rollout.as_ref().map(|it| format!("{:?} {}", it.stage, it.step)).unwrap_or_default();
+    let stage =
+        status.rollout.as_ref().map(|it| format!("{:?} {}", it.stage, it.step)).unwrap_or_default();
     Some(format!(
         "status: {} | {} | generation {} confirmed {}",
         weights.join(", "),

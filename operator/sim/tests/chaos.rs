@@ -1,4 +1,5 @@
-//! Thousands of worlds in which everything goes wrong. `SLIPWAY_SIM_SEEDS=n` changes how many, `SLIPWAY_SIM_SEED=n` shows one.
+//! Thousands of worlds in which everything goes wrong. `SLIPWAY_SIM_SEEDS=n` changes how many,
+//! `SLIPWAY_SIM_SEED=n` shows one.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +11,11 @@ fn number(name: &str) -> Option<u64> {
 }
 
 fn show(seed: u64, outcome: &SeedOutcome) -> String {
-    format!("seed {seed}:\n{}\n\nbroken:\n{}", outcome.transcript.join("\n"), outcome.violations.join("\n"))
+    format!(
+        "seed {seed}:\n{}\n\nbroken:\n{}",
+        outcome.transcript.join("\n"),
+        outcome.violations.join("\n")
+    )
 }
 
 #[test]
@@ -30,15 +35,34 @@ fn no_seed_breaks_an_invariant() {
         workers.into_iter().map(|worker| worker.join().unwrap()).collect()
     });
     let all = parts.into_iter().fold(Part::default(), Part::add);
-    println!("{seeds} seeds in {:?}: {} plans, {} writes", started.elapsed(), all.plans, all.writes);
-    println!("bad promoted: {:?}, good taken back: {:?}, failing seeds: {}", all.bad, all.good, all.failed.len());
+    println!(
+        "{seeds} seeds in {:?}: {} plans, {} writes",
+        started.elapsed(),
+        all.plans,
+        all.writes
+    );
+    println!(
+        "bad promoted: {:?}, good taken back: {:?}, failing seeds: {}",
+        all.bad,
+        all.good,
+        all.failed.len()
+    );
     if let Some((seed, outcome)) = all.failed.iter().min_by_key(|(seed, _)| *seed) {
-        let rest: Vec<String> = all.failed.iter().map(|(seed, it)| format!("{seed}: {}", it.violations[0])).collect();
+        let rest: Vec<String> =
+            all.failed.iter().map(|(seed, it)| format!("{seed}: {}", it.violations[0])).collect();
         panic!("{}\n\nall failing seeds:\n{}", show(*seed, outcome), rest.join("\n"));
     }
     // What the judge promises, with room for chance.
-    assert!(f64::from(all.bad.1) <= 1.0 + 0.01 * f64::from(all.bad.0), "bad versions promoted: {:?}", all.bad);
-    assert!(f64::from(all.good.1) <= 3.0 + 0.015 * f64::from(all.good.0), "good versions taken back: {:?}", all.good);
+    assert!(
+        f64::from(all.bad.1) <= 1.0 + 0.01 * f64::from(all.bad.0),
+        "bad versions promoted: {:?}",
+        all.bad
+    );
+    assert!(
+        f64::from(all.good.1) <= 3.0 + 0.015 * f64::from(all.good.0),
+        "good versions taken back: {:?}",
+        all.good
+    );
 }
 
 #[derive(Default)]
@@ -85,7 +109,8 @@ fn a_seed_is_the_same_world_again() {
     assert_eq!(one.transcript, two.transcript);
 }
 
-/// Scripts and the transcripts that were approved. `SLIPWAY_BLESS=1` approves what is there now; look at the difference before you commit it.
+/// Scripts and the transcripts that were approved. `SLIPWAY_BLESS=1` approves what is there now;
+/// look at the difference before you commit it.
 #[test]
 fn scripts_go_as_approved() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scripts");
@@ -97,7 +122,8 @@ fn scripts_go_as_approved() {
             continue;
         }
         played += 1;
-        let transcript = slipway_sim::script::play_script(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let transcript =
+            slipway_sim::script::play_script(&std::fs::read_to_string(&path).unwrap()).unwrap();
         assert!(!transcript.contains("BROKEN"), "{}:\n{transcript}", path.display());
         let approved = path.with_extension("out");
         if bless {

@@ -27,7 +27,11 @@ fn pass(world: &mut SimulatedWorld, seconds: i64) {
 
 fn stalled(world: &SimulatedWorld) -> String {
     let conditions = world.status().conditions;
-    conditions.iter().find(|it| it.type_ == "Stalled").map(|it| it.reason.clone()).unwrap_or_default()
+    conditions
+        .iter()
+        .find(|it| it.type_ == "Stalled")
+        .map(|it| it.reason.clone())
+        .unwrap_or_default()
 }
 
 #[test]
@@ -44,10 +48,17 @@ fn what_somebody_changes_or_removes_is_put_back_within_ten_seconds() {
         let mut world = serving();
         let before = world.cost().1;
         world.inject_fault(fault).unwrap();
-        assert!(fault == "alter ReplicaSet" || fault.starts_with("lose") || world.altered_count() == 1, "{fault}");
+        assert!(
+            fault == "alter ReplicaSet" || fault.starts_with("lose") || world.altered_count() == 1,
+            "{fault}"
+        );
         pass(&mut world, 10);
         assert_eq!(world.altered_count(), 0, "{fault}");
-        let told = world.transcript.iter().filter(|line| line.contains("event Warning ChildRestored")).count();
+        let told = world
+            .transcript
+            .iter()
+            .filter(|line| line.contains("event Warning ChildRestored"))
+            .count();
         assert_eq!((world.cost().1 - before, told), (1, 1), "{fault}: {:#?}", world.transcript);
         assert!(world.violations.is_empty(), "{:#?}", world.violations);
     }
@@ -78,8 +89,10 @@ fn a_model_that_is_made_again_over_its_orphans_goes_on() {
     world.inject_fault("orphan").unwrap();
     for _ in 0..30 {
         world.tick();
-        let serves =
-            world.status().traffic.is_none_or(|it| it.backends.len() == 1 && it.backends[0].revision == revision);
+        let serves = world
+            .status()
+            .traffic
+            .is_none_or(|it| it.backends.len() == 1 && it.backends[0].revision == revision);
         assert!(serves, "{:#?}", world.status().traffic);
     }
     let status = world.status();

@@ -24,7 +24,13 @@ const SOON: Duration = Duration::from_secs(10);
 /// All kinds of objects, each with what a person does to it and where that shows.
 const CHANGES: [(&str, &str, &str, &str, &str); 12] = [
     ("apps/v1", "Deployment", "slipway-gateway", r#"{"spec":{"replicas":0}}"#, "/spec/replicas"),
-    ("rbac.authorization.k8s.io/v1", "RoleBinding", "slipway-gateway", r#"{"subjects":[]}"#, "/subjects"),
+    (
+        "rbac.authorization.k8s.io/v1",
+        "RoleBinding",
+        "slipway-gateway",
+        r#"{"subjects":[]}"#,
+        "/subjects",
+    ),
     (
         "v1",
         "ServiceAccount",
@@ -32,9 +38,27 @@ const CHANGES: [(&str, &str, &str, &str, &str); 12] = [
         r#"{"automountServiceAccountToken":true}"#,
         "/automountServiceAccountToken",
     ),
-    ("v1", "Service", "slipway-gateway", r#"{"spec":{"selector":{"app":"theirs"}}}"#, "/spec/selector"),
-    ("policy/v1", "PodDisruptionBudget", "slipway-gateway", r#"{"spec":{"maxUnavailable":0}}"#, "/spec/maxUnavailable"),
-    ("networking.k8s.io/v1", "NetworkPolicy", "slipway-gateway", r#"{"spec":{"ingress":[{}]}}"#, "/spec/ingress"),
+    (
+        "v1",
+        "Service",
+        "slipway-gateway",
+        r#"{"spec":{"selector":{"app":"theirs"}}}"#,
+        "/spec/selector",
+    ),
+    (
+        "policy/v1",
+        "PodDisruptionBudget",
+        "slipway-gateway",
+        r#"{"spec":{"maxUnavailable":0}}"#,
+        "/spec/maxUnavailable",
+    ),
+    (
+        "networking.k8s.io/v1",
+        "NetworkPolicy",
+        "slipway-gateway",
+        r#"{"spec":{"ingress":[{}]}}"#,
+        "/spec/ingress",
+    ),
     ("networking.k8s.io/v1", "NetworkPolicy", "m", r#"{"spec":{"ingress":[]}}"#, "/spec/ingress"),
     ("v1", "Service", "m", r#"{"spec":{"selector":{"app":"theirs"}}}"#, "/spec/selector"),
     (
@@ -51,7 +75,13 @@ const CHANGES: [(&str, &str, &str, &str, &str); 12] = [
         r#"{"metadata":{"annotations":{"ml.slipway.dev/applied":"x"}}}"#,
         "/metadata/annotations",
     ),
-    ("autoscaling/v2", "HorizontalPodAutoscaler", "m", r#"{"spec":{"maxReplicas":9}}"#, "/spec/maxReplicas"),
+    (
+        "autoscaling/v2",
+        "HorizontalPodAutoscaler",
+        "m",
+        r#"{"spec":{"maxReplicas":9}}"#,
+        "/spec/maxReplicas",
+    ),
     (
         "apps/v1",
         "Deployment",
@@ -73,7 +103,10 @@ fn part(object: &DynamicObject, pointer: &str) -> Value {
 
 async fn notes(world: &World) -> Vec<String> {
     let all = world.api::<Event>().list(&ListParams::default()).await.unwrap();
-    all.into_iter().filter(|it| it.reason.as_deref() == Some("ChildRestored")).filter_map(|it| it.note).collect()
+    all.into_iter()
+        .filter(|it| it.reason.as_deref() == Some("ChildRestored"))
+        .filter_map(|it| it.note)
+        .collect()
 }
 
 fn everything() -> Value {
@@ -90,7 +123,8 @@ fn everything() -> Value {
     all
 }
 
-/// Seen: a gateway that was scaled to nothing, another selector of the stable address, a subject taken from the RoleBinding stayed so for ever.
+/// Seen: a gateway that was scaled to nothing, another selector of the stable address, a subject
+/// taken from the RoleBinding stayed so for ever.
 #[tokio::test]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn what_people_change_in_our_objects_is_put_back() {
@@ -103,11 +137,22 @@ async fn what_people_change_in_our_objects_is_put_back() {
     let revision = object.status.unwrap().stable.unwrap().revision;
     let log = world.plane.audit_log();
     quiet(&log, &operator.user).await;
-    assert!(notes(&world).await.is_empty(), "what nobody changed is as it was applied: {:?}", notes(&world).await);
+    assert!(
+        notes(&world).await.is_empty(),
+        "what nobody changed is as it was applied: {:?}",
+        notes(&world).await
+    );
 
     let set = format!("m-{revision}");
-    let template = r#"{"spec":{"template":{"metadata":{"annotations":{"prometheus.io/port":"1"}}}}}"#;
-    let changes = CHANGES.into_iter().chain([("apps/v1", "ReplicaSet", set.as_str(), template, "/spec/template")]);
+    let template =
+        r#"{"spec":{"template":{"metadata":{"annotations":{"prometheus.io/port":"1"}}}}}"#;
+    let changes = CHANGES.into_iter().chain([(
+        "apps/v1",
+        "ReplicaSet",
+        set.as_str(),
+        template,
+        "/spec/template",
+    )]);
     for (version, kind, name, change, pointer) in changes {
         let api = objects(&world, version, kind);
         let whole = part(&api.get(name).await.unwrap(), pointer);
@@ -115,23 +160,34 @@ async fn what_people_change_in_our_objects_is_put_back() {
             PatchParams { field_manager: Some("kubectl-edit".into()), ..Default::default() },
             change.parse::<Value>().unwrap(),
         );
-        let changed = part(&api.patch(name, &params, &Patch::Merge(change)).await.unwrap(), pointer);
+        let changed =
+            part(&api.patch(name, &params, &Patch::Merge(change)).await.unwrap(), pointer);
         assert_ne!(changed, whole, "{kind} {name}");
         let what = format!("{kind} {name} is put back");
-        eventually_within(SOON, &what, async || part(&api.get(name).await.unwrap(), pointer) == whole).await;
+        eventually_within(SOON, &what, async || {
+            part(&api.get(name).await.unwrap(), pointer) == whole
+        })
+        .await;
         let told = format!("{kind} {name}");
-        eventually("it is told", async || notes(&world).await.iter().any(|note| note.contains(&told))).await;
+        eventually("it is told", async || {
+            notes(&world).await.iter().any(|note| note.contains(&told))
+        })
+        .await;
     }
     assert!(
-        notes(&world).await.iter().any(|it| it.contains("spec.selector was changed by kubectl-edit")),
+        notes(&world)
+            .await
+            .iter()
+            .any(|it| it.contains("spec.selector was changed by kubectl-edit")),
         "{:#?}",
         notes(&world).await
     );
 
     let headless = format!("m-{revision}");
-    for (version, kind, name) in
-        [("v1", "Service", headless.as_str()), ("autoscaling/v2", "HorizontalPodAutoscaler", "m-worker")]
-    {
+    for (version, kind, name) in [
+        ("v1", "Service", headless.as_str()),
+        ("autoscaling/v2", "HorizontalPodAutoscaler", "m-worker"),
+    ] {
         let api = objects(&world, version, kind);
         let before = api.get(name).await.unwrap().uid();
         api.delete(name, &DeleteParams::default()).await.unwrap();
@@ -144,7 +200,10 @@ async fn what_people_change_in_our_objects_is_put_back() {
     }
     // What an autoscaler writes is not ours.
     let (deployments, three) = (world.api::<Deployment>(), json!({"spec": {"replicas": 3}}));
-    deployments.patch_scale("m-worker", &PatchParams::default(), &Patch::Merge(three)).await.unwrap();
+    deployments
+        .patch_scale("m-worker", &PatchParams::default(), &Patch::Merge(three))
+        .await
+        .unwrap();
     let before = notes(&world).await.len();
     quiet(&log, &operator.user).await;
     assert_eq!(deployments.get("m-worker").await.unwrap().spec.unwrap().replicas, Some(3));
@@ -155,7 +214,10 @@ async fn what_people_change_in_our_objects_is_put_back() {
 /// Writes of an operator to one object.
 fn applies(world: &World, user: &str, resource: &str, name: &str) -> usize {
     let all = audit::requests(&world.plane.audit_log(), user).into_iter();
-    all.filter(|it| it.verb == "patch" && it.object_ref.resource == resource && it.object_ref.name == name).count()
+    all.filter(|it| {
+        it.verb == "patch" && it.object_ref.resource == resource && it.object_ref.name == name
+    })
+    .count()
 }
 
 #[tokio::test]
@@ -171,17 +233,21 @@ async fn a_controller_that_reverts_us_costs_one_write_a_minute() {
     let reverts = tokio::spawn({
         let services = services.clone();
         async move {
-            let all = watcher(services.clone(), watcher::Config::default().fields("metadata.name=m"));
+            let all =
+                watcher(services.clone(), watcher::Config::default().fields("metadata.name=m"));
             all.default_backoff()
                 .applied_objects()
                 .try_for_each(|service| {
                     let services = services.clone();
                     async move {
-                        let selector = service.spec.and_then(|spec| spec.selector).unwrap_or_default();
+                        let selector =
+                            service.spec.and_then(|spec| spec.selector).unwrap_or_default();
                         if !selector.contains_key("app") {
                             let theirs = json!({"spec": {"selector": {"app": "theirs"}}});
-                            let params =
-                                PatchParams { field_manager: Some("their-controller".into()), ..Default::default() };
+                            let params = PatchParams {
+                                field_manager: Some("their-controller".into()),
+                                ..Default::default()
+                            };
                             services.patch("m", &params, &Patch::Merge(theirs)).await.unwrap();
                         }
                         Ok(())
@@ -193,15 +259,26 @@ async fn a_controller_that_reverts_us_costs_one_write_a_minute() {
     });
     let said = |o: Option<&ModelDeployment>| condition(o, "Stalled") == "True/WriteReverted";
     let object = world.until("it is said", "m", said).await.unwrap();
-    let ready = object.status.unwrap().conditions.into_iter().find(|c| c.type_ == "Stalled").unwrap();
-    assert!(ready.message.contains("Service m is changed or removed by their-controller"), "{}", ready.message);
+    let ready =
+        object.status.unwrap().conditions.into_iter().find(|c| c.type_ == "Stalled").unwrap();
+    assert!(
+        ready.message.contains("Service m is changed or removed by their-controller"),
+        "{}",
+        ready.message
+    );
     // What else happens meanwhile makes nobody write.
     for replicas in 2..6 {
         world.merge("m", json!({"spec": {"replicas": replicas}})).await;
-        let counted = |o: Option<&ModelDeployment>| o.is_some_and(|o| o.status.as_ref().unwrap().replicas == replicas);
+        let counted = |o: Option<&ModelDeployment>| {
+            o.is_some_and(|o| o.status.as_ref().unwrap().replicas == replicas)
+        };
         world.until("it goes on", "m", counted).await;
     }
-    assert_eq!(applies(&world, &operator.user, "services", "m") - before, 1, "it was put back once");
+    assert_eq!(
+        applies(&world, &operator.user, "services", "m") - before,
+        1,
+        "it was put back once"
+    );
     reverts.abort();
     let ours = |s: Option<&Service>| {
         s.is_some_and(|s| !s.spec.as_ref().unwrap().selector.as_ref().unwrap().contains_key("app"))
@@ -229,8 +306,12 @@ async fn what_is_shared_is_put_back_once() {
     let before = applies(&world, &operator.user, "deployments", "slipway-gateway");
     let deployments = world.api::<Deployment>();
     let none = json!({"spec": {"replicas": 0}});
-    deployments.patch_scale("slipway-gateway", &PatchParams::default(), &Patch::Merge(none)).await.unwrap();
-    let two = |o: Option<&Deployment>| o.is_some_and(|o| o.spec.as_ref().unwrap().replicas == Some(2));
+    deployments
+        .patch_scale("slipway-gateway", &PatchParams::default(), &Patch::Merge(none))
+        .await
+        .unwrap();
+    let two =
+        |o: Option<&Deployment>| o.is_some_and(|o| o.spec.as_ref().unwrap().replicas == Some(2));
     world.until("it is put back", "slipway-gateway", two).await;
     quiet(&world.plane.audit_log(), &operator.user).await;
     assert_eq!(applies(&world, &operator.user, "deployments", "slipway-gateway") - before, 1);
@@ -260,7 +341,8 @@ async fn an_admission_policy_that_changes_our_objects_is_told() {
             "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": change}}]
         }),
     );
-    let binding = of("MutatingAdmissionPolicyBinding", "none-away", json!({"policyName": "none-away"}));
+    let binding =
+        of("MutatingAdmissionPolicyBinding", "none-away", json!({"policyName": "none-away"}));
     for (api, object) in [policy, binding] {
         api.create(&PostParams::default(), &object).await.unwrap();
     }
@@ -281,20 +363,27 @@ async fn an_admission_policy_that_changes_our_objects_is_told() {
     let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
     world.create("m", spec("v1")).await;
     let told = |o: Option<&ModelDeployment>| {
-        let conditions = o.and_then(|o| o.status.as_ref()).map(|s| s.conditions.as_slice()).unwrap_or_default();
+        let conditions =
+            o.and_then(|o| o.status.as_ref()).map(|s| s.conditions.as_slice()).unwrap_or_default();
         let ready = conditions.iter().find(|c| c.type_ == "Ready" && c.status == "True");
         ready.is_some_and(|c| {
-            c.message.contains("PodDisruptionBudget m: spec.maxUnavailable is changed by an admission")
+            c.message
+                .contains("PodDisruptionBudget m: spec.maxUnavailable is changed by an admission")
         })
     };
     world.until("it is told, and the model serves", "m", told).await;
     let before = applies(&world, &operator.user, "poddisruptionbudgets", "m");
     quiet(&world.plane.audit_log(), &operator.user).await;
-    assert_eq!(applies(&world, &operator.user, "poddisruptionbudgets", "m"), before, "it costs nothing");
+    assert_eq!(
+        applies(&world, &operator.user, "poddisruptionbudgets", "m"),
+        before,
+        "it costs nothing"
+    );
     operator.end().await.unwrap();
 }
 
-/// What `kubectl delete --cascade=orphan` does, with the part of the garbage collector, which this control plane lacks.
+/// What `kubectl delete --cascade=orphan` does, with the part of the garbage collector, which this
+/// control plane lacks.
 async fn orphan(world: &World, name: &str) {
     let models = world.api::<ModelDeployment>();
     models.delete(name, &DeleteParams::orphan()).await.unwrap();
@@ -315,7 +404,9 @@ async fn orphan(world: &World, name: &str) {
                 continue;
             }
             let none = json!({"metadata": {"ownerReferences": null}});
-            api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(none)).await.unwrap();
+            api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(none))
+                .await
+                .unwrap();
         }
     }
     let done = json!({"metadata": {"finalizers": null}});
@@ -323,7 +414,8 @@ async fn orphan(world: &World, name: &str) {
     eventually("it is gone", async || models.get_opt(name).await.unwrap().is_none()).await;
 }
 
-/// Seen in the field: after a deletion without the children and an apply of the same manifest nothing was ours any more.
+/// Seen in the field: after a deletion without the children and an apply of the same manifest
+/// nothing was ours any more.
 #[tokio::test]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn orphans_are_adopted() {
@@ -357,14 +449,21 @@ async fn orphans_are_adopted() {
         let sets = world.api::<ReplicaSet>().list(&of_m).await.unwrap().items;
         let services = world.api::<Service>().list(&of_m).await.unwrap().items;
         assert!(!sets.is_empty() && !services.is_empty());
-        let metas = sets.iter().map(|it| &it.metadata).chain(services.iter().map(|it| &it.metadata));
+        let metas =
+            sets.iter().map(|it| &it.metadata).chain(services.iter().map(|it| &it.metadata));
         let mut owners = metas.map(|it| it.owner_references.clone().unwrap_or_default());
         owners.all(|all| {
-            all.len() == 1 && Some(&all[0].uid) == again.metadata.uid.as_ref() && all[0].controller == Some(true)
+            all.len() == 1
+                && Some(&all[0].uid) == again.metadata.uid.as_ref()
+                && all[0].controller == Some(true)
         })
     })
     .await;
     quiet(&world.plane.audit_log(), &operator.user).await;
-    assert_eq!(sets().await, before, "the same ReplicaSets, of the same sizes, with the same marks");
+    assert_eq!(
+        sets().await,
+        before,
+        "the same ReplicaSets, of the same sizes, with the same marks"
+    );
     operator.end().await.unwrap();
 }

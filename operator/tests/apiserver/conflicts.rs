@@ -9,7 +9,8 @@ use super::support::fakes::Fakes;
 use super::support::world::{World, condition, spec};
 
 fn message(object: Option<&ModelDeployment>) -> &str {
-    let conditions = object.and_then(|o| o.status.as_ref()).map(|s| s.conditions.as_slice()).unwrap_or_default();
+    let conditions =
+        object.and_then(|o| o.status.as_ref()).map(|s| s.conditions.as_slice()).unwrap_or_default();
     conditions.iter().find(|c| c.type_ == "Conflicted").map_or("", |c| &c.message)
 }
 
@@ -44,7 +45,8 @@ async fn the_younger_of_two_is_told_until_the_older_gives_way() {
 
     // Nothing of the younger one changes: its neighbour's change is what it hears of.
     world.merge("z-old", json!({"spec": {"traffic": {"hosts": []}}})).await;
-    let name_only = |o: Option<&ModelDeployment>| condition(o, "Conflicted") == "True/ModelNameConflict";
+    let name_only =
+        |o: Option<&ModelDeployment>| condition(o, "Conflicted") == "True/ModelNameConflict";
     world.until("the host is its own", "young", name_only).await;
     world.api::<ModelDeployment>().delete("z-old", &Default::default()).await.unwrap();
     world.until("the name is its own as well", "young", alone).await;

@@ -40,17 +40,21 @@ fn replicas(count: i32) -> impl Fn(Option<&Deployment>) -> bool {
 /// Who has applied or written the number of pods.
 fn managers(deployment: &Deployment) -> Vec<String> {
     let all = deployment.metadata.managed_fields.iter().flatten();
-    let of_replicas =
-        all.filter(|it| it.fields_v1.as_ref().is_some_and(|fields| fields.0["f:spec"]["f:replicas"] != Value::Null));
+    let of_replicas = all.filter(|it| {
+        it.fields_v1.as_ref().is_some_and(|fields| fields.0["f:spec"]["f:replicas"] != Value::Null)
+    });
     of_replicas.filter_map(|it| it.manager.clone()).collect()
 }
 
 fn says(world: &World, reason: &str) -> impl AsyncFn() -> bool {
     let (api, reason) = (world.api::<ModelDeployment>(), reason.to_owned());
-    async move || condition(api.get_opt("m").await.unwrap().as_ref(), "GatewayOutdated").contains(&reason)
+    async move || {
+        condition(api.get_opt("m").await.unwrap().as_ref(), "GatewayOutdated").contains(&reason)
+    }
 }
 
-/// The number of pods never falls while it passes from the operator to an autoscaler, and is nobody else's before and after.
+/// The number of pods never falls while it passes from the operator to an autoscaler, and is nobody
+/// else's before and after.
 #[tokio::test]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn the_number_of_a_gateways_pods_passes_to_an_autoscaler_and_back() {
@@ -67,27 +71,36 @@ async fn the_number_of_a_gateways_pods_passes_to_an_autoscaler_and_back() {
     world.until("it is put back", GATEWAY, replicas(4)).await;
 
     // An API server defaults to 1 what nobody applies any more.
-    let fell = |it: Option<&Deployment>| it.is_some_and(|it| it.spec.as_ref().unwrap().replicas < Some(4));
+    let fell =
+        |it: Option<&Deployment>| it.is_some_and(|it| it.spec.as_ref().unwrap().replicas < Some(4));
     let fallen = tokio::spawn(await_condition(world.api::<Deployment>(), GATEWAY, fell));
     say(&world, Some("replicas: 4\nautoscaling: { mode: External }\n")).await;
-    eventually("it is handed over", async || managers(&deployment(&world).await) == ["slipway-handover"]).await;
+    eventually("it is handed over", async || {
+        managers(&deployment(&world).await) == ["slipway-handover"]
+    })
+    .await;
     assert_eq!(deployment(&world).await.spec.unwrap().replicas, Some(4));
     scale(&world, 9).await;
     quiet(&world.plane.audit_log(), &operator.user).await;
     // What else is said later takes nothing back.
-    let labelled = "autoscaling: { mode: External }\ntemplate: { metadata: { labels: { team: ml } } }\n";
+    let labelled =
+        "autoscaling: { mode: External }\ntemplate: { metadata: { labels: { team: ml } } }\n";
     say(&world, Some(labelled)).await;
     let has_label = |it: Option<&Deployment>| {
         let labels = it.and_then(|it| it.spec.as_ref()?.template.metadata.as_ref()?.labels.clone());
         labels.is_some_and(|labels| labels.contains_key("team"))
     };
     let labelled = world.until("labelled", GATEWAY, has_label).await.unwrap();
-    assert_eq!((labelled.spec.as_ref().unwrap().replicas, managers(&labelled)), (Some(9), vec!["autoscaler".into()]));
+    assert_eq!(
+        (labelled.spec.as_ref().unwrap().replicas, managers(&labelled)),
+        (Some(9), vec!["autoscaler".into()])
+    );
     assert!(!fallen.is_finished(), "the number of pods fell");
     fallen.abort();
 
     // One of the operator's own, and none again.
-    say(&world, Some("autoscaling: { mode: Enabled, minReplicas: 3, targetAverageCpu: 1500m }")).await;
+    say(&world, Some("autoscaling: { mode: Enabled, minReplicas: 3, targetAverageCpu: 1500m }"))
+        .await;
     let made = |it: Option<&HorizontalPodAutoscaler>| it.is_some();
     let autoscaler = world.until("an autoscaler", GATEWAY, made).await.unwrap().spec.unwrap();
     assert_eq!((autoscaler.min_replicas, autoscaler.max_replicas), (Some(3), 10));
@@ -97,7 +110,9 @@ async fn the_number_of_a_gateways_pods_passes_to_an_autoscaler_and_back() {
     );
     say(&world, None).await;
     world.until("the number of the chart", GATEWAY, replicas(2)).await;
-    world.until("no autoscaler", GATEWAY, |it: Option<&HorizontalPodAutoscaler>| it.is_none()).await;
+    world
+        .until("no autoscaler", GATEWAY, |it: Option<&HorizontalPodAutoscaler>| it.is_none())
+        .await;
     operator.end().await.unwrap();
 }
 
@@ -126,7 +141,11 @@ async fn settings_that_cannot_be_read_change_nothing_and_are_told() {
     say(&world, Some("replicas: 6")).await;
     world.until("mended", GATEWAY, replicas(6)).await;
     let mended = async || {
-        condition(world.api::<ModelDeployment>().get_opt("m").await.unwrap().as_ref(), "GatewayOutdated").is_empty()
+        condition(
+            world.api::<ModelDeployment>().get_opt("m").await.unwrap().as_ref(),
+            "GatewayOutdated",
+        )
+        .is_empty()
     };
     eventually("it is told no more", mended).await;
     operator.end().await.unwrap();

@@ -21,7 +21,8 @@ async fn sizes(sets: &Api<ReplicaSet>) -> Vec<i32> {
     all.into_iter().filter_map(|set| set.spec.and_then(|spec| spec.replicas)).collect()
 }
 
-/// Seen: a disruption budget of the same name that was somebody else's kept the model at one pod for ever.
+/// Seen: a disruption budget of the same name that was somebody else's kept the model at one pod
+/// for ever.
 #[tokio::test]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn one_refused_child_stops_nothing_else() {
@@ -51,7 +52,10 @@ async fn one_refused_child_stops_nothing_else() {
     let log = world.plane.audit_log();
     let tried = || {
         let all = audit::requests(&log, &operator.user).into_iter();
-        all.filter(|it| it.object_ref.resource == "poddisruptionbudgets" && it.object_ref.name == "m").count()
+        all.filter(|it| {
+            it.object_ref.resource == "poddisruptionbudgets" && it.object_ref.name == "m"
+        })
+        .count()
     };
     let start = tried();
     eventually_within(Duration::from_secs(60), "three tries", async || tried() >= start + 3).await;

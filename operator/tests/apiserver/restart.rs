@@ -1,4 +1,5 @@
-//! Restarts: one pod is evicted at a time, that pod and no other of its name, when the disruption budgets allow it.
+//! Restarts: one pod is evicted at a time, that pod and no other of its name, when the disruption
+//! budgets allow it.
 
 use std::fs;
 use std::path::Path;
@@ -51,7 +52,11 @@ async fn make_pod(world: &World, name: &str, set: Option<&ReplicaSet>, ready: bo
 async fn set_ready(world: &World, name: &str, ready: bool) {
     let ready = json!({"type": "Ready", "status": if ready { "True" } else { "False" }});
     let status = json!({"status": {"phase": "Running", "conditions": [ready]}});
-    world.api::<Pod>().patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+    world
+        .api::<Pod>()
+        .patch_status(name, &PatchParams::default(), &Patch::Merge(status))
+        .await
+        .unwrap();
 }
 
 /// What the disruption controller would say of the budget of `m`: how many pods may go.
@@ -73,18 +78,25 @@ async fn pods(world: &World) -> Vec<String> {
 /// Evictions that an operator asked for and that were answered so.
 fn evictions(world: &World, user: &str, code: u16) -> Vec<String> {
     let all = audit::requests(&world.plane.audit_log(), user).into_iter();
-    let answered = all.filter(|it| it.object_ref.subresource == "eviction" && it.response_status.code == code);
+    let answered =
+        all.filter(|it| it.object_ref.subresource == "eviction" && it.response_status.code == code);
     answered.map(|it| it.object_ref.name).collect()
 }
 
 /// Says of a restart that goes on, and whether a budget holds it.
 fn restarting(done: usize, held: bool) -> impl Fn(Option<&ModelDeployment>) -> bool {
     move |object| {
-        let conditions = object.and_then(|it| it.status.as_ref()).map(|it| it.conditions.as_slice());
-        let said = conditions.into_iter().flatten().find(|it| it.type_ == "Reconciling" && it.reason == "Restarting");
+        let conditions =
+            object.and_then(|it| it.status.as_ref()).map(|it| it.conditions.as_slice());
+        let said = conditions
+            .into_iter()
+            .flatten()
+            .find(|it| it.type_ == "Reconciling" && it.reason == "Restarting");
         let begins = format!("{done} of 2 pods are new and ready");
         condition(object, "Stalled").is_empty()
-            && said.is_some_and(|it| it.message.contains(&begins) && it.message.contains(HELD_BY_BUDGET) == held)
+            && said.is_some_and(|it| {
+                it.message.contains(&begins) && it.message.contains(HELD_BY_BUDGET) == held
+            })
     }
 }
 
@@ -100,7 +112,8 @@ async fn a_restart_evicts_one_pod_at_a_time_when_the_budget_allows() {
     let before = world.until("stable", "m", is_stable).await.unwrap().status.unwrap();
     let set = format!("m-{}", before.stable.as_ref().unwrap().revision);
     let replicas = world.api::<ReplicaSet>().get(&set).await.unwrap();
-    let [first, second, third, fourth] = ["aaaaa", "bbbbb", "ccccc", "ddddd"].map(|it| format!("{set}-{it}"));
+    let [first, second, third, fourth] =
+        ["aaaaa", "bbbbb", "ccccc", "ddddd"].map(|it| format!("{set}-{it}"));
     for name in [&first, &second] {
         make_pod(&world, name, Some(&replicas), true).await;
     }
@@ -110,13 +123,18 @@ async fn a_restart_evicts_one_pod_at_a_time_when_the_budget_allows() {
     let asked = Timestamp::from_second(Timestamp::now().as_second() + 1).unwrap();
     world.merge("m", json!({"spec": {"restartTime": asked.to_string()}})).await;
     world.until("it is told that the budget holds it", "m", restarting(0, true)).await;
-    eventually("it is tried again", async || evictions(&world, &operator.user, 429).len() >= 3).await;
+    eventually("it is tried again", async || evictions(&world, &operator.user, 429).len() >= 3)
+        .await;
     assert_eq!(pods(&world).await, [first.clone(), second.clone()]);
-    assert!(evictions(&world, &operator.user, 429).iter().all(|name| *name == first), "always the same one");
+    assert!(
+        evictions(&world, &operator.user, 429).iter().all(|name| *name == first),
+        "always the same one"
+    );
 
     allow(&world, 1).await;
     eventually("the first one is evicted", async || pods(&world).await == [second.clone()]).await;
-    // The budget would let another one go while the new one is missing, and while it is not ready: the operator does not ask.
+    // The budget would let another one go while the new one is missing, and while it is not ready:
+    // the operator does not ask.
     allow(&world, 1).await;
     make_pod(&world, &third, Some(&replicas), false).await;
     world.until("the budget is no matter any more", "m", restarting(0, false)).await;
@@ -132,14 +150,19 @@ async fn a_restart_evicts_one_pod_at_a_time_when_the_budget_allows() {
         is_stable(o) && restarted == Some(asked)
     };
     let status = world.until("the restart is over", "m", over).await.unwrap().status.unwrap();
-    assert_eq!((status.traffic, status.rollout), (before.traffic, None), "no weight and no rollout");
+    assert_eq!(
+        (status.traffic, status.rollout),
+        (before.traffic, None),
+        "no weight and no rollout"
+    );
     quiet(&world.plane.audit_log(), &operator.user).await;
     assert_eq!(evictions(&world, &operator.user, 201), [first, second]);
     assert_eq!(pods(&world).await, [third, fourth]);
     operator.end().await.unwrap();
 }
 
-/// Kubernetes evicts no pod of two budgets, ever: that is for a person to mend, and said in its words.
+/// Kubernetes evicts no pod of two budgets, ever: that is for a person to mend, and said in its
+/// words.
 #[tokio::test]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn a_second_budget_that_keeps_a_pod_is_told() {
@@ -175,14 +198,17 @@ async fn a_second_budget_that_keeps_a_pod_is_told() {
     operator.end().await.unwrap();
 }
 
-/// Pods of one name follow one another where a person makes them; what was decided on is the one that was seen.
+/// Pods of one name follow one another where a person makes them; what was decided on is the one
+/// that was seen.
 #[tokio::test]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn an_eviction_is_of_the_pod_that_was_seen() {
     let world = World::new("evict").await;
     let object = world.create("m", spec("v1")).await;
-    let subject = ModelIdentity { namespace: "evict".into(), name: "m".into(), uid: object.uid().unwrap() };
-    let (views, turns, own) = (ClusterViews::default(), NamespaceLocks::default(), OwnWrites::default());
+    let subject =
+        ModelIdentity { namespace: "evict".into(), name: "m".into(), uid: object.uid().unwrap() };
+    let (views, turns, own) =
+        (ClusterViews::default(), NamespaceLocks::default(), OwnWrites::default());
     let applier = ActionApplier {
         client: &world.admin,
         views: &views,
@@ -192,9 +218,13 @@ async fn an_eviction_is_of_the_pod_that_was_seen() {
         own_writes: &own,
     };
     let uid = make_pod(&world, "m-0123456789-aaaaa", None, true).await;
-    let evict = |uid: &str| PlanAction::Evict { name: "m-0123456789-aaaaa".into(), uid: uid.into() };
-    let refused =
-        applier.execute(&evict("of-its-predecessor")).await.err().expect("another pod of that name is evicted");
+    let evict =
+        |uid: &str| PlanAction::Evict { name: "m-0123456789-aaaaa".into(), uid: uid.into() };
+    let refused = applier
+        .execute(&evict("of-its-predecessor"))
+        .await
+        .err()
+        .expect("another pod of that name is evicted");
     assert!(matches!(refused.fault, WriteFault::Conflict(_)), "{refused}");
     let pods = world.api::<Pod>();
     assert!(pods.get("m-0123456789-aaaaa").await.unwrap().metadata.deletion_timestamp.is_none());
@@ -209,8 +239,10 @@ fn policy() -> Vec<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/tests/golden/default.yaml");
     let text = fs::read_to_string(path).unwrap();
     let all = serde_yaml::Deserializer::from_str(&text).map(|it| Value::deserialize(it).unwrap());
-    let ours = all
-        .filter(|it| it["metadata"]["name"] == "slipway-operator" && (it["kind"] == POLICY || it["kind"] == BINDING));
+    let ours = all.filter(|it| {
+        it["metadata"]["name"] == "slipway-operator"
+            && (it["kind"] == POLICY || it["kind"] == BINDING)
+    });
     ours.collect()
 }
 
@@ -229,17 +261,29 @@ async fn refusal(client: &Client, namespace: &str, pod: &str) -> Option<String> 
 async fn the_policy_of_the_chart_lets_the_operator_evict_pods_of_revisions_alone() {
     let world = World::new("evict-policy").await;
     let ours = ["m-0123456789-bcdfg", "a-model-of-mine-00ffaa11cc-x2z45"];
-    let theirs =
-        ["database-0", "web-7d4b9c6f5x-x2x5z", "m-0123456789", "m-worker-0123456789-bcdfgh", "0123456789-bcdfg"];
+    let theirs = [
+        "database-0",
+        "web-7d4b9c6f5x-x2x5z",
+        "m-0123456789",
+        "m-worker-0123456789-bcdfgh",
+        "0123456789-bcdfg",
+    ];
     for name in ours.into_iter().chain(theirs) {
         make_pod(&world, name, None, true).await;
     }
     let documents = policy();
     assert_eq!(documents.len(), 2, "the policy and its binding");
     for document in documents {
-        let kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", document["kind"].as_str().unwrap());
-        let api = Api::<DynamicObject>::all_with(world.admin.clone(), &ApiResource::from_gvk(&kind));
-        api.create(&PostParams::default(), &serde_json::from_value(document).unwrap()).await.unwrap();
+        let kind = GroupVersionKind::gvk(
+            "admissionregistration.k8s.io",
+            "v1",
+            document["kind"].as_str().unwrap(),
+        );
+        let api =
+            Api::<DynamicObject>::all_with(world.admin.clone(), &ApiResource::from_gvk(&kind));
+        api.create(&PostParams::default(), &serde_json::from_value(document).unwrap())
+            .await
+            .unwrap();
     }
     let mut config = world.plane.config("admin");
     config.auth_info.impersonate = Some(ACCOUNT.to_owned());
@@ -247,7 +291,9 @@ async fn the_policy_of_the_chart_lets_the_operator_evict_pods_of_revisions_alone
     let operator = Client::try_from(config).unwrap();
     let by_name = "evicts only pods with the name of a pod of a revision";
     eventually("the policy is in force", async || {
-        refusal(&operator, "evict-policy", theirs[0]).await.is_some_and(|told| told.contains(by_name))
+        refusal(&operator, "evict-policy", theirs[0])
+            .await
+            .is_some_and(|told| told.contains(by_name))
     })
     .await;
     for name in ours {
@@ -258,6 +304,10 @@ async fn the_policy_of_the_chart_lets_the_operator_evict_pods_of_revisions_alone
     for name in theirs {
         let told = refusal(&operator, "evict-policy", name).await.unwrap_or_default();
         assert!(told.contains(by_name), "{name}: {told}");
-        assert_eq!(refusal(&world.admin, "evict-policy", name).await, None, "{name} for somebody else");
+        assert_eq!(
+            refusal(&world.admin, "evict-policy", name).await,
+            None,
+            "{name} for somebody else"
+        );
     }
 }

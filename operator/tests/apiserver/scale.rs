@@ -49,7 +49,11 @@ impl Process {
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         let ticks = |n: usize| fields[n].parse::<f64>().unwrap();
         // Fields 14 and 15 of the whole line, in hundredths of seconds.
-        Used { cpu_seconds: (ticks(11) + ticks(12)) / 100.0, resident_mib: mib("VmRSS:"), peak_mib: mib("VmHWM:") }
+        Used {
+            cpu_seconds: (ticks(11) + ticks(12)) / 100.0,
+            resident_mib: mib("VmRSS:"),
+            peak_mib: mib("VmHWM:"),
+        }
     }
 }
 
@@ -66,19 +70,26 @@ fn spec_of(version: &str) -> Value {
 
 fn serves(object: &ModelDeployment, version: &str) -> bool {
     let Some(status) = &object.status else { return false };
-    status.rollout.is_none() && status.stable.as_ref().is_some_and(|r| r.version == version && r.ready_replicas == 3)
+    status.rollout.is_none()
+        && status.stable.as_ref().is_some_and(|r| r.version == version && r.ready_replicas == 3)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn many_at_once() {
-    let count: usize = std::env::var("SLIPWAY_SCALE").ok().and_then(|n| n.parse().ok()).unwrap_or(30);
+    let count: usize =
+        std::env::var("SLIPWAY_SCALE").ok().and_then(|n| n.parse().ok()).unwrap_or(30);
     let world = World::new("many").await;
     let fakes = Fakes::start(&world, 20).await;
     let user = world.plane.operator_user();
     let mut command = Command::new(env!("CARGO_BIN_EXE_slipway-operator"));
-    command.env("KUBECONFIG", world.plane.kubeconfig(&user)).env("RUST_LOG", "warn").stderr(Stdio::inherit());
-    command.args(["--namespace=many", "--lease-namespace=many", "--admin-listen=127.0.0.1:0"]).args(fakes.arguments());
+    command
+        .env("KUBECONFIG", world.plane.kubeconfig(&user))
+        .env("RUST_LOG", "warn")
+        .stderr(Stdio::inherit());
+    command
+        .args(["--namespace=many", "--lease-namespace=many", "--admin-listen=127.0.0.1:0"])
+        .args(fakes.arguments());
     let process = Process(command.spawn().unwrap());
     let log = world.plane.audit_log();
     let asked = || audit::requests(&log, &user).iter().filter(|r| !r.is_of_lease()).count();
@@ -105,7 +116,9 @@ async fn many_at_once() {
     };
 
     let (start, before) = (Instant::now(), (asked(), empty));
-    stream::iter(&names).for_each_concurrent(8, |name| async { drop(world.create(name, spec_of("v1")).await) }).await;
+    stream::iter(&names)
+        .for_each_concurrent(8, |name| async { drop(world.create(name, spec_of("v1")).await) })
+        .await;
     eventually_within(LONG, "all serve", async || all_serve("v1").await).await;
     tell("create", start, before);
 

@@ -16,12 +16,15 @@ pub(crate) fn writes(world: &World, user: &str) -> Vec<String> {
     let all = audit::requests(&world.plane.audit_log(), user).into_iter();
     let reads = ["get", "list", "watch"];
     let ours = all.filter(|it| {
-        !reads.contains(&it.verb.as_str()) && !["events", "leases"].contains(&it.object_ref.resource.as_str())
+        !reads.contains(&it.verb.as_str())
+            && !["events", "leases"].contains(&it.object_ref.resource.as_str())
     });
-    ours.map(|it| format!("{} {} {}", it.verb, it.object_ref.resource, it.object_ref.name)).collect()
+    ours.map(|it| format!("{} {} {}", it.verb, it.object_ref.resource, it.object_ref.name))
+        .collect()
 }
 
-/// Case 29: the Deployment of the gateway was rolled without end by two operators with different images.
+/// Case 29: the Deployment of the gateway was rolled without end by two operators with different
+/// images.
 #[tokio::test]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn a_namespace_has_one_operator_and_another_leaves_it_alone() {
@@ -36,10 +39,17 @@ async fn a_namespace_has_one_operator_and_another_leaves_it_alone() {
     let gateway = async || world.api::<Deployment>().get("slipway-gateway").await.unwrap();
     let before = gateway().await.metadata.generation;
 
-    // It goes with the gateway, also where who gives an object an owner must be able to delete it (OwnerReferencesPermissionEnforcement).
+    // It goes with the gateway, also where who gives an object an owner must be able to delete it
+    // (OwnerReferencesPermissionEnforcement).
     let owners = async || {
         let lease = world.api::<Lease>().get("slipway-modeldeployments").await.unwrap();
-        lease.metadata.owner_references.into_iter().flatten().map(|owner| owner.kind).collect::<Vec<_>>()
+        lease
+            .metadata
+            .owner_references
+            .into_iter()
+            .flatten()
+            .map(|owner| owner.kind)
+            .collect::<Vec<_>>()
     };
     eventually("the Lease is the gateway's", async || owners().await == ["ServiceAccount"]).await;
 
@@ -66,8 +76,12 @@ async fn a_namespace_has_one_operator_and_another_leaves_it_alone() {
     // Handed over by a person.
     let leases = world.api::<Lease>();
     let holder = json!({"spec": {"holderIdentity": "two-operators/second"}});
-    leases.patch("slipway-modeldeployments", &PatchParams::default(), &Patch::Merge(holder)).await.unwrap();
-    let image = async || gateway().await.spec.unwrap().template.spec.unwrap().containers[0].image.clone();
+    leases
+        .patch("slipway-modeldeployments", &PatchParams::default(), &Patch::Merge(holder))
+        .await
+        .unwrap();
+    let image =
+        async || gateway().await.spec.unwrap().template.spec.unwrap().containers[0].image.clone();
     eventually("the second one acts", async || image().await.as_deref() == Some("second:1")).await;
     quiet(&world.plane.audit_log(), &second.user).await;
     let (written, generation) = (writes(&world, &first.user), gateway().await.metadata.generation);

@@ -1,4 +1,5 @@
-//! ModelDeployments that the operator cannot plan: it cannot read them, or they are too large. It says so, and touches nothing.
+//! ModelDeployments that the operator cannot plan: it cannot read them, or they are too large. It
+//! says so, and touches nothing.
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -14,7 +15,8 @@ use super::support::{audit, eventually};
 use super::two_operators::writes;
 use super::{is_stable, quiet, untyped};
 
-/// A time that the API server takes and our types do not: it allows any number of digits, and they nine.
+/// A time that the API server takes and our types do not: it allows any number of digits, and they
+/// nine.
 fn unreadable() -> Value {
     json!({"status": {"traffic": {"confirmedTime": "2020-01-01T00:00:00.1234567890123Z"}}})
 }
@@ -22,14 +24,18 @@ fn unreadable() -> Value {
 /// A ModelDeployment that cannot be read.
 async fn create_unreadable(world: &World, name: &str) {
     world.create(name, spec("v1")).await;
-    untyped(world).patch_status(name, &PatchParams::default(), &Patch::Merge(unreadable())).await.unwrap();
+    untyped(world)
+        .patch_status(name, &PatchParams::default(), &Patch::Merge(unreadable()))
+        .await
+        .unwrap();
     world.api::<ModelDeployment>().get(name).await.expect_err("our types cannot read it");
 }
 
 /// A spec above the bound, by variables of the server, each as large as the API server takes it.
 fn large() -> Value {
     let mut all = spec("v1");
-    let variable = |number| json!({"name": format!("LARGE_{number}"), "value": "x".repeat(16 << 10)});
+    let variable =
+        |number| json!({"name": format!("LARGE_{number}"), "value": "x".repeat(16 << 10)});
     let variables: Vec<Value> = (0..18).map(variable).collect();
     all["template"] = json!({"spec": {"containers": [{"name": "server", "env": variables}]}});
     all
@@ -59,12 +65,19 @@ async fn an_object_that_cannot_be_read_does_not_stop_the_others() {
     let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
     world.create("good", spec("v1")).await;
     world.until("the other one is stable", "good", is_stable).await;
-    eventually("an event about the bad one", async || warnings(&world, "bad").await == ["InvalidSpec"]).await;
-    assert!(world.api::<Service>().get_opt("bad").await.unwrap().is_none(), "nothing of it is touched");
+    eventually("an event about the bad one", async || {
+        warnings(&world, "bad").await == ["InvalidSpec"]
+    })
+    .await;
+    assert!(
+        world.api::<Service>().get_opt("bad").await.unwrap().is_none(),
+        "nothing of it is touched"
+    );
     operator.end().await.unwrap();
 }
 
-/// What serves goes on as it is, the status says why and what to do, once, and what is made small enough is planned again.
+/// What serves goes on as it is, the status says why and what to do, once, and what is made small
+/// enough is planned again.
 #[tokio::test]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn an_object_that_is_too_large_is_told_so_and_serves_on() {
@@ -81,7 +94,10 @@ async fn an_object_that_is_too_large_is_told_so_and_serves_on() {
     let before = world.until("confirmed", "m", confirmed).await.unwrap().status.unwrap();
     world.create("born", large()).await;
     world.until("it is told although it never was small", "born", is_too_large).await;
-    assert!(world.api::<Service>().get_opt("born").await.unwrap().is_none(), "nothing is made for it");
+    assert!(
+        world.api::<Service>().get_opt("born").await.unwrap().is_none(),
+        "nothing is made for it"
+    );
 
     quiet(&world.plane.audit_log(), &operator.user).await;
     let written = writes(&world, &operator.user);
@@ -89,8 +105,16 @@ async fn an_object_that_is_too_large_is_told_so_and_serves_on() {
     let object = world.until("it is told", "m", is_too_large).await.unwrap();
     let status = object.status.unwrap();
     let said = status.conditions.iter().find(|it| it.type_ == "Stalled").unwrap();
-    assert!(said.message.contains("256 KiB is the most") && said.message.contains("ConfigMap"), "{}", said.message);
-    assert_eq!((status.traffic, status.stable), (before.traffic, before.stable), "what serves is not touched");
+    assert!(
+        said.message.contains("256 KiB is the most") && said.message.contains("ConfigMap"),
+        "{}",
+        said.message
+    );
+    assert_eq!(
+        (status.traffic, status.stable),
+        (before.traffic, before.stable),
+        "what serves is not touched"
+    );
     quiet(&world.plane.audit_log(), &operator.user).await;
     let since = writes(&world, &operator.user).split_off(written.len());
     assert_eq!(since, ["patch modeldeployments m"], "one write of the status, and nothing else");
@@ -136,13 +160,21 @@ async fn what_cannot_be_planned_is_left_alone_in_a_namespace_of_another() {
 
     let ours = json!({"spec": {"holderIdentity": "unplanned/slipway-operator"}});
     let leases = world.api::<Lease>();
-    leases.patch("slipway-modeldeployments", &PatchParams::default(), &Patch::Merge(ours)).await.unwrap();
+    leases
+        .patch("slipway-modeldeployments", &PatchParams::default(), &Patch::Merge(ours))
+        .await
+        .unwrap();
     world.until("it is told by who looks after it now", "large", is_too_large).await;
-    eventually("and so is the other one", async || warnings(&world, "bad").await == ["InvalidSpec", "OtherOperator"])
-        .await;
+    eventually("and so is the other one", async || {
+        warnings(&world, "bad").await == ["InvalidSpec", "OtherOperator"]
+    })
+    .await;
     assert_eq!(warnings(&world, "large").await, ["OtherOperator", "TooLarge"]);
     let asked = audit::requests(&world.plane.audit_log(), &operator.user);
-    let touched = asked.iter().filter(|it| it.object_ref.name == "bad" && it.object_ref.resource != "events").count();
+    let touched = asked
+        .iter()
+        .filter(|it| it.object_ref.name == "bad" && it.object_ref.resource != "events")
+        .count();
     assert_eq!(touched, 0, "of what cannot be read nothing is written");
     operator.end().await.unwrap();
 }

@@ -1,4 +1,5 @@
-//! What a cluster without nodes lacks: a ReplicaSet controller with its pods, gateways that confirm, a Prometheus that has seen traffic.
+//! What a cluster without nodes lacks: a ReplicaSet controller with its pods, gateways that
+//! confirm, a Prometheus that has seen traffic.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -40,7 +41,8 @@ pub struct Fakes {
 type Said = watch::Sender<Vec<Value>>;
 
 impl Fakes {
-    /// Starts all of them. `loopback` is a network of the test's own (127.x), so that tests side by side do not meet.
+    /// Starts all of them. `loopback` is a network of the test's own (127.x), so that tests side by
+    /// side do not meet.
     pub async fn start(world: &World, loopback: u8) -> Self {
         let mut tasks = JoinSet::new();
         tasks.spawn(run_replica_sets(world.api()));
@@ -48,7 +50,8 @@ impl Fakes {
         let gateway_port = free_port();
         let mut gateways = Vec::new();
         for number in [1, 2] {
-            let (name, ip) = (format!("slipway-gateway-{number}"), IpAddr::from([127, loopback, 0, number]));
+            let (name, ip) =
+                (format!("slipway-gateway-{number}"), IpAddr::from([127, loopback, 0, number]));
             let listener = TcpListener::bind(SocketAddr::from((ip, gateway_port))).await.unwrap();
             tasks.spawn(serve_gateway(listener, name.clone(), said.clone()));
             gateways.push((name, ip));
@@ -63,7 +66,10 @@ impl Fakes {
 
     /// Arguments of the operator that meets them.
     pub fn arguments(&self) -> [String; 2] {
-        [format!("--gateway-admin-port={}", self.gateway_port), format!("--prometheus-url={}", self.prometheus)]
+        [
+            format!("--gateway-admin-port={}", self.gateway_port),
+            format!("--prometheus-url={}", self.prometheus),
+        ]
     }
 }
 
@@ -98,7 +104,8 @@ async fn run_gateway_deployment(
     gateways: Vec<(String, IpAddr)>,
 ) {
     let is_there = |it: Option<&Deployment>| it.is_some();
-    let deployment = await_condition(deployments, "slipway-gateway", is_there).await.unwrap().unwrap();
+    let deployment =
+        await_condition(deployments, "slipway-gateway", is_there).await.unwrap().unwrap();
     let owner = json!([{
         "apiVersion": "apps/v1", "kind": "Deployment", "name": "slipway-gateway", "uid": deployment.uid(), "controller": true
     }]);
@@ -140,7 +147,8 @@ async fn create_gateway_pod(pods: &Api<Pod>, name: &str, ip: IpAddr, set: &str) 
     pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
 }
 
-/// Gateways apply the weights that they see, and have answered a thousand requests of each revision.
+/// Gateways apply the weights that they see, and have answered a thousand requests of each
+/// revision.
 async fn run_gateways(models: Api<DeserializeGuard<ModelDeployment>>, said: Said) {
     let known = Mutex::new(BTreeMap::<String, Value>::new());
     let all = watcher(models, watcher::Config::default()).default_backoff().applied_objects();
@@ -148,9 +156,14 @@ async fn run_gateways(models: Api<DeserializeGuard<ModelDeployment>>, said: Said
     let readable = all.try_filter_map(|guarded| async { Ok(guarded.0.ok()) });
     readable
         .try_for_each(|object| {
-            let traffic = object.status.as_ref().and_then(|s| s.traffic.clone()).unwrap_or_default();
+            let traffic =
+                object.status.as_ref().and_then(|s| s.traffic.clone()).unwrap_or_default();
             let per = |n: u64| {
-                traffic.backends.iter().map(|b| (b.revision.clone(), n.into())).collect::<serde_json::Map<_, _>>()
+                traffic
+                    .backends
+                    .iter()
+                    .map(|b| (b.revision.clone(), n.into()))
+                    .collect::<serde_json::Map<_, _>>()
             };
             let line = json!({
                 "name": object.name_any(), "uid": object.uid(), "generation": traffic.generation,
@@ -192,14 +205,19 @@ async fn serve_prometheus(listener: TcpListener) {
 /// Both revisions that the query names answered very many requests, all well and fast.
 async fn answer_query(Form(form): Form<BTreeMap<String, String>>) -> String {
     let query = &form["query"];
-    let revisions = query.split_once("revision=~\"").and_then(|(_, rest)| rest.split_once('"')).map(|(r, _)| r);
+    let revisions =
+        query.split_once("revision=~\"").and_then(|(_, rest)| rest.split_once('"')).map(|(r, _)| r);
     let metrics = revisions.unwrap_or_default().split('|').flat_map(|revision| {
         if query.contains("_bucket") {
-            vec![json!({"revision": revision, "le": "0.1"}), json!({"revision": revision, "le": "+Inf"})]
+            vec![
+                json!({"revision": revision, "le": "0.1"}),
+                json!({"revision": revision, "le": "+Inf"}),
+            ]
         } else {
             vec![json!({"revision": revision, "result": "good"})]
         }
     });
-    let series: Vec<Value> = metrics.map(|metric| json!({"metric": metric, "value": [1, "1000000"]})).collect();
+    let series: Vec<Value> =
+        metrics.map(|metric| json!({"metric": metric, "value": [1, "1000000"]})).collect();
     json!({"status": "success", "data": {"resultType": "vector", "result": series}}).to_string()
 }

@@ -1,5 +1,11 @@
-//! A real etcd and kube-apiserver for the tests of this package, one pair for the whole test binary.
-#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "a test may panic, and exports nothing")]
+//! A real etcd and kube-apiserver for the tests of this package, one pair for the whole test
+//! binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    unreachable_pub,
+    reason = "a test may panic, and exports nothing"
+)]
 
 pub mod audit;
 pub mod fakes;
@@ -15,7 +21,8 @@ use std::time::Duration;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ObjectMeta, PostParams};
-use kube::runtime::{conditions, wait::await_condition};
+use kube::runtime::conditions;
+use kube::runtime::wait::await_condition;
 use kube::{Api, Client, Config};
 use serde_json::json;
 use slipway_operator::rbac;
@@ -49,7 +56,11 @@ pub async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) {
 }
 
 /// The same with a deadline of its own.
-pub async fn eventually_within(deadline: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub async fn eventually_within(
+    deadline: Duration,
+    what: &str,
+    mut holds: impl AsyncFnMut() -> bool,
+) {
     let waited = tokio::time::timeout(deadline, async {
         let mut tick = tokio::time::interval(Duration::from_millis(50));
         while !holds().await {
@@ -59,7 +70,8 @@ pub async fn eventually_within(deadline: Duration, what: &str, mut holds: impl A
     assert!(waited.await.is_ok(), "not in time: {what}");
 }
 
-/// The program `name`, from `SLIPWAY_KUBE_BIN` (colon-separated folders) or from the cache, built when it is not there.
+/// The program `name`, from `SLIPWAY_KUBE_BIN` (colon-separated folders) or from the cache, built
+/// when it is not there.
 fn binary(name: &str) -> PathBuf {
     let given = std::env::var("SLIPWAY_KUBE_BIN").unwrap_or_default();
     let folders = given.split(':').filter(|f| !f.is_empty()).map(PathBuf::from);
@@ -75,8 +87,8 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Starts a server under a shell that ends it when our end of its standard input closes, however this process ends. Logs and data go with it, unless
-/// `SLIPWAY_KEEP` is set.
+/// Starts a server under a shell that ends it when our end of its standard input closes, however
+/// this process ends. Logs and data go with it, unless `SLIPWAY_KEEP` is set.
 fn spawn(binary: &Path, log: &Path, arguments: &[String]) -> Child {
     let script = r#"log=$1; shift; "$@" >"$log" 2>&1 </dev/null & pid=$!; read -r _; kill -9 "$pid"; wait "$pid"
         [ -n "$SLIPWAY_KEEP" ] || rm -rf "${log%/*}""#;
@@ -89,10 +101,15 @@ fn spawn(binary: &Path, log: &Path, arguments: &[String]) -> Child {
 impl Plane {
     async fn start() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let directory = std::env::temp_dir().join(format!("slipway-apiserver-{}", std::process::id()));
+        let directory =
+            std::env::temp_dir().join(format!("slipway-apiserver-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let (client, peer, port) = (free_port(), free_port(), free_port());
-        let etcd = spawn(&binary("etcd"), &directory.join("etcd.log"), &etcd_arguments(&directory, client, peer));
+        let etcd = spawn(
+            &binary("etcd"),
+            &directory.join("etcd.log"),
+            &etcd_arguments(&directory, client, peer),
+        );
         let key = rcgen::KeyPair::generate().unwrap();
         fs::write(directory.join("key.pem"), key.serialize_pem()).unwrap();
         fs::write(directory.join("public.pem"), key.public_key_pem()).unwrap();
@@ -100,7 +117,8 @@ impl Plane {
         fs::write(directory.join("policy.yaml"), POLICY).unwrap();
         let arguments = apiserver_arguments(&directory, client, port);
         let server = spawn(&binary("kube-apiserver"), &directory.join("apiserver.log"), &arguments);
-        let plane = Self { port, directory, operators: AtomicUsize::new(0), _servers: vec![etcd, server] };
+        let plane =
+            Self { port, directory, operators: AtomicUsize::new(0), _servers: vec![etcd, server] };
         let admin = plane.admin();
         eventually("the API server is ready", async || ready(&admin).await).await;
         install_crd(&admin).await;
@@ -160,7 +178,9 @@ rules:
 
 fn tokens() -> String {
     let admin = "token-of-admin,admin,admin,system:masters\n".to_owned();
-    (0..OPERATORS).fold(admin, |all, n| format!("{all}token-of-operator-{n},operator-{n},operator-{n},operators\n"))
+    (0..OPERATORS).fold(admin, |all, n| {
+        format!("{all}token-of-operator-{n},operator-{n},operator-{n},operators\n")
+    })
 }
 
 fn etcd_arguments(directory: &Path, client: u16, peer: u16) -> Vec<String> {
@@ -214,7 +234,10 @@ async fn install_crd(admin: &Client) {
     }
     // Just after that the API server still answers 429 for a moment.
     let models = Api::<slipway_crds::v1alpha1::ModelDeployment>::all(admin.clone());
-    eventually("ModelDeployments can be listed", async || models.list(&Default::default()).await.is_ok()).await;
+    eventually("ModelDeployments can be listed", async || {
+        models.list(&Default::default()).await.is_ok()
+    })
+    .await;
 }
 
 /// Operators may do exactly what the table says: a request beyond it fails the tests.
@@ -236,6 +259,7 @@ async fn grant(admin: &Client) {
     .unwrap();
     Api::all(admin.clone()).create(&PostParams::default(), &binding).await.unwrap();
     let gateway: ClusterRole =
-        serde_json::from_value(json!({"metadata": {"name": "slipway-gateway"}, "rules": []})).unwrap();
+        serde_json::from_value(json!({"metadata": {"name": "slipway-gateway"}, "rules": []}))
+            .unwrap();
     Api::all(admin.clone()).create(&PostParams::default(), &gateway).await.unwrap();
 }

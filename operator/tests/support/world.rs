@@ -62,13 +62,18 @@ impl World {
     pub fn operator(&self, further: &[&str]) -> Operator {
         let user = self.plane.operator_user();
         let admin: SocketAddr = ([127, 0, 0, 1], free_port()).into();
-        let mut arguments = vec!["slipway-operator".to_owned(), format!("--namespace={}", self.namespace)];
+        let mut arguments =
+            vec!["slipway-operator".to_owned(), format!("--namespace={}", self.namespace)];
         arguments.push(format!("--lease-namespace={}", self.namespace));
         arguments.push(format!("--admin-listen={admin}"));
         arguments.extend(further.iter().map(|a| (*a).to_owned()));
         let args = OperatorCli::parse_from(arguments).run;
         let stop = CancellationToken::new();
-        let task = tokio::spawn(slipway_operator::run::run_in_cluster(self.plane.config(&user), args, stop.clone()));
+        let task = tokio::spawn(slipway_operator::run::run_in_cluster(
+            self.plane.config(&user),
+            args,
+            stop.clone(),
+        ));
         Operator { user, admin, stop, task }
     }
 
@@ -94,7 +99,8 @@ impl World {
             + Send
             + 'static,
     {
-        let awaited = tokio::time::timeout(DEADLINE, await_condition(self.api::<K>(), name, condition)).await;
+        let awaited =
+            tokio::time::timeout(DEADLINE, await_condition(self.api::<K>(), name, condition)).await;
         if let Ok(found) = awaited {
             return found.unwrap();
         }
@@ -148,7 +154,8 @@ pub fn spec(version: &str) -> Value {
 /// The same, rolled out in one step, with evidence that is read every second.
 pub fn quick(version: &str) -> Value {
     let mut all = spec(version);
-    all["strategy"] = json!({"canary": {"steps": [{"setWeight": 100}]}, "scaleDownDelaySeconds": 1});
+    all["strategy"] =
+        json!({"canary": {"steps": [{"setWeight": 100}]}, "scaleDownDelaySeconds": 1});
     all["analysis"] = json!({"intervalSeconds": 1});
     all
 }
@@ -157,12 +164,19 @@ pub fn quick(version: &str) -> Value {
 pub fn is_promoted(version: &str) -> impl Fn(Option<&ModelDeployment>) -> bool {
     move |object| {
         condition(object, "Reconciling").is_empty()
-            && object.and_then(|o| o.status.as_ref()?.stable.as_ref()).is_some_and(|it| it.version == version)
+            && object
+                .and_then(|o| o.status.as_ref()?.stable.as_ref())
+                .is_some_and(|it| it.version == version)
     }
 }
 
 /// A condition of a ModelDeployment as `status/reason`.
 pub fn condition(object: Option<&ModelDeployment>, type_: &str) -> String {
-    let conditions = object.and_then(|o| o.status.as_ref()).map(|s| s.conditions.as_slice()).unwrap_or_default();
-    conditions.iter().find(|c| c.type_ == type_).map(|c| format!("{}/{}", c.status, c.reason)).unwrap_or_default()
+    let conditions =
+        object.and_then(|o| o.status.as_ref()).map(|s| s.conditions.as_slice()).unwrap_or_default();
+    conditions
+        .iter()
+        .find(|c| c.type_ == type_)
+        .map(|c| format!("{}/{}", c.status, c.reason))
+        .unwrap_or_default()
 }

@@ -1,7 +1,8 @@
 //! The circuit breaker: when not to ask Redis at all. Pure, with the clock passed in.
 //!
-//! Closed, every request asks. When half of the last 16 answers failed it opens, and nobody asks. After a while it is half open: one asker
-//! tries, off the way of any request, and its success closes the breaker; a failure opens it for twice as long.
+//! Closed, every request asks. When half of the last 16 answers failed it opens, and nobody asks.
+//! After a while it is half open: one asker tries, off the way of any request, and its success
+//! closes the breaker; a failure opens it for twice as long.
 
 use std::time::{Duration, Instant};
 
@@ -64,7 +65,9 @@ impl CircuitBreaker {
                 self.state = BreakerState::HalfOpen(now);
                 BreakerPermit::Trial
             }
-            BreakerState::HalfOpen(since) if now.saturating_duration_since(since) >= TRIAL_TIMEOUT => {
+            BreakerState::HalfOpen(since)
+                if now.saturating_duration_since(since) >= TRIAL_TIMEOUT =>
+            {
                 self.state = BreakerState::HalfOpen(now);
                 BreakerPermit::Trial
             }
@@ -96,7 +99,8 @@ impl CircuitBreaker {
     }
 
     fn open(&mut self, now: Instant) {
-        let pause = MIN_OPEN_TIME.saturating_mul(1 << self.consecutive_openings.min(16)).min(MAX_OPEN_TIME);
+        let pause =
+            MIN_OPEN_TIME.saturating_mul(1 << self.consecutive_openings.min(16)).min(MAX_OPEN_TIME);
         self.state = BreakerState::Open(now + pause);
         self.consecutive_openings = self.consecutive_openings.saturating_add(1);
     }

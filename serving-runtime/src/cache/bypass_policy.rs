@@ -1,17 +1,21 @@
 //! Whether looking up pays: it does when it costs less than what hits save. Pure.
 //!
-//! While it does not, requests go past the cache, all but those of a fixed part of the inputs ([`probes`](super::key::is_probe_input)), which are looked
-//! up and kept as before: by them the worth is measured on.
+//! While it does not, requests go past the cache, all but those of a fixed part of the inputs
+//! ([`probes`](super::key::is_probe_input)), which are looked up and kept as before: by them the
+//! worth is measured on.
 
-/// How fast the measures follow what happens: each new one has this weight, so the last few hundred count.
+/// How fast the measures follow what happens: each new one has this weight, so the last few hundred
+/// count.
 const WEIGHT: f64 = 1.0 / 256.0;
 /// Look-ups, and runs of the model, before anything is decided.
 const MIN_LOOKUPS: u32 = 256;
 const MIN_RUNS: u32 = 16;
-/// A cache that was bypassed must pay by this factor before it is used again; otherwise the decision would flicker.
+/// A cache that was bypassed must pay by this factor before it is used again; otherwise the
+/// decision would flicker.
 const RESUME_MARGIN: f64 = 1.25;
 
-/// Whether a look-up of `cost` seconds that hits with probability `hit_ratio` pays when a hit saves `saved` seconds.
+/// Whether a look-up of `cost` seconds that hits with probability `hit_ratio` pays when a hit saves
+/// `saved` seconds.
 pub fn lookup_pays(cost: f64, hit_ratio: f64, saved: f64) -> bool {
     cost <= hit_ratio * saved
 }
@@ -70,7 +74,8 @@ impl BypassPolicy {
             return;
         }
         let margin = if self.bypassing { RESUME_MARGIN } else { 1.0 };
-        self.bypassing = !lookup_pays(self.cost.value * margin, self.hits.value, self.saved_seconds.value);
+        self.bypassing =
+            !lookup_pays(self.cost.value * margin, self.hits.value, self.saved_seconds.value);
     }
 }
 

@@ -1,7 +1,8 @@
-//! The feature cache: rows of inputs by entity, written by an ingest endpoint and by misses that a declared source answers.
+//! The feature cache: rows of inputs by entity, written by an ingest endpoint and by misses that a
+//! declared source answers.
 //!
-//! A row is JSON as it came, `{"<input>": <row of it>, ...}`; whoever fills a request with it leaves the reading to the protocol, so rows and
-//! requests obey the same rules.
+//! A row is JSON as it came, `{"<input>": <row of it>, ...}`; whoever fills a request with it
+//! leaves the reading to the protocol, so rows and requests obey the same rules.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -51,7 +52,8 @@ pub struct FeatureRowCache {
 }
 
 impl FeatureRowCache {
-    /// The cache, when it is switched on. Rows of different `namespace`s (ModelDeployments) are different rows.
+    /// The cache, when it is switched on. Rows of different `namespace`s (ModelDeployments) are
+    /// different rows.
     ///
     /// # Errors
     /// When the address of the source is none.
@@ -95,11 +97,17 @@ impl FeatureRowCache {
         } else {
             "write one with PUT /v2/models/<model>/features/<entity>"
         };
-        let missing = || ApiError::NotFound(format!("there is no feature row for entity {entity:?}; {remedy}"));
+        let missing = || {
+            ApiError::NotFound(format!("there is no feature row for entity {entity:?}; {remedy}"))
+        };
         found?.map(|(row, _)| row).ok_or_else(missing)
     }
 
-    async fn find(&self, model: &str, entity: &str) -> Result<Option<(Arc<FeatureRow>, CacheOutcome)>, ApiError> {
+    async fn find(
+        &self,
+        model: &str,
+        entity: &str,
+    ) -> Result<Option<(Arc<FeatureRow>, CacheOutcome)>, ApiError> {
         let key = self.key(model, entity);
         loop {
             if let Some(row) = self.local.get(&key) {
@@ -108,7 +116,9 @@ impl FeatureRowCache {
             let leader = match self.flights.join(&key) {
                 FlightRole::Leader(leader) => leader,
                 FlightRole::Follower(follower) => match follower.wait().await {
-                    Some(landing) => return landing.map(|row| row.map(|row| (row, CacheOutcome::Coalesced))),
+                    Some(landing) => {
+                        return landing.map(|row| row.map(|row| (row, CacheOutcome::Coalesced)));
+                    }
                     None => continue,
                 },
             };
@@ -118,11 +128,16 @@ impl FeatureRowCache {
         }
     }
 
-    async fn load(&self, key: &CacheKey, entity: &str) -> Result<Option<(Arc<FeatureRow>, CacheOutcome)>, ApiError> {
+    async fn load(
+        &self,
+        key: &CacheKey,
+        entity: &str,
+    ) -> Result<Option<(Arc<FeatureRow>, CacheOutcome)>, ApiError> {
         let kept = match &self.redis {
-            Some(redis) => {
-                redis.try_get(&redis_key(key), 2 * MAX_ROW).await.map(|bytes| self.decode(key, redis, bytes?))
-            }
+            Some(redis) => redis
+                .try_get(&redis_key(key), 2 * MAX_ROW)
+                .await
+                .map(|bytes| self.decode(key, redis, bytes?)),
             None => Ok(None),
         };
         if let Ok(Some((row, left))) = &kept {
@@ -137,9 +152,13 @@ impl FeatureRowCache {
                 ))
             });
         };
-        let Some(text) = source.fetch_row(entity).await.map_err(ApiError::Unavailable)? else { return Ok(None) };
+        let Some(text) = source.fetch_row(entity).await.map_err(ApiError::Unavailable)? else {
+            return Ok(None);
+        };
         let row = parse_row(&text).map_err(|e| {
-            ApiError::Unavailable(format!("the feature source's row of entity {entity:?} is not a row: {e}"))
+            ApiError::Unavailable(format!(
+                "the feature source's row of entity {entity:?} is not a row: {e}"
+            ))
         })?;
         let row = Arc::new(row);
         if let Some(redis) = &self.redis {
@@ -153,7 +172,13 @@ impl FeatureRowCache {
     ///
     /// # Errors
     /// `Unavailable` when Redis does not take it.
-    pub async fn write(&self, model: &str, entity: &str, text: &str, row: FeatureRow) -> Result<(), ApiError> {
+    pub async fn write(
+        &self,
+        model: &str,
+        entity: &str,
+        text: &str,
+        row: FeatureRow,
+    ) -> Result<(), ApiError> {
         let key = self.key(model, entity);
         if let Some(redis) = &self.redis {
             let stored = redis.try_set(redis_key(&key), self.encode(&key, text), self.ttl).await;
@@ -167,7 +192,8 @@ impl FeatureRowCache {
         Ok(())
     }
 
-    /// Keeps a row in this process: for as long as it lives when nobody else can write, else for a moment.
+    /// Keeps a row in this process: for as long as it lives when nobody else can write, else for a
+    /// moment.
     fn insert_local(&self, key: CacheKey, row: &Arc<FeatureRow>, ttl: Duration) {
         let ttl = if self.redis.is_some() { ttl.min(LOCAL_TTL) } else { ttl };
         let bytes = row.iter().map(|(input, row)| input.len() + row.get().len() + 64).sum();
@@ -176,16 +202,28 @@ impl FeatureRowCache {
     }
 
     fn encode(&self, key: &CacheKey, text: &str) -> Vec<u8> {
-        let expires = now_millis().saturating_add(u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX));
-        value::encode_value(key, expires, &[Tensor { shape: vec![1], data: TensorData::Bytes(vec![text.to_owned()]) }])
+        let expires =
+            now_millis().saturating_add(u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX));
+        value::encode_value(
+            key,
+            expires,
+            &[Tensor { shape: vec![1], data: TensorData::Bytes(vec![text.to_owned()]) }],
+        )
     }
 
-    fn decode(&self, key: &CacheKey, redis: &RedisTier, bytes: Vec<u8>) -> Option<(Arc<FeatureRow>, Duration)> {
-        let decoded =
-            value::decode_value(key, &bytes).and_then(|(expires, tensors)| match tensors.first().map(|t| &t.data) {
-                Some(TensorData::Bytes(texts)) => Some((expires, parse_row(texts.first()?).ok()?)),
-                _ => None,
-            });
+    fn decode(
+        &self,
+        key: &CacheKey,
+        redis: &RedisTier,
+        bytes: Vec<u8>,
+    ) -> Option<(Arc<FeatureRow>, Duration)> {
+        let decoded = value::decode_value(key, &bytes).and_then(|(expires, tensors)| match tensors
+            .first()
+            .map(|t| &t.data)
+        {
+            Some(TensorData::Bytes(texts)) => Some((expires, parse_row(texts.first()?).ok()?)),
+            _ => None,
+        });
         let Some((expires, row)) = decoded else {
             redis.count_corrupt();
             return None;
@@ -199,7 +237,8 @@ impl FeatureRowCache {
     }
 }
 
-/// Of the namespace and name of the ModelDeployment, the model and the entity: a Redis may be shared by several namespaces.
+/// Of the namespace and name of the ModelDeployment, the model and the entity: a Redis may be
+/// shared by several namespaces.
 fn row_digest(parts: [&str; 3]) -> [u8; 32] {
     let mut hasher = Sha256::new_with_prefix(DOMAIN);
     for part in parts {

@@ -19,8 +19,8 @@ struct HotEntry {
     inputs: Arc<Vec<Tensor>>,
 }
 
-/// The hottest inputs, about: a newcomer takes the place and the count of the coldest (the Space-Saving algorithm, Metwally et al. 2005),
-/// so whatever is truly hot stays.
+/// The hottest inputs, about: a newcomer takes the place and the count of the coldest (the
+/// Space-Saving algorithm, Metwally et al. 2005), so whatever is truly hot stays.
 #[derive(Debug)]
 pub struct HotKeys {
     capacity: usize,
@@ -45,7 +45,10 @@ impl HotKeys {
         }
         let mut count = 1;
         if entries.len() >= self.capacity {
-            let coldest = entries.iter().min_by_key(|(_, entry)| entry.count).map(|(key, entry)| (*key, entry.count));
+            let coldest = entries
+                .iter()
+                .min_by_key(|(_, entry)| entry.count)
+                .map(|(key, entry)| (*key, entry.count));
             let Some((coldest, least)) = coldest else { return };
             entries.remove(&coldest);
             count += least;
@@ -53,11 +56,12 @@ impl HotKeys {
         entries.insert(key, HotEntry { count, inputs: Arc::new(inputs) });
     }
 
-    /// The remembered inputs, the hottest first, as [`decode_hot_inputs`] takes them: the names of the inputs as a line of JSON, then of each its key, its
-    /// length and its value.
+    /// The remembered inputs, the hottest first, as [`decode_hot_inputs`] takes them: the names of
+    /// the inputs as a line of JSON, then of each its key, its length and its value.
     pub fn encode(&self, signature: &ModelSignature) -> Vec<u8> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = entries.iter().map(|(key, it)| (it.count, *key, Arc::clone(&it.inputs))).collect();
+        let mut all: Vec<_> =
+            entries.iter().map(|(key, it)| (it.count, *key, Arc::clone(&it.inputs))).collect();
         drop(entries);
         all.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
         let names: Vec<&str> = signature.inputs.iter().map(|input| input.name.as_str()).collect();
@@ -98,11 +102,16 @@ fn next_hot_entry(bytes: &[u8]) -> Option<(Vec<Tensor>, &[u8])> {
 }
 
 /// The inputs in the signature's order, if they are what it wants.
-fn order_inputs(names: &[String], inputs: Vec<Tensor>, signature: &ModelSignature) -> Option<Vec<Tensor>> {
+fn order_inputs(
+    names: &[String],
+    inputs: Vec<Tensor>,
+    signature: &ModelSignature,
+) -> Option<Vec<Tensor>> {
     let mut by_name: HashMap<&str, Tensor> = names.iter().map(String::as_str).zip(inputs).collect();
     let take = |spec: &crate::engine::TensorSignature| {
         let tensor = by_name.remove(spec.name.as_str())?;
-        (tensor.data.datatype() == spec.datatype && spec.check_shape(&tensor.shape).is_ok()).then_some(tensor)
+        (tensor.data.datatype() == spec.datatype && spec.check_shape(&tensor.shape).is_ok())
+            .then_some(tensor)
     };
     let inputs = signature.inputs.iter().map(take).collect::<Option<Vec<_>>>()?;
     signature.check_rows(&inputs).is_ok().then_some(inputs)

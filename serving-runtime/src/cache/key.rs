@@ -10,17 +10,23 @@ use crate::tensor::Tensor;
 /// Changes with everything that changes the meaning of a key or of a stored value.
 const DOMAIN: &[u8] = b"slipway result v1\0";
 
-/// sha256 over all that an answer depends on. Finding two inputs of one key is finding a collision of sha256.
+/// sha256 over all that an answer depends on. Finding two inputs of one key is finding a collision
+/// of sha256.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CacheKey(pub [u8; 32]);
 
 impl CacheKey {
-    /// The key of the answer of the model with `digest` (`sha256:<hex>` of its file) to `inputs` (in the signature's order), as far as
-    /// the outputs `wanted` go.
+    /// The key of the answer of the model with `digest` (`sha256:<hex>` of its file) to `inputs`
+    /// (in the signature's order), as far as the outputs `wanted` go.
     ///
-    /// Values count bit by bit, little-endian, as in a binary tensor: `-0.0` is another input than `0.0` (a model may divide by it), and
-    /// NaNs with different payloads differ. That costs at most a miss.
-    pub fn new<'a>(digest: &str, wanted: impl ExactSizeIterator<Item = &'a str>, inputs: &[Tensor]) -> Self {
+    /// Values count bit by bit, little-endian, as in a binary tensor: `-0.0` is another input than
+    /// `0.0` (a model may divide by it), and NaNs with different payloads differ. That costs at
+    /// most a miss.
+    pub fn new<'a>(
+        digest: &str,
+        wanted: impl ExactSizeIterator<Item = &'a str>,
+        inputs: &[Tensor],
+    ) -> Self {
         let mut hasher = Sha256::new();
         hasher.update(DOMAIN);
         hash_text(&mut hasher, digest);
@@ -41,9 +47,11 @@ impl CacheKey {
     }
 }
 
-/// Whether these inputs are among a fixed part of all inputs: one of `every`. By these the worth of a look-up is measured while others go past
-/// the cache: a part of the inputs with all of their requests shows the hit ratio that all would have, a part of the requests would not.
-/// It looks at a few elements only, because hashing all is what a bypass saves. What is one of 64 is one of 16 as well.
+/// Whether these inputs are among a fixed part of all inputs: one of `every`. By these the worth of
+/// a look-up is measured while others go past the cache: a part of the inputs with all of their
+/// requests shows the hit ratio that all would have, a part of the requests would not. It looks at
+/// a few elements only, because hashing all is what a bypass saves. What is one of 64 is one of 16
+/// as well.
 pub fn is_probe_input(inputs: &[Tensor], every: u64) -> bool {
     let mut hasher = DefaultHasher::new();
     let mut bytes = Vec::new();
@@ -117,9 +125,15 @@ mod tests {
     #[test]
     fn about_as_many_probe_as_are_asked_for() {
         let input = |n: i32| [floats(&[2], &[1.0, n as f32])];
-        let probing = |every: u64| (0..16_000).filter(|n| is_probe_input(&input(*n), every)).collect::<HashSet<_>>();
+        let probing = |every: u64| {
+            (0..16_000).filter(|n| is_probe_input(&input(*n), every)).collect::<HashSet<_>>()
+        };
         let (sixteenth, part) = (probing(16), probing(64));
-        assert!((800..1200).contains(&sixteenth.len()) && (150..350).contains(&part.len()), "{}", part.len());
+        assert!(
+            (800..1200).contains(&sixteenth.len()) && (150..350).contains(&part.len()),
+            "{}",
+            part.len()
+        );
         assert!(part.is_subset(&sixteenth));
     }
 

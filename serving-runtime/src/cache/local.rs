@@ -17,7 +17,8 @@ struct LocalEntry<V> {
     ttl: Duration,
 }
 
-/// Values by key, each with its own end. What is used least goes first (TinyLFU), so a scan does not push out what is hot.
+/// Values by key, each with its own end. What is used least goes first (TinyLFU), so a scan does
+/// not push out what is hot.
 #[derive(Debug)]
 pub struct LocalTier<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> {
     cache: Cache<K, LocalEntry<V>>,
@@ -30,7 +31,13 @@ impl<K, V> Expiry<K, LocalEntry<V>> for EntryExpiry {
         Some(entry.ttl)
     }
 
-    fn expire_after_update(&self, _: &K, entry: &LocalEntry<V>, _: Instant, _: Option<Duration>) -> Option<Duration> {
+    fn expire_after_update(
+        &self,
+        _: &K,
+        entry: &LocalEntry<V>,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
         Some(entry.ttl)
     }
 }

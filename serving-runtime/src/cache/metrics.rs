@@ -26,7 +26,8 @@ pub enum CacheOutcome {
 }
 
 impl CacheOutcome {
-    const ALL: [Self; 6] = [Self::HitLocal, Self::HitRedis, Self::Coalesced, Self::Miss, Self::Bypass, Self::Error];
+    const ALL: [Self; 6] =
+        [Self::HitLocal, Self::HitRedis, Self::Coalesced, Self::Miss, Self::Bypass, Self::Error];
 
     const fn name(self) -> &'static str {
         match self {
@@ -67,7 +68,8 @@ pub enum RedisFailure {
 }
 
 impl RedisFailure {
-    const ALL: [Self; 6] = [Self::Timeout, Self::Connection, Self::Refused, Self::Corrupt, Self::NoKey, Self::Skipped];
+    const ALL: [Self; 6] =
+        [Self::Timeout, Self::Connection, Self::Refused, Self::Corrupt, Self::NoKey, Self::Skipped];
 
     const fn name(self) -> &'static str {
         match self {
@@ -114,7 +116,8 @@ pub struct CacheMetrics {
 }
 
 impl CacheMetrics {
-    /// Registers all, and creates the series of `caches` and of Redis so that `increase()` sees their first step.
+    /// Registers all, and creates the series of `caches` and of Redis so that `increase()` sees
+    /// their first step.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "slipway_runtime_cache_requests",
@@ -126,7 +129,11 @@ impl CacheMetrics {
             "Time that hits would have taken without the cache, less what looking up took",
             self.saved_seconds.clone(),
         );
-        registry.register("slipway_runtime_cache_bytes", "Bytes kept in this process", self.bytes.clone());
+        registry.register(
+            "slipway_runtime_cache_bytes",
+            "Bytes kept in this process",
+            self.bytes.clone(),
+        );
         registry.register(
             "slipway_runtime_cache_bypassed",
             "1 while a tier is not looked into because that costs more than it saves",
@@ -147,7 +154,8 @@ impl CacheMetrics {
     /// Creates the series of a cache.
     pub fn init_series(&self, cache: &'static str) {
         for outcome in CacheOutcome::ALL {
-            let _ = self.requests.get_or_create(&CacheRequestLabels { cache, outcome: outcome.name() });
+            let _ =
+                self.requests.get_or_create(&CacheRequestLabels { cache, outcome: outcome.name() });
         }
         let _ = self.saved_seconds.get_or_create(&CacheLabels { cache });
         for failure in RedisFailure::ALL {
@@ -167,7 +175,9 @@ impl CacheMetrics {
 
     /// Tells how much is kept.
     pub fn set_bytes(&self, cache: &'static str, bytes: u64) {
-        self.bytes.get_or_create(&CacheLabels { cache }).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.bytes
+            .get_or_create(&CacheLabels { cache })
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Tells whether a tier is bypassed.

@@ -1,7 +1,8 @@
-//! What a new pod does before it is ready: it asks a pod that serves what is hot, and answers that to itself.
+//! What a new pod does before it is ready: it asks a pod that serves what is hot, and answers that
+//! to itself.
 //!
-//! Nothing of another pod's answers is taken, only questions; a new revision answers them by its own model. Whatever goes wrong, the pod is
-//! ready a few seconds later at most.
+//! Nothing of another pod's answers is taken, only questions; a new revision answers them by its
+//! own model. Whatever goes wrong, the pod is ready a few seconds later at most.
 
 use std::time::{Duration, Instant};
 
@@ -27,52 +28,80 @@ const REVISION_HEADER: &str = "x-slipway-revision";
 
 /// Warms the caches for `model`, if that was asked for.
 pub async fn prewarm_caches(app: &AppState, model: &LoadedModel) {
-    let Some(results) = app.caches.results.as_ref().filter(|_| app.args.cache.cache_hot_keys > 0) else { return };
+    let Some(results) = app.caches.results.as_ref().filter(|_| app.args.cache.cache_hot_keys > 0)
+    else {
+        return;
+    };
     let begun = Instant::now();
     let until = begun + WARM_UP_TIMEOUT;
     let (mut answered, mut from) = (0_usize, String::new());
     let token = app.keys.token();
     let work = async {
-        let (who, bytes) =
-            match tokio::time::timeout(FETCH_TIMEOUT, fetch_hot_inputs(&app.args, token.as_deref())).await {
-                Ok(Ok(told)) => told,
-                Ok(Err(why)) => return tracing::info!(why, "nobody tells what is hot"),
-                Err(_) => return tracing::info!("nobody tells in time what is hot"),
-            };
+        let (who, bytes) = match tokio::time::timeout(
+            FETCH_TIMEOUT,
+            fetch_hot_inputs(&app.args, token.as_deref()),
+        )
+        .await
+        {
+            Ok(Ok(told)) => told,
+            Ok(Err(why)) => return tracing::info!(why, "nobody tells what is hot"),
+            Err(_) => return tracing::info!("nobody tells in time what is hot"),
+        };
         from = who;
-        for inputs in
-            decode_hot_inputs(&bytes, &model.signature).into_iter().take(app.args.cache.cache_hot_keys as usize)
+        for inputs in decode_hot_inputs(&bytes, &model.signature)
+            .into_iter()
+            .take(app.args.cache.cache_hot_keys as usize)
         {
             let warmed = results
-                .warm(model, inputs, until, |inputs| run_untimed(model, inputs, until, RequestPriority::default()))
+                .warm(model, inputs, until, |inputs| {
+                    run_untimed(model, inputs, until, RequestPriority::default())
+                })
                 .await;
             answered += usize::from(warmed.is_ok());
         }
     };
-    // What takes longer is cut off: a pod that is ready and cold serves better than one that is warm and late.
+    // What takes longer is cut off: a pod that is ready and cold serves better than one that is
+    // warm and late.
     let in_time = tokio::time::timeout_at(until.into(), work).await.is_ok();
-    tracing::info!(answered, from, in_time, seconds = begun.elapsed().as_secs_f64(), "the caches are warm");
+    tracing::info!(
+        answered,
+        from,
+        in_time,
+        seconds = begun.elapsed().as_secs_f64(),
+        "the caches are warm"
+    );
 }
 
-/// What is hot at a pod that serves, and which that is: one of the revision that answers at the ModelDeployment's own address.
-async fn fetch_hot_inputs(args: &ServeArgs, token: Option<&str>) -> Result<(String, Vec<u8>), String> {
-    let client = Client::builder().redirect(redirect::Policy::none()).no_proxy().timeout(FETCH_TIMEOUT).build();
+/// What is hot at a pod that serves, and which that is: one of the revision that answers at the
+/// ModelDeployment's own address.
+async fn fetch_hot_inputs(
+    args: &ServeArgs,
+    token: Option<&str>,
+) -> Result<(String, Vec<u8>), String> {
+    let client = Client::builder()
+        .redirect(redirect::Policy::none())
+        .no_proxy()
+        .timeout(FETCH_TIMEOUT)
+        .build();
     let client = client.map_err(|e| e.to_string())?;
     let shown = |request: RequestBuilder| match token {
         Some(token) => request.bearer_auth(token),
         None => request,
     };
     let base = if args.cache.cache_hot_from.is_empty() {
-        let gateway = format!("http://{}:{PRIVATE_PORT}/v2/models/{}", args.modeldeployment, args.model_name);
+        let gateway =
+            format!("http://{}:{PRIVATE_PORT}/v2/models/{}", args.modeldeployment, args.model_name);
         let answer = shown(client.get(gateway)).send().await.map_err(|e| e.to_string())?;
-        let revision = answer.headers().get(REVISION_HEADER).and_then(|revision| revision.to_str().ok());
+        let revision =
+            answer.headers().get(REVISION_HEADER).and_then(|revision| revision.to_str().ok());
         let revision = revision.filter(|revision| slipway_prediction_id::is_revision(revision));
         let revision = revision.ok_or("no revision serves yet")?;
         format!("http://{}-{revision}:{ADMIN_PORT}", args.modeldeployment)
     } else {
         args.cache.cache_hot_from.clone()
     };
-    let mut answer = shown(client.get(format!("{base}{PATH}"))).send().await.map_err(|e| e.to_string())?;
+    let mut answer =
+        shown(client.get(format!("{base}{PATH}"))).send().await.map_err(|e| e.to_string())?;
     if !answer.status().is_success() {
         return Err(format!("it answered {}", answer.status()));
     }

@@ -14,7 +14,8 @@ use super::metrics::{CacheMetrics, RedisFailure};
 use super::seal::{EntrySealer, TAG_LEN};
 use crate::keys::{CacheSealing, DeploymentKeys};
 
-/// Time for a trial, which nobody waits for: connecting to a Redis elsewhere takes longer than a look-up may.
+/// Time for a trial, which nobody waits for: connecting to a Redis elsewhere takes longer than a
+/// look-up may.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for a write, which nobody waits for either.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -49,14 +50,22 @@ impl std::fmt::Debug for RedisTierInner {
 }
 
 impl RedisTier {
-    /// A Redis at `url`; the connection is made when it is first needed, and again whenever it is lost. What is kept there is sealed as `keys` say. Needs a
-    /// tokio runtime.
+    /// A Redis at `url`; the connection is made when it is first needed, and again whenever it is
+    /// lost. What is kept there is sealed as `keys` say. Needs a tokio runtime.
     ///
     /// # Errors
     /// What is wrong with the address; it does not repeat the address, which may hold a password.
-    pub fn new(url: &str, budget: Duration, keys: Arc<DeploymentKeys>, metrics: CacheMetrics) -> Result<Self, String> {
+    pub fn new(
+        url: &str,
+        budget: Duration,
+        keys: Arc<DeploymentKeys>,
+        metrics: CacheMetrics,
+    ) -> Result<Self, String> {
         let wrong = |e: RedisError| {
-            format!("--redis-url (SLIPWAY_REDIS_URL) must be redis://, rediss:// or unix:///path: {}", e.category())
+            format!(
+                "--redis-url (SLIPWAY_REDIS_URL) must be redis://, rediss:// or unix:///path: {}",
+                e.category()
+            )
         };
         let info = url.into_connection_info().map_err(wrong)?;
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
@@ -101,7 +110,11 @@ impl RedisTier {
     ///
     /// # Errors
     /// When there is no answer in time.
-    pub async fn try_get(&self, key: &[u8], max: usize) -> Result<Option<Vec<u8>>, RedisUnavailable> {
+    pub async fn try_get(
+        &self,
+        key: &[u8],
+        max: usize,
+    ) -> Result<Option<Vec<u8>>, RedisUnavailable> {
         if !self.is_available() {
             return Err(RedisUnavailable);
         }
@@ -110,11 +123,14 @@ impl RedisTier {
             Some(seal) => (Cow::Owned(seal.sealed_name(key)), max.saturating_add(TAG_LEN)),
             None => (Cow::Borrowed(key), max),
         };
-        // A range, so that a huge value of somebody else's is not read into memory: one byte too many tells.
+        // A range, so that a huge value of somebody else's is not read into memory: one byte too
+        // many tells.
         let mut command = redis::cmd("GETRANGE");
         command.arg(&*key).arg(0).arg(max);
-        let value: Vec<u8> =
-            self.run_with_timeout(self.0.budget, "GETRANGE", self.query(command)).await.ok_or(RedisUnavailable)?;
+        let value: Vec<u8> = self
+            .run_with_timeout(self.0.budget, "GETRANGE", self.query(command))
+            .await
+            .ok_or(RedisUnavailable)?;
         if value.len() > max {
             self.count_corrupt();
             return Ok(None);
@@ -152,18 +168,38 @@ impl RedisTier {
     ///
     /// # Errors
     /// When it is not.
-    pub async fn try_set(&self, key: Vec<u8>, value: Vec<u8>, ttl: Duration) -> Result<(), RedisUnavailable> {
-        if self.is_available() { self.write_sealed(key, value, ttl).await } else { Err(RedisUnavailable) }
+    pub async fn try_set(
+        &self,
+        key: Vec<u8>,
+        value: Vec<u8>,
+        ttl: Duration,
+    ) -> Result<(), RedisUnavailable> {
+        if self.is_available() {
+            self.write_sealed(key, value, ttl).await
+        } else {
+            Err(RedisUnavailable)
+        }
     }
 
-    async fn write_sealed(&self, mut key: Vec<u8>, mut value: Vec<u8>, ttl: Duration) -> Result<(), RedisUnavailable> {
+    async fn write_sealed(
+        &self,
+        mut key: Vec<u8>,
+        mut value: Vec<u8>,
+        ttl: Duration,
+    ) -> Result<(), RedisUnavailable> {
         if let Some(seal) = self.current_seal()? {
             key = seal.sealed_name(&key);
             value = seal.seal(&key, &value);
         }
         let mut command = redis::cmd("SET");
-        command.arg(key).arg(value).arg("PX").arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1));
-        self.run_with_timeout(WRITE_TIMEOUT, "SET", self.query(command)).await.ok_or(RedisUnavailable)
+        command
+            .arg(key)
+            .arg(value)
+            .arg("PX")
+            .arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1));
+        self.run_with_timeout(WRITE_TIMEOUT, "SET", self.query(command))
+            .await
+            .ok_or(RedisUnavailable)
     }
 
     /// What entries are sealed with; `None` where none are.
@@ -204,7 +240,8 @@ impl RedisTier {
         if let Some(failure) = failure {
             self.0.metrics.count_redis_error(failure);
         }
-        // One who refuses is there; what is refused (a full memory, another type) is not cured by leaving it alone.
+        // One who refuses is there; what is refused (a full memory, another type) is not cured by
+        // leaving it alone.
         let worked = failure.is_none_or(|failure| failure == RedisFailure::Refused);
         self.with_breaker(|breaker| breaker.record(Instant::now(), worked));
         answer
@@ -212,10 +249,14 @@ impl RedisTier {
 
     /// Tries whether it answers.
     async fn run_trial(self) {
-        let answer = tokio::time::timeout(TRIAL_TIMEOUT, self.query::<String>(redis::cmd("PING"))).await;
+        let answer =
+            tokio::time::timeout(TRIAL_TIMEOUT, self.query::<String>(redis::cmd("PING"))).await;
         let worked = matches!(&answer, Ok(Ok(_)));
         if let Ok(Err(error)) = &answer {
-            tracing::warn!(reason = error.category(), "Redis does not answer; the caches do without");
+            tracing::warn!(
+                reason = error.category(),
+                "Redis does not answer; the caches do without"
+            );
         }
         self.with_breaker(|breaker| breaker.record_trial(Instant::now(), worked));
     }
@@ -225,7 +266,8 @@ impl RedisTier {
     }
 
     fn with_breaker<T>(&self, act: impl FnOnce(&mut CircuitBreaker) -> T) -> T {
-        let mut breaker: MutexGuard<'_, CircuitBreaker> = self.0.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut breaker: MutexGuard<'_, CircuitBreaker> =
+            self.0.breaker.lock().unwrap_or_else(PoisonError::into_inner);
         let before = breaker.state();
         let result = act(&mut breaker);
         let after = breaker.state();
@@ -241,11 +283,17 @@ impl RedisTier {
     }
 }
 
-/// Shows what Redis is asked within a request or a job, by the names of OpenTelemetry's conventions for databases.
+/// Shows what Redis is asked within a request or a job, by the names of OpenTelemetry's conventions
+/// for databases.
 pub(crate) async fn trace_redis_call<F: Future>(operation: &'static str, work: F) -> F::Output {
     let span = || {
         let system = "redis";
-        slipway_telemetry::span!("redis", otel.kind = "client", db.system.name = system, db.operation.name = operation)
+        slipway_telemetry::span!(
+            "redis",
+            otel.kind = "client",
+            db.system.name = system,
+            db.operation.name = operation
+        )
     };
     slipway_telemetry::run_in_child_span(span, work).await
 }

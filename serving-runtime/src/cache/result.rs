@@ -1,4 +1,5 @@
-//! The result cache: answers by what they depend on, in this process's memory and in Redis behind it.
+//! The result cache: answers by what they depend on, in this process's memory and in Redis behind
+//! it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -22,7 +23,8 @@ use crate::tensor::Tensor;
 
 const CACHE_NAME: &str = "result";
 const KEY_PREFIX: &[u8] = b"slipway:result:1:";
-/// One of so many inputs goes on to look up what is bypassed: in the cache at all, and in Redis, where a look costs more than a small model.
+/// One of so many inputs goes on to look up what is bypassed: in the cache at all, and in Redis,
+/// where a look costs more than a small model.
 const PROBE_EVERY: u64 = 16;
 const REDIS_PROBE_EVERY: u64 = 64;
 
@@ -69,7 +71,8 @@ impl InferResultCache {
                 redis,
                 flights: SingleFlight::default(),
                 policies: Mutex::default(),
-                hot_keys: (args.cache_hot_keys > 0).then(|| HotKeys::new(args.cache_hot_keys as usize)),
+                hot_keys: (args.cache_hot_keys > 0)
+                    .then(|| HotKeys::new(args.cache_hot_keys as usize)),
                 adaptive: !args.no_cache_bypass,
                 ttl: Duration::from_secs(args.result_cache_ttl_seconds),
                 max_entry: usize::try_from(args.result_cache_max_entry_bytes).unwrap_or(usize::MAX),
@@ -78,7 +81,8 @@ impl InferResultCache {
         })
     }
 
-    /// The answer of `model` to `inputs`: a kept one, one that another request is about to get, or what `run` gives.
+    /// The answer of `model` to `inputs`: a kept one, one that another request is about to get, or
+    /// what `run` gives.
     ///
     /// # Errors
     /// Those of `run`; none of the cache's own.
@@ -140,9 +144,13 @@ impl InferResultCache {
             self.record_run(&done);
             return Ok(CacheAnswer { outputs: done.outputs, outcome: Some(CacheOutcome::Bypass) });
         }
-        // The engine gives all outputs whatever is asked for, so all that ask for different ones share an answer.
-        let key =
-            CacheKey::new(&model.digest, model.signature.outputs.iter().map(|output| output.name.as_str()), &inputs);
+        // The engine gives all outputs whatever is asked for, so all that ask for different ones
+        // share an answer.
+        let key = CacheKey::new(
+            &model.digest,
+            model.signature.outputs.iter().map(|output| output.name.as_str()),
+            &inputs,
+        );
         if let Some(outputs) = self.local.get(&key) {
             if let Some(hot) = &self.hot_keys {
                 hot.record_hit(key, inputs);
@@ -151,12 +159,16 @@ impl InferResultCache {
         }
         loop {
             let follower = match self.flights.join(&key) {
-                FlightRole::Leader(leader) => return self.run_as_leader(leader, key, inputs, begun, run).await,
+                FlightRole::Leader(leader) => {
+                    return self.run_as_leader(leader, key, inputs, begun, run).await;
+                }
                 FlightRole::Follower(follower) => follower,
             };
             let landed = timeout_at(deadline.into(), follower.wait()).await;
             match landed.map_err(|_| ApiError::Deadline(begun.elapsed().as_millis()))? {
-                Some(Ok(outputs)) => return Ok(self.record_hit(&outputs, CacheOutcome::Coalesced, Duration::ZERO)),
+                Some(Ok(outputs)) => {
+                    return Ok(self.record_hit(&outputs, CacheOutcome::Coalesced, Duration::ZERO));
+                }
                 Some(Err(error)) => return Err(error),
                 // The leader's client left, or its time was up; ours may have more.
                 None => {}
@@ -175,14 +187,17 @@ impl InferResultCache {
     where
         F: Future<Output = Result<InferenceResult, ApiError>>,
     {
-        let redis =
-            self.redis.as_ref().filter(|_| !self.bypassed_tiers().1 || is_probe_input(&inputs, REDIS_PROBE_EVERY));
+        let redis = self
+            .redis
+            .as_ref()
+            .filter(|_| !self.bypassed_tiers().1 || is_probe_input(&inputs, REDIS_PROBE_EVERY));
         // Who led before may have landed between our look and our joining.
         let found = match (self.local.get(&key), redis) {
             (Some(outputs), _) => Some((outputs, CacheOutcome::HitLocal)),
-            (None, Some(redis)) => {
-                self.get_from_redis(redis, &key).await.map(|outputs| (outputs, CacheOutcome::HitRedis))
-            }
+            (None, Some(redis)) => self
+                .get_from_redis(redis, &key)
+                .await
+                .map(|outputs| (outputs, CacheOutcome::HitRedis)),
             (None, None) => None,
         };
         if let Some((outputs, outcome)) = found {
@@ -197,7 +212,10 @@ impl InferResultCache {
                 let outputs = Arc::new(done.outputs);
                 self.insert(key, &outputs, redis);
                 leader.complete(Ok(Arc::clone(&outputs)));
-                Ok(CacheAnswer { outputs: take_outputs(outputs), outcome: Some(CacheOutcome::Miss) })
+                Ok(CacheAnswer {
+                    outputs: take_outputs(outputs),
+                    outcome: Some(CacheOutcome::Miss),
+                })
             }
             // A matter of this request's own time: the others must not hear of it.
             Err(error @ ApiError::Deadline(_)) => Err(error),
@@ -225,28 +243,43 @@ impl InferResultCache {
             let left = Duration::from_millis(expires.saturating_sub(now)).min(self.ttl);
             (!left.is_zero()).then_some((left, Arc::new(outputs)))
         });
-        self.with_policies(|tiers| tiers.redis.record_lookup(begun.elapsed().as_secs_f64(), found.is_some()));
+        self.with_policies(|tiers| {
+            tiers.redis.record_lookup(begun.elapsed().as_secs_f64(), found.is_some())
+        });
         let (left, outputs) = found?;
         self.local.insert(*key, Arc::clone(&outputs), outputs_bytes(&outputs), left);
         Some(outputs)
     }
 
-    /// Keeps an answer in this process's memory and in `redis`, unless it is too large or holds a NaN or an infinity: what is wrong must not last.
+    /// Keeps an answer in this process's memory and in `redis`, unless it is too large or holds a
+    /// NaN or an infinity: what is wrong must not last.
     fn insert(&self, key: CacheKey, outputs: &Arc<Vec<Tensor>>, redis: Option<&RedisTier>) {
         let bytes = outputs_bytes(outputs);
-        if bytes > self.max_entry || outputs.iter().any(|output| output.data.first_non_finite().is_some()) {
+        if bytes > self.max_entry
+            || outputs.iter().any(|output| output.data.first_non_finite().is_some())
+        {
             return;
         }
         let ttl = self.ttl.mul_f64(rand::rng().random_range(0.9..=1.0));
         self.local.insert(key, Arc::clone(outputs), bytes, ttl);
         self.metrics.set_bytes(CACHE_NAME, self.local.bytes());
         if let Some(redis) = redis {
-            let expires = now_millis().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-            redis.set_in_background(redis_key(&key), value::encode_value(&key, expires, outputs), ttl);
+            let expires =
+                now_millis().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+            redis.set_in_background(
+                redis_key(&key),
+                value::encode_value(&key, expires, outputs),
+                ttl,
+            );
         }
     }
 
-    fn record_hit(&self, outputs: &Arc<Vec<Tensor>>, outcome: CacheOutcome, took: Duration) -> CacheAnswer {
+    fn record_hit(
+        &self,
+        outputs: &Arc<Vec<Tensor>>,
+        outcome: CacheOutcome,
+        took: Duration,
+    ) -> CacheAnswer {
         if outcome != CacheOutcome::Coalesced {
             self.record_lookup(took, true);
             let saved = self.with_policies(|tiers| tiers.all.saved_seconds());
@@ -269,7 +302,8 @@ impl InferResultCache {
 
     /// Whether the whole cache, and whether Redis, costs more than it saves.
     fn bypassed_tiers(&self) -> (bool, bool) {
-        let (all, redis) = self.with_policies(|tiers| (tiers.all.is_bypassing(), tiers.redis.is_bypassing()));
+        let (all, redis) =
+            self.with_policies(|tiers| (tiers.all.is_bypassing(), tiers.redis.is_bypassing()));
         (self.adaptive && all, self.adaptive && redis)
     }
 

@@ -1,8 +1,11 @@
-//! What is kept in Redis proves itself by a key that Redis and whoever else writes there do not have.
+//! What is kept in Redis proves itself by a key that Redis and whoever else writes there do not
+//! have.
 //!
-//! Stored under a keyed name: 32 bytes of HMAC-SHA-256 over that name and the value, then the value. The key is derived from the master key of the namespace
-//! for one ModelDeployment, so entries of two namespaces neither count for each other nor have each other's names, and an entry that was moved to another
-//! name is a miss. What was kept under a name before, and has not ended, can be put back: an entry carries the end of its life for that.
+//! Stored under a keyed name: 32 bytes of HMAC-SHA-256 over that name and the value, then the
+//! value. The key is derived from the master key of the namespace for one ModelDeployment, so
+//! entries of two namespaces neither count for each other nor have each other's names, and an entry
+//! that was moved to another name is a miss. What was kept under a name before, and has not ended,
+//! can be put back: an entry carries the end of its life for that.
 
 use ring::hmac::{Context, HMAC_SHA256, Key};
 
@@ -24,8 +27,9 @@ impl EntrySealer {
         Self(Key::new(HMAC_SHA256, key))
     }
 
-    /// The name in Redis of what is called `name` here. What comes before its last colon stays, because rights in Redis go by prefixes; the rest tells nobody
-    /// without the key which input it belongs to, and no two namespaces write to one name.
+    /// The name in Redis of what is called `name` here. What comes before its last colon stays,
+    /// because rights in Redis go by prefixes; the rest tells nobody without the key which input it
+    /// belongs to, and no two namespaces write to one name.
     pub fn sealed_name(&self, name: &[u8]) -> Vec<u8> {
         let prefix = name.iter().rposition(|byte| *byte == b':').map_or(0, |at| at + 1);
         let tag = self.tag(&[NAME_DOMAIN, name]);

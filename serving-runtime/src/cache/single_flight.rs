@@ -1,4 +1,5 @@
-//! Single flight: of those who want the same at the same time, one works and the others get what comes out.
+//! Single flight: of those who want the same at the same time, one works and the others get what
+//! comes out.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -21,7 +22,8 @@ pub enum FlightRole<K: Hash + Eq, V> {
     Follower(FlightFollower<V>),
 }
 
-/// The one who works. Dropped without a result (its client left, it failed in a way that concerns nobody else), one of the others takes over.
+/// The one who works. Dropped without a result (its client left, it failed in a way that concerns
+/// nobody else), one of the others takes over.
 #[derive(Debug)]
 pub struct FlightLeader<K: Hash + Eq, V> {
     key: K,
@@ -49,7 +51,11 @@ impl<K: Hash + Eq + Clone, V: Clone> SingleFlight<K, V> {
         }
         let (result, flight) = watch::channel(None);
         open.insert(key.clone(), flight);
-        FlightRole::Leader(FlightLeader { key: key.clone(), in_flight: Arc::clone(&self.in_flight), result })
+        FlightRole::Leader(FlightLeader {
+            key: key.clone(),
+            in_flight: Arc::clone(&self.in_flight),
+            result,
+        })
     }
 }
 
@@ -81,7 +87,9 @@ mod tests {
     async fn one_works_and_all_get_it() {
         let flights = SingleFlight::<u8, u32>::default();
         let FlightRole::Leader(leader) = flights.join(&1) else { panic!("the first leads") };
-        let FlightRole::Leader(_other) = flights.join(&2) else { panic!("another key is another flight") };
+        let FlightRole::Leader(_other) = flights.join(&2) else {
+            panic!("another key is another flight")
+        };
         let followers: Vec<_> = (0..10)
             .map(|_| match flights.join(&1) {
                 FlightRole::Follower(follower) => tokio::spawn(follower.wait()),

@@ -1,4 +1,5 @@
-//! A stored answer as bytes that prove themselves: whose it is, until when it holds, and that nothing in it was changed.
+//! A stored answer as bytes that prove themselves: whose it is, until when it holds, and that
+//! nothing in it was changed.
 //!
 //! | bytes | what |
 //! | --- | --- |
@@ -9,7 +10,8 @@
 //! | 16 | sha256 over all else, the first half |
 //! | rest | number of tensors; of each: datatype, shape, length, little-endian values |
 //!
-//! Whatever does not fit to the last byte is a miss, never an error: Redis is shared memory that others may write to.
+//! Whatever does not fit to the last byte is a miss, never an error: Redis is shared memory that
+//! others may write to.
 
 use sha2::{Digest, Sha256};
 
@@ -34,7 +36,10 @@ pub fn encode_value(key: &CacheKey, expires: u64, outputs: &[Tensor]) -> Vec<u8>
         body.push(name.len() as u8);
         body.extend_from_slice(name.as_bytes());
         body.push(output.shape.len() as u8);
-        output.shape.iter().for_each(|dimension| body.extend_from_slice(&(*dimension as u64).to_le_bytes()));
+        output
+            .shape
+            .iter()
+            .for_each(|dimension| body.extend_from_slice(&(*dimension as u64).to_le_bytes()));
         let at = body.len();
         body.extend_from_slice(&[0; 8]);
         encode_binary(&output.data, &mut body);

@@ -24,22 +24,32 @@ static ENVIRONMENT: OnceLock<Result<Environment, String>> = OnceLock::new();
 fn ort_environment(library: &Path) -> Result<&'static Environment, LoadError> {
     // ort keeps its slot for the library after a failed load, so look before.
     if !library.is_file() {
-        let message = format!("no ONNX Runtime at {}; set ORT_DYLIB_PATH to libonnxruntime.so", library.display());
+        let message = format!(
+            "no ONNX Runtime at {}; set ORT_DYLIB_PATH to libonnxruntime.so",
+            library.display()
+        );
         return Err(LoadError::transient(LoadErrorReason::LoadFailed, message));
     }
     let made = ENVIRONMENT.get_or_init(|| {
         let env = ort::init_from(library).map_err(|e| e.to_string())?;
-        let env = env.with_name("slipway").with_telemetry(false).build().map_err(|e| e.to_string())?;
-        // It would write its own lines between ours, for some models one for every request. What fails comes back as an error anyway.
+        let env =
+            env.with_name("slipway").with_telemetry(false).build().map_err(|e| e.to_string())?;
+        // It would write its own lines between ours, for some models one for every request. What
+        // fails comes back as an error anyway.
         env.set_log_level(ort::logging::LogLevel::Fatal);
         Ok(env)
     });
-    made.as_ref()
-        .map_err(|e| LoadError::transient(LoadErrorReason::LoadFailed, format!("ONNX Runtime does not start: {e}")))
+    made.as_ref().map_err(|e| {
+        LoadError::transient(
+            LoadErrorReason::LoadFailed,
+            format!("ONNX Runtime does not start: {e}"),
+        )
+    })
 }
 
-/// Constants larger than this are computed by each run rather than once at load. Otherwise a small file can ask for any amount of memory
-/// before anybody sends a request: 180 bytes took 17 GB in one of our tests.
+/// Constants larger than this are computed by each run rather than once at load. Otherwise a small
+/// file can ask for any amount of memory before anybody sends a request: 180 bytes took 17 GB in
+/// one of our tests.
 const MAX_FOLDED_BYTES: &str = "67108864";
 
 /// How a run failed.
@@ -59,13 +69,14 @@ pub struct OnnxEngine {
     last_run: Duration,
 }
 
-/// Runs of so many bytes of inputs, and those after a run that took so long, give back what ONNX Runtime's arena took for them. Otherwise one large
-/// request would hold its memory until the pod's end; for small runs the arena is what makes them fast.
+/// Runs of so many bytes of inputs, and those after a run that took so long, give back what ONNX
+/// Runtime's arena took for them. Otherwise one large request would hold its memory until the pod's
+/// end; for small runs the arena is what makes them fast.
 const LARGE_RUN_BYTES: usize = 1 << 20;
 const LONG_RUN: Duration = Duration::from_millis(20);
 
-/// Stops an engine's run from another thread, before the next operator of the graph (of a loop's body as well). What runs then fails; so does every
-/// later run, until the brake is released.
+/// Stops an engine's run from another thread, before the next operator of the graph (of a loop's
+/// body as well). What runs then fails; so does every later run, until the brake is released.
 #[derive(Clone)]
 pub struct RunCanceller(Arc<RunOptionsPair>);
 
@@ -116,7 +127,8 @@ pub fn init_onnx_runtime(library: &Path) -> Result<(), LoadError> {
     ort_environment(library).map(drop)
 }
 
-/// Loads `count` sessions of the model in `file`; they share prepacked weights, and the optimised graph where there is a place to keep it.
+/// Loads `count` sessions of the model in `file`; they share prepacked weights, and the optimised
+/// graph where there is a place to keep it.
 ///
 /// # Errors
 /// `InvalidModel` or `LoadFailed`, with the reason.
@@ -155,15 +167,19 @@ impl<'a> EngineLoader<'a> {
         Ok(Self { environment, weights, file, intra_threads, graph_cache: kept })
     }
 
-    /// One more session. It shares prepacked weights with the others, and the optimised graph where there is a place to keep it.
+    /// One more session. It shares prepacked weights with the others, and the optimised graph where
+    /// there is a place to keep it.
     ///
     /// # Errors
     /// `InvalidModel` or `LoadFailed`, with the reason.
     pub fn load_engine(&self) -> Result<OnnxEngine, LoadError> {
-        let open = |graph: GraphSource<'_>| build_session(self.environment, graph, self.intra_threads, &self.weights);
+        let open = |graph: GraphSource<'_>| {
+            build_session(self.environment, graph, self.intra_threads, &self.weights)
+        };
         let kept = self.graph_cache.and_then(|kept| open_cached(kept, open));
-        let session =
-            kept.map_or_else(|| open_original(self.graph_cache, self.file, open), Ok).map_err(|e| load_error(&e))?;
+        let session = kept
+            .map_or_else(|| open_original(self.graph_cache, self.file, open), Ok)
+            .map_err(|e| load_error(&e))?;
         let signature = read_signature(&session)?;
         let brake = RunCanceller::new().map_err(|e| load_error(&e))?;
         Ok(OnnxEngine { session, signature, canceller: brake, last_run: Duration::ZERO })
@@ -179,8 +195,12 @@ enum GraphSource<'a> {
     Optimised(&'a Path),
 }
 
-/// A session of the graph that is kept. One that cannot be loaded is forgotten: the model itself decides.
-fn open_cached(kept: &OptimizedGraphCache, open: impl Fn(GraphSource<'_>) -> ort::Result<Session>) -> Option<Session> {
+/// A session of the graph that is kept. One that cannot be loaded is forgotten: the model itself
+/// decides.
+fn open_cached(
+    kept: &OptimizedGraphCache,
+    open: impl Fn(GraphSource<'_>) -> ort::Result<Session>,
+) -> Option<Session> {
     let session = open(GraphSource::Optimised(kept.cached_file()?));
     if let Err(error) = &session {
         tracing::warn!(%error, "the optimised graph that was kept cannot be loaded; the model is optimised again");
@@ -229,7 +249,10 @@ fn build_session(
         .with_intra_op_spinning(false)?
         .with_inter_op_spinning(false)?
         .with_prepacked_weights(weights)?
-        .with_config_entry("optimization.constant_folding_max_output_size_in_bytes", MAX_FOLDED_BYTES)?
+        .with_config_entry(
+            "optimization.constant_folding_max_output_size_in_bytes",
+            MAX_FOLDED_BYTES,
+        )?
         .commit_from_file(file)
 }
 
@@ -241,15 +264,21 @@ fn load_error(e: &ort::Error) -> LoadError {
         | C::ExecutionProviderFailure
         | C::ModelLoadCanceled
         | C::RuntimeException => {
-            // ORT reports a wrong operator version or a failed shape inference as a plain failure: more often the model than the machine.
-            LoadError::permanent(LoadErrorReason::LoadFailed, format!("ONNX Runtime cannot load the model: {e}"))
+            // ORT reports a wrong operator version or a failed shape inference as a plain failure:
+            // more often the model than the machine.
+            LoadError::permanent(
+                LoadErrorReason::LoadFailed,
+                format!("ONNX Runtime cannot load the model: {e}"),
+            )
         }
-        C::NoSuchFile => {
-            LoadError::transient(LoadErrorReason::LoadFailed, format!("the model file vanished while loading: {e}"))
-        }
-        _ => {
-            LoadError::permanent(LoadErrorReason::InvalidModel, format!("not a model that ONNX Runtime can load: {e}"))
-        }
+        C::NoSuchFile => LoadError::transient(
+            LoadErrorReason::LoadFailed,
+            format!("the model file vanished while loading: {e}"),
+        ),
+        _ => LoadError::permanent(
+            LoadErrorReason::InvalidModel,
+            format!("not a model that ONNX Runtime can load: {e}"),
+        ),
     }
 }
 
@@ -264,15 +293,17 @@ fn read_signature(session: &Session) -> Result<ModelSignature, LoadError> {
 
 fn tensor_signature(side: &str, outlet: &Outlet) -> Result<TensorSignature, LoadError> {
     let name = outlet.name();
-    let invalid = |what: String| LoadError::permanent(LoadErrorReason::InvalidModel, format!("{side} {name:?} {what}"));
+    let invalid = |what: String| {
+        LoadError::permanent(LoadErrorReason::InvalidModel, format!("{side} {name:?} {what}"))
+    };
     let ValueType::Tensor { ty, shape, dimension_symbols } = outlet.dtype() else {
         return Err(invalid(format!(
             "is a {}, not a tensor; convert the model with `zipmap=False` (skl2onnx: options={{id(model): {{'zipmap': False}}}})",
             outlet.dtype()
         )));
     };
-    let datatype =
-        from_element_type(*ty).ok_or_else(|| invalid(format!("has elements of type {ty}, which we do not serve")))?;
+    let datatype = from_element_type(*ty)
+        .ok_or_else(|| invalid(format!("has elements of type {ty}, which we do not serve")))?;
     let dims: Vec<_> = shape.iter().map(|d| usize::try_from(*d).ok()).collect();
     let axis = match (dims.first(), dimension_symbols.first()) {
         (Some(None), Some(symbol)) if !symbol.is_empty() => Some(symbol.to_string()),
@@ -315,7 +346,9 @@ fn to_ort(tensor: Tensor) -> ort::Result<SessionInputValue<'static>> {
 
 fn from_ort(value: &DynValue) -> ort::Result<Tensor> {
     let ty = value.dtype().tensor_type().and_then(from_element_type);
-    let Some(ty) = ty else { return Err(ort::Error::new(format!("an output is a {}", value.dtype()))) };
+    let Some(ty) = ty else {
+        return Err(ort::Error::new(format!("an output is a {}", value.dtype())));
+    };
     macro_rules! convert {
         ($($variant:ident),*) => {
             match ty {
@@ -356,7 +389,8 @@ impl OnnxEngine {
     }
 
     fn try_run(&mut self, inputs: Vec<Tensor>) -> ort::Result<Vec<Tensor>> {
-        let large = inputs.iter().map(Tensor::bytes).sum::<usize>() >= LARGE_RUN_BYTES || self.last_run >= LONG_RUN;
+        let large = inputs.iter().map(Tensor::bytes).sum::<usize>() >= LARGE_RUN_BYTES
+            || self.last_run >= LONG_RUN;
         let values = inputs.into_iter().map(to_ort).collect::<ort::Result<Vec<_>>>()?;
         let options = if large { &self.canceller.0.shrinking } else { &self.canceller.0.ordinary };
         let begun = Instant::now();

@@ -29,8 +29,11 @@ impl TensorSignature {
     pub fn check_shape(&self, shape: &[usize]) -> Result<(), ApiError> {
         let name = &self.name;
         let want = self.wire_shape();
-        // A shape costs nothing to write when there are no elements; what the model makes of its other dimensions may cost much.
-        let size = || shape.iter().try_fold(1_usize, |size, dimension| size.checked_mul((*dimension).max(1)));
+        // A shape costs nothing to write when there are no elements; what the model makes of its
+        // other dimensions may cost much.
+        let size = || {
+            shape.iter().try_fold(1_usize, |size, dimension| size.checked_mul((*dimension).max(1)))
+        };
         if shape.contains(&0) && size().is_none_or(|size| size > MAX_EMPTY_PRODUCT) {
             return Err(ApiError::bad_request(format!(
                 "input {name:?}: shape {shape:?} has no elements, and its other dimensions multiply to more than {MAX_EMPTY_PRODUCT}"
@@ -58,7 +61,12 @@ impl TensorSignature {
 
     /// A shape that fits, with `rows` for the first open dimension and 1 for the others.
     pub fn sample_tensor(&self, rows: usize) -> Tensor {
-        let shape = self.shape.iter().enumerate().map(|(i, d)| d.unwrap_or(if i == 0 { rows } else { 1 })).collect();
+        let shape = self
+            .shape
+            .iter()
+            .enumerate()
+            .map(|(i, d)| d.unwrap_or(if i == 0 { rows } else { 1 }))
+            .collect();
         Tensor::zeros(self.datatype, shape)
     }
 }
@@ -73,15 +81,18 @@ pub struct ModelSignature {
 }
 
 impl ModelSignature {
-    /// Whether the first axis of everything looks like a batch axis: open and of one name on every input, and every output has a first
-    /// axis that follows it. Warm-up then verifies it with two rows, because converters declare shapes wrongly (LightGBM's label is `{1}`).
+    /// Whether the first axis of everything looks like a batch axis: open and of one name on every
+    /// input, and every output has a first axis that follows it. Warm-up then verifies it with two
+    /// rows, because converters declare shapes wrongly (LightGBM's label is `{1}`).
     pub fn may_batch(&self) -> bool {
         let Some(first) = self.inputs.first() else { return false };
         let open = |s: &TensorSignature| s.shape.first() == Some(&None);
-        self.inputs.iter().all(|s| open(s) && s.axis == first.axis) && self.outputs.iter().all(|s| !s.shape.is_empty())
+        self.inputs.iter().all(|s| open(s) && s.axis == first.axis)
+            && self.outputs.iter().all(|s| !s.shape.is_empty())
     }
 
-    /// Rows of a request: the first dimension of the first input, when that dimension is open; none when it has no elements.
+    /// Rows of a request: the first dimension of the first input, when that dimension is open; none
+    /// when it has no elements.
     pub fn rows(&self, inputs: &[Tensor]) -> usize {
         match (self.inputs.first(), inputs.first()) {
             (_, Some(tensor)) if tensor.data.is_empty() => 0,
@@ -90,13 +101,18 @@ impl ModelSignature {
         }
     }
 
-    /// Checks that inputs whose first dimensions have one name in the model have equally many rows. ONNX Runtime would find out only in
-    /// the middle of the graph, and blame itself.
+    /// Checks that inputs whose first dimensions have one name in the model have equally many rows.
+    /// ONNX Runtime would find out only in the middle of the graph, and blame itself.
     pub fn check_rows(&self, inputs: &[Tensor]) -> Result<(), ApiError> {
-        let named = self.inputs.iter().zip(inputs).filter_map(|(s, t)| Some((s.axis.as_deref()?, &s.name, t.rows())));
+        let named = self
+            .inputs
+            .iter()
+            .zip(inputs)
+            .filter_map(|(s, t)| Some((s.axis.as_deref()?, &s.name, t.rows())));
         let named: Vec<_> = named.collect();
         for (axis, name, rows) in &named {
-            if let Some((_, other, others)) = named.iter().find(|(a, _, n)| a == axis && n != rows) {
+            if let Some((_, other, others)) = named.iter().find(|(a, _, n)| a == axis && n != rows)
+            {
                 return Err(ApiError::bad_request(format!(
                     "input {name:?} has {rows} rows and input {other:?} has {others}; the model wants equally many ({axis})"
                 )));
@@ -117,7 +133,12 @@ mod tests {
 
     fn spec(name: &str, shape: &[i64], axis: Option<&str>) -> TensorSignature {
         let shape = shape.iter().map(|d| usize::try_from(*d).ok()).collect();
-        TensorSignature { name: name.into(), datatype: DataType::F32, shape, axis: axis.map(Into::into) }
+        TensorSignature {
+            name: name.into(),
+            datatype: DataType::F32,
+            shape,
+            axis: axis.map(Into::into),
+        }
     }
 
     #[test]
@@ -125,13 +146,18 @@ mod tests {
         let s = spec("x", &[-1, 4], None);
         assert!(s.check_shape(&[7, 4]).is_ok());
         let text = s.check_shape(&[7, 3]).unwrap_err().to_string();
-        assert_eq!(text, "input \"x\": dimension 1 of shape [7, 3] must be 4; the model wants [-1, 4]");
+        assert_eq!(
+            text,
+            "input \"x\": dimension 1 of shape [7, 3] must be 4; the model wants [-1, 4]"
+        );
         assert!(s.check_shape(&[4]).unwrap_err().to_string().contains("has 1 dimensions"));
         assert!(s.check_shape(&[0, 4]).is_ok());
         assert!(s.check_shape(&[3, 0]).is_err(), "the model does not leave it open");
         let open = spec("any", &[-1, -1], None);
         assert!(open.check_shape(&[1 << 20, 0]).is_ok());
-        assert!(open.check_shape(&[(1 << 20) + 1, 0]).unwrap_err().to_string().contains("no elements"));
+        assert!(
+            open.check_shape(&[(1 << 20) + 1, 0]).unwrap_err().to_string().contains("no elements")
+        );
         assert!(open.check_shape(&[usize::MAX, 0]).is_err());
         assert!(spec("any", &[], None).check_shape(&[3, 3, 3]).is_ok());
         assert_eq!(s.sample_tensor(3).shape, [3, 4]);
@@ -159,7 +185,13 @@ mod tests {
         let sig = |inputs: Vec<TensorSignature>, outputs| ModelSignature { inputs, outputs };
         assert!(sig(vec![spec("a", &[-1, 2], Some("N"))], vec![out.clone()]).may_batch());
         assert!(!sig(vec![spec("a", &[1, 2], None)], vec![out.clone()]).may_batch());
-        assert!(!sig(vec![spec("a", &[-1, 2], Some("N")), spec("b", &[-1], Some("M"))], vec![out.clone()]).may_batch());
+        assert!(
+            !sig(
+                vec![spec("a", &[-1, 2], Some("N")), spec("b", &[-1], Some("M"))],
+                vec![out.clone()]
+            )
+            .may_batch()
+        );
         assert!(!sig(vec![spec("a", &[-1, 2], None)], vec![spec("s", &[], None)]).may_batch());
         assert!(!sig(vec![], vec![out]).may_batch());
     }

@@ -1,4 +1,5 @@
-//! `fetch`: the step before a pod serves. It brings the model, verifies it, leaves a record for the server, and tells its digest.
+//! `fetch`: the step before a pod serves. It brings the model, verifies it, leaves a record for the
+//! server, and tells its digest.
 
 use std::process::ExitCode;
 
@@ -31,9 +32,15 @@ async fn fetch_and_record(args: ServeArgs) -> Result<(), LoadError> {
     let options = FetchOptions::from_args(&args);
     let fetched = fetch_model(&args.model_uri, &args.model_digest, &options).await?;
     let bytes: u64 = fetched.files.iter().map(|file| file.bytes).sum();
-    tracing::info!(digest = fetched.digest, bytes, files = fetched.files.len(), "the model is here");
+    tracing::info!(
+        digest = fetched.digest,
+        bytes,
+        files = fetched.files.len(),
+        "the model is here"
+    );
     if let Some(place) = &args.fetched_record {
-        let written = FetchRecord::from_fetched(&args.model_uri, &fetched).map(|record| record.write(place));
+        let written =
+            FetchRecord::from_fetched(&args.model_uri, &fetched).map(|record| record.write(place));
         if !matches!(written, Some(Ok(()))) {
             // The server then fetches and verifies by itself.
             tracing::warn!(path = %place.display(), "cannot write the record of what was fetched");

@@ -12,17 +12,22 @@ use crate::error::{LoadError, LoadErrorReason};
 
 /// How downloads are called before they are whole.
 const PARTIAL_PREFIX: &str = ".partial-";
-/// No download takes this long; a file that is older belongs to a pod that was killed, on a volume that outlived it.
+/// No download takes this long; a file that is older belongs to a pod that was killed, on a volume
+/// that outlived it.
 const STALE_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// Removes what downloads that never ended have left.
 fn remove_stale_downloads(cache_dir: &Path) {
     let entries = std::fs::read_dir(cache_dir).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PARTIAL_PREFIX)) {
-        let age = entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
+    for entry in
+        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PARTIAL_PREFIX))
+    {
+        let age =
+            entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
         if age.is_some_and(|age| age > STALE_AFTER) {
             // Another pod may have been faster.
-            let _ = std::fs::remove_file(entry.path()).or_else(|_| std::fs::remove_dir_all(entry.path()));
+            let _ = std::fs::remove_file(entry.path())
+                .or_else(|_| std::fs::remove_dir_all(entry.path()));
         }
     }
 }
@@ -34,7 +39,10 @@ pub(super) fn model_path(cache_dir: &Path, hex: &str) -> PathBuf {
 
 /// There is no such file.
 pub(super) fn not_found(path: &Path) -> LoadError {
-    LoadError::permanent(LoadErrorReason::ModelNotFound, format!("there is no file {}", path.display()))
+    LoadError::permanent(
+        LoadErrorReason::ModelNotFound,
+        format!("there is no file {}", path.display()),
+    )
 }
 
 /// A model over the bound.
@@ -57,7 +65,10 @@ pub(super) fn hash_file(path: &Path, max_bytes: u64) -> Result<(String, u64), Lo
     })?;
     let meta = file.metadata().map_err(|e| disk_error("cannot read", path, &e))?;
     if !meta.is_file() {
-        return Err(LoadError::permanent(LoadErrorReason::InvalidModel, format!("{} is not a file", path.display())));
+        return Err(LoadError::permanent(
+            LoadErrorReason::InvalidModel,
+            format!("{} is not a file", path.display()),
+        ));
     }
     if meta.len() > max_bytes {
         return Err(too_large(max_bytes));
@@ -95,17 +106,27 @@ pub(super) struct CompletedDownload {
 impl DownloadWriter {
     /// Starts a download beside its final place, so that it can be renamed there.
     pub(super) fn create(cache_dir: &Path, max_bytes: u64) -> Result<Self, LoadError> {
-        std::fs::create_dir_all(cache_dir).map_err(|e| disk_error("cannot create", cache_dir, &e))?;
+        std::fs::create_dir_all(cache_dir)
+            .map_err(|e| disk_error("cannot create", cache_dir, &e))?;
         remove_stale_downloads(cache_dir);
         let path = cache_dir.join(format!("{PARTIAL_PREFIX}{:016x}", rand::random::<u64>()));
         let file = File::create_new(&path).map_err(|e| disk_error("cannot create", &path, &e))?;
-        Ok(Self { file, path, hasher: Sha256::new(), remaining_bytes: max_bytes, max_bytes, persisted: false })
+        Ok(Self {
+            file,
+            path,
+            hasher: Sha256::new(),
+            remaining_bytes: max_bytes,
+            max_bytes,
+            persisted: false,
+        })
     }
 
     /// Appends a piece.
     pub(super) fn write(&mut self, piece: &[u8]) -> Result<(), LoadError> {
-        self.remaining_bytes =
-            self.remaining_bytes.checked_sub(piece.len() as u64).ok_or_else(|| too_large(self.max_bytes))?;
+        self.remaining_bytes = self
+            .remaining_bytes
+            .checked_sub(piece.len() as u64)
+            .ok_or_else(|| too_large(self.max_bytes))?;
         self.hasher.update(piece);
         self.file.write_all(piece).map_err(|e| disk_error("cannot write", &self.path, &e))
     }
@@ -138,13 +159,15 @@ impl CompletedDownload {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir).map_err(|e| disk_error("cannot create", dir, &e))?;
         }
-        std::fs::rename(&self.writer.path, path).map_err(|e| disk_error("cannot move the download to", path, &e))?;
+        std::fs::rename(&self.writer.path, path)
+            .map_err(|e| disk_error("cannot move the download to", path, &e))?;
         self.writer.persisted = true;
         Ok(())
     }
 }
 
-/// Moves the files of the model with that digest to their places, all of them or none; gives the graph's.
+/// Moves the files of the model with that digest to their places, all of them or none; gives the
+/// graph's.
 pub(super) fn install_model(
     mut parts: Vec<(String, CompletedDownload)>,
     hex: &str,
@@ -157,16 +180,19 @@ pub(super) fn install_model(
         only.move_to(&path)?;
         return Ok(path);
     }
-    let draft = TempDirectory(cache_dir.join(format!("{PARTIAL_PREFIX}{:016x}", rand::random::<u64>())));
+    let draft =
+        TempDirectory(cache_dir.join(format!("{PARTIAL_PREFIX}{:016x}", rand::random::<u64>())));
     for (name, part) in parts {
         part.move_to(&draft.0.join(name))?;
     }
     let dir = cache_dir.join(hex);
-    // What is there was found damaged, or another pod was faster with the same bytes: a folder can only take the place of none. Whoever has its files
-    // open keeps them.
-    let aside = TempDirectory(cache_dir.join(format!("{PARTIAL_PREFIX}{:016x}", rand::random::<u64>())));
+    // What is there was found damaged, or another pod was faster with the same bytes: a folder can
+    // only take the place of none. Whoever has its files open keeps them.
+    let aside =
+        TempDirectory(cache_dir.join(format!("{PARTIAL_PREFIX}{:016x}", rand::random::<u64>())));
     let _ = std::fs::rename(&dir, &aside.0);
-    std::fs::rename(&draft.0, &dir).map_err(|e| disk_error("cannot move the download to", &dir, &e))?;
+    std::fs::rename(&draft.0, &dir)
+        .map_err(|e| disk_error("cannot move the download to", &dir, &e))?;
     Ok(path)
 }
 
@@ -215,7 +241,9 @@ mod tests {
                 w.write(content).unwrap();
                 (name.to_owned(), w.finish().unwrap())
             };
-            let path = install_model(vec![part(GRAPH_FILE), part("deep/weights")], "bb", dir.path()).unwrap();
+            let path =
+                install_model(vec![part(GRAPH_FILE), part("deep/weights")], "bb", dir.path())
+                    .unwrap();
             assert_eq!(std::fs::read(&path).unwrap(), content);
             assert_eq!(std::fs::read(dir.path().join("bb/deep/weights")).unwrap(), content);
             assert_eq!(files(), 2);

@@ -9,13 +9,15 @@ use sha2::{Digest as _, Sha256};
 use super::{FetchOptions, disk};
 use crate::error::{LoadError, LoadErrorReason};
 
-/// The name of the graph among the files of a model, whatever its file is called: it is known by being the one that names the others.
+/// The name of the graph among the files of a model, whatever its file is called: it is known by
+/// being the one that names the others.
 pub(super) const GRAPH_FILE: &str = "model.onnx";
 
 /// One file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelFile {
-    /// Relative to the graph's directory, with `/` between its parts; `model.onnx` for the graph itself.
+    /// Relative to the graph's directory, with `/` between its parts; `model.onnx` for the graph
+    /// itself.
     pub path: String,
     /// Its size.
     pub bytes: u64,
@@ -23,19 +25,24 @@ pub struct ModelFile {
     pub hex: String,
 }
 
-/// The hex digits of a model's digest. That of a single file is its SHA-256; that of several the SHA-256 of a list with one line `<path> <bytes> <hex>\n` for
-/// each, sorted by path.
+/// The hex digits of a model's digest. That of a single file is its SHA-256; that of several the
+/// SHA-256 of a list with one line `<path> <bytes> <hex>\n` for each, sorted by path.
 pub(super) fn combined_digest(files: &[ModelFile]) -> String {
     if let [only] = files {
         return only.hex.clone();
     }
-    let mut lines: Vec<_> = files.iter().map(|file| format!("{} {} {}\n", file.path, file.bytes, file.hex)).collect();
+    let mut lines: Vec<_> =
+        files.iter().map(|file| format!("{} {} {}\n", file.path, file.bytes, file.hex)).collect();
     lines.sort();
     hex::encode(Sha256::digest(lines.concat()))
 }
 
-/// Files beside the graph in `path` that hold its weights; none where nobody asks for them, or when it is no model: that is told by who loads it.
-pub(super) fn external_data_files(path: &Path, options: &FetchOptions) -> Result<Vec<String>, LoadError> {
+/// Files beside the graph in `path` that hold its weights; none where nobody asks for them, or when
+/// it is no model: that is told by who loads it.
+pub(super) fn external_data_files(
+    path: &Path,
+    options: &FetchOptions,
+) -> Result<Vec<String>, LoadError> {
     if !options.external_data {
         return Ok(Vec::new());
     }
@@ -52,7 +59,10 @@ pub(super) fn external_data_files(path: &Path, options: &FetchOptions) -> Result
 }
 
 /// Hashes the graph in `path` and what lies beside it.
-pub(super) fn hash_model_files(path: &Path, options: &FetchOptions) -> Result<Vec<ModelFile>, LoadError> {
+pub(super) fn hash_model_files(
+    path: &Path,
+    options: &FetchOptions,
+) -> Result<Vec<ModelFile>, LoadError> {
     let mut left = options.max_bytes;
     let mut hashed = |name: &str, file: &Path| -> Result<ModelFile, LoadError> {
         let (hex, bytes) = disk::hash_file(file, left)?;
@@ -64,7 +74,8 @@ pub(super) fn hash_model_files(path: &Path, options: &FetchOptions) -> Result<Ve
     for name in external_data_files(path, options)? {
         let file = directory.join(&name);
         if !is_inside(directory, &file) {
-            let message = format!("the model keeps weights in {name:?}, which leads out of its directory");
+            let message =
+                format!("the model keeps weights in {name:?}, which leads out of its directory");
             return Err(LoadError::permanent(LoadErrorReason::InvalidModel, message));
         }
         files.push(hashed(&name, &file)?);
@@ -72,7 +83,8 @@ pub(super) fn hash_model_files(path: &Path, options: &FetchOptions) -> Result<Ve
     Ok(files)
 }
 
-/// Whether a file lies below a directory, links followed. One that is not there does; that it is not there is told elsewhere.
+/// Whether a file lies below a directory, links followed. One that is not there does; that it is
+/// not there is told elsewhere.
 fn is_inside(directory: &Path, file: &Path) -> bool {
     match (directory.canonicalize(), file.canonicalize()) {
         (Ok(directory), Ok(file)) => file.starts_with(directory),
@@ -110,10 +122,20 @@ impl FetchRecord {
     /// Of what was fetched from `uri`.
     pub(super) fn from_fetched(uri: &str, fetched: &super::ModelOnDisk) -> Option<Self> {
         let directory = fetched.path.parent()?;
-        let place =
-            |file: &ModelFile| if file.path == GRAPH_FILE { fetched.path.clone() } else { directory.join(&file.path) };
-        let files = fetched.files.iter().map(|file| FileStamp::for_path(place(file))).collect::<Option<Vec<_>>>()?;
-        Some(Self { uri: uri.to_owned(), path: fetched.path.clone(), digest: fetched.digest.clone(), files })
+        let place = |file: &ModelFile| {
+            if file.path == GRAPH_FILE { fetched.path.clone() } else { directory.join(&file.path) }
+        };
+        let files = fetched
+            .files
+            .iter()
+            .map(|file| FileStamp::for_path(place(file)))
+            .collect::<Option<Vec<_>>>()?;
+        Some(Self {
+            uri: uri.to_owned(),
+            path: fetched.path.clone(),
+            digest: fetched.digest.clone(),
+            files,
+        })
     }
 
     /// The record in a file, if it speaks of this URI.
@@ -136,7 +158,10 @@ impl FetchRecord {
 
     /// The graph's file, if none of the files was touched since.
     pub fn unchanged_path(&self) -> Option<&Path> {
-        let same = self.files.iter().all(|stamp| FileStamp::for_path(stamp.path.clone()).as_ref() == Some(stamp));
+        let same = self
+            .files
+            .iter()
+            .all(|stamp| FileStamp::for_path(stamp.path.clone()).as_ref() == Some(stamp));
         (same && !self.files.is_empty()).then_some(self.path.as_path())
     }
 }

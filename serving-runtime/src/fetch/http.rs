@@ -15,7 +15,8 @@ fn download_error(message: String) -> LoadError {
 }
 
 fn build_client(url: &Url) -> Result<Client, LoadError> {
-    // So no server leads a pod to a neighbour of its, or to what tells credentials to whoever runs on a machine.
+    // So no server leads a pod to a neighbour of its, or to what tells credentials to whoever runs
+    // on a machine.
     let mut builder = EgressGuard::for_trusted_url(AllowList::public())
         .client_builder()
         .connect_timeout(Duration::from_secs(10))
@@ -29,13 +30,17 @@ fn build_client(url: &Url) -> Result<Client, LoadError> {
 }
 
 /// One attempt.
-pub(super) async fn download_file(url: &Url, options: &FetchOptions) -> Result<CompletedDownload, LoadError> {
+pub(super) async fn download_file(
+    url: &Url,
+    options: &FetchOptions,
+) -> Result<CompletedDownload, LoadError> {
     let client = build_client(url)?;
     let request = client.get(url.clone()).send().await;
     let mut response = request.map_err(|e| {
         let hopeless = e.is_redirect();
         // The URL may carry a signature; it must not get into the status of an object.
-        let error = download_error(format!("the download failed: {}", error_chain(&e.without_url())));
+        let error =
+            download_error(format!("the download failed: {}", error_chain(&e.without_url())));
         LoadError { permanent: hopeless, ..error }
     })?;
     let status = response.status();
@@ -47,10 +52,9 @@ pub(super) async fn download_file(url: &Url, options: &FetchOptions) -> Result<C
     }
     let mut writer = DownloadWriter::create(&options.cache_dir, options.max_bytes)?;
     loop {
-        let piece = response
-            .chunk()
-            .await
-            .map_err(|e| download_error(format!("the download broke off: {}", error_chain(&e.without_url()))))?;
+        let piece = response.chunk().await.map_err(|e| {
+            download_error(format!("the download broke off: {}", error_chain(&e.without_url())))
+        })?;
         match piece {
             Some(piece) => writer.write(&piece)?,
             None => return writer.finish(),
@@ -61,7 +65,9 @@ pub(super) async fn download_file(url: &Url, options: &FetchOptions) -> Result<C
 fn status_error(status: StatusCode) -> LoadError {
     let message = format!("the server answers {status}");
     match status {
-        StatusCode::NOT_FOUND | StatusCode::GONE => LoadError::permanent(LoadErrorReason::ModelNotFound, message),
+        StatusCode::NOT_FOUND | StatusCode::GONE => {
+            LoadError::permanent(LoadErrorReason::ModelNotFound, message)
+        }
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => download_error(message),
         s if s.is_client_error() => LoadError::permanent(LoadErrorReason::DownloadFailed, message),
         _ => download_error(message),

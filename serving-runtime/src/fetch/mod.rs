@@ -1,4 +1,5 @@
-//! Getting a model: from a volume, by HTTP, or out of an object store, with its digest verified. Weights that lie beside the graph's file come with it.
+//! Getting a model: from a volume, by HTTP, or out of an object store, with its digest verified.
+//! Weights that lie beside the graph's file come with it.
 
 pub mod command;
 mod disk;
@@ -88,7 +89,11 @@ fn verify_digest(pin: Option<&str>, hex: &str, source: &str) -> Result<(), LoadE
 }
 
 /// Brings the model at `uri` onto the disk.
-pub async fn fetch_model(uri: &str, digest: &str, options: &FetchOptions) -> Result<ModelOnDisk, LoadError> {
+pub async fn fetch_model(
+    uri: &str,
+    digest: &str,
+    options: &FetchOptions,
+) -> Result<ModelOnDisk, LoadError> {
     let pin = parse_pin(digest)?;
     let source = ModelSource::parse(uri, &options.volume_root)?;
     if let ModelSource::Path(path) = &source {
@@ -99,10 +104,13 @@ pub async fn fetch_model(uri: &str, digest: &str, options: &FetchOptions) -> Res
     {
         return Ok(fetched);
     }
-    let parts = tokio::time::timeout(options.timeout, download_all(&source, options)).await.map_err(|_| {
-        let message = format!("{source} was not downloaded within {} s", options.timeout.as_secs());
-        LoadError::transient(LoadErrorReason::DownloadFailed, message)
-    })??;
+    let parts = tokio::time::timeout(options.timeout, download_all(&source, options))
+        .await
+        .map_err(|_| {
+            let message =
+                format!("{source} was not downloaded within {} s", options.timeout.as_secs());
+            LoadError::transient(LoadErrorReason::DownloadFailed, message)
+        })??;
     let file = |(path, part): &(String, CompletedDownload)| ModelFile {
         path: path.clone(),
         bytes: part.bytes(),
@@ -115,7 +123,8 @@ pub async fn fetch_model(uri: &str, digest: &str, options: &FetchOptions) -> Res
     Ok(ModelOnDisk { path, digest: format!("sha256:{hex}"), files })
 }
 
-/// `sha256:<hex>` of the model in a file, weights beside it included, of at most `max_bytes` together.
+/// `sha256:<hex>` of the model in a file, weights beside it included, of at most `max_bytes`
+/// together.
 ///
 /// # Errors
 /// When it cannot be read or is larger.
@@ -123,7 +132,11 @@ pub fn hash_model(path: &Path, options: &FetchOptions) -> Result<String, LoadErr
     Ok(format!("sha256:{}", combined_digest(&hash_model_files(path, options)?)))
 }
 
-fn open_local(path: &Path, pin: Option<&str>, options: &FetchOptions) -> Result<ModelOnDisk, LoadError> {
+fn open_local(
+    path: &Path,
+    pin: Option<&str>,
+    options: &FetchOptions,
+) -> Result<ModelOnDisk, LoadError> {
     let path = if path.is_dir() { path.join(GRAPH_FILE) } else { path.to_owned() };
     let files = hash_model_files(&path, options)?;
     let hex = combined_digest(&files);
@@ -146,10 +159,15 @@ async fn download_all(
     let mut left = options.max_bytes.saturating_sub(graph.bytes());
     let mut parts = vec![(GRAPH_FILE.to_owned(), graph)];
     for name in beside {
-        let part =
-            download_with_retries(&source.sibling(&name), &FetchOptions { max_bytes: left, ..options.clone() }).await;
-        let part =
-            part.map_err(|e| LoadError { message: format!("the model's weights in {name:?}: {}", e.message), ..e })?;
+        let part = download_with_retries(
+            &source.sibling(&name),
+            &FetchOptions { max_bytes: left, ..options.clone() },
+        )
+        .await;
+        let part = part.map_err(|e| LoadError {
+            message: format!("the model's weights in {name:?}: {}", e.message),
+            ..e
+        })?;
         left = left.saturating_sub(part.bytes());
         parts.push((name, part));
     }
@@ -157,7 +175,10 @@ async fn download_all(
 }
 
 /// Tries until it works, is hopeless, or the attempts are used up.
-async fn download_with_retries(source: &ModelSource, options: &FetchOptions) -> Result<CompletedDownload, LoadError> {
+async fn download_with_retries(
+    source: &ModelSource,
+    options: &FetchOptions,
+) -> Result<CompletedDownload, LoadError> {
     let mut attempt = 1;
     loop {
         let result = match source {
@@ -209,8 +230,11 @@ mod tests {
         let digest = format!("sha256:{HEX_ABC}");
         let files = vec![ModelFile { path: GRAPH_FILE.into(), bytes: 3, hex: HEX_ABC.into() }];
         let want = ModelOnDisk { path: file.clone(), digest: digest.clone(), files };
-        for uri in [file.display().to_string(), format!("file://{}", file.display()), dir.path().display().to_string()]
-        {
+        for uri in [
+            file.display().to_string(),
+            format!("file://{}", file.display()),
+            dir.path().display().to_string(),
+        ] {
             assert_eq!(fetch_model(&uri, &digest, &o).await.unwrap(), want);
             assert_eq!(fetch_model(&uri, "", &o).await.unwrap(), want);
         }
@@ -218,12 +242,22 @@ mod tests {
         std::fs::copy(&file, dir.path().join("claim/m.onnx")).unwrap();
         assert_eq!(fetch_model("pvc://claim/m.onnx", &digest, &o).await.unwrap().digest, digest);
 
-        let reason = |r: Result<ModelOnDisk, LoadError>| r.map_err(|e| (e.reason, e.permanent)).unwrap_err();
+        let reason =
+            |r: Result<ModelOnDisk, LoadError>| r.map_err(|e| (e.reason, e.permanent)).unwrap_err();
         let uri = file.display().to_string();
         let other = format!("sha256:{}", "0".repeat(64));
-        assert_eq!(reason(fetch_model(&uri, &other, &o).await), (LoadErrorReason::DigestMismatch, true));
-        assert_eq!(reason(fetch_model(&uri, "md5:00", &o).await), (LoadErrorReason::DigestMismatch, true));
-        assert_eq!(reason(fetch_model("/nowhere/model.onnx", "", &o).await), (LoadErrorReason::ModelNotFound, true));
+        assert_eq!(
+            reason(fetch_model(&uri, &other, &o).await),
+            (LoadErrorReason::DigestMismatch, true)
+        );
+        assert_eq!(
+            reason(fetch_model(&uri, "md5:00", &o).await),
+            (LoadErrorReason::DigestMismatch, true)
+        );
+        assert_eq!(
+            reason(fetch_model("/nowhere/model.onnx", "", &o).await),
+            (LoadErrorReason::ModelNotFound, true)
+        );
         std::fs::write(&file, [0; 101]).unwrap();
         assert_eq!(reason(fetch_model(&uri, "", &o).await), (LoadErrorReason::InvalidModel, true));
     }
@@ -244,7 +278,10 @@ mod tests {
     fn pauses_grow_within_bounds() {
         for attempt in 1..20 {
             let pause = retry_delay(attempt);
-            assert!(pause >= Duration::from_millis(125) && pause <= Duration::from_secs(8), "{pause:?}");
+            assert!(
+                pause >= Duration::from_millis(125) && pause <= Duration::from_secs(8),
+                "{pause:?}"
+            );
         }
     }
 }

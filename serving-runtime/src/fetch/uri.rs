@@ -21,12 +21,14 @@ pub enum ModelSource {
 impl ModelSource {
     /// Reads a URI. `volume_root` is where `pvc://claim/path` is mounted.
     pub fn parse(uri: &str, volume_root: &Path) -> Result<Self, LoadError> {
-        let wrong =
-            |why: &str| LoadError::permanent(LoadErrorReason::ModelNotFound, format!("model URI {uri:?} {why}"));
+        let wrong = |why: &str| {
+            LoadError::permanent(LoadErrorReason::ModelNotFound, format!("model URI {uri:?} {why}"))
+        };
         if uri.starts_with('/') {
             return Ok(Self::Path(uri.into()));
         }
-        let (scheme, rest) = uri.split_once("://").ok_or_else(|| wrong("is neither an absolute path nor a URI"))?;
+        let (scheme, rest) =
+            uri.split_once("://").ok_or_else(|| wrong("is neither an absolute path nor a URI"))?;
         match scheme {
             "file" if rest.starts_with('/') => Ok(Self::Path(rest.into())),
             "file" => Err(wrong("must have three slashes: file:///path")),
@@ -40,7 +42,9 @@ impl ModelSource {
                     Err(wrong("must be pvc://<claim>/<path>"))
                 }
             }
-            "http" | "https" => Url::parse(uri).map(Self::Http).map_err(|e| wrong(&format!("is no URL: {e}"))),
+            "http" | "https" => {
+                Url::parse(uri).map(Self::Http).map_err(|e| wrong(&format!("is no URL: {e}")))
+            }
             "s3" | "gs" | "az" => {
                 let url = Url::parse(uri).map_err(|e| wrong(&format!("is no URL: {e}")))?;
                 if url.host_str().is_none_or(str::is_empty) || url.path().len() < 2 {
@@ -48,13 +52,16 @@ impl ModelSource {
                 }
                 Ok(Self::Store(url))
             }
-            _ => Err(wrong("has a scheme that we do not read; use file, pvc, http, https, s3, gs or az")),
+            _ => Err(wrong(
+                "has a scheme that we do not read; use file, pvc, http, https, s3, gs or az",
+            )),
         }
     }
 }
 
 impl ModelSource {
-    /// The file that lies at this path beside this one. The query of a URL stays: it may be what lets us in.
+    /// The file that lies at this path beside this one. The query of a URL stays: it may be what
+    /// lets us in.
     pub(super) fn sibling(&self, path: &str) -> Self {
         let beside = |url: &Url| {
             let mut url = url.clone();
@@ -93,7 +100,9 @@ mod tests {
     use super::*;
 
     fn parse(uri: &str) -> Result<String, (LoadErrorReason, bool)> {
-        ModelSource::parse(uri, Path::new("/mnt/models")).map(|s| s.to_string()).map_err(|e| (e.reason, e.permanent))
+        ModelSource::parse(uri, Path::new("/mnt/models"))
+            .map(|s| s.to_string())
+            .map_err(|e| (e.reason, e.permanent))
     }
 
     #[test]
@@ -110,7 +119,10 @@ mod tests {
             };
             assert_eq!(url.as_str(), want);
         }
-        assert_eq!(ModelSource::parse("/a/m.onnx", Path::new("/")).unwrap().sibling("w").to_string(), "/a/w");
+        assert_eq!(
+            ModelSource::parse("/a/m.onnx", Path::new("/")).unwrap().sibling("w").to_string(),
+            "/a/w"
+        );
     }
 
     #[test]
@@ -123,9 +135,16 @@ mod tests {
             "https://example.com:8443/m.onnx"
         );
         assert_eq!(parse("s3://bucket/key").unwrap(), "s3://bucket/key");
-        for bad in
-            ["a.onnx", "file://a", "pvc://claim", "pvc://claim/../../etc", "ftp://h/m", "s3://bucket", "s3:///key", ""]
-        {
+        for bad in [
+            "a.onnx",
+            "file://a",
+            "pvc://claim",
+            "pvc://claim/../../etc",
+            "ftp://h/m",
+            "s3://bucket",
+            "s3:///key",
+            "",
+        ] {
             assert_eq!(parse(bad), Err((LoadErrorReason::ModelNotFound, true)), "{bad}");
         }
     }

@@ -39,8 +39,9 @@ impl FromStr for SecretText {
 /// Options that servers and workers share.
 #[derive(Debug, Clone, Args)]
 pub struct QueueArgs {
-    /// The queue of jobs: `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS; or on NATS JetStream,
-    /// `nats://[user:password@]host[:port]`, or `tls://`. Without it there are no jobs.
+    /// The queue of jobs: `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS; or
+    /// on NATS JetStream, `nats://[user:password@]host[:port]`, or `tls://`. Without it there are
+    /// no jobs.
     #[arg(long, env = "SLIPWAY_QUEUE_URL", hide_env_values = true)]
     pub queue_url: Option<SecretText>,
     /// Name of the queue. Default: the ModelDeployment's name, or else the model's.
@@ -70,7 +71,8 @@ pub struct QueueArgs {
     /// How long results can be read.
     #[arg(long, env = "SLIPWAY_JOB_RESULT_TTL_SECONDS", default_value_t = 24 * 3600, value_parser = clap::value_parser!(u64).range(1..=2_592_000))]
     pub job_result_ttl_seconds: u64,
-    /// Where callbacks may go, separated by commas: host names, `.suffix`, networks, or `*` for any public address. Default: nowhere.
+    /// Where callbacks may go, separated by commas: host names, `.suffix`, networks, or `*` for
+    /// any public address. Default: nowhere.
     #[arg(long, env = "SLIPWAY_CALLBACK_ALLOW", value_delimiter = ',')]
     pub callback_allow: Vec<AllowRule>,
     /// How long a callback is tried.
@@ -81,13 +83,16 @@ pub struct QueueArgs {
 fn queue_name(text: &str) -> Result<String, String> {
     let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/');
     let valid = (1..=256).contains(&text.len()) && text.bytes().all(fits);
-    valid.then(|| text.to_owned()).ok_or_else(|| "want 1 to 256 of a-z, A-Z, 0-9, - _ . and /".into())
+    valid
+        .then(|| text.to_owned())
+        .ok_or_else(|| "want 1 to 256 of a-z, A-Z, 0-9, - _ . and /".into())
 }
 
 impl QueueArgs {
     /// What the queue itself needs.
     pub fn options(&self, args: &ServeArgs) -> QueueOptions {
-        let own = if args.modeldeployment.is_empty() { &args.model_name } else { &args.modeldeployment };
+        let own =
+            if args.modeldeployment.is_empty() { &args.model_name } else { &args.modeldeployment };
         QueueOptions {
             prefix: self.queue_prefix.clone(),
             name: self.queue_name.as_ref().unwrap_or(own).clone(),
@@ -120,7 +125,8 @@ pub struct WorkerArgs {
     /// After SIGTERM: how long to go on with what was taken before it is given back.
     #[arg(long, env = "SLIPWAY_WORKER_DRAIN_SECONDS", default_value_t = 15)]
     pub worker_drain_seconds: u64,
-    /// What callbacks are signed with: `whsec_<base64>`, or another text of at least 16 bytes. Several, separated by spaces, for a rotation.
+    /// What callbacks are signed with: `whsec_<base64>`, or another text of at least 16 bytes.
+    /// Several, separated by spaces, for a rotation.
     #[arg(long, env = "SLIPWAY_CALLBACK_SIGNING_KEY", hide_env_values = true)]
     pub callback_signing_key: Option<SecretText>,
     /// Time for one attempt at a callback.
@@ -129,7 +135,8 @@ pub struct WorkerArgs {
     /// Attempts at a callback.
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub callback_attempts: u32,
-    /// Bound of the first wait between attempts in milliseconds; it doubles each time up to an hour, and the wait is random below it.
+    /// Bound of the first wait between attempts in milliseconds; it doubles each time up to an
+    /// hour, and the wait is random below it.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     pub callback_backoff_millis: u64,
 }

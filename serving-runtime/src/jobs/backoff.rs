@@ -18,7 +18,8 @@ impl RetryBackoff {
         self.first.saturating_mul(1 << doublings).min(self.max)
     }
 
-    /// The delay for `random` of 0 to 1: anything up to the bound, so that those who failed together do not come back together.
+    /// The delay for `random` of 0 to 1: anything up to the bound, so that those who failed
+    /// together do not come back together.
     pub fn delay(&self, attempt: u32, random: f64) -> Duration {
         self.ceiling(attempt).mul_f64(random.clamp(0.0, 1.0))
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::job::QueuedJob;
 use super::nats::NatsQueue;
 use super::queue::{
-    CallbackOutcome, ClaimedJob, DueCallback, EnqueueOutcome, JobCompletion, JobLease, JobQueue, JobStatus, QueueError,
-    QueueLag, QueueOptions, RetryRequest, StartDecision, StoredJob,
+    CallbackOutcome, ClaimedJob, DueCallback, EnqueueOutcome, JobCompletion, JobLease, JobQueue,
+    JobStatus, QueueError, QueueLag, QueueOptions, RetryRequest, StartDecision, StoredJob,
 };
 use super::redis::RedisQueue;
 
@@ -20,8 +20,8 @@ pub enum JobBroker {
 }
 
 impl JobBroker {
-    /// The queue at a URL: `redis://` and `rediss://` for Redis, `nats://` and `tls://` for NATS. Nothing is connected yet. Must be called
-    /// inside a tokio runtime.
+    /// The queue at a URL: `redis://` and `rediss://` for Redis, `nats://` and `tls://` for NATS.
+    /// Nothing is connected yet. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// When the URL is neither.
@@ -55,7 +55,12 @@ impl JobQueue for JobBroker {
         both!(self, queue => queue.enqueue(job, max_jobs).await)
     }
 
-    async fn claim(&self, consumer: &str, most: usize, lowest_first: bool) -> Result<Vec<ClaimedJob>, QueueError> {
+    async fn claim(
+        &self,
+        consumer: &str,
+        most: usize,
+        lowest_first: bool,
+    ) -> Result<Vec<ClaimedJob>, QueueError> {
         both!(self, queue => queue.claim(consumer, most, lowest_first).await)
     }
 
@@ -81,7 +86,12 @@ impl JobQueue for JobBroker {
         both!(self, queue => queue.finish(lease, end).await)
     }
 
-    async fn retry(&self, consumer: &str, lease: &JobLease, again: &RetryRequest) -> Result<bool, QueueError> {
+    async fn retry(
+        &self,
+        consumer: &str,
+        lease: &JobLease,
+        again: &RetryRequest,
+    ) -> Result<bool, QueueError> {
         both!(self, queue => queue.retry(consumer, lease, again).await)
     }
 
@@ -101,11 +111,19 @@ impl JobQueue for JobBroker {
         both!(self, queue => queue.lag().await)
     }
 
-    async fn claim_callbacks(&self, most: usize, lease: Duration) -> Result<Vec<DueCallback>, QueueError> {
+    async fn claim_callbacks(
+        &self,
+        most: usize,
+        lease: Duration,
+    ) -> Result<Vec<DueCallback>, QueueError> {
         both!(self, queue => queue.claim_callbacks(most, lease).await)
     }
 
-    async fn record_callback(&self, due: &DueCallback, what: &CallbackOutcome) -> Result<bool, QueueError> {
+    async fn record_callback(
+        &self,
+        due: &DueCallback,
+        what: &CallbackOutcome,
+    ) -> Result<bool, QueueError> {
         both!(self, queue => queue.record_callback(due, what).await)
     }
 }

@@ -47,11 +47,13 @@ impl JobPriority {
     }
 }
 
-/// A job: what `POST /v2/models/{m}/jobs` writes, and what a producer of its own may write to the stream as field `job`.
-/// Unknown fields are ignored, so that an older worker reads what a newer producer wrote.
+/// A job: what `POST /v2/models/{m}/jobs` writes, and what a producer of its own may write to the
+/// stream as field `job`. Unknown fields are ignored, so that an older worker reads what a newer
+/// producer wrote.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct QueuedJob {
-    /// 1 to 64 of a-z, A-Z, 0-9, `-` and `_`. Empty in a producer's entry: then the entry's own id names the job.
+    /// 1 to 64 of a-z, A-Z, 0-9, `-` and `_`. Empty in a producer's entry: then the entry's own id
+    /// names the job.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub id: String,
     /// Name of the model.
@@ -80,7 +82,8 @@ pub struct QueuedJob {
     /// Milliseconds since 1970. Absent: when the entry was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_at: Option<u64>,
-    /// W3C `traceparent` of whoever queued it: the worker's trace and the callback go on from there.
+    /// W3C `traceparent` of whoever queued it: the worker's trace and the callback go on from
+    /// there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
 }
@@ -95,10 +98,13 @@ impl QueuedJob {
             return Err("the entry has no field `job`; write the job's JSON into it".into());
         }
         if payload.len() > max_bytes {
-            return Err(format!("the job has {} bytes; send at most {max_bytes} (--max-job-bytes)", payload.len()));
+            return Err(format!(
+                "the job has {} bytes; send at most {max_bytes} (--max-job-bytes)",
+                payload.len()
+            ));
         }
-        let job: Self =
-            serde_json::from_slice(payload).map_err(|e| format!("the job is not valid JSON of a job: {e}"))?;
+        let job: Self = serde_json::from_slice(payload)
+            .map_err(|e| format!("the job is not valid JSON of a job: {e}"))?;
         job.check()?;
         Ok(job)
     }
@@ -120,7 +126,9 @@ impl QueuedJob {
             check_key(key)?;
         }
         if self.traceparent.as_ref().is_some_and(|it| it.len() > MAX_TRACEPARENT) {
-            return Err(format!("traceparent: want at most {MAX_TRACEPARENT} bytes, as of W3C Trace Context"));
+            return Err(format!(
+                "traceparent: want at most {MAX_TRACEPARENT} bytes, as of W3C Trace Context"
+            ));
         }
         if self.deadline.is_some() && self.ttl_seconds.is_some() {
             return Err("deadline, ttl_seconds: send one of them".into());
@@ -131,10 +139,12 @@ impl QueuedJob {
         Ok(())
     }
 
-    /// Milliseconds since 1970 after which it is not begun; `written` is when its entry was written.
+    /// Milliseconds since 1970 after which it is not begun; `written` is when its entry was
+    /// written.
     pub fn expires_at(&self, written: u64) -> Option<u64> {
         let created = self.created_at.unwrap_or(written);
-        self.deadline.or_else(|| Some(created.saturating_add(self.ttl_seconds?.saturating_mul(1000))))
+        self.deadline
+            .or_else(|| Some(created.saturating_add(self.ttl_seconds?.saturating_mul(1000))))
     }
 
     /// The version that was asked for, if one was.
@@ -142,7 +152,8 @@ impl QueuedJob {
         self.version.as_deref().filter(|v| !v.is_empty() && *v != "latest")
     }
 
-    /// What two jobs of one idempotency key must agree on: hex of sha256 over model, version, data and callback.
+    /// What two jobs of one idempotency key must agree on: hex of sha256 over model, version, data
+    /// and callback.
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         let parts = [
@@ -160,13 +171,17 @@ impl QueuedJob {
 
     /// The idempotency key as part of a Redis key; empty when there is none.
     pub fn key_digest(&self) -> String {
-        self.idempotency_key.as_deref().map(|key| hex::encode(Sha256::digest(key))).unwrap_or_default()
+        self.idempotency_key
+            .as_deref()
+            .map(|key| hex::encode(Sha256::digest(key)))
+            .unwrap_or_default()
     }
 }
 
 /// Whether a text may name a job.
 pub fn is_valid_id(id: &str) -> bool {
-    (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    (1..=MAX_ID).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 /// Checks an idempotency key.
@@ -174,8 +189,10 @@ pub fn is_valid_id(id: &str) -> bool {
 /// # Errors
 /// What it may be.
 pub fn check_key(key: &str) -> Result<(), String> {
-    let fits = (1..=MAX_KEY).contains(&key.len()) && key.bytes().all(|b| (b' '..=b'~').contains(&b));
-    fits.then_some(()).ok_or_else(|| format!("idempotency_key: want 1 to {MAX_KEY} printable ASCII characters"))
+    let fits =
+        (1..=MAX_KEY).contains(&key.len()) && key.bytes().all(|b| (b' '..=b'~').contains(&b));
+    fits.then_some(())
+        .ok_or_else(|| format!("idempotency_key: want 1 to {MAX_KEY} printable ASCII characters"))
 }
 
 /// A new id: 128 random bits in hex.
@@ -183,7 +200,8 @@ pub fn new_id() -> String {
     hex::encode(rand::random::<[u8; 16]>())
 }
 
-/// The id of a job that a producer wrote without one: the entry's own, which is the same at every delivery.
+/// The id of a job that a producer wrote without one: the entry's own, which is the same at every
+/// delivery.
 pub fn entry_id(priority: JobPriority, entry: &str) -> String {
     format!("{}-{entry}", priority.name())
 }
@@ -199,13 +217,18 @@ mod tests {
     #[test]
     fn a_producer_needs_only_model_and_data() {
         let job = parse(r#"{"model": "m", "data": {"inputs": []}, "later": 1}"#).unwrap();
-        assert_eq!((job.model_id.as_str(), job.priority, job.pinned_version()), ("m", JobPriority::Normal, None));
+        assert_eq!(
+            (job.model_id.as_str(), job.priority, job.pinned_version()),
+            ("m", JobPriority::Normal, None)
+        );
         assert_eq!(job.expires_at(5), None);
-        let job = parse(r#"{"model_id": "m", "version": "latest", "data": {}, "ttl_seconds": 2}"#).unwrap();
+        let job = parse(r#"{"model_id": "m", "version": "latest", "data": {}, "ttl_seconds": 2}"#)
+            .unwrap();
         assert_eq!((job.pinned_version(), job.expires_at(500)), (None, Some(2500)));
         assert_eq!(entry_id(JobPriority::Low, "12-0"), "low-12-0");
         assert!(
-            is_valid_id(&entry_id(JobPriority::Normal, "1795515278022-18446744073709551615")) && is_valid_id(&new_id())
+            is_valid_id(&entry_id(JobPriority::Normal, "1795515278022-18446744073709551615"))
+                && is_valid_id(&new_id())
         );
     }
 
@@ -221,9 +244,18 @@ mod tests {
             (r#"{"model_id": "m", "data": {}, "id": "a b"}"#.into(), "id:"),
             (r#"{"model_id": "m", "data": {}, "priority": "urgent"}"#.into(), "urgent"),
             (r#"{"model_id": "m", "data": {}, "ttl_seconds": 0}"#.into(), "ttl_seconds"),
-            (r#"{"model_id": "m", "data": {}, "ttl_seconds": 1, "deadline": 1}"#.into(), "deadline, ttl_seconds"),
-            (format!(r#"{{"model_id": "m", "data": {{}}, "idempotency_key": "{long}"}}"#), "idempotency_key"),
-            (r#"{"model_id": "m", "data": {}, "idempotency_key": "a\u0000b"}"#.into(), "idempotency_key"),
+            (
+                r#"{"model_id": "m", "data": {}, "ttl_seconds": 1, "deadline": 1}"#.into(),
+                "deadline, ttl_seconds",
+            ),
+            (
+                format!(r#"{{"model_id": "m", "data": {{}}, "idempotency_key": "{long}"}}"#),
+                "idempotency_key",
+            ),
+            (
+                r#"{"model_id": "m", "data": {}, "idempotency_key": "a\u0000b"}"#.into(),
+                "idempotency_key",
+            ),
         ] {
             let error = parse(&json).unwrap_err();
             assert!(error.contains(part), "{json}: {error}");
@@ -234,7 +266,10 @@ mod tests {
     fn the_fingerprint_is_of_the_content() {
         let of = |json: &str| parse(json).unwrap().fingerprint();
         let base = of(r#"{"model_id": "m", "data": {"a": 1}}"#);
-        assert_eq!(base, of(r#"{"model_id": "m", "data": {"a": 1}, "priority": "high", "version": "latest"}"#));
+        assert_eq!(
+            base,
+            of(r#"{"model_id": "m", "data": {"a": 1}, "priority": "high", "version": "latest"}"#)
+        );
         for other in [
             r#"{"model_id": "n", "data": {"a": 1}}"#,
             r#"{"model_id": "m", "data": {"a": 2}}"#,

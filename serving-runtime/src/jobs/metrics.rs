@@ -26,14 +26,16 @@ struct QueueStateLabels {
 }
 
 /// What became of a submission.
-pub const SUBMISSION_OUTCOMES: [&str; 6] = ["accepted", "duplicate", "conflict", "full", "invalid", "unavailable"];
+pub const SUBMISSION_OUTCOMES: [&str; 6] =
+    ["accepted", "duplicate", "conflict", "full", "invalid", "unavailable"];
 /// What became of a delivery.
 pub const DELIVERY_OUTCOMES: [&str; 8] =
     ["succeeded", "failed", "dead", "expired", "duplicate", "retried", "released", "lost"];
 /// What became of an attempt at a callback.
 pub const CALLBACK_OUTCOMES: [&str; 3] = ["delivered", "retried", "dead"];
 /// Totals that the queue keeps.
-const TOTALS: [&str; 7] = ["enqueued", "succeeded", "failed", "dead", "expired", "cancelled", "duplicate"];
+const TOTALS: [&str; 7] =
+    ["enqueued", "succeeded", "failed", "dead", "expired", "cancelled", "duplicate"];
 
 /// The metrics of jobs. Series exist from the moment that a queue is given.
 #[derive(Debug)]
@@ -82,7 +84,11 @@ impl JobMetrics {
         to.register(name("job_duration_seconds"), "One attempt at a job", self.duration.clone());
         to.register(name("jobs_running"), "Jobs that this worker holds", self.running.clone());
         to.register(name("callbacks"), "Attempts at callbacks by outcome", self.callbacks.clone());
-        to.register(name("callback_duration_seconds"), "One attempt at a callback", self.callback_duration.clone());
+        to.register(
+            name("callback_duration_seconds"),
+            "One attempt at a callback",
+            self.callback_duration.clone(),
+        );
         to.register(
             name("queue_jobs"),
             "The whole queue: jobs waiting and taken, callbacks to be made, and what became of all so far",
@@ -93,7 +99,11 @@ impl JobMetrics {
             "Age of the oldest job in the queue, and how late the first callback is",
             self.age.clone(),
         );
-        to.register(name("queue_up"), "Whether the queue answered when it was asked last", self.up.clone());
+        to.register(
+            name("queue_up"),
+            "Whether the queue answered when it was asked last",
+            self.up.clone(),
+        );
     }
 
     /// Creates the series, so that `increase()` sees their first step.
@@ -132,7 +142,8 @@ impl JobMetrics {
         self.callback_duration.observe(took.as_secs_f64());
     }
 
-    /// Notes how much waits; nothing when the queue did not answer, because an old number would scale workers by the past.
+    /// Notes how much waits; nothing when the queue did not answer, because an old number would
+    /// scale workers by the past.
     pub fn set_lag(&self, lag: Option<&QueueLag>) {
         self.up.set(i64::from(lag.is_some()));
         let Some(lag) = lag else {

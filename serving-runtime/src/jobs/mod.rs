@@ -1,7 +1,9 @@
-//! Asynchronous predictions: jobs that wait in a queue, workers that run them in batches, results that can be read and are called back.
+//! Asynchronous predictions: jobs that wait in a queue, workers that run them in batches, results
+//! that can be read and are called back.
 //!
-//! `job` is the format, `queue` what any queue must do, `redis` and `nats` are the ones that there are, `worker` takes jobs through
-//! [`predict`](crate::predict::make_prediction), `callback` tells the results. What is promised is in docs/queue.md.
+//! `job` is the format, `queue` what any queue must do, `redis` and `nats` are the ones that there
+//! are, `worker` takes jobs through [`predict`](crate::predict::make_prediction), `callback` tells
+//! the results. What is promised is in docs/queue.md.
 
 mod args;
 pub mod backoff;
@@ -51,8 +53,9 @@ impl JobService {
     pub fn open(args: &ServeArgs) -> Result<Option<Self>, LoadError> {
         let Some(url) = &args.queue.queue_url else { return Ok(None) };
         let queue = JobBroker::new(url.reveal(), args.queue.options(args));
-        let queue =
-            queue.map_err(|e| LoadError::permanent(LoadErrorReason::LoadFailed, format!("--queue-url: {e}")))?;
+        let queue = queue.map_err(|e| {
+            LoadError::permanent(LoadErrorReason::LoadFailed, format!("--queue-url: {e}"))
+        })?;
         Ok(Some(Self { queue, allow: AllowList::new(&args.queue.callback_allow) }))
     }
 

@@ -29,13 +29,19 @@ fn permanent_error(message: String) -> LoadError {
 async fn run_lifecycle(args: WorkerArgs) -> Result<(), LoadError> {
     let begun = Instant::now();
     let mut signals = TerminationSignals::new()?;
-    let app = AppState::new(args.serve.clone()).map_err(|e| LoadError::permanent(LoadErrorReason::LoadFailed, e))?;
+    let app = AppState::new(args.serve.clone())
+        .map_err(|e| LoadError::permanent(LoadErrorReason::LoadFailed, e))?;
     let jobs = JobService::attach(&app)?
         .ok_or_else(|| permanent_error("a worker needs --queue-url (SLIPWAY_QUEUE_URL)".into()))?;
     let caller = build_callback_sender(&args)?;
     let admin = bind_admin(app.args.admin_listen).await?;
     tracing::info!(admin = %admin.address(), pod = app.args.pod_name, revision = app.args.revision, "listening");
-    let _admin = start_port(admin, &app, |app, request| async move { handle_admin_request(&app, request).await });
+    let _admin =
+        start_port(
+            admin,
+            &app,
+            |app, request| async move { handle_admin_request(&app, request).await },
+        );
     tokio::select! {
         loaded = load_on_thread(&app) => {
             let model = app.models.insert(loaded?);
@@ -46,7 +52,8 @@ async fn run_lifecycle(args: WorkerArgs) -> Result<(), LoadError> {
     }
     let (stop, stopped) = watch::channel(false);
     let consumer = consumer_name(&app.args.pod_name);
-    let worker = JobWorker::new(Arc::clone(&app), Arc::clone(&jobs), args, consumer, stopped.clone());
+    let worker =
+        JobWorker::new(Arc::clone(&app), Arc::clone(&jobs), args, consumer, stopped.clone());
     let mut tasks = JoinSet::new();
     if let Some(caller) = caller {
         tasks.spawn(callback::send_due_callbacks(Arc::clone(&app), jobs, caller, stopped));
@@ -71,9 +78,12 @@ fn lost_task_error(e: JoinError) -> LoadError {
     )
 }
 
-/// Waits until the process is told to end. When a task ends before, so must the process: what is live and ready and takes no jobs, or makes no callbacks,
-/// is what nobody looks for.
-async fn wait_for_shutdown(tasks: &mut JoinSet<()>, told: impl Future<Output = ()>) -> Result<(), LoadError> {
+/// Waits until the process is told to end. When a task ends before, so must the process: what is
+/// live and ready and takes no jobs, or makes no callbacks, is what nobody looks for.
+async fn wait_for_shutdown(
+    tasks: &mut JoinSet<()>,
+    told: impl Future<Output = ()>,
+) -> Result<(), LoadError> {
     tokio::select! {
         () = told => Ok(()),
         Some(ended) = tasks.join_next() => {
@@ -99,7 +109,9 @@ fn build_callback_sender(args: &WorkerArgs) -> Result<Option<CallbackSender>, Lo
     })?;
     let signer = CallbackSigner::parse(key.reveal())
         .map_err(|e| permanent_error(format!("SLIPWAY_CALLBACK_SIGNING_KEY: {e}")))?;
-    CallbackSender::new(AllowList::new(allowed), signer, args.callback_options()).map(Some).map_err(permanent_error)
+    CallbackSender::new(AllowList::new(allowed), signer, args.callback_options())
+        .map(Some)
+        .map_err(permanent_error)
 }
 
 #[cfg(test)]
@@ -117,6 +129,12 @@ mod tests {
         let error = wait_for_shutdown(&mut tasks, pending()).await.unwrap_err();
         assert!(!error.permanent && error.message.contains("out of luck"), "{error:?}");
         tasks.spawn(ready(()));
-        assert!(wait_for_shutdown(&mut tasks, pending()).await.unwrap_err().message.contains("by itself"));
+        assert!(
+            wait_for_shutdown(&mut tasks, pending())
+                .await
+                .unwrap_err()
+                .message
+                .contains("by itself")
+        );
     }
 }

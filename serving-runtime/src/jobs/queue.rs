@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::job::{JobPriority, QueuedJob};
 
-/// Where a job is in its life. `queued` and `running` may follow each other several times; all others are ends, and an end is never left.
+/// Where a job is in its life. `queued` and `running` may follow each other several times; all
+/// others are ends, and an end is never left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobStatus {
@@ -30,8 +31,15 @@ pub enum JobStatus {
 
 impl JobStatus {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Dead, Self::Expired, Self::Cancelled];
+    pub const ALL: [Self; 7] = [
+        Self::Queued,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Dead,
+        Self::Expired,
+        Self::Cancelled,
+    ];
 
     /// Its name in the API and in Redis.
     pub const fn name(self) -> &'static str {
@@ -60,7 +68,8 @@ impl JobStatus {
 /// Why a queue did not do what it was asked to.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum QueueError {
-    /// It cannot be reached, or did not answer in time: what was asked may or may not have been done.
+    /// It cannot be reached, or did not answer in time: what was asked may or may not have been
+    /// done.
     #[error("the queue is not available: {0}")]
     Unavailable(String),
     /// It answered with something that we do not understand.
@@ -127,7 +136,8 @@ pub struct JobLease {
     pub id: String,
     /// Its stream.
     pub priority: JobPriority,
-    /// Its entry in the stream: when it was written, in milliseconds since 1970, `-`, and a number.
+    /// Its entry in the stream: when it was written, in milliseconds since 1970, `-`, and a
+    /// number.
     pub entry: String,
     /// Where this delivery is acknowledged; empty when the queue needs no such thing.
     pub token: String,
@@ -143,7 +153,8 @@ impl JobLease {
 /// A job as a worker gets it.
 #[derive(Debug, Clone)]
 pub struct ClaimedJob {
-    /// What is held. Its `id` is empty until the payload was read when a producer wrote the entry itself.
+    /// What is held. Its `id` is empty until the payload was read when a producer wrote the entry
+    /// itself.
     pub lease: JobLease,
     /// The job's JSON, of unknown validity.
     pub payload: Vec<u8>,
@@ -257,9 +268,10 @@ pub enum CallbackOutcome {
     Dead(String),
 }
 
-/// How much waits, and what became of everything so far. Of one moment with Redis, and with JetStream when nothing happens meanwhile:
-/// `enqueued = succeeded + failed + dead + expired + cancelled + duplicate + waiting + taken`, as soon as entries that producers wrote
-/// themselves have been seen by a worker.
+/// How much waits, and what became of everything so far. Of one moment with Redis, and with
+/// JetStream when nothing happens meanwhile: `enqueued = succeeded + failed + dead + expired +
+/// cancelled + duplicate + waiting + taken`, as soon as entries that producers wrote themselves
+/// have been seen by a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct QueueLag {
     /// Jobs that no worker has had.
@@ -286,10 +298,15 @@ pub trait JobQueue: Send + Sync + 'static {
     fn max_result_bytes(&self) -> Option<usize> {
         None
     }
-    /// Queues a job, unless its idempotency key is known or `max_jobs` wait, or as many bytes as the options allow.
-    fn enqueue(&self, job: &QueuedJob, max_jobs: u64) -> impl Future<Output = QueueResult<EnqueueOutcome>> + Send;
-    /// Up to `most` jobs that no worker holds, by priority, or from the lowest when `lowest_first`. Those that were handed out before may be
-    /// among them.
+    /// Queues a job, unless its idempotency key is known or `max_jobs` wait, or as many bytes as
+    /// the options allow.
+    fn enqueue(
+        &self,
+        job: &QueuedJob,
+        max_jobs: u64,
+    ) -> impl Future<Output = QueueResult<EnqueueOutcome>> + Send;
+    /// Up to `most` jobs that no worker holds, by priority, or from the lowest when `lowest_first`.
+    /// Those that were handed out before may be among them.
     fn claim(
         &self,
         consumer: &str,
@@ -297,7 +314,10 @@ pub trait JobQueue: Send + Sync + 'static {
         lowest_first: bool,
     ) -> impl Future<Output = QueueResult<Vec<ClaimedJob>>> + Send;
     /// A job whose lease has run out, where [`claim`](JobQueue::claim_from_uri) does not tell them.
-    fn reclaim(&self, consumer: &str) -> impl Future<Output = QueueResult<Option<ClaimedJob>>> + Send;
+    fn reclaim(
+        &self,
+        consumer: &str,
+    ) -> impl Future<Output = QueueResult<Option<ClaimedJob>>> + Send;
     /// Registers that a claimed job is begun.
     fn start(
         &self,
@@ -307,9 +327,17 @@ pub trait JobQueue: Send + Sync + 'static {
         bytes: usize,
     ) -> impl Future<Output = QueueResult<StartDecision>> + Send;
     /// Renews leases that are still held.
-    fn extend(&self, consumer: &str, leases: &[JobLease]) -> impl Future<Output = QueueResult<()>> + Send;
+    fn extend(
+        &self,
+        consumer: &str,
+        leases: &[JobLease],
+    ) -> impl Future<Output = QueueResult<()>> + Send;
     /// Stores how a job ended, once, and acknowledges it. False when it had ended before.
-    fn finish(&self, lease: &JobLease, end: &JobCompletion) -> impl Future<Output = QueueResult<bool>> + Send;
+    fn finish(
+        &self,
+        lease: &JobLease,
+        end: &JobCompletion,
+    ) -> impl Future<Output = QueueResult<bool>> + Send;
     /// Gives a job back. False when it is not held any more.
     fn retry(
         &self,
@@ -321,17 +349,20 @@ pub trait JobQueue: Send + Sync + 'static {
     fn leave(&self, consumer: &str) -> impl Future<Output = QueueResult<()>> + Send;
     /// A job by its id.
     fn get_job(&self, id: &str) -> impl Future<Output = QueueResult<Option<StoredJob>>> + Send;
-    /// Cancels a job that waits: `Ok(None)` when there is no such job, `Some(status)` with what it was when asked.
+    /// Cancels a job that waits: `Ok(None)` when there is no such job, `Some(status)` with what it
+    /// was when asked.
     fn cancel(&self, id: &str) -> impl Future<Output = QueueResult<Option<JobStatus>>> + Send;
     /// How much waits.
     fn lag(&self) -> impl Future<Output = QueueResult<QueueLag>> + Send;
-    /// Callbacks that are due, at most `most`; each is due again after `lease` unless [`called`](JobQueue::record_callback) says something else.
+    /// Callbacks that are due, at most `most`; each is due again after `lease` unless
+    /// [`called`](JobQueue::record_callback) says something else.
     fn claim_callbacks(
         &self,
         most: usize,
         lease: Duration,
     ) -> impl Future<Output = QueueResult<Vec<DueCallback>>> + Send;
-    /// Stores what became of an attempt. False when the callback is settled, or a later attempt is under way.
+    /// Stores what became of an attempt. False when the callback is settled, or a later attempt is
+    /// under way.
     fn record_callback(
         &self,
         due: &DueCallback,

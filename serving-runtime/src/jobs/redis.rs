@@ -1,8 +1,9 @@
 //! The queue on Redis Streams (Redis 7 or Valkey 7.2 and newer).
 //!
-//! One stream for each priority, one consumer group. Every step that touches more than one key is a script, so that no crash leaves half of
-//! it behind. An entry leaves its stream when its job has ended: the stream's length is the bound, and nothing is ever trimmed that was
-//! accepted. What waits for another attempt stays on the group's list of deliveries, which also counts them.
+//! One stream for each priority, one consumer group. Every step that touches more than one key is a
+//! script, so that no crash leaves half of it behind. An entry leaves its stream when its job has
+//! ended: the stream's length is the bound, and nothing is ever trimmed that was accepted. What
+//! waits for another attempt stays on the group's list of deliveries, which also counts them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,8 +13,9 @@ use redis::{FromRedisValue, Script, ScriptInvocation, Value};
 
 use super::job::{JobPriority, QueuedJob, entry_id};
 use super::queue::{
-    CallbackOutcome, ClaimedJob, DueCallback, EnqueueOutcome, JobCompletion, JobLease, JobQueue, JobStatus, QueueError,
-    QueueLag, QueueOptions, RetryRequest, StartDecision, StoredJob, duration_millis,
+    CallbackOutcome, ClaimedJob, DueCallback, EnqueueOutcome, JobCompletion, JobLease, JobQueue,
+    JobStatus, QueueError, QueueLag, QueueOptions, RetryRequest, StartDecision, StoredJob,
+    duration_millis,
 };
 use crate::cache::redis_tier;
 
@@ -38,7 +40,9 @@ macro_rules! scripts {
     };
 }
 
-scripts!(enqueue, claim, reclaim, start, finish, retry, extend, cancel, leave, lag, callbacks, called);
+scripts!(
+    enqueue, claim, reclaim, start, finish, retry, extend, cancel, leave, lag, callbacks, called
+);
 
 /// A queue on Redis.
 pub struct RedisQueue {
@@ -65,8 +69,9 @@ fn unavailable_error(e: &redis::RedisError) -> QueueError {
 }
 
 impl RedisQueue {
-    /// A queue at `redis://[user:password@]host[:port][/db]` or `rediss://...`. Nothing is connected yet: a Redis that is down is no reason
-    /// not to serve. Must be called inside a tokio runtime.
+    /// A queue at `redis://[user:password@]host[:port][/db]` or `rediss://...`. Nothing is
+    /// connected yet: a Redis that is down is no reason not to serve. Must be called inside a tokio
+    /// runtime.
     ///
     /// # Errors
     /// When the URL is none of Redis.
@@ -77,7 +82,8 @@ impl RedisQueue {
             .set_response_timeout(Some(RESPONSE_TIMEOUT))
             .set_number_of_retries(1)
             .set_max_delay(Duration::from_millis(500));
-        let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(|e| unavailable_error(&e))?;
+        let connection = ConnectionManager::new_lazy_with_config(client, config)
+            .map_err(|e| unavailable_error(&e))?;
         let base = format!("{}:{{{}}}", options.prefix, options.name);
         Ok(Self { connection, scripts: Scripts::new(), base, options })
     }
@@ -86,10 +92,14 @@ impl RedisQueue {
         script.key(&self.base)
     }
 
-    async fn invoke<T: FromRedisValue>(&self, invocation: &ScriptInvocation<'_>) -> Result<T, QueueError> {
+    async fn invoke<T: FromRedisValue>(
+        &self,
+        invocation: &ScriptInvocation<'_>,
+    ) -> Result<T, QueueError> {
         // A handle on the one shared connection.
         let mut connection = self.connection.clone();
-        let asked = redis_tier::trace_redis_call("EVALSHA", invocation.invoke_async(&mut connection));
+        let asked =
+            redis_tier::trace_redis_call("EVALSHA", invocation.invoke_async(&mut connection));
         asked.await.map_err(|e| unavailable_error(&e))
     }
 }
@@ -101,7 +111,11 @@ fn parse_claimed(value: Value) -> Result<ClaimedJob, QueueError> {
     // A producer may have written anything as `id`; what is no id is as good as none.
     let id = String::from_utf8(id).ok().filter(|id| super::job::is_valid_id(id));
     let id = id.unwrap_or_else(|| entry_id(priority, &entry));
-    Ok(ClaimedJob { lease: JobLease { id, priority, entry, token: String::new() }, payload, deliveries })
+    Ok(ClaimedJob {
+        lease: JobLease { id, priority, entry, token: String::new() },
+        payload,
+        deliveries,
+    })
 }
 
 fn stored_job(fields: BTreeMap<String, Vec<u8>>) -> Option<StoredJob> {
@@ -116,7 +130,11 @@ impl JobQueue for RedisQueue {
     async fn enqueue(&self, job: &QueuedJob, max_jobs: u64) -> Result<EnqueueOutcome, QueueError> {
         let payload = serde_json::to_vec(job).map_err(unexpected_error)?;
         let mut call = self.prepare(&self.scripts.enqueue);
-        call.arg(&job.id).arg(job.priority.name()).arg(payload).arg(job.key_digest()).arg(job.fingerprint());
+        call.arg(&job.id)
+            .arg(job.priority.name())
+            .arg(payload)
+            .arg(job.key_digest())
+            .arg(job.fingerprint());
         call.arg(self.options.retention_millis(job.callback_url.is_some()));
         call.arg(max_jobs).arg(self.options.max_bytes).arg(&job.model_id);
         let (what, id, waiting): (String, String, u64) = self.invoke(&call).await?;
@@ -129,7 +147,12 @@ impl JobQueue for RedisQueue {
         }
     }
 
-    async fn claim(&self, consumer: &str, most: usize, lowest_first: bool) -> Result<Vec<ClaimedJob>, QueueError> {
+    async fn claim(
+        &self,
+        consumer: &str,
+        most: usize,
+        lowest_first: bool,
+    ) -> Result<Vec<ClaimedJob>, QueueError> {
         let mut call = self.prepare(&self.scripts.claim);
         call.arg(consumer).arg(most).arg(u8::from(lowest_first));
         self.invoke::<Vec<Value>>(&call).await?.into_iter().map(parse_claimed).collect()
@@ -153,7 +176,9 @@ impl JobQueue for RedisQueue {
     ) -> Result<StartDecision, QueueError> {
         let mut call = self.prepare(&self.scripts.start);
         call.arg(lease.priority.name()).arg(&lease.entry).arg(&lease.id).arg(bytes);
-        call.arg(job.expires_at(lease.written_at()).unwrap_or(0)).arg(job.key_digest()).arg(job.fingerprint());
+        call.arg(job.expires_at(lease.written_at()).unwrap_or(0))
+            .arg(job.key_digest())
+            .arg(job.fingerprint());
         call.arg(self.options.retention_millis(job.callback_url.is_some())).arg(&job.model_id);
         call.arg(deliveries).arg(self.options.max_deliveries);
         match self.invoke::<String>(&call).await?.as_str() {
@@ -177,14 +202,21 @@ impl JobQueue for RedisQueue {
     async fn finish(&self, lease: &JobLease, end: &JobCompletion) -> Result<bool, QueueError> {
         let mut call = self.prepare(&self.scripts.finish);
         call.arg(lease.priority.name()).arg(&lease.entry).arg(&lease.id).arg(end.status.name());
-        call.arg(end.result.as_slice()).arg(&end.error).arg(self.options.retention_millis(end.callback_url.is_some()));
+        call.arg(end.result.as_slice())
+            .arg(&end.error)
+            .arg(self.options.retention_millis(end.callback_url.is_some()));
         call.arg(end.callback_url.as_deref().unwrap_or_default());
         call.arg(end.payload.as_slice()).arg(MAX_DEAD_LETTERS).arg(&end.version);
         call.arg(end.traceparent.as_deref().unwrap_or_default());
         self.invoke(&call).await
     }
 
-    async fn retry(&self, consumer: &str, lease: &JobLease, again: &RetryRequest) -> Result<bool, QueueError> {
+    async fn retry(
+        &self,
+        consumer: &str,
+        lease: &JobLease,
+        again: &RetryRequest,
+    ) -> Result<bool, QueueError> {
         let mut call = self.prepare(&self.scripts.retry);
         call.arg(lease.priority.name()).arg(&lease.entry).arg(&lease.id).arg(consumer);
         call.arg(duration_millis(self.options.lease))
@@ -196,14 +228,19 @@ impl JobQueue for RedisQueue {
 
     async fn leave(&self, consumer: &str) -> Result<(), QueueError> {
         let mut call = self.prepare(&self.scripts.leave);
-        self.invoke::<i64>(call.arg(consumer).arg(duration_millis(CONSUMER_TIMEOUT))).await.map(drop)
+        self.invoke::<i64>(call.arg(consumer).arg(duration_millis(CONSUMER_TIMEOUT)))
+            .await
+            .map(drop)
     }
 
     async fn get_job(&self, id: &str) -> Result<Option<StoredJob>, QueueError> {
         let mut connection = self.connection.clone();
         let key = format!("{}:job:{id}", self.base);
-        let fields =
-            redis::cmd("HGETALL").arg(key).query_async(&mut connection).await.map_err(|e| unavailable_error(&e))?;
+        let fields = redis::cmd("HGETALL")
+            .arg(key)
+            .query_async(&mut connection)
+            .await
+            .map_err(|e| unavailable_error(&e))?;
         Ok(stored_job(fields))
     }
 
@@ -219,13 +256,25 @@ impl JobQueue for RedisQueue {
 
     async fn lag(&self) -> Result<QueueLag, QueueError> {
         let call = self.prepare(&self.scripts.lag);
-        let (waiting, taken, oldest, callbacks, callbacks_late, totals): (u64, u64, u64, u64, u64, Vec<String>) =
-            self.invoke(&call).await?;
-        let pairs = totals.chunks_exact(2).filter_map(|pair| Some((pair.first()?.clone(), pair.get(1)?.parse().ok()?)));
+        let (waiting, taken, oldest, callbacks, callbacks_late, totals): (
+            u64,
+            u64,
+            u64,
+            u64,
+            u64,
+            Vec<String>,
+        ) = self.invoke(&call).await?;
+        let pairs = totals
+            .chunks_exact(2)
+            .filter_map(|pair| Some((pair.first()?.clone(), pair.get(1)?.parse().ok()?)));
         Ok(QueueLag { waiting, taken, oldest, callbacks, callbacks_late, totals: pairs.collect() })
     }
 
-    async fn claim_callbacks(&self, most: usize, lease: Duration) -> Result<Vec<DueCallback>, QueueError> {
+    async fn claim_callbacks(
+        &self,
+        most: usize,
+        lease: Duration,
+    ) -> Result<Vec<DueCallback>, QueueError> {
         let mut call = self.prepare(&self.scripts.callbacks);
         call.arg(duration_millis(lease)).arg(most);
         let due: Vec<(String, u64, Vec<Vec<u8>>)> = self.invoke(&call).await?;
@@ -242,7 +291,11 @@ impl JobQueue for RedisQueue {
         Ok(due.collect())
     }
 
-    async fn record_callback(&self, due: &DueCallback, what: &CallbackOutcome) -> Result<bool, QueueError> {
+    async fn record_callback(
+        &self,
+        due: &DueCallback,
+        what: &CallbackOutcome,
+    ) -> Result<bool, QueueError> {
         let (outcome, delay, note) = match what {
             CallbackOutcome::Delivered => ("delivered", Duration::ZERO, ""),
             CallbackOutcome::Retry(delay, note) => ("retry", *delay, note.as_str()),

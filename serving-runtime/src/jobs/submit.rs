@@ -16,7 +16,8 @@ use crate::predict;
 use crate::protocol::{self, InferRequest};
 use crate::server::AppState;
 
-/// The body of `POST /v2/models/{m}/jobs`: a [`QueuedJob`] without what the path and the server say.
+/// The body of `POST /v2/models/{m}/jobs`: a [`QueuedJob`] without what the path and the server
+/// say.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobSubmission {
@@ -45,10 +46,17 @@ impl JobSubmission {
     ///
     /// # Errors
     /// `BadRequest` names the field.
-    pub fn into_job(self, model: &str, version: Option<&str>, key: Option<&str>) -> Result<QueuedJob, ApiError> {
-        let both = |name: &str| ApiError::bad_request(format!("{name} is given twice, and not the same"));
+    pub fn into_job(
+        self,
+        model: &str,
+        version: Option<&str>,
+        key: Option<&str>,
+    ) -> Result<QueuedJob, ApiError> {
+        let both =
+            |name: &str| ApiError::bad_request(format!("{name} is given twice, and not the same"));
         let version = merge_field(self.version, version).map_err(|()| both("version"))?;
-        let idempotency_key = merge_field(self.idempotency_key, key).map_err(|()| both("idempotency_key"))?;
+        let idempotency_key =
+            merge_field(self.idempotency_key, key).map_err(|()| both("idempotency_key"))?;
         let job = QueuedJob {
             id: job::new_id(),
             model_id: model.to_owned(),
@@ -79,12 +87,17 @@ fn merge_field(body: Option<String>, other: Option<&str>) -> Result<Option<Strin
 ///
 /// # Errors
 /// `BadRequest`, with `data` as the place.
-pub fn parse_request(app: &AppState, model: &LoadedModel, data: &str) -> Result<InferRequest, ApiError> {
+pub fn parse_request(
+    app: &AppState,
+    model: &LoadedModel,
+    data: &str,
+) -> Result<InferRequest, ApiError> {
     let within = |e| match e {
         ApiError::BadRequest(text) => ApiError::BadRequest(format!("data: {text}")),
         other => other,
     };
-    let request = protocol::parse_request(data.as_bytes(), None, &model.signature).map_err(within)?;
+    let request =
+        protocol::parse_request(data.as_bytes(), None, &model.signature).map_err(within)?;
     if request.outputs.iter().any(|w| w.binary) {
         return Err(ApiError::bad_request(
             "data: asks for binary outputs; the result of a job is JSON, leave binary_data out",
@@ -98,7 +111,11 @@ pub fn parse_request(app: &AppState, model: &LoadedModel, data: &str) -> Result<
 ///
 /// # Errors
 /// `Conflict`, `QueueFull`, `Unavailable`.
-pub async fn enqueue_job(jobs: &JobService, job: &QueuedJob, max_jobs: u64) -> Result<(String, bool), ApiError> {
+pub async fn enqueue_job(
+    jobs: &JobService,
+    job: &QueuedJob,
+    max_jobs: u64,
+) -> Result<(String, bool), ApiError> {
     match jobs.queue.enqueue(job, max_jobs).await {
         Ok(EnqueueOutcome::Accepted) => Ok((job.id.clone(), true)),
         Ok(EnqueueOutcome::Duplicate(id)) => Ok((id, false)),
@@ -118,18 +135,26 @@ const MAX_JOBS_HEADER: &str = "x-slipway-queue-max-jobs";
 /// Says where callbacks may go, in the same way.
 const CALLBACK_ALLOW_HEADER: &str = "x-slipway-callback-allow";
 
-/// What holds for a job that comes with these headers: how many may wait, and where its callback may go.
+/// What holds for a job that comes with these headers: how many may wait, and where its callback
+/// may go.
 ///
 /// # Errors
 /// `BadRequest` when a header cannot be read.
-pub fn submission_limits<'a>(jobs: &'a JobService, headers: &HeaderMap) -> Result<(u64, Cow<'a, AllowList>), ApiError> {
+pub fn submission_limits<'a>(
+    jobs: &'a JobService,
+    headers: &HeaderMap,
+) -> Result<(u64, Cow<'a, AllowList>), ApiError> {
     let told = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?").trim());
-    let unread = |name: &str| ApiError::bad_request(format!("header {name} cannot be read; leave it to the gateway"));
+    let unread = |name: &str| {
+        ApiError::bad_request(format!("header {name} cannot be read; leave it to the gateway"))
+    };
     let max_jobs = match told(MAX_JOBS_HEADER) {
         Some(text) => text.parse().map_err(|_| unread(MAX_JOBS_HEADER))?,
         None => jobs.queue.options().max_entries,
     };
-    let Some(text) = told(CALLBACK_ALLOW_HEADER) else { return Ok((max_jobs, Cow::Borrowed(&jobs.allow))) };
+    let Some(text) = told(CALLBACK_ALLOW_HEADER) else {
+        return Ok((max_jobs, Cow::Borrowed(&jobs.allow)));
+    };
     let rules: Result<Vec<AllowRule>, String> =
         text.split(',').filter(|rule| !rule.is_empty()).map(str::parse).collect();
     let rules = rules.map_err(|_| unread(CALLBACK_ALLOW_HEADER))?;
@@ -140,7 +165,9 @@ pub fn submission_limits<'a>(jobs: &'a JobService, headers: &HeaderMap) -> Resul
 pub fn queue_unavailable(error: &QueueError) -> ApiError {
     tracing::warn!(%error, "queue");
     // Not the error's own text: it is about places that are none of the client's business.
-    ApiError::Unavailable("the queue is not available; try again later, with an idempotency key to be safe".into())
+    ApiError::Unavailable(
+        "the queue is not available; try again later, with an idempotency key to be safe".into(),
+    )
 }
 
 #[cfg(test)]
@@ -153,10 +180,23 @@ mod tests {
             JobSubmission::parse(json.as_bytes()).and_then(|s| s.into_job("m", version, key))
         };
         let job = of(r#"{"data": {}, "version": "2"}"#, Some("2"), Some("k")).unwrap();
-        assert_eq!((job.version.as_deref(), job.idempotency_key.as_deref(), job.id.len()), (Some("2"), Some("k"), 32));
-        assert!(of(r#"{"data": {}, "version": "2"}"#, Some("3"), None).unwrap_err().to_string().contains("version"));
+        assert_eq!(
+            (job.version.as_deref(), job.idempotency_key.as_deref(), job.id.len()),
+            (Some("2"), Some("k"), 32)
+        );
+        assert!(
+            of(r#"{"data": {}, "version": "2"}"#, Some("3"), None)
+                .unwrap_err()
+                .to_string()
+                .contains("version")
+        );
         assert!(of(r#"{"data": {}, "idempotency_key": "a"}"#, None, Some("b")).is_err());
-        assert!(of(r#"{"data": {}, "callbackurl": "x"}"#, None, None).unwrap_err().to_string().contains("callbackurl"));
+        assert!(
+            of(r#"{"data": {}, "callbackurl": "x"}"#, None, None)
+                .unwrap_err()
+                .to_string()
+                .contains("callbackurl")
+        );
         assert!(of(r#"{"inputs": []}"#, None, None).unwrap_err().to_string().contains("\"data\""));
     }
 }

@@ -39,14 +39,16 @@ struct CallbackView<'a> {
     error: Option<&'a str>,
 }
 
-/// The job with its result, an inference response of the Open Inference Protocol v2. Times are milliseconds since 1970; `attempts` counts how
-/// often it was begun; `version` is the one that answered.
+/// The job with its result, an inference response of the Open Inference Protocol v2. Times are
+/// milliseconds since 1970; `attempts` counts how often it was begun; `version` is the one that
+/// answered.
 pub fn job_view<'a>(id: &'a str, view: &'a StoredJob, with_callback: bool) -> JobView<'a> {
-    let callback = view.text("callback_status").filter(|_| with_callback).map(|status| CallbackView {
-        status,
-        attempts: view.number("callback_attempts").unwrap_or(0),
-        error: view.text("callback_error"),
-    });
+    let callback =
+        view.text("callback_status").filter(|_| with_callback).map(|status| CallbackView {
+            status,
+            attempts: view.number("callback_attempts").unwrap_or(0),
+            error: view.text("callback_error"),
+        });
     JobView {
         id,
         model: view.text("model"),

@@ -1,7 +1,8 @@
 //! Takes jobs, runs them, stores what came out, and makes the callbacks.
 //!
-//! Many jobs are predicted side by side, and their rows merge into batches in the model's own queue; a slow one holds up no other. A job that
-//! was handed out before may be the one that its last worker died of, so it runs alone: if it kills this one too, it takes no other along, and
+//! Many jobs are predicted side by side, and their rows merge into batches in the model's own
+//! queue; a slow one holds up no other. A job that was handed out before may be the one that its
+//! last worker died of, so it runs alone: if it kills this one too, it takes no other along, and
 //! after the most deliveries that there may be it goes to the dead-letter stream without being run.
 
 use std::collections::VecDeque;
@@ -16,13 +17,13 @@ use tokio::sync::watch;
 use super::backoff::RetryBackoff;
 use super::job::QueuedJob;
 use super::queue::{
-    ClaimedJob, JobCompletion, JobLease, JobQueue as _, JobStatus, QueueError, RetryRequest, StartDecision,
+    ClaimedJob, JobCompletion, JobLease, JobQueue as _, JobStatus, QueueError, RetryRequest,
+    StartDecision,
 };
 use super::{JobService, WorkerArgs, callback, is_stopping, sleep_or_stop, submit};
 use crate::error::ApiError;
-use crate::predict;
-use crate::protocol;
 use crate::server::AppState;
+use crate::{predict, protocol};
 
 /// Between two looks at an empty queue.
 const IDLE_POLL: Duration = Duration::from_millis(100);
@@ -34,7 +35,8 @@ const FAIR_EVERY: u64 = 8;
 pub(super) const OUTAGE_BACKOFF: RetryBackoff =
     RetryBackoff { first: Duration::from_millis(200), max: Duration::from_secs(5) };
 /// Waits before another attempt at a job; the lease bounds them too.
-const RETRY_BACKOFF: RetryBackoff = RetryBackoff { first: Duration::from_secs(1), max: Duration::from_secs(300) };
+const RETRY_BACKOFF: RetryBackoff =
+    RetryBackoff { first: Duration::from_secs(1), max: Duration::from_secs(300) };
 /// Bytes of an error that are stored.
 const MAX_ERROR: usize = 2048;
 
@@ -122,7 +124,11 @@ impl JobWorker {
                 continue;
             }
             let due = looked.is_none_or(|at: Instant| at.elapsed() >= look_for_lost);
-            let free = if !lone.is_empty() { 0 } else { usize::from(self.args.max_jobs).saturating_sub(flying.len()) };
+            let free = if !lone.is_empty() {
+                0
+            } else {
+                usize::from(self.args.max_jobs).saturating_sub(flying.len())
+            };
             turn += 1;
             let wait = match self.claim_jobs(free, due, turn).await {
                 Ok(taken) => {
@@ -131,8 +137,10 @@ impl JobWorker {
                         looked = Some(Instant::now());
                     }
                     let some = !taken.fresh.is_empty();
-                    let (new, again) =
-                        taken.fresh.into_iter().partition::<Vec<_>, _>(|claimed| claimed.deliveries <= 1);
+                    let (new, again) = taken
+                        .fresh
+                        .into_iter()
+                        .partition::<Vec<_>, _>(|claimed| claimed.deliveries <= 1);
                     lone.extend(taken.lost.into_iter().chain(again));
                     flying.extend(new.into_iter().map(|claimed| self.run_one(claimed)));
                     if some { BUSY_POLL } else { IDLE_POLL }
@@ -147,8 +155,8 @@ impl JobWorker {
         }
     }
 
-    /// Lets what runs go on: all of it to its end when a job waits to be alone, or else for `wait`, or until half of the room is free, so that
-    /// jobs are taken in batches.
+    /// Lets what runs go on: all of it to its end when a job waits to be alone, or else for `wait`,
+    /// or until half of the room is free, so that jobs are taken in batches.
     async fn drive_running<F: Future<Output = ()>>(
         &self,
         flying: &mut FuturesUnordered<F>,
@@ -174,8 +182,14 @@ impl JobWorker {
         }
     }
 
-    /// Takes jobs: what a worker lost, to be run alone, if it is time to look for that; or else what is new.
-    async fn claim_jobs(&self, free: usize, look_for_lost: bool, turn: u64) -> Result<ClaimedBatch, QueueError> {
+    /// Takes jobs: what a worker lost, to be run alone, if it is time to look for that; or else
+    /// what is new.
+    async fn claim_jobs(
+        &self,
+        free: usize,
+        look_for_lost: bool,
+        turn: u64,
+    ) -> Result<ClaimedBatch, QueueError> {
         if free == 0 {
             return Ok(ClaimedBatch { fresh: Vec::new(), lost: None });
         }
@@ -189,7 +203,8 @@ impl JobWorker {
         };
         let taken = ClaimedBatch { fresh, lost };
         let all = taken.fresh.iter().chain(&taken.lost);
-        let held: Vec<_> = all.map(|c| HeldLease { lease: c.lease.clone(), since: Instant::now() }).collect();
+        let held: Vec<_> =
+            all.map(|c| HeldLease { lease: c.lease.clone(), since: Instant::now() }).collect();
         self.app.metrics.jobs.add_running(held.len());
         self.lock_held().extend(held);
         Ok(taken)
@@ -204,7 +219,8 @@ impl JobWorker {
     async fn renew_leases(&self) {
         loop {
             tokio::time::sleep(self.jobs.queue.options().lease / 3).await;
-            let held: Vec<JobLease> = self.lock_held().iter().map(|held| held.lease.clone()).collect();
+            let held: Vec<JobLease> =
+                self.lock_held().iter().map(|held| held.lease.clone()).collect();
             if let Err(error) = self.jobs.queue.extend(&self.consumer, &held).await {
                 tracing::warn!(%error, "cannot renew leases; others may run the same jobs");
             }
@@ -231,7 +247,9 @@ impl JobWorker {
                 "lost"
             }
         };
-        let same = |lease: &JobLease| (&lease.entry, lease.priority) == (&claimed.lease.entry, claimed.lease.priority);
+        let same = |lease: &JobLease| {
+            (&lease.entry, lease.priority) == (&claimed.lease.entry, claimed.lease.priority)
+        };
         self.lock_held().retain(|held| !same(&held.lease));
         self.app.metrics.jobs.record_delivery(outcome, begun.elapsed());
     }
@@ -240,14 +258,19 @@ impl JobWorker {
         let mut lease = claimed.lease.clone();
         let job = match QueuedJob::parse(&claimed.payload, self.args.serve.queue.max_job_bytes) {
             Ok(job) => job,
-            Err(error) => return self.finish(&lease, new_completion(JobStatus::Dead, error, &claimed.payload)).await,
+            Err(error) => {
+                return self
+                    .finish(&lease, new_completion(JobStatus::Dead, error, &claimed.payload))
+                    .await;
+            }
         };
         if !job.id.is_empty() {
             lease.id.clone_from(&job.id);
         }
         let span = || {
             let (kind, deliveries) = ("consumer", claimed.deliveries);
-            let span = slipway_telemetry::span!("job", otel.kind = kind, job = lease.id, deliveries);
+            let span =
+                slipway_telemetry::span!("job", otel.kind = kind, job = lease.id, deliveries);
             slipway_telemetry::span_with_parent(span, job.traceparent.as_deref())
         };
         slipway_telemetry::run_in_span(span, self.execute(&lease, &job, claimed)).await
@@ -260,7 +283,8 @@ impl JobWorker {
         job: &QueuedJob,
         claimed: &ClaimedJob,
     ) -> Result<&'static str, QueueError> {
-        let start = self.jobs.queue.start(lease, job, claimed.deliveries, claimed.payload.len()).await?;
+        let start =
+            self.jobs.queue.start(lease, job, claimed.deliveries, claimed.payload.len()).await?;
         let went = match start {
             StartDecision::Duplicate => return Ok("duplicate"),
             StartDecision::Expired => DeliveryOutcome::Completed(new_completion(
@@ -270,19 +294,23 @@ impl JobWorker {
             )),
             StartDecision::Dead => {
                 let times = (claimed.deliveries - 1).max(self.args.serve.queue.job_max_deliveries);
-                let error = format!("handed out {times} times without an end; it may be what its workers died of");
+                let error = format!(
+                    "handed out {times} times without an end; it may be what its workers died of"
+                );
                 DeliveryOutcome::Completed(new_completion(JobStatus::Dead, error, &claimed.payload))
             }
             StartDecision::Run => self.attempt(job, claimed).await,
         };
         match went {
             DeliveryOutcome::Completed(end) => {
-                let (callback_url, traceparent) = (self.allowed_callback(job), job.traceparent.clone());
+                let (callback_url, traceparent) =
+                    (self.allowed_callback(job), job.traceparent.clone());
                 self.finish(lease, JobCompletion { callback_url, traceparent, ..end }).await
             }
             DeliveryOutcome::Retry(again) => {
-                let given_back =
-                    self.persist_with_retry(|| self.jobs.queue.retry(&self.consumer, lease, &again)).await?;
+                let given_back = self
+                    .persist_with_retry(|| self.jobs.queue.retry(&self.consumer, lease, &again))
+                    .await?;
                 Ok(if given_back { "retried" } else { "lost" })
             }
         }
@@ -290,10 +318,16 @@ impl JobWorker {
 
     /// The job's callback, if it may be made at all.
     fn allowed_callback(&self, job: &QueuedJob) -> Option<String> {
-        job.callback_url.clone().filter(|url| callback::check_callback_url(&self.jobs.allow, url).is_ok())
+        job.callback_url
+            .clone()
+            .filter(|url| callback::check_callback_url(&self.jobs.allow, url).is_ok())
     }
 
-    async fn finish(&self, lease: &JobLease, end: JobCompletion) -> Result<&'static str, QueueError> {
+    async fn finish(
+        &self,
+        lease: &JobLease,
+        end: JobCompletion,
+    ) -> Result<&'static str, QueueError> {
         let first = self.persist_with_retry(|| self.jobs.queue.finish(lease, &end)).await?;
         if end.status == JobStatus::Dead {
             tracing::error!(job = lease.id, error = end.error, "dead-letter");
@@ -335,19 +369,29 @@ impl JobWorker {
             Err(error @ (ApiError::Internal(_) | ApiError::Deadline(_))) => {
                 let error = error.to_string();
                 if claimed.deliveries >= self.args.serve.queue.job_max_deliveries {
-                    DeliveryOutcome::Completed(new_completion(JobStatus::Dead, error, &claimed.payload))
+                    DeliveryOutcome::Completed(new_completion(
+                        JobStatus::Dead,
+                        error,
+                        &claimed.payload,
+                    ))
                 } else {
                     DeliveryOutcome::Retry(self.retry_request(claimed, error, true))
                 }
             }
-            Err(error) => DeliveryOutcome::Completed(new_completion(JobStatus::Failed, error.to_string(), &[])),
+            Err(error) => DeliveryOutcome::Completed(new_completion(
+                JobStatus::Failed,
+                error.to_string(),
+                &[],
+            )),
         }
     }
 
     fn retry_request(&self, claimed: &ClaimedJob, mut error: String, counts: bool) -> RetryRequest {
         truncate_error(&mut error);
         RetryRequest {
-            delay: RETRY_BACKOFF.jittered_delay(claimed.deliveries).min(self.jobs.queue.options().lease),
+            delay: RETRY_BACKOFF
+                .jittered_delay(claimed.deliveries)
+                .min(self.jobs.queue.options().lease),
             error,
             counts,
         }
@@ -358,23 +402,36 @@ impl JobWorker {
         if let Some(url) = &job.callback_url {
             callback::check_callback_url(&self.jobs.allow, url).map_err(ApiError::BadRequest)?;
         }
-        let model = app.models.get(&job.model_id, job.pinned_version()).map_err(|error| match error {
-            // It was there when the job came, or the producer's own entry never was for us.
-            ApiError::NotFound(text) => ApiError::NotFound(format!(
-                "{text}; send jobs without a version, or as `latest`, to have whichever serves"
-            )),
-            other => other,
-        })?;
+        let model =
+            app.models.get(&job.model_id, job.pinned_version()).map_err(|error| match error {
+                // It was there when the job came, or the producer's own entry never was for us.
+                ApiError::NotFound(text) => ApiError::NotFound(format!(
+                    "{text}; send jobs without a version, or as `latest`, to have whichever serves"
+                )),
+                other => other,
+            })?;
         let mut request = submit::parse_request(app, &model, job.data.get())?;
         let deadline = Instant::now() + Duration::from_secs(self.args.job_timeout_seconds);
         let inputs = std::mem::take(&mut request.inputs);
-        let answer = tokio::time::timeout_at(deadline.into(), predict::make_prediction(app, &model, inputs, deadline));
+        let answer = tokio::time::timeout_at(
+            deadline.into(),
+            predict::make_prediction(app, &model, inputs, deadline),
+        );
         let late = || ApiError::Deadline(u128::from(self.args.job_timeout_seconds) * 1000);
         let prediction = answer.await.map_err(|_| late())??;
         let names = (model.name.as_str(), model.version.as_str());
         let id = app.keys.issue_prediction_id(&prediction.report);
-        let body = protocol::write_response(names, &model.signature, &request, &prediction.outputs, id.as_deref())?;
-        let most = self.args.max_result_bytes.min(self.jobs.queue.max_result_bytes().unwrap_or(usize::MAX));
+        let body = protocol::write_response(
+            names,
+            &model.signature,
+            &request,
+            &prediction.outputs,
+            id.as_deref(),
+        )?;
+        let most = self
+            .args
+            .max_result_bytes
+            .min(self.jobs.queue.max_result_bytes().unwrap_or(usize::MAX));
         if body.bytes.len() > most {
             return Err(ApiError::bad_request(format!(
                 "the result has {} bytes; send fewer rows, ask for fewer outputs, or raise --max-result-bytes ({most})",

@@ -5,7 +5,8 @@ use clap::Args;
 /// Baseline and samples.
 #[derive(Debug, Clone, Args)]
 pub struct ObserveArgs {
-    /// Where the model's baseline.json is (made by `kubectl slipway baseline`); same schemes as the model. Empty: no drift metrics.
+    /// Where the model's baseline.json is (made by `kubectl slipway baseline`); same schemes as
+    /// the model. Empty: no drift metrics.
     #[arg(long, env = "SLIPWAY_BASELINE_URI", default_value = "", hide_default_value = true)]
     pub baseline: String,
     /// `sha256:<hex>` of the baseline file; empty when not pinned.

@@ -26,24 +26,59 @@ impl Collector for ObserverCollector {
                 out.histogram(what, histogram, first, &totals.bins)?;
             }
         }
-        let margins = totals.bins.get(observer.margins..observer.margins + MARGIN_BINS).unwrap_or_default();
+        let margins =
+            totals.bins.get(observer.margins..observer.margins + MARGIN_BINS).unwrap_or_default();
         let series = margins.iter().enumerate().map(|(i, n)| ([("bin", format!("0.{i}"))], *n));
-        out.counters("slipway_runtime_margin_bin", "Rows by highest less second highest probability", series)?;
+        out.counters(
+            "slipway_runtime_margin_bin",
+            "Rows by highest less second highest probability",
+            series,
+        )?;
         if observer.calibration.is_some() {
             let classes = || observer.classes.iter().map(|c| [("class", c.clone())]);
-            let sums = |right: bool| totals.expected.iter().map(move |s| if right { s.0 } else { s.1 });
+            let sums =
+                |right: bool| totals.expected.iter().map(move |s| if right { s.0 } else { s.1 });
             let help = "Sum over rows of the calibrated probability that the prediction is right, by predicted class";
-            out.float_counters("slipway_runtime_expected_correct", help, classes().zip(sums(true)))?;
+            out.float_counters(
+                "slipway_runtime_expected_correct",
+                help,
+                classes().zip(sums(true)),
+            )?;
             let help = "Sum over rows of the calibrated probability that the prediction is wrong, by predicted class";
-            out.float_counters("slipway_runtime_expected_incorrect", help, classes().zip(sums(false)))?;
-            let help = "Sum over rows of p (1 - p), for the standard error of the expected accuracy";
-            out.float_counters("slipway_runtime_expected_variance", help, single_series(totals.variance))?;
+            out.float_counters(
+                "slipway_runtime_expected_incorrect",
+                help,
+                classes().zip(sums(false)),
+            )?;
+            let help =
+                "Sum over rows of p (1 - p), for the standard error of the expected accuracy";
+            out.float_counters(
+                "slipway_runtime_expected_variance",
+                help,
+                single_series(totals.variance),
+            )?;
         }
-        out.counters("slipway_runtime_observed_rows", "Rows that were counted into bins", single_series(totals.rows))?;
-        out.counters("slipway_runtime_abstained_rows", "Rows without a prediction", single_series(totals.abstained))?;
-        out.gauges("slipway_runtime_reference_rows", "Rows of the baseline", single_series(observer.rows as f64))?;
+        out.counters(
+            "slipway_runtime_observed_rows",
+            "Rows that were counted into bins",
+            single_series(totals.rows),
+        )?;
+        out.counters(
+            "slipway_runtime_abstained_rows",
+            "Rows without a prediction",
+            single_series(totals.abstained),
+        )?;
+        out.gauges(
+            "slipway_runtime_reference_rows",
+            "Rows of the baseline",
+            single_series(observer.rows as f64),
+        )?;
         let help = "Features of the baseline that are not exported";
-        out.gauges("slipway_runtime_features_left_out", help, single_series(observer.left_out as f64))
+        out.gauges(
+            "slipway_runtime_features_left_out",
+            help,
+            single_series(observer.left_out as f64),
+        )
     }
 }
 
@@ -98,7 +133,9 @@ impl MetricWriter<'_, '_> {
         help: &str,
         series: impl Iterator<Item = (LabelPairs<N>, u64)>,
     ) -> Result<(), Error> {
-        self.family((name, help), MetricType::Counter, series, |n, e| ConstCounter::new(n).encode(e))
+        self.family((name, help), MetricType::Counter, series, |n, e| {
+            ConstCounter::new(n).encode(e)
+        })
     }
 
     fn float_counters<const N: usize>(
@@ -107,7 +144,9 @@ impl MetricWriter<'_, '_> {
         help: &str,
         series: impl Iterator<Item = (LabelPairs<N>, f64)>,
     ) -> Result<(), Error> {
-        self.family((name, help), MetricType::Counter, series, |x, e| ConstCounter::new(x).encode(e))
+        self.family((name, help), MetricType::Counter, series, |x, e| {
+            ConstCounter::new(x).encode(e)
+        })
     }
 
     fn gauges<const N: usize>(
@@ -123,7 +162,9 @@ impl MetricWriter<'_, '_> {
         let series = || {
             observer.feature_columns().flat_map(|(feature, histogram, first)| {
                 let names = histogram.bins.names().into_iter().enumerate();
-                names.map(move |(i, bin)| ([("feature", feature.to_owned()), ("bin", bin)], first + i))
+                names.map(move |(i, bin)| {
+                    ([("feature", feature.to_owned()), ("bin", bin)], first + i)
+                })
             })
         };
         let counts = series().map(|(labels, at)| (labels, bins.get(at).copied().unwrap_or(0)));
@@ -133,7 +174,10 @@ impl MetricWriter<'_, '_> {
         let help = "Share of the reference rows in each bin";
         self.gauges("slipway_runtime_feature_reference_share", help, shares)?;
         let quantiles = observer.feature_columns().map(|(feature, histogram, _)| {
-            ([("feature", feature.to_owned())], stats::chi_square_95(stats::degrees_of_freedom(&histogram.counts)))
+            (
+                [("feature", feature.to_owned())],
+                stats::chi_square_95(stats::degrees_of_freedom(&histogram.counts)),
+            )
         });
         let help = "95 % quantile of chi-square; times (1/n + 1/m) it is the threshold of the PSI";
         self.gauges("slipway_runtime_feature_chi2", help, quantiles)
@@ -147,8 +191,14 @@ impl MetricWriter<'_, '_> {
         bins: &[u64],
     ) -> Result<(), Error> {
         let names = || histogram.bins.names().into_iter().map(|bin| [("bin", bin)]);
-        let counts = names().enumerate().map(|(i, labels)| (labels, bins.get(first + i).copied().unwrap_or(0)));
-        self.counters(&format!("slipway_runtime_{what}_bin"), "Rows by bin of the baseline", counts)?;
+        let counts = names()
+            .enumerate()
+            .map(|(i, labels)| (labels, bins.get(first + i).copied().unwrap_or(0)));
+        self.counters(
+            &format!("slipway_runtime_{what}_bin"),
+            "Rows by bin of the baseline",
+            counts,
+        )?;
         let help = "Share of the reference rows in each bin";
         let shares = names().zip(histogram.shares());
         self.gauges(&format!("slipway_runtime_{what}_reference_share"), help, shares)?;

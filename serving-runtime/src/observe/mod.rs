@@ -1,7 +1,9 @@
-//! Live traffic in the bins of the baseline: what drift and expected accuracy are computed from, as counters that add up over pods and time.
+//! Live traffic in the bins of the baseline: what drift and expected accuracy are computed from, as
+//! counters that add up over pods and time.
 //!
-//! Counting costs a request its bins (a few nanoseconds a value) and one uncontended lock. Nothing is computed here that could be computed
-//! from the counts later: a PSI of one pod cannot be averaged with another's.
+//! Counting costs a request its bins (a few nanoseconds a value) and one uncontended lock. Nothing
+//! is computed here that could be computed from the counts later: a PSI of one pod cannot be
+//! averaged with another's.
 
 pub mod args;
 mod export;
@@ -13,7 +15,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use slipway_baseline::{
-    CalibrationCurve, FeatureColumn, HistogramBinner, HistogramBins, ModelBaseline, NumericBinner, ReferenceHistogram,
+    CalibrationCurve, FeatureColumn, HistogramBinner, HistogramBins, ModelBaseline, NumericBinner,
+    ReferenceHistogram,
 };
 
 pub use self::export::ObserverCollector;
@@ -78,8 +81,8 @@ pub struct BinnedRequest {
 }
 
 impl Observer {
-    /// For a model with this signature, of which `baseline` is the (checked) baseline. At most `most` features are exported: those in `only`,
-    /// or the first of the file.
+    /// For a model with this signature, of which `baseline` is the (checked) baseline. At most
+    /// `most` features are exported: those in `only`, or the first of the file.
     pub fn new(
         baseline: &ModelBaseline,
         signature: &ModelSignature,
@@ -88,7 +91,8 @@ impl Observer {
         only: &[String],
     ) -> Self {
         let wanted = |f: &&FeatureColumn| only.is_empty() || only.contains(&f.name);
-        let observed: Vec<FeatureColumn> = baseline.features.iter().filter(wanted).take(most).cloned().collect();
+        let observed: Vec<FeatureColumn> =
+            baseline.features.iter().filter(wanted).take(most).cloned().collect();
         let mut end = 0;
         let mut take = |bins: &HistogramBins| {
             let first = end;
@@ -97,8 +101,11 @@ impl Observer {
         };
         let mut inputs: Vec<ObservedInput> = Vec::new();
         for feature in &observed {
-            let Some(index) = signature.inputs.iter().position(|i| i.name == feature.input) else { continue };
-            let (first, binner) = (take(&feature.histogram.bins), HistogramBinner::new(&feature.histogram.bins));
+            let Some(index) = signature.inputs.iter().position(|i| i.name == feature.input) else {
+                continue;
+            };
+            let (first, binner) =
+                (take(&feature.histogram.bins), HistogramBinner::new(&feature.histogram.bins));
             let column = ObservedColumn { at: feature.column, first, binner };
             match inputs.iter_mut().find(|i| i.index == index) {
                 Some(input) => input.columns.push(column),
@@ -147,7 +154,13 @@ impl Observer {
     }
 
     /// Counts an answered request.
-    pub fn count_request(&self, binned: &BinnedRequest, outputs: &[Tensor], predictions: &Predictions, rows: usize) {
+    pub fn count_request(
+        &self,
+        binned: &BinnedRequest,
+        outputs: &[Tensor],
+        predictions: &Predictions,
+        rows: usize,
+    ) {
         let scored = self.score_output.and_then(|i| outputs.get(i)).map(ScoreRows::from_tensor);
         self.shards.update(|counts| {
             counts.rows += rows as u64;
@@ -156,12 +169,21 @@ impl Observer {
             }
             self.count_predictions(counts, outputs, predictions);
             for (row, scored) in scored.into_iter().flatten().enumerate() {
-                self.count_scores(counts, scored, predictions.labels.get(row).and_then(Option::as_ref));
+                self.count_scores(
+                    counts,
+                    scored,
+                    predictions.labels.get(row).and_then(Option::as_ref),
+                );
             }
         });
     }
 
-    fn count_predictions(&self, counts: &mut ObservedCounts, outputs: &[Tensor], predictions: &Predictions) {
+    fn count_predictions(
+        &self,
+        counts: &mut ObservedCounts,
+        outputs: &[Tensor],
+        predictions: &Predictions,
+    ) {
         counts.abstained += predictions.labels.iter().filter(|l| l.is_none()).count() as u64;
         match &self.predictions {
             Some((PredictionTarget::Classes { .. }, _, first)) => {
@@ -171,7 +193,9 @@ impl Observer {
             }
             Some((PredictionTarget::Values { output, binner }, _, first)) => {
                 let Some(tensor) = outputs.get(*output) else { return };
-                outputs::for_each_float(&tensor.data, |value| counts.add(first + binner.number_bin(value)));
+                outputs::for_each_float(&tensor.data, |value| {
+                    counts.add(first + binner.number_bin(value))
+                });
             }
             None => {}
         }
@@ -188,7 +212,12 @@ impl Observer {
         }
     }
 
-    fn count_scores(&self, counts: &mut ObservedCounts, row: outputs::ScoredRow, label: Option<&PredictedLabel>) {
+    fn count_scores(
+        &self,
+        counts: &mut ObservedCounts,
+        row: outputs::ScoredRow,
+        label: Option<&PredictedLabel>,
+    ) {
         let Some((best, margin)) = row.probability else { return };
         if let Some((binner, _, first)) = &self.scores {
             counts.add(first + binner.index(best));
@@ -236,14 +265,23 @@ fn prediction_target(
 }
 
 /// Appends the bins of all `columns` of all rows.
-fn append_bins(data: &TensorData, width: usize, rows: usize, columns: &[ObservedColumn], bins: &mut Vec<u16>) {
+fn append_bins(
+    data: &TensorData,
+    width: usize,
+    rows: usize,
+    columns: &[ObservedColumn],
+    bins: &mut Vec<u16>,
+) {
     macro_rules! numbers {
         ($values:expr, $convert:expr) => {
             for row in 0..rows {
                 let values = $values.get(row * width..(row + 1) * width).unwrap_or_default();
                 for column in columns {
                     let bin = match values.get(column.at) {
-                        #[allow(clippy::redundant_closure_call, reason = "the closure is the macro's argument")]
+                        #[allow(
+                            clippy::redundant_closure_call,
+                            reason = "the closure is the macro's argument"
+                        )]
                         Some(value) => column.binner.number_bin($convert(*value)),
                         None => column.binner.missing_bin(),
                     };

@@ -7,7 +7,8 @@ use crate::tensor::{DataType, Tensor, TensorData};
 /// One row of scores.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ScoredRow {
-    /// The highest probability and how far it is above the second; `None` when the scores are no probabilities.
+    /// The highest probability and how far it is above the second; `None` when the scores are no
+    /// probabilities.
     pub probability: Option<(f64, f64)>,
 }
 
@@ -59,7 +60,9 @@ fn score_row(row: impl Iterator<Item = f64>) -> ScoredRow {
             second = x;
         }
     }
-    ScoredRow { probability: (good && (sum - 1.0_f64).abs() < 0.01).then_some((best, best - second)) }
+    ScoredRow {
+        probability: (good && (sum - 1.0_f64).abs() < 0.01).then_some((best, best - second)),
+    }
 }
 
 /// The output that holds one number for each row, of a model that gives neither labels nor scores.

@@ -42,7 +42,10 @@ impl ObservedCounts {
         self.abstained += other.abstained;
         self.variance += other.variance;
         self.bins.iter_mut().zip(&other.bins).for_each(|(a, b)| *a += b);
-        self.expected.iter_mut().zip(&other.expected).for_each(|(a, b)| *a = (a.0 + b.0, a.1 + b.1));
+        self.expected
+            .iter_mut()
+            .zip(&other.expected)
+            .for_each(|(a, b)| *a = (a.0 + b.0, a.1 + b.1));
     }
 }
 
@@ -60,12 +63,16 @@ pub(super) struct ShardedCounts {
 
 impl ShardedCounts {
     pub(super) fn new(bins: usize, classes: usize) -> Self {
-        let zero =
-            ObservedCounts { bins: vec![0; bins], expected: vec![(0.0, 0.0); classes], ..ObservedCounts::default() };
+        let zero = ObservedCounts {
+            bins: vec![0; bins],
+            expected: vec![(0.0, 0.0); classes],
+            ..ObservedCounts::default()
+        };
         Self { shards: (0..SHARDS).map(|_| CountShard(Mutex::new(zero.clone()))).collect(), zero }
     }
 
-    /// Adds to this thread's shard. The lock is taken by nobody else but a scrape, and by threads beyond the sixteenth.
+    /// Adds to this thread's shard. The lock is taken by nobody else but a scrape, and by threads
+    /// beyond the sixteenth.
     pub(super) fn update(&self, add: impl FnOnce(&mut ObservedCounts)) {
         if let Some(shard) = self.shards.get(OWN.with(|own| *own)) {
             add(&mut shard.0.lock().unwrap_or_else(PoisonError::into_inner));

@@ -10,8 +10,14 @@ fn spec(name: &str, datatype: DataType, shape: &[Option<usize>]) -> TensorSignat
 
 fn signature(width: usize) -> ModelSignature {
     ModelSignature {
-        inputs: vec![spec("x", DataType::F32, &[None, Some(width)]), spec("city", DataType::Bytes, &[None])],
-        outputs: vec![spec("label", DataType::I64, &[None]), spec("probabilities", DataType::F32, &[None, Some(2)])],
+        inputs: vec![
+            spec("x", DataType::F32, &[None, Some(width)]),
+            spec("city", DataType::Bytes, &[None]),
+        ],
+        outputs: vec![
+            spec("label", DataType::I64, &[None]),
+            spec("probabilities", DataType::F32, &[None, Some(2)]),
+        ],
     }
 }
 
@@ -23,25 +29,34 @@ fn baseline(width: usize) -> ModelBaseline {
     let rows: Vec<f64> = (0..100).map(f64::from).collect();
     let cities = || (0..100).map(|i| if i < 60 { "Rome" } else { "Oslo" });
     let labels = || (0..100).map(|i| if i < 50 { "0" } else { "1" });
-    let mut features: Vec<_> =
-        (0..width).map(|i| feature(&format!("f{i}"), "x", i, ReferenceHistogram::numeric(&rows, 10))).collect();
+    let mut features: Vec<_> = (0..width)
+        .map(|i| feature(&format!("f{i}"), "x", i, ReferenceHistogram::numeric(&rows, 10)))
+        .collect();
     features.push(feature("city", "city", 0, ReferenceHistogram::categorical(cities(), 10)));
     let scores: Vec<_> = (0..100).map(|i| (0.5 + f64::from(i) / 200.0, i % 4 != 0)).collect();
     let spec = |name: &str| Spec { name: name.into(), datatype: "FP32".into(), shape: vec![-1, 1] };
     ModelBaseline {
         format: FORMAT.into(),
-        model: BaselineModel { digest: String::new(), inputs: vec![spec("x")], outputs: vec![spec("y")] },
+        model: BaselineModel {
+            digest: String::new(),
+            inputs: vec![spec("x")],
+            outputs: vec![spec("y")],
+        },
         rows: 100,
         features,
         predictions: Some(ReferenceHistogram::categorical(labels(), 10)),
-        scores: Some(ReferenceHistogram::numeric(&scores.iter().map(|s| s.0).collect::<Vec<_>>(), 10)),
+        scores: Some(ReferenceHistogram::numeric(
+            &scores.iter().map(|s| s.0).collect::<Vec<_>>(),
+            10,
+        )),
         calibration: CalibrationCurve::fit(&scores, 10),
         golden: GoldenSet::default(),
     }
 }
 
 fn answer(labels: &[i64]) -> (Vec<Tensor>, Predictions) {
-    let probabilities = labels.iter().flat_map(|l| if *l == 0 { [0.9, 0.1] } else { [0.2, 0.8] }).collect();
+    let probabilities =
+        labels.iter().flat_map(|l| if *l == 0 { [0.9, 0.1] } else { [0.2, 0.8] }).collect();
     let outputs = vec![
         Tensor { shape: vec![labels.len()], data: TensorData::I64(labels.to_vec()) },
         Tensor { shape: vec![labels.len(), 2], data: TensorData::F32(probabilities) },
@@ -71,8 +86,14 @@ fn text(observer: Observer) -> String {
 fn every_value_of_an_answered_request_is_in_one_bin() {
     let observer = observer(2, 64, &[]);
     let inputs = [
-        Tensor { shape: vec![3, 2], data: TensorData::F32(vec![5.0, 1e9, f32::NAN, 15.0, 95.0, 15.0]) },
-        Tensor { shape: vec![3], data: TensorData::Bytes(vec!["Rome".into(), "Bonn".into(), String::new()]) },
+        Tensor {
+            shape: vec![3, 2],
+            data: TensorData::F32(vec![5.0, 1e9, f32::NAN, 15.0, 95.0, 15.0]),
+        },
+        Tensor {
+            shape: vec![3],
+            data: TensorData::Bytes(vec!["Rome".into(), "Bonn".into(), String::new()]),
+        },
     ];
     let binned = observer.bin_inputs(&inputs, 3);
     assert_eq!(observer.totals().rows, 0, "nothing is counted before the answer");
@@ -106,14 +127,18 @@ fn every_value_of_an_answered_request_is_in_one_bin() {
         let lines = text.lines().filter(|l| l.starts_with(name));
         lines.map(|l| l.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     };
-    let (right, wrong) =
-        (sum("slipway_runtime_expected_correct_total"), sum("slipway_runtime_expected_incorrect_total"));
+    let (right, wrong) = (
+        sum("slipway_runtime_expected_correct_total"),
+        sum("slipway_runtime_expected_incorrect_total"),
+    );
     assert!((right + wrong - 3.0).abs() < 1e-9 && right > 1.5, "{right} {wrong}");
 }
 
 #[test]
 fn the_number_of_series_is_bounded() {
-    let lines = |o: Observer| text(o).lines().filter(|l| l.starts_with("slipway_runtime_feature_bin_total")).count();
+    let lines = |o: Observer| {
+        text(o).lines().filter(|l| l.starts_with("slipway_runtime_feature_bin_total")).count()
+    };
     assert_eq!(lines(observer(30, 64, &[])), 30 * 13 + 4);
     let some = observer(30, 5, &[]);
     assert_eq!(some.left_out, 26);
@@ -130,8 +155,16 @@ fn shards_of_many_threads_add_up() {
         for _ in 0..24 {
             scope.spawn(|| {
                 for i in 0..200_u16 {
-                    let inputs = [Tensor { shape: vec![1, 2], data: TensorData::F32(vec![f32::from(i), 1.0]) }];
-                    observer.count_request(&observer.bin_inputs(&inputs, 1), &outputs, &predictions, 1);
+                    let inputs = [Tensor {
+                        shape: vec![1, 2],
+                        data: TensorData::F32(vec![f32::from(i), 1.0]),
+                    }];
+                    observer.count_request(
+                        &observer.bin_inputs(&inputs, 1),
+                        &outputs,
+                        &predictions,
+                        1,
+                    );
                 }
             });
         }
@@ -141,32 +174,43 @@ fn shards_of_many_threads_add_up() {
     assert_eq!(totals.bins.iter().take(13).sum::<u64>(), 24 * 200);
 }
 
-/// Prints what a row of 30 numbers costs: `cargo test -p slipway-runtime --lib cost_of_a_row -- --nocapture`. The bound is loose on purpose:
-/// it catches a change of kind (a lock or a hash a value), not a slow machine.
+/// Prints what a row of 30 numbers costs: `cargo test -p slipway-runtime --lib cost_of_a_row --
+/// --nocapture`. The bound is loose on purpose: it catches a change of kind (a lock or a hash a
+/// value), not a slow machine.
 #[test]
 fn cost_of_a_row() {
     let observer = observer(
         30,
         64,
         &[
-            "f0", "f1", "f2", "f3", "f4", "f5", "f6", "f7", "f8", "f9", "f10", "f11", "f12", "f13", "f14", "f15",
-            "f16", "f17", "f18", "f19", "f20", "f21", "f22", "f23", "f24", "f25", "f26", "f27", "f28", "f29",
+            "f0", "f1", "f2", "f3", "f4", "f5", "f6", "f7", "f8", "f9", "f10", "f11", "f12", "f13",
+            "f14", "f15", "f16", "f17", "f18", "f19", "f20", "f21", "f22", "f23", "f24", "f25",
+            "f26", "f27", "f28", "f29",
         ]
         .map(String::from),
     );
     let values: Vec<f32> = (0..30 * 64).map(|i| (i * 37 % 100) as f32).collect();
     for rows in [1, 64] {
-        let inputs = [Tensor { shape: vec![rows, 30], data: TensorData::F32(values[..rows * 30].to_vec()) }];
+        let inputs =
+            [Tensor { shape: vec![rows, 30], data: TensorData::F32(values[..rows * 30].to_vec()) }];
         let (outputs, predictions) = answer(&vec![1; rows]);
         let mut best = f64::INFINITY;
         for _ in 0..20 {
             let begun = std::time::Instant::now();
             for _ in 0..2000 / rows {
-                observer.count_request(&observer.bin_inputs(&inputs, rows), &outputs, &predictions, rows);
+                observer.count_request(
+                    &observer.bin_inputs(&inputs, rows),
+                    &outputs,
+                    &predictions,
+                    rows,
+                );
             }
             best = best.min(begun.elapsed().as_nanos() as f64 / (2000 / rows * rows) as f64);
         }
-        println!("{rows:3} rows a request: {best:.0} ns a row of 30 features, {:.1} ns a value", best / 30.0);
+        println!(
+            "{rows:3} rows a request: {best:.0} ns a row of 30 features, {:.1} ns a value",
+            best / 30.0
+        );
         assert!(best < 20_000.0, "{best} ns a row");
     }
 }

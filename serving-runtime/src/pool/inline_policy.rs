@@ -1,10 +1,13 @@
 //! Whether a model is so fast that handing it to another thread costs more than running it. Pure.
 //!
-//! Two switches of threads cost 10 to 20 us of CPU; a small tree runs in 4. Such a model runs where its requests were read, and what was read
-//! in the same turn of the event loop runs as one batch. Anything else would keep that thread from its other connections, so only sizes of
-//! input that were fast before run there, and no model whose graph has loops: its cost would be in the values of a request.
+//! Two switches of threads cost 10 to 20 us of CPU; a small tree runs in 4. Such a model runs where
+//! its requests were read, and what was read in the same turn of the event loop runs as one batch.
+//! Anything else would keep that thread from its other connections, so only sizes of input that
+//! were fast before run there, and no model whose graph has loops: its cost would be in the values
+//! of a request.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 /// What a run may take where requests are read.
@@ -33,12 +36,14 @@ impl InlinePolicy {
     pub(super) fn record(&self, bytes: usize, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
         let mean = self.mean_nanos.load(Relaxed);
-        let mean = if mean == 0 { nanos } else { mean - (mean >> MEAN_SHIFT) + (nanos >> MEAN_SHIFT) };
+        let mean =
+            if mean == 0 { nanos } else { mean - (mean >> MEAN_SHIFT) + (nanos >> MEAN_SHIFT) };
         self.mean_nanos.store(mean.max(1), Relaxed);
         if took <= MAX_INLINE_TIME {
             self.proven_bytes.fetch_max(bytes, Relaxed);
         } else if took > MAX_INLINE_TIME * 8 {
-            // A thread that was not let run for a while looks the same; workers soon prove the size again.
+            // A thread that was not let run for a while looks the same; workers soon prove the size
+            // again.
             self.proven_bytes.fetch_min(bytes / 2, Relaxed);
         }
     }
@@ -49,7 +54,8 @@ impl InlinePolicy {
         room > 0 && bytes <= room
     }
 
-    /// Bytes of inputs that may run where they were read; 0 for none. Twice of what was fast, so that sizes can grow.
+    /// Bytes of inputs that may run where they were read; 0 for none. Twice of what was fast, so
+    /// that sizes can grow.
     pub(super) fn allowed_bytes(&self) -> usize {
         let mean = self.mean_nanos.load(Relaxed);
         let fast = self.bounded && mean > 0 && u128::from(mean) <= MAX_INLINE_TIME.as_nanos();

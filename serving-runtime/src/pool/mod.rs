@@ -108,10 +108,13 @@ impl PoolState {
         RunCounters { stats: &self.stats, inline_policy: &self.inline_policy }
     }
 
-    /// Runs what is queued on this thread, as far as that is fast and an engine is idle. What is left is the workers'.
+    /// Runs what is queued on this thread, as far as that is fast and an engine is idle. What is
+    /// left is the workers'.
     fn run_inline(&self) {
         for _ in 0..MAX_INLINE_BATCHES {
-            let Some((bench, mut engine)) = self.slots.iter().find_map(|it| Some((it, it.try_lock_engine()?))) else {
+            let Some((bench, mut engine)) =
+                self.slots.iter().find_map(|it| Some((it, it.try_lock_engine()?)))
+            else {
                 break;
             };
             let mut state = self.lock();
@@ -121,7 +124,9 @@ impl PoolState {
                 break;
             }
             // As many rows as there is room for, by the size of the first request's.
-            let rows = (room / lead.bytes.div_ceil(lead.rows.max(1)).max(1)).max(lead.rows).min(self.max_rows);
+            let rows = (room / lead.bytes.div_ceil(lead.rows.max(1)).max(1))
+                .max(lead.rows)
+                .min(self.max_rows);
             let formed = batch::form_batch(&mut state.queue, rows, Instant::now());
             drop(state);
             formed.dropped.into_iter().for_each(QueuedRequest::expire);
@@ -142,7 +147,8 @@ pub struct PoolOptions {
     pub max_rows: usize,
     /// Whether to merge at all.
     pub batching: bool,
-    /// Whether the model's graph has no loops, so that a run's cost is known by the size of its inputs.
+    /// Whether the model's graph has no loops, so that a run's cost is known by the size of its
+    /// inputs.
     pub bounded: bool,
 }
 
@@ -154,7 +160,11 @@ pub struct WorkerPool {
 
 impl WorkerPool {
     /// Starts one thread for each engine.
-    pub fn start(engines: Vec<OnnxEngine>, options: PoolOptions, stats: Arc<ModelStats>) -> std::io::Result<Self> {
+    pub fn start(
+        engines: Vec<OnnxEngine>,
+        options: PoolOptions,
+        stats: Arc<ModelStats>,
+    ) -> std::io::Result<Self> {
         let shared = Arc::new(PoolState {
             state: Mutex::default(),
             wake: Condvar::new(),
@@ -168,7 +178,9 @@ impl WorkerPool {
         let pool = Self { shared };
         for i in 0..pool.shared.slots.len() {
             let shared = Arc::clone(&pool.shared);
-            std::thread::Builder::new().name(format!("infer-{i}")).spawn(move || run_worker(&shared, i))?;
+            std::thread::Builder::new()
+                .name(format!("infer-{i}"))
+                .spawn(move || run_worker(&shared, i))?;
         }
         Ok(pool)
     }
@@ -186,7 +198,8 @@ impl WorkerPool {
     /// Runs a request. Dropping the future takes it back.
     ///
     /// # Errors
-    /// `Busy` when the queue is full, `Deadline` when its time was over before it ran, `Internal` when the model fails.
+    /// `Busy` when the queue is full, `Deadline` when its time was over before it ran, `Internal`
+    /// when the model fails.
     pub async fn run(
         &self,
         inputs: Vec<Tensor>,
@@ -198,8 +211,9 @@ impl WorkerPool {
         let here = self.shared.inline_policy.allows(bytes);
         let (ticket, waiting) = self.submit(inputs, rows, bytes, deadline, priority)?;
         if here {
-            // Others that were read in this turn of the event loop join the batch; whoever comes back first runs it for all. When it is full
-            // already, it runs now: a burst on many connections must not fill the queue of a model that is never busy.
+            // Others that were read in this turn of the event loop join the batch; whoever comes
+            // back first runs it for all. When it is full already, it runs now: a burst on many
+            // connections must not fill the queue of a model that is never busy.
             if waiting < self.shared.max_rows {
                 tokio::task::yield_now().await;
             }
@@ -221,8 +235,16 @@ impl WorkerPool {
     ) -> Result<(PendingReply, usize), ApiError> {
         let (reply, answer) = oneshot::channel();
         let enqueued = Instant::now();
-        let job =
-            QueuedRequest { inputs, rows, bytes, enqueued, deadline, priority, batching: self.shared.batching, reply };
+        let job = QueuedRequest {
+            inputs,
+            rows,
+            bytes,
+            enqueued,
+            deadline,
+            priority,
+            batching: self.shared.batching,
+            reply,
+        };
         let mut state = self.shared.lock();
         if state.queue.len() >= self.shared.capacity {
             // Those whose client left make room first.
@@ -239,7 +261,8 @@ impl WorkerPool {
     }
 }
 
-/// A request's answer to be. Dropped before, the request is taken off the queue, or its run is stopped when nobody else waits for it.
+/// A request's answer to be. Dropped before, the request is taken off the queue, or its run is
+/// stopped when nobody else waits for it.
 #[derive(Debug)]
 struct PendingReply {
     answer: Option<oneshot::Receiver<Result<InferenceResult, ApiError>>>,

@@ -13,8 +13,9 @@ use crate::error::ApiError;
 use crate::stats::ModelStats;
 use crate::tensor::Tensor;
 
-/// What a worker is at: those who wait for its run, and what stops it. A run that nobody waits for any more is stopped: a few clients whose
-/// patience is shorter than the model would otherwise keep all workers from everybody else.
+/// What a worker is at: those who wait for its run, and what stops it. A run that nobody waits for
+/// any more is stopped: a few clients whose patience is shorter than the model would otherwise keep
+/// all workers from everybody else.
 #[derive(Debug)]
 pub(super) struct WorkerSlot {
     engine: Mutex<OnnxEngine>,
@@ -116,7 +117,9 @@ pub(super) fn run_batch(
     if seats.len() > 1 {
         let begun = Instant::now();
         let total: usize = seats.iter().map(|seat| seat.rows).sum();
-        let Some(inputs) = stack_inputs(&seats) else { return run_each(engine, seats, replies, bench, counters) };
+        let Some(inputs) = stack_inputs(&seats) else {
+            return run_each(engine, seats, replies, bench, counters);
+        };
         if !bench.begin_run(replies.drain(..)) {
             return;
         }
@@ -132,7 +135,8 @@ pub(super) fn run_batch(
             counters.record_run(total, bytes, begun.elapsed());
             return split_outputs(&seats, replies, &outputs, begun);
         }
-        // One request of the batch is bad, or the model does not keep rows apart: each alone gets its own answer.
+        // One request of the batch is bad, or the model does not keep rows apart: each alone gets
+        // its own answer.
     }
     run_each(engine, seats, replies, bench, counters);
 }
@@ -142,13 +146,22 @@ fn stack_inputs(batch: &[RunningRequest]) -> Option<Vec<Tensor>> {
     (0..inputs).map(|i| Tensor::stack(batch.iter().filter_map(|seat| seat.inputs.get(i)))).collect()
 }
 
-fn split_outputs(seats: &[RunningRequest], replies: Vec<ReplySender>, outputs: &[Tensor], begun: Instant) {
+fn split_outputs(
+    seats: &[RunningRequest],
+    replies: Vec<ReplySender>,
+    outputs: &[Tensor],
+    begun: Instant,
+) {
     let inference = begun.elapsed();
     let mut from = 0;
     for (seat, reply) in seats.iter().zip(replies) {
         let own = outputs.iter().map(|t| t.slice_rows(from, seat.rows)).collect();
         from += seat.rows;
-        let _ = reply.send(Ok(InferenceResult { outputs: own, queued: begun - seat.enqueued, inference }));
+        let _ = reply.send(Ok(InferenceResult {
+            outputs: own,
+            queued: begun - seat.enqueued,
+            inference,
+        }));
     }
 }
 
@@ -182,8 +195,9 @@ fn run_each(
                         e.message
                     ));
                 }
-                // Names, types and shapes were checked against the model before. What ONNX Runtime still calls an invalid argument comes from
-                // inside the graph: a model that blames its clients must not look healthy to whoever counts 5xx.
+                // Names, types and shapes were checked against the model before. What ONNX Runtime
+                // still calls an invalid argument comes from inside the graph: a model that blames
+                // its clients must not look healthy to whoever counts 5xx.
                 tracing::error!(error = e.message, "the model failed");
                 ApiError::Internal(format!("the model failed: {}", e.message))
             });
@@ -192,7 +206,10 @@ fn run_each(
 }
 
 /// A panic in the binding costs one request, not the worker.
-fn run_catching_panics(engine: &mut OnnxEngine, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, EngineError> {
+fn run_catching_panics(
+    engine: &mut OnnxEngine,
+    inputs: Vec<Tensor>,
+) -> Result<Vec<Tensor>, EngineError> {
     catch_unwind(AssertUnwindSafe(|| engine.run(inputs)))
         .unwrap_or_else(|_| Err(EngineError { message: "the engine panicked".into() }))
 }

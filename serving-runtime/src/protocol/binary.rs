@@ -5,11 +5,19 @@ use half::f16;
 use crate::tensor::{DataType, TensorData};
 
 /// Reads exactly `count` elements.
-pub(crate) fn decode_binary(bytes: &[u8], datatype: DataType, count: usize) -> Result<TensorData, String> {
+pub(crate) fn decode_binary(
+    bytes: &[u8],
+    datatype: DataType,
+    count: usize,
+) -> Result<TensorData, String> {
     if let Some(width) = datatype.width() {
         let want = count.checked_mul(width);
         if want != Some(bytes.len()) {
-            return Err(format!("has {} bytes; {count} elements of {} need {want:?}", bytes.len(), datatype.name()));
+            return Err(format!(
+                "has {} bytes; {count} elements of {} need {want:?}",
+                bytes.len(),
+                datatype.name()
+            ));
         }
     }
     macro_rules! fixed {
@@ -49,11 +57,11 @@ fn decode_strings(mut bytes: &[u8], count: usize) -> Result<Vec<String>, String>
     while let Some((length, rest)) = bytes.split_first_chunk::<4>() {
         let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
         let at = out.len();
-        let (text, rest) = rest
-            .split_at_checked(length)
-            .ok_or_else(|| format!("element {at} claims {length} bytes; {} are left", rest.len()))?;
-        let text =
-            std::str::from_utf8(text).map_err(|_| format!("element {at} is not UTF-8, and ONNX strings must be"))?;
+        let (text, rest) = rest.split_at_checked(length).ok_or_else(|| {
+            format!("element {at} claims {length} bytes; {} are left", rest.len())
+        })?;
+        let text = std::str::from_utf8(text)
+            .map_err(|_| format!("element {at} is not UTF-8, and ONNX strings must be"))?;
         if text.contains('\0') {
             return Err(format!("element {at} holds a zero byte"));
         }
@@ -133,7 +141,9 @@ mod tests {
             assert!(decode_binary(&raw, data.datatype(), 2).is_err());
         }
         assert!(decode_binary(&[2], DataType::Bool, 1).is_err());
-        assert!(decode_binary(&[1, 0, 0, 0, 0xff], DataType::Bytes, 1).unwrap_err().contains("UTF-8"));
+        assert!(
+            decode_binary(&[1, 0, 0, 0, 0xff], DataType::Bytes, 1).unwrap_err().contains("UTF-8")
+        );
     }
 
     proptest! {

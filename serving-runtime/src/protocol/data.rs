@@ -144,7 +144,9 @@ fn values<T: Element>(raw: &RawValue, shape: &[usize], count: usize) -> Result<V
     // The text bounds the elements, so a shape that lies cannot make us reserve memory.
     let mut out = Vec::with_capacity(count.min(raw.get().len() / 2 + 1));
     let level = NestingLevel { out: &mut out, shape, depth: 0, count };
-    level.deserialize(&mut serde_json::Deserializer::from_str(raw.get())).map_err(|e| without_position(&e))?;
+    level
+        .deserialize(&mut serde_json::Deserializer::from_str(raw.get()))
+        .map_err(|e| without_position(&e))?;
     if out.len() < count {
         return Err(format!("has {} elements; the shape {shape:?} needs {count}", out.len()));
     }
@@ -160,14 +162,23 @@ struct NestingLevel<'a, T> {
 }
 
 impl<T: Element> NestingLevel<'_, T> {
-    fn push<E: serde::de::Error>(self, value: Option<T>, shown: impl fmt::Display) -> Result<bool, E> {
+    fn push<E: serde::de::Error>(
+        self,
+        value: Option<T>,
+        shown: impl fmt::Display,
+    ) -> Result<bool, E> {
         let at = self.out.len();
         if self.depth == 0 {
             return Err(E::custom("must be an array"));
         }
-        let Some(value) = value else { return Err(E::custom(format!("element {at}: {shown} is not {}", T::NAME))) };
+        let Some(value) = value else {
+            return Err(E::custom(format!("element {at}: {shown} is not {}", T::NAME)));
+        };
         if at >= self.count {
-            return Err(E::custom(format!("has more than the {} elements of shape {:?}", self.count, self.shape)));
+            return Err(E::custom(format!(
+                "has more than the {} elements of shape {:?}",
+                self.count, self.shape
+            )));
         }
         self.out.push(value);
         Ok(false)
@@ -219,7 +230,9 @@ impl<'de, T: Element> Visitor<'de> for NestingLevel<'_, T> {
         let Self { out, shape, depth, count } = self;
         let start = out.len();
         if depth > 0 && depth >= shape.len() {
-            return Err(A::Error::custom(format!("element {start}: nested deeper than shape {shape:?}")));
+            return Err(A::Error::custom(format!(
+                "element {start}: nested deeper than shape {shape:?}"
+            )));
         }
         let (mut items, mut nested) = (0_usize, None);
         while let Some(array) =
@@ -241,7 +254,9 @@ impl<'de, T: Element> Visitor<'de> for NestingLevel<'_, T> {
         let too_shallow = structured && !nested && !empty && depth + 1 != shape.len();
         let wrong_length = structured && shape.get(depth).is_some_and(|want| *want != items);
         if too_shallow || wrong_length {
-            let message = format!("element {start}: an array of {items} at depth {depth} does not fit shape {shape:?}");
+            let message = format!(
+                "element {start}: an array of {items} at depth {depth} does not fit shape {shape:?}"
+            );
             return Err(A::Error::custom(message));
         }
         Ok(true)
@@ -262,7 +277,10 @@ mod tests {
         let flat = get("[1,2,3,4,5,6]", DataType::F32, &[2, 3]).unwrap();
         assert_eq!(get("[[1,2,3],[4,5,6.0]]", DataType::F32, &[2, 3]).unwrap(), flat);
         assert_eq!(get("[7]", DataType::I64, &[]).unwrap(), TensorData::I64(vec![7]));
-        assert_eq!(get("[true,false]", DataType::Bool, &[2]).unwrap(), TensorData::Bool(vec![true, false]));
+        assert_eq!(
+            get("[true,false]", DataType::Bool, &[2]).unwrap(),
+            TensorData::Bool(vec![true, false])
+        );
         assert_eq!(
             get(r#"["a","\u00e9"]"#, DataType::Bytes, &[2]).unwrap(),
             TensorData::Bytes(vec!["a".into(), "é".into()])
@@ -271,7 +289,10 @@ mod tests {
 
     #[test]
     fn null_is_a_missing_value_of_floats() {
-        let TensorData::F32(single) = get("[[1.5,null],[null,3]]", DataType::F32, &[2, 2]).unwrap() else { panic!() };
+        let TensorData::F32(single) = get("[[1.5,null],[null,3]]", DataType::F32, &[2, 2]).unwrap()
+        else {
+            panic!()
+        };
         assert!(single[0] == 1.5 && single[1].is_nan() && single[2].is_nan() && single[3] == 3.0);
         let TensorData::F64(double) = get("[null]", DataType::F64, &[1]).unwrap() else { panic!() };
         assert!(double[0].is_nan());
@@ -290,7 +311,9 @@ mod tests {
         ] {
             assert_eq!(get(text, DataType::F32, shape).unwrap(), none, "{text} of {shape:?}");
         }
-        for (text, shape) in [("[[]]", &[2, 0][..]), ("[[[]]]", &[1, 0]), ("[1]", &[0]), ("[[],[1]]", &[2, 0])] {
+        for (text, shape) in
+            [("[[]]", &[2, 0][..]), ("[[[]]]", &[1, 0]), ("[1]", &[0]), ("[[],[1]]", &[2, 0])]
+        {
             assert!(get(text, DataType::F32, shape).is_err(), "{text} of {shape:?}");
         }
     }

@@ -10,7 +10,8 @@ use slipway_oip::inference::model_infer_request::InferInputTensor;
 use slipway_oip::inference::model_infer_response::InferOutputTensor;
 use slipway_oip::inference::model_metadata_response::TensorMetadata;
 use slipway_oip::inference::{
-    InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse, ModelMetadataResponse,
+    InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse,
+    ModelMetadataResponse,
 };
 
 use super::parameters::ParameterMap;
@@ -45,7 +46,10 @@ fn count_elements(c: &InferTensorContents) -> usize {
 ///
 /// # Errors
 /// `BadRequest`, naming the part and the remedy.
-pub fn parse_message(request: ModelInferRequest, signature: &ModelSignature) -> Result<InferRequest, ApiError> {
+pub fn parse_message(
+    request: ModelInferRequest,
+    signature: &ModelSignature,
+) -> Result<InferRequest, ApiError> {
     let raw = request.raw_input_contents;
     if !raw.is_empty() && raw.len() != request.inputs.len() {
         return Err(ApiError::bad_request(format!(
@@ -72,12 +76,19 @@ pub fn parse_message(request: ModelInferRequest, signature: &ModelSignature) -> 
     }
     let mut outputs = outputs.finish(as_raw);
     // Half floats have no typed form, and an answer is raw as a whole or not at all.
-    let half = |index: usize| signature.outputs.get(index).is_some_and(|s| s.datatype == DataType::F16);
+    let half =
+        |index: usize| signature.outputs.get(index).is_some_and(|s| s.datatype == DataType::F16);
     if outputs.iter().any(|w| half(w.index)) {
         outputs.iter_mut().for_each(|w| w.binary = true);
     }
     let id = (!request.id.is_empty()).then_some(request.id);
-    Ok(InferRequest { id, timeout: parameters.timeout()?, priority: parameters.priority()?, inputs, outputs })
+    Ok(InferRequest {
+        id,
+        timeout: parameters.timeout()?,
+        priority: parameters.priority()?,
+        inputs,
+        outputs,
+    })
 }
 
 fn parameter_values(map: HashMap<String, InferParameter>) -> Map<String, Value> {
@@ -104,11 +115,14 @@ fn parse_tensor(
     let bad = |what: String| ApiError::bad_request(format!("input {name:?}: {what}"));
     let contents = input.contents.filter(|c| count_elements(c) > 0);
     let data = match (blob, contents) {
-        (Some(_), Some(_)) => return Err(bad("has contents beside raw_input_contents; send one of them".into())),
-        (Some(blob), None) => {
-            binary::decode_binary(blob, spec.datatype, count).map_err(|e| bad(format!("raw_input_contents {e}")))?
+        (Some(_), Some(_)) => {
+            return Err(bad("has contents beside raw_input_contents; send one of them".into()));
         }
-        (None, contents) => typed_data(contents.unwrap_or_default(), spec.datatype, count).map_err(bad)?,
+        (Some(blob), None) => binary::decode_binary(blob, spec.datatype, count)
+            .map_err(|e| bad(format!("raw_input_contents {e}")))?,
+        (None, contents) => {
+            typed_data(contents.unwrap_or_default(), spec.datatype, count).map_err(bad)?
+        }
     };
     Ok(Tensor { shape, data })
 }
@@ -128,7 +142,11 @@ const fn contents_field(datatype: DataType) -> &'static str {
     }
 }
 
-fn typed_data(c: InferTensorContents, datatype: DataType, count: usize) -> Result<TensorData, String> {
+fn typed_data(
+    c: InferTensorContents,
+    datatype: DataType,
+    count: usize,
+) -> Result<TensorData, String> {
     if datatype == DataType::F16 {
         return Err("FP16 has no typed form; send it in raw_input_contents".into());
     }
@@ -149,7 +167,10 @@ fn typed_data(c: InferTensorContents, datatype: DataType, count: usize) -> Resul
     };
     let field = contents_field(datatype);
     if data.len() != all {
-        return Err(format!("contents has values outside {field}, where {} belongs", datatype.name()));
+        return Err(format!(
+            "contents has values outside {field}, where {} belongs",
+            datatype.name()
+        ));
     }
     if data.len() != count {
         return Err(format!("{field} has {} elements; the shape needs {count}", data.len()));
@@ -162,7 +183,10 @@ fn narrow_integers<W: Copy + std::fmt::Display, N: TryFrom<W>>(
     datatype: DataType,
 ) -> Result<Vec<N>, String> {
     let each = wide.into_iter().enumerate();
-    each.map(|(i, v)| N::try_from(v).map_err(|_| format!("element {i}: {v} is not {}", datatype.name()))).collect()
+    each.map(|(i, v)| {
+        N::try_from(v).map_err(|_| format!("element {i}: {v} is not {}", datatype.name()))
+    })
+    .collect()
 }
 
 fn utf8_strings(bytes: Vec<Vec<u8>>) -> Result<Vec<String>, String> {
@@ -192,13 +216,16 @@ pub fn write_message(
         ..Default::default()
     };
     if let Some(outcome) = prediction.cache {
-        let outcome =
-            InferParameter { parameter_choice: Some(ParameterChoice::StringParam(outcome.public_name().into())) };
+        let outcome = InferParameter {
+            parameter_choice: Some(ParameterChoice::StringParam(outcome.public_name().into())),
+        };
         response.parameters.insert(cache::CACHE_HEADER.to_owned(), outcome);
     }
     if prediction.nan_outputs > 0 {
         let outputs = ParameterChoice::StringParam(prediction.nan_outputs.to_string());
-        response.parameters.insert(NAN_OUTPUTS.to_owned(), InferParameter { parameter_choice: Some(outputs) });
+        response
+            .parameters
+            .insert(NAN_OUTPUTS.to_owned(), InferParameter { parameter_choice: Some(outputs) });
     }
     for wanted in &request.outputs {
         let tensor = tensors.get_mut(wanted.index).and_then(Option::take);
@@ -212,7 +239,8 @@ pub fn write_message(
             ..Default::default()
         };
         if wanted.binary {
-            let mut blob = Vec::with_capacity(tensor.data.len() * tensor.data.datatype().width().unwrap_or(8));
+            let mut blob =
+                Vec::with_capacity(tensor.data.len() * tensor.data.datatype().width().unwrap_or(8));
             binary::encode_binary(&tensor.data, &mut blob);
             response.raw_output_contents.push(blob.into());
         } else {
@@ -224,7 +252,11 @@ pub fn write_message(
 }
 
 /// Adds inputs to a request, in the form that its others have; raw when there are none.
-pub fn append_inputs(request: &mut ModelInferRequest, specs: &[TensorSignature], tensors: Vec<Tensor>) {
+pub fn append_inputs(
+    request: &mut ModelInferRequest,
+    specs: &[TensorSignature],
+    tensors: Vec<Tensor>,
+) {
     let raw = request.inputs.is_empty() || !request.raw_input_contents.is_empty();
     for (spec, tensor) in specs.iter().zip(tensors) {
         let contents = if raw {
@@ -296,15 +328,23 @@ mod tests {
     use super::*;
 
     fn signature() -> ModelSignature {
-        let spec =
-            |name: &str, datatype| TensorSignature { name: name.into(), datatype, shape: vec![None], axis: None };
+        let spec = |name: &str, datatype| TensorSignature {
+            name: name.into(),
+            datatype,
+            shape: vec![None],
+            axis: None,
+        };
         ModelSignature {
             inputs: vec![spec("a", DataType::I8), spec("b", DataType::Bytes)],
             outputs: vec![spec("y", DataType::F32)],
         }
     }
 
-    fn input(name: &str, datatype: &str, contents: Option<InferTensorContents>) -> InferInputTensor {
+    fn input(
+        name: &str,
+        datatype: &str,
+        contents: Option<InferTensorContents>,
+    ) -> InferInputTensor {
         InferInputTensor {
             name: name.into(),
             datatype: datatype.into(),
@@ -319,10 +359,17 @@ mod tests {
     }
 
     fn texts(v: &[&[u8]]) -> Option<InferTensorContents> {
-        Some(InferTensorContents { bytes_contents: v.iter().map(|b| b.to_vec()).collect(), ..Default::default() })
+        Some(InferTensorContents {
+            bytes_contents: v.iter().map(|b| b.to_vec()).collect(),
+            ..Default::default()
+        })
     }
 
-    fn refusal(a: Option<InferTensorContents>, b: Option<InferTensorContents>, raw: Vec<Bytes>) -> String {
+    fn refusal(
+        a: Option<InferTensorContents>,
+        b: Option<InferTensorContents>,
+        raw: Vec<Bytes>,
+    ) -> String {
         let inputs = vec![input("a", "INT8", a), input("b", "BYTES", b)];
         let request = ModelInferRequest { inputs, raw_input_contents: raw, ..Default::default() };
         parse_message(request, &signature()).map_or_else(|e| e.to_string(), |_| "fine".into())
@@ -331,7 +378,9 @@ mod tests {
     #[test]
     fn typed_and_raw_contents_are_checked() {
         let good = || texts(&[b"x", b""]);
-        let raw = || vec![Bytes::from_static(&[1, 2]), Bytes::from_static(&[1, 0, 0, 0, b'x', 0, 0, 0, 0])];
+        let raw = || {
+            vec![Bytes::from_static(&[1, 2]), Bytes::from_static(&[1, 0, 0, 0, b'x', 0, 0, 0, 0])]
+        };
         assert_eq!(refusal(ints(&[1, -2]), good(), vec![]), "fine");
         assert_eq!(refusal(None, None, raw()), "fine");
         for (text, part) in [

@@ -22,7 +22,10 @@ impl<'p> ParameterMap<'p> {
     }
 
     pub(super) fn read(raw: Option<&RawValue>, path: &'p str) -> Result<Self, ApiError> {
-        Ok(Self { map: raw.map(|r| parse_part(r, &format!("{path}.parameters"))).transpose()?, path })
+        Ok(Self {
+            map: raw.map(|r| parse_part(r, &format!("{path}.parameters"))).transpose()?,
+            path,
+        })
     }
 
     fn get(&self, name: &str) -> Option<&Value> {
@@ -34,12 +37,16 @@ impl<'p> ParameterMap<'p> {
     }
 
     pub(crate) fn flag(&self, name: &str) -> Result<Option<bool>, ApiError> {
-        self.get(name).map(|v| v.as_bool().ok_or_else(|| self.invalid(name, "true or false"))).transpose()
+        self.get(name)
+            .map(|v| v.as_bool().ok_or_else(|| self.invalid(name, "true or false")))
+            .transpose()
     }
 
     pub(super) fn size(&self, name: &str) -> Result<Option<usize>, ApiError> {
         let size = |v: &Value| v.as_u64().and_then(|n| usize::try_from(n).ok());
-        self.get(name).map(|v| size(v).ok_or_else(|| self.invalid(name, "a number of bytes"))).transpose()
+        self.get(name)
+            .map(|v| size(v).ok_or_else(|| self.invalid(name, "a number of bytes")))
+            .transpose()
     }
 
     /// Shared memory and the like: things of one machine, or of another server.
@@ -56,9 +63,10 @@ impl<'p> ParameterMap<'p> {
         match self.get(name) {
             // What Triton's clients send when they want no classification.
             Some(Value::Number(n)) if name == "classification" && n.as_u64() == Some(0) => Ok(()),
-            Some(_) => {
-                Err(ApiError::bad_request(format!("{}.parameters.{name} is not supported; {remedy}", self.path)))
-            }
+            Some(_) => Err(ApiError::bad_request(format!(
+                "{}.parameters.{name} is not supported; {remedy}",
+                self.path
+            ))),
             None => Ok(()),
         }
     }

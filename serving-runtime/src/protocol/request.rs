@@ -66,14 +66,21 @@ struct RequestParts<'a> {
 impl<'a> RequestParts<'a> {
     /// Part by part, so that the error names what is wrong.
     fn parse_by_part(json: &'a [u8]) -> Result<Self, ApiError> {
-        let request: RawRequest<'_> = serde_json::from_slice(json)
-            .map_err(|e| ApiError::bad_request(format!("the body is not a JSON inference request: {e}")))?;
+        let request: RawRequest<'_> = serde_json::from_slice(json).map_err(|e| {
+            ApiError::bad_request(format!("the body is not a JSON inference request: {e}"))
+        })?;
         let RawRequest { id, parameters, inputs, outputs } = request;
-        Ok(Self { id, parameters, inputs: parse_list(inputs, "inputs")?, outputs: parse_list(outputs, "outputs")? })
+        Ok(Self {
+            id,
+            parameters,
+            inputs: parse_list(inputs, "inputs")?,
+            outputs: parse_list(outputs, "outputs")?,
+        })
     }
 }
 
-/// The text with `null` for each bare `NaN`, which is how Python's `json` writes a missing number; nothing when there is none.
+/// The text with `null` for each bare `NaN`, which is how Python's `json` writes a missing number;
+/// nothing when there is none.
 pub(crate) fn without_nan(json: &[u8]) -> Option<Vec<u8>> {
     const NAN: &[u8] = b"NaN";
     if !json.windows(NAN.len()).any(|window| window == NAN) {
@@ -105,11 +112,16 @@ pub(crate) fn without_nan(json: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The items of a list, each with its place in the error.
-fn parse_list<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>, path: &str) -> Result<Option<Vec<T>>, ApiError> {
+fn parse_list<'a, T: Deserialize<'a>>(
+    raw: Option<&'a RawValue>,
+    path: &str,
+) -> Result<Option<Vec<T>>, ApiError> {
     let Some(raw) = raw else { return Ok(None) };
     let items: Vec<&RawValue> = parse_part(raw, path)?;
     let each = items.into_iter().enumerate();
-    each.map(|(i, raw)| parse_part(raw, &format!("{path}[{i}]"))).collect::<Result<_, _>>().map(Some)
+    each.map(|(i, raw)| parse_part(raw, &format!("{path}[{i}]")))
+        .collect::<Result<_, _>>()
+        .map(Some)
 }
 
 #[derive(Deserialize)]
@@ -142,11 +154,16 @@ pub(super) fn without_position(e: &serde_json::Error) -> String {
     }
 }
 
-pub(super) fn parse_part<'a, T: Deserialize<'a>>(raw: &'a RawValue, path: &str) -> Result<T, ApiError> {
-    serde_json::from_str(raw.get()).map_err(|e| ApiError::bad_request(format!("{path}: {}", without_position(&e))))
+pub(super) fn parse_part<'a, T: Deserialize<'a>>(
+    raw: &'a RawValue,
+    path: &str,
+) -> Result<T, ApiError> {
+    serde_json::from_str(raw.get())
+        .map_err(|e| ApiError::bad_request(format!("{path}: {}", without_position(&e))))
 }
 
-/// Reads a request body: `header_length` bytes of JSON (all of it when absent), then the raw tensors.
+/// Reads a request body: `header_length` bytes of JSON (all of it when absent), then the raw
+/// tensors.
 pub fn parse_request(
     body: &[u8],
     header_length: Option<usize>,
@@ -268,9 +285,14 @@ fn parse_raw_request(body: &[u8], signature: &ModelSignature) -> Result<InferReq
             "a raw binary request needs a model with exactly one input; send a JSON header",
         ));
     };
-    let mut shape: Vec<usize> = spec.shape.iter().enumerate().map(|(i, d)| d.unwrap_or(usize::from(i == 0))).collect();
+    let mut shape: Vec<usize> =
+        spec.shape.iter().enumerate().map(|(i, d)| d.unwrap_or(usize::from(i == 0))).collect();
     let open: Vec<usize> = (1..shape.len()).filter(|i| spec.shape[*i].is_none()).collect();
-    let known = shape.iter().filter(|d| **d != 0).try_fold(1_usize, |n, d| n.checked_mul(*d)).unwrap_or(usize::MAX);
+    let known = shape
+        .iter()
+        .filter(|d| **d != 0)
+        .try_fold(1_usize, |n, d| n.checked_mul(*d))
+        .unwrap_or(usize::MAX);
     match (open.as_slice(), spec.datatype.width()) {
         ([], _) => {}
         ([one], Some(width)) => shape[*one] = body.len() / width.saturating_mul(known).max(1),
@@ -281,13 +303,23 @@ fn parse_raw_request(body: &[u8], signature: &ModelSignature) -> Result<InferReq
         }
     }
     if body.is_empty() {
-        return Err(ApiError::bad_request("the body is empty; a raw binary request has at least one element"));
+        return Err(ApiError::bad_request(
+            "the body is empty; a raw binary request has at least one element",
+        ));
     }
     spec.check_shape(&shape)?;
     let count = shape.iter().product();
-    let data = binary::decode_binary(body, spec.datatype, count)
-        .map_err(|e| ApiError::bad_request(format!("input {:?}: the body {e} for shape {shape:?}", spec.name)))?;
-    let outputs = (0..signature.outputs.len()).map(|index| RequestedOutput { index, binary: true }).collect();
+    let data = binary::decode_binary(body, spec.datatype, count).map_err(|e| {
+        ApiError::bad_request(format!("input {:?}: the body {e} for shape {shape:?}", spec.name))
+    })?;
+    let outputs =
+        (0..signature.outputs.len()).map(|index| RequestedOutput { index, binary: true }).collect();
     let inputs = vec![Tensor { shape, data }];
-    Ok(InferRequest { id: None, timeout: None, priority: RequestPriority::default(), inputs, outputs })
+    Ok(InferRequest {
+        id: None,
+        timeout: None,
+        priority: RequestPriority::default(),
+        inputs,
+        outputs,
+    })
 }

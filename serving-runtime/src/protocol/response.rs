@@ -68,7 +68,8 @@ impl Serialize for JsonData<'_> {
     }
 }
 
-/// How many elements of a tensor are written as `null`, because JSON has no form for a NaN or an infinity.
+/// How many elements of a tensor are written as `null`, because JSON has no form for a NaN or an
+/// infinity.
 fn count_null_elements(data: &TensorData) -> Option<usize> {
     data.first_non_finite().map(|_| data.count_non_finite())
 }
@@ -84,7 +85,9 @@ pub fn write_response(
     let mut blobs = Vec::new();
     let mut listed = Vec::with_capacity(request.outputs.len());
     for wanted in &request.outputs {
-        let (Some(spec), Some(tensor)) = (signature.outputs.get(wanted.index), outputs.get(wanted.index)) else {
+        let (Some(spec), Some(tensor)) =
+            (signature.outputs.get(wanted.index), outputs.get(wanted.index))
+        else {
             return Err(ApiError::Internal("the model gave fewer outputs than it declares".into()));
         };
         let mut output = ResponseOutput {
@@ -99,7 +102,8 @@ pub fn write_response(
             binary::encode_binary(&tensor.data, &mut blobs);
             output.parameters = Some(json!({"binary_data_size": blobs.len() - before}));
         } else {
-            output.parameters = count_null_elements(&tensor.data).map(|count| json!({NON_FINITE: count}));
+            output.parameters =
+                count_null_elements(&tensor.data).map(|count| json!({NON_FINITE: count}));
             output.data = Some(JsonData(tensor));
         }
         listed.push(output);
@@ -116,7 +120,8 @@ pub fn write_response(
         parameters,
         outputs: listed,
     };
-    let mut bytes = Vec::with_capacity(256 + outputs.iter().map(|t| t.data.len() * 8).sum::<usize>());
+    let mut bytes =
+        Vec::with_capacity(256 + outputs.iter().map(|t| t.data.len() * 8).sum::<usize>());
     serde_json::to_writer(&mut bytes, &envelope).map_err(|e| ApiError::Internal(e.to_string()))?;
     let header_length = any_binary.then_some(bytes.len());
     bytes.append(&mut blobs);
@@ -126,7 +131,12 @@ pub fn write_response(
 /// The metadata of a model whose versions these are.
 pub fn metadata_json(model: &LoadedModel, versions: &[String]) -> Value {
     let tensors = |specs: &[TensorSignature]| -> Vec<Value> {
-        specs.iter().map(|s| json!({"name": s.name, "datatype": s.datatype.name(), "shape": s.wire_shape()})).collect()
+        specs
+            .iter()
+            .map(
+                |s| json!({"name": s.name, "datatype": s.datatype.name(), "shape": s.wire_shape()}),
+            )
+            .collect()
     };
     json!({
         "name": model.name,
@@ -138,7 +148,8 @@ pub fn metadata_json(model: &LoadedModel, versions: &[String]) -> Value {
     })
 }
 
-/// What is told of a model beside its inputs and outputs, by REST and gRPC: which bytes it is, whether its requests run together, and why.
+/// What is told of a model beside its inputs and outputs, by REST and gRPC: which bytes it is,
+/// whether its requests run together, and why.
 pub(super) fn model_properties(model: &LoadedModel) -> HashMap<String, String> {
     let batching = if model.batching.merged { "enabled" } else { "disabled" };
     let all = [

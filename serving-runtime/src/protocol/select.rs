@@ -17,10 +17,16 @@ impl<'s> InputCollector<'s> {
     }
 
     /// The place and the specification of an input that has not come yet.
-    pub(crate) fn locate(&self, path: &str, name: &str) -> Result<(usize, &'s TensorSignature), ApiError> {
+    pub(crate) fn locate(
+        &self,
+        path: &str,
+        name: &str,
+    ) -> Result<(usize, &'s TensorSignature), ApiError> {
         let Some(at) = self.signature.inputs.iter().position(|s| s.name == name) else {
             let names = ModelSignature::quoted_names(&self.signature.inputs);
-            return Err(ApiError::bad_request(format!("{path}: the model has no input {name:?}; it has {names}")));
+            return Err(ApiError::bad_request(format!(
+                "{path}: the model has no input {name:?}; it has {names}"
+            )));
         };
         if self.tensors[at].is_some() {
             return Err(ApiError::bad_request(format!("{path}: input {name:?} is given twice")));
@@ -35,7 +41,8 @@ impl<'s> InputCollector<'s> {
     /// All of them.
     pub(crate) fn finish(self) -> Result<Vec<Tensor>, ApiError> {
         let named = self.signature.inputs.iter().zip(&self.tensors);
-        let missing: Vec<_> = named.filter(|(_, f)| f.is_none()).map(|(s, _)| format!("{:?}", s.name)).collect();
+        let missing: Vec<_> =
+            named.filter(|(_, f)| f.is_none()).map(|(s, _)| format!("{:?}", s.name)).collect();
         if !missing.is_empty() {
             return Err(ApiError::bad_request(format!("inputs: missing {}", missing.join(", "))));
         }
@@ -66,7 +73,9 @@ pub(crate) fn check_dimensions(
     })?;
     spec.check_shape(&dims)?;
     let count = dims.iter().try_fold(1_usize, |n, d| n.checked_mul(*d));
-    let count = count.ok_or_else(|| ApiError::bad_request(format!("input {name:?}: shape {dims:?} is too large")))?;
+    let count = count.ok_or_else(|| {
+        ApiError::bad_request(format!("input {name:?}: shape {dims:?} is too large"))
+    })?;
     Ok((dims, count))
 }
 
@@ -84,10 +93,14 @@ impl<'s> OutputSelector<'s> {
     pub(crate) fn select(&mut self, path: &str, name: &str, binary: bool) -> Result<(), ApiError> {
         let Some(index) = self.signature.outputs.iter().position(|s| s.name == name) else {
             let names = ModelSignature::quoted_names(&self.signature.outputs);
-            return Err(ApiError::bad_request(format!("{path}: the model has no output {name:?}; it has {names}")));
+            return Err(ApiError::bad_request(format!(
+                "{path}: the model has no output {name:?}; it has {names}"
+            )));
         };
         if self.wanted.iter().any(|w| w.index == index) {
-            return Err(ApiError::bad_request(format!("{path}: output {name:?} is asked for twice")));
+            return Err(ApiError::bad_request(format!(
+                "{path}: output {name:?} is asked for twice"
+            )));
         }
         self.wanted.push(RequestedOutput { index, binary });
         Ok(())
@@ -96,14 +109,19 @@ impl<'s> OutputSelector<'s> {
     /// Those that were asked for; all when none was.
     pub(crate) fn finish(mut self, binary: bool) -> Vec<RequestedOutput> {
         if self.wanted.is_empty() {
-            self.wanted = (0..self.signature.outputs.len()).map(|index| RequestedOutput { index, binary }).collect();
+            self.wanted = (0..self.signature.outputs.len())
+                .map(|index| RequestedOutput { index, binary })
+                .collect();
         }
         self.wanted
     }
 }
 
 /// Refuses half floats in JSON, which has no form for them.
-pub(crate) fn check_fp16_outputs(wanted: &[RequestedOutput], signature: &ModelSignature) -> Result<(), ApiError> {
+pub(crate) fn check_fp16_outputs(
+    wanted: &[RequestedOutput],
+    signature: &ModelSignature,
+) -> Result<(), ApiError> {
     for spec in wanted.iter().filter(|w| !w.binary).filter_map(|w| signature.outputs.get(w.index)) {
         if spec.datatype == DataType::F16 {
             return Err(ApiError::bad_request(format!(

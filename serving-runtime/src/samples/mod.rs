@@ -1,7 +1,8 @@
-//! Samples of requests and answers for people and pipelines: JSON lines in files or an object store.
+//! Samples of requests and answers for people and pipelines: JSON lines in files or an object
+//! store.
 //!
-//! A sample never delays a request: it is copied, handed over without waiting, and written by a thread of its own. What the sink cannot take
-//! in time is dropped and counted.
+//! A sample never delays a request: it is copied, handed over without waiting, and written by a
+//! thread of its own. What the sink cannot take in time is dropped and counted.
 
 mod sink;
 
@@ -38,7 +39,11 @@ pub struct SampleCounters {
 impl SampleCounters {
     /// Registers both.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("slipway_runtime_samples_written", "Samples in the sink", self.written.clone());
+        registry.register(
+            "slipway_runtime_samples_written",
+            "Samples in the sink",
+            self.written.clone(),
+        );
         registry.register(
             "slipway_runtime_samples_dropped",
             "Samples that were dropped, because the sink was slow or failed",
@@ -133,14 +138,16 @@ impl PayloadSampler {
     /// Starts the writer, when samples are asked for.
     ///
     /// # Errors
-    /// Permanent, when the sink is none that we know: a pod that samples nowhere would look as if it did.
+    /// Permanent, when the sink is none that we know: a pod that samples nowhere would look as if
+    /// it did.
     pub fn start(args: &ServeArgs, counters: &SampleCounters) -> Result<Option<Self>, LoadError> {
         let observe = &args.observe;
         if observe.sample_payloads <= 0.0 {
             return Ok(None);
         }
-        let invalid =
-            |what: String| LoadError::permanent(LoadErrorReason::LoadFailed, format!("--sample-sink: {what}"));
+        let invalid = |what: String| {
+            LoadError::permanent(LoadErrorReason::LoadFailed, format!("--sample-sink: {what}"))
+        };
         let writer = SampleWriter::new(args, counters.clone()).map_err(invalid)?;
         let names = SampleContext {
             modeldeployment: args.modeldeployment.clone(),
@@ -151,7 +158,10 @@ impl PayloadSampler {
         let counted = counters.clone();
         let thread = std::thread::Builder::new().name("samples".into());
         thread.spawn(move || write_samples(receiver, writer, &names, &counted)).map_err(|e| {
-            LoadError::transient(LoadErrorReason::LoadFailed, format!("cannot start the samples' thread: {e}"))
+            LoadError::transient(
+                LoadErrorReason::LoadFailed,
+                format!("cannot start the samples' thread: {e}"),
+            )
         })?;
         let (share, most) = (observe.sample_payloads, observe.sample_buffer_bytes);
         Ok(Some(Self {
@@ -170,7 +180,9 @@ impl PayloadSampler {
         }
         // Outputs are rarely larger than inputs; both are bounded by the size of a request.
         let bytes = inputs.iter().map(|t| tensor_data_bytes(&t.data)).sum::<usize>() * 2;
-        let Some(held) = SampleReservation::try_reserve(&self.queued_bytes, bytes, self.max_queued_bytes) else {
+        let Some(held) =
+            SampleReservation::try_reserve(&self.queued_bytes, bytes, self.max_queued_bytes)
+        else {
             self.counters.dropped.inc();
             return None;
         };
@@ -178,7 +190,14 @@ impl PayloadSampler {
     }
 
     /// Hands an answered request to the writer.
-    pub fn offer(&self, pending: PendingSample, id: &str, model: &str, signature: &ModelSignature, outputs: &[Tensor]) {
+    pub fn offer(
+        &self,
+        pending: PendingSample,
+        id: &str,
+        model: &str,
+        signature: &ModelSignature,
+        outputs: &[Tensor],
+    ) {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
         let sample = PayloadSample {
             seconds,
@@ -203,7 +222,10 @@ impl PayloadSampler {
             }
         };
         if tokio::time::timeout(CLOSE_TIMEOUT, work).await.is_err() {
-            tracing::warn!(seconds = CLOSE_TIMEOUT.as_secs(), "the last samples were not written in time");
+            tracing::warn!(
+                seconds = CLOSE_TIMEOUT.as_secs(),
+                "the last samples were not written in time"
+            );
         }
     }
 }
@@ -254,7 +276,12 @@ fn encode_line(sample: &PayloadSample, names: &SampleContext) -> Option<Vec<u8>>
         let value = |(spec, tensor): (&TensorSignature, &Tensor)| {
             if names.redact.contains(&spec.name) {
                 let (name, datatype) = (spec.name.clone(), spec.datatype.name());
-                return SampledTensor::Redacted { name, datatype, shape: tensor.shape.clone(), redacted: true };
+                return SampledTensor::Redacted {
+                    name,
+                    datatype,
+                    shape: tensor.shape.clone(),
+                    redacted: true,
+                };
             }
             SampledTensor::Whole(golden::golden_tensor(&spec.name, tensor))
         };

@@ -1,4 +1,5 @@
-//! Where samples go: files of a directory, or objects of a store. Both begin anew by size and by age.
+//! Where samples go: files of a directory, or objects of a store. Both begin anew by size and by
+//! age.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -19,8 +20,17 @@ const PUT_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 enum SinkTarget {
-    Directory { path: PathBuf, open: Option<File>, written_files: VecDeque<PathBuf>, max_files: usize },
-    Store { store: Box<dyn ObjectStore>, prefix: Key, buffer: Vec<u8> },
+    Directory {
+        path: PathBuf,
+        open: Option<File>,
+        written_files: VecDeque<PathBuf>,
+        max_files: usize,
+    },
+    Store {
+        store: Box<dyn ObjectStore>,
+        prefix: Key,
+        buffer: Vec<u8>,
+    },
 }
 
 /// Writes lines.
@@ -48,19 +58,28 @@ impl SampleWriter {
         let place = match url.scheme() {
             "file" => {
                 let path = url.to_file_path().map_err(|()| format!("{sink:?}: {want}"))?;
-                std::fs::create_dir_all(&path).map_err(|e| format!("cannot create {}: {e}", path.display()))?;
+                std::fs::create_dir_all(&path)
+                    .map_err(|e| format!("cannot create {}: {e}", path.display()))?;
                 let most = observe.sample_files as usize;
-                SinkTarget::Directory { path, open: None, written_files: VecDeque::new(), max_files: most }
+                SinkTarget::Directory {
+                    path,
+                    open: None,
+                    written_files: VecDeque::new(),
+                    max_files: most,
+                }
             }
             "s3" | "gs" | "az" => {
-                let (store, prefix) =
-                    object_store::parse_url_opts(&url, environment_settings()).map_err(|e| format!("{sink:?}: {e}"))?;
+                let (store, prefix) = object_store::parse_url_opts(&url, environment_settings())
+                    .map_err(|e| format!("{sink:?}: {e}"))?;
                 SinkTarget::Store { store, prefix, buffer: Vec::new() }
             }
             other => return Err(format!("{other}:// is none of ours; {want}")),
         };
-        let pod =
-            if args.pod_name.is_empty() { format!("{:08x}", rand::random::<u32>()) } else { args.pod_name.clone() };
+        let pod = if args.pod_name.is_empty() {
+            format!("{:08x}", rand::random::<u32>())
+        } else {
+            args.pod_name.clone()
+        };
         Ok(Self {
             target: place,
             prefix: format!("{}-{pod}", args.revision),
@@ -86,7 +105,9 @@ impl SampleWriter {
             self.start_file();
         }
         let written = match &mut self.target {
-            SinkTarget::Directory { open: Some(file), .. } => file.write_all(line).map_err(|e| e.to_string()),
+            SinkTarget::Directory { open: Some(file), .. } => {
+                file.write_all(line).map_err(|e| e.to_string())
+            }
             SinkTarget::Directory { open: None, .. } => Err("there is no open file".to_owned()),
             SinkTarget::Store { buffer, .. } => {
                 buffer.extend_from_slice(line);
@@ -116,7 +137,9 @@ impl SampleWriter {
     fn start_file(&mut self) {
         let name = self.next_file_name();
         (self.bytes, self.lines, self.started_at) = (0, 0, Some(Instant::now()));
-        let SinkTarget::Directory { path, open, written_files: kept, max_files: most } = &mut self.target else {
+        let SinkTarget::Directory { path, open, written_files: kept, max_files: most } =
+            &mut self.target
+        else {
             return;
         };
         let path = path.join(name);

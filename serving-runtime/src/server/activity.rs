@@ -18,7 +18,11 @@ pub struct RequestActivity {
 
 impl Default for RequestActivity {
     fn default() -> Self {
-        Self { started_at: Instant::now(), requests: AtomicU64::new(0), latest_deadline: AtomicU64::new(0) }
+        Self {
+            started_at: Instant::now(),
+            requests: AtomicU64::new(0),
+            latest_deadline: AtomicU64::new(0),
+        }
     }
 }
 
@@ -30,14 +34,16 @@ impl RequestActivity {
 
     /// A request has come that may take until `at`.
     pub(super) fn expect_end(&self, at: Instant) {
-        let millis = u64::try_from(at.saturating_duration_since(self.started_at).as_millis()).unwrap_or(u64::MAX);
+        let millis = u64::try_from(at.saturating_duration_since(self.started_at).as_millis())
+            .unwrap_or(u64::MAX);
         // Most requests name the same time, so each is the latest; a read is not cheaper.
         self.latest_deadline.fetch_max(millis, Ordering::Relaxed);
     }
 
     /// How long the requests that have come may still take.
     pub fn remaining(&self) -> Duration {
-        Duration::from_millis(self.latest_deadline.load(Ordering::Relaxed)).saturating_sub(self.started_at.elapsed())
+        Duration::from_millis(self.latest_deadline.load(Ordering::Relaxed))
+            .saturating_sub(self.started_at.elapsed())
     }
 
     /// Completes when no request has come for `time`.

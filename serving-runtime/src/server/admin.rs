@@ -15,9 +15,11 @@ pub async fn handle_admin_request<B>(app: &AppState, request: Request<B>) -> Ful
         "/livez" => bytes_response(StatusCode::OK, TEXT_PLAIN, "ok\n"),
         "/readyz" => match app.unready_reason() {
             None => bytes_response(StatusCode::OK, TEXT_PLAIN, "ok\n"),
-            Some(why) => {
-                bytes_response(StatusCode::SERVICE_UNAVAILABLE, TEXT_PLAIN, Bytes::from_static(why.as_bytes()))
-            }
+            Some(why) => bytes_response(
+                StatusCode::SERVICE_UNAVAILABLE,
+                TEXT_PLAIN,
+                Bytes::from_static(why.as_bytes()),
+            ),
         },
         "/metrics" => {
             let queued = app.models.all().iter().map(|model| model.pool.queued()).sum();
@@ -31,7 +33,9 @@ pub async fn handle_admin_request<B>(app: &AppState, request: Request<B>) -> Ful
             }
             let hot = app.caches.results.as_ref().and_then(|results| results.hot_keys());
             match (hot, app.models.primary()) {
-                (Some(hot), Some(model)) => bytes_response(StatusCode::OK, OCTET_STREAM, hot.encode(&model.signature)),
+                (Some(hot), Some(model)) => {
+                    bytes_response(StatusCode::OK, OCTET_STREAM, hot.encode(&model.signature))
+                }
                 _ => bytes_response(
                     StatusCode::NOT_FOUND,
                     TEXT_PLAIN,
@@ -39,6 +43,10 @@ pub async fn handle_admin_request<B>(app: &AppState, request: Request<B>) -> Ful
                 ),
             }
         }
-        _ => bytes_response(StatusCode::NOT_FOUND, TEXT_PLAIN, "there is /livez, /readyz and /metrics\n"),
+        _ => bytes_response(
+            StatusCode::NOT_FOUND,
+            TEXT_PLAIN,
+            "there is /livez, /readyz and /metrics\n",
+        ),
     }
 }

@@ -8,7 +8,8 @@ use serde_json::json;
 use tracing::Instrument as _;
 
 use super::{
-    AppState, FullResponse, error_response, features, infer, jobs, json_response, repository, set_connection_close,
+    AppState, FullResponse, error_response, features, infer, jobs, json_response, repository,
+    set_connection_close,
 };
 use crate::error::ApiError;
 use crate::protocol;
@@ -76,7 +77,8 @@ pub(super) async fn handle_rest(app: &Arc<AppState>, request: Request<Incoming>)
     if !slipway_telemetry::enabled() {
         return answer_request(app, request).await;
     }
-    let span = slipway_telemetry::server_span(request.method(), request.uri().path(), request.headers());
+    let span =
+        slipway_telemetry::server_span(request.method(), request.uri().path(), request.headers());
     let answer = Box::pin(answer_request(app, request).instrument(span.clone())).await;
     slipway_telemetry::record_status(&span, answer.status());
     answer
@@ -91,15 +93,21 @@ async fn answer_request(app: &Arc<AppState>, request: Request<Incoming>) -> Full
     answer
 }
 
-async fn dispatch_request(app: &Arc<AppState>, request: Request<Incoming>) -> Result<FullResponse, ApiError> {
+async fn dispatch_request(
+    app: &Arc<AppState>,
+    request: Request<Incoming>,
+) -> Result<FullResponse, ApiError> {
     let path = request.uri().path().to_owned();
     if let Some((model, entity)) = features::parse_path(&path) {
         app.keys.authorize(request.headers())?;
-        // Boxed, as all that is rare: the future of a prediction would carry their room along, and is moved about several times.
+        // Boxed, as all that is rare: the future of a prediction would carry their room along, and
+        // is moved about several times.
         return Box::pin(features::store_rows(app, model, entity, request)).await;
     }
     let Some(route) = parse_route(&path) else {
-        return Err(ApiError::NotFound(format!("there is nothing at {path}; the API starts at /v2")));
+        return Err(ApiError::NotFound(format!(
+            "there is nothing at {path}; the API starts at /v2"
+        )));
     };
     let allowed = match route {
         ApiRoute::Model(_, _, ModelRoute::Infer | ModelRoute::Jobs)
@@ -107,7 +115,11 @@ async fn dispatch_request(app: &Arc<AppState>, request: Request<Incoming>) -> Re
         | ApiRoute::Load(_)
         | ApiRoute::Unload(_) => "POST",
         ApiRoute::Job(..) => "GET or DELETE",
-        ApiRoute::Server | ApiRoute::Live | ApiRoute::Ready | ApiRoute::Stats | ApiRoute::Model(..) => "GET",
+        ApiRoute::Server
+        | ApiRoute::Live
+        | ApiRoute::Ready
+        | ApiRoute::Stats
+        | ApiRoute::Model(..) => "GET",
     };
     // HEAD is GET without the body.
     let method = if request.method() == Method::HEAD { "GET" } else { request.method().as_str() };
@@ -125,7 +137,9 @@ async fn dispatch_request(app: &Arc<AppState>, request: Request<Incoming>) -> Re
         ApiRoute::Index => Box::pin(repository::list_models(app, request)).await,
         ApiRoute::Load(name) => Box::pin(repository::load_model(app, name, request)).await,
         ApiRoute::Unload(name) => Box::pin(repository::unload_model(app, name, request)).await,
-        ApiRoute::Job(model, id) => Box::pin(jobs::get_or_cancel_job(app, model, id, request.method())).await,
+        ApiRoute::Job(model, id) => {
+            Box::pin(jobs::get_or_cancel_job(app, model, id, request.method())).await
+        }
         ApiRoute::Model(model, version, ModelRoute::Jobs) => {
             Box::pin(jobs::submit_job(app, model, version, request)).await
         }
@@ -135,7 +149,9 @@ async fn dispatch_request(app: &Arc<AppState>, request: Request<Incoming>) -> Re
         ApiRoute::Model(name, version, ModelRoute::Ready) => {
             app.is_model_ready(name, version).map(|_| readiness_response(app))
         }
-        ApiRoute::Model(name, version, ModelRoute::Stats) => statistics_response(app, Some(name), version),
+        ApiRoute::Model(name, version, ModelRoute::Stats) => {
+            statistics_response(app, Some(name), version)
+        }
         ApiRoute::Model(name, version, ModelRoute::Metadata) => {
             let model = app.models.get(name, version)?;
             let metadata = protocol::metadata_json(&model, &app.models.versions(&model.name));
@@ -151,16 +167,23 @@ fn server_metadata() -> FullResponse {
     )
 }
 
-fn statistics_response(app: &AppState, name: Option<&str>, version: Option<&str>) -> Result<FullResponse, ApiError> {
+fn statistics_response(
+    app: &AppState,
+    name: Option<&str>,
+    version: Option<&str>,
+) -> Result<FullResponse, ApiError> {
     let models = app.models_for_statistics(name, version)?;
-    let models: Vec<_> = models.iter().map(|model| super::statistics::statistics_json(model)).collect();
+    let models: Vec<_> =
+        models.iter().map(|model| super::statistics::statistics_json(model)).collect();
     Ok(json_response(StatusCode::OK, &json!({"model_stats": models})))
 }
 
 fn readiness_response(app: &AppState) -> FullResponse {
     match app.unready_reason() {
         None => json_response(StatusCode::OK, &json!({"ready": true})),
-        Some(why) => json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({"ready": false, "error": why})),
+        Some(why) => {
+            json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({"ready": false, "error": why}))
+        }
     }
 }
 
@@ -173,15 +196,27 @@ mod tests {
         assert_eq!(parse_route("/v2"), Some(ApiRoute::Server));
         assert_eq!(parse_route("/v2/"), Some(ApiRoute::Server));
         assert_eq!(parse_route("/v2/health/live"), Some(ApiRoute::Live));
-        assert_eq!(parse_route("/v2/models/m"), Some(ApiRoute::Model("m", None, ModelRoute::Metadata)));
-        assert_eq!(parse_route("/v2/models/m/versions/2"), Some(ApiRoute::Model("m", Some("2"), ModelRoute::Metadata)));
-        assert_eq!(parse_route("/v2/models/m/infer"), Some(ApiRoute::Model("m", None, ModelRoute::Infer)));
+        assert_eq!(
+            parse_route("/v2/models/m"),
+            Some(ApiRoute::Model("m", None, ModelRoute::Metadata))
+        );
+        assert_eq!(
+            parse_route("/v2/models/m/versions/2"),
+            Some(ApiRoute::Model("m", Some("2"), ModelRoute::Metadata))
+        );
+        assert_eq!(
+            parse_route("/v2/models/m/infer"),
+            Some(ApiRoute::Model("m", None, ModelRoute::Infer))
+        );
         assert_eq!(
             parse_route("/v2/models/m/versions/2/ready"),
             Some(ApiRoute::Model("m", Some("2"), ModelRoute::Ready))
         );
         assert_eq!(parse_route("/v2/models/stats"), Some(ApiRoute::Stats));
-        assert_eq!(parse_route("/v2/models/m/stats"), Some(ApiRoute::Model("m", None, ModelRoute::Stats)));
+        assert_eq!(
+            parse_route("/v2/models/m/stats"),
+            Some(ApiRoute::Model("m", None, ModelRoute::Stats))
+        );
         assert_eq!(parse_route("/v2/repository/index"), Some(ApiRoute::Index));
         assert_eq!(parse_route("/v2/repository/models/m/load"), Some(ApiRoute::Load("m")));
         assert_eq!(parse_route("/v2/repository/models/m/unload"), Some(ApiRoute::Unload("m")));

@@ -18,8 +18,15 @@ fn too_large(limit: usize) -> ApiError {
 }
 
 /// The body, as sent.
-pub(super) async fn collect_body(headers: &HeaderMap, body: Incoming, limit: usize) -> Result<Bytes, ApiError> {
-    let declared = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+pub(super) async fn collect_body(
+    headers: &HeaderMap,
+    body: Incoming,
+    limit: usize,
+) -> Result<Bytes, ApiError> {
+    let declared = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.parse::<u64>().ok());
     if declared.is_some_and(|n| n > limit as u64) {
         return Err(too_large(limit));
     }
@@ -45,22 +52,32 @@ pub(super) fn content_encoding(headers: &HeaderMap) -> Result<ContentEncoding, A
         "" | "identity" => Ok(ContentEncoding::Identity),
         "gzip" | "x-gzip" => Ok(ContentEncoding::Gzip),
         "deflate" => Ok(ContentEncoding::Deflate),
-        other => {
-            Err(ApiError::UnsupportedEncoding(format!("content encoding {other:?}; send gzip, deflate or identity")))
-        }
+        other => Err(ApiError::UnsupportedEncoding(format!(
+            "content encoding {other:?}; send gzip, deflate or identity"
+        ))),
     }
 }
 
 /// Unpacks a body; what it unpacks to is bounded too.
-pub(super) fn decode_body(body: Bytes, encoding: ContentEncoding, limit: usize) -> Result<Bytes, ApiError> {
+pub(super) fn decode_body(
+    body: Bytes,
+    encoding: ContentEncoding,
+    limit: usize,
+) -> Result<Bytes, ApiError> {
     let mut out = Vec::new();
     let bound = (limit as u64).saturating_add(1);
     let read = match encoding {
         ContentEncoding::Identity => return Ok(body),
-        ContentEncoding::Gzip => MultiGzDecoder::new(body.as_ref()).take(bound).read_to_end(&mut out),
-        ContentEncoding::Deflate => ZlibDecoder::new(body.as_ref()).take(bound).read_to_end(&mut out),
+        ContentEncoding::Gzip => {
+            MultiGzDecoder::new(body.as_ref()).take(bound).read_to_end(&mut out)
+        }
+        ContentEncoding::Deflate => {
+            ZlibDecoder::new(body.as_ref()).take(bound).read_to_end(&mut out)
+        }
     };
-    read.map_err(|e| ApiError::bad_request(format!("the body is not valid {encoding:?} data: {e}")))?;
+    read.map_err(|e| {
+        ApiError::bad_request(format!("the body is not valid {encoding:?} data: {e}"))
+    })?;
     if out.len() > limit { Err(too_large(limit)) } else { Ok(out.into()) }
 }
 
@@ -80,7 +97,10 @@ mod tests {
     fn unpacking_is_bounded() {
         let bomb = gzip(&vec![0; 1 << 20]);
         assert!(bomb.len() < 4096);
-        assert!(matches!(decode_body(bomb.clone(), ContentEncoding::Gzip, 1 << 16), Err(ApiError::TooLarge(_))));
+        assert!(matches!(
+            decode_body(bomb.clone(), ContentEncoding::Gzip, 1 << 16),
+            Err(ApiError::TooLarge(_))
+        ));
         assert_eq!(decode_body(bomb, ContentEncoding::Gzip, 1 << 20).unwrap().len(), 1 << 20);
         assert!(matches!(
             decode_body(Bytes::from_static(b"no"), ContentEncoding::Gzip, 10),

@@ -18,7 +18,12 @@ pub(super) struct InferCall {
 
 impl InferCall {
     pub(super) fn begin(limit: Duration) -> Arc<Self> {
-        Arc::new(Self { started_at: Instant::now(), limit, model: OnceLock::new(), refusal_code: OnceLock::new() })
+        Arc::new(Self {
+            started_at: Instant::now(),
+            limit,
+            model: OnceLock::new(),
+            refusal_code: OnceLock::new(),
+        })
     }
 
     /// When it came.

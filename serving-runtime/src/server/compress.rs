@@ -9,7 +9,8 @@ use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, VARY};
 use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt as _, Full};
 
-use super::{FullResponse, body::ContentEncoding};
+use super::FullResponse;
+use super::body::ContentEncoding;
 use crate::error::ApiError;
 
 /// Shorter answers fit a packet or two anyway, and many clients accept gzip without wanting it.
@@ -26,12 +27,14 @@ pub(super) async fn compress_response(
         return Ok(FullResponse::from_parts(head, Full::new(whole)));
     }
     let packed = tokio::task::spawn_blocking(move || compress_bytes(&whole, encoding)).await;
-    let packed = packed.map_err(|e| ApiError::Internal(format!("compressing the answer failed: {e}")))?;
+    let packed =
+        packed.map_err(|e| ApiError::Internal(format!("compressing the answer failed: {e}")))?;
     let name = if encoding == ContentEncoding::Gzip { "gzip" } else { "deflate" };
     head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
     head.headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
     head.headers.remove(CONTENT_LENGTH);
-    let packed = packed.map_err(|e| ApiError::Internal(format!("compressing the answer failed: {e}")))?;
+    let packed =
+        packed.map_err(|e| ApiError::Internal(format!("compressing the answer failed: {e}")))?;
     Ok(FullResponse::from_parts(head, Full::new(packed)))
 }
 
@@ -40,7 +43,10 @@ pub(super) fn accepted_encoding(headers: &HeaderMap) -> Option<ContentEncoding> 
     let value = headers.get(ACCEPT_ENCODING)?.to_str().ok()?;
     value.split(',').find_map(|item| {
         let (name, weight) = item.split_once(';').unwrap_or((item, ""));
-        let refused = weight.trim().strip_prefix("q=").is_some_and(|q| q.trim().parse::<f32>().is_ok_and(|q| q == 0.0));
+        let refused = weight
+            .trim()
+            .strip_prefix("q=")
+            .is_some_and(|q| q.trim().parse::<f32>().is_ok_and(|q| q == 0.0));
         match name.trim() {
             "gzip" if !refused => Some(ContentEncoding::Gzip),
             "deflate" if !refused => Some(ContentEncoding::Deflate),

@@ -28,7 +28,8 @@ const CONCURRENT_ROWS: usize = 64;
 /// The parameter of a request that names its rows.
 const ENTITY: &str = "entity";
 
-/// `/v2/models/{m}/features` or `/v2/models/{m}/features/{entity}`: the model, and the entity as it is written there.
+/// `/v2/models/{m}/features` or `/v2/models/{m}/features/{entity}`: the model, and the entity as it
+/// is written there.
 pub(super) fn parse_path(path: &str) -> Option<(&str, Option<&str>)> {
     let (model, rest) = path.strip_prefix("/v2/models/")?.split_once('/')?;
     match rest.strip_prefix("features")? {
@@ -49,7 +50,8 @@ pub(super) async fn store_rows(
 ) -> Result<FullResponse, ApiError> {
     let Some(features) = &app.caches.features else {
         return Err(ApiError::NotFound(
-            "feature rows are not kept here; set spec.server.cache.features (--feature-cache)".into(),
+            "feature rows are not kept here; set spec.server.cache.features (--feature-cache)"
+                .into(),
         ));
     };
     let wanted = if entity.is_some() { Method::PUT } else { Method::POST };
@@ -62,7 +64,11 @@ pub(super) async fn store_rows(
     let encoding = body::content_encoding(&head.headers)?;
     let (limit, time) = (app.args.body_limit(&head.headers), app.args.request_timeout());
     let work = async {
-        let bytes = body::decode_body(body::collect_body(&head.headers, incoming, limit).await?, encoding, limit)?;
+        let bytes = body::decode_body(
+            body::collect_body(&head.headers, incoming, limit).await?,
+            encoding,
+            limit,
+        )?;
         let rows = parse_rows(&bytes, entity)?;
         // All are checked before the first is kept.
         let rows = rows
@@ -71,12 +77,16 @@ pub(super) async fn store_rows(
             .collect::<Result<Vec<_>, _>>()?;
         let stored = rows.len();
         for some in rows.chunks(CONCURRENT_ROWS) {
-            let writes = some.iter().map(|(entity, text, row)| features.write(name, entity, text, row.clone()));
+            let writes = some
+                .iter()
+                .map(|(entity, text, row)| features.write(name, entity, text, row.clone()));
             try_join_all(writes).await?;
         }
         Ok(json_response(StatusCode::OK, &json!({"stored": stored})))
     };
-    tokio::time::timeout(time, work).await.unwrap_or_else(|_| Err(ApiError::Deadline(time.as_millis())))
+    tokio::time::timeout(time, work)
+        .await
+        .unwrap_or_else(|_| Err(ApiError::Deadline(time.as_millis())))
 }
 
 #[derive(Deserialize)]
@@ -90,7 +100,9 @@ fn parse_rows(bytes: &[u8], entity: Option<String>) -> Result<Vec<(String, Strin
     let text = text.map_err(|_| ApiError::bad_request("the body is not UTF-8"))?;
     let Some(entity) = entity else {
         let bulk: BulkFeatures = serde_json::from_str(text).map_err(|e| {
-            ApiError::bad_request(format!("want {{\"features\": {{\"<entity>\": {{\"<input>\": <its row>}}}}}}: {e}"))
+            ApiError::bad_request(format!(
+                "want {{\"features\": {{\"<entity>\": {{\"<input>\": <its row>}}}}}}: {e}"
+            ))
         })?;
         if bulk.features.len() > MAX_ROWS {
             return Err(ApiError::bad_request(format!(
@@ -98,7 +110,11 @@ fn parse_rows(bytes: &[u8], entity: Option<String>) -> Result<Vec<(String, Strin
                 bulk.features.len()
             )));
         }
-        return Ok(bulk.features.into_iter().map(|(entity, row)| (entity, row.get().to_owned())).collect());
+        return Ok(bulk
+            .features
+            .into_iter()
+            .map(|(entity, row)| (entity, row.get().to_owned()))
+            .collect());
     };
     Ok(vec![(entity, text.to_owned())])
 }
@@ -109,30 +125,43 @@ fn validate_row(
     entity: String,
     text: String,
 ) -> Result<(String, String, FeatureRow), ApiError> {
-    let wrong = |what: String| ApiError::bad_request(format!("feature row of entity {entity:?}: {what}"));
+    let wrong =
+        |what: String| ApiError::bad_request(format!("feature row of entity {entity:?}: {what}"));
     if entity.is_empty() || entity.len() > MAX_ENTITY {
         return Err(wrong(format!("the name of an entity has 1 to {MAX_ENTITY} bytes")));
     }
     let row = parse_row(&text).map_err(wrong)?;
-    if let Some(unknown) = row.keys().find(|name| !signature.inputs.iter().any(|spec| spec.name == **name)) {
+    if let Some(unknown) =
+        row.keys().find(|name| !signature.inputs.iter().any(|spec| spec.name == **name))
+    {
         let names = ModelSignature::quoted_names(&signature.inputs);
         return Err(wrong(format!("the model has no input {unknown:?}; it has {names}")));
     }
     let inputs: Vec<TensorSignature> =
         signature.inputs.iter().filter(|spec| row.contains_key(&spec.name)).cloned().collect();
     let one = [(entity.as_str(), &row)];
-    let filled = inputs.iter().map(|spec| render_input(spec, &one)).collect::<Result<Vec<_>, _>>()?;
+    let filled =
+        inputs.iter().map(|spec| render_input(spec, &one)).collect::<Result<Vec<_>, _>>()?;
     let request = format!("{{\"inputs\":[{}]}}", filled.join(","));
-    protocol::parse_request(request.as_bytes(), None, &ModelSignature { inputs, outputs: Vec::new() })
-        .map_err(|e| wrong(e.to_string()))?;
+    protocol::parse_request(
+        request.as_bytes(),
+        None,
+        &ModelSignature { inputs, outputs: Vec::new() },
+    )
+    .map_err(|e| wrong(e.to_string()))?;
     Ok((entity, text, row))
 }
 
 /// One input of a request, as JSON, of the rows of these entities.
 fn render_input(spec: &TensorSignature, rows: &[(&str, &FeatureRow)]) -> Result<String, ApiError> {
     let name = &spec.name;
-    let trailing =
-        spec.shape.iter().skip(1).copied().collect::<Option<Vec<_>>>().filter(|_| spec.shape.first() == Some(&None));
+    let trailing = spec
+        .shape
+        .iter()
+        .skip(1)
+        .copied()
+        .collect::<Option<Vec<_>>>()
+        .filter(|_| spec.shape.first() == Some(&None));
     let trailing = trailing.ok_or_else(|| {
         ApiError::bad_request(format!(
             "input {name:?} cannot come from feature rows: only its first dimension may be open, and must be; send it"
@@ -171,8 +200,9 @@ pub(super) async fn fill_inputs(
     }
     let mended = protocol::without_nan(head);
     // What is no request is refused by who reads requests.
-    let Ok(mut request) = serde_json::from_slice::<BTreeMap<String, Box<RawValue>>>(mended.as_deref().unwrap_or(head))
-    else {
+    let Ok(mut request) = serde_json::from_slice::<BTreeMap<String, Box<RawValue>>>(
+        mended.as_deref().unwrap_or(head),
+    ) else {
         return Ok((body, header_length));
     };
     let Some(entities) = take_entities(&mut request, app.args.request_rows(true))? else {
@@ -181,17 +211,17 @@ pub(super) async fn fill_inputs(
     let found = load_rows(features, model, &entities).await?;
     let rows = rows_by_entity(&entities, &found);
     let given: Vec<Box<RawValue>> = match request.get("inputs") {
-        Some(inputs) => {
-            serde_json::from_str(inputs.get()).map_err(|e| ApiError::bad_request(format!("inputs: {e}")))?
-        }
+        Some(inputs) => serde_json::from_str(inputs.get())
+            .map_err(|e| ApiError::bad_request(format!("inputs: {e}")))?,
         None => Vec::new(),
     };
     let names: Vec<String> = given.iter().filter_map(|input| input_name(input.get())).collect();
     let absent = model.signature.inputs.iter().filter(|spec| !names.contains(&spec.name));
     let filled = absent.map(|spec| render_input(spec, &rows)).collect::<Result<Vec<_>, _>>()?;
-    let inputs: Vec<&str> = given.iter().map(|input| input.get()).chain(filled.iter().map(String::as_str)).collect();
-    let inputs =
-        RawValue::from_string(format!("[{}]", inputs.join(","))).map_err(|e| ApiError::Internal(e.to_string()))?;
+    let inputs: Vec<&str> =
+        given.iter().map(|input| input.get()).chain(filled.iter().map(String::as_str)).collect();
+    let inputs = RawValue::from_string(format!("[{}]", inputs.join(",")))
+        .map_err(|e| ApiError::Internal(e.to_string()))?;
     request.insert("inputs".to_owned(), inputs);
     let mut whole = serde_json::to_vec(&request).map_err(|e| ApiError::Internal(e.to_string()))?;
     let length = whole.len();
@@ -199,7 +229,8 @@ pub(super) async fn fill_inputs(
     Ok((whole.into(), header_length.map(|_| length)))
 }
 
-/// As [`fill_inputs`], of a message of gRPC, whose parameters cannot be lists: several entities are a JSON list of them in one text.
+/// As [`fill_inputs`], of a message of gRPC, whose parameters cannot be lists: several entities are
+/// a JSON list of them in one text.
 ///
 /// # Errors
 /// Those of [`fill_inputs`].
@@ -220,13 +251,19 @@ pub(super) async fn fill_message(
     let entities = parse_entities(entity, app.args.request_rows(true))?;
     let found = load_rows(features, model, &entities).await?;
     let rows = rows_by_entity(&entities, &found);
-    let absent = |spec: &&TensorSignature| message.inputs.iter().all(|input| input.name != spec.name);
-    let absent: Vec<TensorSignature> = model.signature.inputs.iter().filter(absent).cloned().collect();
-    let inputs = absent.iter().map(|spec| render_input(spec, &rows)).collect::<Result<Vec<_>, _>>()?;
+    let absent =
+        |spec: &&TensorSignature| message.inputs.iter().all(|input| input.name != spec.name);
+    let absent: Vec<TensorSignature> =
+        model.signature.inputs.iter().filter(absent).cloned().collect();
+    let inputs =
+        absent.iter().map(|spec| render_input(spec, &rows)).collect::<Result<Vec<_>, _>>()?;
     let body = format!("{{\"inputs\":[{}]}}", inputs.join(","));
-    let (large, signature) = (body.len() >= OFFLOAD_BYTES, ModelSignature { inputs: absent, outputs: Vec::new() });
-    let read =
-        move || protocol::parse_request(body.as_bytes(), None, &signature).map(|filled| (signature.inputs, filled));
+    let (large, signature) =
+        (body.len() >= OFFLOAD_BYTES, ModelSignature { inputs: absent, outputs: Vec::new() });
+    let read = move || {
+        protocol::parse_request(body.as_bytes(), None, &signature)
+            .map(|filled| (signature.inputs, filled))
+    };
     let (specs, filled) = if large { parse_off_thread(read).await? } else { read()? };
     protocol::grpc::append_inputs(message, &specs, filled.inputs);
     Ok(())
@@ -239,12 +276,17 @@ async fn load_rows(
 ) -> Result<Vec<Arc<FeatureRow>>, ApiError> {
     let mut found = Vec::with_capacity(entities.len());
     for some in entities.chunks(CONCURRENT_ROWS) {
-        found.extend(try_join_all(some.iter().map(|entity| features.row(&model.name, entity))).await?);
+        found.extend(
+            try_join_all(some.iter().map(|entity| features.row(&model.name, entity))).await?,
+        );
     }
     Ok(found)
 }
 
-fn rows_by_entity<'a>(entities: &'a [String], rows: &'a [Arc<FeatureRow>]) -> Vec<(&'a str, &'a FeatureRow)> {
+fn rows_by_entity<'a>(
+    entities: &'a [String],
+    rows: &'a [Arc<FeatureRow>],
+) -> Vec<(&'a str, &'a FeatureRow)> {
     entities.iter().map(String::as_str).zip(rows.iter().map(AsRef::as_ref)).collect()
 }
 
@@ -258,15 +300,20 @@ fn input_name(input: &str) -> Option<String> {
 }
 
 /// Takes the parameter `entity` out of a request.
-fn take_entities(request: &mut BTreeMap<String, Box<RawValue>>, most: usize) -> Result<Option<Vec<String>>, ApiError> {
-    let Some(mut parameters) =
-        request.get("parameters").and_then(|raw| serde_json::from_str::<Map<String, Value>>(raw.get()).ok())
+fn take_entities(
+    request: &mut BTreeMap<String, Box<RawValue>>,
+    most: usize,
+) -> Result<Option<Vec<String>>, ApiError> {
+    let Some(mut parameters) = request
+        .get("parameters")
+        .and_then(|raw| serde_json::from_str::<Map<String, Value>>(raw.get()).ok())
     else {
         return Ok(None);
     };
     let Some(entity) = parameters.remove(ENTITY) else { return Ok(None) };
     let list = parse_entities(entity, most)?;
-    let rest = serde_json::value::to_raw_value(&parameters).map_err(|e| ApiError::Internal(e.to_string()))?;
+    let rest = serde_json::value::to_raw_value(&parameters)
+        .map_err(|e| ApiError::Internal(e.to_string()))?;
     request.insert("parameters".to_owned(), rest);
     Ok(Some(list))
 }
@@ -280,24 +327,34 @@ fn parse_entities(entity: Value, most: usize) -> Result<Vec<String>, ApiError> {
     };
     let list = match entity {
         Value::String(one) => vec![one],
-        Value::Array(many) => {
-            many.into_iter().map(|it| it.as_str().map(str::to_owned)).collect::<Option<_>>().ok_or_else(wrong)?
-        }
+        Value::Array(many) => many
+            .into_iter()
+            .map(|it| it.as_str().map(str::to_owned))
+            .collect::<Option<_>>()
+            .ok_or_else(wrong)?,
         _ => return Err(wrong()),
     };
-    let fits = !list.is_empty() && list.len() <= most && list.iter().all(|it| (1..=MAX_ENTITY).contains(&it.len()));
+    let fits = !list.is_empty()
+        && list.len() <= most
+        && list.iter().all(|it| (1..=MAX_ENTITY).contains(&it.len()));
     if fits { Ok(list) } else { Err(wrong()) }
 }
 
 /// Undoes percent-encoding.
 fn percent_decode(text: &str) -> Result<String, ApiError> {
-    let wrong = || ApiError::bad_request(format!("the entity {text:?} in the path is not percent-encoded UTF-8"));
+    let wrong = || {
+        ApiError::bad_request(format!(
+            "the entity {text:?} in the path is not percent-encoded UTF-8"
+        ))
+    };
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
         bytes.push(match byte {
             b'%' => {
-                let mut digit = || rest.next().and_then(|digit| char::from(digit).to_digit(16)).ok_or_else(wrong);
+                let mut digit = || {
+                    rest.next().and_then(|digit| char::from(digit).to_digit(16)).ok_or_else(wrong)
+                };
                 u8::try_from(digit()? * 16 + digit()?).map_err(|_| wrong())?
             }
             byte => byte,
@@ -314,12 +371,20 @@ mod tests {
     fn paths() {
         assert_eq!(parse_path("/v2/models/m/features"), Some(("m", None)));
         assert_eq!(parse_path("/v2/models/m/features/u%2F1"), Some(("m", Some("u%2F1"))));
-        for other in
-            ["/v2/models/m/features/", "/v2/models/m/features/a/b", "/v2/models/m/infer", "/v2/models/m", "/v2"]
-        {
+        for other in [
+            "/v2/models/m/features/",
+            "/v2/models/m/features/a/b",
+            "/v2/models/m/infer",
+            "/v2/models/m",
+            "/v2",
+        ] {
             assert_eq!(parse_path(other), None, "{other}");
         }
         assert_eq!(percent_decode("u%2F1%C3%A9").as_deref(), Ok("u/1é"));
-        assert!(percent_decode("%").is_err() && percent_decode("%zz").is_err() && percent_decode("%ff").is_err());
+        assert!(
+            percent_decode("%").is_err()
+                && percent_decode("%zz").is_err()
+                && percent_decode("%ff").is_err()
+        );
     }
 }

@@ -9,7 +9,9 @@ use http::{HeaderMap, HeaderName, Request, Response};
 use hyper::body::Incoming;
 use slipway_oip::health::health_server::HealthServer;
 use slipway_oip::inference as pb;
-use slipway_oip::inference::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
+use slipway_oip::inference::grpc_inference_service_server::{
+    GrpcInferenceService, GrpcInferenceServiceServer,
+};
 use slipway_oip::inference::infer_parameter::ParameterChoice;
 use slipway_prediction_id::PredictionReport;
 use tonic::body::Body;
@@ -21,11 +23,10 @@ use tonic::{Code, Status};
 use super::call::{InferCall, RequestGuard};
 use super::health::HealthService;
 use super::{AppState, OFFLOAD_BYTES, PREDICTION_KEY, features, parse_off_thread};
-use crate::cache;
 use crate::error::ApiError;
 use crate::metrics::CLIENT_CLOSED_REQUEST;
-use crate::predict;
 use crate::protocol::{InferRequest, NAN_OUTPUTS, grpc as convert};
+use crate::{cache, predict};
 
 const INFERENCE_PATH: &str = "/inference.GRPCInferenceService/";
 const HEALTH_PATH: &str = "/grpc.health.v1.Health/";
@@ -34,19 +35,27 @@ const GRPC_ENCODING_HEADER: HeaderName = HeaderName::from_static("grpc-encoding"
 
 /// Whether these are the headers of gRPC.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(http::header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"))
+    headers
+        .get(http::header::CONTENT_TYPE)
+        .is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Answers one call.
-pub(super) async fn handle_call(app: &Arc<AppState>, mut request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn handle_call(
+    app: &Arc<AppState>,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
     let path = request.uri().path();
     if let Some(method) = path.strip_prefix(HEALTH_PATH) {
         let limit = (method != "Watch").then(|| call_limit(app, request.headers()));
-        let mut service = HealthServer::new(HealthService(Arc::clone(app))).max_decoding_message_size(1 << 16);
+        let mut service =
+            HealthServer::new(HealthService(Arc::clone(app))).max_decoding_message_size(1 << 16);
         return with_timeout(limit, service.call(request)).await;
     }
     let Some(method) = path.strip_prefix(INFERENCE_PATH) else {
-        let what = format!("there is no {path}; there is inference.GRPCInferenceService and grpc.health.v1.Health");
+        let what = format!(
+            "there is no {path}; there is inference.GRPCInferenceService and grpc.health.v1.Health"
+        );
         return Status::unimplemented(what).into_http();
     };
     let (infers, streams) = (method == "ModelInfer", method == "ModelStreamInfer");
@@ -63,13 +72,17 @@ pub(super) async fn handle_call(app: &Arc<AppState>, mut request: Request<Incomi
     answer
 }
 
-fn inference_server(app: &Arc<AppState>, headers: &HeaderMap) -> GrpcInferenceServiceServer<InferenceService> {
+fn inference_server(
+    app: &Arc<AppState>,
+    headers: &HeaderMap,
+) -> GrpcInferenceServiceServer<InferenceService> {
     let server = GrpcInferenceServiceServer::new(InferenceService(Arc::clone(app)))
         .accept_compressed(Gzip)
         .accept_compressed(Deflate)
         .max_decoding_message_size(app.args.body_limit(headers))
         .max_encoding_message_size(usize::MAX);
-    // Every client says that it takes compressed answers; the one that compresses itself wants them.
+    // Every client says that it takes compressed answers; the one that compresses itself wants
+    // them.
     match response_encoding(headers) {
         Some(encoding) => server.send_compressed(encoding),
         None => server,
@@ -94,14 +107,17 @@ async fn with_timeout<E>(
     limit: Option<Duration>,
     answer: impl Future<Output = Result<Response<Body>, E>>,
 ) -> Response<Body> {
-    let answer = async { answer.await.unwrap_or_else(|_| Status::internal("the service failed").into_http()) };
+    let answer = async {
+        answer.await.unwrap_or_else(|_| Status::internal("the service failed").into_http())
+    };
     let Some(limit) = limit else { return answer.await };
     tokio::time::timeout(limit, answer)
         .await
         .unwrap_or_else(|_| grpc_status(&ApiError::Deadline(limit.as_millis())).into_http())
 }
 
-/// The client's deadline. One that is malformed is none: gRPC has clients enough that ours would be the first to complain.
+/// The client's deadline. One that is malformed is none: gRPC has clients enough that ours would be
+/// the first to complain.
 fn client_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(GRPC_TIMEOUT_HEADER)?.to_str().ok()?;
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -136,10 +152,12 @@ pub(super) fn grpc_status(error: &ApiError) -> Status {
     Status::new(code, error.to_string())
 }
 
-/// The answer to an inference and the status of HTTP to count it by. What the framing refused (before a method of ours was called) is
-/// the client's error, whatever the library calls it: a server that calls it its own would be taken for a broken one.
+/// The answer to an inference and the status of HTTP to count it by. What the framing refused
+/// (before a method of ours was called) is the client's error, whatever the library calls it: a
+/// server that calls it its own would be taken for a broken one.
 fn classify_response(answer: Response<Body>, call: &InferCall) -> (Response<Body>, u16) {
-    let Some(failed) = Status::from_header_map(answer.headers()).filter(|s| s.code() != Code::Ok) else {
+    let Some(failed) = Status::from_header_map(answer.headers()).filter(|s| s.code() != Code::Ok)
+    else {
         return (answer, 200);
     };
     if let Some(code) = call.refusal_code() {
@@ -147,11 +165,14 @@ fn classify_response(answer: Response<Body>, call: &InferCall) -> (Response<Body
     }
     match failed.code() {
         Code::DeadlineExceeded => (answer, 504),
-        // The message broke off: who sent it has left, and nobody is there to be at fault. (Our own failures were noted in the call.)
+        // The message broke off: who sent it has left, and nobody is there to be at fault. (Our own
+        // failures were noted in the call.)
         Code::Cancelled | Code::Unknown => (answer, CLIENT_CLOSED_REQUEST),
         Code::OutOfRange | Code::ResourceExhausted => {
-            let text =
-                format!("{}; send fewer rows, or start the server with a larger --max-body-bytes", failed.message());
+            let text = format!(
+                "{}; send fewer rows, or start the server with a larger --max-body-bytes",
+                failed.message()
+            );
             (Status::out_of_range(text).into_http(), 413)
         }
         Code::Unimplemented => (answer, 415),
@@ -162,7 +183,8 @@ fn classify_response(answer: Response<Body>, call: &InferCall) -> (Response<Body
 /// The service.
 struct InferenceService(Arc<AppState>);
 
-type ResponseStream = Pin<Box<dyn Stream<Item = Result<pb::ModelStreamInferResponse, Status>> + Send>>;
+type ResponseStream =
+    Pin<Box<dyn Stream<Item = Result<pb::ModelStreamInferResponse, Status>> + Send>>;
 
 fn non_empty(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
@@ -195,11 +217,16 @@ impl InferenceService {
         let InferRequest { priority, .. } = parsed;
         let prediction = predict::predict_with_priority(app, &model, inputs, deadline, priority);
         let mut prediction = match tokio::time::timeout_at(deadline.into(), prediction).await {
-            Err(_) | Ok(Err(ApiError::Deadline(_))) => return Err(ApiError::Deadline(limit.as_millis())),
+            Err(_) | Ok(Err(ApiError::Deadline(_))) => {
+                return Err(ApiError::Deadline(limit.as_millis()));
+            }
             Ok(prediction) => prediction?,
         };
         let begun = Instant::now();
-        let report = PredictionReport { labels: std::mem::take(&mut prediction.report.labels), ..prediction.report };
+        let report = PredictionReport {
+            labels: std::mem::take(&mut prediction.report.labels),
+            ..prediction.report
+        };
         let answer = convert::write_message(&model, parsed, prediction);
         model.stats.record_output(begun.elapsed());
         Ok((answer?, report))
@@ -211,7 +238,11 @@ impl InferenceService {
     }
 
     /// One message of a stream, counted as a request of its own.
-    async fn infer_streamed(&self, request: pb::ModelInferRequest, limit: Duration) -> pb::ModelStreamInferResponse {
+    async fn infer_streamed(
+        &self,
+        request: pb::ModelInferRequest,
+        limit: Duration,
+    ) -> pb::ModelStreamInferResponse {
         let call = InferCall::begin(limit);
         let counting = RequestGuard::begin(&self.0.metrics, &call);
         let (id, answer) = (request.id.clone(), self.infer(request, &call).await);
@@ -220,10 +251,15 @@ impl InferenceService {
             Ok((mut response, report)) => {
                 // A stream has one head for many answers, so the id is in the message.
                 if let Some(id) = self.0.keys.issue_prediction_id(&report) {
-                    let id = pb::InferParameter { parameter_choice: Some(ParameterChoice::StringParam(id)) };
+                    let id = pb::InferParameter {
+                        parameter_choice: Some(ParameterChoice::StringParam(id)),
+                    };
                     response.parameters.insert("prediction_id".to_owned(), id);
                 }
-                pb::ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) }
+                pb::ModelStreamInferResponse {
+                    error_message: String::new(),
+                    infer_response: Some(response),
+                }
             }
             // The id tells which of the requests failed.
             Err(error) => pb::ModelStreamInferResponse {
@@ -293,7 +329,11 @@ impl GrpcInferenceService for InferenceService {
     ) -> Result<tonic::Response<pb::ModelMetadataResponse>, Status> {
         let request = request.into_inner();
         let model = self.0.models.get(&request.name, non_empty(&request.version));
-        grpc_response(model.map(|model| convert::metadata_message(&model, self.0.models.versions(&model.name))))
+        grpc_response(
+            model.map(|model| {
+                convert::metadata_message(&model, self.0.models.versions(&model.name))
+            }),
+        )
     }
 
     async fn model_infer(
@@ -304,10 +344,11 @@ impl GrpcInferenceService for InferenceService {
         let call = call.unwrap_or_else(|| InferCall::begin(self.0.args.request_timeout()));
         match self.infer(request.into_inner(), &call).await {
             Ok((response, report)) => {
-                let said = |name: &str| match response.parameters.get(name)?.parameter_choice.as_ref()? {
-                    ParameterChoice::StringParam(text) => MetadataValue::try_from(text).ok(),
-                    _ => None,
-                };
+                let said =
+                    |name: &str| match response.parameters.get(name)?.parameter_choice.as_ref()? {
+                        ParameterChoice::StringParam(text) => MetadataValue::try_from(text).ok(),
+                        _ => None,
+                    };
                 // Whoever measures latency must see in the metadata what did not run.
                 let told = [cache::CACHE_HEADER, NAN_OUTPUTS].map(|name| (name, said(name)));
                 let report = (PREDICTION_KEY, MetadataValue::try_from(report.encode()).ok());
@@ -332,8 +373,10 @@ impl GrpcInferenceService for InferenceService {
     ) -> Result<tonic::Response<ResponseStream>, Status> {
         let (app, stopping) = (Arc::clone(&self.0), self.0.wait_for_stopping());
         // What the stream names is the time for each message.
-        let limit =
-            request.extensions().get::<Arc<InferCall>>().map_or(app.args.request_timeout(), |call| call.limit());
+        let limit = request
+            .extensions()
+            .get::<Arc<InferCall>>()
+            .map_or(app.args.request_timeout(), |call| call.limit());
         let answers = request.into_inner().then(move |message| {
             let this = Self(Arc::clone(&app));
             async move { Ok(this.infer_streamed(message?, limit).await) }
@@ -346,9 +389,11 @@ impl GrpcInferenceService for InferenceService {
         request: tonic::Request<pb::ModelStatisticsRequest>,
     ) -> Result<tonic::Response<pb::ModelStatisticsResponse>, Status> {
         let request = request.into_inner();
-        let found = self.0.models_for_statistics(non_empty(&request.name), non_empty(&request.version));
+        let found =
+            self.0.models_for_statistics(non_empty(&request.name), non_empty(&request.version));
         grpc_response(found.map(|models| pb::ModelStatisticsResponse {
-            model_stats: models.iter().map(|model| super::statistics::statistics_message(model)).collect(),
+            model_stats:
+                models.iter().map(|model| super::statistics::statistics_message(model)).collect(),
         }))
     }
 

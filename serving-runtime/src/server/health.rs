@@ -1,4 +1,5 @@
-//! `grpc.health.v1`: of the server as a whole, of the inference service, and of each model by its name.
+//! `grpc.health.v1`: of the server as a whole, of the inference service, and of each model by its
+//! name.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,7 +17,8 @@ const INFERENCE_SERVICE: &str = "inference.GRPCInferenceService";
 /// The service.
 pub(super) struct HealthService(pub(super) Arc<AppState>);
 
-/// Who asks chooses among servers, so one that is on its way out says so from the first moment, although it serves on.
+/// Who asks chooses among servers, so one that is on its way out says so from the first moment,
+/// although it serves on.
 fn serving_status(app: &AppState, service: &str) -> ServingStatus {
     let ready = match service {
         "" | INFERENCE_SERVICE => app.unready_reason().is_none(),
@@ -32,7 +34,10 @@ fn serving_status(app: &AppState, service: &str) -> ServingStatus {
 impl Service for HealthService {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
-    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
         let service = request.into_inner().service;
         match serving_status(&self.0, &service) {
             ServingStatus::ServiceUnknown => Err(Status::not_found(format!(
@@ -42,27 +47,31 @@ impl Service for HealthService {
         }
     }
 
-    async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         let (app, service) = (Arc::clone(&self.0), request.into_inner().service);
         let stopping = app.wait_for_stopping();
         let (models, phases) = (app.models.changes(), app.subscribe_phase());
         // The state now, and after every change that makes another one.
         let start = (app, service, models, phases, None);
-        let states = stream::unfold(start, |(app, service, mut models, mut phases, last)| async move {
-            loop {
-                models.mark_unchanged();
-                phases.mark_unchanged();
-                let now = serving_status(&app, &service);
-                if last != Some(now) {
-                    let answer = HealthCheckResponse { status: now.into() };
-                    return Some((Ok(answer), (app, service, models, phases, Some(now))));
+        let states =
+            stream::unfold(start, |(app, service, mut models, mut phases, last)| async move {
+                loop {
+                    models.mark_unchanged();
+                    phases.mark_unchanged();
+                    let now = serving_status(&app, &service);
+                    if last != Some(now) {
+                        let answer = HealthCheckResponse { status: now.into() };
+                        return Some((Ok(answer), (app, service, models, phases, Some(now))));
+                    }
+                    tokio::select! {
+                        changed = models.changed() => changed.ok()?,
+                        changed = phases.changed() => changed.ok()?,
+                    }
                 }
-                tokio::select! {
-                    changed = models.changed() => changed.ok()?,
-                    changed = phases.changed() => changed.ok()?,
-                }
-            }
-        });
+            });
         Ok(Response::new(Box::pin(states.take_until(stopping))))
     }
 }

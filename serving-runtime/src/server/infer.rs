@@ -10,8 +10,8 @@ use hyper::body::Incoming;
 use super::body::{self, ContentEncoding};
 use super::call::{InferCall, RequestGuard};
 use super::{
-    AppState, FullResponse, OFFLOAD_BYTES, PREDICTION_HEADER, bytes_response, compress, error_response, features,
-    parse_off_thread,
+    AppState, FullResponse, OFFLOAD_BYTES, PREDICTION_HEADER, bytes_response, compress,
+    error_response, features, parse_off_thread,
 };
 use crate::cache;
 use crate::error::ApiError;
@@ -85,7 +85,9 @@ fn requested_timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> 
     let Some(value) = headers.get(TIMEOUT_HEADER) else { return Ok(None) };
     let millis = value.to_str().ok().and_then(|v| v.trim().parse::<u64>().ok()).filter(|n| *n > 0);
     let millis = millis.ok_or_else(|| {
-        ApiError::bad_request(format!("header {TIMEOUT_HEADER} must be a positive number of milliseconds"))
+        ApiError::bad_request(format!(
+            "header {TIMEOUT_HEADER} must be a positive number of milliseconds"
+        ))
     })?;
     Ok(Some(Duration::from_millis(millis)))
 }
@@ -115,7 +117,11 @@ async fn read_request(
     } else {
         let signature = model.signature.clone();
         parse_off_thread(move || {
-            protocol::parse_request(&body::decode_body(body, encoding, limit)?, header_length, &signature)
+            protocol::parse_request(
+                &body::decode_body(body, encoding, limit)?,
+                header_length,
+                &signature,
+            )
         })
         .await?
     };
@@ -127,9 +133,9 @@ async fn read_request(
 fn header_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
     let Some(value) = headers.get(HEADER_LENGTH) else { return Ok(None) };
     let length = value.to_str().ok().and_then(|v| v.trim().parse().ok());
-    length
-        .map(Some)
-        .ok_or_else(|| ApiError::bad_request("header Inference-Header-Content-Length must be a number of bytes"))
+    length.map(Some).ok_or_else(|| {
+        ApiError::bad_request("header Inference-Header-Content-Length must be a number of bytes")
+    })
 }
 
 async fn run_prediction(
@@ -139,7 +145,8 @@ async fn run_prediction(
     deadline: Instant,
 ) -> Result<FullResponse, ApiError> {
     let inputs = std::mem::take(&mut request.inputs);
-    let prediction = predict::predict_with_priority(app, model, inputs, deadline, request.priority).await?;
+    let prediction =
+        predict::predict_with_priority(app, model, inputs, deadline, request.priority).await?;
     let begun = Instant::now();
     let answer = build_response(model, &request, &prediction);
     model.stats.record_output(begun.elapsed());
@@ -152,8 +159,10 @@ fn build_response(
     prediction: &Prediction,
 ) -> Result<FullResponse, ApiError> {
     let names = (model.name.as_str(), model.version.as_str());
-    let body = protocol::write_response(names, &model.signature, request, &prediction.outputs, None)?;
-    let content_type = if body.header_length.is_some() { "application/octet-stream" } else { "application/json" };
+    let body =
+        protocol::write_response(names, &model.signature, request, &prediction.outputs, None)?;
+    let content_type =
+        if body.header_length.is_some() { "application/octet-stream" } else { "application/json" };
     let mut answer = bytes_response(StatusCode::OK, content_type, Bytes::from(body.bytes));
     let headers = answer.headers_mut();
     if let Some(length) = body.header_length {

@@ -18,7 +18,9 @@ const KEY_HEADER: &str = "idempotency-key";
 const JOB_OVERHEAD_BYTES: usize = 16 << 10;
 
 fn require_jobs(app: &AppState) -> Result<&Arc<JobService>, ApiError> {
-    app.jobs.get().ok_or_else(|| ApiError::NotFound("this server has no queue; start it with --queue-url".into()))
+    app.jobs.get().ok_or_else(|| {
+        ApiError::NotFound("this server has no queue; start it with --queue-url".into())
+    })
 }
 
 /// Takes a job in.
@@ -40,9 +42,13 @@ pub(super) async fn submit_job(
     };
     app.metrics.jobs.count_submission(outcome);
     let (id, new) = answer?;
-    // With the name of the model, so that it leads back here through a gateway at whatever host the client used.
+    // With the name of the model, so that it leads back here through a gateway at whatever host the
+    // client used.
     let url = format!("/v2/models/{model}/jobs/{id}");
-    let mut answer = json_response(StatusCode::ACCEPTED, &json!({"id": id, "status_url": url, "duplicate": !new}));
+    let mut answer = json_response(
+        StatusCode::ACCEPTED,
+        &json!({"id": id, "status_url": url, "duplicate": !new}),
+    );
     if let Ok(value) = HeaderValue::from_str(&url) {
         answer.headers_mut().insert(LOCATION, value);
     }
@@ -61,12 +67,20 @@ async fn enqueue_submission(
     let encoding = body::content_encoding(&head.headers)?;
     let limit = app.args.queue.max_job_bytes.saturating_sub(JOB_OVERHEAD_BYTES).max(1);
     let limited = app.args.request_timeout();
-    let collected = tokio::time::timeout(limited, body::collect_body(&head.headers, incoming, limit)).await;
+    let collected =
+        tokio::time::timeout(limited, body::collect_body(&head.headers, incoming, limit)).await;
     let collected = collected.map_err(|_| ApiError::Deadline(limited.as_millis()))??;
     let bytes = body::decode_body(collected, encoding, limit)?;
     let mut job = JobSubmission::parse(&bytes)?.into_job(model, version, key.as_deref())?;
     // Without traces of ours, a client's own goes on.
-    let parent = || head.headers.get("traceparent")?.to_str().ok().filter(|it| it.len() <= 64).map(str::to_owned);
+    let parent = || {
+        head.headers
+            .get("traceparent")?
+            .to_str()
+            .ok()
+            .filter(|it| it.len() <= 64)
+            .map(str::to_owned)
+    };
     job.traceparent = job.traceparent.or_else(parent);
     // Before it waits for long: what cannot succeed is refused here.
     let model = app.models.get(&job.model_id, job.pinned_version())?;
@@ -80,8 +94,10 @@ async fn enqueue_submission(
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let Some(value) = headers.get(KEY_HEADER) else { return Ok(None) };
-    let key =
-        value.to_str().map(str::to_owned).map_err(|_| ApiError::bad_request("header Idempotency-Key must be ASCII"))?;
+    let key = value
+        .to_str()
+        .map(str::to_owned)
+        .map_err(|_| ApiError::bad_request("header Idempotency-Key must be ASCII"))?;
     job::check_key(&key).map_err(ApiError::BadRequest)?;
     Ok(Some(key))
 }
@@ -103,11 +119,20 @@ pub(super) async fn get_or_cancel_job(
     if !job::is_valid_id(id) {
         return Err(unknown());
     }
-    // Of a job that a producer has written itself the model is known only when a worker has seen it.
-    let is_anothers = |found: &StoredJob| found.text("model").is_some_and(|of| model.is_some_and(|asked| of != asked));
+    // Of a job that a producer has written itself the model is known only when a worker has seen
+    // it.
+    let is_anothers = |found: &StoredJob| {
+        found.text("model").is_some_and(|of| model.is_some_and(|asked| of != asked))
+    };
     if method == Method::DELETE {
         if model.is_some()
-            && jobs.queue.get_job(id).await.map_err(|e| queue_unavailable(&e))?.as_ref().is_some_and(is_anothers)
+            && jobs
+                .queue
+                .get_job(id)
+                .await
+                .map_err(|e| queue_unavailable(&e))?
+                .as_ref()
+                .is_some_and(is_anothers)
         {
             return Err(unknown());
         }
@@ -116,9 +141,10 @@ pub(super) async fn get_or_cancel_job(
             Some(JobStatus::Queued | JobStatus::Cancelled) => {
                 Ok(json_response(StatusCode::OK, &json!({"id": id, "status": "cancelled"})))
             }
-            Some(status) => {
-                Err(ApiError::Conflict(format!("job {id} is {}; only a queued job can be cancelled", status.name())))
-            }
+            Some(status) => Err(ApiError::Conflict(format!(
+                "job {id} is {}; only a queued job can be cancelled",
+                status.name()
+            ))),
         };
     }
     let found = jobs.queue.get_job(id).await.map_err(|e| queue_unavailable(&e))?;

@@ -22,7 +22,8 @@ use super::AppState;
 /// Time for the head of a connection's first request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long a kept connection may idle. Longer than any client of ours keeps one, so that it is never us who close it at the moment of use.
+/// How long a kept connection may idle. Longer than any client of ours keeps one, so that it is
+/// never us who close it at the moment of use.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Requests of one HTTP/2 connection at one time.
@@ -72,10 +73,14 @@ impl BoundListener {
         self.address
     }
 
-    /// Serves HTTP/1.1 and HTTP/2 (prior knowledge) until `stop`, then takes no more connections, lets what is in flight finish and
-    /// closes the idle ones.
-    pub async fn serve<H, F, B>(self, app: Arc<AppState>, handler: H, stop: impl Future<Output = ()>)
-    where
+    /// Serves HTTP/1.1 and HTTP/2 (prior knowledge) until `stop`, then takes no more connections,
+    /// lets what is in flight finish and closes the idle ones.
+    pub async fn serve<H, F, B>(
+        self,
+        app: Arc<AppState>,
+        handler: H,
+        stop: impl Future<Output = ()>,
+    ) where
         H: Fn(Arc<AppState>, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
@@ -94,8 +99,9 @@ impl BoundListener {
 
 fn connection_builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    // Requests that are taken back before they were looked at count against a connection, and beyond this end it, with all that others sent over
-    // it: the gateway's connection carries everybody's. As many as may be open are no attack yet.
+    // Requests that are taken back before they were looked at count against a connection, and
+    // beyond this end it, with all that others sent over it: the gateway's connection carries
+    // everybody's. As many as may be open are no attack yet.
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
     builder.http2().max_pending_accept_reset_streams(MAX_STREAMS as usize);
     builder

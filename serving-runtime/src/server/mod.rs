@@ -47,7 +47,8 @@ pub type ApiResponse = Response<Either<Full<Bytes>, tonic::body::Body>>;
 const SERVER_NAME: &str = "slipway-runtime";
 const SERVER_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The extensions of the protocol that we have.
-const EXTENSIONS: [&str; 4] = ["binary_tensor_data", "model_repository", "statistics", "parameters"];
+const EXTENSIONS: [&str; 4] =
+    ["binary_tensor_data", "model_repository", "statistics", "parameters"];
 /// Tells the gateway what was predicted, for the prediction id.
 const PREDICTION_KEY: &str = "x-slipway-prediction";
 const PREDICTION_HEADER: HeaderName = HeaderName::from_static(PREDICTION_KEY);
@@ -67,8 +68,9 @@ async fn parse_off_thread<T: Send + 'static>(
 pub enum ShutdownPhase {
     /// Loading or serving.
     Serving,
-    /// Told to end, and serving on for as long as it is asked: it may be the only pod until its replacement is ready. It stays ready, so that the
-    /// EndpointSlice says that it serves while it terminates.
+    /// Told to end, and serving on for as long as it is asked: it may be the only pod until its
+    /// replacement is ready. It stays ready, so that the EndpointSlice says that it serves while it
+    /// terminates.
     Draining,
     /// What is in flight ends; streams that would not end by themselves are ended.
     Stopping,
@@ -108,11 +110,28 @@ impl AppState {
         let models = ModelRegistry::new(&args.model_name);
         let repository = ModelRepository::new(args.model_repository.clone(), args.max_models_bytes);
         let name = format!("{}/{}", args.namespace, args.modeldeployment);
-        let keys = Arc::new(DeploymentKeys::new(args.keys_directory.clone(), &name, &args.uid, &args.revision));
+        let keys = Arc::new(DeploymentKeys::new(
+            args.keys_directory.clone(),
+            &name,
+            &args.uid,
+            &args.revision,
+        ));
         let caches = RuntimeCaches::new(&args.cache, &name, &keys, &metrics.cache)?;
-        let (sampler, jobs, phase) = (OnceLock::new(), OnceLock::new(), watch::Sender::new(ShutdownPhase::Serving));
+        let (sampler, jobs, phase) =
+            (OnceLock::new(), OnceLock::new(), watch::Sender::new(ShutdownPhase::Serving));
         let lifetime = RequestActivity::default();
-        Ok(Arc::new(Self { args, metrics, sampler, models, repository, caches, jobs, activity: lifetime, keys, phase }))
+        Ok(Arc::new(Self {
+            args,
+            metrics,
+            sampler,
+            models,
+            repository,
+            caches,
+            jobs,
+            activity: lifetime,
+            keys,
+            phase,
+        }))
     }
 
     /// From here on the server asks its clients to connect elsewhere.
@@ -151,12 +170,18 @@ impl AppState {
     ///
     /// # Errors
     /// As [`ModelRegistry::get`], and whatever keeps it from coming back.
-    pub async fn find_model(&self, name: &str, version: Option<&str>) -> Result<Arc<LoadedModel>, ApiError> {
+    pub async fn find_model(
+        &self,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<Arc<LoadedModel>, ApiError> {
         match self.models.get(name, version) {
-            Err(error @ ApiError::NotFound(_)) => match self.repository.reload_evicted(self, name, version).await? {
-                true => self.models.get(name, version),
-                false => Err(error),
-            },
+            Err(error @ ApiError::NotFound(_)) => {
+                match self.repository.reload_evicted(self, name, version).await? {
+                    true => self.models.get(name, version),
+                    false => Err(error),
+                }
+            }
             found => found,
         }
     }
@@ -195,7 +220,8 @@ impl AppState {
     async fn repository_index(self: &Arc<Self>, ready: bool) -> Result<Vec<IndexEntry>, ApiError> {
         let app = Arc::clone(self);
         let listed = tokio::task::spawn_blocking(move || app.repository.index(&app)).await;
-        let mut entries = listed.map_err(|e| ApiError::Internal(format!("reading the repository failed: {e}")))?;
+        let mut entries = listed
+            .map_err(|e| ApiError::Internal(format!("reading the repository failed: {e}")))?;
         entries.retain(|entry| !ready || entry.state == "READY");
         Ok(entries)
     }
@@ -212,7 +238,8 @@ impl AppState {
     }
 }
 
-/// Answers one request on the port of the API. gRPC and REST share it: the content type tells them apart.
+/// Answers one request on the port of the API. gRPC and REST share it: the content type tells them
+/// apart.
 pub async fn handle_api(app: Arc<AppState>, request: Request<Incoming>) -> ApiResponse {
     app.activity.note_request();
     if request.version() == Version::HTTP_2 && grpc::is_grpc(request.headers()) {
@@ -221,7 +248,11 @@ pub async fn handle_api(app: Arc<AppState>, request: Request<Incoming>) -> ApiRe
     api::handle_rest(&app, request).await.map(Either::Left)
 }
 
-fn bytes_response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> FullResponse {
+fn bytes_response(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> FullResponse {
     let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -234,14 +265,16 @@ fn json_response(status: StatusCode, value: &impl Serialize) -> FullResponse {
 }
 
 fn error_response(error: &ApiError) -> FullResponse {
-    let mut answer = json_response(error.status(), &serde_json::json!({"error": error.to_string()}));
+    let mut answer =
+        json_response(error.status(), &serde_json::json!({"error": error.to_string()}));
     if let Some(seconds) = error.retry_after() {
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     answer
 }
 
-/// Asks an HTTP/1 client not to use this connection again. (HTTP/2 has its own way, which the listener uses.)
+/// Asks an HTTP/1 client not to use this connection again. (HTTP/2 has its own way, which the
+/// listener uses.)
 fn set_connection_close(answer: &mut FullResponse) {
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }

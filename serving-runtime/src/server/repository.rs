@@ -34,7 +34,8 @@ async fn read_json_body<T: DeserializeOwned + Default>(
     let encoding = body::content_encoding(&head.headers)?;
     let collected = body::collect_body(&head.headers, incoming, MAX_BODY);
     let collected = tokio::time::timeout(app.args.request_timeout(), collected).await;
-    let collected = collected.map_err(|_| ApiError::Deadline(app.args.request_timeout().as_millis()))??;
+    let collected =
+        collected.map_err(|_| ApiError::Deadline(app.args.request_timeout().as_millis()))??;
     let bytes = body::decode_body(collected, encoding, MAX_BODY)?;
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(T::default());
@@ -48,7 +49,10 @@ async fn read_json_body<T: DeserializeOwned + Default>(
 }
 
 /// What is served and what could be.
-pub(super) async fn list_models(app: &Arc<AppState>, request: Request<Incoming>) -> Result<FullResponse, ApiError> {
+pub(super) async fn list_models(
+    app: &Arc<AppState>,
+    request: Request<Incoming>,
+) -> Result<FullResponse, ApiError> {
     let IndexRequest { ready } = read_json_body(app, request).await?;
     let entries = app.repository_index(ready).await?;
     Ok(json_response(StatusCode::OK, &entries))
@@ -85,7 +89,8 @@ pub(super) async fn unload_model(
     Ok(json_response(StatusCode::OK, &json!({})))
 }
 
-/// Models are loaded as they are declared: a client that could send the file or change the configuration could run anything.
+/// Models are loaded as they are declared: a client that could send the file or change the
+/// configuration could run anything.
 pub(super) fn unknown_parameter(name: &str) -> ApiError {
     ApiError::bad_request(format!(
         "parameter {name:?} of a load is not supported; models are loaded as they lie in the repository"

@@ -1,11 +1,12 @@
-//! Baselines: verified with the model, golden requests before readiness, traffic in bins; and outcomes.
+//! Baselines: verified with the model, golden requests before readiness, traffic in bins; and
+//! outcomes.
 
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use slipway_baseline::{
-    BaselineModel, BaselineTensorSpec, CalibrationCurve, FORMAT, FeatureColumn, GoldenRequest, GoldenSet, GoldenTensor,
-    ModelBaseline, NumericTolerance, ReferenceHistogram,
+    BaselineModel, BaselineTensorSpec, CalibrationCurve, FORMAT, FeatureColumn, GoldenRequest,
+    GoldenSet, GoldenTensor, ModelBaseline, NumericTolerance, ReferenceHistogram,
 };
 
 use super::support::{Server, digest, model};
@@ -46,9 +47,15 @@ fn baseline() -> ModelBaseline {
         model: BaselineModel { digest: digest(&model("classifier")), inputs, outputs },
         rows: 100,
         features: ["a", "b", "c", "d"].into_iter().enumerate().map(feature).collect(),
-        predictions: Some(ReferenceHistogram::categorical((0..100).map(|i| ["10", "20", "30"][i % 3]), 64)),
+        predictions: Some(ReferenceHistogram::categorical(
+            (0..100).map(|i| ["10", "20", "30"][i % 3]),
+            64,
+        )),
         scores: Some(ReferenceHistogram::numeric(&scores, 10)),
-        calibration: CalibrationCurve::fit(&scores.iter().map(|s| (*s, true)).collect::<Vec<_>>(), 10),
+        calibration: CalibrationCurve::fit(
+            &scores.iter().map(|s| (*s, true)).collect::<Vec<_>>(),
+            10,
+        ),
         golden: GoldenSet { tolerance: NumericTolerance::default(), requests: vec![request] },
     }
 }
@@ -78,22 +85,40 @@ async fn traffic_is_counted_in_the_bins_of_the_baseline() {
     let file = File::new(&baseline());
     let path = file.path();
     let pin = digest(&path);
-    let args = ["--baseline", &path.display().to_string(), "--baseline-digest", &pin, "--baseline-features", "b,a"];
+    let args = [
+        "--baseline",
+        &path.display().to_string(),
+        "--baseline-digest",
+        &pin,
+        "--baseline-features",
+        "b,a",
+    ];
     let server = Server::start("classifier", &args);
     let golden = server.line("the golden requests are answered as the baseline says");
     assert_eq!(golden["buckets"], "[1, 2, 4, 8, 16, 32]");
-    let body =
-        json!({"inputs": [{"name": "X", "shape": [2, 4], "datatype": "FP32", "data": [9, 55, 0, 0, 5, 1e9, 0, 0]}]});
+    let body = json!({"inputs": [{"name": "X", "shape": [2, 4], "datatype": "FP32", "data": [9, 55, 0, 0, 5, 1e9, 0, 0]}]});
     assert_eq!(server.infer(&body).await.0, 200);
     // A request that is refused is no traffic of the model.
-    let bad = json!({"inputs": [{"name": "X", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]});
+    let bad =
+        json!({"inputs": [{"name": "X", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]});
     assert_eq!(server.infer(&bad).await.0, 400);
     let base = "modeldeployment=\"test\",revision=\"rev1\"";
     let bin = async |feature: &str, bin: &str| {
-        server.metric(&format!("slipway_runtime_feature_bin_total{{{base},feature=\"{feature}\",bin=\"{bin}\"}}")).await
+        server
+            .metric(&format!(
+                "slipway_runtime_feature_bin_total{{{base},feature=\"{feature}\",bin=\"{bin}\"}}"
+            ))
+            .await
     };
-    assert_eq!((bin("a", "00").await, bin("b", "05").await, bin("b", "out_of_range").await), (2.0, 1.0, 1.0));
-    assert_eq!(server.metric("slipway_runtime_feature_bin_total").await, 4.0, "two rows of the two features asked for");
+    assert_eq!(
+        (bin("a", "00").await, bin("b", "05").await, bin("b", "out_of_range").await),
+        (2.0, 1.0, 1.0)
+    );
+    assert_eq!(
+        server.metric("slipway_runtime_feature_bin_total").await,
+        4.0,
+        "two rows of the two features asked for"
+    );
     assert_eq!(server.metric("slipway_runtime_features_left_out").await, 2.0);
     assert!((server.metric("slipway_runtime_feature_reference_share").await - 2.0).abs() < 1e-9);
     assert_eq!(server.metric("slipway_runtime_prediction_bin_total").await, 2.0);
@@ -108,9 +133,19 @@ fn a_model_that_answers_otherwise_is_never_ready() {
     let mut wrong = baseline();
     wrong.golden.requests[0].outputs[1].data[2] = json!(0.4);
     let failure = refused(&File::new(&wrong), &[]);
-    assert_eq!((&failure["reason"], &failure["permanent"]), (&"GoldenRequestFailed".into(), &true.into()), "{failure}");
+    assert_eq!(
+        (&failure["reason"], &failure["permanent"]),
+        (&"GoldenRequestFailed".into(), &true.into()),
+        "{failure}"
+    );
     let message = failure["message"].as_str().unwrap();
-    for part in ["output \"probabilities\"", "golden request 0", "value 2 is 0.333", "instead of 0.4", "difference"] {
+    for part in [
+        "output \"probabilities\"",
+        "golden request 0",
+        "value 2 is 0.333",
+        "instead of 0.4",
+        "difference",
+    ] {
         assert!(message.contains(part), "{part} is not in {message}");
     }
     wrong = baseline();
@@ -122,7 +157,11 @@ fn a_model_that_answers_otherwise_is_never_ready() {
 #[test]
 fn a_baseline_of_something_else_is_refused() {
     let told = |failure: &Value, reason: &str, part: &str| {
-        assert_eq!((&failure["reason"], &failure["permanent"]), (&reason.into(), &true.into()), "{failure}");
+        assert_eq!(
+            (&failure["reason"], &failure["permanent"]),
+            (&reason.into(), &true.into()),
+            "{failure}"
+        );
         assert!(failure["message"].as_str().unwrap().contains(part), "{failure}");
     };
     let mut other = baseline();
@@ -132,7 +171,11 @@ fn a_baseline_of_something_else_is_refused() {
     other.model.inputs[0].shape = vec![-1, 5];
     told(&refused(&File::new(&other), &[]), "InvalidBaseline", "model.inputs");
     let file = File::new(&baseline());
-    told(&refused(&file, &["--baseline-digest", &digest(&model("mean"))]), "DigestMismatch", "the baseline: ");
+    told(
+        &refused(&file, &["--baseline-digest", &digest(&model("mean"))]),
+        "DigestMismatch",
+        "the baseline: ",
+    );
     std::fs::write(file.path(), "{}").unwrap();
     told(&refused(&file, &[]), "InvalidBaseline", "kubectl slipway baseline");
     std::fs::remove_file(file.path()).unwrap();

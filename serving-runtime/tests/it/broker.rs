@@ -71,7 +71,8 @@ impl Broker {
         }
     }
 
-    /// The law: all that came in is somewhere, exactly once. On JetStream an entry outlives its job for a moment.
+    /// The law: all that came in is somewhere, exactly once. On JetStream an entry outlives its job
+    /// for a moment.
     #[track_caller]
     pub(crate) fn conserved(&self) {
         let entries = match self {
@@ -116,7 +117,8 @@ impl Broker {
     pub(crate) fn dead_letters(&self) -> Vec<String> {
         match self {
             Self::Redis(redis) => {
-                let all: Vec<(String, Vec<String>)> = redis.command(&["XRANGE", "slipway:{test}:dead", "-", "+"]);
+                let all: Vec<(String, Vec<String>)> =
+                    redis.command(&["XRANGE", "slipway:{test}:dead", "-", "+"]);
                 all.into_iter().map(|(_, fields)| fields.join(" ")).collect()
             }
             Self::Nats(nats) => wait(async {
@@ -136,9 +138,9 @@ impl Broker {
                 redis.command(&["XLEN", "slipway:{test}:callbacks:dead"]),
                 redis.command(&["ZCARD", "slipway:{test}:callbacks"]),
             ),
-            Self::Nats(nats) => {
-                wait(async { (nats.subjects("undelivered.*").await.len(), nats.subjects("call.*").await.len()) })
-            }
+            Self::Nats(nats) => wait(async {
+                (nats.subjects("undelivered.*").await.len(), nats.subjects("call.*").await.len())
+            }),
         }
     }
 

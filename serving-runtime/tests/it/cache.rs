@@ -25,13 +25,16 @@ struct Got {
 async fn ask(server: &Server, body: &Value) -> Got {
     let response = server.post("/v2/models/m/infer").body(body.to_string()).send().await.unwrap();
     let header = |name: &str| response.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
-    let (cache, report) = (header("x-slipway-cache"), header("x-slipway-prediction").unwrap_or_default());
+    let (cache, report) =
+        (header("x-slipway-cache"), header("x-slipway-prediction").unwrap_or_default());
     let (status, body) = answer(response).await;
     Got { status, cache, report, body }
 }
 
 async fn outcome(server: &Server, outcome: &str) -> f64 {
-    let labels = format!("{{modeldeployment=\"test\",revision=\"rev1\",cache=\"result\",outcome=\"{outcome}\"}}");
+    let labels = format!(
+        "{{modeldeployment=\"test\",revision=\"rev1\",cache=\"result\",outcome=\"{outcome}\"}}"
+    );
     server.metric(&format!("slipway_runtime_cache_requests_total{labels}")).await
 }
 
@@ -72,14 +75,18 @@ async fn a_kept_answer_is_a_prediction_of_its_own() {
     let mut one = classify([1.5, 2.0, 2.25, 4.0]);
     one["outputs"] = json!([{"name": "probabilities"}]);
     let part = ask(&server, &one).await;
-    assert_eq!((part.cache.as_deref(), &part.body["outputs"][0]), (Some("hit"), &first.body["outputs"][1]));
+    assert_eq!(
+        (part.cache.as_deref(), &part.body["outputs"][0]),
+        (Some("hit"), &first.body["outputs"][1])
+    );
     assert_eq!(ask(&server, &classify([1.5, 2.0, 2.25, 5.0])).await.cache.as_deref(), Some("miss"));
 
     assert_eq!(inferences(&server).await, 2.0, "only what ran is timed");
     assert_eq!(server.metric("slipway_runtime_predictions_total").await, 4.0, "all are counted");
     assert_eq!((outcome(&server, "hit_local").await, outcome(&server, "miss").await), (2.0, 2.0));
     // Feedback finds each by itself.
-    let [first, again] = [&first.report, &again.report].map(|text| PredictionReport::decode(text).unwrap());
+    let [first, again] =
+        [&first.report, &again.report].map(|text| PredictionReport::decode(text).unwrap());
     assert_eq!((&first.labels, first.labels.len()), (&again.labels, 1));
     assert_ne!(first.sample, again.sample);
 }
@@ -92,18 +99,28 @@ async fn pods_share_answers_through_redis_and_models_do_not() {
     let body = affine(&[[1.0, 2.0]]);
     let first = ask(&one, &body).await;
     assert_eq!(first.cache.as_deref(), Some("miss"));
-    eventually("written", async || redis::cmd("DBSIZE").query::<u32>(&mut redis.connection().unwrap()) == Ok(1)).await;
+    eventually("written", async || {
+        redis::cmd("DBSIZE").query::<u32>(&mut redis.connection().unwrap()) == Ok(1)
+    })
+    .await;
     let second = ask(&two, &body).await;
-    assert_eq!((second.cache.as_deref(), &second.body["outputs"]), (Some("hit"), &first.body["outputs"]));
+    assert_eq!(
+        (second.cache.as_deref(), &second.body["outputs"]),
+        (Some("hit"), &first.body["outputs"])
+    );
     assert_eq!((outcome(&two, "hit_redis").await, inferences(&two).await), (1.0, 0.0));
     assert_eq!(ask(&two, &body).await.cache.as_deref(), Some("hit"));
     assert_eq!(outcome(&two, "hit_local").await, 1.0, "what came from Redis stays here");
 
     // The same input to a model of another digest.
     let other = Server::start("mean", &args);
-    let body = json!({"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]});
+    let body =
+        json!({"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]});
     let got = ask(&other, &body).await;
-    assert_eq!((got.status, got.cache.as_deref(), inferences(&other).await), (200, Some("miss"), 1.0));
+    assert_eq!(
+        (got.status, got.cache.as_deref(), inferences(&other).await),
+        (200, Some("miss"), 1.0)
+    );
     let key: String = redis::cmd("RANDOMKEY").query(&mut redis.connection().unwrap()).unwrap();
     let left: u64 = redis::cmd("PTTL").arg(&key).query(&mut redis.connection().unwrap()).unwrap();
     assert!(left <= 300_000, "everything ends: {left}");
@@ -116,13 +133,18 @@ async fn spoilt_and_foreign_values_are_misses() {
     let one = Server::start("affine", &args);
     let first = ask(&one, &affine(&[[1.0, 2.0]])).await;
     let mut stored = redis.connection().unwrap();
-    eventually("written", async || redis::cmd("DBSIZE").query::<u32>(&mut redis.connection().unwrap()) == Ok(1)).await;
+    eventually("written", async || {
+        redis::cmd("DBSIZE").query::<u32>(&mut redis.connection().unwrap()) == Ok(1)
+    })
+    .await;
     let key: String = redis::cmd("RANDOMKEY").query(&mut stored).unwrap();
     let good: Vec<u8> = redis::cmd("GET").arg(&key).query(&mut stored).unwrap();
     let mut flipped = good.clone();
     *flipped.last_mut().unwrap() ^= 1;
     let huge = vec![b'x'; 8 << 20];
-    for (n, bad) in [flipped.as_slice(), b"hello", &huge, &good[..good.len() - 1]].into_iter().enumerate() {
+    for (n, bad) in
+        [flipped.as_slice(), b"hello", &huge, &good[..good.len() - 1]].into_iter().enumerate()
+    {
         let () = redis::cmd("SET").arg(&key).arg(bad).query(&mut stored).unwrap();
         let two = Server::start("affine", &args);
         let got = ask(&two, &affine(&[[1.0, 2.0]])).await;
@@ -134,9 +156,14 @@ async fn spoilt_and_foreign_values_are_misses() {
         assert_eq!((errors(&two, "corrupt").await, inferences(&two).await), (1.0, 1.0));
         // And repaired by the way.
         eventually("repaired", async || {
-            redis::cmd("GETRANGE").arg(&key).arg(0).arg(3).query::<Vec<u8>>(&mut redis.connection().unwrap())
+            redis::cmd("GETRANGE")
+                .arg(&key)
+                .arg(0)
+                .arg(3)
+                .query::<Vec<u8>>(&mut redis.connection().unwrap())
                 == Ok(b"SLWR".to_vec())
-                && redis::cmd("STRLEN").arg(&key).query::<usize>(&mut redis.connection().unwrap()) == Ok(good.len())
+                && redis::cmd("STRLEN").arg(&key).query::<usize>(&mut redis.connection().unwrap())
+                    == Ok(good.len())
         })
         .await;
     }
@@ -148,7 +175,8 @@ async fn spoilt_and_foreign_values_are_misses() {
     assert_eq!((errors(&two, "refused").await, breaker(&two).await), (1.0, 0.0));
 }
 
-/// Nobody who may write to a shared Redis, but has not the keys of the namespace, decides what is answered.
+/// Nobody who may write to a shared Redis, but has not the keys of the namespace, decides what is
+/// answered.
 #[tokio::test]
 async fn forged_and_moved_answers_in_a_shared_redis_are_misses() {
     let redis = RedisServer::start();
@@ -161,7 +189,8 @@ async fn forged_and_moved_answers_in_a_shared_redis_are_misses() {
     let start = |keys: &tempfile::TempDir, namespace: &str| {
         let folder = keys.path().display().to_string();
         let keyed = ["--namespace", namespace, "--uid", "uid", "--keys-directory", &folder];
-        let args = [&[ON, ALWAYS, "--redis-url", &url, "--redis-budget-ms", "5000"][..], &keyed].concat();
+        let args =
+            [&[ON, ALWAYS, "--redis-url", &url, "--redis-budget-ms", "5000"][..], &keyed].concat();
         Server::start("affine", &args)
     };
     let stored = async |wanted: u32| {
@@ -171,9 +200,15 @@ async fn forged_and_moved_answers_in_a_shared_redis_are_misses() {
         .await;
         redis::cmd("KEYS").arg("*").query::<Vec<String>>(&mut redis.connection().unwrap()).unwrap()
     };
-    let value = |key: &str| redis::cmd("GET").arg(key).query::<Vec<u8>>(&mut redis.connection().unwrap()).unwrap();
+    let value = |key: &str| {
+        redis::cmd("GET").arg(key).query::<Vec<u8>>(&mut redis.connection().unwrap()).unwrap()
+    };
     let set = |key: &str, value: &[u8]| {
-        redis::cmd("SET").arg(key).arg(value).query::<()>(&mut redis.connection().unwrap()).unwrap();
+        redis::cmd("SET")
+            .arg(key)
+            .arg(value)
+            .query::<()>(&mut redis.connection().unwrap())
+            .unwrap();
     };
     let (one, two) = (affine(&[[1.0, 2.0]]), affine(&[[3.0, 4.0]]));
 
@@ -183,21 +218,35 @@ async fn forged_and_moved_answers_in_a_shared_redis_are_misses() {
     let key = stored(1).await.remove(0);
     assert_eq!(ask(&staging, &one).await.cache.as_deref(), Some("miss"));
     let others = stored(2).await.into_iter().find(|other| *other != key).unwrap();
-    assert_eq!((errors(&staging, "corrupt").await, outcome(&staging, "hit_redis").await), (0.0, 0.0));
+    assert_eq!(
+        (errors(&staging, "corrupt").await, outcome(&staging, "hit_redis").await),
+        (0.0, 0.0)
+    );
     let same = start(&keys[0], "prod");
-    assert_eq!(ask(&same, &one).await.cache.as_deref(), Some("hit"), "pods of one ModelDeployment share");
+    assert_eq!(
+        ask(&same, &one).await.cache.as_deref(),
+        Some("hit"),
+        "pods of one ModelDeployment share"
+    );
 
-    // The answer to another input, and one of another namespace, put in its place; and the answer without its tag.
+    // The answer to another input, and one of another namespace, put in its place; and the answer
+    // without its tag.
     let good = value(&key);
     assert_eq!(ask(&prod, &two).await.cache.as_deref(), Some("miss"));
-    let moved = stored(3).await.into_iter().find(|other| *other != key && *other != others).unwrap();
+    let moved =
+        stored(3).await.into_iter().find(|other| *other != key && *other != others).unwrap();
     for (n, forged) in [value(&moved), value(&others), good[32..].to_vec()].iter().enumerate() {
         set(&key, forged);
         let pod = start(&keys[0], "prod");
         let got = ask(&pod, &one).await;
-        assert_eq!((got.cache.as_deref(), &got.body["outputs"]), (Some("miss"), &first.body["outputs"]), "{n}");
+        assert_eq!(
+            (got.cache.as_deref(), &got.body["outputs"]),
+            (Some("miss"), &first.body["outputs"]),
+            "{n}"
+        );
         assert_eq!((errors(&pod, "corrupt").await, inferences(&pod).await), (1.0, 1.0), "{n}");
-        eventually("repaired", async || value(&key).len() == good.len() && value(&key) != *forged).await;
+        eventually("repaired", async || value(&key).len() == good.len() && value(&key) != *forged)
+            .await;
     }
 
     // A pod that should have keys, and has none, does without.
@@ -212,7 +261,10 @@ async fn forged_and_moved_answers_in_a_shared_redis_are_misses() {
 async fn requests_do_not_notice_when_redis_dies_hangs_and_returns() {
     let mut redis = RedisServer::start();
     // Ten times the default, for a test machine that is busy.
-    let server = Server::start("affine", &[ON, ALWAYS, "--redis-url", &redis.url(), "--redis-budget-ms", "20"]);
+    let server = Server::start(
+        "affine",
+        &[ON, ALWAYS, "--redis-url", &redis.url(), "--redis-budget-ms", "20"],
+    );
     let n = std::cell::Cell::new(0.0);
     let fresh = || {
         n.set(n.get() + 1.0);
@@ -258,7 +310,8 @@ async fn requests_do_not_notice_when_redis_dies_hangs_and_returns() {
         breaker(&server).await == 0.0
     })
     .await;
-    let keys = async || redis::cmd("DBSIZE").query::<u32>(&mut redis.connection().unwrap()).unwrap();
+    let keys =
+        async || redis::cmd("DBSIZE").query::<u32>(&mut redis.connection().unwrap()).unwrap();
     eventually("kept again", async || {
         ask(&server, &fresh()).await;
         keys().await > 0
@@ -270,7 +323,11 @@ async fn requests_do_not_notice_when_redis_dies_hangs_and_returns() {
 async fn a_redis_that_was_never_there_is_no_reason_not_to_serve() {
     let server = Server::start("affine", &[ON, ALWAYS, "--redis-url", "redis://127.0.0.1:1"]);
     assert_eq!(ask(&server, &affine(&[[1.0, 2.0]])).await.cache.as_deref(), Some("miss"));
-    assert_eq!(ask(&server, &affine(&[[1.0, 2.0]])).await.cache.as_deref(), Some("hit"), "from this process's memory");
+    assert_eq!(
+        ask(&server, &affine(&[[1.0, 2.0]])).await.cache.as_deref(),
+        Some("hit"),
+        "from this process's memory"
+    );
     assert_eq!(breaker(&server).await, 2.0);
 }
 
@@ -286,13 +343,22 @@ async fn what_is_wrong_does_not_last() {
     let server = Server::start("affine", &[ON, ALWAYS, "--redis-url", &redis.url()]);
     for n in 1..=2 {
         let got = ask(&server, &affine(&[[3e38, 2.0]])).await;
-        assert_eq!((got.status, inferences(&server).await), (200, f64::from(n)), "2x+1 is beyond FP32");
+        assert_eq!(
+            (got.status, inferences(&server).await),
+            (200, f64::from(n)),
+            "2x+1 is beyond FP32"
+        );
     }
     // Too large to keep.
-    let server =
-        Server::start("affine", &[ON, ALWAYS, "--redis-url", &redis.url(), "--result-cache-max-entry-bytes", "20"]);
+    let server = Server::start(
+        "affine",
+        &[ON, ALWAYS, "--redis-url", &redis.url(), "--result-cache-max-entry-bytes", "20"],
+    );
     for _ in 0..2 {
-        assert_eq!(ask(&server, &affine(&[[1.0, 2.0], [3.0, 4.0]])).await.cache.as_deref(), Some("miss"));
+        assert_eq!(
+            ask(&server, &affine(&[[1.0, 2.0], [3.0, 4.0]])).await.cache.as_deref(),
+            Some("miss")
+        );
     }
     assert_eq!(ask(&server, &affine(&[[1.0, 2.0]])).await.cache.as_deref(), Some("miss"));
     assert_eq!(ask(&server, &affine(&[[1.0, 2.0]])).await.cache.as_deref(), Some("hit"));
@@ -303,7 +369,9 @@ async fn of_many_alike_one_runs() {
     let server = Server::start("slow", &[ON, "--workers", "1"]);
     let body = slow(30_000);
     let all = join_all((0..20).map(|_| ask(&server, &body))).await;
-    assert!(all.iter().all(|got| got.status == 200 && got.body["outputs"] == all[0].body["outputs"]));
+    assert!(
+        all.iter().all(|got| got.status == 200 && got.body["outputs"] == all[0].body["outputs"])
+    );
     assert_eq!(inferences(&server).await, 1.0);
     assert_eq!(outcome(&server, "miss").await, 1.0);
     assert_eq!(outcome(&server, "coalesced").await + outcome(&server, "hit_local").await, 19.0);
@@ -315,7 +383,10 @@ async fn who_waits_takes_over_from_one_that_leaves() {
     let body = slow(200_000);
     let text = body.to_string();
     let address = server.api.trim_start_matches("http://").to_owned();
-    let head = format!("POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+    let head = format!(
+        "POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{text}",
+        text.len()
+    );
     let mut leaving = tokio::net::TcpStream::connect(&address).await.unwrap();
     leaving.write_all(head.as_bytes()).await.unwrap();
     let in_flight = async |n: f64| server.metric("slipway_runtime_requests_in_flight").await == n;
@@ -345,7 +416,8 @@ async fn a_cache_that_never_hits_is_bypassed() {
 #[tokio::test]
 async fn what_is_bypassed_goes_on_to_be_measured() {
     let redis = RedisServer::start();
-    let server = Server::start("affine", &[ON, "--result-cache-bytes", "0", "--redis-url", &redis.url()]);
+    let server =
+        Server::start("affine", &[ON, "--result-cache-bytes", "0", "--redis-url", &redis.url()]);
     let ask_some = async |from: u16, to: u16| {
         for n in from..to {
             assert_eq!(ask(&server, &affine(&[[f32::from(n), 0.5]])).await.status, 200);
@@ -357,7 +429,8 @@ async fn what_is_bypassed_goes_on_to_be_measured() {
     let kept = || redis::cmd("DBSIZE").query::<i64>(&mut redis.connection().unwrap()).unwrap();
     let before = kept();
     ask_some(600, 2600).await;
-    // A sixty-fourth of 2000 is 31: they must be found when they are asked again, or Redis could never show that it pays.
+    // A sixty-fourth of 2000 is 31: they must be found when they are asked again, or Redis could
+    // never show that it pays.
     eventually("what probes is kept", async || kept() > before + 10).await;
     assert!(kept() < before + 100, "{before} {}", kept());
     let hits = outcome(&server, "hit_redis").await;
@@ -374,10 +447,15 @@ async fn a_new_pod_answers_what_is_hot_before_it_is_ready() {
         }
     }
     let from = old.admin.clone();
-    let new = Server::start("affine", &[ON, ALWAYS, "--cache-hot-keys", "2", "--cache-hot-from", &from]);
+    let new =
+        Server::start("affine", &[ON, ALWAYS, "--cache-hot-keys", "2", "--cache-hot-from", &from]);
     let warm = new.line("the caches are warm");
     assert_eq!((&warm["answered"], &warm["from"]), (&json!(2), &json!(from)));
-    assert_eq!((inferences(&new).await, outcome(&new, "miss").await), (0.0, 0.0), "no traffic, no evidence");
+    assert_eq!(
+        (inferences(&new).await, outcome(&new, "miss").await),
+        (0.0, 0.0),
+        "no traffic, no evidence"
+    );
     for (n, cache) in [(2.0, "hit"), (4.0, "hit"), (1.0, "miss")] {
         let got = ask(&new, &affine(&[[n, 0.5]])).await;
         assert_eq!(
@@ -385,10 +463,14 @@ async fn a_new_pod_answers_what_is_hot_before_it_is_ready() {
             (Some(cache), &json!([2.0 * n + 1.0, 2.0]))
         );
     }
-    // A model with other inputs takes none of it, and one whose peer is not there is ready all the same.
+    // A model with other inputs takes none of it, and one whose peer is not there is ready all the
+    // same.
     let other = Server::start("slow", &[ON, "--cache-hot-keys", "2", "--cache-hot-from", &from]);
     assert_eq!(other.line("the caches are warm")["answered"], 0);
-    let alone = Server::start("affine", &[ON, "--cache-hot-keys", "2", "--cache-hot-from", "http://127.0.0.1:1"]);
+    let alone = Server::start(
+        "affine",
+        &[ON, "--cache-hot-keys", "2", "--cache-hot-from", "http://127.0.0.1:1"],
+    );
     alone.line("nobody tells what is hot");
     // Nothing is told where nobody asked for it.
     let silent = Server::start("affine", &[ON]);

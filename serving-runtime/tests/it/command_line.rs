@@ -4,7 +4,8 @@ use std::process::Command;
 
 use super::support::{model, onnxruntime};
 
-/// Runs the program: its status, and what it writes to standard output and error. Dumps and backtraces, which are asked for, must not come.
+/// Runs the program: its status, and what it writes to standard output and error. Dumps and
+/// backtraces, which are asked for, must not come.
 fn run(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let termination = concat!(env!("CARGO_TARGET_TMPDIR"), "/command-line-termination");
     let mut command = Command::new(env!("CARGO_BIN_EXE_slipway-runtime"));
@@ -16,7 +17,11 @@ fn run(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let output = command.envs(env.iter().copied()).env("RUST_BACKTRACE", "1").output().unwrap();
     let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
     let dumps = ["stack backtrace", "panicked at", "Error {", "Os {"];
-    assert_eq!(dumps.iter().find(|dump| out.contains(**dump) || err.contains(**dump)), None, "{args:?}: {out}{err}");
+    assert_eq!(
+        dumps.iter().find(|dump| out.contains(**dump) || err.contains(**dump)),
+        None,
+        "{args:?}: {out}{err}"
+    );
     (output.status.code(), out, err)
 }
 
@@ -26,12 +31,18 @@ fn help_and_version_are_told_before_anything_else() {
     let endpoint = [("OTEL_EXPORTER_OTLP_ENDPOINT", "no url"), ("RUST_LOG", "a=b=c")];
     for args in [&["--help"][..], &["serve", "--help"], &["worker", "--help"], &["vet", "--help"]] {
         let (code, help, err) = run(args, &endpoint);
-        assert!(code == Some(0) && help.contains("Usage: slipway-runtime") && err.is_empty(), "{help}{err}");
+        assert!(
+            code == Some(0) && help.contains("Usage: slipway-runtime") && err.is_empty(),
+            "{help}{err}"
+        );
         assert!(!help.contains("no url") && !help.contains("RUST_LOG"), "{help}");
     }
     assert!(run(&["--help"], &endpoint).1.starts_with("The model server of Slipway"));
     let (code, version, _) = run(&["--version"], &endpoint);
-    assert!(code == Some(0) && version == concat!("slipway-runtime ", env!("CARGO_PKG_VERSION"), "\n"), "{version}");
+    assert!(
+        code == Some(0) && version == concat!("slipway-runtime ", env!("CARGO_PKG_VERSION"), "\n"),
+        "{version}"
+    );
 }
 
 #[test]
@@ -40,8 +51,16 @@ fn mistakes_in_the_arguments_are_named() {
         (&["--nonsense"][..], &[][..], "'--nonsense'"),
         (&[], &[], "Usage:"),
         (&["serve"], &[], "--model-uri"),
-        (&["serve", "--model-uri", "/m"], &[("SLIPWAY_QUEUE_MAX_JOBS", "many")], "'many' for '--queue-max-jobs"),
-        (&["serve", "--model-uri", "/m", "--request-timeout-seconds", "18446744073709551615"], &[], "604800"),
+        (
+            &["serve", "--model-uri", "/m"],
+            &[("SLIPWAY_QUEUE_MAX_JOBS", "many")],
+            "'many' for '--queue-max-jobs",
+        ),
+        (
+            &["serve", "--model-uri", "/m", "--request-timeout-seconds", "18446744073709551615"],
+            &[],
+            "604800",
+        ),
     ] {
         let (status, out, err) = run(args, env);
         assert!(status == Some(2) && out.is_empty() && err.contains(cause), "{args:?}: {out}{err}");
@@ -64,18 +83,30 @@ fn what_keeps_the_server_from_starting_is_in_its_log() {
         (&[&affine, "--onnxruntime", "/nowhere.so"], &[], "no ONNX Runtime at /nowhere.so"),
         (&[&affine, "--onnxruntime", text], &[], "ONNX Runtime does not start"),
         (&["/nowhere.onnx"], &[("RUST_LOG", "a=b=c")], "RUST_LOG is no filter"),
-        (&["/nowhere.onnx"], &[("OTEL_EXPORTER_OTLP_ENDPOINT", "no url")], "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        (
+            &["/nowhere.onnx"],
+            &[("OTEL_EXPORTER_OTLP_ENDPOINT", "no url")],
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+        ),
     ] {
         let ports = ["serve", "--admin-listen", "127.0.0.1:0", "--model-uri"];
-        let listen = if args.contains(&"--listen") { &[][..] } else { &["--listen", "127.0.0.1:0"] };
+        let listen =
+            if args.contains(&"--listen") { &[][..] } else { &["--listen", "127.0.0.1:0"] };
         let (status, out, _) = run(&[&ports, args, listen].concat(), env);
-        assert!(status == Some(1) && out.contains("cannot serve") && out.contains(cause), "{args:?}: {out}");
+        assert!(
+            status == Some(1) && out.contains("cannot serve") && out.contains(cause),
+            "{args:?}: {out}"
+        );
     }
 }
 
 #[test]
 fn a_model_that_does_not_load_is_told_by_vet() {
-    let (status, out, err) = run(&["vet", "--model", "/nowhere.onnx", "--memory-bytes", "1000000"], &[]);
-    assert!(status == Some(1) && out.contains("\"message\"") && err.starts_with("error: "), "{out}{err}");
+    let (status, out, err) =
+        run(&["vet", "--model", "/nowhere.onnx", "--memory-bytes", "1000000"], &[]);
+    assert!(
+        status == Some(1) && out.contains("\"message\"") && err.starts_with("error: "),
+        "{out}{err}"
+    );
     assert!(err.contains("/nowhere.onnx"), "{err}");
 }

@@ -18,14 +18,19 @@ async fn report(server: &Server) -> ConformanceReport {
     run_checks(&options).await.unwrap()
 }
 
-/// `affine` has one input, `simple` two of INT32, `classifier` outputs of two datatypes, `types` one of every datatype.
+/// `affine` has one input, `simple` two of INT32, `classifier` outputs of two datatypes, `types`
+/// one of every datatype.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_fails() {
     for (model, skipped) in [("simple", 1), ("affine", 2), ("classifier", 2), ("types", 40)] {
         let server = Server::start(model, &[]);
         let report = report(&server).await;
         assert!(report.conforms(), "{model}\n{}", report.to_table());
-        assert!(report.checks.iter().all(|row| row.outcome != CheckOutcome::Fail), "{model}\n{}", report.to_table());
+        assert!(
+            report.checks.iter().all(|row| row.outcome != CheckOutcome::Fail),
+            "{model}\n{}",
+            report.to_table()
+        );
         let skips = report.checks.iter().filter(|row| row.outcome == CheckOutcome::Skip).count();
         assert!(skips <= skipped, "{model}: {skips} skipped\n{}", report.to_table());
     }
@@ -40,7 +45,10 @@ async fn the_published_report_is_this_one() {
     if now != published {
         std::fs::write(&page, &now).unwrap();
     }
-    assert_eq!(now, published, "the report was stale and has been rewritten: look at the change and commit it");
+    assert_eq!(
+        now, published,
+        "the report was stale and has been rewritten: look at the change and commit it"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

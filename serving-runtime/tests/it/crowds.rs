@@ -37,7 +37,8 @@ async fn silent_connections_keep_nobody_out() {
             // Over a kept connection, and over one of its own.
             assert_eq!(server.infer(&affine(&[[1.0, 2.0]])).await.0, 200);
             let url = format!("{}/v2/models/m/infer", server.api);
-            let answer = client().post(url).body(affine(&[[1.0, 2.0]]).to_string()).send().await.unwrap();
+            let answer =
+                client().post(url).body(affine(&[[1.0, 2.0]]).to_string()).send().await.unwrap();
             assert_eq!(answer.status(), 200);
         }
         // The crowd has a bound: the first ones made room for the last.

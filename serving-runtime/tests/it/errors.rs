@@ -59,10 +59,19 @@ async fn bad_requests_are_400_and_name_the_part() {
         (with("shape", json!([1_u64 << 40, 4])), "needs"),
         (with("shape", json!([1.5, 4])), "inputs[1]"),
         // Outputs.
-        (outputs(json!([{"name": "OUTPUT9"}])), "no output \"OUTPUT9\"; it has \"OUTPUT0\", \"OUTPUT1\""),
+        (
+            outputs(json!([{"name": "OUTPUT9"}])),
+            "no output \"OUTPUT9\"; it has \"OUTPUT0\", \"OUTPUT1\"",
+        ),
         (outputs(json!([{"name": "OUTPUT0"}, {"name": "OUTPUT0"}])), "asked for twice"),
-        (outputs(json!([{"name": "OUTPUT0", "parameters": {"classification": 2}}])), "not supported"),
-        (outputs(json!([{"name": "OUTPUT0", "parameters": {"binary_data": "yes"}}])), "must be true or false"),
+        (
+            outputs(json!([{"name": "OUTPUT0", "parameters": {"classification": 2}}])),
+            "not supported",
+        ),
+        (
+            outputs(json!([{"name": "OUTPUT0", "parameters": {"binary_data": "yes"}}])),
+            "must be true or false",
+        ),
         (outputs(json!({})), "outputs"),
         // The request itself.
         (json!({"id": 5, "inputs": good}), "id: "),
@@ -87,10 +96,14 @@ async fn bad_requests_are_400_and_name_the_part() {
     for (body, part) in cases {
         let (status, answer) = server.infer(&body).await;
         let text = answer["error"].as_str().unwrap_or_default();
-        assert!(status == 400 && text.contains(part), "{body}\n-> {status} {answer}\nlacks {part:?}");
+        assert!(
+            status == 400 && text.contains(part),
+            "{body}\n-> {status} {answer}\nlacks {part:?}"
+        );
     }
     for text in ["", "{", "{\"inputs\": [}", "\u{0}"] {
-        let (status, body) = answer(server.post("/v2/models/m/infer").body(text).send().await.unwrap()).await;
+        let (status, body) =
+            answer(server.post("/v2/models/m/infer").body(text).send().await.unwrap()).await;
         assert!(status == 400 && body["error"].is_string(), "{text:?} -> {status} {body}");
     }
     assert_eq!(server.code(400).await, sent + 4.0);
@@ -104,10 +117,14 @@ async fn binary_framing_is_checked() {
         json!({"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "parameters": {"binary_data_size": size}}]}).to_string()
     };
     let send = async |length: String, body: Vec<u8>| {
-        let request = server.post("/v2/models/m/infer").header("inference-header-content-length", length).body(body);
+        let request = server
+            .post("/v2/models/m/infer")
+            .header("inference-header-content-length", length)
+            .body(body);
         answer(request.send().await.unwrap()).await
     };
-    let framed = |json: String, blob: &[u8]| (json.len().to_string(), [json.as_bytes(), blob].concat());
+    let framed =
+        |json: String, blob: &[u8]| (json.len().to_string(), [json.as_bytes(), blob].concat());
     for ((length, body), part) in [
         (framed(header(json!(8)), &[0; 7]), "7 bytes are left"),
         (framed(header(json!(8)), &[0; 9]), "1 bytes follow the last tensor"),
@@ -120,7 +137,10 @@ async fn binary_framing_is_checked() {
         (("0".into(), vec![0; 7]), "the body has 7 bytes"),
     ] {
         let (status, body) = send(length, body).await;
-        assert!(status == 400 && body["error"].as_str().unwrap().contains(part), "{status} {body} lacks {part:?}");
+        assert!(
+            status == 400 && body["error"].as_str().unwrap().contains(part),
+            "{status} {body} lacks {part:?}"
+        );
     }
 }
 
@@ -141,8 +161,10 @@ async fn a_nan_in_an_answer_is_null_in_json_and_itself_in_binary() {
     let response = server.post("/v2/models/m/infer").body(body).send().await.unwrap();
     assert_eq!(response.status(), 200);
     let bytes = response.bytes().await.unwrap();
-    let roots: Vec<f32> =
-        bytes[bytes.len() - 16..].chunks(4).map(|c| f32::from_le_bytes(c.try_into().unwrap())).collect();
+    let roots: Vec<f32> = bytes[bytes.len() - 16..]
+        .chunks(4)
+        .map(|c| f32::from_le_bytes(c.try_into().unwrap()))
+        .collect();
     assert!(roots[0] == 2.0 && roots[1].is_nan() && roots[2..] == [3.0, 4.0], "{roots:?}");
     assert_eq!(server.metric("slipway_runtime_nan_outputs_total").await, 2.0);
     assert_eq!((server.code(422).await, server.code(200).await), (0.0, 2.0));
@@ -178,7 +200,10 @@ async fn missing_values_come_as_null_or_as_python_writes_them() {
         {"name": "INPUT0", "shape": [1, 4], "datatype": "INT32", "data": [1, null, 3, 4]},
         {"name": "INPUT1", "shape": [1, 4], "datatype": "INT32", "data": [1, 2, 3, 4]}]});
     let (status, body) = simple.infer(&whole).await;
-    assert!(status == 400 && body["error"].as_str().unwrap().contains("null is not an INT32"), "{status} {body}");
+    assert!(
+        status == 400 && body["error"].as_str().unwrap().contains("null is not an INT32"),
+        "{status} {body}"
+    );
 }
 
 #[tokio::test]
@@ -192,14 +217,18 @@ async fn a_dimension_may_be_0_where_the_model_takes_it() {
         }
         let (status, body) = server.infer(&json!({"inputs": [input]})).await;
         assert_eq!(status, 200, "{body}");
-        assert_eq!((&body["outputs"][0]["shape"], &body["outputs"][0]["data"]), (&json!([0, 2]), &json!([])));
+        assert_eq!(
+            (&body["outputs"][0]["shape"], &body["outputs"][0]["data"]),
+            (&json!([0, 2]), &json!([]))
+        );
     }
     let huge = json!({"inputs": [{"name": "x", "shape": [0, 3], "datatype": "FP32", "data": []}]});
     assert_eq!(server.infer(&huge).await.0, 400);
     // The mean of nothing: whatever ONNX Runtime says, it is no failure of the server.
     let mean = Server::start("mean", &[]);
-    let (status, body) =
-        mean.infer(&json!({"inputs": [{"name": "x", "shape": [0, 2], "datatype": "FP32", "data": []}]})).await;
+    let (status, body) = mean
+        .infer(&json!({"inputs": [{"name": "x", "shape": [0, 2], "datatype": "FP32", "data": []}]}))
+        .await;
     assert!(status == 200 || status == 422, "{status} {body}");
     assert_eq!(mean.code(500).await, 0.0);
 }
@@ -207,9 +236,13 @@ async fn a_dimension_may_be_0_where_the_model_takes_it() {
 #[tokio::test]
 async fn half_floats_need_binary() {
     let server = Server::start("types", &[]);
-    let body = json!({"inputs": [{"name": "f16", "shape": [1], "datatype": "FP16", "data": [1.0]}]});
+    let body =
+        json!({"inputs": [{"name": "f16", "shape": [1], "datatype": "FP16", "data": [1.0]}]});
     let (status, body) = server.infer(&body).await;
-    assert!(status == 400 && body["error"].as_str().unwrap().contains("FP16 has no form in JSON"), "{body}");
+    assert!(
+        status == 400 && body["error"].as_str().unwrap().contains("FP16 has no form in JSON"),
+        "{body}"
+    );
 }
 
 #[tokio::test]
@@ -225,7 +258,10 @@ async fn paths_methods_sizes_and_encodings() {
         ("/v2/health/ready/", 200),
     ] {
         let (got, body) = server.get(path).await;
-        assert!(got == status && (status == 200 || body["error"].is_string()), "{path}: {got} {body}");
+        assert!(
+            got == status && (status == 200 || body["error"].is_string()),
+            "{path}: {got} {body}"
+        );
     }
     let post = async |path: &str, encoding: &str, body: Vec<u8>| {
         let request = server.post(path).header("content-encoding", encoding).body(body);
@@ -239,7 +275,10 @@ async fn paths_methods_sizes_and_encodings() {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     gzip.write_all(&vec![b' '; 1 << 20]).unwrap();
     let packed = gzip.finish().unwrap();
-    assert_eq!(post("/v2/models/m/infer", "gzip", packed[..900.min(packed.len())].to_vec()).await.0 / 100, 4);
+    assert_eq!(
+        post("/v2/models/m/infer", "gzip", packed[..900.min(packed.len())].to_vec()).await.0 / 100,
+        4
+    );
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     gzip.write_all(&[b' '; 100_000]).unwrap();
     assert_eq!(post("/v2/models/m/infer", "gzip", gzip.finish().unwrap()).await.0, 413);

@@ -27,11 +27,14 @@ fn of(entity: Value) -> Value {
 }
 
 async fn outcome(server: &Server, outcome: &str) -> f64 {
-    let labels = format!("{{modeldeployment=\"test\",revision=\"rev1\",cache=\"feature\",outcome=\"{outcome}\"}}");
+    let labels = format!(
+        "{{modeldeployment=\"test\",revision=\"rev1\",cache=\"feature\",outcome=\"{outcome}\"}}"
+    );
     server.metric(&format!("slipway_runtime_cache_requests_total{labels}")).await
 }
 
-/// A feature source: `/rows/<n>` has a row, `/rows/none` has none, `/rows/away` leads elsewhere, `/rows/huge` never ends, `/rows/hang` says nothing.
+/// A feature source: `/rows/<n>` has a row, `/rows/none` has none, `/rows/away` leads elsewhere,
+/// `/rows/huge` never ends, `/rows/hang` says nothing.
 struct Source {
     address: String,
     asked: Arc<AtomicUsize>,
@@ -66,7 +69,10 @@ impl Source {
                         "broken" => full("200 OK", "[1, 2]"),
                         "huge" => full("200 OK", &"x".repeat(1 << 20)),
                         "hang" => std::future::pending().await,
-                        n => full("200 OK", &json!({"x": [n.parse::<f32>().unwrap_or(-1.0), 1.0]}).to_string()),
+                        n => full(
+                            "200 OK",
+                            &json!({"x": [n.parse::<f32>().unwrap_or(-1.0), 1.0]}).to_string(),
+                        ),
                     };
                     let _ = stream.write_all(answer.as_bytes()).await;
                 });
@@ -85,9 +91,13 @@ impl Drop for Source {
 #[tokio::test]
 async fn requests_are_filled_from_rows() {
     let server = Server::start("affine", &[ON, "--result-cache"]);
-    assert_eq!(put(&server, "user-1", &json!({"x": [1.0, 2.0]})).await, (200, json!({"stored": 1})));
+    assert_eq!(
+        put(&server, "user-1", &json!({"x": [1.0, 2.0]})).await,
+        (200, json!({"stored": 1}))
+    );
     let bulk = json!({"features": {"user-2": {"x": [3.0, 4.0]}, "a/ü": {"x": [5.0, 6.0]}}});
-    let response = server.post("/v2/models/m/features").body(bulk.to_string()).send().await.unwrap();
+    let response =
+        server.post("/v2/models/m/features").body(bulk.to_string()).send().await.unwrap();
     assert_eq!(answer(response).await, (200, json!({"stored": 2})));
 
     let (status, one) = server.infer(&of(json!("user-1"))).await;
@@ -95,9 +105,11 @@ async fn requests_are_filled_from_rows() {
     let (_, many) = server.infer(&of(json!(["user-2", "user-1", "a/ü", "user-2"]))).await;
     assert_eq!(many["outputs"][0]["shape"], json!([4, 2]));
     assert_eq!(many["outputs"][0]["data"], json!([7.0, 9.0, 3.0, 5.0, 11.0, 13.0, 7.0, 9.0]));
-    // What the request holds itself is not looked up in the row; a name in the path may be percent-encoded.
+    // What the request holds itself is not looked up in the row; a name in the path may be
+    // percent-encoded.
     let mut own = of(json!("user-1"));
-    own["inputs"] = json!([{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [10.0, 20.0]}]);
+    own["inputs"] =
+        json!([{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [10.0, 20.0]}]);
     assert_eq!(server.infer(&own).await.1["outputs"][0]["data"], json!([21.0, 41.0]));
     assert_eq!(put(&server, "a%2F%C3%BC", &json!({"x": [0.0, 0.0]})).await.0, 200);
     assert_eq!(server.infer(&of(json!("a/ü"))).await.1["outputs"][0]["data"], json!([1.0, 1.0]));
@@ -107,28 +119,50 @@ async fn requests_are_filled_from_rows() {
     // In the binary extension, and as a binary answer.
     let header =
         json!({"parameters": {"entity": "user-1", "binary_data_output": true}, "outputs": [{"name": "y"}]}).to_string();
-    let request =
-        server.post("/v2/models/m/infer").header("inference-header-content-length", header.len()).body(header);
+    let request = server
+        .post("/v2/models/m/infer")
+        .header("inference-header-content-length", header.len())
+        .body(header);
     let response = request.send().await.unwrap();
     assert_eq!(response.status(), 200);
-    assert!(response.bytes().await.unwrap().ends_with(&[5.0_f32.to_le_bytes(), 5.0_f32.to_le_bytes()].concat()));
+    assert!(
+        response
+            .bytes()
+            .await
+            .unwrap()
+            .ends_with(&[5.0_f32.to_le_bytes(), 5.0_f32.to_le_bytes()].concat())
+    );
 }
 
 fn message(entity: ParameterChoice, inputs: &[f32]) -> pb::ModelInferRequest {
-    let mut message = if inputs.is_empty() { pb::ModelInferRequest::default() } else { grpc::affine(1, inputs) };
+    let mut message =
+        if inputs.is_empty() { pb::ModelInferRequest::default() } else { grpc::affine(1, inputs) };
     message.model_name = "m".into();
-    message.parameters.insert("entity".into(), pb::InferParameter { parameter_choice: Some(entity) });
+    message
+        .parameters
+        .insert("entity".into(), pb::InferParameter { parameter_choice: Some(entity) });
     message
 }
 
 #[tokio::test]
 async fn messages_of_grpc_are_filled_from_rows() {
     let server = Server::start("affine", &[ON]);
-    for (entity, row) in
-        [("user-1", json!({"x": [1.0, 2.0]})), ("[2]", json!({"x": [3.0, 4.0]})), ("[", json!({"x": [5.0, 6.0]}))]
-    {
+    for (entity, row) in [
+        ("user-1", json!({"x": [1.0, 2.0]})),
+        ("[2]", json!({"x": [3.0, 4.0]})),
+        ("[", json!({"x": [5.0, 6.0]})),
+    ] {
         let bulk = json!({"features": {entity: row}});
-        assert_eq!(server.post("/v2/models/m/features").body(bulk.to_string()).send().await.unwrap().status(), 200);
+        assert_eq!(
+            server
+                .post("/v2/models/m/features")
+                .body(bulk.to_string())
+                .send()
+                .await
+                .unwrap()
+                .status(),
+            200
+        );
     }
     let mut client = grpc::client(&server).await;
     let text = |text: &str| ParameterChoice::StringParam(text.into());
@@ -152,7 +186,10 @@ async fn messages_of_grpc_are_filled_from_rows() {
         (ParameterChoice::Int64Param(7), Code::InvalidArgument, "parameters.entity"),
     ] {
         let status = client.model_infer(message(entity, &[])).await.unwrap_err();
-        assert!(status.code() == code && status.message().contains(part), "{status}, not {code:?} with {part}");
+        assert!(
+            status.code() == code && status.message().contains(part),
+            "{status}, not {code:?} with {part}"
+        );
     }
 }
 
@@ -189,7 +226,8 @@ async fn pods_read_each_others_rows_through_redis() {
     assert_eq!(two.infer(&of(json!("user-1"))).await.1["outputs"][0]["data"], json!([3.0, 5.0]));
     assert_eq!((outcome(&two, "hit_redis").await, outcome(&two, "hit_local").await), (1.0, 0.0));
     redis.kill();
-    // What cannot be kept is not said to be kept, and what cannot be read is not said to be missing.
+    // What cannot be kept is not said to be kept, and what cannot be read is not said to be
+    // missing.
     assert_eq!(put(&one, "user-2", &json!({"x": [1.0, 2.0]})).await.0, 503);
     assert_eq!(two.infer(&of(json!("user-3"))).await.0, 503);
 }
@@ -198,11 +236,16 @@ async fn pods_read_each_others_rows_through_redis() {
 async fn a_source_is_asked_once_for_what_nobody_wrote() {
     let source = Source::start().await;
     let url = format!("http://{}/rows/{{entity}}", source.address);
-    let server = Server::start("affine", &[ON, "--feature-source-url", &url, "--feature-source-timeout-ms", "3000"]);
+    let server = Server::start(
+        "affine",
+        &[ON, "--feature-source-url", &url, "--feature-source-timeout-ms", "3000"],
+    );
     let request = of(json!("7"));
     let all = join_all((0..20).map(|_| server.infer(&request))).await;
     assert!(
-        all.iter().all(|(status, body)| *status == 200 && body["outputs"][0]["data"] == json!([15.0, 3.0])),
+        all.iter().all(
+            |(status, body)| *status == 200 && body["outputs"][0]["data"] == json!([15.0, 3.0])
+        ),
         "{all:?}"
     );
     assert_eq!(source.asked.load(Ordering::SeqCst), 1);
@@ -215,12 +258,15 @@ async fn a_source_is_asked_once_for_what_nobody_wrote() {
         assert_eq!(status(entity).await, 503, "{entity}");
     }
     // The request's own deadline bounds the wait for the source.
-    let hanging =
-        server.post("/v2/models/m/infer").header("x-request-timeout-ms", "200").body(of(json!("hang")).to_string());
+    let hanging = server
+        .post("/v2/models/m/infer")
+        .header("x-request-timeout-ms", "200")
+        .body(of(json!("hang")).to_string());
     assert_eq!(hanging.send().await.unwrap().status(), 504);
 }
 
-/// Any pod of the namespace reaches this port: that a gateway was asked, or the token, must be shown here as well.
+/// Any pod of the namespace reaches this port: that a gateway was asked, or the token, must be
+/// shown here as well.
 #[tokio::test]
 async fn past_the_gateway_rows_and_hot_inputs_are_for_those_who_show_the_token() {
     let keys = tempfile::tempdir().unwrap();
@@ -228,9 +274,22 @@ async fn past_the_gateway_rows_and_hot_inputs_are_for_those_who_show_the_token()
     std::fs::write(keys.path().join("master"), [7; 32]).unwrap();
     std::fs::write(keys.path().join("token"), token).unwrap();
     let folder = keys.path().display().to_string();
-    let args = [ON, "--result-cache", "--cache-hot-keys", "2", "--uid", "uid", "--keys-directory", &folder];
+    let args = [
+        ON,
+        "--result-cache",
+        "--cache-hot-keys",
+        "2",
+        "--uid",
+        "uid",
+        "--keys-directory",
+        &folder,
+    ];
     let server = Server::start("affine", &args);
-    let proof = hex::encode(slipway_prediction_id::derive_key(&[7; 32], slipway_prediction_id::ACCESS_PURPOSE, "uid"));
+    let proof = hex::encode(slipway_prediction_id::derive_key(
+        &[7; 32],
+        slipway_prediction_id::ACCESS_PURPOSE,
+        "uid",
+    ));
     let row = json!({"x": [1.0, 2.0]}).to_string();
     let url = format!("{}/v2/models/m/features/user-1", server.api);
     let load = format!("{}/v2/repository/models/m/unload", server.api);
@@ -243,9 +302,14 @@ async fn past_the_gateway_rows_and_hot_inputs_are_for_those_who_show_the_token()
         ("authorization", bearer.as_str(), 200),
         ("x-slipway-access", proof.as_str(), 200),
     ] {
-        let put = server.http.put(&url).header(header, value).body(row.clone()).send().await.unwrap();
+        let put =
+            server.http.put(&url).header(header, value).body(row.clone()).send().await.unwrap();
         let told = server.http.get(&hot).header(header, value).send().await.unwrap();
-        assert_eq!((put.status().as_u16(), told.status().as_u16()), (status, status), "{header}: {value}");
+        assert_eq!(
+            (put.status().as_u16(), told.status().as_u16()),
+            (status, status),
+            "{header}: {value}"
+        );
         if status == 403 {
             let refused = server.http.post(&load).header(header, value).send().await.unwrap();
             assert_eq!(refused.status(), 403, "{header}: {value}");

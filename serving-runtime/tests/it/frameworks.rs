@@ -1,4 +1,5 @@
-//! Models of other libraries, through ONNX, say what the library itself says. `examples/frameworks/train.py` and `train_pytorch.py` wrote both.
+//! Models of other libraries, through ONNX, say what the library itself says.
+//! `examples/frameworks/train.py` and `train_pytorch.py` wrote both.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +25,8 @@ fn folder(name: &str) -> PathBuf {
 
 async fn agrees(name: &str) {
     let reference: Reference =
-        serde_json::from_slice(&std::fs::read(folder(name).join("reference.json")).unwrap()).unwrap();
+        serde_json::from_slice(&std::fs::read(folder(name).join("reference.json")).unwrap())
+            .unwrap();
     let server = Server::spawn(&folder(name).join("model.onnx").display().to_string(), &[], &[]);
     server.line("ready");
     // All rows at once, and the first alone: batching must change nothing.
@@ -34,7 +36,13 @@ async fn agrees(name: &str) {
             "inputs": [{"name": reference.input, "datatype": "FP32", "shape": [count, rows[0].len()], "data": rows}],
             "outputs": [{"name": reference.output}],
         });
-        let answer = server.http.post(format!("{}/v2/models/m/infer", server.api)).json(&body).send().await.unwrap();
+        let answer = server
+            .http
+            .post(format!("{}/v2/models/m/infer", server.api))
+            .json(&body)
+            .send()
+            .await
+            .unwrap();
         assert_eq!(answer.status(), 200, "{name}");
         let answer: serde_json::Value = answer.json().await.unwrap();
         let got: Vec<f64> = serde_json::from_value(answer["outputs"][0]["data"].clone()).unwrap();

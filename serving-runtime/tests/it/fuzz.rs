@@ -17,7 +17,8 @@ fn any_json() -> impl Strategy<Value = Value> {
         any::<u64>().prop_map(Value::from),
         any::<f64>().prop_map(Value::from),
         "[a-zA-Z0-9_é\u{0}]{0,8}".prop_map(Value::from),
-        prop_oneof![Just("x"), Just("y"), Just("FP32"), Just("INT64"), Just("BYTES")].prop_map(Value::from),
+        prop_oneof![Just("x"), Just("y"), Just("FP32"), Just("INT64"), Just("BYTES")]
+            .prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 24, 6, |inner| {
         let key = prop_oneof![
@@ -45,10 +46,15 @@ fn nearly_good() -> impl Strategy<Value = Value> {
     let part = || proptest::option::weighted(0.3, any_json());
     (part(), part(), part(), part(), part(), part(), part()).prop_map(
         |(name, shape, datatype, data, parameters, id, outputs)| {
-            let mut input = json!({"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]});
-            for (key, value) in
-                [("name", name), ("shape", shape), ("datatype", datatype), ("data", data), ("parameters", parameters)]
-            {
+            let mut input =
+                json!({"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]});
+            for (key, value) in [
+                ("name", name),
+                ("shape", shape),
+                ("datatype", datatype),
+                ("data", data),
+                ("parameters", parameters),
+            ] {
                 if let Some(value) = value {
                     input[key] = value;
                 }
@@ -65,8 +71,12 @@ fn nearly_good() -> impl Strategy<Value = Value> {
 }
 
 fn signature() -> ModelSignature {
-    let spec =
-        |name: &str, datatype| TensorSignature { name: name.into(), datatype, shape: vec![None, Some(2)], axis: None };
+    let spec = |name: &str, datatype| TensorSignature {
+        name: name.into(),
+        datatype,
+        shape: vec![None, Some(2)],
+        axis: None,
+    };
     ModelSignature {
         inputs: vec![spec("x", DataType::F32)],
         outputs: vec![spec("y", DataType::F32), spec("root", DataType::F32)],
@@ -96,7 +106,8 @@ proptest! {
 fn whatever_is_sent_is_answered_below_500() {
     let server = Server::start("affine", &[]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut runner = TestRunner::new(Config { cases: 300, failure_persistence: None, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases: 300, failure_persistence: None, ..Config::default() });
     let strategy = (
         prop_oneof![any_json(), nearly_good()],
         proptest::option::weighted(0.3, any::<u8>().prop_map(|n| n.to_string())),
@@ -111,7 +122,13 @@ fn whatever_is_sent_is_answered_below_500() {
                 answer(request.send().await.unwrap()).await
             });
             prop_assert!(status < 500, "{} -> {} {}", body, status, answer);
-            prop_assert!(status == 200 || answer["error"].is_string(), "{} -> {} {}", body, status, answer);
+            prop_assert!(
+                status == 200 || answer["error"].is_string(),
+                "{} -> {} {}",
+                body,
+                status,
+                answer
+            );
             Ok(())
         })
         .unwrap();

@@ -25,7 +25,12 @@ pub(crate) async fn client(server: &Server) -> Client {
 }
 
 fn input(name: &str, datatype: &str, shape: &[i64]) -> InferInputTensor {
-    InferInputTensor { name: name.into(), datatype: datatype.into(), shape: shape.to_vec(), ..Default::default() }
+    InferInputTensor {
+        name: name.into(),
+        datatype: datatype.into(),
+        shape: shape.to_vec(),
+        ..Default::default()
+    }
 }
 
 pub(crate) fn raw(values: &[f32]) -> Bytes {
@@ -57,14 +62,23 @@ async fn metadata_and_readiness() {
     let about = client.server_metadata(pb::ServerMetadataRequest {}).await.unwrap().into_inner();
     assert_eq!(about.name, "slipway-runtime");
     assert!(about.extensions.contains(&"statistics".to_owned()));
-    let ready = |name: &str, version: &str| pb::ModelReadyRequest { name: name.into(), version: version.into() };
+    let ready = |name: &str, version: &str| pb::ModelReadyRequest {
+        name: name.into(),
+        version: version.into(),
+    };
     assert!(client.model_ready(ready("m", "7")).await.unwrap().into_inner().ready);
     for (name, version) in [("other", ""), ("m", "8")] {
-        assert_eq!(client.model_ready(ready(name, version)).await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(
+            client.model_ready(ready(name, version)).await.unwrap_err().code(),
+            Code::NotFound
+        );
     }
     let of = pb::ModelMetadataRequest { name: "m".into(), version: String::new() };
     let metadata = client.model_metadata(of).await.unwrap().into_inner();
-    assert_eq!((metadata.platform.as_str(), metadata.versions), ("onnx_onnxv1", vec!["7".to_owned()]));
+    assert_eq!(
+        (metadata.platform.as_str(), metadata.versions),
+        ("onnx_onnxv1", vec!["7".to_owned()])
+    );
     assert_eq!(metadata.inputs[0].shape, [-1, 4]);
     assert_eq!(metadata.outputs[1].name, "OUTPUT1");
 }
@@ -77,16 +91,25 @@ async fn typed_and_raw_give_what_rest_gives() {
     let (_, json) = server
         .infer(&serde_json::json!({"inputs": [{"name": "X", "shape": [2, 4], "datatype": "FP32", "data": x}]}))
         .await;
-    let probabilities: Vec<f32> = serde_json::from_value(json["outputs"][1]["data"].clone()).unwrap();
+    let probabilities: Vec<f32> =
+        serde_json::from_value(json["outputs"][1]["data"].clone()).unwrap();
 
     let contents = pb::InferTensorContents { fp32_contents: x.to_vec(), ..Default::default() };
     let typed = InferInputTensor { contents: Some(contents), ..input("X", "FP32", &[2, 4]) };
-    let mut request =
-        pb::ModelInferRequest { model_name: "m".into(), id: "abc".into(), inputs: vec![typed], ..Default::default() };
+    let mut request = pb::ModelInferRequest {
+        model_name: "m".into(),
+        id: "abc".into(),
+        inputs: vec![typed],
+        ..Default::default()
+    };
     let answer = client.model_infer(request.clone()).await.unwrap();
     let told = answer.metadata().get("x-slipway-prediction").unwrap().to_str().unwrap();
     let labels = [30, 10].map(|label| Some(PredictedLabel::Number(label)));
-    assert_eq!(PredictionReport::decode(told).unwrap().labels, labels, "for the gateway, which issues the id");
+    assert_eq!(
+        PredictionReport::decode(told).unwrap().labels,
+        labels,
+        "for the gateway, which issues the id"
+    );
     let answer = answer.into_inner();
     assert_eq!((answer.id.as_str(), answer.model_version.as_str()), ("abc", "1"));
     assert!(answer.raw_output_contents.is_empty());
@@ -101,7 +124,10 @@ async fn typed_and_raw_give_what_rest_gives() {
     assert_eq!(answer.raw_output_contents[1], raw(&probabilities));
 
     // Three requests in two protocols, each counted once.
-    assert_eq!((server.code(200).await, server.metric("slipway_runtime_requests_total").await), (3.0, 3.0));
+    assert_eq!(
+        (server.code(200).await, server.metric("slipway_runtime_requests_total").await),
+        (3.0, 3.0)
+    );
     assert_eq!(server.metric("slipway_runtime_inference_duration_seconds_count").await, 3.0);
 }
 
@@ -111,9 +137,24 @@ async fn every_datatype_passes_through_typed_and_raw() {
     let mut client = client(&server).await;
     let none = pb::InferTensorContents::default;
     let cases: Vec<(&str, &str, pb::InferTensorContents, Vec<u8>)> = vec![
-        ("bool", "BOOL", pb::InferTensorContents { bool_contents: vec![true, false], ..none() }, vec![1, 0]),
-        ("u8", "UINT8", pb::InferTensorContents { uint_contents: vec![0, 255], ..none() }, vec![0, 255]),
-        ("u16", "UINT16", pb::InferTensorContents { uint_contents: vec![1, 65535], ..none() }, vec![1, 0, 255, 255]),
+        (
+            "bool",
+            "BOOL",
+            pb::InferTensorContents { bool_contents: vec![true, false], ..none() },
+            vec![1, 0],
+        ),
+        (
+            "u8",
+            "UINT8",
+            pb::InferTensorContents { uint_contents: vec![0, 255], ..none() },
+            vec![0, 255],
+        ),
+        (
+            "u16",
+            "UINT16",
+            pb::InferTensorContents { uint_contents: vec![1, 65535], ..none() },
+            vec![1, 0, 255, 255],
+        ),
         (
             "u32",
             "UINT32",
@@ -126,7 +167,12 @@ async fn every_datatype_passes_through_typed_and_raw() {
             pb::InferTensorContents { uint64_contents: vec![1, u64::MAX], ..none() },
             [1_u64.to_le_bytes(), u64::MAX.to_le_bytes()].concat(),
         ),
-        ("i8", "INT8", pb::InferTensorContents { int_contents: vec![-128, 127], ..none() }, vec![128, 127]),
+        (
+            "i8",
+            "INT8",
+            pb::InferTensorContents { int_contents: vec![-128, 127], ..none() },
+            vec![128, 127],
+        ),
         (
             "i16",
             "INT16",
@@ -167,8 +213,13 @@ async fn every_datatype_passes_through_typed_and_raw() {
     let half: Vec<u8> = [0x3c00_u16.to_le_bytes(), 0xc000_u16.to_le_bytes()].concat();
     let mut request = pb::ModelInferRequest { model_name: "m".into(), ..Default::default() };
     for (name, datatype, contents, _) in &cases {
-        request.inputs.push(InferInputTensor { contents: Some(contents.clone()), ..input(name, datatype, &[2]) });
-        request.outputs.push(InferRequestedOutputTensor { name: format!("{name}_out"), ..Default::default() });
+        request.inputs.push(InferInputTensor {
+            contents: Some(contents.clone()),
+            ..input(name, datatype, &[2])
+        });
+        request
+            .outputs
+            .push(InferRequestedOutputTensor { name: format!("{name}_out"), ..Default::default() });
     }
     // The half float has no typed form, and without it an input is missing.
     let mut typed = request.clone();
@@ -177,13 +228,18 @@ async fn every_datatype_passes_through_typed_and_raw() {
         ..input("f16", "FP16", &[2])
     });
     let error = client.model_infer(typed).await.unwrap_err();
-    assert!(error.code() == Code::InvalidArgument && error.message().contains("FP16 has no typed form"), "{error}");
+    assert!(
+        error.code() == Code::InvalidArgument && error.message().contains("FP16 has no typed form"),
+        "{error}"
+    );
 
     for input in &mut request.inputs {
         input.contents = None;
     }
     request.inputs.push(input("f16", "FP16", &[2]));
-    request.outputs.push(InferRequestedOutputTensor { name: "f16_out".into(), ..Default::default() });
+    request
+        .outputs
+        .push(InferRequestedOutputTensor { name: "f16_out".into(), ..Default::default() });
     request.raw_input_contents =
         cases.iter().map(|c| Bytes::from(c.3.clone())).chain([Bytes::from(half.clone())]).collect();
     let sent = request.raw_input_contents.clone();
@@ -195,7 +251,9 @@ async fn every_datatype_passes_through_typed_and_raw() {
 async fn a_typed_request_has_a_typed_answer() {
     let server = Server::start("simple", &[]);
     let mut client = client(&server).await;
-    let contents = |v: &[i32]| Some(pb::InferTensorContents { int_contents: v.to_vec(), ..Default::default() });
+    let contents = |v: &[i32]| {
+        Some(pb::InferTensorContents { int_contents: v.to_vec(), ..Default::default() })
+    };
     let inputs = vec![
         InferInputTensor { contents: contents(&[1, 2, 3, 4]), ..input("INPUT0", "INT32", &[1, 4]) },
         InferInputTensor { contents: contents(&[1, 1, 1, 1]), ..input("INPUT1", "INT32", &[1, 4]) },
@@ -210,7 +268,8 @@ async fn a_typed_request_has_a_typed_answer() {
 async fn compressed_requests_get_compressed_answers() {
     let server = Server::start("affine", &[]);
     for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Deflate] {
-        let mut client = client(&server).await.send_compressed(encoding).accept_compressed(encoding);
+        let mut client =
+            client(&server).await.send_compressed(encoding).accept_compressed(encoding);
         let answer = client.model_infer(affine(500, &[3.0; 1000])).await.unwrap();
         assert!(answer.metadata().get("grpc-encoding").is_some());
         assert_eq!(answer.into_inner().raw_output_contents[0], raw(&[7.0; 1000]));
@@ -248,7 +307,10 @@ async fn health_is_checked_and_watched_to_the_end() {
     let mut client = HealthClient::new(channel(&server).await);
     let ask = |service: &str| HealthCheckRequest { service: service.into() };
     for service in ["", "inference.GRPCInferenceService", "m"] {
-        assert_eq!(client.check(ask(service)).await.unwrap().into_inner().status(), ServingStatus::Serving);
+        assert_eq!(
+            client.check(ask(service)).await.unwrap().into_inner().status(),
+            ServingStatus::Serving
+        );
     }
     assert_eq!(client.check(ask("other")).await.unwrap_err().code(), Code::NotFound);
     let mut unknown = client.watch(ask("other")).await.unwrap().into_inner();

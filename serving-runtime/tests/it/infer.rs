@@ -19,10 +19,14 @@ fn raw(values: &[f32]) -> Vec<u8> {
 /// Sends a JSON header and blobs; gives the header and the blobs of the answer.
 async fn binary(server: &Server, header: &Value, blobs: &[u8]) -> (Value, Vec<u8>) {
     let json = header.to_string();
-    let request = server.post("/v2/models/m/infer").header(HEADER, json.len()).body([json.as_bytes(), blobs].concat());
+    let request = server
+        .post("/v2/models/m/infer")
+        .header(HEADER, json.len())
+        .body([json.as_bytes(), blobs].concat());
     let response = request.send().await.unwrap();
     assert_eq!(response.status(), 200);
-    let length: usize = response.headers().get(HEADER).map_or(usize::MAX, |v| v.to_str().unwrap().parse().unwrap());
+    let length: usize =
+        response.headers().get(HEADER).map_or(usize::MAX, |v| v.to_str().unwrap().parse().unwrap());
     let body = response.bytes().await.unwrap();
     let (json, blobs) = body.split_at(length.min(body.len()));
     (serde_json::from_slice(json).unwrap(), blobs.to_vec())
@@ -39,8 +43,12 @@ async fn json_and_binary_agree() {
     assert_eq!(json["id"], "abc");
     assert_eq!(json["model_name"], "m");
     assert_eq!(json["model_version"], "1");
-    assert_eq!(json["outputs"][0], json!({"name": "label", "shape": [2], "datatype": "INT64", "data": [30, 10]}));
-    let probabilities: Vec<f32> = serde_json::from_value(json["outputs"][1]["data"].clone()).unwrap();
+    assert_eq!(
+        json["outputs"][0],
+        json!({"name": "label", "shape": [2], "datatype": "INT64", "data": [30, 10]})
+    );
+    let probabilities: Vec<f32> =
+        serde_json::from_value(json["outputs"][1]["data"].clone()).unwrap();
     assert_eq!(json["outputs"][1]["shape"], json!([2, 3]));
     for row in probabilities.chunks(3) {
         assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5);
@@ -48,8 +56,7 @@ async fn json_and_binary_agree() {
 
     // Binary in, binary out for all.
     let blob = raw(x.as_flattened());
-    let input =
-        json!({"name": "X", "shape": [2, 4], "datatype": "FP32", "parameters": {"binary_data_size": blob.len()}});
+    let input = json!({"name": "X", "shape": [2, 4], "datatype": "FP32", "parameters": {"binary_data_size": blob.len()}});
     let header = json!({"inputs": [input], "parameters": {"binary_data_output": true}});
     let (answer, blobs) = binary(&server, &header, &blob).await;
     assert_eq!(answer["outputs"][0]["parameters"]["binary_data_size"], 16);
@@ -66,7 +73,8 @@ async fn json_and_binary_agree() {
     assert_eq!(f32s(&blobs), probabilities);
 
     // Nothing but the bytes of the one input, batch 1.
-    let response = server.post("/v2/models/m/infer").header(HEADER, 0).body(raw(&x[0])).send().await.unwrap();
+    let response =
+        server.post("/v2/models/m/infer").header(HEADER, 0).body(raw(&x[0])).send().await.unwrap();
     let length: usize = response.headers()[HEADER].to_str().unwrap().parse().unwrap();
     assert_eq!(response.headers()["content-type"], "application/octet-stream");
     let body = response.bytes().await.unwrap();
@@ -80,26 +88,51 @@ async fn every_datatype_passes_through() {
         ("bool", "BOOL", json!([true, false]), vec![1, 0]),
         ("u8", "UINT8", json!([0, 255]), vec![0, 255]),
         ("u16", "UINT16", json!([1, 65535]), vec![1, 0, 255, 255]),
-        ("u32", "UINT32", json!([1, 4_294_967_295_u32]), [1_u32.to_le_bytes(), u32::MAX.to_le_bytes()].concat()),
-        ("u64", "UINT64", json!([1, u64::MAX]), [1_u64.to_le_bytes(), u64::MAX.to_le_bytes()].concat()),
+        (
+            "u32",
+            "UINT32",
+            json!([1, 4_294_967_295_u32]),
+            [1_u32.to_le_bytes(), u32::MAX.to_le_bytes()].concat(),
+        ),
+        (
+            "u64",
+            "UINT64",
+            json!([1, u64::MAX]),
+            [1_u64.to_le_bytes(), u64::MAX.to_le_bytes()].concat(),
+        ),
         ("i8", "INT8", json!([-128, 127]), vec![128, 127]),
         ("i16", "INT16", json!([-2, 2]), [(-2_i16).to_le_bytes(), 2_i16.to_le_bytes()].concat()),
         ("i32", "INT32", json!([-2, 2]), [(-2_i32).to_le_bytes(), 2_i32.to_le_bytes()].concat()),
-        ("i64", "INT64", json!([i64::MIN, i64::MAX]), [i64::MIN.to_le_bytes(), i64::MAX.to_le_bytes()].concat()),
+        (
+            "i64",
+            "INT64",
+            json!([i64::MIN, i64::MAX]),
+            [i64::MIN.to_le_bytes(), i64::MAX.to_le_bytes()].concat(),
+        ),
         ("f32", "FP32", json!([0.1, -1.5]), raw(&[0.1, -1.5])),
-        ("f64", "FP64", json!([0.1, -1.5]), [0.1_f64.to_le_bytes(), (-1.5_f64).to_le_bytes()].concat()),
+        (
+            "f64",
+            "FP64",
+            json!([0.1, -1.5]),
+            [0.1_f64.to_le_bytes(), (-1.5_f64).to_le_bytes()].concat(),
+        ),
         ("text", "BYTES", json!(["é", ""]), vec![2, 0, 0, 0, 0xc3, 0xa9, 0, 0, 0, 0]),
     ];
     // Half floats exist in binary form only.
     let half = [0x3c00_u16.to_le_bytes(), 0xc000_u16.to_le_bytes()].concat();
     let half_input = json!({"name": "f16", "datatype": "FP16", "shape": [2], "parameters": {"binary_data_size": 4}});
 
-    let mut inputs: Vec<Value> =
-        cases.iter().map(|(n, d, data, _)| json!({"name": n, "datatype": d, "shape": [2], "data": data})).collect();
+    let mut inputs: Vec<Value> = cases
+        .iter()
+        .map(|(n, d, data, _)| json!({"name": n, "datatype": d, "shape": [2], "data": data}))
+        .collect();
     inputs.push(half_input.clone());
-    let names: Vec<Value> = cases.iter().map(|(n, ..)| json!({"name": format!("{n}_out")})).collect();
+    let names: Vec<Value> =
+        cases.iter().map(|(n, ..)| json!({"name": format!("{n}_out")})).collect();
     let (answer, _) = binary(&server, &json!({"inputs": inputs, "outputs": names}), &half).await;
-    for (output, (name, datatype, data, _)) in answer["outputs"].as_array().unwrap().iter().zip(&cases) {
+    for (output, (name, datatype, data, _)) in
+        answer["outputs"].as_array().unwrap().iter().zip(&cases)
+    {
         assert_eq!(output["datatype"], *datatype);
         assert_eq!(output["data"], *data, "{name}");
     }
@@ -114,9 +147,11 @@ async fn every_datatype_passes_through() {
     }
     inputs.push(half_input);
     blobs.extend_from_slice(&half);
-    let mut names: Vec<Value> = cases.iter().map(|(n, ..)| json!({"name": format!("{n}_out")})).collect();
+    let mut names: Vec<Value> =
+        cases.iter().map(|(n, ..)| json!({"name": format!("{n}_out")})).collect();
     names.push(json!({"name": "f16_out"}));
-    let header = json!({"inputs": inputs, "outputs": names, "parameters": {"binary_data_output": true}});
+    let header =
+        json!({"inputs": inputs, "outputs": names, "parameters": {"binary_data_output": true}});
     let (_, back) = binary(&server, &header, &blobs).await;
     assert_eq!(back, blobs);
 }
@@ -134,7 +169,12 @@ async fn metadata_health_and_versions() {
         )
     );
     assert!(body["version"].is_string());
-    for path in ["/v2/health/live", "/v2/health/ready", "/v2/models/m/ready", "/v2/models/m/versions/7/ready"] {
+    for path in [
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/models/m/ready",
+        "/v2/models/m/versions/7/ready",
+    ] {
         assert_eq!(server.get(path).await.0, 200, "{path}");
     }
     let tensor = |name: &str| json!({"name": name, "datatype": "INT32", "shape": [-1, 4]});
@@ -148,9 +188,9 @@ async fn metadata_health_and_versions() {
     }
     let input = |name: &str| json!({"name": name, "datatype": "INT32", "shape": [1, 4], "data": [1, 2, 3, 4]});
     // The order of the inputs is the client's own affair.
-    let body =
-        json!({"inputs": [input("INPUT1"), input("INPUT0")], "outputs": [{"name": "OUTPUT1"}, {"name": "OUTPUT0"}]});
-    let response = server.post("/v2/models/m/versions/7/infer").body(body.to_string()).send().await.unwrap();
+    let body = json!({"inputs": [input("INPUT1"), input("INPUT0")], "outputs": [{"name": "OUTPUT1"}, {"name": "OUTPUT0"}]});
+    let response =
+        server.post("/v2/models/m/versions/7/infer").body(body.to_string()).send().await.unwrap();
     let (_, body) = answer(response).await;
     assert_eq!(body["outputs"][0]["data"], json!([0, 0, 0, 0]));
     assert_eq!(body["outputs"][1]["data"], json!([2, 4, 6, 8]));
@@ -165,13 +205,22 @@ async fn compressed_bodies_and_http2() {
     gzip.write_all(body.as_bytes()).unwrap();
     let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
     zlib.write_all(body.as_bytes()).unwrap();
-    for (encoding, packed) in [("gzip", gzip.finish().unwrap()), ("deflate", zlib.finish().unwrap())] {
-        let request = server.post("/v2/models/m/infer").header("content-encoding", encoding).body(packed);
+    for (encoding, packed) in
+        [("gzip", gzip.finish().unwrap()), ("deflate", zlib.finish().unwrap())]
+    {
+        let request =
+            server.post("/v2/models/m/infer").header("content-encoding", encoding).body(packed);
         let (status, body) = answer(request.send().await.unwrap()).await;
         assert_eq!((status, &body["outputs"][0]["data"]), (200, &json!([3.0, 5.0])), "{encoding}");
     }
-    let h2 = reqwest::Client::builder().no_proxy().tls_certs_only([]).http2_prior_knowledge().build().unwrap();
-    let response = h2.post(format!("{}/v2/models/m/infer", server.api)).body(body).send().await.unwrap();
+    let h2 = reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only([])
+        .http2_prior_knowledge()
+        .build()
+        .unwrap();
+    let response =
+        h2.post(format!("{}/v2/models/m/infer", server.api)).body(body).send().await.unwrap();
     assert_eq!(response.version(), reqwest::Version::HTTP_2);
     assert_eq!(answer(response).await.1["outputs"][0]["data"], json!([3.0, 5.0]));
 }
@@ -188,7 +237,10 @@ async fn merged_requests_get_their_own_rows() {
             let want: Vec<f32> = rows.as_flattened().iter().map(|x| 2.0 * x + 1.0).collect();
             assert_eq!(status, 200, "{body}");
             assert_eq!(body["outputs"][0]["shape"], json!([rows.len(), 2]));
-            assert_eq!(serde_json::from_value::<Vec<f32>>(body["outputs"][0]["data"].clone()).unwrap(), want);
+            assert_eq!(
+                serde_json::from_value::<Vec<f32>>(body["outputs"][0]["data"].clone()).unwrap(),
+                want
+            );
         }
     });
     futures::future::join_all(requests).await;
@@ -232,7 +284,8 @@ async fn models_that_mix_rows_are_not_batched() {
     futures::future::join_all(requests).await;
 }
 
-/// Shapes do not show that this one mixes rows: it subtracts their mean, which is the row itself when it is alone.
+/// Shapes do not show that this one mixes rows: it subtracts their mean, which is the row itself
+/// when it is alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_different_clients_are_merged_only_where_that_changes_nothing() {
     let server = Server::start("centre", &["--workers", "1"]);
@@ -270,9 +323,14 @@ async fn the_owner_may_decide_what_is_merged() {
             (&json!(batching), &json!(cause)),
             "{model} {mode}"
         );
-        let series =
-            format!("slipway_runtime_batching{{modeldeployment=\"test\",revision=\"rev1\",reason=\"{cause}\"}}");
-        assert_eq!(server.metric(&series).await, f64::from(u8::from(batching == "enabled")), "{model} {mode}");
+        let series = format!(
+            "slipway_runtime_batching{{modeldeployment=\"test\",revision=\"rev1\",reason=\"{cause}\"}}"
+        );
+        assert_eq!(
+            server.metric(&series).await,
+            f64::from(u8::from(batching == "enabled")),
+            "{model} {mode}"
+        );
         if (model, mode) == ("centre", "enabled") {
             let reason = properties["batching_reason"].as_str().unwrap();
             assert!(reason.contains("speaks against it"), "{reason}");
@@ -280,7 +338,8 @@ async fn the_owner_may_decide_what_is_merged() {
     }
 }
 
-/// Each worker has its own session; a pod without a CPU limit would have one for each core of its node.
+/// Each worker has its own session; a pod without a CPU limit would have one for each core of its
+/// node.
 #[tokio::test]
 async fn memory_bounds_the_workers() {
     for (limit, workers) in [("1000000", 1), ("100000000000", 4)] {
@@ -288,19 +347,32 @@ async fn memory_bounds_the_workers() {
         assert_eq!(server.line("the model is loaded and warm")["workers"], workers);
         if workers == 1 {
             let said = server.line("memory holds no more sessions of this model");
-            assert_eq!((&said["wanted"], &said["memory_bytes"]), (&json!(4), &json!(1_000_000)), "{said}");
+            assert_eq!(
+                (&said["wanted"], &said["memory_bytes"]),
+                (&json!(4), &json!(1_000_000)),
+                "{said}"
+            );
         }
     }
 }
 
-/// Slipway's gateway says how large a body the ModelDeployment allows; nobody can say more than the server takes.
+/// Slipway's gateway says how large a body the ModelDeployment allows; nobody can say more than the
+/// server takes.
 #[tokio::test]
 async fn a_body_may_be_as_large_as_the_gateway_says() {
-    let options = ["--max-body-bytes", "2000", "--max-named-body-bytes", "20000", "--max-request-rows", "1000000"];
+    let options = [
+        "--max-body-bytes",
+        "2000",
+        "--max-named-body-bytes",
+        "20000",
+        "--max-request-rows",
+        "1000000",
+    ];
     let server = Server::start("affine", &options);
     let status = async |bytes: usize, named: Option<&str>| {
         let mut body =
-            json!({"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}).to_string();
+            json!({"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]})
+                .to_string();
         body.push_str(&" ".repeat(bytes - body.len()));
         let request = server.http.post(format!("{}/v2/models/m/infer", server.api)).body(body);
         let request = match named {
@@ -310,9 +382,15 @@ async fn a_body_may_be_as_large_as_the_gateway_says() {
         request.send().await.unwrap().status().as_u16()
     };
     assert_eq!((status(2000, None).await, status(2001, None).await), (200, 413));
-    assert_eq!((status(10_000, Some("10000")).await, status(10_001, Some("10000")).await), (200, 413));
+    assert_eq!(
+        (status(10_000, Some("10000")).await, status(10_001, Some("10000")).await),
+        (200, 413)
+    );
     assert_eq!((status(1000, Some("1000")).await, status(1001, Some("1000")).await), (200, 413));
-    assert_eq!((status(20_000, Some("999999999")).await, status(20_001, Some("999999999")).await), (200, 413));
+    assert_eq!(
+        (status(20_000, Some("999999999")).await, status(20_001, Some("999999999")).await),
+        (200, 413)
+    );
     assert_eq!(status(2001, Some("many")).await, 413);
 }
 
@@ -327,16 +405,23 @@ async fn a_long_sequence_is_not_too_many_rows() {
     assert_eq!(sequence.infer(&body(16_000)).await.0, 200);
     let rows = Server::start("affine", &[]);
     let (status, answer) = rows.infer(&body(4097)).await;
-    assert!(status == 400 && answer["error"].as_str().unwrap().contains("at most 4096"), "{status} {answer}");
+    assert!(
+        status == 400 && answer["error"].as_str().unwrap().contains("at most 4096"),
+        "{status} {answer}"
+    );
     let asked = Server::start("centre", &["--max-request-rows", "8"]);
     assert_eq!(asked.infer(&body(9)).await.0, 400);
 }
 
-/// What ONNX Runtime takes for a large request comes back; otherwise the largest request ever would decide what a pod holds.
+/// What ONNX Runtime takes for a large request comes back; otherwise the largest request ever would
+/// decide what a pod holds.
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_of_large_requests_comes_back() {
     const ROWS: usize = 8192;
-    let server = Server::start("wide", &["--workers", "1", "--max-request-rows", "10000", "--batching=disabled"]);
+    let server = Server::start(
+        "wide",
+        &["--workers", "1", "--max-request-rows", "10000", "--batching=disabled"],
+    );
     let body = |rows: usize| json!({"inputs": [{"name": "x", "shape": [rows, 1], "datatype": "FP32", "data": vec![1.0; rows]}]});
     let before = server.memory();
     assert_eq!(server.infer(&body(ROWS)).await.0, 200);

@@ -19,20 +19,33 @@ async fn not_ready_before_the_model_is() {
     assert_eq!(server.get("/v2/health/live").await.0, 200);
     for path in ["/v2/health/ready", "/v2/models/m/ready", "/v2/models/m"] {
         let (status, body) = server.get(path).await;
-        assert!(status == 503 && body["error"].as_str().unwrap().contains("loading"), "{path}: {status} {body}");
+        assert!(
+            status == 503 && body["error"].as_str().unwrap().contains("loading"),
+            "{path}: {status} {body}"
+        );
     }
-    let response = server.post("/v2/models/m/infer").body(affine(&[[1.0, 2.0]]).to_string()).send().await.unwrap();
-    assert_eq!((response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()), (503, "1"));
+    let response = server
+        .post("/v2/models/m/infer")
+        .body(affine(&[[1.0, 2.0]]).to_string())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()),
+        (503, "1")
+    );
 
     let bytes = std::fs::read(model("affine")).unwrap();
     let _ = stream.read(&mut [0; 4096]).await.unwrap();
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", bytes.len());
+    let head =
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", bytes.len());
     stream.write_all(&[head.as_bytes(), &bytes].concat()).await.unwrap();
     server.line("ready");
     assert_eq!(server.probe("/readyz").await, 200);
     assert_eq!(server.infer(&affine(&[[1.0, 2.0]])).await.0, 200);
     let labels = "modeldeployment=\"test\",revision=\"rev1\",model=\"m\",version=\"1\"";
-    let info = format!("slipway_runtime_model_info{{{labels},digest=\"{}\"}}", digest(&model("affine")));
+    let info =
+        format!("slipway_runtime_model_info{{{labels},digest=\"{}\"}}", digest(&model("affine")));
     assert_eq!(server.metric(&info).await, 1.0);
     assert!(server.metric("slipway_runtime_model_load_seconds{").await > 0.0);
 }
@@ -68,8 +81,9 @@ async fn draining_loses_no_request() {
     let clients = (0..8).map(|_| async {
         let http = client();
         while !stop.load(Ordering::SeqCst) {
-            let request =
-                http.post(format!("{}/v2/models/m/infer", server.api)).body(affine(&[[1.0, 2.0]]).to_string());
+            let request = http
+                .post(format!("{}/v2/models/m/infer", server.api))
+                .body(affine(&[[1.0, 2.0]]).to_string());
             let response = request.send().await.expect("a request was lost");
             assert_eq!(response.status(), 200);
             // A kept connection is told to close, so that the client looks for another pod.
@@ -83,7 +97,8 @@ async fn draining_loses_no_request() {
         eventually("requests before", async || done.load(Ordering::SeqCst) > 200).await;
         server.signal("TERM");
         eventually("requests while draining", async || late.load(Ordering::SeqCst) > 200).await;
-        // It may be the only pod, so it serves on while it is asked, and is ready: by that an EndpointSlice says that it serves.
+        // It may be the only pod, so it serves on while it is asked, and is ready: by that an
+        // EndpointSlice says that it serves.
         let begun = Instant::now();
         let (long, before) = (4 * delay, late.load(Ordering::SeqCst));
         eventually("longer than the delay", async || begun.elapsed() > long).await;
@@ -93,13 +108,18 @@ async fn draining_loses_no_request() {
     };
     tokio::join!(futures::future::join_all(clients), conductor);
     let all = server.metric("slipway_runtime_requests_total").await;
-    assert_eq!(all as usize, done.into_inner() + late.into_inner(), "every request is counted, and counted once");
+    assert_eq!(
+        all as usize,
+        done.into_inner() + late.into_inner(),
+        "every request is counted, and counted once"
+    );
     assert_eq!(server.wait().code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn serving_on_has_an_end() {
-    let mut server = Server::start("affine", &["--drain-delay-seconds", "1", "--drain-serve-seconds", "2"]);
+    let mut server =
+        Server::start("affine", &["--drain-delay-seconds", "1", "--drain-serve-seconds", "2"]);
     let asked = AtomicUsize::new(0);
     let asking = async {
         let request = || client().get(format!("{}/v2/models/m/ready", server.api)).send();
@@ -116,10 +136,14 @@ async fn serving_on_has_an_end() {
     server.line("requests still come: no other pod took over in time");
 }
 
-/// A request has the time that its client or the gateway names, not the server's own default, within the server's bound.
+/// A request has the time that its client or the gateway names, not the server's own default,
+/// within the server's bound.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_has_the_time_that_it_names() {
-    let server = Server::start("slow", &["--request-timeout-seconds", "1", "--max-request-timeout-seconds", "60"]);
+    let server = Server::start(
+        "slow",
+        &["--request-timeout-seconds", "1", "--max-request-timeout-seconds", "60"],
+    );
     let body = slow(rounds_for(&server, Duration::from_secs(3)).await).to_string();
     let ask = |named: Option<&'static str>| {
         let request = server.post("/v2/models/m/infer").body(body.clone());
@@ -130,8 +154,14 @@ async fn a_request_has_the_time_that_it_names() {
     };
     assert_eq!(ask(None).await.unwrap().status(), 504);
     assert_eq!(ask(Some("50000")).await.unwrap().status(), 200);
-    let bounded = Server::start("slow", &["--request-timeout-seconds", "1", "--max-request-timeout-seconds", "1"]);
-    let request = bounded.post("/v2/models/m/infer").header("x-request-timeout-ms", "50000").body(body.clone());
+    let bounded = Server::start(
+        "slow",
+        &["--request-timeout-seconds", "1", "--max-request-timeout-seconds", "1"],
+    );
+    let request = bounded
+        .post("/v2/models/m/infer")
+        .header("x-request-timeout-ms", "50000")
+        .body(body.clone());
     assert_eq!(request.send().await.unwrap().status(), 504);
 }
 
@@ -139,11 +169,18 @@ async fn a_request_has_the_time_that_it_names() {
 async fn what_is_in_flight_ends_after_the_port_closed() {
     let mut server = Server::start("slow", &[]);
     let rounds = rounds_for(&server, Duration::from_secs(2)).await;
-    let request = tokio::spawn(server.post("/v2/models/m/infer").body(slow(rounds).to_string()).send());
-    eventually("in flight", async || server.metric("slipway_runtime_requests_in_flight").await == 1.0).await;
+    let request =
+        tokio::spawn(server.post("/v2/models/m/infer").body(slow(rounds).to_string()).send());
+    eventually("in flight", async || {
+        server.metric("slipway_runtime_requests_in_flight").await == 1.0
+    })
+    .await;
     let address = server.api.trim_start_matches("http://").to_owned();
     server.signal("TERM");
-    eventually("no new connections", async || tokio::net::TcpStream::connect(&address).await.is_err()).await;
+    eventually("no new connections", async || {
+        tokio::net::TcpStream::connect(&address).await.is_err()
+    })
+    .await;
     let (status, body) = answer(request.await.unwrap().unwrap()).await;
     assert_eq!(status, 200, "{body}");
     // The slow model answers with its number of rounds.
@@ -153,10 +190,17 @@ async fn what_is_in_flight_ends_after_the_port_closed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn draining_has_an_end() {
-    let mut server = Server::start("slow", &["--drain-timeout-seconds", "1", "--request-timeout-seconds", "3600"]);
+    let mut server = Server::start(
+        "slow",
+        &["--drain-timeout-seconds", "1", "--request-timeout-seconds", "3600"],
+    );
     let rounds = rounds_for(&server, Duration::from_secs(600)).await;
-    let request = tokio::spawn(server.post("/v2/models/m/infer").body(slow(rounds).to_string()).send());
-    eventually("in flight", async || server.metric("slipway_runtime_requests_in_flight").await == 1.0).await;
+    let request =
+        tokio::spawn(server.post("/v2/models/m/infer").body(slow(rounds).to_string()).send());
+    eventually("in flight", async || {
+        server.metric("slipway_runtime_requests_in_flight").await == 1.0
+    })
+    .await;
     server.signal("TERM");
     assert_eq!(server.wait().code(), Some(0));
     server.line("some requests did not end in time");

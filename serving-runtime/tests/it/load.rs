@@ -36,7 +36,8 @@ impl Web {
                     std::future::ready(Ok::<_, Infallible>(answer(n, &request)))
                 });
                 tokio::spawn(
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service),
                 );
             }
         });
@@ -59,7 +60,11 @@ fn content() -> Response<Full<Bytes>> {
 #[track_caller]
 fn fails(server: &mut Server, reason: &str, permanent: bool, part: &str) {
     let failure = server.failure();
-    assert_eq!((&failure["reason"], &failure["permanent"]), (&reason.into(), &permanent.into()), "{failure}");
+    assert_eq!(
+        (&failure["reason"], &failure["permanent"]),
+        (&reason.into(), &permanent.into()),
+        "{failure}"
+    );
     assert!(failure["message"].as_str().unwrap().contains(part), "{failure}");
 }
 
@@ -83,9 +88,14 @@ fn what_cannot_be_served_is_told() {
     fails(&mut server, "InvalidModel", true, "not a model");
     let mut server = Server::spawn(&model("zipmap").display().to_string(), &[], &[]);
     fails(&mut server, "InvalidModel", true, "zipmap=False");
-    let mut server = Server::spawn(&model("affine").display().to_string(), &["--max-model-bytes", "10"], &[]);
+    let mut server =
+        Server::spawn(&model("affine").display().to_string(), &["--max-model-bytes", "10"], &[]);
     fails(&mut server, "InvalidModel", true, "larger than 10 bytes");
-    let mut server = Server::spawn(&model("affine").display().to_string(), &["--onnxruntime", "/nowhere/lib.so"], &[]);
+    let mut server = Server::spawn(
+        &model("affine").display().to_string(),
+        &["--onnxruntime", "/nowhere/lib.so"],
+        &[],
+    );
     fails(&mut server, "LoadFailed", false, "ORT_DYLIB_PATH");
 }
 
@@ -94,14 +104,24 @@ async fn downloads_are_retried_and_kept() {
     let web = Web::start(|n, _| if n < 2 { status(503) } else { content() }).await;
     let uri = format!("http://{}/m.onnx?token=secret", web.address);
     let kept = tempfile::tempdir().unwrap();
-    let args = ["--model-digest", &digest(&model("affine")), "--cache-dir", &kept.path().display().to_string()];
+    let args = [
+        "--model-digest",
+        &digest(&model("affine")),
+        "--cache-dir",
+        &kept.path().display().to_string(),
+    ];
     for _ in 0..2 {
         // The second start finds the file.
         Server::spawn(&uri, &args, &[]).line("ready");
         assert_eq!(web.count(), 3);
     }
-    let names: Vec<_> = std::fs::read_dir(kept.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(names, [digest(&model("affine")).trim_start_matches("sha256:")], "and nothing else is left");
+    let names: Vec<_> =
+        std::fs::read_dir(kept.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(
+        names,
+        [digest(&model("affine")).trim_start_matches("sha256:")],
+        "and nothing else is left"
+    );
 }
 
 fn redirect(to: &'static str) -> Response<Full<Bytes>> {
@@ -114,13 +134,19 @@ async fn failed_downloads_are_told_apart() {
         "/missing" => status(404),
         "/forbidden" => status(403),
         "/down" => status(500),
-        "/elsewhere" => {
-            Response::builder().status(302).header("location", "file:///etc/passwd").body(Full::default()).unwrap()
-        }
+        "/elsewhere" => Response::builder()
+            .status(302)
+            .header("location", "file:///etc/passwd")
+            .body(Full::default())
+            .unwrap(),
         "/neighbour" => redirect("http://127.0.0.2:1/m.onnx"),
         "/metadata" => redirect("http://169.254.169.254/latest/meta-data/"),
         "/by-name" => redirect("http://localhost:1/m.onnx"),
-        "/loop" => Response::builder().status(302).header("location", "/loop").body(Full::default()).unwrap(),
+        "/loop" => Response::builder()
+            .status(302)
+            .header("location", "/loop")
+            .body(Full::default())
+            .unwrap(),
         _ => content(),
     })
     .await;
@@ -136,7 +162,10 @@ async fn failed_downloads_are_told_apart() {
     assert_eq!(web.count(), 4);
     let mut server = spawn("/elsewhere", &[]);
     let failure = server.failure();
-    assert!(failure["reason"] == "DownloadFailed" && !failure.to_string().contains("secret"), "{failure}");
+    assert!(
+        failure["reason"] == "DownloadFailed" && !failure.to_string().contains("secret"),
+        "{failure}"
+    );
     fails(&mut spawn("/loop", &[]), "DownloadFailed", true, "redirects");
     for inside in ["/neighbour", "/metadata", "/by-name"] {
         fails(&mut spawn(inside, &[]), "DownloadFailed", inside != "/by-name", "not public");
@@ -147,7 +176,8 @@ async fn failed_downloads_are_told_apart() {
     let left = std::fs::read_dir(server.dir.path().join("models")).unwrap().count();
     assert_eq!(left, 0, "a refused download is removed");
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let mut server = Server::spawn(&format!("http://{closed}/m"), &["--download-attempts", "2"], &[]);
+    let mut server =
+        Server::spawn(&format!("http://{closed}/m"), &["--download-attempts", "2"], &[]);
     fails(&mut server, "DownloadFailed", false, "the download failed");
 }
 
@@ -155,7 +185,10 @@ async fn failed_downloads_are_told_apart() {
 async fn object_stores_are_read() {
     let web = Web::start(|_, request| match request.uri().path() {
         "/bucket/models/affine.onnx" => content_with_meta(),
-        _ => Response::builder().status(404).body(Full::new("<Error><Code>NoSuchKey</Code></Error>".into())).unwrap(),
+        _ => Response::builder()
+            .status(404)
+            .body(Full::new("<Error><Code>NoSuchKey</Code></Error>".into()))
+            .unwrap(),
     })
     .await;
     let endpoint = format!("http://{}", web.address);
@@ -166,8 +199,18 @@ async fn object_stores_are_read() {
         ("AWS_ACCESS_KEY_ID", "id"),
         ("AWS_SECRET_ACCESS_KEY", "secret"),
     ];
-    Server::spawn("s3://bucket/models/affine.onnx", &["--model-digest", &digest(&model("affine"))], &env).line("ready");
-    fails(&mut Server::spawn("s3://bucket/models/none.onnx", &[], &env), "ModelNotFound", true, "none.onnx");
+    Server::spawn(
+        "s3://bucket/models/affine.onnx",
+        &["--model-digest", &digest(&model("affine"))],
+        &env,
+    )
+    .line("ready");
+    fails(
+        &mut Server::spawn("s3://bucket/models/none.onnx", &[], &env),
+        "ModelNotFound",
+        true,
+        "none.onnx",
+    );
 }
 
 fn content_with_meta() -> Response<Full<Bytes>> {
@@ -177,12 +220,18 @@ fn content_with_meta() -> Response<Full<Bytes>> {
     answer
 }
 
-/// The optimised graph is worked out once, read by whoever starts later, and no worse than none when it is spoilt.
+/// The optimised graph is worked out once, read by whoever starts later, and no worse than none
+/// when it is spoilt.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_optimised_graph_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_str().unwrap();
-    let files = || std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let files = || {
+        std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect::<Vec<_>>()
+    };
     let answer = async || {
         let server = Server::start("affine", &["--workers", "2", "--optimised-dir", path]);
         let (status, answer) = server.infer(&affine(&[[1.0, 2.0]])).await;
@@ -192,7 +241,13 @@ async fn the_optimised_graph_is_kept() {
     let first = answer().await;
     let [kept] = files().try_into().expect("one file");
     let digest = digest(&model("affine"));
-    assert!(kept.file_name().unwrap().to_str().unwrap().starts_with(digest.trim_start_matches("sha256:")));
+    assert!(
+        kept.file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .starts_with(digest.trim_start_matches("sha256:"))
+    );
     let written = || kept.metadata().unwrap().modified().unwrap();
     let before = written();
     assert_eq!(answer().await, first);

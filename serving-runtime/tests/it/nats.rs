@@ -6,7 +6,8 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::{self, stream::Stream};
+use async_nats::jetstream::stream::Stream;
+use async_nats::jetstream::{self};
 use futures::TryStreamExt as _;
 use tempfile::TempDir;
 
@@ -30,9 +31,14 @@ fn program() -> &'static Path {
             return path.into();
         }
         let cache = slipway_provision::BuildCache::from_env().unwrap();
-        let built =
-            slipway_provision::go_tools::ensure_program(&cache, &slipway_provision::workspace_root(), "nats-server");
-        built.expect("cannot build nats-server: install Go, or set NATS_SERVER to one of 2.12 or newer")
+        let built = slipway_provision::go_tools::ensure_program(
+            &cache,
+            &slipway_provision::workspace_root(),
+            "nats-server",
+        );
+        built.expect(
+            "cannot build nats-server: install Go, or set NATS_SERVER to one of 2.12 or newer",
+        )
     })
 }
 
@@ -40,7 +46,8 @@ impl Nats {
     /// Starts one.
     pub(crate) fn start() -> Self {
         Process::on_a_free_port(|port| {
-            let mut nats = Self { process: Process::default(), dir: tempfile::tempdir().unwrap(), port };
+            let mut nats =
+                Self { process: Process::default(), dir: tempfile::tempdir().unwrap(), port };
             nats.run().then_some(nats)
         })
     }
@@ -48,9 +55,17 @@ impl Nats {
     /// Starts the server (again), on the same port and files. False when it ended at once.
     pub(crate) fn run(&mut self) -> bool {
         let mut command = Command::new(program());
-        command.args(["--addr", "127.0.0.1", "--port", &self.port.to_string(), "--jetstream", "--store_dir"]);
+        command.args([
+            "--addr",
+            "127.0.0.1",
+            "--port",
+            &self.port.to_string(),
+            "--jetstream",
+            "--store_dir",
+        ]);
         let port = self.port;
-        self.process.start(command.arg(self.dir.path()), || TcpStream::connect(("127.0.0.1", port)).is_ok())
+        self.process
+            .start(command.arg(self.dir.path()), || TcpStream::connect(("127.0.0.1", port)).is_ok())
     }
 
     /// SIGKILL.

@@ -48,7 +48,8 @@ async fn a_pod_serves_what_its_first_step_has_fetched() {
     assert!(ended, "{told}");
     let bytes = of_model("affine").len();
     assert_eq!(told, json!({"digest": digest(&model("affine")), "bytes": bytes, "files": 1}));
-    // Somebody overwrites it. The containers of this pod start again and serve what was fetched; nobody asks the store.
+    // Somebody overwrites it. The containers of this pod start again and serve what was fetched;
+    // nobody asks the store.
     files.lock().unwrap()[0].1 = of_model("simple");
     for _ in 0..2 {
         let server = Server::spawn(&uri, &args, &[]);
@@ -57,12 +58,20 @@ async fn a_pod_serves_what_its_first_step_has_fetched() {
         assert_eq!(properties["digest"], digest(&model("affine")));
         assert_eq!(web.count(), 1);
     }
-    // A file that was damaged in the meantime is fetched again, and what the store has now is not it.
-    let kept =
-        dir.path().join("models").join(digest(&model("affine")).trim_start_matches("sha256:")).join("model.onnx");
+    // A file that was damaged in the meantime is fetched again, and what the store has now is not
+    // it.
+    let kept = dir
+        .path()
+        .join("models")
+        .join(digest(&model("affine")).trim_start_matches("sha256:"))
+        .join("model.onnx");
     std::fs::write(&kept, "damaged").unwrap();
     let failure = Server::spawn(&uri, &args, &[]).failure();
-    assert_eq!((&failure["reason"], &failure["permanent"]), (&json!("DigestMismatch"), &json!(true)), "{failure}");
+    assert_eq!(
+        (&failure["reason"], &failure["permanent"]),
+        (&json!("DigestMismatch"), &json!(true)),
+        "{failure}"
+    );
     // A pod that comes later was told what it must be.
     let pin = digest(&model("affine"));
     let (ended, told) = Server::fetch(&uri, &["--model-digest", &pin]);
@@ -73,11 +82,15 @@ async fn a_pod_serves_what_its_first_step_has_fetched() {
 #[tokio::test(flavor = "multi_thread")]
 async fn weights_beside_the_graph_are_fetched_and_vouched_for() {
     let (graph, weights) = with_weights_beside("deep/w 1.bin", [2.0, 0.0, 0.0, 3.0]);
-    let files = Arc::new(Mutex::new(vec![("/m/graph.onnx", graph.clone()), ("/m/deep/w%201.bin", weights.clone())]));
+    let files = Arc::new(Mutex::new(vec![
+        ("/m/graph.onnx", graph.clone()),
+        ("/m/deep/w%201.bin", weights.clone()),
+    ]));
     let web = store(&files).await;
     let uri = format!("http://{}/m/graph.onnx?token=secret", web.address);
-    let line =
-        |name: &str, content: &[u8]| format!("{name} {} {}\n", content.len(), hex::encode(Sha256::digest(content)));
+    let line = |name: &str, content: &[u8]| {
+        format!("{name} {} {}\n", content.len(), hex::encode(Sha256::digest(content)))
+    };
     let list = [line("deep/w 1.bin", &weights), line("model.onnx", &graph)].concat();
     let want = format!("sha256:{}", hex::encode(Sha256::digest(list)));
     let cache = tempfile::tempdir().unwrap();
@@ -100,16 +113,25 @@ async fn weights_beside_the_graph_are_fetched_and_vouched_for() {
     let (ended, told) = Server::fetch("pvc://claim/graph.onnx", &args);
     assert!(ended && told["files"] == 2, "{told}");
     // One byte of the weights is another.
-    std::fs::write(volume.path().join("claim/deep/w 1.bin"), [&[1], &weights[1..]].concat()).unwrap();
+    std::fs::write(volume.path().join("claim/deep/w 1.bin"), [&[1], &weights[1..]].concat())
+        .unwrap();
     files.lock().unwrap()[1].1[0] = 1;
     let fails = |uri: &str, args: &[&str], reason: &str, part: &str| {
         let (ended, told) = Server::fetch(uri, args);
-        assert!(!ended && told["reason"] == reason && told["message"].as_str().unwrap().contains(part), "{told}");
+        assert!(
+            !ended && told["reason"] == reason && told["message"].as_str().unwrap().contains(part),
+            "{told}"
+        );
     };
     fails("pvc://claim/graph.onnx", &args, "DigestMismatch", "sha256:");
     fails(&uri, &["--model-digest", &want], "DigestMismatch", "sha256:");
     // They are not there, or too large together.
-    fails(&uri, &["--max-model-bytes", &(graph.len() + 15).to_string()], "InvalidModel", "larger than");
+    fails(
+        &uri,
+        &["--max-model-bytes", &(graph.len() + 15).to_string()],
+        "InvalidModel",
+        "larger than",
+    );
     files.lock().unwrap().pop();
     fails(&uri, &[], "ModelNotFound", "deep/w 1.bin");
 }
@@ -124,16 +146,21 @@ async fn weights_cannot_be_taken_from_elsewhere() {
     let told = |location: &str| -> Value {
         let (graph, _) = with_weights_beside(location, [0.0; 4]);
         std::fs::write(claim.join("m.onnx"), graph).unwrap();
-        let mut server = Server::spawn("pvc://claim/m.onnx", &["--volume-root", &text(volume.path())], &[]);
+        let mut server =
+            Server::spawn("pvc://claim/m.onnx", &["--volume-root", &text(volume.path())], &[]);
         server.failure()
     };
     for location in ["../secret", "/etc/hostname", "link"] {
         let failure = told(location);
         assert!(
-            failure["reason"] == "InvalidModel" && failure["message"].as_str().unwrap().contains("out"),
+            failure["reason"] == "InvalidModel"
+                && failure["message"].as_str().unwrap().contains("out"),
             "{failure}"
         );
     }
     let failure = told("model.onnx");
-    assert!(failure["message"].as_str().unwrap().contains("the name of the graph itself"), "{failure}");
+    assert!(
+        failure["message"].as_str().unwrap().contains("the name of the graph itself"),
+        "{failure}"
+    );
 }

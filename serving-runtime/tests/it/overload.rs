@@ -11,19 +11,31 @@ use super::support::{Server, answer, eventually, slow};
 const LONG: u64 = 3_000_000;
 
 async fn running(server: &Server, n: f64) {
-    eventually("in flight", async || server.metric("slipway_runtime_requests_in_flight").await == n).await;
+    eventually("in flight", async || {
+        server.metric("slipway_runtime_requests_in_flight").await == n
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_is_429_and_all_are_counted() {
-    let server = Server::start("slow", &["--workers", "1", "--queue-capacity", "2", "--request-timeout-seconds", "2"]);
+    let server = Server::start(
+        "slow",
+        &["--workers", "1", "--queue-capacity", "2", "--request-timeout-seconds", "2"],
+    );
     let requests = (0..20).map(|_| async {
-        let response = server.post("/v2/models/m/infer").body(slow(LONG).to_string()).send().await.unwrap();
+        let response =
+            server.post("/v2/models/m/infer").body(slow(LONG).to_string()).send().await.unwrap();
         let retry = response.headers().get("retry-after").map(|v| v.to_str().unwrap().to_owned());
         let (status, body) = answer(response).await;
         match status {
-            429 => assert!(retry.as_deref() == Some("1") && body["error"].as_str().unwrap().contains("queue is full")),
-            504 => assert!(body["error"].as_str().unwrap().contains("time limit of 2000 ms"), "{body}"),
+            429 => assert!(
+                retry.as_deref() == Some("1")
+                    && body["error"].as_str().unwrap().contains("queue is full")
+            ),
+            504 => {
+                assert!(body["error"].as_str().unwrap().contains("time limit of 2000 ms"), "{body}")
+            }
             _ => panic!("{status} {body}"),
         }
         status
@@ -42,17 +54,24 @@ async fn a_full_queue_is_429_and_all_are_counted() {
 async fn clients_may_ask_for_less_time() {
     let server = Server::start("slow", &["--workers", "1"]);
     let begun = Instant::now();
-    let request = server.post("/v2/models/m/infer").header("x-request-timeout-ms", "100").body(slow(LONG).to_string());
+    let request = server
+        .post("/v2/models/m/infer")
+        .header("x-request-timeout-ms", "100")
+        .body(slow(LONG).to_string());
     let (status, body) = answer(request.send().await.unwrap()).await;
     assert!(status == 504 && body["error"].as_str().unwrap().contains("100 ms"), "{status} {body}");
-    // The protocol's own parameter, in microseconds; as a text too, which is how Triton's clients send it.
+    // The protocol's own parameter, in microseconds; as a text too, which is how Triton's clients
+    // send it.
     let mut body = slow(LONG);
     for timeout in [json!(50_000), json!("50000")] {
         body["parameters"] = json!({"timeout": timeout});
         assert_eq!(server.infer(&body).await.0, 504);
     }
     assert!(begun.elapsed() < Duration::from_secs(20), "nobody waited for the work");
-    let request = server.post("/v2/models/m/infer").header("x-request-timeout-ms", "soon").body(slow(1).to_string());
+    let request = server
+        .post("/v2/models/m/infer")
+        .header("x-request-timeout-ms", "soon")
+        .body(slow(1).to_string());
     assert_eq!(request.send().await.unwrap().status(), 400);
     assert_eq!((server.code(504).await, server.code(400).await), (3.0, 1.0));
 }
@@ -64,8 +83,10 @@ async fn work_of_clients_that_left_is_dropped() {
     let mut streams = Vec::new();
     let body = slow(LONG).to_string();
     for n in 1..=5_u8 {
-        let head =
-            format!("POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let head = format!(
+            "POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
         let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
         running(&server, f64::from(n)).await;
@@ -79,16 +100,24 @@ async fn work_of_clients_that_left_is_dropped() {
     assert_eq!(server.metric("slipway_runtime_inference_duration_seconds_count").await, 1.0);
 }
 
-/// A run that nobody waits for is stopped, whether its client left or its time is over: the only worker is free for the next one at once.
+/// A run that nobody waits for is stopped, whether its client left or its time is over: the only
+/// worker is free for the next one at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_that_nobody_waits_for_are_stopped() {
     let server = Server::start("slow", &["--workers", "1"]);
     let soon = |body: &serde_json::Value| {
-        server.post("/v2/models/m/infer").header("x-request-timeout-ms", "20000").body(body.to_string()).send()
+        server
+            .post("/v2/models/m/infer")
+            .header("x-request-timeout-ms", "20000")
+            .body(body.to_string())
+            .send()
     };
     // Ten times what anybody here waits for.
     let endless = slow(100 * LONG);
-    let late = server.post("/v2/models/m/infer").header("x-request-timeout-ms", "100").body(endless.to_string());
+    let late = server
+        .post("/v2/models/m/infer")
+        .header("x-request-timeout-ms", "100")
+        .body(endless.to_string());
     assert_eq!(late.send().await.unwrap().status(), 504);
     assert_eq!(soon(&slow(1)).await.unwrap().status(), 200);
     let leaves = tokio::spawn(soon(&endless));
@@ -97,11 +126,15 @@ async fn runs_that_nobody_waits_for_are_stopped() {
     assert_eq!(soon(&slow(1)).await.unwrap().status(), 200);
     // Neither is the model's fault.
     running(&server, 0.0).await;
-    assert_eq!((server.code(500).await, server.code(504).await, server.code(499).await), (0.0, 1.0, 1.0));
+    assert_eq!(
+        (server.code(500).await, server.code(504).await, server.code(499).await),
+        (0.0, 1.0, 1.0)
+    );
     assert_eq!(server.metric("slipway_runtime_requests_total").await, 4.0);
 }
 
-/// Who takes many requests back before they are looked at does not end the others of the connection: the gateway's carries everybody's.
+/// Who takes many requests back before they are looked at does not end the others of the
+/// connection: the gateway's carries everybody's.
 #[tokio::test(flavor = "multi_thread")]
 async fn impatient_clients_end_no_connection() {
     let server = Server::start("slow", &["--workers", "1"]);
@@ -119,23 +152,30 @@ async fn impatient_clients_end_no_connection() {
     assert_eq!(grpc(&client, 0).await.await, Some(200), "over the same connection");
 }
 
-/// One worker and one long request before them: what waits is served by priority, and within one by arrival.
+/// One worker and one long request before them: what waits is served by priority, and within one by
+/// arrival.
 #[tokio::test(flavor = "multi_thread")]
 async fn higher_priorities_are_served_first() {
     let server = Server::start("slow", &["--workers", "1", "--batching=disabled"]);
     let queued = async |n: f64| {
-        eventually("queued", async || server.metric("slipway_runtime_requests_queued{").await == n).await;
+        eventually("queued", async || server.metric("slipway_runtime_requests_queued{").await == n)
+            .await;
     };
-    let first = tokio::spawn(server.post("/v2/models/m/infer").body(slow(100_000).to_string()).send());
+    let first =
+        tokio::spawn(server.post("/v2/models/m/infer").body(slow(100_000).to_string()).send());
     running(&server, 1.0).await;
     queued(0.0).await;
     let order = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let mut tasks = Vec::new();
-    for (n, (name, priority)) in [("last", 3), ("default", 0), ("first", 1), ("second", 1)].into_iter().enumerate() {
+    for (n, (name, priority)) in
+        [("last", 3), ("default", 0), ("first", 1), ("second", 1)].into_iter().enumerate()
+    {
         let mut body = slow(3000);
         body["parameters"] = json!({"priority": priority});
-        let (request, order) =
-            (server.post("/v2/models/m/infer").body(body.to_string()), std::sync::Arc::clone(&order));
+        let (request, order) = (
+            server.post("/v2/models/m/infer").body(body.to_string()),
+            std::sync::Arc::clone(&order),
+        );
         tasks.push(tokio::spawn(async move {
             assert_eq!(request.send().await.unwrap().status(), 200);
             order.lock().unwrap().push(name);
@@ -156,8 +196,9 @@ async fn higher_priorities_are_served_first() {
 const EACH: usize = 120;
 const LEAVERS: usize = EACH / 12;
 
-/// What request `n` asks for: rounds of work, its time limit in milliseconds, and whether its datatype is wrong. Short and long work, limits that
-/// are met and missed, in an order that repeats; the long ones whose limit is far away are those whose client leaves.
+/// What request `n` asks for: rounds of work, its time limit in milliseconds, and whether its
+/// datatype is wrong. Short and long work, limits that are met and missed, in an order that
+/// repeats; the long ones whose limit is far away are those whose client leaves.
 fn mixed(n: usize) -> (u64, u64, &'static str, bool) {
     let (rounds, timeout) = ([1, 50, 5000, LONG][n % 4], [30_000, 20, 200][n % 3]);
     (rounds, timeout, if n % 10 == 8 { "FP32" } else { "INT64" }, n % 12 == 3)
@@ -168,8 +209,10 @@ async fn rest(server: &Server, n: usize) -> impl Future<Output = Option<u16>> + 
     let (rounds, timeout, datatype, leaves) = mixed(n);
     let mut body = slow(rounds);
     body["inputs"][0]["datatype"] = json!(datatype);
-    let request =
-        server.post("/v2/models/m/infer").header("x-request-timeout-ms", timeout.to_string()).body(body.to_string());
+    let request = server
+        .post("/v2/models/m/infer")
+        .header("x-request-timeout-ms", timeout.to_string())
+        .body(body.to_string());
     async move {
         let limit = Duration::from_millis(if leaves { 300 } else { 60_000 });
         let answer = tokio::time::timeout(limit, request.send()).await;
@@ -179,12 +222,17 @@ async fn rest(server: &Server, n: usize) -> impl Future<Output = Option<u16>> + 
 }
 
 /// The same over gRPC; its codes are told as HTTP's.
-async fn grpc(client: &super::grpc::Client, n: usize) -> impl Future<Output = Option<u16>> + Send + 'static {
+async fn grpc(
+    client: &super::grpc::Client,
+    n: usize,
+) -> impl Future<Output = Option<u16>> + Send + 'static {
     use slipway_oip::inference as pb;
 
     let (rounds, timeout, datatype, leaves) = mixed(n);
-    let contents =
-        pb::InferTensorContents { int64_contents: vec![i64::try_from(rounds).unwrap()], ..Default::default() };
+    let contents = pb::InferTensorContents {
+        int64_contents: vec![i64::try_from(rounds).unwrap()],
+        ..Default::default()
+    };
     let input = pb::model_infer_request::InferInputTensor {
         name: "rounds".into(),
         datatype: datatype.into(),
@@ -217,8 +265,8 @@ async fn grpc(client: &super::grpc::Client, n: usize) -> impl Future<Output = Op
     }
 }
 
-/// What came in is what went out, whatever happened: overload, deadlines, clients that leave, in both protocols. Every client compares its answer
-/// with what the server counted.
+/// What came in is what went out, whatever happened: overload, deadlines, clients that leave, in
+/// both protocols. Every client compares its answer with what the server counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_conserved() {
     let server = Server::start("slow", &["--workers", "2", "--queue-capacity", "4"]);
@@ -237,10 +285,15 @@ async fn requests_are_conserved() {
     running(&server, 0.0).await;
     let total = server.metric("slipway_runtime_requests_total").await;
     let (_, stats) = server.get("/v2/models/m/stats").await;
-    let of = |part: &str| stats["model_stats"][0]["inference_stats"][part]["count"].as_f64().unwrap();
+    let of =
+        |part: &str| stats["model_stats"][0]["inference_stats"][part]["count"].as_f64().unwrap();
     let told = answered.values().sum::<usize>();
-    assert!(told >= EACH - LEAVERS, "who does not leave is answered, at least over REST: {answered:?}");
-    // A client that left before its request was read was never received; everything that was is in exactly one outcome.
+    assert!(
+        told >= EACH - LEAVERS,
+        "who does not leave is answered, at least over REST: {answered:?}"
+    );
+    // A client that left before its request was read was never received; everything that was is in
+    // exactly one outcome.
     assert!((told as f64..=2.0 * EACH as f64).contains(&total), "{total} received, {answered:?}");
     let mut outcomes = 0.0;
     let mut unseen = 0.0;
@@ -254,7 +307,8 @@ async fn requests_are_conserved() {
     assert!(answered.is_empty(), "codes that are not counted: {answered:?}");
     assert_eq!(outcomes, total);
     assert_eq!(unseen, total - told as f64, "who was not told has left");
-    // Who leaves, or whose time is over, before the model is known (a message that is not read yet) is counted for the server and for no model.
+    // Who leaves, or whose time is over, before the model is known (a message that is not read yet)
+    // is counted for the server and for no model.
     let unknown = total - of("success") - of("fail");
     let ended_early = server.code(499).await + server.code(504).await;
     assert!((0.0..=ended_early).contains(&unknown), "{unknown} of {total} for no model: {stats}");
@@ -264,7 +318,8 @@ async fn requests_are_conserved() {
     assert!(server.code(429).await + server.code(504).await > 0.0, "no overload: {outcomes}");
 }
 
-/// A burst for a model that is faster than its queue could fill is taken, however many come in one turn of the event loop.
+/// A burst for a model that is faster than its queue could fill is taken, however many come in one
+/// turn of the event loop.
 #[tokio::test]
 async fn bursts_do_not_fill_the_queue_of_a_fast_model() {
     use slipway_runtime::batch::RequestPriority;

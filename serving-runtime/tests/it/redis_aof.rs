@@ -1,4 +1,5 @@
-//! A real redis-server on a free port, with an append-only file, that can be killed and started again.
+//! A real redis-server on a free port, with an append-only file, that can be killed and started
+//! again.
 
 use std::process::Command;
 use std::time::Duration;
@@ -18,7 +19,8 @@ impl Redis {
     /// Starts one.
     pub(crate) fn start() -> Self {
         Process::on_a_free_port(|port| {
-            let mut redis = Self { process: Process::default(), dir: tempfile::tempdir().unwrap(), port };
+            let mut redis =
+                Self { process: Process::default(), dir: tempfile::tempdir().unwrap(), port };
             redis.run().then_some(redis)
         })
     }
@@ -26,9 +28,21 @@ impl Redis {
     /// Starts the server (again), on the same port and files. False when it ended at once.
     pub(crate) fn run(&mut self) -> bool {
         // Debian's package of that name brings it; `make check` installs it.
-        let mut command = Command::new(std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".into()));
-        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]);
-        command.args(["--appendfsync", "always", "--maxmemory-policy", "noeviction", "--dir"]).arg(self.dir.path());
+        let mut command =
+            Command::new(std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".into()));
+        command.args([
+            "--port",
+            &self.port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+        ]);
+        command
+            .args(["--appendfsync", "always", "--maxmemory-policy", "noeviction", "--dir"])
+            .arg(self.dir.path());
         let client = redis::Client::open(self.url()).unwrap();
         self.process.start(&mut command, || {
             let connection = client.get_connection_with_timeout(Duration::from_secs(1));
@@ -68,8 +82,10 @@ impl Redis {
     /// The law: all that came in is somewhere, exactly once.
     #[track_caller]
     pub(crate) fn conserved(&self) {
-        let ended: i64 =
-            ["succeeded", "failed", "dead", "expired", "cancelled", "duplicate"].iter().map(|s| self.total(s)).sum();
+        let ended: i64 = ["succeeded", "failed", "dead", "expired", "cancelled", "duplicate"]
+            .iter()
+            .map(|s| self.total(s))
+            .sum();
         assert_eq!(
             self.total("enqueued"),
             ended + self.entries(),

@@ -1,4 +1,5 @@
-//! Several models in one pod: loaded, unloaded, sent away and brought back; and models that must not get in.
+//! Several models in one pod: loaded, unloaded, sent away and brought back; and models that must
+//! not get in.
 
 use std::path::Path;
 use std::time::Duration;
@@ -30,7 +31,8 @@ async fn load(server: &Server, name: &str) -> (u16, Value) {
 async fn state(server: &Server, name: &str, version: &str) -> (String, String) {
     let (status, index) = ask(server, "/v2/repository/index", &json!({})).await;
     assert_eq!(status, 200);
-    let entry = index.as_array().unwrap().iter().find(|e| e["name"] == name && e["version"] == version);
+    let entry =
+        index.as_array().unwrap().iter().find(|e| e["name"] == name && e["version"] == version);
     let text = |key: &str| entry.map_or("", |e| e[key].as_str().unwrap()).to_owned();
     (text("state"), text("reason"))
 }
@@ -51,7 +53,10 @@ async fn models_are_loaded_by_name_and_unloaded() {
     assert_eq!(state(&server, "second", "2").await, ("READY".into(), String::new()));
     assert_eq!(state(&server, "second", "1").await.0, "UNAVAILABLE");
     let (status, body) = ask(&server, infer, &affine(&[[1.0, 2.0]])).await;
-    assert_eq!((status, &body["model_version"], &body["outputs"][0]["data"]), (200, &json!("2"), &json!([3.0, 5.0])));
+    assert_eq!(
+        (status, &body["model_version"], &body["outputs"][0]["data"]),
+        (200, &json!("2"), &json!([3.0, 5.0]))
+    );
     // Another version beside it.
     let path = "/v2/repository/models/second/load";
     assert_eq!(ask(&server, path, &json!({"parameters": {"version": "1"}})).await.0, 200);
@@ -61,7 +66,8 @@ async fn models_are_loaded_by_name_and_unloaded() {
     assert_eq!(only.as_array().unwrap().len(), 3);
     // By gRPC it is the same repository.
     let mut client = super::grpc::client(&server).await;
-    let index = client.repository_index(pb::RepositoryIndexRequest::default()).await.unwrap().into_inner();
+    let index =
+        client.repository_index(pb::RepositoryIndexRequest::default()).await.unwrap().into_inner();
     assert_eq!(index.models.iter().filter(|m| m.state == "READY").count(), 3);
     let of = pb::RepositoryModelUnloadRequest { model_name: "second".into(), ..Default::default() };
     client.repository_model_unload(of.clone()).await.unwrap();
@@ -80,8 +86,18 @@ async fn what_is_not_declared_is_refused() {
     let server = start("affine", repository.path(), &[]);
     for (path, body, status, part) in [
         ("/v2/repository/models/nothing/load", json!({}), 404, "no nothing/<version>/model.onnx"),
-        ("/v2/repository/models/second/load", json!({"parameters": {"version": "9"}}), 404, "no second/9/model.onnx"),
-        ("/v2/repository/models/second/load", json!({"parameters": {"version": ".."}}), 400, "letters, digits"),
+        (
+            "/v2/repository/models/second/load",
+            json!({"parameters": {"version": "9"}}),
+            404,
+            "no second/9/model.onnx",
+        ),
+        (
+            "/v2/repository/models/second/load",
+            json!({"parameters": {"version": ".."}}),
+            400,
+            "letters, digits",
+        ),
         ("/v2/repository/models/..%2f..%2fetc/load", json!({}), 400, "letters, digits"),
         (
             "/v2/repository/models/second/load",
@@ -94,13 +110,19 @@ async fn what_is_not_declared_is_refused() {
         ("/v2/repository/models/m/unload", json!({}), 422, "own model"),
     ] {
         let (got, body) = ask(&server, path, &body).await;
-        assert!(got == status && body["error"].as_str().unwrap().contains(part), "{path}: {got} {body}");
+        assert!(
+            got == status && body["error"].as_str().unwrap().contains(part),
+            "{path}: {got} {body}"
+        );
     }
     // The pod's own model is loaded already.
     assert_eq!(load(&server, "m").await.0, 200);
     let without = Server::start("affine", &[]);
     let (status, body) = load(&without, "second").await;
-    assert!(status == 422 && body["error"].as_str().unwrap().contains("--model-repository"), "{status} {body}");
+    assert!(
+        status == 422 && body["error"].as_str().unwrap().contains("--model-repository"),
+        "{status} {body}"
+    );
     assert_eq!(state(&without, "m", "1").await.0, "READY");
 }
 
@@ -122,12 +144,17 @@ async fn the_least_recently_used_makes_room_and_comes_back() {
     for name in ["a", "b"] {
         assert_eq!(load(&server, name).await.0, 200);
     }
-    let infer = async |name: &str| ask(&server, &format!("/v2/models/{name}/infer"), &affine(&[[1.0, 2.0]])).await.0;
+    let infer = async |name: &str| {
+        ask(&server, &format!("/v2/models/{name}/infer"), &affine(&[[1.0, 2.0]])).await.0
+    };
     assert_eq!(infer("a").await, 200);
     assert_eq!(load(&server, "c").await.0, 200);
     assert_eq!(state(&server, "b", "1").await.0, "UNAVAILABLE");
     assert!(state(&server, "b", "1").await.1.contains("made room"));
-    assert_eq!((state(&server, "a", "1").await.0, state(&server, "c", "1").await.0), ("READY".into(), "READY".into()));
+    assert_eq!(
+        (state(&server, "a", "1").await.0, state(&server, "c", "1").await.0),
+        ("READY".into(), "READY".into())
+    );
     // It comes back with its next request, in the place of the one that was not used for longest.
     assert_eq!(infer("c").await, 200);
     assert_eq!(infer("b").await, 200);
@@ -139,7 +166,10 @@ async fn the_least_recently_used_makes_room_and_comes_back() {
     assert_eq!(infer("a").await, 404);
     let small = start("affine", repository.path(), &["--max-models-bytes", "1"]);
     let (status, body) = load(&small, "a").await;
-    assert!(status == 422 && body["error"].as_str().unwrap().contains("--max-models-bytes"), "{status} {body}");
+    assert!(
+        status == 422 && body["error"].as_str().unwrap().contains("--max-models-bytes"),
+        "{status} {body}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,7 +180,10 @@ async fn requests_in_flight_survive_an_unload() {
     assert_eq!(load(&server, "slow").await.0, 200);
     let request = server.post("/v2/models/slow/infer").body(slow(20_000).to_string());
     let running = tokio::spawn(async move { request.send().await.unwrap().status().as_u16() });
-    eventually("in flight", async || server.metric("slipway_runtime_requests_in_flight").await == 1.0).await;
+    eventually("in flight", async || {
+        server.metric("slipway_runtime_requests_in_flight").await == 1.0
+    })
+    .await;
     assert_eq!(ask(&server, "/v2/repository/models/slow/unload", &json!({})).await.0, 200);
     assert_eq!(running.await.unwrap(), 200);
     assert_eq!(ask(&server, "/v2/models/slow/infer", &slow(1)).await.0, 404);
@@ -164,7 +197,8 @@ async fn hostile_models_stay_outside() {
         std::fs::create_dir_all(&place).unwrap();
         std::fs::write(place.join("model.onnx"), bytes).unwrap();
     };
-    // A graph (7) with an initializer (5): [8] floats (1) whose data (13) is at the `location` /etc/passwd.
+    // A graph (7) with an initializer (5): [8] floats (1) whose data (13) is at the `location`
+    // /etc/passwd.
     let entry = [&[10, 8][..], b"location", &[18, 11], b"/etc/passwd"].concat();
     let tensor = [&[8, 8, 16, 1, 106, entry.len() as u8][..], &entry, &[112, 1]].concat();
     let initializer = [&[42, tensor.len() as u8][..], &tensor].concat();

@@ -28,7 +28,11 @@ pub(crate) fn onnxruntime() -> &'static Path {
             return path.into();
         }
         let cache = slipway_provision::BuildCache::from_env().unwrap();
-        slipway_provision::libraries::ensure_onnx_runtime(&cache, &slipway_provision::workspace_root()).unwrap()
+        slipway_provision::libraries::ensure_onnx_runtime(
+            &cache,
+            &slipway_provision::workspace_root(),
+        )
+        .unwrap()
     })
 }
 
@@ -51,7 +55,10 @@ pub(crate) fn client() -> reqwest::Client {
 }
 
 /// Waits for a condition.
-pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) {
     let until = Instant::now() + DEADLINE;
     while !condition().await {
         assert!(Instant::now() < until, "not within the deadline: {what}");
@@ -59,15 +66,18 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut conditi
     }
 }
 
-/// A program of somebody else that serves on a port of its own, and can be killed; killed when dropped.
+/// A program of somebody else that serves on a port of its own, and can be killed; killed when
+/// dropped.
 #[derive(Default)]
 pub(crate) struct Process(Option<Child>);
 
 impl Process {
-    /// A free port and what `run` starts on it. Another process may be faster with the port; then what was started ends, and the next one is tried.
+    /// A free port and what `run` starts on it. Another process may be faster with the port; then
+    /// what was started ends, and the next one is tried.
     pub(crate) fn on_a_free_port<T>(run: impl Fn(u16) -> Option<T>) -> T {
         for _ in 0..10 {
-            let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let port =
+                std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             if let Some(running) = run(port) {
                 return running;
             }
@@ -130,7 +140,8 @@ impl Server {
 
     /// Starts a server, and waits until it listens.
     pub(crate) fn spawn(uri: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut server = Self::command(uri, &[&["serve", "--listen", "127.0.0.1:0"], args].concat(), env);
+        let mut server =
+            Self::command(uri, &[&["serve", "--listen", "127.0.0.1:0"], args].concat(), env);
         let listening = server.line("listening");
         server.api = format!("http://{}", listening["api"].as_str().unwrap());
         server.admin = format!("http://{}", listening["admin"].as_str().unwrap());
@@ -139,7 +150,8 @@ impl Server {
 
     /// Starts a worker of jobs, and does not wait: it may refuse to start.
     pub(crate) fn worker(name: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut worker = Self::command(&model(name).display().to_string(), &[&["worker"], args].concat(), env);
+        let mut worker =
+            Self::command(&model(name).display().to_string(), &[&["worker"], args].concat(), env);
         if let Some(listening) = worker.line_or_end("listening") {
             worker.admin = format!("http://{}", listening["admin"].as_str().unwrap());
         }
@@ -176,7 +188,10 @@ impl Server {
         let (sink, out) = (Arc::clone(&log), BufReader::new(child.stdout.take().unwrap()));
         std::thread::spawn(move || {
             for line in out.lines().map_while(Result::ok) {
-                sink.0.lock().unwrap().push(serde_json::from_str(&line).unwrap_or(Value::String(line)));
+                sink.0
+                    .lock()
+                    .unwrap()
+                    .push(serde_json::from_str(&line).unwrap_or(Value::String(line)));
                 sink.1.notify_all();
             }
             // The end of the log: whoever waits for a line waits in vain.
@@ -226,7 +241,13 @@ impl Server {
 
     /// Sends a signal.
     pub(crate) fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-s", name, &self.child.id().to_string()])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     /// Waits for the end.
@@ -244,7 +265,8 @@ impl Server {
     /// Waits for a failed start and reads its reason.
     pub(crate) fn failure(&mut self) -> Value {
         assert_eq!(self.wait().code(), Some(1));
-        serde_json::from_str(&std::fs::read_to_string(self.dir.path().join("termination")).unwrap()).unwrap()
+        serde_json::from_str(&std::fs::read_to_string(self.dir.path().join("termination")).unwrap())
+            .unwrap()
     }
 
     /// GET, with the body as JSON if it is.
@@ -269,15 +291,24 @@ impl Server {
 
     /// The sum of all series whose name and labels start with `prefix`.
     pub(crate) async fn metric(&self, prefix: &str) -> f64 {
-        let text = self.http.get(format!("{}/metrics", self.admin)).send().await.unwrap().text().await.unwrap();
+        let text = self
+            .http
+            .get(format!("{}/metrics", self.admin))
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
         let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
         text.lines().filter(|l| l.starts_with(prefix)).map(value).sum()
     }
 
     /// Requests that ended with a status.
     pub(crate) async fn code(&self, code: u16) -> f64 {
-        let series =
-            format!("slipway_runtime_requests_total{{modeldeployment=\"test\",revision=\"rev1\",code=\"{code}\"}}");
+        let series = format!(
+            "slipway_runtime_requests_total{{modeldeployment=\"test\",revision=\"rev1\",code=\"{code}\"}}"
+        );
         self.metric(&series).await
     }
 }

@@ -40,7 +40,10 @@ impl Real {
     /// Whether its rows are where they are said to be.
     fn agrees(&self, tensor: &SymbolicTensor) -> bool {
         let axis = tensor.row_axis.unwrap();
-        let repeats = tensor.repeats.as_ref().map_or(1, |size| usize::try_from(size.as_number().unwrap()).unwrap());
+        let repeats = tensor
+            .repeats
+            .as_ref()
+            .map_or(1, |size| usize::try_from(size.as_number().unwrap()).unwrap());
         let behind: usize = self.shape[axis + 1..].iter().product();
         let part = self.shape[axis] / repeats / self.rows;
         let said = |place: usize| place / behind % self.shape[axis] / part % self.rows;
@@ -53,7 +56,8 @@ fn list(numbers: impl IntoIterator<Item = impl ToString>) -> String {
     numbers.into_iter().map(|number| number.to_string()).collect::<Vec<_>>().join(",")
 }
 
-/// One node more in the notation of the tests, done to the real tensors as well. `random` gives a number below another.
+/// One node more in the notation of the tests, done to the real tensors as well. `random` gives a
+/// number below another.
 fn step(number: usize, random: &mut impl FnMut(usize) -> usize, real: &mut [Real]) -> Vec<String> {
     let (from, to) = (format!("T{number}"), format!("T{}", number + 1));
     let rank = real[0].shape.len();
@@ -71,8 +75,14 @@ fn step(number: usize, random: &mut impl FnMut(usize) -> usize, real: &mut [Real
         target[at] *= factor;
     }
     real.iter_mut().for_each(|tensor| tensor.reshape(&target, open));
-    let sizes = target.iter().enumerate().map(|(at, size)| if at == open { "-1".into() } else { size.to_string() });
-    vec![format!("s{number}: {} = {}", target.len(), list(sizes)), format!("{to} = Reshape({from}, s{number})")]
+    let sizes = target
+        .iter()
+        .enumerate()
+        .map(|(at, size)| if at == open { "-1".into() } else { size.to_string() });
+    vec![
+        format!("s{number}: {} = {}", target.len(), list(sizes)),
+        format!("{to} = Reshape({from}, s{number})"),
+    ]
 }
 
 #[test]
@@ -80,7 +90,8 @@ fn rows_are_where_they_are_said_to_be() {
     let mut state = 1_u64;
     let mut random = move |below: usize| {
         // Knuth's MMIX.
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(state >> 33).unwrap() % below
     };
     let (mut followed, mut in_sequences) = (0, 0);
@@ -92,7 +103,8 @@ fn rows_are_where_they_are_said_to_be() {
         }
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         let model = model(17, &lines);
-        let mut walk = GraphWalk { model: &model, symbols: SymbolTable::default(), steps: 0, call_depth: 0 };
+        let mut walk =
+            GraphWalk { model: &model, symbols: SymbolTable::default(), steps: 0, call_depth: 0 };
         let mut known = walk.declare_inputs().unwrap();
         if walk.visit_graph(&model.graph, &model.opsets, &mut known).is_ok() {
             let tensor = &known[&model.graph.outputs[0].name];

@@ -1,8 +1,8 @@
 //! What keeps the number of pods right: the autoscaler and the disruption budget.
 
 use k8s_openapi::api::autoscaling::v2::{
-    ContainerResourceMetricSource, CrossVersionObjectReference, HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec,
-    MetricSpec, MetricTarget,
+    ContainerResourceMetricSource, CrossVersionObjectReference, HorizontalPodAutoscaler,
+    HorizontalPodAutoscalerSpec, MetricSpec, MetricTarget,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -14,14 +14,20 @@ use super::hash::with_applied_hash;
 use super::meta::{LabelMap, controlled_metadata, label_selector, object_labels, runtime_selector};
 use crate::desired::DesiredObject;
 
-/// Average CPU utilisation at which the default metric holds the pods, in percent of their requests.
+/// Average CPU utilisation at which the default metric holds the pods, in percent of their
+/// requests.
 const DEFAULT_CPU_PERCENT: i32 = 80;
 
-/// The HorizontalPodAutoscaler `<name>` for `autoscaling` (that of the spec). It targets our own scale subresource, whose selector covers all revisions and
-/// does not change in a rollout, so the autoscaler never has to be pointed anywhere else.
+/// The HorizontalPodAutoscaler `<name>` for `autoscaling` (that of the spec). It targets our own
+/// scale subresource, whose selector covers all revisions and does not change in a rollout, so the
+/// autoscaler never has to be pointed anywhere else.
 pub fn model_autoscaler(object: &ModelDeployment, autoscaling: &AutoscalingSpec) -> DesiredObject {
     let name = object.name_any();
-    let metrics = if autoscaling.metrics.is_empty() { vec![cpu_utilisation()] } else { autoscaling.metrics.clone() };
+    let metrics = if autoscaling.metrics.is_empty() {
+        vec![cpu_utilisation()]
+    } else {
+        autoscaling.metrics.clone()
+    };
     with_applied_hash(DesiredObject::HorizontalPodAutoscaler(HorizontalPodAutoscaler {
         metadata: controlled_metadata(object, name.clone(), object_labels(&name)),
         spec: Some(HorizontalPodAutoscalerSpec {
@@ -39,7 +45,8 @@ pub fn model_autoscaler(object: &ModelDeployment, autoscaling: &AutoscalingSpec)
     }))
 }
 
-/// That of the model server alone: a metric of the whole pod is none as soon as one container beside it requests no CPU.
+/// That of the model server alone: a metric of the whole pod is none as soon as one container
+/// beside it requests no CPU.
 fn cpu_utilisation() -> MetricSpec {
     MetricSpec {
         type_: "ContainerResource".to_owned(),
@@ -58,7 +65,8 @@ fn cpu_utilisation() -> MetricSpec {
 
 /// The PodDisruptionBudget `<name>` over the runtime pods of all revisions.
 ///
-/// Kubernetes sums the replicas of the ReplicaSets behind the pods, so what `disruptionBudget` allows counts for the whole ModelDeployment.
+/// Kubernetes sums the replicas of the ReplicaSets behind the pods, so what `disruptionBudget`
+/// allows counts for the whole ModelDeployment.
 pub fn disruption_budget(object: &ModelDeployment) -> DesiredObject {
     let name = object.name_any();
     let metadata = controlled_metadata(object, name.clone(), object_labels(&name));
@@ -69,7 +77,8 @@ pub fn disruption_budget(object: &ModelDeployment) -> DesiredObject {
     )))
 }
 
-/// So many evictions at a time. A pod that is not ready may always go: it serves nobody, and it must not keep a node from being drained.
+/// So many evictions at a time. A pod that is not ready may always go: it serves nobody, and it
+/// must not keep a node from being drained.
 pub(super) fn eviction_budget(
     metadata: ObjectMeta,
     selector: LabelMap,

@@ -1,8 +1,9 @@
-//! What `spec.server.cache` adds to the pods: the settings of the model server, and a Redis beside it.
+//! What `spec.server.cache` adds to the pods: the settings of the model server, and a Redis beside
+//! it.
 
 use k8s_openapi::api::core::v1::{
-    Container, EnvVar, ExecAction, PersistentVolumeClaimVolumeSource, PodSecurityContext, Probe, ResourceRequirements,
-    Volume, VolumeMount,
+    Container, EnvVar, ExecAction, PersistentVolumeClaimVolumeSource, PodSecurityContext, Probe,
+    ResourceRequirements, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use slipway_crds::v1alpha1::units::quantity_bytes;
@@ -20,18 +21,28 @@ pub(super) const MODELS: &str = "models";
 const FOLDER: &str = "/run/slipway";
 const SOCKET: &str = "/run/slipway/redis.sock";
 
-/// CPU of a Redis whose spec says nothing. Without a request the autoscaler could not tell the pod's utilisation.
+/// CPU of a Redis whose spec says nothing. Without a request the autoscaler could not tell the
+/// pod's utilisation.
 const CPU_REQUEST: &str = "50m";
 
-/// The volume of the model files, when it is a claim: a path of the node would be against the restricted Pod Security Standard.
+/// The volume of the model files, when it is a claim: a path of the node would be against the
+/// restricted Pod Security Standard.
 pub(super) fn model_cache_volume(cache: Option<&CacheSpec>) -> Option<Volume> {
     let claim_name = cache?.models.as_ref()?.claim_name.clone();
     let claim = PersistentVolumeClaimVolumeSource { claim_name, read_only: None };
-    Some(Volume { name: MODELS.to_owned(), persistent_volume_claim: Some(claim), ..Volume::default() })
+    Some(Volume {
+        name: MODELS.to_owned(),
+        persistent_volume_claim: Some(claim),
+        ..Volume::default()
+    })
 }
 
-/// A claim may belong to root; our group may write to it. Only its root is looked at, because walking through many files at every start is slow.
-pub(super) fn cache_pod_security(cache: Option<&CacheSpec>, pod: PodSecurityContext) -> PodSecurityContext {
+/// A claim may belong to root; our group may write to it. Only its root is looked at, because
+/// walking through many files at every start is slow.
+pub(super) fn cache_pod_security(
+    cache: Option<&CacheSpec>,
+    pod: PodSecurityContext,
+) -> PodSecurityContext {
     let claimed = cache.is_some_and(|cache| cache.models.is_some());
     PodSecurityContext {
         fs_group: if claimed { pod.run_as_group } else { None },
@@ -42,19 +53,27 @@ pub(super) fn cache_pod_security(cache: Option<&CacheSpec>, pod: PodSecurityCont
 
 /// The volume for the socket, and where both containers mount it; none without the sidecar.
 pub(super) fn socket_volume(cache: Option<&CacheSpec>) -> Option<(Volume, VolumeMount)> {
-    cache?.sidecar.as_ref().map(|_| (scratch_volume(SOCKET_VOLUME, "16Mi"), volume_mount(SOCKET_VOLUME, FOLDER)))
+    cache?
+        .sidecar
+        .as_ref()
+        .map(|_| (scratch_volume(SOCKET_VOLUME, "16Mi"), volume_mount(SOCKET_VOLUME, FOLDER)))
 }
 
 /// The settings of the model server.
 pub(super) fn cache_environment(cache: Option<&CacheSpec>) -> Vec<EnvVar> {
     let Some(cache) = cache else { return Vec::new() };
     let mut all = Vec::new();
-    if let Some(results) = cache.results.as_ref().filter(|results| results.mode == CacheMode::Enabled) {
+    if let Some(results) =
+        cache.results.as_ref().filter(|results| results.mode == CacheMode::Enabled)
+    {
         all.extend([
             env_var("SLIPWAY_RESULT_CACHE", "true"),
             env_var("SLIPWAY_RESULT_CACHE_BYTES", &quantity_bytes_text(&results.memory)),
             env_var("SLIPWAY_RESULT_CACHE_TTL_SECONDS", &results.ttl_seconds.to_string()),
-            env_var("SLIPWAY_RESULT_CACHE_MAX_ENTRY_BYTES", &quantity_bytes_text(&results.max_entry_size)),
+            env_var(
+                "SLIPWAY_RESULT_CACHE_MAX_ENTRY_BYTES",
+                &quantity_bytes_text(&results.max_entry_size),
+            ),
         ]);
         if results.hot_keys > 0 {
             all.push(env_var("SLIPWAY_CACHE_HOT_KEYS", &results.hot_keys.to_string()));
@@ -63,7 +82,9 @@ pub(super) fn cache_environment(cache: Option<&CacheSpec>) -> Vec<EnvVar> {
             all.push(env_var("SLIPWAY_CACHE_NO_BYPASS", "true"));
         }
     }
-    if let Some(features) = cache.features.as_ref().filter(|features| features.mode == CacheMode::Enabled) {
+    if let Some(features) =
+        cache.features.as_ref().filter(|features| features.mode == CacheMode::Enabled)
+    {
         all.extend([
             env_var("SLIPWAY_FEATURE_CACHE", "true"),
             env_var("SLIPWAY_FEATURE_CACHE_BYTES", &quantity_bytes_text(&features.memory)),
@@ -71,12 +92,18 @@ pub(super) fn cache_environment(cache: Option<&CacheSpec>) -> Vec<EnvVar> {
         ]);
         if let Some(source) = &features.source {
             all.push(env_var("SLIPWAY_FEATURE_SOURCE_URL", &source.url));
-            all.push(env_var("SLIPWAY_FEATURE_SOURCE_TIMEOUT_MS", &source.timeout_milliseconds.to_string()));
+            all.push(env_var(
+                "SLIPWAY_FEATURE_SOURCE_TIMEOUT_MS",
+                &source.timeout_milliseconds.to_string(),
+            ));
         }
     }
     if let Some(url) = redis_url(cache).filter(|_| !all.is_empty()) {
         all.push(url);
-        all.push(env_var("SLIPWAY_REDIS_BUDGET_MS", &cache.latency_budget_milliseconds.to_string()));
+        all.push(env_var(
+            "SLIPWAY_REDIS_BUDGET_MS",
+            &cache.latency_budget_milliseconds.to_string(),
+        ));
     }
     all
 }
@@ -98,15 +125,21 @@ fn redis_url(cache: &CacheSpec) -> Option<EnvVar> {
     external.url.as_deref().map(|url| env_var(NAME, url))
 }
 
-/// The Redis beside the model server, as a sidecar: an init container that goes on, so that it starts before the model server and ends after it.
+/// The Redis beside the model server, as a sidecar: an init container that goes on, so that it
+/// starts before the model server and ends after it.
 ///
-/// It has neither a startup nor a readiness probe, on purpose: a Redis that does not come up must not keep a pod from serving without it.
-pub(super) fn redis_sidecar(cache: Option<&CacheSpec>, settings: &PlanSettings) -> Option<Container> {
+/// It has neither a startup nor a readiness probe, on purpose: a Redis that does not come up must
+/// not keep a pod from serving without it.
+pub(super) fn redis_sidecar(
+    cache: Option<&CacheSpec>,
+    settings: &PlanSettings,
+) -> Option<Container> {
     let redis = cache?.sidecar.as_ref()?;
     Some(Container {
         name: REDIS.to_owned(),
         image: Some(redis.image.clone().unwrap_or_else(|| settings.redis_image.clone())),
-        // The user's own image has no policy of ours: Kubernetes' default by tag is what they expect.
+        // The user's own image has no policy of ours: Kubernetes' default by tag is what they
+        // expect.
         image_pull_policy: redis.image.is_none().then(|| settings.image_pull_policy.clone()),
         restart_policy: Some("Always".to_owned()),
         args: Some(redis_arguments(redis)),
@@ -154,8 +187,8 @@ fn redis_liveness() -> Probe {
     }
 }
 
-/// Memory: what Redis may keep, and a quarter and 32 MiB for buffers, fragmentation and itself. All of it is requested, because a cache is full sooner or
-/// later.
+/// Memory: what Redis may keep, and a quarter and 32 MiB for buffers, fragmentation and itself. All
+/// of it is requested, because a cache is full sooner or later.
 fn redis_resources(redis: &RedisSidecar) -> ResourceRequirements {
     let kept = quantity_bytes(&redis.max_memory).unwrap_or_default();
     let kept = kept / (1 << 20) + i64::from(kept % (1 << 20) > 0);

@@ -1,12 +1,15 @@
-//! The gateway of a namespace. Everything here but the owner reference is the same for every ModelDeployment of the namespace.
+//! The gateway of a namespace. Everything here but the owner reference is the same for every
+//! ModelDeployment of the namespace.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::Resource as _;
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
+use k8s_openapi::api::apps::v1::{
+    Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment,
+};
 use k8s_openapi::api::autoscaling::v2::{
-    ContainerResourceMetricSource, CrossVersionObjectReference, HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec,
-    MetricSpec, MetricTarget,
+    ContainerResourceMetricSource, CrossVersionObjectReference, HorizontalPodAutoscaler,
+    HorizontalPodAutoscalerSpec, MetricSpec, MetricTarget,
 };
 use k8s_openapi::api::core::v1::{
     Container, EnvVar, PodSpec, PodTemplateSpec, ResourceRequirements, ServiceAccount, VolumeMount,
@@ -18,16 +21,18 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use slipway_crds::v1alpha1::ModelDeployment;
 
-use super::GATEWAY;
 use super::autoscaler::eviction_budget;
 use super::hash::with_applied_hash;
-use super::meta::{gateway_labels, gateway_selector, label_selector, shared_metadata, unowned_metadata};
+use super::meta::{
+    gateway_labels, gateway_selector, label_selector, shared_metadata, unowned_metadata,
+};
 use super::pod::{
-    TERMINATION_GRACE_SECONDS, container_port, container_security, env_from_field, env_var, liveness_probe,
-    pod_security, pull_secrets, readiness_probe, scrape_annotations, spread_affinity, tracing_env,
+    TERMINATION_GRACE_SECONDS, container_port, container_security, env_from_field, env_var,
+    liveness_probe, pod_security, pull_secrets, readiness_probe, scrape_annotations,
+    spread_affinity, tracing_env,
 };
 use super::service::gateway_service;
-use super::{keys, template};
+use super::{GATEWAY, keys, template};
 use crate::desired::DesiredObject;
 use crate::reserved::{HTTP, PRIVATE};
 use crate::settings::{GatewayAutoscaler, PlanSettings};
@@ -36,7 +41,8 @@ const ADMIN: &str = "admin";
 /// By what a gateway knows the operator.
 const OPERATOR_PUBLIC_KEY: &str = "SLIPWAY_OPERATOR_PUBLIC_KEY";
 
-/// The whole set in the order in which it is applied: identity and rights before the pods that need them.
+/// The whole set in the order in which it is applied: identity and rights before the pods that need
+/// them.
 pub fn gateway_objects(object: &ModelDeployment, settings: &PlanSettings) -> [DesiredObject; 5] {
     [
         gateway_service_account(object),
@@ -74,7 +80,8 @@ pub fn gateway_role_binding(object: &ModelDeployment) -> DesiredObject {
     }))
 }
 
-/// The gateway's pods. A roll starts the new pod before the old one leaves: there is never less of the data plane than asked for.
+/// The gateway's pods. A roll starts the new pod before the old one leaves: there is never less of
+/// the data plane than asked for.
 pub fn gateway_deployment(object: &ModelDeployment, settings: &PlanSettings) -> DesiredObject {
     build_deployment(shared_metadata(object), settings)
 }
@@ -89,7 +96,8 @@ fn build_deployment(metadata: ObjectMeta, settings: &PlanSettings) -> DesiredObj
         metadata,
         spec: Some(DeploymentSpec {
             // The autoscaler's, when there is one.
-            replicas: (settings.gateway_autoscaler == GatewayAutoscaler::None).then_some(settings.gateway_replicas),
+            replicas: (settings.gateway_autoscaler == GatewayAutoscaler::None)
+                .then_some(settings.gateway_replicas),
             selector: label_selector(gateway_selector()),
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".to_owned()),
@@ -100,7 +108,10 @@ fn build_deployment(metadata: ObjectMeta, settings: &PlanSettings) -> DesiredObj
             }),
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
-                    labels: Some(template::template_labels(&settings.gateway_template, gateway_labels())),
+                    labels: Some(template::template_labels(
+                        &settings.gateway_template,
+                        gateway_labels(),
+                    )),
                     annotations: Some(template::template_annotations(
                         &settings.gateway_template,
                         scrape_annotations(9091),
@@ -125,9 +136,14 @@ pub fn initial_gateway_replicas(settings: &PlanSettings) -> i32 {
     }
 }
 
-/// The HorizontalPodAutoscaler of the gateway, where the operator makes one. By CPU alone: memory is bounded by what the gateway allows its clients.
-pub fn gateway_autoscaler(object: &ModelDeployment, settings: &PlanSettings) -> Option<DesiredObject> {
-    let GatewayAutoscaler::Ours { min_replicas, max_replicas, target_average_cpu } = &settings.gateway_autoscaler
+/// The HorizontalPodAutoscaler of the gateway, where the operator makes one. By CPU alone: memory
+/// is bounded by what the gateway allows its clients.
+pub fn gateway_autoscaler(
+    object: &ModelDeployment,
+    settings: &PlanSettings,
+) -> Option<DesiredObject> {
+    let GatewayAutoscaler::Ours { min_replicas, max_replicas, target_average_cpu } =
+        &settings.gateway_autoscaler
     else {
         return None;
     };
@@ -182,7 +198,8 @@ fn gateway_pod(settings: &PlanSettings) -> PodSpec {
         enable_service_links: Some(false),
         image_pull_secrets: pull_secrets(&[], &settings.image_pull_secrets),
         security_context: Some(pod_security(settings)),
-        // On SIGTERM the gateway turns unready, waits until endpoints have spread and finishes what is in flight: no preStop hook is needed.
+        // On SIGTERM the gateway turns unready, waits until endpoints have spread and finishes what
+        // is in flight: no preStop hook is needed.
         termination_grace_period_seconds: Some(TERMINATION_GRACE_SECONDS),
         affinity: Some(spread_affinity(gateway_selector())),
         ..PodSpec::default()
@@ -191,8 +208,10 @@ fn gateway_pod(settings: &PlanSettings) -> PodSpec {
 }
 
 fn gateway_environment(settings: &PlanSettings) -> Vec<EnvVar> {
-    let mut all =
-        vec![env_from_field("POD_NAME", "metadata.name"), env_from_field("POD_NAMESPACE", "metadata.namespace")];
+    let mut all = vec![
+        env_from_field("POD_NAME", "metadata.name"),
+        env_from_field("POD_NAMESPACE", "metadata.namespace"),
+    ];
     all.push(keys::keys_environment());
     all.extend(settings.operator_public_key.as_ref().map(|key| env_var(OPERATOR_PUBLIC_KEY, key)));
     all.extend(tracing_env(settings));
@@ -200,7 +219,9 @@ fn gateway_environment(settings: &PlanSettings) -> Vec<EnvVar> {
 }
 
 fn resource_quantities(of: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
-    of.iter().map(|(resource, amount)| ((*resource).to_owned(), Quantity((*amount).to_owned()))).collect()
+    of.iter()
+        .map(|(resource, amount)| ((*resource).to_owned(), Quantity((*amount).to_owned())))
+        .collect()
 }
 
 fn gateway_container(settings: &PlanSettings, keys: VolumeMount) -> Container {
@@ -216,8 +237,9 @@ fn gateway_container(settings: &PlanSettings, keys: VolumeMount) -> Container {
         ]),
         readiness_probe: Some(readiness_probe(ADMIN)),
         liveness_probe: Some(liveness_probe(ADMIN)),
-        // None for CPU: throttling the gateway would slow down every model. That of memory is far above what its own bounds allow (256 MiB of bodies, and
-        // the buffers of 10,000 connections), so that it takes only a gateway that is broken.
+        // None for CPU: throttling the gateway would slow down every model. That of memory is far
+        // above what its own bounds allow (256 MiB of bodies, and the buffers of 10,000
+        // connections), so that it takes only a gateway that is broken.
         resources: Some(ResourceRequirements {
             requests: Some(resource_quantities(&[("cpu", "100m"), ("memory", "64Mi")])),
             limits: Some(resource_quantities(&[("memory", "2Gi")])),

@@ -6,15 +6,18 @@ use sha2::{Digest, Sha256};
 use crate::canonical_json::canonical_json;
 use crate::desired::{APPLIED_ANNOTATION, DesiredObject};
 
-/// Bytes of the digest that are kept: 2^64 is plenty against accidents, and nobody attacks their own annotation.
+/// Bytes of the digest that are kept: 2^64 is plenty against accidents, and nobody attacks their
+/// own annotation.
 const HASH_BYTES: usize = 8;
 
-/// Hash of an object as it is applied: the first 16 hex digits of sha256 over its canonical JSON, without the annotation [`APPLIED_ANNOTATION`] itself and without
-/// owner references (they differ between the ModelDeployments that share a gateway, and views tell them apart), and of a ReplicaSet without its size,
-/// which is not decided by what it is made from.
+/// Hash of an object as it is applied: the first 16 hex digits of sha256 over its canonical JSON,
+/// without the annotation [`APPLIED_ANNOTATION`] itself and without owner references (they differ
+/// between the ModelDeployments that share a gateway, and views tell them apart), and of a
+/// ReplicaSet without its size, which is not decided by what it is made from.
 pub fn applied_hash(desired: &DesiredObject) -> String {
     let mut value = desired.to_json();
-    if let (DesiredObject::ReplicaSet(_), Some(spec)) = (desired, value.get_mut("spec").and_then(Value::as_object_mut))
+    if let (DesiredObject::ReplicaSet(_), Some(spec)) =
+        (desired, value.get_mut("spec").and_then(Value::as_object_mut))
     {
         spec.remove("replicas");
     }
@@ -36,6 +39,10 @@ pub fn applied_hash(desired: &DesiredObject) -> String {
 /// `desired` with the annotation [`APPLIED_ANNOTATION`] set to its [`applied_hash`].
 pub fn with_applied_hash(mut desired: DesiredObject) -> DesiredObject {
     let hash = applied_hash(&desired);
-    desired.metadata_mut().annotations.get_or_insert_default().insert(APPLIED_ANNOTATION.to_owned(), hash);
+    desired
+        .metadata_mut()
+        .annotations
+        .get_or_insert_default()
+        .insert(APPLIED_ANNOTATION.to_owned(), hash);
     desired
 }

@@ -1,4 +1,5 @@
-//! The keys of a namespace, as pods get them: files of the Secret `slipway-keys`, which the operator makes and never reads.
+//! The keys of a namespace, as pods get them: files of the Secret `slipway-keys`, which the
+//! operator makes and never reads.
 
 use k8s_openapi::api::core::v1::{EnvVar, KeyToPath, SecretVolumeSource, Volume, VolumeMount};
 
@@ -14,9 +15,11 @@ pub const KEYS_FILES: [&str; 2] = ["master", "token"];
 /// Where the files are.
 const FOLDER: &str = "/var/run/slipway/keys";
 
-/// The volume. A pod starts without the Secret as well: who needs a key looks for it when it is needed.
+/// The volume. A pod starts without the Secret as well: who needs a key looks for it when it is
+/// needed.
 pub(super) fn keys_volume() -> (Volume, VolumeMount) {
-    let items = KEYS_FILES.map(|key| KeyToPath { key: key.to_owned(), path: key.to_owned(), mode: None });
+    let items =
+        KEYS_FILES.map(|key| KeyToPath { key: key.to_owned(), path: key.to_owned(), mode: None });
     let secret = SecretVolumeSource {
         secret_name: Some(KEYS.to_owned()),
         items: Some(items.to_vec()),

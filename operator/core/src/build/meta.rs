@@ -59,7 +59,8 @@ pub(super) fn worker_selector(name: &str) -> LabelMap {
     label_map([(labels::COMPONENT, labels::COMPONENT_WORKER), (labels::MODEL_DEPLOYMENT, name)])
 }
 
-/// Labels of the gateway's objects and pods. They are shared, so no ModelDeployment's name is among them.
+/// Labels of the gateway's objects and pods. They are shared, so no ModelDeployment's name is among
+/// them.
 pub(super) fn gateway_labels() -> LabelMap {
     label_map([
         (labels::MANAGED_BY, labels::MANAGER),
@@ -70,7 +71,10 @@ pub(super) fn gateway_labels() -> LabelMap {
 
 /// Selector of the gateway's pods.
 pub(super) fn gateway_selector() -> LabelMap {
-    label_map([(labels::MANAGED_BY, labels::MANAGER), (labels::COMPONENT, labels::COMPONENT_GATEWAY)])
+    label_map([
+        (labels::MANAGED_BY, labels::MANAGER),
+        (labels::COMPONENT, labels::COMPONENT_GATEWAY),
+    ])
 }
 
 /// A selector that matches labels.
@@ -79,7 +83,11 @@ pub(super) fn label_selector(labels: LabelMap) -> LabelSelector {
 }
 
 /// Metadata of an object that one ModelDeployment controls.
-pub(super) fn controlled_metadata(object: &ModelDeployment, name: String, labels: LabelMap) -> ObjectMeta {
+pub(super) fn controlled_metadata(
+    object: &ModelDeployment,
+    name: String,
+    labels: LabelMap,
+) -> ObjectMeta {
     ObjectMeta {
         name: Some(name),
         namespace: object.namespace(),
@@ -89,14 +97,19 @@ pub(super) fn controlled_metadata(object: &ModelDeployment, name: String, labels
     }
 }
 
-/// An object of the gateway has so many owners at most. Beyond it none: each further one would rewrite the object with all the others, and every watcher read
-/// it. The operator takes away what no ModelDeployment uses any more.
+/// An object of the gateway has so many owners at most. Beyond it none: each further one would
+/// rewrite the object with all the others, and every watcher read it. The operator takes away what
+/// no ModelDeployment uses any more.
 pub const MAX_OWNERS: usize = 16;
 
 /// Metadata of an object of the gateway, which has several owners and thus no controller.
 pub(super) fn shared_metadata(object: &ModelDeployment) -> ObjectMeta {
     let namespace = object.namespace();
-    ObjectMeta { namespace, owner_references: Some(vec![owner_reference(object)]), ..unowned_metadata("") }
+    ObjectMeta {
+        namespace,
+        owner_references: Some(vec![owner_reference(object)]),
+        ..unowned_metadata("")
+    }
 }
 
 /// The same without any owner.
@@ -111,7 +124,11 @@ pub(super) fn unowned_metadata(namespace: &str) -> ObjectMeta {
 
 /// The reference by which a ModelDeployment controls an object.
 pub fn controller_reference(object: &ModelDeployment) -> OwnerReference {
-    OwnerReference { controller: Some(true), block_owner_deletion: Some(true), ..owner_reference(object) }
+    OwnerReference {
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+        ..owner_reference(object)
+    }
 }
 
 fn owner_reference(object: &ModelDeployment) -> OwnerReference {
@@ -125,7 +142,8 @@ fn owner_reference(object: &ModelDeployment) -> OwnerReference {
     }
 }
 
-/// Whether `desired` belongs to all ModelDeployments of its namespace together. See the module's documentation.
+/// Whether `desired` belongs to all ModelDeployments of its namespace together. See the module's
+/// documentation.
 pub fn is_shared(desired: &DesiredObject) -> bool {
     match desired {
         DesiredObject::ServiceAccount(_) | DesiredObject::RoleBinding(_) => true,
@@ -133,7 +151,9 @@ pub fn is_shared(desired: &DesiredObject) -> bool {
         DesiredObject::PodDisruptionBudget(budget) => is_gateway_object(&budget.metadata),
         DesiredObject::Service(service) => is_gateway_object(&service.metadata),
         DesiredObject::NetworkPolicy(policy) => is_gateway_object(&policy.metadata),
-        DesiredObject::HorizontalPodAutoscaler(autoscaler) => is_gateway_object(&autoscaler.metadata),
+        DesiredObject::HorizontalPodAutoscaler(autoscaler) => {
+            is_gateway_object(&autoscaler.metadata)
+        }
         DesiredObject::ReplicaSet(_) => false,
     }
 }

@@ -1,12 +1,14 @@
 //! Who may reach the pods.
 //!
-//! What comes in is restricted, and nothing that goes out: models, rows of features and traces are wherever their owners say. Policies add up: one of a user's own opens
-//! more, and none takes away what is open here. So only the ports that Slipway's programs listen at are closed to some; those that the containers of a template declare
-//! stay open, as do those of a service mesh.
+//! What comes in is restricted, and nothing that goes out: models, rows of features and traces are
+//! wherever their owners say. Policies add up: one of a user's own opens more, and none takes away
+//! what is open here. So only the ports that Slipway's programs listen at are closed to some; those
+//! that the containers of a template declare stay open, as do those of a service mesh.
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort};
 use k8s_openapi::api::networking::v1::{
-    NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
+    NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,
+    NetworkPolicySpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -16,8 +18,8 @@ use slipway_crds::v1alpha1::{ModelDeployment, PodTemplatePatch};
 
 use super::hash::with_applied_hash;
 use super::meta::{
-    LabelMap, controlled_metadata, gateway_selector, label_map, label_selector, object_labels, revision_labels,
-    runtime_selector, shared_metadata, worker_labels, worker_selector,
+    LabelMap, controlled_metadata, gateway_selector, label_map, label_selector, object_labels,
+    revision_labels, runtime_selector, shared_metadata, worker_labels, worker_selector,
 };
 use super::{revision_name, worker_name};
 use crate::desired::DesiredObject;
@@ -31,15 +33,27 @@ const ADMIN: i32 = 9091;
 type PolicyPeers = Option<Vec<NetworkPolicyPeer>>;
 
 /// Over the gateways of a namespace. Nothing where no policies are made.
-pub fn gateway_network_policy(object: &ModelDeployment, settings: &PlanSettings) -> Option<DesiredObject> {
+pub fn gateway_network_policy(
+    object: &ModelDeployment,
+    settings: &PlanSettings,
+) -> Option<DesiredObject> {
     let policies = settings.network_policies.as_ref()?;
     let mut rules = vec![
         // A new pod of a model asks at its ModelDeployment's address what is hot.
         ingress_rule(tcp_ports([HTTP.1]), allowed_peers(&policies.data_from, vec![slipway_peer()])),
-        ingress_rule(tcp_ports([PRIVATE.1]), Some([vec![namespace_peer()], policies.private_from.clone()].concat())),
-        ingress_rule(tcp_ports([ADMIN]), allowed_peers(&policies.metrics_from, policies.operator.clone())),
+        ingress_rule(
+            tcp_ports([PRIVATE.1]),
+            Some([vec![namespace_peer()], policies.private_from.clone()].concat()),
+        ),
+        ingress_rule(
+            tcp_ports([ADMIN]),
+            allowed_peers(&policies.metrics_from, policies.operator.clone()),
+        ),
     ];
-    rules.extend(open_rule(policies, declared_ports(&settings.gateway_template, &[HTTP.1, PRIVATE.1, ADMIN])));
+    rules.extend(open_rule(
+        policies,
+        declared_ports(&settings.gateway_template, &[HTTP.1, PRIVATE.1, ADMIN]),
+    ));
     Some(build_policy(shared_metadata(object), gateway_selector(), rules))
 }
 
@@ -48,7 +62,8 @@ pub fn network_policy(object: &ModelDeployment, settings: &PlanSettings) -> Opti
     let policies = settings.network_policies.as_ref()?;
     let name = object.name_any();
     // A gateway in the network of its node comes from that node's address, which no selector finds.
-    let on_host = settings.gateway_template.spec.as_ref().is_some_and(|pod| pod.host_network == Some(true));
+    let on_host =
+        settings.gateway_template.spec.as_ref().is_some_and(|pod| pod.host_network == Some(true));
     let gateways = (!on_host).then(|| vec![pod_peer(gateway_selector())]);
     let alike = vec![pod_peer(runtime_selector(&name))];
     let mut rules = vec![
@@ -57,14 +72,24 @@ pub fn network_policy(object: &ModelDeployment, settings: &PlanSettings) -> Opti
         ingress_rule(tcp_ports([METRICS.1]), allowed_peers(&policies.metrics_from, alike)),
     ];
     rules.extend(open_rule(policies, Vec::new()));
-    Some(build_policy(controlled_metadata(object, name.clone(), object_labels(&name)), runtime_selector(&name), rules))
+    Some(build_policy(
+        controlled_metadata(object, name.clone(), object_labels(&name)),
+        runtime_selector(&name),
+        rules,
+    ))
 }
 
 /// Over the workers of a ModelDeployment: nobody asks them anything but how they are.
-pub fn worker_network_policy(object: &ModelDeployment, settings: &PlanSettings) -> Option<DesiredObject> {
+pub fn worker_network_policy(
+    object: &ModelDeployment,
+    settings: &PlanSettings,
+) -> Option<DesiredObject> {
     let policies = settings.network_policies.as_ref()?;
     let name = object.name_any();
-    let mut rules = vec![ingress_rule(tcp_ports([METRICS.1]), allowed_peers(&policies.metrics_from, Vec::new()))];
+    let mut rules = vec![ingress_rule(
+        tcp_ports([METRICS.1]),
+        allowed_peers(&policies.metrics_from, Vec::new()),
+    )];
     rules.extend(open_rule(policies, Vec::new()));
     Some(build_policy(
         controlled_metadata(object, worker_name(&name), worker_labels(&name)),
@@ -73,8 +98,9 @@ pub fn worker_network_policy(object: &ModelDeployment, settings: &PlanSettings) 
     ))
 }
 
-/// Over all pods of a revision whose template declares further ports, which are open to everybody. One a revision, because another revision's template may
-/// declare others, and both have pods in a rollout.
+/// Over all pods of a revision whose template declares further ports, which are open to everybody.
+/// One a revision, because another revision's template may declare others, and both have pods in a
+/// rollout.
 pub fn template_network_policy(
     object: &ModelDeployment,
     settings: &PlanSettings,
@@ -84,11 +110,19 @@ pub fn template_network_policy(
     settings.network_policies.as_ref().filter(|_| !ports.is_empty())?;
     let name = object.name_any();
     let selector = label_map([(labels::MODEL_DEPLOYMENT, &name), (labels::REVISION, revision)]);
-    let metadata = controlled_metadata(object, revision_name(&name, revision), revision_labels(&name, revision));
+    let metadata = controlled_metadata(
+        object,
+        revision_name(&name, revision),
+        revision_labels(&name, revision),
+    );
     Some(build_policy(metadata, selector, vec![ingress_rule(ports, None)]))
 }
 
-fn build_policy(metadata: ObjectMeta, selector: LabelMap, rules: Vec<NetworkPolicyIngressRule>) -> DesiredObject {
+fn build_policy(
+    metadata: ObjectMeta,
+    selector: LabelMap,
+    rules: Vec<NetworkPolicyIngressRule>,
+) -> DesiredObject {
     with_applied_hash(DesiredObject::NetworkPolicy(NetworkPolicy {
         metadata,
         spec: Some(NetworkPolicySpec {
@@ -105,19 +139,26 @@ fn ingress_rule(ports: Vec<NetworkPolicyPort>, from: PolicyPeers) -> NetworkPoli
 }
 
 /// What is open to everybody on pods that have further ports.
-fn open_rule(policies: &NetworkPolicies, mut ports: Vec<NetworkPolicyPort>) -> Option<NetworkPolicyIngressRule> {
+fn open_rule(
+    policies: &NetworkPolicies,
+    mut ports: Vec<NetworkPolicyPort>,
+) -> Option<NetworkPolicyIngressRule> {
     ports.extend(tcp_ports(policies.open_ports.iter().map(|port| i32::from(*port))));
     (!ports.is_empty()).then(|| ingress_rule(ports, None))
 }
 
-/// Whoever an administrator named, and those without whom it does not work; everybody, where nobody is named.
+/// Whoever an administrator named, and those without whom it does not work; everybody, where nobody
+/// is named.
 fn allowed_peers(peers: &[NetworkPolicyPeer], needed: Vec<NetworkPolicyPeer>) -> PolicyPeers {
     (!peers.is_empty()).then(|| [needed, peers.to_vec()].concat())
 }
 
 /// Pods of the namespace with these labels.
 fn pod_peer(selector: LabelMap) -> NetworkPolicyPeer {
-    NetworkPolicyPeer { pod_selector: Some(label_selector(selector)), ..NetworkPolicyPeer::default() }
+    NetworkPolicyPeer {
+        pod_selector: Some(label_selector(selector)),
+        ..NetworkPolicyPeer::default()
+    }
 }
 
 fn slipway_peer() -> NetworkPolicyPeer {
@@ -125,7 +166,10 @@ fn slipway_peer() -> NetworkPolicyPeer {
 }
 
 fn namespace_peer() -> NetworkPolicyPeer {
-    NetworkPolicyPeer { pod_selector: Some(LabelSelector::default()), ..NetworkPolicyPeer::default() }
+    NetworkPolicyPeer {
+        pod_selector: Some(LabelSelector::default()),
+        ..NetworkPolicyPeer::default()
+    }
 }
 
 fn tcp_ports(ports: impl IntoIterator<Item = i32>) -> Vec<NetworkPolicyPort> {
@@ -133,14 +177,23 @@ fn tcp_ports(ports: impl IntoIterator<Item = i32>) -> Vec<NetworkPolicyPort> {
 }
 
 fn policy_port(number: i32, protocol: &str) -> NetworkPolicyPort {
-    NetworkPolicyPort { port: Some(IntOrString::Int(number)), protocol: Some(protocol.to_owned()), end_port: None }
+    NetworkPolicyPort {
+        port: Some(IntOrString::Int(number)),
+        protocol: Some(protocol.to_owned()),
+        end_port: None,
+    }
 }
 
-/// The ports that the containers of a template declare, but for `ours`: naming one of those opens it to nobody.
+/// The ports that the containers of a template declare, but for `ours`: naming one of those opens
+/// it to nobody.
 fn declared_ports(template: &PodTemplatePatch, ours: &[i32]) -> Vec<NetworkPolicyPort> {
     let Some(pod) = &template.spec else { return Vec::new() };
     let containers = pod.init_containers.iter().flatten().chain(&pod.containers);
     let ports = containers.flat_map(|container: &Container| container.ports.iter().flatten());
     let theirs = ports.filter(|it| !ours.contains(&it.container_port));
-    theirs.map(|it: &ContainerPort| policy_port(it.container_port, it.protocol.as_deref().unwrap_or("TCP"))).collect()
+    theirs
+        .map(|it: &ContainerPort| {
+            policy_port(it.container_port, it.protocol.as_deref().unwrap_or("TCP"))
+        })
+        .collect()
 }

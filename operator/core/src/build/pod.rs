@@ -1,12 +1,13 @@
-//! What the pods of the runtime and of the gateway have in common: the restricted Pod Security Standard, probes, spreading.
+//! What the pods of the runtime and of the gateway have in common: the restricted Pod Security
+//! Standard, probes, spreading.
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, LocalObjectReference,
-    ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec, Probe, SeccompProfile,
-    SecretKeySelector, SecurityContext, Volume, WeightedPodAffinityTerm,
+    Affinity, Capabilities, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
+    LocalObjectReference, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity,
+    PodSecurityContext, PodSpec, Probe, SeccompProfile, SecretKeySelector, SecurityContext, Volume,
+    WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-
 use slipway_crds::v1alpha1::SecretKeyRef;
 
 use super::meta::{LabelMap, label_map, label_selector};
@@ -16,24 +17,31 @@ use crate::settings::PlanSettings;
 /// The user `nonroot` of distroless images.
 const NONROOT: i64 = 65532;
 
-/// Longer than the longest drain of both programs: a model server serves on for up to 600 s until its replacement is ready, and a request may take the
-/// largest `spec.traffic.timeoutSeconds`, 3600 s. Both leave as soon as nothing needs them, mostly after 5 s. It does not follow the spec, because a
-/// pod that runs must not be cut by the number of an earlier spec, and a new number must not roll the pods.
+/// Longer than the longest drain of both programs: a model server serves on for up to 600 s until
+/// its replacement is ready, and a request may take the largest `spec.traffic.timeoutSeconds`, 3600
+/// s. Both leave as soon as nothing needs them, mostly after 5 s. It does not follow the spec,
+/// because a pod that runs must not be cut by the number of an earlier spec, and a new number must
+/// not roll the pods.
 pub(super) const TERMINATION_GRACE_SECONDS: i64 = 600 + 3600 + 60;
 
-/// Security of a pod: not root, seccomp of the container runtime. Ids only where the platform does not give them itself: it refuses those that are not of its range.
+/// Security of a pod: not root, seccomp of the container runtime. Ids only where the platform does
+/// not give them itself: it refuses those that are not of its range.
 pub(super) fn pod_security(settings: &PlanSettings) -> PodSecurityContext {
     let id = settings.fixed_user_ids.then_some(NONROOT);
     PodSecurityContext {
         run_as_non_root: Some(true),
         run_as_user: id,
         run_as_group: id,
-        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        seccomp_profile: Some(SeccompProfile {
+            type_: "RuntimeDefault".to_owned(),
+            localhost_profile: None,
+        }),
         ..PodSecurityContext::default()
     }
 }
 
-/// Security of a container: no capabilities, no way to more privileges, nothing to write to but volumes.
+/// Security of a container: no capabilities, no way to more privileges, nothing to write to but
+/// volumes.
 pub(super) fn container_security() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
@@ -44,15 +52,22 @@ pub(super) fn container_security() -> SecurityContext {
 }
 
 /// The Secrets that the spec names and those that the operator was started with, each once.
-pub(super) fn pull_secrets(own: &[LocalObjectReference], further: &[String]) -> Option<Vec<LocalObjectReference>> {
+pub(super) fn pull_secrets(
+    own: &[LocalObjectReference],
+    further: &[String],
+) -> Option<Vec<LocalObjectReference>> {
     let known = |name: &String| own.iter().any(|secret| secret.name == *name);
-    let further = further.iter().filter(|name| !known(name)).map(|name| LocalObjectReference { name: name.clone() });
+    let further = further
+        .iter()
+        .filter(|name| !known(name))
+        .map(|name| LocalObjectReference { name: name.clone() });
     let all: Vec<_> = own.iter().cloned().chain(further).collect();
     (!all.is_empty()).then_some(all)
 }
 
-/// Readiness: looked at every second, so that a pod gets traffic as soon as its model is loaded. Losing it takes three looks, because one slow answer of a
-/// busy pod is no reason to give its load to the others.
+/// Readiness: looked at every second, so that a pod gets traffic as soon as its model is loaded.
+/// Losing it takes three looks, because one slow answer of a busy pod is no reason to give its load
+/// to the others.
 pub(super) fn readiness_probe(port: &str) -> Probe {
     Probe {
         period_seconds: Some(1),
@@ -62,7 +77,8 @@ pub(super) fn readiness_probe(port: &str) -> Probe {
     }
 }
 
-/// Liveness: only a process that has not answered for a minute is restarted. Loading a model does not count: `/livez` answers from the start.
+/// Liveness: only a process that has not answered for a minute is restarted. Loading a model does
+/// not count: `/livez` answers from the start.
 pub(super) fn liveness_probe(port: &str) -> Probe {
     Probe {
         period_seconds: Some(10),
@@ -99,7 +115,8 @@ pub(super) fn env_var(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None }
 }
 
-/// The environment by which the OpenTelemetry SDK of both programs is told where traces go and how many; nothing without traces.
+/// The environment by which the OpenTelemetry SDK of both programs is told where traces go and how
+/// many; nothing without traces.
 pub(super) fn tracing_env(settings: &PlanSettings) -> Vec<EnvVar> {
     let Some(tracing) = &settings.tracing else { return Vec::new() };
     let share = format!("{:.6}", f64::from(tracing.per_million) / 1e6);
@@ -116,7 +133,10 @@ pub(super) fn env_from_field(name: &str, path: &str) -> EnvVar {
         name: name.to_owned(),
         value: None,
         value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector { api_version: Some("v1".to_owned()), field_path: path.to_owned() }),
+            field_ref: Some(ObjectFieldSelector {
+                api_version: Some("v1".to_owned()),
+                field_path: path.to_owned(),
+            }),
             ..EnvVarSource::default()
         }),
     }
@@ -125,33 +145,46 @@ pub(super) fn env_from_field(name: &str, path: &str) -> EnvVar {
 /// Annotations that Prometheus' usual pod discovery looks at.
 pub(super) fn scrape_annotations(port: i32) -> LabelMap {
     let port = port.to_string();
-    label_map([("prometheus.io/scrape", "true"), ("prometheus.io/port", &port), ("prometheus.io/path", "/metrics")])
+    label_map([
+        ("prometheus.io/scrape", "true"),
+        ("prometheus.io/port", &port),
+        ("prometheus.io/path", "/metrics"),
+    ])
 }
 
-/// Scratch volumes, of which nothing is missed: a cluster autoscaler may take the node of such a pod away (its default is to keep nodes with local volumes).
-/// Volumes of users are theirs to judge.
+/// Scratch volumes, of which nothing is missed: a cluster autoscaler may take the node of such a
+/// pod away (its default is to keep nodes with local volumes). Volumes of users are theirs to
+/// judge.
 pub(super) fn with_evictable_volumes(mut annotations: LabelMap, pod: &PodSpec) -> LabelMap {
-    let ours = |volume: &&Volume| volume.empty_dir.is_some() && SCRATCH_VOLUMES.contains(&volume.name.as_str());
-    let scratch: Vec<&str> = pod.volumes.iter().flatten().filter(ours).map(|volume| volume.name.as_str()).collect();
+    let ours = |volume: &&Volume| {
+        volume.empty_dir.is_some() && SCRATCH_VOLUMES.contains(&volume.name.as_str())
+    };
+    let scratch: Vec<&str> =
+        pod.volumes.iter().flatten().filter(ours).map(|volume| volume.name.as_str()).collect();
     if !scratch.is_empty() {
-        annotations
-            .insert("cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes".to_owned(), scratch.join(","));
+        annotations.insert(
+            "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes".to_owned(),
+            scratch.join(","),
+        );
     }
     annotations
 }
 
-/// Pods that match `selector` prefer different nodes: a preference, so that a single node still runs them all.
+/// Pods that match `selector` prefer different nodes: a preference, so that a single node still
+/// runs them all.
 pub(super) fn spread_affinity(selector: LabelMap) -> Affinity {
     Affinity {
         pod_anti_affinity: Some(PodAntiAffinity {
-            preferred_during_scheduling_ignored_during_execution: Some(vec![WeightedPodAffinityTerm {
-                weight: 100,
-                pod_affinity_term: PodAffinityTerm {
-                    topology_key: "kubernetes.io/hostname".to_owned(),
-                    label_selector: Some(label_selector(selector)),
-                    ..PodAffinityTerm::default()
+            preferred_during_scheduling_ignored_during_execution: Some(vec![
+                WeightedPodAffinityTerm {
+                    weight: 100,
+                    pod_affinity_term: PodAffinityTerm {
+                        topology_key: "kubernetes.io/hostname".to_owned(),
+                        label_selector: Some(label_selector(selector)),
+                        ..PodAffinityTerm::default()
+                    },
                 },
-            }]),
+            ]),
             ..PodAntiAffinity::default()
         }),
         ..Affinity::default()

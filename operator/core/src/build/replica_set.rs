@@ -4,40 +4,45 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::{
-    Container, EmptyDirVolumeSource, EnvVar, PersistentVolumeClaimVolumeSource, PodSpec, PodTemplateSpec,
-    ResourceRequirements, Volume, VolumeMount,
+    Container, EmptyDirVolumeSource, EnvVar, PersistentVolumeClaimVolumeSource, PodSpec,
+    PodTemplateSpec, ResourceRequirements, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{BatchingPolicy, ModelDeployment, ModelDeploymentSpec, SERVER_CONTAINER};
+use slipway_crds::v1alpha1::{
+    BatchingPolicy, ModelDeployment, ModelDeploymentSpec, SERVER_CONTAINER,
+};
 
 use super::hash::with_applied_hash;
 use super::meta::{
-    LabelMap, controlled_metadata, label_map, label_selector, revision_labels, revision_selector, runtime_selector,
+    LabelMap, controlled_metadata, label_map, label_selector, revision_labels, revision_selector,
+    runtime_selector,
 };
 use super::pod::{
-    TERMINATION_GRACE_SECONDS, container_port, container_security, env_from_field, env_var, liveness_probe,
-    pod_security, pull_secrets, readiness_probe, scrape_annotations, spread_affinity, tracing_env,
-    with_evictable_volumes,
+    TERMINATION_GRACE_SECONDS, container_port, container_security, env_from_field, env_var,
+    liveness_probe, pod_security, pull_secrets, readiness_probe, scrape_annotations,
+    spread_affinity, tracing_env, with_evictable_volumes,
 };
-use super::revision_name;
-use super::template;
 use super::worker::queue_environment;
-use super::{cache, keys};
+use super::{cache, keys, revision_name, template};
 use crate::desired::{APPLIED_ANNOTATION, DesiredObject};
 use crate::reserved::{CLAIM_VOLUMES, DIGEST_VARIABLE, FETCH, HTTP, KEYS_VOLUME, METRICS};
 use crate::settings::PlanSettings;
 
-/// Requests of a pod whose spec says nothing. A small model on CPU fits; utilisation targets of the autoscaler need a CPU request to refer to.
+/// Requests of a pod whose spec says nothing. A small model on CPU fits; utilisation targets of the
+/// autoscaler need a CPU request to refer to.
 const DEFAULT_REQUESTS: [(&str, &str); 2] = [("cpu", "100m"), ("memory", "128Mi")];
 
-/// The ReplicaSet `<name>-<revision>` with the pods of docs/contracts.md ("Environment of the model server").
+/// The ReplicaSet `<name>-<revision>` with the pods of docs/contracts.md ("Environment of the model
+/// server").
 ///
-/// It is applied once, when it is missing: its template is a function of the revision, and what an upgrade of the operator would change in it
-/// (a newer default image) reaches the user with their next revision, or when they ask for a restart, and not by itself. Where somebody changed it, it is applied
-/// again, with the digest that its first pod has `found` meanwhile; its stamp stays that of what it was made from.
+/// It is applied once, when it is missing: its template is a function of the revision, and what an
+/// upgrade of the operator would change in it (a newer default image) reaches the user with their
+/// next revision, or when they ask for a restart, and not by itself. Where somebody changed it, it
+/// is applied again, with the digest that its first pod has `found` meanwhile; its stamp stays that
+/// of what it was made from.
 pub fn replica_set(
     object: &ModelDeployment,
     settings: &PlanSettings,
@@ -47,11 +52,15 @@ pub fn replica_set(
     found: Option<&str>,
 ) -> DesiredObject {
     let asked = object.spec.model.digest.as_deref().unwrap_or_default();
-    let mut made = with_applied_hash(build_replica_set(object, settings, revision, version, replicas, asked));
+    let mut made =
+        with_applied_hash(build_replica_set(object, settings, revision, version, replicas, asked));
     if let Some(found) = found.filter(|found| *found != asked && has_fetch_step(object)) {
         let stamp = made.applied_hash().to_owned();
         made = build_replica_set(object, settings, revision, version, replicas, found);
-        made.metadata_mut().annotations.get_or_insert_default().insert(APPLIED_ANNOTATION.to_owned(), stamp);
+        made.metadata_mut()
+            .annotations
+            .get_or_insert_default()
+            .insert(APPLIED_ANNOTATION.to_owned(), stamp);
     }
     made
 }
@@ -65,7 +74,11 @@ fn build_replica_set(
     digest: &str,
 ) -> DesiredObject {
     let (name, template) = (object.name_any(), &object.spec.template);
-    let mut metadata = controlled_metadata(object, revision_name(&name, revision), revision_labels(&name, revision));
+    let mut metadata = controlled_metadata(
+        object,
+        revision_name(&name, revision),
+        revision_labels(&name, revision),
+    );
     let mut annotations = label_map([(labels::VERSION, version)]);
     if has_fetch_step(object) {
         annotations.insert(labels::MODEL_DIGEST.to_owned(), digest.to_owned());
@@ -79,7 +92,10 @@ fn build_replica_set(
             selector: label_selector(revision_selector(&name, revision)),
             template: Some(PodTemplateSpec {
                 metadata: Some(ObjectMeta {
-                    labels: Some(template::template_labels(template, revision_labels(&name, revision))),
+                    labels: Some(template::template_labels(
+                        template,
+                        revision_labels(&name, revision),
+                    )),
                     annotations: Some(template::template_annotations(
                         template,
                         with_evictable_volumes(scrape_annotations(METRICS.1), &pod),
@@ -102,14 +118,14 @@ pub fn container_images(set: &ReplicaSet) -> BTreeMap<String, String> {
     all.filter_map(|container| Some((container.name.clone(), container.image.clone()?))).collect()
 }
 
-/// Whether a step before the server fetches the model and tells its digest. Not where the user's own image holds the model: its bytes are the image's, which
-/// has a digest of its own.
+/// Whether a step before the server fetches the model and tells its digest. Not where the user's
+/// own image holds the model: its bytes are the image's, which has a digest of its own.
 pub fn has_fetch_step(object: &ModelDeployment) -> bool {
     !(object.spec.model.uri.starts_with("file://") && object.spec.template.server_image().is_some())
 }
 
-/// A pod that serves; the workers' pods are made from it. `digest` is that of the model, empty while it is not known. Pods with the labels `alike` prefer
-/// different nodes.
+/// A pod that serves; the workers' pods are made from it. `digest` is that of the model, empty
+/// while it is not known. Pods with the labels `alike` prefer different nodes.
 pub(super) fn serving_pod(
     object: &ModelDeployment,
     settings: &PlanSettings,
@@ -120,12 +136,14 @@ pub(super) fn serving_pod(
 ) -> PodSpec {
     let (model, cache) = (&object.spec.model, object.spec.server.cache.as_ref());
     let baseline = model.baseline.as_ref().map(|baseline| baseline.uri.as_str());
-    let (mut volumes, mut mounts) = pod_volumes(&model.uri, baseline, cache::model_cache_volume(cache));
+    let (mut volumes, mut mounts) =
+        pod_volumes(&model.uri, baseline, cache::model_cache_volume(cache));
     if let Some((volume, mount)) = cache::socket_volume(cache) {
         volumes.push(volume);
         mounts.push(mount);
     }
-    // Not for an image of the user's own: what speaks for the namespace is given to nobody who does not need it.
+    // Not for an image of the user's own: what speaks for the namespace is given to nobody who does
+    // not need it.
     if object.spec.template.server_image().is_none() {
         let (volume, mount) = keys::keys_volume();
         volumes.push(volume);
@@ -145,9 +163,12 @@ pub(super) fn serving_pod(
     let mut pod = template::merge_pod_template(ours, &object.spec.template);
     let own_image = object.spec.template.server_image().is_some();
     let mut steps = Vec::new();
-    if let Some(server) = pod.containers.iter_mut().find(|container| container.name == SERVER_CONTAINER) {
+    if let Some(server) =
+        pod.containers.iter_mut().find(|container| container.name == SERVER_CONTAINER)
+    {
         server.resources = Some(with_default_requests(server.resources.take().unwrap_or_default()));
-        // An image of the user's own has no policy of ours: Kubernetes' default by tag is what they expect.
+        // An image of the user's own has no policy of ours: Kubernetes' default by tag is what they
+        // expect.
         if server.image_pull_policy.is_none() && !own_image {
             server.image_pull_policy = Some(settings.image_pull_policy.clone());
         }
@@ -158,7 +179,8 @@ pub(super) fn serving_pod(
         pod.init_containers.get_or_insert_default().extend(steps);
     }
     // An image of the user's own is the user's to pull; the step before it is ours.
-    let further: &[String] = if own_image && !has_fetch_step(object) { &[] } else { &settings.image_pull_secrets };
+    let further: &[String] =
+        if own_image && !has_fetch_step(object) { &[] } else { &settings.image_pull_secrets };
     pod.image_pull_secrets = pull_secrets(&pod.image_pull_secrets.unwrap_or_default(), further);
     pod
 }
@@ -180,7 +202,8 @@ fn server_container(
         readiness_probe: Some(readiness_probe(METRICS.0)),
         liveness_probe: Some(liveness_probe(METRICS.0)),
         security_context: Some(container_security()),
-        // The runtime writes one line of JSON there when it cannot start; where another image does not, the end of its log is better than nothing.
+        // The runtime writes one line of JSON there when it cannot start; where another image does
+        // not, the end of its log is better than nothing.
         termination_message_path: Some("/dev/termination-log".to_owned()),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(mounts),
@@ -188,7 +211,8 @@ fn server_container(
     }
 }
 
-/// Fetches the model, verifies it and tells its digest, by our own program whatever serves it. Its room is the server's, which does not run yet.
+/// Fetches the model, verifies it and tells its digest, by our own program whatever serves it. Its
+/// room is the server's, which does not run yet.
 fn fetch_step(server: &Container, settings: &PlanSettings) -> Container {
     let own = server.image.as_ref() == Some(&settings.runtime_image);
     let mut args = vec![FETCH.to_owned()];
@@ -247,8 +271,15 @@ fn server_environment(
     all.extend(batching_variable(model.batching));
     all.extend(observation_variables(&object.spec));
     all.extend(cache::cache_environment(object.spec.server.cache.as_ref()));
-    all.extend(object.spec.queue().iter().flat_map(|(store, queue)| queue_environment(object, store, queue)));
-    // Where traces go is a default of the operator's: the template may send them elsewhere, or nowhere.
+    all.extend(
+        object
+            .spec
+            .queue()
+            .iter()
+            .flat_map(|(store, queue)| queue_environment(object, store, queue)),
+    );
+    // Where traces go is a default of the operator's: the template may send them elsewhere, or
+    // nowhere.
     all.extend(tracing_env(settings));
     all
 }
@@ -263,15 +294,22 @@ fn batching_variable(batching: BatchingPolicy) -> Option<EnvVar> {
     Some(env_var("SLIPWAY_BATCHING", mode))
 }
 
-/// What the spec asks to be kept of traffic; nothing where it asks for nothing, so that such pods stay as they were.
+/// What the spec asks to be kept of traffic; nothing where it asks for nothing, so that such pods
+/// stay as they were.
 fn observation_variables(spec: &ModelDeploymentSpec) -> Vec<EnvVar> {
     let mut all = Vec::new();
     if let Some(baseline) = &spec.model.baseline {
         all.push(env_var("SLIPWAY_BASELINE_URI", &baseline.uri));
-        all.push(env_var("SLIPWAY_BASELINE_DIGEST", baseline.digest.as_deref().unwrap_or_default()));
+        all.push(env_var(
+            "SLIPWAY_BASELINE_DIGEST",
+            baseline.digest.as_deref().unwrap_or_default(),
+        ));
     }
     if let Some(sampling) = &spec.server.sampling {
-        all.push(env_var("SLIPWAY_SAMPLE_PAYLOADS", &sampling.rate.fraction().unwrap_or_default().to_string()));
+        all.push(env_var(
+            "SLIPWAY_SAMPLE_PAYLOADS",
+            &sampling.rate.fraction().unwrap_or_default().to_string(),
+        ));
         all.push(env_var("SLIPWAY_SAMPLE_SINK", &sampling.sink));
         if !sampling.redact_inputs.is_empty() {
             all.push(env_var("SLIPWAY_SAMPLE_REDACT", &sampling.redact_inputs.join(",")));
@@ -280,7 +318,8 @@ fn observation_variables(spec: &ModelDeploymentSpec) -> Vec<EnvVar> {
     all
 }
 
-/// Fills in requests that are missing. Where there is a limit Kubernetes takes that for the request, so nothing is added.
+/// Fills in requests that are missing. Where there is a limit Kubernetes takes that for the
+/// request, so nothing is added.
 pub(super) fn with_default_requests(mut resources: ResourceRequirements) -> ResourceRequirements {
     for (key, value) in DEFAULT_REQUESTS {
         let limited = resources.limits.as_ref().is_some_and(|l| l.contains_key(key));
@@ -292,11 +331,17 @@ pub(super) fn with_default_requests(mut resources: ResourceRequirements) -> Reso
     resources
 }
 
-/// The cache of models (a claim, or a folder of the pod's own) and `/tmp`, bounded so that one pod cannot fill a node, and the claims that a `pvc://claim/path`
-/// of the model or its baseline names.
-fn pod_volumes(model: &str, baseline: Option<&str>, models: Option<Volume>) -> (Vec<Volume>, Vec<VolumeMount>) {
-    let mut volumes =
-        vec![models.unwrap_or_else(|| scratch_volume(cache::MODELS, "8Gi")), scratch_volume("tmp", "1Gi")];
+/// The cache of models (a claim, or a folder of the pod's own) and `/tmp`, bounded so that one pod
+/// cannot fill a node, and the claims that a `pvc://claim/path` of the model or its baseline names.
+fn pod_volumes(
+    model: &str,
+    baseline: Option<&str>,
+    models: Option<Volume>,
+) -> (Vec<Volume>, Vec<VolumeMount>) {
+    let mut volumes = vec![
+        models.unwrap_or_else(|| scratch_volume(cache::MODELS, "8Gi")),
+        scratch_volume("tmp", "1Gi"),
+    ];
     let mut mounts = vec![volume_mount(cache::MODELS, "/models"), volume_mount("tmp", "/tmp")];
     let of_model = claim_from_uri(model);
     let of_baseline = baseline.and_then(claim_from_uri).filter(|claim| Some(*claim) != of_model);
@@ -310,7 +355,10 @@ fn pod_volumes(model: &str, baseline: Option<&str>, models: Option<Volume>) -> (
             }),
             ..Volume::default()
         });
-        mounts.push(VolumeMount { read_only: Some(true), ..volume_mount(name, &format!("/mnt/models/{claim}")) });
+        mounts.push(VolumeMount {
+            read_only: Some(true),
+            ..volume_mount(name, &format!("/mnt/models/{claim}"))
+        });
     }
     (volumes, mounts)
 }
@@ -324,7 +372,10 @@ fn claim_from_uri(uri: &str) -> Option<&str> {
 pub(super) fn scratch_volume(name: &str, limit: &str) -> Volume {
     Volume {
         name: name.to_owned(),
-        empty_dir: Some(EmptyDirVolumeSource { size_limit: Some(Quantity(limit.to_owned())), medium: None }),
+        empty_dir: Some(EmptyDirVolumeSource {
+            size_limit: Some(Quantity(limit.to_owned())),
+            medium: None,
+        }),
         ..Volume::default()
     }
 }

@@ -7,17 +7,23 @@ use slipway_crds::v1alpha1::ModelDeployment;
 
 use super::hash::with_applied_hash;
 use super::meta::{
-    LabelMap, controlled_metadata, gateway_selector, object_labels, revision_labels, revision_selector, shared_metadata,
+    LabelMap, controlled_metadata, gateway_selector, object_labels, revision_labels,
+    revision_selector, shared_metadata,
 };
 use super::{preview_name, revision_name};
 use crate::desired::DesiredObject;
 use crate::reserved::{HTTP, PRIVATE};
 
-/// The headless Service `<name>-<revision>`: its EndpointSlices tell the gateway which pods of the revision are ready.
+/// The headless Service `<name>-<revision>`: its EndpointSlices tell the gateway which pods of the
+/// revision are ready.
 pub fn revision_service(object: &ModelDeployment, revision: &str) -> DesiredObject {
     let name = object.name_any();
     with_applied_hash(DesiredObject::Service(Service {
-        metadata: controlled_metadata(object, revision_name(&name, revision), revision_labels(&name, revision)),
+        metadata: controlled_metadata(
+            object,
+            revision_name(&name, revision),
+            revision_labels(&name, revision),
+        ),
         spec: Some(ServiceSpec {
             cluster_ip: Some("None".to_owned()),
             publish_not_ready_addresses: Some(false),
@@ -29,18 +35,29 @@ pub fn revision_service(object: &ModelDeployment, revision: &str) -> DesiredObje
     }))
 }
 
-/// The Service `<name>`: the stable address. It selects the namespace's gateway, so it never changes in a rollout.
+/// The Service `<name>`: the stable address. It selects the namespace's gateway, so it never
+/// changes in a rollout.
 pub fn stable_service(object: &ModelDeployment) -> DesiredObject {
     let name = object.name_any();
     let labels = object_labels(&name);
-    service_to_gateway(object, name, labels, vec![service_port(HTTP.0, 80), service_port(PRIVATE.0, PRIVATE.1)])
+    service_to_gateway(
+        object,
+        name,
+        labels,
+        vec![service_port(HTTP.0, 80), service_port(PRIVATE.0, PRIVATE.1)],
+    )
 }
 
-/// The Service `<name>-preview` of blue-green: the gateway sends requests for this host to the candidate. What nobody has judged is for those alone who show the
-/// token of the namespace.
+/// The Service `<name>-preview` of blue-green: the gateway sends requests for this host to the
+/// candidate. What nobody has judged is for those alone who show the token of the namespace.
 pub fn preview_service(object: &ModelDeployment) -> DesiredObject {
     let name = object.name_any();
-    service_to_gateway(object, preview_name(&name), object_labels(&name), vec![service_port(PRIVATE.0, PRIVATE.1)])
+    service_to_gateway(
+        object,
+        preview_name(&name),
+        object_labels(&name),
+        vec![service_port(PRIVATE.0, PRIVATE.1)],
+    )
 }
 
 /// The headless Service of the gateways: by its EndpointSlices they find each other.
@@ -69,7 +86,8 @@ fn service_to_gateway(
         spec: Some(ServiceSpec {
             selector: Some(gateway_selector()),
             ports: Some(ports),
-            // On a cluster of both families, at an address of each. Clients of headless Services are our own programs, which need one address of a pod.
+            // On a cluster of both families, at an address of each. Clients of headless Services
+            // are our own programs, which need one address of a pod.
             ip_family_policy: Some("PreferDualStack".to_owned()),
             ..ServiceSpec::default()
         }),

@@ -1,7 +1,8 @@
 //! `spec.template` merged over the pods that the operator makes.
 //!
-//! As server-side apply merges: objects field by field, lists of named things by their names, other lists as a whole. Where that would give two sources to one
-//! thing (a volume, a variable, a mount), the template's takes the place of ours. What may not be overridden is refused by
+//! As server-side apply merges: objects field by field, lists of named things by their names, other
+//! lists as a whole. Where that would give two sources to one thing (a volume, a variable, a
+//! mount), the template's takes the place of ours. What may not be overridden is refused by
 //! the validation before; nothing here lets it through all the same.
 
 use k8s_openapi::DeepMerge as _;
@@ -14,7 +15,8 @@ use crate::reserved::{is_reserved_variable, without_handler};
 /// Merges the template over a pod whose containers are `server` and, as init containers, our own.
 pub(super) fn merge_pod_template(mut ours: PodSpec, template: &PodTemplatePatch) -> PodSpec {
     let Some(mut theirs) = template.spec.clone() else { return ours };
-    // A named account decides for itself whether its token is mounted; the namespace's default account has no business here.
+    // A named account decides for itself whether its token is mounted; the namespace's default
+    // account has no business here.
     if theirs.service_account_name.is_some() {
         ours.automount_service_account_token = None;
     }
@@ -23,7 +25,9 @@ pub(super) fn merge_pod_template(mut ours: PodSpec, template: &PodTemplatePatch)
     let bears = theirs.tolerations.take().unwrap_or_default();
     let before = theirs.init_containers.take().unwrap_or_default();
     if let Some(volumes) = &mut ours.volumes {
-        volumes.retain(|volume| !theirs.volumes.iter().flatten().any(|it| it.name == volume.name && has_source(it)));
+        volumes.retain(|volume| {
+            !theirs.volumes.iter().flatten().any(|it| it.name == volume.name && has_source(it))
+        });
     }
     for container in &mut theirs.containers {
         if let Some(own) = ours.containers.iter_mut().find(|own| own.name == container.name) {
@@ -40,7 +44,8 @@ pub(super) fn merge_pod_template(mut ours: PodSpec, template: &PodTemplatePatch)
     ours
 }
 
-/// Merges a template over another one. Over a pod both together give what the one after the other would.
+/// Merges a template over another one. Over a pod both together give what the one after the other
+/// would.
 pub(crate) fn merge_template(under: &mut PodTemplatePatch, over: &PodTemplatePatch) {
     if let Some(metadata) = &over.metadata {
         let all = under.metadata.get_or_insert_default();
@@ -78,20 +83,27 @@ fn prepare_merge(own: &mut Container, theirs: &mut Container) {
     theirs.env.iter_mut().for_each(|env| env.retain(|variable| !reserved(variable)));
     let set = |name: &str| theirs.env.iter().flatten().any(|variable| variable.name == name);
     own.env.iter_mut().for_each(|env| env.retain(|variable| !set(&variable.name)));
-    let mounted = |path: &str| theirs.volume_mounts.iter().flatten().any(|mount| mount.mount_path == path);
-    own.volume_mounts.iter_mut().for_each(|mounts| mounts.retain(|mount| !mounted(&mount.mount_path)));
+    let mounted =
+        |path: &str| theirs.volume_mounts.iter().flatten().any(|mount| mount.mount_path == path);
+    own.volume_mounts
+        .iter_mut()
+        .for_each(|mounts| mounts.retain(|mount| !mounted(&mount.mount_path)));
     let taken = own.ports.clone().unwrap_or_default();
     theirs.ports.iter_mut().for_each(|ports| {
-        ports.retain(|port| !taken.iter().any(|it| it.name == port.name || it.container_port == port.container_port));
+        ports.retain(|port| {
+            !taken.iter().any(|it| it.name == port.name || it.container_port == port.container_port)
+        });
     });
     if own.name == SERVER_CONTAINER {
-        for probe in [&mut theirs.liveness_probe, &mut theirs.readiness_probe].into_iter().flatten() {
+        for probe in [&mut theirs.liveness_probe, &mut theirs.readiness_probe].into_iter().flatten()
+        {
             *probe = without_handler(probe);
         }
     }
 }
 
-/// The part of a server's resources that a container needs which runs before it and no model: no GPUs.
+/// The part of a server's resources that a container needs which runs before it and no model: no
+/// GPUs.
 pub(super) fn init_step_resources(mut resources: ResourceRequirements) -> ResourceRequirements {
     let common = |name: &String| ["cpu", "memory", "ephemeral-storage"].contains(&name.as_str());
     for list in [&mut resources.requests, &mut resources.limits].into_iter().flatten() {

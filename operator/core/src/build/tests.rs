@@ -74,7 +74,9 @@ fn all(object: &ModelDeployment) -> Vec<DesiredObject> {
         preview_service(object),
         disruption_budget(object),
     ];
-    all.extend(object.spec.autoscaling.as_ref().map(|autoscaling| model_autoscaler(object, autoscaling)));
+    all.extend(
+        object.spec.autoscaling.as_ref().map(|autoscaling| model_autoscaler(object, autoscaling)),
+    );
     all.extend(object.spec.queue().iter().flat_map(|(_, queue)| {
         let autoscaler = queue.worker.autoscaling.as_ref().map(|it| worker_autoscaler(object, it));
         [Some(worker_deployment(object, queue, &settings(), REVISION, "v7", "", None)), autoscaler]
@@ -104,17 +106,23 @@ fn json_of(desired: &DesiredObject) -> Value {
 fn pods(object: &ModelDeployment) -> Vec<PodSpec> {
     let replica_set = replica_set(object, &settings(), REVISION, "v7", 3, None);
     let gateway = gateway_deployment(object, &settings());
-    let (DesiredObject::ReplicaSet(replica_set), DesiredObject::Deployment(gateway)) = (replica_set, gateway) else {
+    let (DesiredObject::ReplicaSet(replica_set), DesiredObject::Deployment(gateway)) =
+        (replica_set, gateway)
+    else {
         panic!("other kinds");
     };
     let of_runtime = replica_set.spec.unwrap().template.unwrap().spec.unwrap();
     let mut pods = vec![of_runtime, gateway.spec.unwrap().template.spec.unwrap()];
-    pods.extend(object.spec.queue().iter().map(|(_, queue)| worker(object, queue).template.spec.unwrap()));
+    pods.extend(
+        object.spec.queue().iter().map(|(_, queue)| worker(object, queue).template.spec.unwrap()),
+    );
     pods
 }
 
 fn worker(object: &ModelDeployment, queue: &QueueSpec) -> DeploymentSpec {
-    let DesiredObject::Deployment(it) = worker_deployment(object, queue, &settings(), REVISION, "v7", "", None) else {
+    let DesiredObject::Deployment(it) =
+        worker_deployment(object, queue, &settings(), REVISION, "v7", "", None)
+    else {
         panic!()
     };
     it.spec.unwrap()
@@ -128,7 +136,10 @@ fn runtime(object: &ModelDeployment) -> Container {
 fn golden() {
     let yaml = |desired: &DesiredObject| serde_yaml::to_string(&json_of(desired)).unwrap();
     let objects: Vec<String> = all(&full()).iter().map(yaml).collect();
-    let now = format!("# Written by the test `build::tests::golden`; do not edit.\n{}", objects.join("---\n"));
+    let now = format!(
+        "# Written by the test `build::tests::golden`; do not edit.\n{}",
+        objects.join("---\n")
+    );
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/build/testdata/golden.yaml");
     if std::fs::read_to_string(path).ok().as_deref() != Some(now.as_str()) {
         std::fs::write(path, now).unwrap();
@@ -140,7 +151,11 @@ fn golden() {
 fn names_and_labels_are_those_of_the_map() {
     let kind_and_name = |desired: &DesiredObject| {
         let value = json_of(desired);
-        format!("{}/{}", value["kind"].as_str().unwrap(), value["metadata"]["name"].as_str().unwrap())
+        format!(
+            "{}/{}",
+            value["kind"].as_str().unwrap(),
+            value["metadata"]["name"].as_str().unwrap()
+        )
     };
     let names: Vec<String> = all(&full()).iter().map(kind_and_name).collect();
     assert_eq!(
@@ -180,9 +195,15 @@ fn names_and_labels_are_those_of_the_map() {
         };
         assert_eq!(labels[labels::COMPONENT], component);
         assert_eq!(labels[labels::PART_OF], if gateway { GATEWAY } else { "churn" });
-        assert_eq!(labels[labels::MODEL_DEPLOYMENT], if gateway { Value::Null } else { json!("churn") });
+        assert_eq!(
+            labels[labels::MODEL_DEPLOYMENT],
+            if gateway { Value::Null } else { json!("churn") }
+        );
         let of_revision = value["metadata"]["name"] == json!("churn-0123456789");
-        assert_eq!(labels[labels::REVISION], if of_revision { json!(REVISION) } else { Value::Null });
+        assert_eq!(
+            labels[labels::REVISION],
+            if of_revision { json!(REVISION) } else { Value::Null }
+        );
         assert_eq!(value["metadata"]["namespace"], "shop");
         let owner = &value["metadata"]["ownerReferences"][0];
         assert_eq!(owner["uid"], UID);
@@ -192,11 +213,18 @@ fn names_and_labels_are_those_of_the_map() {
 
 #[test]
 fn selectors_select_what_they_shall() {
-    let DesiredObject::ReplicaSet(set) = replica_set(&full(), &settings(), REVISION, "v7", 3, None) else { panic!() };
+    let DesiredObject::ReplicaSet(set) = replica_set(&full(), &settings(), REVISION, "v7", 3, None)
+    else {
+        panic!()
+    };
     let spec = set.spec.unwrap();
     let pod_labels = spec.template.unwrap().metadata.unwrap().labels.unwrap();
     let selected = |value: &Value| {
-        value.as_object().unwrap().iter().all(|(k, v)| pod_labels.get(k).map(String::as_str) == v.as_str())
+        value
+            .as_object()
+            .unwrap()
+            .iter()
+            .all(|(k, v)| pod_labels.get(k).map(String::as_str) == v.as_str())
     };
     assert!(selected(&serde_json::to_value(spec.selector.match_labels.unwrap()).unwrap()));
     assert!(selected(&json_of(&revision_service(&full(), REVISION))["spec"]["selector"]));
@@ -208,7 +236,10 @@ fn selectors_select_what_they_shall() {
     for service in [stable_service(&full()), preview_service(&full())] {
         let selector = json_of(&service)["spec"]["selector"].clone();
         assert!(selector.as_object().unwrap().iter().all(|(k, v)| gateway_pods.get(k) == Some(v)));
-        assert!(!selected(&selector), "the stable address must not reach runtime pods past the gateway");
+        assert!(
+            !selected(&selector),
+            "the stable address must not reach runtime pods past the gateway"
+        );
     }
 }
 
@@ -221,12 +252,16 @@ fn pods_meet_the_restricted_standard() {
         assert_eq!(of_pod.seccomp_profile.unwrap().type_, "RuntimeDefault");
         assert!(pod.host_network.is_none() && pod.host_pid.is_none() && pod.host_ipc.is_none());
         let all = pod.containers.into_iter().chain(pod.init_containers.into_iter().flatten());
-        for container in all.filter(|container| !["proxy", "credentials"].contains(&container.name.as_str())) {
+        for container in
+            all.filter(|container| !["proxy", "credentials"].contains(&container.name.as_str()))
+        {
             let of_container = container.security_context.unwrap();
             assert_eq!(of_container.allow_privilege_escalation, Some(false));
             assert_eq!(of_container.read_only_root_filesystem, Some(true));
             assert_eq!(of_container.capabilities.unwrap().drop.unwrap(), ["ALL"]);
-            assert!(container.ports.unwrap_or_default().iter().all(|port| port.host_port.is_none()));
+            assert!(
+                container.ports.unwrap_or_default().iter().all(|port| port.host_port.is_none())
+            );
         }
     }
 }
@@ -235,7 +270,10 @@ fn pods_meet_the_restricted_standard() {
 fn the_default_metric_gives_way_to_the_users() {
     let mut autoscaling = full().spec.autoscaling.unwrap();
     let value = json_of(&model_autoscaler(&full(), &autoscaling));
-    assert_eq!(value["spec"]["metrics"][0]["containerResource"]["target"]["averageUtilization"], 80);
+    assert_eq!(
+        value["spec"]["metrics"][0]["containerResource"]["target"]["averageUtilization"],
+        80
+    );
     assert_eq!(
         value["spec"]["scaleTargetRef"],
         json!({"apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment", "name": "churn"})

@@ -1,29 +1,33 @@
 //! The pods that run jobs, and their autoscaler.
 //!
-//! One Deployment for all revisions, made from the spec while the spec's revision is the stable one. So the candidate has no workers, stable's
-//! workers go on through a rollout, and at the promotion the Deployment rolls them over to the new revision; what an old one holds it finishes
-//! or gives back to the queue. Unlike the ReplicaSets of revisions it also follows a newer default image of the operator's: nobody is served by
-//! a worker, so nobody notices its restart.
+//! One Deployment for all revisions, made from the spec while the spec's revision is the stable
+//! one. So the candidate has no workers, stable's workers go on through a rollout, and at the
+//! promotion the Deployment rolls them over to the new revision; what an old one holds it finishes
+//! or gives back to the queue. Unlike the ReplicaSets of revisions it also follows a newer default
+//! image of the operator's: nobody is served by a worker, so nobody notices its restart.
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 use k8s_openapi::api::autoscaling::v2::{
-    CrossVersionObjectReference, ExternalMetricSource, HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec,
-    MetricIdentifier, MetricSpec, MetricTarget,
+    CrossVersionObjectReference, ExternalMetricSource, HorizontalPodAutoscaler,
+    HorizontalPodAutoscalerSpec, MetricIdentifier, MetricSpec, MetricTarget,
 };
 use k8s_openapi::api::core::v1::{EnvVar, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{ModelDeployment, QueueSpec, QueueStore, SERVER_CONTAINER, WorkerAutoscaling};
+use slipway_crds::v1alpha1::{
+    ModelDeployment, QueueSpec, QueueStore, SERVER_CONTAINER, WorkerAutoscaling,
+};
 
 use super::hash::with_applied_hash;
-use super::meta::{LabelMap, controlled_metadata, label_map, label_selector, worker_labels, worker_selector};
+use super::meta::{
+    LabelMap, controlled_metadata, label_map, label_selector, worker_labels, worker_selector,
+};
 use super::pod::{env_from_secret, env_var, scrape_annotations, with_evictable_volumes};
 use super::replica_set::{self, with_default_requests};
-use super::template;
-use super::worker_name;
+use super::{template, worker_name};
 use crate::desired::DesiredObject;
 use crate::reserved::{FETCH, HTTP, METRICS, WORKER};
 use crate::settings::PlanSettings;
@@ -33,8 +37,8 @@ const METRIC: &str = "slipway_queue_jobs";
 /// Between the end of a worker's drain and the end of its pod's grace period.
 const AFTER_DRAIN_SECONDS: i64 = 10;
 
-/// The Deployment `<name>-worker`. `digest` is that of the model, as for the pods that serve. Another `restart` replaces the
-/// pods, by the Deployment's own rolling update.
+/// The Deployment `<name>-worker`. `digest` is that of the model, as for the pods that serve.
+/// Another `restart` replaces the pods, by the Deployment's own rolling update.
 pub fn worker_deployment(
     object: &ModelDeployment,
     queue: &QueueSpec,
@@ -74,7 +78,8 @@ fn pod_labels(name: &str, revision: &str) -> LabelMap {
     all
 }
 
-/// As a pod that serves, but for the program's first argument and what the worker's own part of the spec says.
+/// As a pod that serves, but for the program's first argument and what the worker's own part of the
+/// spec says.
 fn worker_pod(
     object: &ModelDeployment,
     queue: &QueueSpec,
@@ -95,12 +100,15 @@ fn worker_pod(
     if let Some(affinity) = &worker.affinity {
         pod.affinity = Some(affinity.clone());
     }
-    pod.termination_grace_period_seconds = Some(i64::from(worker.drain_seconds) + AFTER_DRAIN_SECONDS);
+    pod.termination_grace_period_seconds =
+        Some(i64::from(worker.drain_seconds) + AFTER_DRAIN_SECONDS);
     let own = worker.resources.clone().map(with_default_requests);
     for step in pod.init_containers.iter_mut().flatten().filter(|step| step.name == FETCH) {
         step.resources = own.clone().map(template::init_step_resources).or(step.resources.take());
     }
-    for container in pod.containers.iter_mut().filter(|container| container.name == SERVER_CONTAINER) {
+    for container in
+        pod.containers.iter_mut().filter(|container| container.name == SERVER_CONTAINER)
+    {
         container.name = WORKER.to_owned();
         if let Some(first) = container.args.as_mut().and_then(|args| args.first_mut()) {
             WORKER.clone_into(first);
@@ -131,7 +139,11 @@ fn worker_environment(queue: &QueueSpec) -> Vec<EnvVar> {
 }
 
 /// The environment that the pods that serve and the workers need for the queue.
-pub(super) fn queue_environment(object: &ModelDeployment, store: &QueueStore, queue: &QueueSpec) -> Vec<EnvVar> {
+pub(super) fn queue_environment(
+    object: &ModelDeployment,
+    store: &QueueStore,
+    queue: &QueueSpec,
+) -> Vec<EnvVar> {
     let name = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
     let place = match (&store.redis, &store.nats) {
         (Some(redis), _) => (&redis.url, &redis.url_secret_key_ref),
@@ -144,7 +156,10 @@ pub(super) fn queue_environment(object: &ModelDeployment, store: &QueueStore, qu
         (None, Some(secret)) => env_from_secret("SLIPWAY_QUEUE_URL", secret),
         (None, None) => return Vec::new(),
     };
-    let replicas = store.nats.as_ref().map(|nats| env_var("SLIPWAY_QUEUE_REPLICAS", &nats.replicas.to_string()));
+    let replicas = store
+        .nats
+        .as_ref()
+        .map(|nats| env_var("SLIPWAY_QUEUE_REPLICAS", &nats.replicas.to_string()));
     let mut all = vec![url];
     all.extend(replicas);
     all.extend([
@@ -153,12 +168,17 @@ pub(super) fn queue_environment(object: &ModelDeployment, store: &QueueStore, qu
         env_var("SLIPWAY_JOB_MAX_DELIVERIES", &queue.max_deliveries.to_string()),
         env_var("SLIPWAY_JOB_RESULT_TTL_SECONDS", &queue.result_ttl_seconds.to_string()),
     ]);
-    all.extend(queue.callbacks.as_ref().map(|it| env_var("SLIPWAY_CALLBACK_ALLOW", &it.allow.join(","))));
+    all.extend(
+        queue.callbacks.as_ref().map(|it| env_var("SLIPWAY_CALLBACK_ALLOW", &it.allow.join(","))),
+    );
     all
 }
 
 /// The HorizontalPodAutoscaler `<name>-worker`.
-pub fn worker_autoscaler(object: &ModelDeployment, autoscaling: &WorkerAutoscaling) -> DesiredObject {
+pub fn worker_autoscaler(
+    object: &ModelDeployment,
+    autoscaling: &WorkerAutoscaling,
+) -> DesiredObject {
     let name = object.name_any();
     let metric = MetricSpec {
         type_: "External".to_owned(),

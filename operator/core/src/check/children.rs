@@ -11,20 +11,25 @@ pub(super) fn check_children(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
     for action in &case.plan.actions {
         match action {
             PlanAction::Delete { kind, name, uid } if *kind != ChildKind::ReplicaSet => {
-                let ours =
-                    child_view(case, *kind, name).is_some_and(|view| view.uid == *uid && is_ours(case, name, view));
+                let ours = child_view(case, *kind, name)
+                    .is_some_and(|view| view.uid == *uid && is_ours(case, name, view));
                 report_unless(broken, ours, || format!("I11: {name} is deleted and is not ours"));
             }
             PlanAction::Adopt { kind, name, uid, .. } => {
-                let free =
-                    match kind {
-                        ChildKind::ReplicaSet => case.observed.replica_sets.iter().any(|set| {
-                            set.name == *name && set.uid == *uid && set.owned && set.orphaned && !set.deleting
-                        }),
-                        _ => child_view(case, *kind, name)
-                            .is_some_and(|view| view.uid == *uid && view.controller.is_none()),
-                    };
-                report_unless(broken, free, || format!("I11: {name} is adopted and has another controller"));
+                let free = match kind {
+                    ChildKind::ReplicaSet => case.observed.replica_sets.iter().any(|set| {
+                        set.name == *name
+                            && set.uid == *uid
+                            && set.owned
+                            && set.orphaned
+                            && !set.deleting
+                    }),
+                    _ => child_view(case, *kind, name)
+                        .is_some_and(|view| view.uid == *uid && view.controller.is_none()),
+                };
+                report_unless(broken, free, || {
+                    format!("I11: {name} is adopted and has another controller")
+                });
             }
             PlanAction::Apply(desired) | PlanAction::Restore { desired, .. } => {
                 check_restore_pause(case, desired, broken)
@@ -34,23 +39,32 @@ pub(super) fn check_children(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
     }
 }
 
-/// What is the gateway's has no controller: any of its owners may delete it, and anybody what has none.
+/// What is the gateway's has no controller: any of its owners may delete it, and anybody what has
+/// none.
 fn is_ours(case: &CheckedPlan<'_>, name: &str, view: &ObjectView) -> bool {
     let uid = &case.spec.uid;
     view.controller.as_ref() == Some(uid)
         || (name == build::GATEWAY && (view.owners.is_empty() || view.owners.contains(uid)))
 }
 
-fn child_view<'a>(case: &'a CheckedPlan<'_>, kind: ChildKind, name: &str) -> Option<&'a ObjectView> {
+fn child_view<'a>(
+    case: &'a CheckedPlan<'_>,
+    kind: ChildKind,
+    name: &str,
+) -> Option<&'a ObjectView> {
     let worker = name == build::worker_name(&case.spec.name);
     match kind {
         ChildKind::ReplicaSet => None,
         ChildKind::Service => case.observed.services.get(name),
-        ChildKind::HorizontalPodAutoscaler if name == build::GATEWAY => case.observed.gateway.autoscaler.as_ref(),
+        ChildKind::HorizontalPodAutoscaler if name == build::GATEWAY => {
+            case.observed.gateway.autoscaler.as_ref()
+        }
         ChildKind::HorizontalPodAutoscaler if worker => case.observed.worker_autoscaler.as_ref(),
         ChildKind::HorizontalPodAutoscaler => case.observed.autoscaler.as_ref(),
         ChildKind::Deployment => case.observed.worker.as_ref(),
-        ChildKind::NetworkPolicy if name == build::GATEWAY => case.observed.gateway.network_policy.as_ref(),
+        ChildKind::NetworkPolicy if name == build::GATEWAY => {
+            case.observed.gateway.network_policy.as_ref()
+        }
         ChildKind::NetworkPolicy => case.observed.network_policies.get(name),
     }
 }
@@ -59,7 +73,11 @@ fn child_view<'a>(case: &'a CheckedPlan<'_>, kind: ChildKind, name: &str) -> Opt
 fn check_restore_pause(case: &CheckedPlan<'_>, desired: &DesiredObject, broken: &mut Vec<String>) {
     let known = case.observed.disturbances.get(&desired.target());
     let early = known.is_some_and(|it| {
-        it.restore_count > 0 && it.applied_hash == desired.applied_hash() && it.is_recent(case.now, 60)
+        it.restore_count > 0
+            && it.applied_hash == desired.applied_hash()
+            && it.is_recent(case.now, 60)
     });
-    report_unless(broken, !early, || format!("I17: {} is put back again within a minute", desired.target()));
+    report_unless(broken, !early, || {
+        format!("I17: {} is put back again within a minute", desired.target())
+    });
 }

@@ -18,29 +18,39 @@ pub(super) fn check_sizes(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
             PlanAction::Scale { name, uid, replicas } => match find_replica_set(case, name, uid) {
                 Some(set) => {
                     check_scale(case, set, *replicas, broken);
-                    let alone = set.digest != ModelDigest::Pending || *replicas <= set.desired.max(1);
+                    let alone =
+                        set.digest != ModelDigest::Pending || *replicas <= set.desired.max(1);
                     report_unless(broken, alone, || {
                         format!("I15: {name} grows to {replicas} before its model is known")
                     });
                 }
                 None => broken.push(format!("I11: {name} is scaled and is not ours")),
             },
-            PlanAction::Delete { kind: ChildKind::ReplicaSet, name, uid } => match find_replica_set(case, name, uid) {
-                Some(set) => {
-                    check_scale(case, set, 0, broken);
-                    report_unless(broken, set.desired == 0 && set.current == 0, || {
-                        format!("I4: {name} is deleted with pods")
-                    });
-                    let stable = case.new.stable.as_ref().is_some_and(|it| it.revision == set.revision);
-                    let rolled = case.new.rollout.as_ref().is_some_and(|it| it.revision == set.revision);
-                    report_unless(broken, !stable && !rolled, || format!("I4: {name} has a role"));
+            PlanAction::Delete { kind: ChildKind::ReplicaSet, name, uid } => {
+                match find_replica_set(case, name, uid) {
+                    Some(set) => {
+                        check_scale(case, set, 0, broken);
+                        report_unless(broken, set.desired == 0 && set.current == 0, || {
+                            format!("I4: {name} is deleted with pods")
+                        });
+                        let stable =
+                            case.new.stable.as_ref().is_some_and(|it| it.revision == set.revision);
+                        let rolled =
+                            case.new.rollout.as_ref().is_some_and(|it| it.revision == set.revision);
+                        report_unless(broken, !stable && !rolled, || {
+                            format!("I4: {name} has a role")
+                        });
+                    }
+                    None => broken.push(format!("I11: {name} is deleted and is not ours")),
                 }
-                None => broken.push(format!("I11: {name} is deleted and is not ours")),
-            },
+            }
             PlanAction::Pin { name, uid, digest } => match find_replica_set(case, name, uid) {
                 Some(set) => {
                     let told = |digest: &str| {
-                        case.observed.fetched_models.iter().any(|it| it.revision == set.revision && it.digest == digest)
+                        case.observed
+                            .fetched_models
+                            .iter()
+                            .any(|it| it.revision == set.revision && it.digest == digest)
                     };
                     let free = match &set.digest {
                         ModelDigest::Pending => true,
@@ -48,7 +58,9 @@ pub(super) fn check_sizes(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
                         ModelDigest::Unreported => false,
                     };
                     report_unless(broken, free && told(digest), || {
-                        format!("I15: {name} is pinned to {digest}, which none of its pods found, or anew")
+                        format!(
+                            "I15: {name} is pinned to {digest}, which none of its pods found, or anew"
+                        )
                     });
                 }
                 None => broken.push(format!("I11: {name} is pinned and is not ours")),
@@ -67,31 +79,50 @@ pub(super) fn check_sizes(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
     }
 }
 
-fn find_replica_set<'a>(case: &'a CheckedPlan<'_>, name: &str, uid: &str) -> Option<&'a ReplicaSetView> {
-    case.observed
-        .replica_sets
-        .iter()
-        .find(|set| set.name == name && set.uid == uid && set.owned && !set.orphaned && !set.deleting)
+fn find_replica_set<'a>(
+    case: &'a CheckedPlan<'_>,
+    name: &str,
+    uid: &str,
+) -> Option<&'a ReplicaSetView> {
+    case.observed.replica_sets.iter().find(|set| {
+        set.name == name && set.uid == uid && set.owned && !set.orphaned && !set.deleting
+    })
 }
 
 /// I17: a number of replicas is written only where none is given, and takes no pod away.
 fn check_replicas_write(case: &CheckedPlan<'_>, replicas: i32, broken: &mut Vec<String>) {
-    report_unless(broken, case.observed.object.spec.replicas.is_none(), || "I17: overwrites spec.replicas".to_owned());
-    let stable = case.old.stable.as_ref().and_then(|stable| {
-        case.observed.replica_sets.iter().find(|set| set.revision == stable.revision && set.owned && !set.deleting)
+    report_unless(broken, case.observed.object.spec.replicas.is_none(), || {
+        "I17: overwrites spec.replicas".to_owned()
     });
-    let most = case.spec.autoscaling.as_ref().map_or(i32::MAX, |autoscaling| autoscaling.max_replicas);
+    let stable = case.old.stable.as_ref().and_then(|stable| {
+        case.observed
+            .replica_sets
+            .iter()
+            .find(|set| set.revision == stable.revision && set.owned && !set.deleting)
+    });
+    let most =
+        case.spec.autoscaling.as_ref().map_or(i32::MAX, |autoscaling| autoscaling.max_replicas);
     let running = stable.map_or(0, |set| set.desired).min(most);
-    report_unless(broken, replicas >= running.max(1), || format!("I17: writes {replicas} where {running} run"));
+    report_unless(broken, replicas >= running.max(1), || {
+        format!("I17: writes {replicas} where {running} run")
+    });
 }
 
 /// I16: what is remembered on a ReplicaSet is what the status says.
-fn check_marks(case: &CheckedPlan<'_>, set: &ReplicaSetView, marks: &RevisionMarks, broken: &mut Vec<String>) {
+fn check_marks(
+    case: &CheckedPlan<'_>,
+    set: &ReplicaSetView,
+    marks: &RevisionMarks,
+    broken: &mut Vec<String>,
+) {
     let is_stable = case.new.stable.as_ref().is_some_and(|it| it.revision == set.revision);
     let stable = marks.stable_since == set.marks.stable_since || is_stable;
     report_unless(broken, stable, || format!("I16: {} is marked stable and is not", set.name));
-    let aborted =
-        case.new.rollout.as_ref().filter(|it| it.stage == RolloutStage::Aborted && it.revision == set.revision);
+    let aborted = case
+        .new
+        .rollout
+        .as_ref()
+        .filter(|it| it.stage == RolloutStage::Aborted && it.revision == set.revision);
     let aborted = aborted.and_then(|it| it.abort.as_ref());
     report_unless(broken, aborted.is_some() == marks.aborted.is_some(), || {
         format!("I16: {} is marked {:?}, and is not so", set.name, marks.aborted)
@@ -100,29 +131,49 @@ fn check_marks(case: &CheckedPlan<'_>, set: &ReplicaSetView, marks: &RevisionMar
 
 /// I3: the pods are there before the weight rises.
 fn check_capacity(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
-    let Some(candidate) = case.new.rollout.as_ref().map(|rollout| rollout.revision.as_str()) else { return };
-    let (old, new) = (CheckedPlan::weight(&case.old, candidate), CheckedPlan::weight(case.new, candidate));
+    let Some(candidate) = case.new.rollout.as_ref().map(|rollout| rollout.revision.as_str()) else {
+        return;
+    };
+    let (old, new) =
+        (CheckedPlan::weight(&case.old, candidate), CheckedPlan::weight(case.new, candidate));
     if new > old.max(0) {
-        let set = case.observed.replica_sets.iter().find(|set| set.revision == candidate && set.owned && !set.deleting);
-        let (have, want) = (set.map_or(0, |set| set.available), replicas_for_share(case.spec.replicas, new));
-        report_unless(broken, have >= want.max(1), || format!("I3: weight rises to {new} with {have} of {want} pods"));
+        let set = case
+            .observed
+            .replica_sets
+            .iter()
+            .find(|set| set.revision == candidate && set.owned && !set.deleting);
+        let (have, want) =
+            (set.map_or(0, |set| set.available), replicas_for_share(case.spec.replicas, new));
+        report_unless(broken, have >= want.max(1), || {
+            format!("I3: weight rises to {new} with {have} of {want} pods")
+        });
     }
 }
 
 /// I4: what gateways select, or may still select, keeps what it needs.
-fn check_scale(case: &CheckedPlan<'_>, set: &ReplicaSetView, replicas: i32, broken: &mut Vec<String>) {
+fn check_scale(
+    case: &CheckedPlan<'_>,
+    set: &ReplicaSetView,
+    replicas: i32,
+    broken: &mut Vec<String>,
+) {
     if replicas >= set.desired {
         return;
     }
     let stable = case.new.stable.as_ref().is_none_or(|stable| stable.revision == set.revision);
-    if stable && set.revision == case.new.stable.as_ref().map_or(&case.spec.revision, |it| &it.revision).as_str() {
-        // It follows the number that the user, or the autoscaler, asks for; before an autoscaler has spoken it may have more.
+    if stable
+        && set.revision
+            == case.new.stable.as_ref().map_or(&case.spec.revision, |it| &it.revision).as_str()
+    {
+        // It follows the number that the user, or the autoscaler, asks for; before an autoscaler
+        // has spoken it may have more.
         let asked = case.spec.replicas;
         let follows = replicas == asked || (case.spec.autoscaling.is_some() && replicas > asked);
         report_unless(broken, follows, || format!("I4: stable {} shrinks to {replicas}", set.name));
         return;
     }
-    let weight = CheckedPlan::weight(&case.old, &set.revision).max(CheckedPlan::weight(case.new, &set.revision));
+    let weight = CheckedPlan::weight(&case.old, &set.revision)
+        .max(CheckedPlan::weight(case.new, &set.revision));
     let want = replicas_for_share(case.spec.replicas, weight);
     report_unless(broken, replicas >= want, || {
         format!("I4: {} shrinks to {replicas}, its share needs {want}", set.name)
@@ -132,7 +183,11 @@ fn check_scale(case: &CheckedPlan<'_>, set: &ReplicaSetView, replicas: i32, brok
         format!("I4: {} shrinks while a gateway may use older weights", set.name)
     });
     if weight == 0 && replicas == 0 {
-        let selected = case.new.traffic.as_ref().is_some_and(|it| traffic::selects_revision(it, &set.revision));
+        let selected = case
+            .new
+            .traffic
+            .as_ref()
+            .is_some_and(|it| traffic::selects_revision(it, &set.revision));
         report_unless(broken, !selected, || {
             format!("I4: {} goes while the shield or the preview address may need it", set.name)
         });

@@ -5,9 +5,8 @@ use slipway_crds::v1alpha1::{GateVerdict, RolloutStage, RolloutStatus};
 
 use super::{CheckedPlan, report_unless};
 use crate::command::PendingCommands;
-use crate::judge;
-use crate::traffic;
 use crate::validate::{RolloutStep, is_judged};
+use crate::{judge, traffic};
 
 /// I5, I6 and I8.
 pub(super) fn check_steps(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
@@ -19,13 +18,20 @@ pub(super) fn check_steps(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
         let all = CheckedPlan::weight(&case.old, &old.revision) == traffic::FULL_WEIGHT;
         report_unless(broken, all, || "I6: promoted without all traffic".to_owned());
         let confirmed = case.old.traffic.as_ref().is_some_and(|it| {
-            traffic::is_confirmed(it) || traffic::all_ready_at(&case.observed.gateway, it.generation)
+            traffic::is_confirmed(it)
+                || traffic::all_ready_at(&case.observed.gateway, it.generation)
         });
-        report_unless(broken, confirmed, || "I6: promoted before every gateway confirmed".to_owned());
-        report_unless(broken, !case.spec.paused, || "I8: promoted while a person holds the rollout".to_owned());
+        report_unless(broken, confirmed, || {
+            "I6: promoted before every gateway confirmed".to_owned()
+        });
+        report_unless(broken, !case.spec.paused, || {
+            "I8: promoted while a person holds the rollout".to_owned()
+        });
         return;
     }
-    let Some(new) = case.new.rollout.as_ref().filter(|it| it.revision == old.revision) else { return };
+    let Some(new) = case.new.rollout.as_ref().filter(|it| it.revision == old.revision) else {
+        return;
+    };
     if new.stage == RolloutStage::Aborted || new.start_time != old.start_time {
         return;
     }
@@ -37,9 +43,12 @@ pub(super) fn check_steps(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
         "I8: advanced while a person holds it".to_owned()
     });
     let judged = matches!(case.spec.steps.get(from), Some(RolloutStep::Weight(weight)) if is_judged(*weight));
-    // A list that became longer while the candidate has all traffic already: nothing is left to be judged.
+    // A list that became longer while the candidate has all traffic already: nothing is left to be
+    // judged.
     if to > from && judged && share(&case.old) < traffic::FULL_WEIGHT {
-        report_unless(broken, may_advance(case, old), || format!("I5: step {from} ended without a pass"));
+        report_unless(broken, may_advance(case, old), || {
+            format!("I5: step {from} ended without a pass")
+        });
     }
 }
 
@@ -49,33 +58,47 @@ fn step_index(rollout: &RolloutStatus) -> usize {
 
 fn is_promoted(case: &CheckedPlan<'_>, old: &RolloutStatus) -> bool {
     case.new.stable.as_ref().is_some_and(|it| it.revision == old.revision)
-        && case.old.stable.as_ref().is_some_and(|it| it.revision != old.revision && revision_exists(case, &it.revision))
+        && case
+            .old
+            .stable
+            .as_ref()
+            .is_some_and(|it| it.revision != old.revision && revision_exists(case, &it.revision))
 }
 
 fn revision_exists(case: &CheckedPlan<'_>, revision: &str) -> bool {
-    case.observed.replica_sets.iter().any(|set| set.revision == revision && set.owned && !set.deleting)
+    case.observed
+        .replica_sets
+        .iter()
+        .any(|set| set.revision == revision && set.owned && !set.deleting)
 }
 
 /// I6: nothing becomes stable but by a rollout, unless there is no other.
 fn check_first_stable(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
     let (Some(old), Some(new)) = (&case.old.stable, &case.new.stable) else { return };
-    report_unless(broken, old.revision == new.revision || !revision_exists(case, &old.revision), || {
-        format!("I6: {} became stable without a rollout", new.revision)
-    });
+    report_unless(
+        broken,
+        old.revision == new.revision || !revision_exists(case, &old.revision),
+        || format!("I6: {} became stable without a rollout", new.revision),
+    );
 }
 
 /// I5: a pass of the judge on evidence of this weight, or a person.
 fn may_advance(case: &CheckedPlan<'_>, old: &RolloutStatus) -> bool {
     let pending = PendingCommands::for_object(&case.observed.object);
-    let by_person = old.promote_full || pending.has(labels::PROMOTE) || pending.has(labels::PROMOTE_FULL);
+    let by_person =
+        old.promote_full || pending.has(labels::PROMOTE) || pending.has(labels::PROMOTE_FULL);
     by_person || case.spec.gates.is_empty() || judge_passes(case, old)
 }
 
 fn judge_passes(case: &CheckedPlan<'_>, old: &RolloutStatus) -> bool {
     let told = case.old.traffic.clone().unwrap_or_default();
-    // The confirmation itself may be in this plan; evidence that is already there then is of a window that a plan opened whose write was lost.
-    let confirmed_now = traffic::all_ready_at(&case.observed.gateway, told.generation).then_some(case.now);
-    let Some(confirmed_time) = traffic::confirmed_time(&told).or(confirmed_now) else { return false };
+    // The confirmation itself may be in this plan; evidence that is already there then is of a
+    // window that a plan opened whose write was lost.
+    let confirmed_now =
+        traffic::all_ready_at(&case.observed.gateway, told.generation).then_some(case.now);
+    let Some(confirmed_time) = traffic::confirmed_time(&told).or(confirmed_now) else {
+        return false;
+    };
     let stable = case.old.stable.as_ref().map(|it| it.revision.clone()).unwrap_or_default();
     let judgement = judge::judge_gates(&judge::JudgeInput {
         gates: &case.spec.gates,

@@ -32,11 +32,15 @@ pub(super) fn check_writes(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
 /// I9: traffic moves first, and nothing is taken away on a stale view.
 fn check_write_order(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
     let takes = case.plan.actions.iter().any(|action| match action {
-        PlanAction::Scale { name, replicas, .. } => {
-            case.observed.replica_sets.iter().any(|set| set.name == *name && *replicas < set.desired)
-        }
+        PlanAction::Scale { name, replicas, .. } => case
+            .observed
+            .replica_sets
+            .iter()
+            .any(|set| set.name == *name && *replicas < set.desired),
         PlanAction::Evict { .. } => true,
-        PlanAction::Delete { name, .. } => case.observed.replica_sets.iter().any(|set| set.name == *name),
+        PlanAction::Delete { name, .. } => {
+            case.observed.replica_sets.iter().any(|set| set.name == *name)
+        }
         PlanAction::Apply(_)
         | PlanAction::Restore { .. }
         | PlanAction::Adopt { .. }
@@ -53,15 +57,21 @@ fn check_write_order(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
 
 /// I13.
 fn check_conditions(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
-    let kinds: Vec<&str> = case.new.conditions.iter().map(|condition| condition.type_.as_str()).collect();
-    let known: Vec<&str> = conditions::TYPES.into_iter().filter(|kind| kinds.contains(kind)).collect();
-    report_unless(broken, kinds == known && kinds.first() == Some(&READY), || format!("I13: conditions are {kinds:?}"));
+    let kinds: Vec<&str> =
+        case.new.conditions.iter().map(|condition| condition.type_.as_str()).collect();
+    let known: Vec<&str> =
+        conditions::TYPES.into_iter().filter(|kind| kinds.contains(kind)).collect();
+    report_unless(broken, kinds == known && kinds.first() == Some(&READY), || {
+        format!("I13: conditions are {kinds:?}")
+    });
     let both = kinds.contains(&STALLED) && kinds.contains(&RECONCILING);
     report_unless(broken, !both, || "I13: Stalled and Reconciling at once".to_owned());
     // What kstatus would call current is at rest.
     let busy = case.new.rollout.is_some() || case.new.stable.is_none();
     let rest = !kinds.contains(&STALLED) && !kinds.contains(&RECONCILING);
-    report_unless(broken, !(busy && rest), || "I13: a rollout, and neither Stalled nor Reconciling".to_owned());
+    report_unless(broken, !(busy && rest), || {
+        "I13: a rollout, and neither Stalled nor Reconciling".to_owned()
+    });
     for condition in &case.new.conditions {
         let whole = !condition.reason.is_empty() && !condition.message.is_empty();
         report_unless(broken, whole, || format!("I13: {} says nothing", condition.type_));
@@ -70,11 +80,19 @@ fn check_conditions(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
             format!("I13: {} does not hold", condition.type_)
         });
         let current = condition.observed_generation == Some(case.spec.generation);
-        report_unless(broken, current, || format!("I13: {} speaks of another generation", condition.type_));
-        let before =
-            case.old.conditions.iter().find(|old| old.type_ == condition.type_ && old.status == condition.status);
-        let kept = before.is_none_or(|old| old.last_transition_time == condition.last_transition_time);
-        report_unless(broken, kept, || format!("I13: {} changed its time without a flip", condition.type_));
+        report_unless(broken, current, || {
+            format!("I13: {} speaks of another generation", condition.type_)
+        });
+        let before = case
+            .old
+            .conditions
+            .iter()
+            .find(|old| old.type_ == condition.type_ && old.status == condition.status);
+        let kept =
+            before.is_none_or(|old| old.last_transition_time == condition.last_transition_time);
+        report_unless(broken, kept, || {
+            format!("I13: {} changed its time without a flip", condition.type_)
+        });
     }
 }
 
@@ -82,8 +100,10 @@ fn check_text_lengths(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
     let conditions = case.new.conditions.iter().map(|it| &it.message);
     let gates = case.new.gates.iter().map(|it| &it.message);
     let records = case.new.history.iter().map(|it| &it.message);
-    let fit = conditions.chain(gates).chain(records).all(|text| text.chars().count() <= MAX_TEXT_BYTES);
+    let fit =
+        conditions.chain(gates).chain(records).all(|text| text.chars().count() <= MAX_TEXT_BYTES);
     report_unless(broken, fit, || "I13: a text is longer than the API takes".to_owned());
-    let lists = case.new.history.len() <= 10 && case.new.rollout.as_ref().is_none_or(|it| it.steps.len() <= 64);
+    let lists = case.new.history.len() <= 10
+        && case.new.rollout.as_ref().is_none_or(|it| it.steps.len() <= 64);
     report_unless(broken, lists, || "I13: a list is longer than the API takes".to_owned());
 }

@@ -1,18 +1,23 @@
 //! The three gates that compare a rate of bad events.
 
 use jiff::Timestamp;
-use slipway_crds::v1alpha1::{AccuracyGate, ErrorRateGate, GateSpec, GateType, GateVerdict, LatencyGate};
+use slipway_crds::v1alpha1::{
+    AccuracyGate, ErrorRateGate, GateSpec, GateType, GateVerdict, LatencyGate,
+};
 
 use super::sequential::{ArmComparison, ArmEvents};
 use super::{GateFinding, JudgeInput, latency, reading, text};
 use crate::evidence::GateReading;
 
-/// Chance that one gate passes a regression of exactly the smallest size worth catching in one step, however often it is looked at. Every step of a rollout
-/// judges anew, so a whole rollout misses it with the product of these. It is larger than what is spent on false rollbacks because it is what makes a step
-/// pass after hundreds of requests instead of thousands; measured, it is about a fifth of this.
+/// Chance that one gate passes a regression of exactly the smallest size worth catching in one
+/// step, however often it is looked at. Every step of a rollout judges anew, so a whole rollout
+/// misses it with the product of these. It is larger than what is spent on false rollbacks because
+/// it is what makes a step pass after hundreds of requests instead of thousands; measured, it is
+/// about a fifth of this.
 pub const MISSED_REGRESSION: f64 = 0.05;
 
-/// Fewest events of the candidate before it may fail. The test holds from the first event; this keeps one hiccup of the network from looking like a verdict.
+/// Fewest events of the candidate before it may fail. The test holds from the first event; this
+/// keeps one hiccup of the network from looking like a verdict.
 pub const MIN_EVENTS_TO_FAIL: f64 = 10.0;
 
 /// Fewest bad events of the candidate before it may fail, for the same reason.
@@ -60,15 +65,21 @@ pub(super) fn judge_rates(
     let seconds = taken_at.duration_since(input.confirmed_time).as_secs_f64();
     let verdict = decide_verdict(arms.candidate, arms.stable, &question);
     let told = describe_verdict(verdict, &arms, &question, seconds);
-    let shown =
-        |e: ArmEvents| format!("{} of {} {}", text::format_count(e.bad), text::format_count(e.all), question.bad);
-    GateFinding { candidate: shown(arms.candidate), stable: shown(arms.stable), ..GateFinding::new(verdict, told) }
+    let shown = |e: ArmEvents| {
+        format!("{} of {} {}", text::format_count(e.bad), text::format_count(e.all), question.bad)
+    };
+    GateFinding {
+        candidate: shown(arms.candidate),
+        stable: shown(arms.stable),
+        ..GateFinding::new(verdict, told)
+    }
 }
 
 fn rate_criteria(gate: &GateSpec, alpha: f64) -> RateCriteria {
     let (worth_catching, min, noun, bad) = match gate.type_ {
         GateType::Latency => {
-            let LatencyGate { max_increase, min_requests, .. } = gate.latency.clone().unwrap_or_default();
+            let LatencyGate { max_increase, min_requests, .. } =
+                gate.latency.clone().unwrap_or_default();
             (max_increase, min_requests, "request", "slow")
         }
         GateType::Accuracy => {
@@ -76,11 +87,13 @@ fn rate_criteria(gate: &GateSpec, alpha: f64) -> RateCriteria {
             (max_drop, min_labels, "labelled prediction", "wrong")
         }
         GateType::ErrorRate | GateType::PromQl => {
-            let ErrorRateGate { max_increase, min_requests } = gate.error_rate.clone().unwrap_or_default();
+            let ErrorRateGate { max_increase, min_requests } =
+                gate.error_rate.clone().unwrap_or_default();
             (max_increase, min_requests, "request", "failed")
         }
     };
-    // What is no percentage is refused before; the strictest value keeps what the schema let through from passing.
+    // What is no percentage is refused before; the strictest value keeps what the schema let
+    // through from passing.
     let worth_catching = worth_catching.fraction().unwrap_or_default().clamp(0.0001, 1.0);
     RateCriteria { worth_catching, min_events: f64::from(min.max(1)), alpha, noun, bad }
 }
@@ -114,7 +127,8 @@ fn read_arms(
     }
 }
 
-/// Both arms, or which one is missing. The candidate's absence is named first: it is the one a person can do something about.
+/// Both arms, or which one is missing. The candidate's absence is named first: it is the one a
+/// person can do something about.
 fn both_arms<T>(
     candidate: Result<Option<T>, String>,
     stable: Result<Option<T>, String>,
@@ -132,12 +146,19 @@ fn both_arms<T>(
 }
 
 /// The verdict on counts. See the documentation of [`crate::judge`].
-pub(super) fn decide_verdict(candidate: ArmEvents, stable: ArmEvents, question: &RateCriteria) -> GateVerdict {
+pub(super) fn decide_verdict(
+    candidate: ArmEvents,
+    stable: ArmEvents,
+    question: &RateCriteria,
+) -> GateVerdict {
     let comparison = ArmComparison::new(candidate, stable);
     let difference = comparison.difference();
     let enough = candidate.all >= question.min_events && stable.all >= question.min_events;
     let excludes = |d: f64, alpha: f64| comparison.evidence_against(d) >= -alpha.ln();
-    if enough && difference < question.worth_catching && excludes(question.worth_catching, MISSED_REGRESSION) {
+    if enough
+        && difference < question.worth_catching
+        && excludes(question.worth_catching, MISSED_REGRESSION)
+    {
         return GateVerdict::Pass;
     }
     let may_fail = candidate.all >= MIN_EVENTS_TO_FAIL && candidate.bad >= MIN_BAD_TO_FAIL;
@@ -147,7 +168,12 @@ pub(super) fn decide_verdict(candidate: ArmEvents, stable: ArmEvents, question: 
     GateVerdict::NeedMoreData
 }
 
-fn describe_verdict(verdict: GateVerdict, arms: &ComparedArms, question: &RateCriteria, seconds: f64) -> String {
+fn describe_verdict(
+    verdict: GateVerdict,
+    arms: &ComparedArms,
+    question: &RateCriteria,
+    seconds: f64,
+) -> String {
     let ComparedArms { candidate, stable, detail } = arms;
     let observed = format!(
         "{} of {} {}{detail} {}, {} at stable",
@@ -160,7 +186,10 @@ fn describe_verdict(verdict: GateVerdict, arms: &ComparedArms, question: &RateCr
     let comparison = ArmComparison::new(*candidate, *stable);
     match verdict {
         GateVerdict::Pass => {
-            format!("{observed}: an increase of {} is excluded", text::format_percent(question.worth_catching))
+            format!(
+                "{observed}: an increase of {} is excluded",
+                text::format_percent(question.worth_catching)
+            )
         }
         GateVerdict::Fail => {
             let (low, _) = comparison.interval(question.alpha);
@@ -202,10 +231,17 @@ fn describe_missing(arms: &ComparedArms, question: &RateCriteria, seconds: f64) 
 }
 
 /// By which factor both arms must grow, at the rates observed so far, until there is a verdict.
-fn projected_growth(candidate: ArmEvents, stable: ArmEvents, question: &RateCriteria) -> Option<f64> {
-    let scaled = |events: ArmEvents, by: f64| ArmEvents { bad: events.bad * by, all: events.all * by };
-    let decided =
-        |by: f64| decide_verdict(scaled(candidate, by), scaled(stable, by), question) != GateVerdict::NeedMoreData;
+fn projected_growth(
+    candidate: ArmEvents,
+    stable: ArmEvents,
+    question: &RateCriteria,
+) -> Option<f64> {
+    let scaled =
+        |events: ArmEvents, by: f64| ArmEvents { bad: events.bad * by, all: events.all * by };
+    let decided = |by: f64| {
+        decide_verdict(scaled(candidate, by), scaled(stable, by), question)
+            != GateVerdict::NeedMoreData
+    };
     let mut known = 1.0;
     let mut reached = 2.0;
     while !decided(reached) {

@@ -1,12 +1,14 @@
-//! From what Prometheus said to whole events. `increase()` extrapolates, so counts are fractional and, after a scrape gap, may be a little inconsistent.
+//! From what Prometheus said to whole events. `increase()` extrapolates, so counts are fractional
+//! and, after a scrape gap, may be a little inconsistent.
 
 use std::collections::BTreeMap;
 
 use super::sequential::ArmEvents;
 use crate::evidence::GateCounts;
 
-/// How far, relative to the whole, a cumulative bucket may lie below its predecessor. Extrapolation of series with equal timestamps keeps the order; small
-/// differences come from pods that were scraped in between. More than this is a broken exporter.
+/// How far, relative to the whole, a cumulative bucket may lie below its predecessor. Extrapolation
+/// of series with equal timestamps keeps the order; small differences come from pods that were
+/// scraped in between. More than this is a broken exporter.
 const TOLERANCE: f64 = 0.01;
 
 /// Counts above this are no counts: beyond it f64 does not hold every whole number.
@@ -21,7 +23,8 @@ pub(super) struct ArmHistogram {
     pub(super) all: f64,
 }
 
-/// Events of `revision`; `None` when it has none at all. Fractions are cut off, which only ever takes evidence away.
+/// Events of `revision`; `None` when it has none at all. Fractions are cut off, which only ever
+/// takes evidence away.
 pub(super) fn revision_events(
     counts: &BTreeMap<String, GateCounts>,
     revision: &str,

@@ -1,12 +1,14 @@
-//! Queries of users, kept within their namespace: every selector gets a matcher of the namespace, and those of the administrator, in the parsed query and not in its text. What
-//! does not parse, or does not parse again to what was made of it, is not asked.
+//! Queries of users, kept within their namespace: every selector gets a matcher of the namespace,
+//! and those of the administrator, in the parsed query and not in its text. What does not parse, or
+//! does not parse again to what was made of it, is not asked.
 
 use promql_parser::label::{MatchOp, Matcher, Matchers};
 use promql_parser::parser::{self, Expr, VectorSelector};
 
 /// The label of the namespace of whom a series is, as Prometheus' discovery of pods gives it.
 const NAMESPACE: &str = "namespace";
-/// Signs that begin something nested. More than these no query needs, and trees that are deeper could cost the stack.
+/// Signs that begin something nested. More than these no query needs, and trees that are deeper
+/// could cost the stack.
 const MAX_NESTED: usize = 256;
 /// Functions that read series which no selector of the query names.
 const UNCONFINED_FUNCTIONS: [&str; 1] = ["info"];
@@ -15,7 +17,11 @@ const UNCONFINED_FUNCTIONS: [&str; 1] = ["info"];
 ///
 /// # Errors
 /// Why it cannot be kept within the namespace, for people.
-pub fn confine_to_namespace(query: &str, namespace: &str, matchers: &[String]) -> Result<String, String> {
+pub fn confine_to_namespace(
+    query: &str,
+    namespace: &str,
+    matchers: &[String],
+) -> Result<String, String> {
     let mut all = vec![Matcher::new(MatchOp::Equal, NAMESPACE, namespace)];
     for matcher in matchers {
         all.extend(parse_selector(&format!("x{{{matcher}}}"))?.matchers.matchers);
@@ -23,15 +29,27 @@ pub fn confine_to_namespace(query: &str, namespace: &str, matchers: &[String]) -
     let mut parsed = parse_query(query)?;
     confine_selectors(&mut parsed, &all)?;
     let text = parsed.to_string();
-    // What is asked is text again: it must be one that says the same, and in which every selector is kept.
-    let kept = parser::parse(&text).is_ok_and(|mut again| again.to_string() == text && is_confined(&mut again, &all));
-    if kept { Ok(text) } else { Err("cannot be kept within its namespace; write it more plainly".to_owned()) }
+    // What is asked is text again: it must be one that says the same, and in which every selector
+    // is kept.
+    let kept = parser::parse(&text)
+        .is_ok_and(|mut again| again.to_string() == text && is_confined(&mut again, &all));
+    if kept {
+        Ok(text)
+    } else {
+        Err("cannot be kept within its namespace; write it more plainly".to_owned())
+    }
 }
 
 fn is_confined(query: &mut Expr, all: &[Matcher]) -> bool {
     let mut kept = |matchers: &mut Matchers| {
-        let has = |wanted: &Matcher| matchers.matchers.iter().any(|it| it.to_string() == wanted.to_string());
-        if matchers.or_matchers.is_empty() && all.iter().all(has) { Ok(()) } else { Err(String::new()) }
+        let has = |wanted: &Matcher| {
+            matchers.matchers.iter().any(|it| it.to_string() == wanted.to_string())
+        };
+        if matchers.or_matchers.is_empty() && all.iter().all(has) {
+            Ok(())
+        } else {
+            Err(String::new())
+        }
     };
     visit_selectors(query, &mut kept).is_ok()
 }
@@ -49,7 +67,10 @@ pub fn check_query(query: &str) -> Result<(), String> {
 }
 
 fn parse_query(query: &str) -> Result<Expr, String> {
-    let nested = query.bytes().filter(|byte| matches!(byte, b'(' | b'-' | b'+' | b'^' | b'*' | b'/')).count();
+    let nested = query
+        .bytes()
+        .filter(|byte| matches!(byte, b'(' | b'-' | b'+' | b'^' | b'*' | b'/'))
+        .count();
     if nested > MAX_NESTED {
         return Err(format!("has more than {MAX_NESTED} parentheses and operators"));
     }
@@ -86,10 +107,13 @@ fn visit_selectors(
         Expr::Subquery(it) => visit_selectors(&mut it.expr, visit),
         Expr::VectorSelector(it) => visit(&mut it.matchers),
         Expr::MatrixSelector(it) => visit(&mut it.vs.matchers),
-        Expr::Call(it) if UNCONFINED_FUNCTIONS.contains(&it.func.name) => {
-            Err(format!("uses the function {}, which reads series that the query does not name", it.func.name))
+        Expr::Call(it) if UNCONFINED_FUNCTIONS.contains(&it.func.name) => Err(format!(
+            "uses the function {}, which reads series that the query does not name",
+            it.func.name
+        )),
+        Expr::Call(it) => {
+            it.args.args.iter_mut().try_for_each(|argument| visit_selectors(argument, visit))
         }
-        Expr::Call(it) => it.args.args.iter_mut().try_for_each(|argument| visit_selectors(argument, visit)),
         Expr::NumberLiteral(_) | Expr::StringLiteral(_) => Ok(()),
         Expr::Extension(_) => Err("has a part that is not known".to_owned()),
     }
@@ -111,9 +135,15 @@ mod tests {
     fn every_selector_is_kept_within_the_namespace() {
         for (query, expected) in [
             ("up", r#"up{namespace="shop"}"#),
-            (r#"sum(rate(a{x="1"}[5m])) / b"#, r#"sum(rate(a{x="1",namespace="shop"}[5m])) / b{namespace="shop"}"#),
+            (
+                r#"sum(rate(a{x="1"}[5m])) / b"#,
+                r#"sum(rate(a{x="1",namespace="shop"}[5m])) / b{namespace="shop"}"#,
+            ),
             (r#"{__name__=~".+"}"#, r#"{__name__=~".+",namespace="shop"}"#),
-            ("max_over_time(rate(x[1m])[5m:1m])", r#"max_over_time(rate(x{namespace="shop"}[1m])[5m:1m])"#),
+            (
+                "max_over_time(rate(x[1m])[5m:1m])",
+                r#"max_over_time(rate(x{namespace="shop"}[1m])[5m:1m])"#,
+            ),
             (
                 "topk(scalar(k), -(a or b))",
                 r#"topk(scalar(k{namespace="shop"}), -(a{namespace="shop"} or b{namespace="shop"}))"#,
@@ -138,8 +168,17 @@ mod tests {
         for value in [r#"\"} or up{x=\""#, r"\\", r#"\\\"} or up"#, "`", "{}", "\\n"] {
             let query = format!(r#"a{{x="{value}"}}"#);
             let Ok(text) = confine_to_namespace(&query, "shop", &[]) else { continue };
-            let Ok(Expr::VectorSelector(selector)) = parser::parse(&text) else { panic!("{query} became {text}") };
-            assert!(selector.matchers.matchers.iter().any(|it| it.name == NAMESPACE && it.value == "shop"), "{text}");
+            let Ok(Expr::VectorSelector(selector)) = parser::parse(&text) else {
+                panic!("{query} became {text}")
+            };
+            assert!(
+                selector
+                    .matchers
+                    .matchers
+                    .iter()
+                    .any(|it| it.name == NAMESPACE && it.value == "shop"),
+                "{text}"
+            );
         }
     }
 
@@ -147,7 +186,16 @@ mod tests {
     fn what_cannot_be_kept_is_refused() {
         let deep = "(".repeat(2000) + "a" + &")".repeat(2000);
         let many = "-".repeat(3000) + "a";
-        for query in ["", "sum(", "a b", r#"a{x="1" or y="2"}"#, "info(a)", "up; drop", deep.as_str(), many.as_str()] {
+        for query in [
+            "",
+            "sum(",
+            "a b",
+            r#"a{x="1" or y="2"}"#,
+            "info(a)",
+            "up; drop",
+            deep.as_str(),
+            many.as_str(),
+        ] {
             assert!(confine_to_namespace(query, "shop", &[]).is_err(), "{query:.40}");
         }
     }
@@ -155,7 +203,9 @@ mod tests {
     #[test]
     fn variables_are_no_mistakes() {
         assert_eq!(
-            check_query(r#"sum(increase(a{revision="{{candidate}}",m="{{modeldeployment}}"}[{{window}}]))"#),
+            check_query(
+                r#"sum(increase(a{revision="{{candidate}}",m="{{modeldeployment}}"}[{{window}}]))"#
+            ),
             Ok(())
         );
         assert!(check_query("sum(increase(a[{{windows}}]))").is_err());

@@ -1,32 +1,38 @@
 //! The test: a confidence sequence for the difference of two rates.
 //!
-//! Both arms are streams of events that are bad or good. A *confidence sequence* at level `1 - alpha` is an interval after each event that holds the true
-//! difference *at all times together* with probability `1 - alpha`, so it may be looked at as often as one likes, and stopped on (Robbins 1970; Howard,
-//! Ramdas, McAuliffe, Sekhon 2021, "Time-uniform, nonparametric, nonasymptotic confidence sequences").
+//! Both arms are streams of events that are bad or good. A *confidence sequence* at level `1 -
+//! alpha` is an interval after each event that holds the true difference *at all times together*
+//! with probability `1 - alpha`, so it may be looked at as often as one likes, and stopped on
+//! (Robbins 1970; Howard, Ramdas, McAuliffe, Sekhon 2021, "Time-uniform, nonparametric,
+//! nonasymptotic confidence sequences").
 //!
 //! # Formulas
 //!
-//! One arm, `k` bad of `n`. With `M(k, n)` the probability of the data under a mixture of Beta priors (the beta-binomial marginal without its binomial
-//! coefficient) and `L_p(k, n) = p^k (1-p)^(n-k)`,
+//! One arm, `k` bad of `n`. With `M(k, n)` the probability of the data under a mixture of Beta
+//! priors (the beta-binomial marginal without its binomial coefficient) and `L_p(k, n) = p^k
+//! (1-p)^(n-k)`,
 //!
 //! ```text
 //! E_p(k, n) = M(k, n) / L_p(k, n)
 //! ```
 //!
-//! is, when `p` is the true rate, a nonnegative martingale that starts at 1. By Ville's inequality it ever reaches `1/alpha` with probability at most
-//! `alpha`. A product of such processes of independent arms and an average of processes with mean 1 have mean 1 again. So for every pair of rates `p` (stable) and
-//! `p + d` (candidate)
+//! is, when `p` is the true rate, a nonnegative martingale that starts at 1. By Ville's inequality
+//! it ever reaches `1/alpha` with probability at most `alpha`. A product of such processes of
+//! independent arms and an average of processes with mean 1 have mean 1 again. So for every pair of
+//! rates `p` (stable) and `p + d` (candidate)
 //!
 //! ```text
 //! E(p, d) = 0.4 E_{p+d}(candidate) + 0.1 E_p(stable) + 0.5 E_{p+d}(candidate) E_p(stable)
 //! ```
 //!
-//! is one as well. The product is the strong test when both arms have seen about as much; the single terms are the strong ones when one arm has seen far
-//! more, which is the rule in a canary: there the rate of stable is as good as known, and the product would pay for estimating it. The confidence
-//! sequence for the difference is `{d : min over p of ln E(p, d) < ln(1/alpha)}`.
+//! is one as well. The product is the strong test when both arms have seen about as much; the
+//! single terms are the strong ones when one arm has seen far more, which is the rule in a canary:
+//! there the rate of stable is as good as known, and the product would pay for estimating it. The
+//! confidence sequence for the difference is `{d : min over p of ln E(p, d) < ln(1/alpha)}`.
 //!
-//! `ln E_p` is convex in `p`, and a log-sum-exp of convex functions is convex, so `ln E(p, d)` is jointly convex, its minimum over `p` is convex in `d`, and the
-//! set is an interval around the observed difference. Both minimum and ends are therefore found by plain search in one dimension.
+//! `ln E_p` is convex in `p`, and a log-sum-exp of convex functions is convex, so `ln E(p, d)` is
+//! jointly convex, its minimum over `p` is convex in `d`, and the set is an interval around the
+//! observed difference. Both minimum and ends are therefore found by plain search in one dimension.
 
 /// Events of one arm: whole numbers, `bad <= all`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,11 +48,13 @@ impl ArmEvents {
     }
 }
 
-/// The mixture: weights and parameters of Beta priors. Jeffreys' prior is never far off at any rate; the other two put their mass at the rates of healthy services,
-/// around one in a hundred and one in a thousand, where most tests happen.
+/// The mixture: weights and parameters of Beta priors. Jeffreys' prior is never far off at any
+/// rate; the other two put their mass at the rates of healthy services, around one in a hundred and
+/// one in a thousand, where most tests happen.
 const PRIORS: [(f64, f64, f64); 3] = [(0.2, 0.5, 0.5), (0.4, 0.5, 10.0), (0.4, 0.5, 100.0)];
 
-/// Weights of the terms of `E(p, d)`; they sum to 1. In a canary it is the candidate's data that are scarce, so its term alone weighs more than stable's.
+/// Weights of the terms of `E(p, d)`; they sum to 1. In a canary it is the candidate's data that
+/// are scarce, so its term alone weighs more than stable's.
 const CANDIDATE_ALONE: f64 = 0.4;
 const STABLE_ALONE: f64 = 0.1;
 const BOTH: f64 = 0.5;
@@ -62,7 +70,12 @@ pub(crate) struct ArmComparison {
 
 impl ArmComparison {
     pub(crate) fn new(candidate: ArmEvents, stable: ArmEvents) -> Self {
-        Self { candidate, stable, mixture_candidate: ln_mixture(candidate), mixture_stable: ln_mixture(stable) }
+        Self {
+            candidate,
+            stable,
+            mixture_candidate: ln_mixture(candidate),
+            mixture_stable: ln_mixture(stable),
+        }
     }
 
     /// The observed difference, candidate minus stable.
@@ -70,7 +83,8 @@ impl ArmComparison {
         self.candidate.rate() - self.stable.rate()
     }
 
-    /// Evidence against a true difference of `d`: `min over p of ln E(p, d)`. It is excluded at level `alpha` from `ln(1/alpha)` on.
+    /// Evidence against a true difference of `d`: `min over p of ln E(p, d)`. It is excluded at
+    /// level `alpha` from `ln(1/alpha)` on.
     pub(crate) fn evidence_against(&self, d: f64) -> f64 {
         find_minimum((-d).max(0.0), (1.0 - d).min(1.0), |p| self.ln_e(p, d))
     }
@@ -86,7 +100,11 @@ impl ArmComparison {
     fn ln_e(&self, p: f64, d: f64) -> f64 {
         let candidate = self.mixture_candidate - ln_likelihood(p + d, self.candidate);
         let stable = self.mixture_stable - ln_likelihood(p, self.stable);
-        ln_sum_exp([CANDIDATE_ALONE.ln() + candidate, STABLE_ALONE.ln() + stable, BOTH.ln() + candidate + stable])
+        ln_sum_exp([
+            CANDIDATE_ALONE.ln() + candidate,
+            STABLE_ALONE.ln() + stable,
+            BOTH.ln() + candidate + stable,
+        ])
     }
 }
 
@@ -107,7 +125,8 @@ fn find_boundary(inside: f64, end: f64, holds: impl Fn(f64) -> bool) -> f64 {
     yes
 }
 
-/// Minimum of a convex function on `[low, high]` by golden-section search. The ends may be infinite.
+/// Minimum of a convex function on `[low, high]` by golden-section search. The ends may be
+/// infinite.
 fn find_minimum(mut low: f64, mut high: f64, f: impl Fn(f64) -> f64) -> f64 {
     const GOLDEN: f64 = 0.618_033_988_749_894_9;
     let mut left = high - GOLDEN * (high - low);
@@ -129,9 +148,9 @@ fn find_minimum(mut low: f64, mut high: f64, f: impl Fn(f64) -> f64) -> f64 {
 
 /// `ln M(k, n)`.
 fn ln_mixture(events: ArmEvents) -> f64 {
-    ln_sum_exp(
-        PRIORS.map(|(weight, a, b)| weight.ln() + ln_beta(a + events.bad, b + events.all - events.bad) - ln_beta(a, b)),
-    )
+    ln_sum_exp(PRIORS.map(|(weight, a, b)| {
+        weight.ln() + ln_beta(a + events.bad, b + events.all - events.bad) - ln_beta(a, b)
+    }))
 }
 
 /// `ln L_p(k, n)`, with 0 ln 0 = 0.
@@ -154,7 +173,8 @@ fn ln_beta(a: f64, b: f64) -> f64 {
     ln_gamma(a) + ln_gamma(b) - ln_gamma(a + b)
 }
 
-/// `ln Gamma(x)` for `x > 0`: Stirling's series from 8 on, the recurrence below. Relative error under 1e-13.
+/// `ln Gamma(x)` for `x > 0`: Stirling's series from 8 on, the recurrence below. Relative error
+/// under 1e-13.
 fn ln_gamma(x: f64) -> f64 {
     let mut shift = 0.0;
     let mut x = x;
@@ -165,6 +185,9 @@ fn ln_gamma(x: f64) -> f64 {
     let inverse = 1.0 / x;
     let square = inverse * inverse;
     let series = inverse
-        * (1.0 / 12.0 - square * (1.0 / 360.0 - square * (1.0 / 1260.0 - square * (1.0 / 1680.0 - square / 1188.0))));
+        * (1.0 / 12.0
+            - square
+                * (1.0 / 360.0
+                    - square * (1.0 / 1260.0 - square * (1.0 / 1680.0 - square / 1188.0))));
     (x - 0.5) * x.ln() - x + 0.5 * (2.0 * std::f64::consts::PI).ln() + series - shift
 }

@@ -35,7 +35,10 @@ fn after(seconds: i64) -> Timestamp {
 }
 
 /// Evidence of generation 7, taken so many seconds after confirmation.
-fn evidence(seconds: i64, readings: impl IntoIterator<Item = (&'static str, GateReading)>) -> GateEvidence {
+fn evidence(
+    seconds: i64,
+    readings: impl IntoIterator<Item = (&'static str, GateReading)>,
+) -> GateEvidence {
     GateEvidence {
         generation: 7,
         taken_at: after(seconds),
@@ -48,7 +51,9 @@ fn evidence(seconds: i64, readings: impl IntoIterator<Item = (&'static str, Gate
 fn counts(candidate: Option<(f64, f64)>, stable: Option<(f64, f64)>) -> GateReading {
     let arms = [(CANDIDATE, candidate), (STABLE, stable)];
     let arm = |(bad, all): (f64, f64)| GateCounts { bad, good: all - bad };
-    GateReading::Counts(arms.into_iter().filter_map(|(name, of)| Some((name.to_owned(), arm(of?)))).collect())
+    GateReading::Counts(
+        arms.into_iter().filter_map(|(name, of)| Some((name.to_owned(), arm(of?)))).collect(),
+    )
 }
 
 fn buckets(candidate: &[(f64, f64)], stable: &[(f64, f64)]) -> GateReading {

@@ -15,8 +15,11 @@ pub(super) fn summarize_gates(verdict: GateVerdict, gates: &[GateStatus]) -> Str
     if gates.is_empty() {
         return "no gates".to_owned();
     }
-    let told: Vec<String> =
-        gates.iter().filter(|g| g.verdict == verdict).map(|g| format!("{}: {}", g.name, g.message)).collect();
+    let told: Vec<String> = gates
+        .iter()
+        .filter(|g| g.verdict == verdict)
+        .map(|g| format!("{}: {}", g.name, g.message))
+        .collect();
     truncate_text(&told.join("; "), super::MAX_MESSAGE)
 }
 
@@ -33,7 +36,8 @@ pub(super) fn format_count(number: f64) -> String {
     out
 }
 
-/// A share as a percentage with as many digits as it needs to be told from 0: `12%`, `0.52%`, `0.013%`.
+/// A share as a percentage with as many digits as it needs to be told from 0: `12%`, `0.52%`,
+/// `0.013%`.
 pub(super) fn format_percent(share: f64) -> String {
     let percent = share * 100.0;
     let digits = match percent.abs() {

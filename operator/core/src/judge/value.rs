@@ -1,7 +1,8 @@
 //! PromQL gates: one number against thresholds, so many looks in a row.
 //!
-//! A look is a reading that yielded a finite number after the initial delay. A reading without a usable number breaks the row; a reading that could not be taken
-//! is no look and leaves it as it is.
+//! A look is a reading that yielded a finite number after the initial delay. A reading without a
+//! usable number breaks the row; a reading that could not be taken is no look and leaves it as it
+//! is.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -25,7 +26,9 @@ pub(super) fn judge_value(
         return GateFinding::no_data("the reading is not of the kind that the gate asked for");
     };
     if !value.is_finite() {
-        return GateFinding::no_data(format!("the query yields {value}, which is no number to judge by"));
+        return GateFinding::no_data(format!(
+            "the query yields {value}, which is no number to judge by"
+        ));
     }
     let bounds = match ValueBounds::from_gate(settings) {
         Ok(bounds) => bounds,
@@ -35,8 +38,10 @@ pub(super) fn judge_value(
     if taken_at.duration_since(input.confirmed_time) < delay {
         let left = (delay - input.now.duration_since(input.confirmed_time)).as_secs_f64().max(0.0);
         let told = format!("the first look is {} from now", text::format_duration(left));
-        let early =
-            GateFinding { candidate: text::format_number(value), ..GateFinding::new(GateVerdict::NeedMoreData, told) };
+        let early = GateFinding {
+            candidate: text::format_number(value),
+            ..GateFinding::new(GateVerdict::NeedMoreData, told)
+        };
         return with_stored_streak(input, gate, early);
     }
     let needed = settings.consecutive_count.max(1);
@@ -63,8 +68,14 @@ pub(super) fn judge_value(
     }
 }
 
-/// The new length of the row and the look that it counts last. The same reading seen again, by a plan that ran for another reason, counts once.
-fn next_streak(input: &JudgeInput<'_>, gate: &GateSpec, taken_at: Timestamp, within: bool) -> (i32, Timestamp) {
+/// The new length of the row and the look that it counts last. The same reading seen again, by a
+/// plan that ran for another reason, counts once.
+fn next_streak(
+    input: &JudgeInput<'_>,
+    gate: &GateSpec,
+    taken_at: Timestamp,
+    within: bool,
+) -> (i32, Timestamp) {
     let (row, last) = stored_streak(input, gate);
     // Times in the API have whole seconds.
     let taken_at = Timestamp::from_second(taken_at.as_second()).unwrap_or(taken_at);
@@ -93,7 +104,11 @@ fn stored_streak(input: &JudgeInput<'_>, gate: &GateSpec) -> (i32, Option<Timest
 }
 
 /// `finding`, about a reading that could not be taken, with the row as it was.
-pub(super) fn with_stored_streak(input: &JudgeInput<'_>, gate: &GateSpec, finding: GateFinding) -> GateFinding {
+pub(super) fn with_stored_streak(
+    input: &JudgeInput<'_>,
+    gate: &GateSpec,
+    finding: GateFinding,
+) -> GateFinding {
     if gate.type_ != GateType::PromQl {
         return finding;
     }
@@ -110,11 +125,12 @@ impl ValueBounds {
     fn from_gate(settings: &PromQlGate) -> Result<Self, String> {
         let parsed = |side: &str, quantity: &Option<Quantity>| match quantity {
             None => Ok(None),
-            Some(text) => {
-                parse_quantity(&text.0).map(Some).ok_or_else(|| format!("promQL.{side}: {:?} is no number", text.0))
-            }
+            Some(text) => parse_quantity(&text.0)
+                .map(Some)
+                .ok_or_else(|| format!("promQL.{side}: {:?} is no number", text.0)),
         };
-        let bounds = Self { min: parsed("min", &settings.min)?, max: parsed("max", &settings.max)? };
+        let bounds =
+            Self { min: parsed("min", &settings.min)?, max: parsed("max", &settings.max)? };
         if bounds.min.is_none() && bounds.max.is_none() {
             return Err("promQL: neither min nor max is given".to_owned());
         }
@@ -127,7 +143,9 @@ impl ValueBounds {
 
     fn describe(&self) -> String {
         match (self.min, self.max) {
-            (Some(min), Some(max)) => format!("{} to {}", text::format_number(min), text::format_number(max)),
+            (Some(min), Some(max)) => {
+                format!("{} to {}", text::format_number(min), text::format_number(max))
+            }
             (Some(min), None) => format!("at least {}", text::format_number(min)),
             (None, Some(max)) => format!("at most {}", text::format_number(max)),
             (None, None) => "nothing".to_owned(),

@@ -29,8 +29,9 @@ pub(crate) fn apply_children(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Vec
     actions
 }
 
-/// Takes back what a ModelDeployment of this name left when it was deleted without its children. What is wanted is taken back by being applied; of the rest
-/// only ReplicaSets and their Services, whose names nobody chooses by accident: a copy of our manifests that somebody keeps is theirs.
+/// Takes back what a ModelDeployment of this name left when it was deleted without its children.
+/// What is wanted is taken back by being applied; of the rest only ReplicaSets and their Services,
+/// whose names nobody chooses by accident: a copy of our manifests that somebody keeps is theirs.
 pub(crate) fn adopt_orphans(cx: &PlanContext<'_>, actions: &mut Vec<PlanAction>) {
     let owner = || Box::new(build::controller_reference(&cx.observed.object));
     for set in cx.replica_sets().filter(|set| set.orphaned) {
@@ -38,8 +39,8 @@ pub(crate) fn adopt_orphans(cx: &PlanContext<'_>, actions: &mut Vec<PlanAction>)
         actions.push(PlanAction::Adopt { kind: ChildKind::ReplicaSet, name, uid, owner: owner() });
     }
     for (name, view) in &cx.observed.services {
-        let of_revision =
-            revision::revision_in_name(&cx.spec.name, name).is_some_and(|revision| cx.replica_set(revision).is_some());
+        let of_revision = revision::revision_in_name(&cx.spec.name, name)
+            .is_some_and(|revision| cx.replica_set(revision).is_some());
         let applied = actions
             .iter()
             .any(|it| matches!(it, PlanAction::Apply(desired) if desired.target() == format!("Service {name}")));
@@ -50,7 +51,8 @@ pub(crate) fn adopt_orphans(cx: &PlanContext<'_>, actions: &mut Vec<PlanAction>)
     }
 }
 
-/// Deletes an object that this ModelDeployment controls. One with our labels and another controller, or none, is a copy that somebody made.
+/// Deletes an object that this ModelDeployment controls. One with our labels and another
+/// controller, or none, is a copy that somebody made.
 pub(super) fn delete_child(
     cx: &PlanContext<'_>,
     kind: ChildKind,
@@ -65,13 +67,21 @@ pub(super) fn delete_child(
 
 fn apply_gateway(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<PlanAction>) {
     let view = &cx.observed.gateway;
-    let views = [&view.service_account, &view.role_binding, &view.service, &view.deployment, &view.disruption_budget];
+    let views = [
+        &view.service_account,
+        &view.role_binding,
+        &view.service,
+        &view.deployment,
+        &view.disruption_budget,
+    ];
     let (object, settings) = (&cx.observed.object, &cx.observed.settings);
-    let policy = build::gateway_network_policy(object, settings).map(|policy| (policy, &view.network_policy));
+    let policy = build::gateway_network_policy(object, settings)
+        .map(|policy| (policy, &view.network_policy));
     if policy.is_none() {
         delete_shared(cx, ChildKind::NetworkPolicy, view.network_policy.as_ref(), actions);
     }
-    let autoscaler = build::gateway_autoscaler(object, settings).map(|autoscaler| (autoscaler, &view.autoscaler));
+    let autoscaler = build::gateway_autoscaler(object, settings)
+        .map(|autoscaler| (autoscaler, &view.autoscaler));
     if autoscaler.is_none() && settings.gateway_problem.is_none() {
         delete_shared(cx, ChildKind::HorizontalPodAutoscaler, view.autoscaler.as_ref(), actions);
     }
@@ -80,7 +90,8 @@ fn apply_gateway(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<
         if view.sharing_models > build::MAX_OWNERS {
             desired.metadata_mut().owner_references = None;
         }
-        if is_frozen(cx, &desired, there.as_ref()) || waits_for_update(cx, &desired, there.as_ref()) {
+        if is_frozen(cx, &desired, there.as_ref()) || waits_for_update(cx, &desired, there.as_ref())
+        {
             continue;
         }
         if let (DesiredObject::Deployment(deployment), None) = (&mut desired, there) {
@@ -92,23 +103,42 @@ fn apply_gateway(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<
 }
 
 /// Deletes an object of the gateway that is not wanted any more: whoever owns it takes it away.
-fn delete_shared(cx: &PlanContext<'_>, kind: ChildKind, there: Option<&ObjectView>, actions: &mut Vec<PlanAction>) {
-    if let Some(view) = there.filter(|view| view.owners.is_empty() || view.owners.contains(&cx.spec.uid)) {
-        actions.push(PlanAction::Delete { kind, name: build::GATEWAY.to_owned(), uid: view.uid.clone() });
+fn delete_shared(
+    cx: &PlanContext<'_>,
+    kind: ChildKind,
+    there: Option<&ObjectView>,
+    actions: &mut Vec<PlanAction>,
+) {
+    if let Some(view) =
+        there.filter(|view| view.owners.is_empty() || view.owners.contains(&cx.spec.uid))
+    {
+        actions.push(PlanAction::Delete {
+            kind,
+            name: build::GATEWAY.to_owned(),
+            uid: view.uid.clone(),
+        });
     }
 }
 
-/// Whether what is there stays as it is, because it was made with settings of the namespace that cannot be read now.
+/// Whether what is there stays as it is, because it was made with settings of the namespace that
+/// cannot be read now.
 fn is_frozen(cx: &PlanContext<'_>, desired: &DesiredObject, there: Option<&ObjectView>) -> bool {
     let by_settings = matches!(
         desired,
-        DesiredObject::Deployment(_) | DesiredObject::NetworkPolicy(_) | DesiredObject::HorizontalPodAutoscaler(_)
+        DesiredObject::Deployment(_)
+            | DesiredObject::NetworkPolicy(_)
+            | DesiredObject::HorizontalPodAutoscaler(_)
     );
     by_settings && there.is_some() && cx.observed.settings.gateway_problem.is_some()
 }
 
-/// Whether the gateway's pods stay those of another version for now. Where none of them is ready there is nothing to lose.
-fn waits_for_update(cx: &PlanContext<'_>, desired: &DesiredObject, there: Option<&ObjectView>) -> bool {
+/// Whether the gateway's pods stay those of another version for now. Where none of them is ready
+/// there is nothing to lose.
+fn waits_for_update(
+    cx: &PlanContext<'_>,
+    desired: &DesiredObject,
+    there: Option<&ObjectView>,
+) -> bool {
     let view = &cx.observed.gateway;
     matches!(desired, DesiredObject::Deployment(_))
         && there.is_some_and(|there| there.applied_hash != desired.applied_hash())
@@ -131,15 +161,19 @@ fn apply_services(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec
     }
 }
 
-/// Revisions that gateways must be able to reach: those with a role, and a candidate that is up or comes up.
+/// Revisions that gateways must be able to reach: those with a role, and a candidate that is up or
+/// comes up.
 pub(super) fn serving_revisions(cx: &PlanContext<'_>, draft: &PlanDraft) -> Vec<String> {
     let stable = draft.stable.clone().unwrap_or_else(|| cx.spec.revision.clone());
     let candidate = draft.rollout.as_ref().filter(|rollout| rollout.stage != RolloutStage::Aborted);
-    [Some(stable), candidate.map(|rollout| rollout.revision.clone())].into_iter().flatten().collect()
+    [Some(stable), candidate.map(|rollout| rollout.revision.clone())]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
-/// The ReplicaSet of the spec's revision, if it is missing, or if its template is not what it was made with. Only the content of that revision is known, so no
-/// other one can be made, or mended.
+/// The ReplicaSet of the spec's revision, if it is missing, or if its template is not what it was
+/// made with. Only the content of that revision is known, so no other one can be made, or mended.
 fn apply_replica_set(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<PlanAction>) {
     let revision = &cx.spec.revision;
     let name = build::revision_name(&cx.spec.name, revision);
@@ -147,7 +181,9 @@ fn apply_replica_set(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut 
         return;
     }
     let (object, settings) = (&cx.observed.object, &cx.observed.settings);
-    let made = |replicas, digest| build::replica_set(object, settings, revision, &cx.spec.version, replicas, digest);
+    let made = |replicas, digest| {
+        build::replica_set(object, settings, revision, &cx.spec.version, replicas, digest)
+    };
     // One that is being deleted, or is not ours, is in the way; nothing to do but wait, or say so.
     if let Some(there) = cx.observed.replica_sets.iter().find(|set| set.name == name) {
         if there.owned && !there.orphaned && !there.deleting {
@@ -167,8 +203,9 @@ fn apply_replica_set(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut 
     apply_object(cx, draft, made(replicas, None), None, actions);
 }
 
-/// Images of the operator's that the ReplicaSet was made with and would not be made with today, each with the one of today. Not those of the step that fetches for a
-/// server of the user's own: whoever names an image decides when it changes.
+/// Images of the operator's that the ReplicaSet was made with and would not be made with today,
+/// each with the one of today. Not those of the step that fetches for a server of the user's own:
+/// whoever names an image decides when it changes.
 fn find_outdated_images(
     cx: &PlanContext<'_>,
     there: &ReplicaSetView,
@@ -177,15 +214,28 @@ fn find_outdated_images(
     let DesiredObject::ReplicaSet(made) = desired else { return BTreeSet::new() };
     let own_image = cx.observed.object.spec.template.server_image().is_some();
     // Of one that is as it would be made whatever differs is somebody else's doing.
-    let others = build::container_images(made).into_iter().filter(|_| there.applied_hash != desired.applied_hash());
+    let others = build::container_images(made)
+        .into_iter()
+        .filter(|_| there.applied_hash != desired.applied_hash());
     let others = others.filter(|(container, _)| !(own_image && container == build::FETCH));
-    let pairs = others.filter_map(|(container, image)| Some((there.images.get(&container)?.clone(), image)));
+    let pairs = others
+        .filter_map(|(container, image)| Some((there.images.get(&container)?.clone(), image)));
     pairs.filter(|(before, now)| before != now).collect()
 }
 
-fn apply_scaling_objects(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<PlanAction>) {
+fn apply_scaling_objects(
+    cx: &PlanContext<'_>,
+    draft: &mut PlanDraft,
+    actions: &mut Vec<PlanAction>,
+) {
     let object = &cx.observed.object;
-    apply_object(cx, draft, build::disruption_budget(object), cx.observed.disruption_budget.as_ref(), actions);
+    apply_object(
+        cx,
+        draft,
+        build::disruption_budget(object),
+        cx.observed.disruption_budget.as_ref(),
+        actions,
+    );
     let view = cx.observed.autoscaler.as_ref();
     if let Some(autoscaling) = &cx.spec.autoscaling {
         apply_object(cx, draft, build::model_autoscaler(object, autoscaling), view, actions);
@@ -194,8 +244,9 @@ fn apply_scaling_objects(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &
     }
 }
 
-/// The workers of the stable revision. Its content is known while the spec is of it; during a rollout they stay as they are, and the promotion
-/// is what replaces them, or takes them away. An autoscaler whose Deployment is gone does no harm, so the order of the deletions is no matter.
+/// The workers of the stable revision. Its content is known while the spec is of it; during a
+/// rollout they stay as they are, and the promotion is what replaces them, or takes them away. An
+/// autoscaler whose Deployment is gone does no harm, so the order of the deletions is no matter.
 fn apply_workers(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<PlanAction>) {
     if draft.stable.as_ref() != Some(&cx.spec.revision) {
         return;
@@ -211,15 +262,19 @@ fn apply_workers(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<
         }
         let digest = cx.digest(&cx.spec.revision);
         let digest = digest.as_deref().unwrap_or_default();
-        let restart = object.spec.restart_time.as_ref().map(|time| time.0).filter(|asked| *asked <= cx.now);
+        let restart =
+            object.spec.restart_time.as_ref().map(|time| time.0).filter(|asked| *asked <= cx.now);
         let (revision, version) = (&cx.spec.revision, &cx.spec.version);
-        let desired = build::worker_deployment(object, queue, settings, revision, version, digest, restart);
+        let desired =
+            build::worker_deployment(object, queue, settings, revision, version, digest, restart);
         apply_object(cx, draft, desired, view, actions);
     } else {
         delete_child(cx, ChildKind::Deployment, &name, view, actions);
     }
     match queue.as_ref().and_then(|queue| queue.worker.autoscaling.as_ref()) {
-        Some(autoscaling) => apply_object(cx, draft, build::worker_autoscaler(object, autoscaling), scaler, actions),
+        Some(autoscaling) => {
+            apply_object(cx, draft, build::worker_autoscaler(object, autoscaling), scaler, actions)
+        }
         None => delete_child(cx, ChildKind::HorizontalPodAutoscaler, &name, scaler, actions),
     }
 }

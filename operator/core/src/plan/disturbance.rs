@@ -1,5 +1,5 @@
-//! What others change or remove of our objects: put back at once, and then at most once a minute, so that nobody who changes it back each time can make us write
-//! without end.
+//! What others change or remove of our objects: put back at once, and then at most once a minute,
+//! so that nobody who changes it back each time can make us write without end.
 
 use crate::action::PlanAction;
 use crate::context::PlanContext;
@@ -11,11 +11,12 @@ use crate::time::add_seconds;
 
 /// Seconds between two times at which the same object is put back.
 const RESTORE_PAUSE_SECONDS: i64 = 60;
-/// Seconds after which it is tried whether an admission webhook or policy still changes what we write.
+/// Seconds after which it is tried whether an admission webhook or policy still changes what we
+/// write.
 const OVERRIDE_RETRY_SECONDS: i64 = 10 * RESTORE_PAUSE_SECONDS;
 
-/// Applies an object that is missing, not as it was applied last, or not ours yet. Its stamp was just made by the builder; making it once more would be the
-/// greater part of a plan's time.
+/// Applies an object that is missing, not as it was applied last, or not ours yet. Its stamp was
+/// just made by the builder; making it once more would be the greater part of a plan's time.
 pub(super) fn apply_object(
     cx: &PlanContext<'_>,
     draft: &mut PlanDraft,
@@ -26,7 +27,10 @@ pub(super) fn apply_object(
     let known = cx.observed.disturbances.get(&desired.target());
     let change = match view {
         None => known.filter(|it| it.removed).map(|_| ForeignChange::Removed),
-        Some(view) if view.applied_hash == desired.applied_hash() || view.managed_fields.is_applied_hash_lost() => {
+        Some(view)
+            if view.applied_hash == desired.applied_hash()
+                || view.managed_fields.is_applied_hash_lost() =>
+        {
             foreign_change(&view.managed_fields, &desired)
         }
         Some(_) => None,
@@ -35,7 +39,8 @@ pub(super) fn apply_object(
         Some(_) => view.owners.contains(&cx.spec.uid),
         None => view.owners.is_empty(),
     };
-    let settled = view.is_some_and(|view| owned(view) && view.applied_hash == desired.applied_hash());
+    let settled =
+        view.is_some_and(|view| owned(view) && view.applied_hash == desired.applied_hash());
     if settled && change.is_none() {
         retry_overridden(cx, draft, desired, known, actions);
     } else {
@@ -43,8 +48,9 @@ pub(super) fn apply_object(
     }
 }
 
-/// Applies a ReplicaSet again whose template or labels somebody changed. One that was made by another version of the operator, or with other settings, is left
-/// as it is: what it was made from is not known.
+/// Applies a ReplicaSet again whose template or labels somebody changed. One that was made by
+/// another version of the operator, or with other settings, is left as it is: what it was made from
+/// is not known.
 pub(super) fn restore_replica_set(
     cx: &PlanContext<'_>,
     draft: &mut PlanDraft,
@@ -62,7 +68,8 @@ pub(super) fn restore_replica_set(
     }
 }
 
-/// Applies a ReplicaSet that was made with other settings: a restart was asked for, and new pods shall be what is made today.
+/// Applies a ReplicaSet that was made with other settings: a restart was asked for, and new pods
+/// shall be what is made today.
 pub(super) fn update_replica_set(
     cx: &PlanContext<'_>,
     draft: &mut PlanDraft,
@@ -77,7 +84,9 @@ fn foreign_change(managed: &ManagedFields, desired: &DesiredObject) -> Option<Fo
     // What is compared costs a copy of the object.
     managed.fields.as_ref()?;
     let by = managed.changed_by.clone();
-    managed.lost_field(&fields::compared_fields(desired)).map(|field| ForeignChange::Changed { field, by })
+    managed
+        .lost_field(&fields::compared_fields(desired))
+        .map(|field| ForeignChange::Changed { field, by })
 }
 
 fn push_write(
@@ -90,7 +99,9 @@ fn push_write(
 ) {
     // The second time, and from then on: a person may change their mind once.
     let again = known.filter(|it| {
-        it.restore_count > 0 && it.applied_hash == desired.applied_hash() && it.is_recent(cx.now, CONTESTED_SECONDS)
+        it.restore_count > 0
+            && it.applied_hash == desired.applied_hash()
+            && it.is_recent(cx.now, CONTESTED_SECONDS)
     });
     if let Some(again) = again {
         add_contested(draft, &desired, again);
@@ -106,7 +117,8 @@ fn push_write(
     });
 }
 
-/// An object that is as it was applied. What the API server did not take as we wrote it is written again from time to time: it may be allowed by now.
+/// An object that is as it was applied. What the API server did not take as we wrote it is written
+/// again from time to time: it may be allowed by now.
 fn retry_overridden(
     cx: &PlanContext<'_>,
     draft: &mut PlanDraft,
@@ -115,10 +127,14 @@ fn retry_overridden(
     actions: &mut Vec<PlanAction>,
 ) {
     report_contested(cx, draft, &desired, known);
-    let Some((known, field)) = known.and_then(|it| Some((it, it.overridden_field.as_ref()?))) else { return };
-    draft
-        .overridden_objects
-        .push(format!("{}: {field} is changed by an admission webhook or policy", desired.target()));
+    let Some((known, field)) = known.and_then(|it| Some((it, it.overridden_field.as_ref()?)))
+    else {
+        return;
+    };
+    draft.overridden_objects.push(format!(
+        "{}: {field} is changed by an admission webhook or policy",
+        desired.target()
+    ));
     match applied_within(cx, known, OVERRIDE_RETRY_SECONDS) {
         Some(at) => draft.wake_at(add_seconds(at, OVERRIDE_RETRY_SECONDS)),
         None => actions.push(PlanAction::Apply(Box::new(desired))),
@@ -132,7 +148,9 @@ fn report_contested(
     desired: &DesiredObject,
     known: Option<&ObjectDisturbance>,
 ) {
-    let Some(known) = known.filter(|it| it.restore_count > 1 && it.applied_hash == desired.applied_hash()) else {
+    let Some(known) =
+        known.filter(|it| it.restore_count > 1 && it.applied_hash == desired.applied_hash())
+    else {
         return;
     };
     if let Some(at) = applied_within(cx, known, CONTESTED_SECONDS) {
@@ -150,6 +168,10 @@ fn add_contested(draft: &mut PlanDraft, desired: &DesiredObject, known: &ObjectD
 }
 
 /// When an object was applied last, if that was within so many seconds.
-fn applied_within(cx: &PlanContext<'_>, known: &ObjectDisturbance, seconds: i64) -> Option<jiff::Timestamp> {
+fn applied_within(
+    cx: &PlanContext<'_>,
+    known: &ObjectDisturbance,
+    seconds: i64,
+) -> Option<jiff::Timestamp> {
     known.applied_at.filter(|_| known.is_recent(cx.now, seconds))
 }

@@ -37,10 +37,12 @@ pub(crate) fn finish_plan(
     restore_observed_share(&cx.stored_status, &mut status);
     let weights_change = gateway_weights(&cx.stored_status) != gateway_weights(&status);
     let evidence = strategy::evidence_request(cx, &draft);
-    let counts_only = !weights_change && decision_fields(&cx.stored_status) == decision_fields(&status);
+    let counts_only =
+        !weights_change && decision_fields(&cx.stored_status) == decision_fields(&status);
     ReconcilePlan {
         actions,
-        // Decisions before their consequences: pods that were asked for by a step that was then forgotten would go again.
+        // Decisions before their consequences: pods that were asked for by a step that was then
+        // forgotten would go again.
         status_first: !counts_only || taken,
         status_may_wait: counts_only && !taken,
         status,
@@ -62,7 +64,9 @@ fn label_step(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
 }
 
 fn note_observed_share(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
-    let Some(candidate) = draft.active_rollout().map(|rollout| rollout.revision.clone()) else { return };
+    let Some(candidate) = draft.active_rollout().map(|rollout| rollout.revision.clone()) else {
+        return;
+    };
     if let Some(share) = traffic::observed_share(&cx.observed.gateway, &draft.traffic, &candidate) {
         draft.traffic.observed_candidate_share = Some(traffic::format_permille(share));
     }
@@ -70,16 +74,20 @@ fn note_observed_share(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
 
 fn build_status(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> ModelDeploymentStatus {
     let stable = draft.stable.clone().map(|revision| revision_status(cx, draft, revision));
-    let candidate =
-        draft.active_rollout().map(|it| it.revision.clone()).map(|revision| revision_status(cx, draft, revision));
+    let candidate = draft
+        .active_rollout()
+        .map(|it| it.revision.clone())
+        .map(|revision| revision_status(cx, draft, revision));
     ModelDeploymentStatus {
         observed_generation: Some(cx.spec.generation),
         conditions: Vec::new(),
         state: String::new(),
         message: String::new(),
         url: Some(stable_url(cx)),
-        // Of the largest revision, and not of all: during a rollout there are pods for the candidate besides, and an autoscaler that takes this number for what it
-        // had asked for (as it does within its tolerance, on averages of metrics that are no pod's own) would follow each rollout up.
+        // Of the largest revision, and not of all: during a rollout there are pods for the
+        // candidate besides, and an autoscaler that takes this number for what it had asked for (as
+        // it does within its tolerance, on averages of metrics that are no pod's own) would follow
+        // each rollout up.
         replicas: cx.replica_sets().map(|set| set.current).max().unwrap_or(0).max(0),
         selector: labels::scale_selector(&cx.spec.name),
         restarted_time: draft.last_restart.clone(),
@@ -98,7 +106,11 @@ fn stable_url(cx: &PlanContext<'_>) -> String {
     format!("http://{}.{}", cx.spec.name, cx.observed.object.namespace().unwrap_or_default())
 }
 
-fn revision_status(cx: &PlanContext<'_>, draft: &mut PlanDraft, revision: String) -> RevisionStatus {
+fn revision_status(
+    cx: &PlanContext<'_>,
+    draft: &mut PlanDraft,
+    revision: String,
+) -> RevisionStatus {
     RevisionStatus {
         version: cx.version(&revision),
         digest: cx.digest(&revision),
@@ -110,15 +122,19 @@ fn revision_status(cx: &PlanContext<'_>, draft: &mut PlanDraft, revision: String
 }
 
 /// What gateways act on.
-fn gateway_weights(status: &ModelDeploymentStatus) -> Option<(i64, &[TrafficBackend], Option<&str>)> {
+fn gateway_weights(
+    status: &ModelDeploymentStatus,
+) -> Option<(i64, &[TrafficBackend], Option<&str>)> {
     let traffic = status.traffic.as_ref()?;
     Some((traffic.generation, &traffic.backends, traffic.preview_revision.as_deref()))
 }
 
-/// The observed share moves with every request. It is told whenever status is written for another reason, and is never a reason itself.
+/// The observed share moves with every request. It is told whenever status is written for another
+/// reason, and is never a reason itself.
 fn restore_observed_share(stored: &ModelDeploymentStatus, status: &mut ModelDeploymentStatus) {
     let (Some(old), Some(new)) = (&stored.traffic, &mut status.traffic) else { return };
-    let told = std::mem::replace(&mut new.observed_candidate_share, old.observed_candidate_share.clone());
+    let told =
+        std::mem::replace(&mut new.observed_candidate_share, old.observed_candidate_share.clone());
     if status != stored
         && let Some(new) = &mut status.traffic
     {
@@ -126,7 +142,8 @@ fn restore_observed_share(stored: &ModelDeploymentStatus, status: &mut ModelDepl
     }
 }
 
-/// The status without counts of pods, without the texts that carry them, and without the confirmation of weights that no rollout waits for.
+/// The status without counts of pods, without the texts that carry them, and without the
+/// confirmation of weights that no rollout waits for.
 fn decision_fields(status: &ModelDeploymentStatus) -> ModelDeploymentStatus {
     let mut status = status.clone();
     (status.replicas, status.message) = (0, String::new());

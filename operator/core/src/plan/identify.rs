@@ -4,9 +4,8 @@ use slipway_crds::v1alpha1::{RevisionRole, RolloutStage};
 
 use crate::context::PlanContext;
 use crate::draft::PlanDraft;
-use crate::lost_status;
 use crate::observed::ReplicaSetView;
-use crate::traffic;
+use crate::{lost_status, traffic};
 
 /// The stable revision; nothing while the first one is not up.
 pub(crate) fn stable_revision(cx: &PlanContext<'_>) -> Option<String> {
@@ -16,12 +15,19 @@ pub(crate) fn stable_revision(cx: &PlanContext<'_>) -> Option<String> {
         return Some(revision);
     }
     let served = cx.stored_status.traffic.iter().flat_map(|traffic| &traffic.backends);
-    let served =
-        served.filter(|backend| backend.role == RevisionRole::Stable).map(|backend| backend.revision.clone()).next();
+    let served = served
+        .filter(|backend| backend.role == RevisionRole::Stable)
+        .map(|backend| backend.revision.clone())
+        .next();
     match served {
-        // The first revision: stable as soon as it answers. With no replicas asked for there is nothing to wait for.
+        // The first revision: stable as soon as it answers. With no replicas asked for there is
+        // nothing to wait for.
         Some(first) if cx.ready_pods(&first) > 0 => Some(first),
-        Some(first) if cx.spec.replicas == 0 && first == cx.spec.revision && cx.replica_set(&first).is_some() => {
+        Some(first)
+            if cx.spec.replicas == 0
+                && first == cx.spec.revision
+                && cx.replica_set(&first).is_some() =>
+        {
             Some(first)
         }
         Some(_) if cx.stored_status.stable.is_none() => None,
@@ -29,13 +35,16 @@ pub(crate) fn stable_revision(cx: &PlanContext<'_>) -> Option<String> {
     }
 }
 
-/// Only the content of the spec's revision is known; the pods of any other one are described by its ReplicaSet alone.
+/// Only the content of the spec's revision is known; the pods of any other one are described by its
+/// ReplicaSet alone.
 fn can_be_made(cx: &PlanContext<'_>, revision: &str) -> bool {
     revision == cx.spec.revision
 }
 
-/// When status is lost, or the stable ReplicaSet is, and no other says that it was stable: the revision that serves, from what can be seen. Never a guess in favour of the spec's revision, which may
-/// be a candidate: an older one that can carry the traffic goes first, and of several the one that gateways send to, then the oldest.
+/// When status is lost, or the stable ReplicaSet is, and no other says that it was stable: the
+/// revision that serves, from what can be seen. Never a guess in favour of the spec's revision,
+/// which may be a candidate: an older one that can carry the traffic goes first, and of several the
+/// one that gateways send to, then the oldest.
 fn reconstruct_stable(cx: &PlanContext<'_>) -> Option<String> {
     let usable = || cx.replica_sets().filter(|set| set.available > 0);
     let others = || usable().filter(|set| set.revision != cx.spec.revision);
@@ -46,9 +55,13 @@ fn reconstruct_stable(cx: &PlanContext<'_>) -> Option<String> {
         .or_else(|| best_replica_set(cx, usable().filter(serving)))
         .or_else(|| best_replica_set(cx, others()))
         .or_else(|| best_replica_set(cx, usable()))
-        // Nobody is up at this moment. One that was asked to be is more likely to be what served than a revision that was never tried.
+        // Nobody is up at this moment. One that was asked to be is more likely to be what served
+        // than a revision that was never tried.
         .or_else(|| {
-            best_replica_set(cx, cx.replica_sets().filter(|set| set.desired > 0 && set.revision != cx.spec.revision))
+            best_replica_set(
+                cx,
+                cx.replica_sets().filter(|set| set.desired > 0 && set.revision != cx.spec.revision),
+            )
         })
         .map(|set| set.revision.clone())
 }
@@ -65,19 +78,23 @@ fn is_serving(cx: &PlanContext<'_>, revision: &str) -> bool {
     reports.filter_map(|report| report.requests.get(revision)).any(|requests| *requests > 0)
 }
 
-/// Makes what is remembered consistent: weights only of revisions that we know, a rollout only of a revision that is not stable. What cannot be true is replaced
-/// by what is safe: all traffic at stable, the candidate at its first step.
+/// Makes what is remembered consistent: weights only of revisions that we know, a rollout only of a
+/// revision that is not stable. What cannot be true is replaced by what is safe: all traffic at
+/// stable, the candidate at its first step.
 pub(crate) fn repair_draft(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
-    if draft.rollout.as_ref().is_some_and(|rollout| Some(&rollout.revision) == draft.stable.as_ref()) {
+    if draft
+        .rollout
+        .as_ref()
+        .is_some_and(|rollout| Some(&rollout.revision) == draft.stable.as_ref())
+    {
         draft.rollout = None;
     }
     if draft.stable.is_none() {
         draft.rollout = None;
-        let whole = draft
-            .traffic
-            .backends
-            .first()
-            .is_some_and(|first| draft.traffic.backends == traffic::stable_only(&first.revision));
+        let whole =
+            draft.traffic.backends.first().is_some_and(|first| {
+                draft.traffic.backends == traffic::stable_only(&first.revision)
+            });
         if !whole {
             draft.traffic.backends.clear();
             draft.traffic.preview_revision = None;
@@ -102,10 +119,12 @@ pub(crate) fn repair_draft(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     raise_generation(cx, draft);
 }
 
-/// A gateway that reports weights newer than ours read another status than we did. If ours is stale, the write will be refused; if the newer one is lost, this
-/// makes ours the newest.
+/// A gateway that reports weights newer than ours read another status than we did. If ours is
+/// stale, the write will be refused; if the newer one is lost, this makes ours the newest.
 fn raise_generation(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
-    if draft.traffic.backends.is_empty() || traffic::newest_report(&cx.observed.gateway) <= draft.traffic.generation {
+    if draft.traffic.backends.is_empty()
+        || traffic::newest_report(&cx.observed.gateway) <= draft.traffic.generation
+    {
         return;
     }
     traffic::bump_generation(&mut draft.traffic, &cx.observed.gateway);

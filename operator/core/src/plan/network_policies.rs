@@ -9,8 +9,13 @@ use crate::draft::PlanDraft;
 use crate::{build, revision};
 
 /// The policies of a ModelDeployment's own pods.
-pub(super) fn apply_model_policies(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<PlanAction>) {
-    let (object, settings, views) = (&cx.observed.object, &cx.observed.settings, &cx.observed.network_policies);
+pub(super) fn apply_model_policies(
+    cx: &PlanContext<'_>,
+    draft: &mut PlanDraft,
+    actions: &mut Vec<PlanAction>,
+) {
+    let (object, settings, views) =
+        (&cx.observed.object, &cx.observed.settings, &cx.observed.network_policies);
     let mut wanted = Vec::new();
     wanted.extend(build::network_policy(object, settings));
     if has_workers(cx, draft) {
@@ -24,7 +29,8 @@ pub(super) fn apply_model_policies(cx: &PlanContext<'_>, draft: &mut PlanDraft, 
             delete_child(cx, ChildKind::NetworkPolicy, name, Some(view), actions);
         }
     }
-    // Whether the gateways are in the network of their nodes is not known while the settings of the namespace cannot be read.
+    // Whether the gateways are in the network of their nodes is not known while the settings of the
+    // namespace cannot be read.
     let is_frozen = |name: &str| settings.gateway_problem.is_some() && name == cx.spec.name;
     for desired in wanted {
         let view = views.get(desired.name());
@@ -44,7 +50,8 @@ fn has_workers(cx: &PlanContext<'_>, draft: &PlanDraft) -> bool {
     }
 }
 
-/// Whether a policy is of another revision that has pods, or may have them again. What its template declared is not known any more.
+/// Whether a policy is of another revision that has pods, or may have them again. What its template
+/// declared is not known any more.
 fn is_policy_kept(cx: &PlanContext<'_>, name: &str) -> bool {
     let Some(revision) = revision::revision_in_name(&cx.spec.name, name) else { return false };
     let is_other = revision != cx.spec.revision && cx.observed.settings.network_policies.is_some();

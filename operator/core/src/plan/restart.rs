@@ -1,5 +1,7 @@
-//! A restart that somebody asked for: pods that were made before `spec.restartTime` are evicted, one at a time, and the next one only when all are ready. So a
-//! restart costs one pod at most, whatever becomes of the new ones, and disruption budgets and the orderly end of pods hold as they do when nodes are drained.
+//! A restart that somebody asked for: pods that were made before `spec.restartTime` are evicted,
+//! one at a time, and the next one only when all are ready. So a restart costs one pod at most,
+//! whatever becomes of the new ones, and disruption budgets and the orderly end of pods hold as
+//! they do when nodes are drained.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -15,14 +17,19 @@ use crate::time::add_seconds;
 
 /// The pods of the revision that is restarted.
 struct RestartPods<'a> {
-    /// Made before the restart was asked for; first those that are not ready, whose end costs nothing, then the oldest.
+    /// Made before the restart was asked for; first those that are not ready, whose end costs
+    /// nothing, then the oldest.
     old: Vec<&'a PodView>,
     new: Vec<&'a PodView>,
 }
 
 impl<'a> RestartPods<'a> {
     fn for_restart(cx: &PlanContext<'a>, set: &ReplicaSetView, asked: Timestamp) -> Self {
-        let all = cx.observed.pods.iter().filter(|pod| pod.replica_set_uid.as_ref() == Some(&set.uid) && !pod.deleting);
+        let all = cx
+            .observed
+            .pods
+            .iter()
+            .filter(|pod| pod.replica_set_uid.as_ref() == Some(&set.uid) && !pod.deleting);
         let (mut old, mut new): (Vec<_>, Vec<_>) = all.partition(|pod| pod.created_at < asked);
         // The same one each time for as long as a view lags.
         old.sort_by(|a, b| (a.ready, a.created_at, &a.name).cmp(&(b.ready, b.created_at, &b.name)));
@@ -39,7 +46,8 @@ impl<'a> RestartPods<'a> {
     }
 }
 
-/// What the restart does now. Brings the template up to date first, where the operator's settings have changed since it was made.
+/// What the restart does now. Brings the template up to date first, where the operator's settings
+/// have changed since it was made.
 pub(super) fn restart_actions(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Vec<PlanAction> {
     let mut actions = Vec::new();
     let Some(asked) = cx.observed.object.spec.restart_time.as_ref().map(|time| time.0) else {
@@ -51,15 +59,21 @@ pub(super) fn restart_actions(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Ve
         return actions;
     }
     // Status keeps whole seconds.
-    let done = draft.last_restart.as_ref().is_some_and(|time| time.0.as_second() == asked.as_second());
-    let Some(stable) = draft.stable.clone().filter(|_| !done && cx.spec.problem.is_none()) else { return actions };
+    let done =
+        draft.last_restart.as_ref().is_some_and(|time| time.0.as_second() == asked.as_second());
+    let Some(stable) = draft.stable.clone().filter(|_| !done && cx.spec.problem.is_none()) else {
+        return actions;
+    };
     if draft.active_rollout().is_some() {
-        draft.restart = Some(ActiveRestart { requested_at: asked, state: RestartState::AfterRollout });
+        draft.restart =
+            Some(ActiveRestart { requested_at: asked, state: RestartState::AfterRollout });
         return actions;
     }
     let Some(set) = cx.replica_set(&stable).filter(|set| !set.orphaned) else { return actions };
     let (pods, wanted) = (RestartPods::for_restart(cx, set, asked), cx.spec.replicas);
-    let whole = set.is_observed && set.desired == wanted && usize::try_from(wanted).is_ok_and(|it| it == pods.count());
+    let whole = set.is_observed
+        && set.desired == wanted
+        && usize::try_from(wanted).is_ok_and(|it| it == pods.count());
     if whole && pods.old.is_empty() && pods.are_ready() {
         draft.last_restart = Some(Time(asked));
         return actions;
@@ -68,7 +82,11 @@ pub(super) fn restart_actions(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Ve
     let goes_on = matches!(state, RestartState::Running { .. });
     draft.restart = Some(ActiveRestart { requested_at: asked, state });
     let waits_for_new = pods.new.iter().any(|pod| !pod.ready);
-    if !goes_on || !whole || waits_for_new || (pods.old.is_empty() || !is_up_to_date(cx, draft, set, &mut actions)) {
+    if !goes_on
+        || !whole
+        || waits_for_new
+        || (pods.old.is_empty() || !is_up_to_date(cx, draft, set, &mut actions))
+    {
         return actions;
     }
     // The counts of the ReplicaSet come by another watch than the pods: both must say so.
@@ -79,7 +97,11 @@ pub(super) fn restart_actions(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Ve
     actions
 }
 
-fn restart_state(cx: &PlanContext<'_>, draft: &mut PlanDraft, pods: &RestartPods<'_>) -> RestartState {
+fn restart_state(
+    cx: &PlanContext<'_>,
+    draft: &mut PlanDraft,
+    pods: &RestartPods<'_>,
+) -> RestartState {
     let late = |pod: &PodView| cx.has_elapsed(pod.created_at, cx.spec.progress_deadline);
     let waits_for = pods.new.iter().filter(|pod| !pod.ready);
     if let Some(pod) = waits_for.clone().find(|pod| late(pod)) {
@@ -94,7 +116,8 @@ fn restart_state(cx: &PlanContext<'_>, draft: &mut PlanDraft, pods: &RestartPods
     RestartState::Running { done: pods.new.iter().filter(|pod| pod.ready).count() }
 }
 
-/// Whether our own budget refuses each eviction of a ready pod. Kubernetes rounds shares up, so only nothing is nothing.
+/// Whether our own budget refuses each eviction of a ready pod. Kubernetes rounds shares up, so
+/// only nothing is nothing.
 fn budget_blocks_eviction(cx: &PlanContext<'_>) -> bool {
     match &cx.observed.object.spec.disruption_budget.max_unavailable {
         IntOrString::Int(pods) => *pods <= 0,
@@ -102,7 +125,8 @@ fn budget_blocks_eviction(cx: &PlanContext<'_>) -> bool {
     }
 }
 
-/// Whether new pods will be what the operator makes today. The content of another revision than the spec's is not known: its template stays.
+/// Whether new pods will be what the operator makes today. The content of another revision than the
+/// spec's is not known: its template stays.
 fn is_up_to_date(
     cx: &PlanContext<'_>,
     draft: &mut PlanDraft,
@@ -113,8 +137,14 @@ fn is_up_to_date(
         return true;
     }
     let (object, settings) = (&cx.observed.object, &cx.observed.settings);
-    let desired =
-        build::replica_set(object, settings, &set.revision, &cx.spec.version, set.desired, set.digest.known_digest());
+    let desired = build::replica_set(
+        object,
+        settings,
+        &set.revision,
+        &cx.spec.version,
+        set.desired,
+        set.digest.known_digest(),
+    );
     if desired.applied_hash() == set.applied_hash {
         return true;
     }

@@ -10,13 +10,18 @@ use crate::draft::PlanDraft;
 use crate::observed::ReplicaSetView;
 use crate::{revision, sizing, traffic};
 
-/// Pins the model of each ReplicaSet whose first pod has told what it found. Where several have told, which are of a ReplicaSet that was scaled by somebody
-/// else, most of them decide.
+/// Pins the model of each ReplicaSet whose first pod has told what it found. Where several have
+/// told, which are of a ReplicaSet that was scaled by somebody else, most of them decide.
 pub(crate) fn pin_models(cx: &PlanContext<'_>, actions: &mut Vec<PlanAction>) {
     for set in sorted_replica_sets(cx) {
         let open = !cx.is_model_known(set);
         let mut found = BTreeMap::<&str, usize>::new();
-        for fetched in cx.observed.fetched_models.iter().filter(|fetched| open && fetched.revision == set.revision) {
+        for fetched in cx
+            .observed
+            .fetched_models
+            .iter()
+            .filter(|fetched| open && fetched.revision == set.revision)
+        {
             *found.entry(&fetched.digest).or_default() += 1;
         }
         // Of equally many the first by name, so that the decision is the same each time.
@@ -58,9 +63,11 @@ pub(super) fn sorted_replica_sets<'a>(cx: &PlanContext<'a>) -> Vec<&'a ReplicaSe
     sets
 }
 
-/// ReplicaSets beyond the history, each with its headless Service, and headless Services whose ReplicaSet is gone.
+/// ReplicaSets beyond the history, each with its headless Service, and headless Services whose
+/// ReplicaSet is gone.
 fn garbage_collect(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Vec<PlanAction> {
-    let mut idle: Vec<_> = sorted_replica_sets(cx).into_iter().filter(|set| is_idle(cx, draft, set)).collect();
+    let mut idle: Vec<_> =
+        sorted_replica_sets(cx).into_iter().filter(|set| is_idle(cx, draft, set)).collect();
     idle.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.name.cmp(&b.name)));
     let mut actions = Vec::new();
     // Before anything serves nothing is given up for good.
@@ -68,8 +75,18 @@ fn garbage_collect(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Vec<PlanActio
         return actions;
     }
     for set in idle.into_iter().skip(cx.spec.history_limit) {
-        children::delete_child(cx, ChildKind::Service, &set.name, cx.observed.services.get(&set.name), &mut actions);
-        actions.push(PlanAction::Delete { kind: ChildKind::ReplicaSet, name: set.name.clone(), uid: set.uid.clone() });
+        children::delete_child(
+            cx,
+            ChildKind::Service,
+            &set.name,
+            cx.observed.services.get(&set.name),
+            &mut actions,
+        );
+        actions.push(PlanAction::Delete {
+            kind: ChildKind::ReplicaSet,
+            name: set.name.clone(),
+            uid: set.uid.clone(),
+        });
     }
     for (name, service) in &cx.observed.services {
         let orphan = revision::revision_in_name(&cx.spec.name, name).is_some_and(|revision| {
@@ -95,7 +112,11 @@ fn is_idle(cx: &PlanContext<'_>, draft: &mut PlanDraft, set: &ReplicaSetView) ->
 }
 
 fn has_role(cx: &PlanContext<'_>, draft: &PlanDraft, revision: &str) -> bool {
-    let stored = cx.stored_status.traffic.as_ref().is_some_and(|stored| traffic::selects_revision(stored, revision));
+    let stored = cx
+        .stored_status
+        .traffic
+        .as_ref()
+        .is_some_and(|stored| traffic::selects_revision(stored, revision));
     stored
         || traffic::selects_revision(&draft.traffic, revision)
         || draft.stable.as_deref() == Some(revision)

@@ -8,7 +8,8 @@ use super::ConditionDraft;
 use crate::conflicts::NameClaim;
 use crate::context::PlanContext;
 
-/// Whether anything by which it wants to be reached leads elsewhere. Its Service and all else of it go on working.
+/// Whether anything by which it wants to be reached leads elsewhere. Its Service and all else of it
+/// go on working.
 pub(super) fn conflicted_condition(cx: &PlanContext<'_>) -> Option<ConditionDraft> {
     let conflicts = &cx.observed.conflicts;
     let told = conflicts.iter().map(|conflict| {
@@ -32,7 +33,10 @@ pub(super) fn conflicted_condition(cx: &PlanContext<'_>) -> Option<ConditionDraf
     let only_name = service_addresses(cx).next().is_none()
         && conflicts.iter().all(|it| matches!(it.claim, NameClaim::ModelName(_)));
     let reason = if only_name { reason::MODEL_NAME_CONFLICT } else { reason::HOSTNAME_CONFLICT };
-    Some(ConditionDraft::new_true(reason, format!("Service {} serves all the same; {}", cx.spec.name, all.join("; "))))
+    Some(ConditionDraft::new_true(
+        reason,
+        format!("Service {} serves all the same; {}", cx.spec.name, all.join("; ")),
+    ))
 }
 
 /// Declared hosts that are those of Services, whoever bears their names.
@@ -40,5 +44,7 @@ fn service_addresses<'a>(cx: &PlanContext<'a>) -> impl Iterator<Item = &'a str> 
     let object = &cx.observed.object;
     let namespace = object.namespace().unwrap_or_default();
     let hosts = object.spec.traffic.hosts.iter().map(String::as_str);
-    hosts.filter(move |host| routing::service_name(&routing::normalize_host(host), &namespace).is_some())
+    hosts.filter(move |host| {
+        routing::service_name(&routing::normalize_host(host), &namespace).is_some()
+    })
 }

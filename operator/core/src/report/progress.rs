@@ -13,10 +13,14 @@ use crate::{sizing, traffic};
 const PROMOTE: &str = "`kubectl slipway promote` goes on";
 
 /// What goes on, and what it waits for: a rollout, or pods that are missing.
-pub(super) fn reconciling_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
+pub(super) fn reconciling_condition(
+    cx: &PlanContext<'_>,
+    draft: &PlanDraft,
+) -> Option<ConditionDraft> {
     let rollout = draft.active_rollout();
     let Some(rollout) = rollout else {
-        return super::restart::running_restart(cx, draft).or_else(|| super::service::missing_pods(cx, draft));
+        return super::restart::running_restart(cx, draft)
+            .or_else(|| super::service::missing_pods(cx, draft));
     };
     let version = cx.version(&rollout.revision);
     let (reason, wait) = waiting_reason(cx, draft, rollout);
@@ -24,17 +28,23 @@ pub(super) fn reconciling_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> 
     let reason = if held { reason::USER_PAUSED } else { reason };
     let restart = super::restart::waiting_note(draft);
     let hold = if held { format!("{}; ", holder_message(cx, draft)) } else { String::new() };
-    Some(ConditionDraft::new_true(reason, format!("version {version}, step {}: {hold}{wait}{restart}", rollout.step)))
+    Some(ConditionDraft::new_true(
+        reason,
+        format!("version {version}, step {}: {hold}{wait}{restart}", rollout.step),
+    ))
 }
 
 /// What the spec asks for was taken back, and is not tried again by itself.
 pub(super) fn aborted_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
-    let rollout = draft.rollout.as_ref().filter(|rollout| rollout.stage == RolloutStage::Aborted)?;
+    let rollout =
+        draft.rollout.as_ref().filter(|rollout| rollout.stage == RolloutStage::Aborted)?;
     let version = cx.version(&rollout.revision);
     let next = "change the spec, or `kubectl slipway retry`";
     let Some(abort) = &rollout.abort else {
         // Somebody took it out of the status: it is still not tried again by itself.
-        let message = format!("version {version} was taken back, and the status does not say any more why; {next}");
+        let message = format!(
+            "version {version} was taken back, and the status does not say any more why; {next}"
+        );
         return Some(ConditionDraft::new_true(reason::USER_ABORTED, message));
     };
     let left = match &abort.traffic_left_time {
@@ -48,18 +58,33 @@ pub(super) fn aborted_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Opti
 /// The judge came to no verdict in time, and a person is waited for.
 pub(super) fn held_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
     let rollout = draft.active_rollout().filter(|rollout| rollout.stage == RolloutStage::Paused)?;
-    let (reason, wait) = pause_reason(cx, draft, rollout.stage_start_time.0, &traffic::format_permille(draft.weight()));
+    let (reason, wait) = pause_reason(
+        cx,
+        draft,
+        rollout.stage_start_time.0,
+        &traffic::format_permille(draft.weight()),
+    );
     let version = cx.version(&rollout.revision);
     let held = reason == reason::HOLD_EXCEEDED && !cx.spec.paused;
-    held.then(|| ConditionDraft::new_true(reason, format!("version {version}, step {}: {wait}", rollout.step)))
+    held.then(|| {
+        ConditionDraft::new_true(
+            reason,
+            format!("version {version}, step {}: {wait}", rollout.step),
+        )
+    })
 }
 
-fn waiting_reason(cx: &PlanContext<'_>, draft: &PlanDraft, rollout: &RolloutStatus) -> (&'static str, String) {
+fn waiting_reason(
+    cx: &PlanContext<'_>,
+    draft: &PlanDraft,
+    rollout: &RolloutStatus,
+) -> (&'static str, String) {
     let since = rollout.stage_start_time.0;
     let weight = traffic::format_permille(draft.weight());
     match rollout.stage {
         RolloutStage::Scaling => {
-            let (have, want) = (cx.capacity(&rollout.revision), sizing::candidate_replicas(cx, draft));
+            let (have, want) =
+                (cx.capacity(&rollout.revision), sizing::candidate_replicas(cx, draft));
             let next = traffic::format_permille(cx.spec.weight_at(draft.step_index()));
             let trouble = super::service::revision_problem(cx, &rollout.revision);
             if have >= want && !cx.gateways_up_to_date() {
@@ -68,14 +93,19 @@ fn waiting_reason(cx: &PlanContext<'_>, draft: &PlanDraft, rollout: &RolloutStat
                     format!("before weight {next}: {}", confirmation_message(cx, draft)),
                 );
             }
-            (reason::SCALING_CANDIDATE, format!("waits for {have} of {want} pods before weight {next}{trouble}"))
+            (
+                reason::SCALING_CANDIDATE,
+                format!("waits for {have} of {want} pods before weight {next}{trouble}"),
+            )
         }
-        RolloutStage::Confirming => {
-            (reason::WAITING_FOR_CONFIRMATION, format!("weight {weight}: {}", confirmation_message(cx, draft)))
-        }
-        RolloutStage::Analyzing => {
-            (reason::ANALYZING, format!("weight {weight} is judged: {}{}", verdict_summary(draft), unshielded_note(cx)))
-        }
+        RolloutStage::Confirming => (
+            reason::WAITING_FOR_CONFIRMATION,
+            format!("weight {weight}: {}", confirmation_message(cx, draft)),
+        ),
+        RolloutStage::Analyzing => (
+            reason::ANALYZING,
+            format!("weight {weight} is judged: {}{}", verdict_summary(draft), unshielded_note(cx)),
+        ),
         RolloutStage::Paused => pause_reason(cx, draft, since, &weight),
         RolloutStage::Preview => (reason::PREVIEW, preview_message(cx, since)),
         RolloutStage::Probation => {
@@ -93,20 +123,26 @@ fn pause_reason(
     weight: &str,
 ) -> (&'static str, String) {
     match cx.spec.step(draft.step_index()) {
-        RolloutStep::Pause(Some(seconds)) => {
-            (reason::PAUSE_STEP, format!("pauses at weight {weight} until {}", add_seconds(since, seconds)))
+        RolloutStep::Pause(Some(seconds)) => (
+            reason::PAUSE_STEP,
+            format!("pauses at weight {weight} until {}", add_seconds(since, seconds)),
+        ),
+        RolloutStep::Pause(None) => {
+            (reason::PAUSE_STEP, format!("pauses at weight {weight} for a person; {PROMOTE}"))
         }
-        RolloutStep::Pause(None) => (reason::PAUSE_STEP, format!("pauses at weight {weight} for a person; {PROMOTE}")),
         _ => {
             let (judged, unshielded) = (verdict_summary(draft), unshielded_note(cx));
-            let held = format!("no verdict after {} s at weight {weight}: {judged}{unshielded}", cx.spec.max_hold);
+            let held = format!(
+                "no verdict after {} s at weight {weight}: {judged}{unshielded}",
+                cx.spec.max_hold
+            );
             (reason::HOLD_EXCEEDED, format!("{held}; {PROMOTE}"))
         }
     }
 }
 
-/// What the candidate did not get because it was too large to be sent again, so that nobody wonders where its requests are. In words for magnitudes: the status
-/// is not written for each of them.
+/// What the candidate did not get because it was too large to be sent again, so that nobody wonders
+/// where its requests are. In words for magnitudes: the status is not written for each of them.
 fn unshielded_note(cx: &PlanContext<'_>) -> String {
     let reports = || cx.observed.gateway.pods.iter().filter_map(|pod| pod.report.as_ref());
     let unshielded: u64 = reports().map(|report| report.unshielded).sum();
@@ -144,8 +180,12 @@ fn confirmation_message(cx: &PlanContext<'_>, draft: &PlanDraft) -> String {
 /// Why a gateway does not confirm, when it should have done so by now.
 fn late_gateway(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<String> {
     let since = draft.rollout.as_ref()?.stage_start_time.0;
-    let missing = traffic::missing_confirmations(&cx.observed.gateway, draft.traffic.generation, since);
-    missing.into_iter().find(|(since, _)| cx.has_elapsed(*since, traffic::LATE_SECONDS)).map(|(_, why)| why)
+    let missing =
+        traffic::missing_confirmations(&cx.observed.gateway, draft.traffic.generation, since);
+    missing
+        .into_iter()
+        .find(|(since, _)| cx.has_elapsed(*since, traffic::LATE_SECONDS))
+        .map(|(_, why)| why)
 }
 
 fn gateway_wait_reason(cx: &PlanContext<'_>, draft: &PlanDraft) -> &'static str {
@@ -175,7 +215,11 @@ pub(super) fn paused_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Optio
         return Some(ConditionDraft::new_true(reason::USER_PAUSED, message));
     }
     let rollout = draft.active_rollout().filter(|rollout| rollout.stage == RolloutStage::Paused)?;
-    let (reason, message) =
-        pause_reason(cx, draft, rollout.stage_start_time.0, &traffic::format_permille(draft.weight()));
+    let (reason, message) = pause_reason(
+        cx,
+        draft,
+        rollout.stage_start_time.0,
+        &traffic::format_permille(draft.weight()),
+    );
     Some(ConditionDraft::new_true(reason, message))
 }

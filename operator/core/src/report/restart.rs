@@ -9,16 +9,21 @@ use crate::draft::{ActiveRestart, PlanDraft, RestartState};
 
 /// What is done about pods that were made before `spec.restartTime`.
 pub(super) fn running_restart(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
-    let Some(ActiveRestart { requested_at: asked, state: RestartState::Running { done } }) = &draft.restart else {
+    let Some(ActiveRestart { requested_at: asked, state: RestartState::Running { done } }) =
+        &draft.restart
+    else {
         return None;
     };
     let wanted = cx.spec.replicas;
     let held = cx.observed.refusals.iter().flat_map(|all| all.values());
-    let held = held.filter(|message| message.contains(HELD_BY_BUDGET)).map(|why| format!("; tried again: {why}"));
+    let held = held
+        .filter(|message| message.contains(HELD_BY_BUDGET))
+        .map(|why| format!("; tried again: {why}"));
     let missing = service::missing_pods(cx, draft).map(|it| format!("; {}", it.message));
     let rest: String = held.chain(missing).collect();
-    let told =
-        format!("spec.restartTime {asked}: {done} of {wanted} pods are new and ready, one is replaced at a time");
+    let told = format!(
+        "spec.restartTime {asked}: {done} of {wanted} pods are new and ready, one is replaced at a time"
+    );
     Some(ConditionDraft::new_true(reason::RESTARTING, told + &rest))
 }
 
@@ -38,7 +43,10 @@ pub(super) fn stalled_restart(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option
                 .to_owned()
         }
     };
-    Some(ConditionDraft::new_true(reason::RESTART_STALLED, format!("spec.restartTime {asked}: {why}")))
+    Some(ConditionDraft::new_true(
+        reason::RESTART_STALLED,
+        format!("spec.restartTime {asked}: {why}"),
+    ))
 }
 
 /// That it waits for a rollout, as a part of what that says.
@@ -51,15 +59,21 @@ pub(super) fn waiting_note(draft: &PlanDraft) -> String {
     }
 }
 
-/// Whether new pods would have another image of the operator's. They get it when somebody says so: an upgrade of the operator restarts nothing.
+/// Whether new pods would have another image of the operator's. They get it when somebody says so:
+/// an upgrade of the operator restarts nothing.
 pub(super) fn outdated_images(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
-    let pairs: Vec<String> =
-        draft.outdated_images.iter().map(|(before, now)| format!("{before}, and new pods would have {now}")).collect();
+    let pairs: Vec<String> = draft
+        .outdated_images
+        .iter()
+        .map(|(before, now)| format!("{before}, and new pods would have {now}"))
+        .collect();
     if pairs.is_empty() {
         return None;
     }
     let name = &cx.spec.name;
-    let remedy = format!("`kubectl slipway restart {name}`, or spec.restartTime, replaces them one at a time");
+    let remedy = format!(
+        "`kubectl slipway restart {name}`, or spec.restartTime, replaces them one at a time"
+    );
     Some(ConditionDraft::new_true(
         reason::IMAGE_CHANGED,
         format!("pods have image {}; {remedy}", pairs.join("; image ")),

@@ -14,7 +14,11 @@ pub(super) fn ready_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Condit
     let (have, want) = (cx.ready_pods(stable), cx.spec.replicas);
     let pods = ready_pods_message(cx, stable);
     if have == 0 && want > 0 {
-        return ConditionDraft::new("False", reason::UNAVAILABLE, format!("{pods}{}", revision_problem(cx, stable)));
+        return ConditionDraft::new(
+            "False",
+            reason::UNAVAILABLE,
+            format!("{pods}{}", revision_problem(cx, stable)),
+        );
     }
     if let Some(why) = no_gateway(cx) {
         return ConditionDraft::new("False", reason::UNAVAILABLE, why);
@@ -25,7 +29,12 @@ pub(super) fn ready_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Condit
 }
 
 fn ready_pods_message(cx: &PlanContext<'_>, stable: &str) -> String {
-    format!("{} of {} pods of version {} are ready", cx.ready_pods(stable), cx.spec.replicas, cx.version(stable))
+    format!(
+        "{} of {} pods of version {} are ready",
+        cx.ready_pods(stable),
+        cx.spec.replicas,
+        cx.version(stable)
+    )
 }
 
 fn no_gateway(cx: &PlanContext<'_>) -> Option<String> {
@@ -33,7 +42,11 @@ fn no_gateway(cx: &PlanContext<'_>) -> Option<String> {
         return None;
     }
     let failure = cx.observed.gateway.deployment.as_ref().map_or("", |it| it.failure.as_str());
-    let why = if failure.is_empty() { String::new() } else { format!("; Kubernetes makes no pods: {failure}") };
+    let why = if failure.is_empty() {
+        String::new()
+    } else {
+        format!("; Kubernetes makes no pods: {failure}")
+    };
     Some(format!("no gateway pod is ready, so nothing reaches the model{why}"))
 }
 
@@ -52,7 +65,8 @@ pub(super) fn missing_pods(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<Co
     no_gateway(cx).map(|why| ConditionDraft::new_true(reason::UNAVAILABLE, why))
 }
 
-/// What keeps the first revision from ever coming up. It has nothing to go back to: it is tried until it comes up or the spec changes.
+/// What keeps the first revision from ever coming up. It has nothing to go back to: it is tried
+/// until it comes up or the spec changes.
 pub(super) fn startup_failure(cx: &PlanContext<'_>) -> Option<(&'static str, String)> {
     let revision = &cx.spec.revision;
     if let Some(problem) = &cx.spec.problem {
@@ -60,7 +74,9 @@ pub(super) fn startup_failure(cx: &PlanContext<'_>) -> Option<(&'static str, Str
     }
     let name = build::revision_name(&cx.spec.name, revision);
     if cx.observed.replica_sets.iter().any(|set| set.name == name && !set.owned) {
-        let message = format!("ReplicaSet {name} exists and is controlled by somebody else, or lacks our labels");
+        let message = format!(
+            "ReplicaSet {name} exists and is controlled by somebody else, or lacks our labels"
+        );
         return Some((reason::UNAVAILABLE, message));
     }
     let failure = LoadFailure::for_revision(cx, revision)?;
@@ -72,14 +88,26 @@ fn initializing_condition(cx: &PlanContext<'_>) -> ConditionDraft {
         return ConditionDraft::new("False", reason, message);
     }
     let have = cx.ready_pods(&cx.spec.revision);
-    let pods = format!("{have} of {} pods of the first version {} are ready", cx.spec.replicas, cx.spec.version);
-    ConditionDraft::new("False", reason::INITIALIZING, format!("{pods}{}", revision_problem(cx, &cx.spec.revision)))
+    let pods = format!(
+        "{have} of {} pods of the first version {} are ready",
+        cx.spec.replicas, cx.spec.version
+    );
+    ConditionDraft::new(
+        "False",
+        reason::INITIALIZING,
+        format!("{pods}{}", revision_problem(cx, &cx.spec.revision)),
+    )
 }
 
-/// The first thing that keeps a pod of a revision from running, and why Kubernetes makes no more of them.
+/// The first thing that keeps a pod of a revision from running, and why Kubernetes makes no more of
+/// them.
 pub(super) fn revision_problem(cx: &PlanContext<'_>, revision: &str) -> String {
     let failure = cx.replica_set(revision).map_or("", |set| set.failure.as_str());
-    let none = if failure.is_empty() { String::new() } else { format!("; Kubernetes makes no pods: {failure}") };
+    let none = if failure.is_empty() {
+        String::new()
+    } else {
+        format!("; Kubernetes makes no pods: {failure}")
+    };
     format!("{none}{}", pod_problem(cx, revision))
 }
 
@@ -91,7 +119,8 @@ fn pod_problem(cx: &PlanContext<'_>, revision: &str) -> String {
             Some(failure) => (failure.reason, failure.message),
             None => (problem.reason.clone(), problem.message.clone()),
         };
-        let text: Vec<&str> = [reason.trim(), message.trim()].into_iter().filter(|part| !part.is_empty()).collect();
+        let text: Vec<&str> =
+            [reason.trim(), message.trim()].into_iter().filter(|part| !part.is_empty()).collect();
         format!("; pod {}: {}", problem.pod, text.join(": "))
     })
 }

@@ -21,7 +21,8 @@ pub(super) fn stalled_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Opti
         .or_else(|| progress::held_condition(cx, draft))
 }
 
-/// Writes that are refused. Before this process has tried one, what the status says of it stands: else it would go on for a moment at each start.
+/// Writes that are refused. Before this process has tried one, what the status says of it stands:
+/// else it would go on for a moment at each start.
 fn refused_writes(cx: &PlanContext<'_>) -> Option<ConditionDraft> {
     let Some(refusals) = &cx.observed.refusals else {
         let mut all = cx.stored_status.conditions.iter();
@@ -36,12 +37,14 @@ fn refused_writes(cx: &PlanContext<'_>) -> Option<ConditionDraft> {
 
 /// Somebody who keeps changing our objects breaks what is promised.
 fn contested_objects(draft: &PlanDraft) -> Option<ConditionDraft> {
-    (!draft.contested_objects.is_empty())
-        .then(|| ConditionDraft::new_true(reason::WRITE_REVERTED, draft.contested_objects.join("; ")))
+    (!draft.contested_objects.is_empty()).then(|| {
+        ConditionDraft::new_true(reason::WRITE_REVERTED, draft.contested_objects.join("; "))
+    })
 }
 
 fn first_revision(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
-    let none = draft.stable.is_none() && draft.rollout.as_ref().is_none_or(|it| it.stage != RolloutStage::Aborted);
+    let none = draft.stable.is_none()
+        && draft.rollout.as_ref().is_none_or(|it| it.stage != RolloutStage::Aborted);
     none.then(|| service::startup_failure(cx))
         .flatten()
         .map(|(reason, message)| ConditionDraft::new_true(reason, message))

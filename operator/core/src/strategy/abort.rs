@@ -1,4 +1,5 @@
-//! Taking a candidate back. Traffic goes first and unconditionally: nothing here looks at the candidate's health before it moves it.
+//! Taking a candidate back. Traffic goes first and unconditionally: nothing here looks at the
+//! candidate's health before it moves it.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
@@ -39,15 +40,21 @@ pub(super) fn abort_by_person(cx: &PlanContext<'_>, draft: &mut PlanDraft, user:
 
 /// Notes since when nobody sends to the candidate any more.
 pub(crate) fn note_traffic_left(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
-    let settled =
-        traffic::is_confirmed(&draft.traffic) && traffic::is_settled(&cx.observed.gateway, draft.traffic.generation);
+    let settled = traffic::is_confirmed(&draft.traffic)
+        && traffic::is_settled(&cx.observed.gateway, draft.traffic.generation);
     let abort = draft.rollout.as_mut().and_then(|rollout| rollout.abort.as_mut());
     if let Some(abort) = abort.filter(|abort| settled && abort.traffic_left_time.is_none()) {
         abort.traffic_left_time = Some(Time(cx.now_seconds()));
     }
 }
 
-fn abort_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, outcome: RolloutOutcome, reason: &str, message: &str) {
+fn abort_rollout(
+    cx: &PlanContext<'_>,
+    draft: &mut PlanDraft,
+    outcome: RolloutOutcome,
+    reason: &str,
+    message: &str,
+) {
     draft.close_step(cx, message);
     draft.record_rollout(cx, outcome, reason, message);
     let index = draft.step_index();
@@ -67,7 +74,8 @@ fn abort_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, outcome: RolloutOu
 
 type AbortCause = Option<(&'static str, String)>;
 
-/// A brake that a gateway holds under the current weights, or that acted under them. One that is older was for weights that are gone.
+/// A brake that a gateway holds under the current weights, or that acted under them. One that is
+/// older was for weights that are gone.
 fn brake_tripped(cx: &PlanContext<'_>, draft: &PlanDraft) -> AbortCause {
     let candidate = draft.candidate().filter(|_| draft.weight() > 0)?;
     let generation = draft.traffic.generation;
@@ -77,7 +85,10 @@ fn brake_tripped(cx: &PlanContext<'_>, draft: &PlanDraft) -> AbortCause {
         let current = brake.generation == generation || report.generation == generation;
         current.then(|| {
             let counts = format!("{} of {} requests failed", brake.failures, brake.requests);
-            (reason::BRAKED, format!("gateway {} took it out: {} ({counts})", pod.name, brake.reason))
+            (
+                reason::BRAKED,
+                format!("gateway {} took it out: {} ({counts})", pod.name, brake.reason),
+            )
         })
     })
 }
@@ -96,8 +107,11 @@ pub(crate) struct LoadFailure {
 impl LoadFailure {
     /// The permanent failure that pods of a revision report, if any.
     pub(crate) fn for_revision(cx: &PlanContext<'_>, revision: &str) -> Option<Self> {
-        let ours =
-            cx.observed.pod_problems.iter().filter(|problem| problem.revision == revision && problem.restarts >= 1);
+        let ours = cx
+            .observed
+            .pod_problems
+            .iter()
+            .filter(|problem| problem.revision == revision && problem.restarts >= 1);
         ours.filter_map(|problem| Self::parse(&problem.message)).find(|it| it.permanent)
     }
 
@@ -126,9 +140,11 @@ fn gate_failed(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> AbortCause {
     Some((reason::GATE_FAILED, judgement.message))
 }
 
-/// Counted from the start of the stage as status has it, so that pods that come and go do not start it again.
+/// Counted from the start of the stage as status has it, so that pods that come and go do not start
+/// it again.
 fn deadline_exceeded(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> AbortCause {
-    let rollout = draft.active_rollout().filter(|rollout| rollout.stage == RolloutStage::Scaling)?;
+    let rollout =
+        draft.active_rollout().filter(|rollout| rollout.stage == RolloutStage::Scaling)?;
     let (since, candidate) = (rollout.stage_start_time.0, rollout.revision.clone());
     if sizing::has_capacity(cx, draft) {
         return None;
@@ -138,18 +154,24 @@ fn deadline_exceeded(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> AbortCause 
         return None;
     }
     let (have, want) = (cx.capacity(&candidate), sizing::candidate_replicas(cx, draft));
-    let mut message = format!("{have} of {want} pods are available after {} s", cx.spec.progress_deadline);
-    if let Some(problem) = cx.observed.pod_problems.iter().find(|problem| problem.revision == candidate) {
-        message.push_str(&format!("; pod {}: {}: {}", problem.pod, problem.reason, problem.message));
+    let mut message =
+        format!("{have} of {want} pods are available after {} s", cx.spec.progress_deadline);
+    if let Some(problem) =
+        cx.observed.pod_problems.iter().find(|problem| problem.revision == candidate)
+    {
+        message
+            .push_str(&format!("; pod {}: {}: {}", problem.pod, problem.reason, problem.message));
     }
     Some((reason::PROGRESS_DEADLINE_EXCEEDED, message))
 }
 
-/// A hold that is over, at a weight at which the candidate never answered anything. To wait there for a person would fail the share of the clients who are
-/// sent to it for as long as that takes, and whatever its gates wait for, they cannot pass. It takes requests to say so, and every gateway's word: no
-/// traffic and no report take nothing back.
+/// A hold that is over, at a weight at which the candidate never answered anything. To wait there
+/// for a person would fail the share of the clients who are sent to it for as long as that takes,
+/// and whatever its gates wait for, they cannot pass. It takes requests to say so, and every
+/// gateway's word: no traffic and no report take nothing back.
 fn never_answered(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> AbortCause {
-    let held = super::steps::is_held_too_long(cx, draft) || super::steps::waits_at_weight(cx, draft);
+    let held =
+        super::steps::is_held_too_long(cx, draft) || super::steps::waits_at_weight(cx, draft);
     // Who orders it on knows what it does.
     let ordered = draft.skip || draft.active_rollout().is_some_and(|rollout| rollout.promote_full);
     let candidate = draft.candidate().filter(|_| held && !ordered && draft.weight() > 0)?;
@@ -157,13 +179,17 @@ fn never_answered(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> AbortCause {
     let (ended, answered) = traffic::ended_requests(&cx.observed.gateway, generation, candidate)?;
     // A gateway that came new counts from 0; Prometheus may know of earlier answers.
     let known = cx.observed.evidence.as_ref().filter(|evidence| evidence.generation == generation);
-    let answers = answered > 0 || known.is_some_and(|evidence| judge::has_good_events(evidence, candidate));
+    let answers =
+        answered > 0 || known.is_some_and(|evidence| judge::has_good_events(evidence, candidate));
     if answers || (ended as f64) < MIN_EVENTS_TO_FAIL {
         return None;
     }
     let weight = traffic::format_permille(draft.weight());
     let held = format!("no verdict after {} s at weight {weight}", cx.spec.max_hold);
-    Some((reason::NEVER_ANSWERED, format!("{held}, and none of {ended} requests to the candidate was answered")))
+    Some((
+        reason::NEVER_ANSWERED,
+        format!("{held}, and none of {ended} requests to the candidate was answered"),
+    ))
 }
 
 /// Only where the user asked for it; otherwise the step waits for a person.
@@ -171,6 +197,8 @@ fn held_too_long(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> AbortCause {
     if cx.spec.on_hold_exceeded != HoldPolicy::Abort || !super::steps::is_held_too_long(cx, draft) {
         return None;
     }
-    let why = super::judging::judge_candidate(cx, draft).map(|judgement| judgement.message).unwrap_or_default();
+    let why = super::judging::judge_candidate(cx, draft)
+        .map(|judgement| judgement.message)
+        .unwrap_or_default();
     Some((reason::HOLD_EXCEEDED, format!("no verdict after {} s: {why}", cx.spec.max_hold)))
 }

@@ -5,22 +5,28 @@ use slipway_crds::v1alpha1::{GateStatus, GateType, GateVerdict, RolloutStage};
 use crate::context::PlanContext;
 use crate::draft::PlanDraft;
 use crate::evidence::EvidenceRequest;
-use crate::judge;
-use crate::traffic;
+use crate::{judge, traffic};
 
-/// One reading in so many has its numbers written down although no verdict changed: often enough to watch, seldom enough for the API server.
+/// One reading in so many has its numbers written down although no verdict changed: often enough to
+/// watch, seldom enough for the API server.
 const WRITE_EVERY_READINGS: u64 = 6;
 
-/// The judge's answer about the candidate at its confirmed weight, asked for once a plan and generation. Nothing while there is nothing to judge: no weight, no
-/// confirmation, no gates, or a person who wants none.
-pub(super) fn judge_candidate(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Option<judge::Judgement> {
+/// The judge's answer about the candidate at its confirmed weight, asked for once a plan and
+/// generation. Nothing while there is nothing to judge: no weight, no confirmation, no gates, or a
+/// person who wants none.
+pub(super) fn judge_candidate(
+    cx: &PlanContext<'_>,
+    draft: &mut PlanDraft,
+) -> Option<judge::Judgement> {
     let window = evidence_window(cx, draft)?;
-    if let Some((_, known)) = draft.judgement.as_ref().filter(|(generation, _)| *generation == draft.traffic.generation)
+    if let Some((_, known)) =
+        draft.judgement.as_ref().filter(|(generation, _)| *generation == draft.traffic.generation)
     {
         return Some(known.clone());
     }
     let evidence = cx.observed.evidence.as_ref();
-    let evidence = evidence.filter(|it| it.generation == draft.traffic.generation && it.taken_at >= window.since);
+    let evidence = evidence
+        .filter(|it| it.generation == draft.traffic.generation && it.taken_at >= window.since);
     let mut judgement = judge::judge_gates(&judge::JudgeInput {
         gates: &cx.spec.gates,
         alpha: cx.spec.alpha(),
@@ -43,10 +49,12 @@ pub(super) fn judge_candidate(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Op
     Some(judgement)
 }
 
-/// With all traffic at the candidate nothing runs beside it to compare rates with. The verdict that it got while there was says more than the absence of one.
+/// With all traffic at the candidate nothing runs beside it to compare rates with. The verdict that
+/// it got while there was says more than the absence of one.
 fn keep_rate_verdicts(cx: &PlanContext<'_>, old: &[GateStatus], new: &mut [GateStatus]) {
     for gate in new.iter_mut().filter(|gate| gate.verdict == GateVerdict::NoData) {
-        let compares = cx.spec.gates.iter().any(|it| it.name == gate.name && it.type_ != GateType::PromQl);
+        let compares =
+            cx.spec.gates.iter().any(|it| it.name == gate.name && it.type_ != GateType::PromQl);
         if let Some(earlier) = old.iter().find(|it| compares && it.name == gate.name) {
             gate.clone_from(earlier);
         }
@@ -58,8 +66,14 @@ pub(crate) fn evidence_request(cx: &PlanContext<'_>, draft: &PlanDraft) -> Optio
     let window = evidence_window(cx, draft)?;
     let namespace = cx.observed.object.metadata.namespace.as_deref().unwrap_or_default();
     let matchers = &cx.observed.settings.prometheus_matchers;
-    let gates =
-        judge::gate_queries(namespace, &cx.spec.name, &cx.spec.gates, &window.candidate, &window.stable, matchers);
+    let gates = judge::gate_queries(
+        namespace,
+        &cx.spec.name,
+        &cx.spec.gates,
+        &window.candidate,
+        &window.stable,
+        matchers,
+    );
     Some(EvidenceRequest {
         generation: draft.traffic.generation,
         since: window.since,
@@ -74,8 +88,8 @@ struct EvidenceWindow {
     since: jiff::Timestamp,
 }
 
-/// The window in which evidence counts. It is open in every stage, also in pauses and while the next step scales up: a candidate that turns bad is taken back
-/// at any time.
+/// The window in which evidence counts. It is open in every stage, also in pauses and while the
+/// next step scales up: a candidate that turns bad is taken back at any time.
 fn evidence_window(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<EvidenceWindow> {
     let rollout = draft.active_rollout().filter(|rollout| !rollout.promote_full)?;
     let candidate = rollout.revision.clone();
@@ -88,18 +102,23 @@ fn evidence_window(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<EvidenceWi
     (open && watched).then_some(EvidenceWindow { stable, candidate, since })
 }
 
-/// Whether something changed that must not be lost: a gate, a verdict, a row of looks that is not complete yet, or what the first reading says.
+/// Whether something changed that must not be lost: a gate, a verdict, a row of looks that is not
+/// complete yet, or what the first reading says.
 fn has_news(cx: &PlanContext<'_>, old: &[GateStatus], new: &[GateStatus]) -> bool {
     let is_read = |gate: &GateStatus| !gate.message.starts_with(judge::NO_READING);
     let facts = |gates: &[GateStatus]| -> Vec<_> {
-        gates.iter().map(|gate| (gate.name.clone(), gate.verdict, capped_streak(cx, gate), is_read(gate))).collect()
+        gates
+            .iter()
+            .map(|gate| (gate.name.clone(), gate.verdict, capped_streak(cx, gate), is_read(gate)))
+            .collect()
     };
     facts(old) != facts(new)
 }
 
 /// A row that is complete says no more when it grows.
 fn capped_streak(cx: &PlanContext<'_>, gate: &GateStatus) -> i32 {
-    let settings = cx.spec.gates.iter().find(|it| it.name == gate.name).and_then(|it| it.prom_ql.as_ref());
+    let settings =
+        cx.spec.gates.iter().find(|it| it.name == gate.name).and_then(|it| it.prom_ql.as_ref());
     let complete = settings.map_or(1, |settings| settings.consecutive_count.max(1));
     gate.consecutive.clamp(complete.saturating_neg(), complete)
 }

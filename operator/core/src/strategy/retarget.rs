@@ -8,11 +8,14 @@ use slipway_crds::v1alpha1::{RolloutOutcome, RolloutStage, RolloutStatus};
 use crate::command::PendingCommands;
 use crate::context::PlanContext;
 use crate::draft::PlanDraft;
-use crate::lost_status;
-use crate::traffic;
+use crate::{lost_status, traffic};
 
 /// Follows the spec: to its first revision, to a new candidate, or back to stable.
-pub(crate) fn follow_spec(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut PendingCommands) {
+pub(crate) fn follow_spec(
+    cx: &PlanContext<'_>,
+    draft: &mut PlanDraft,
+    pending: &mut PendingCommands,
+) {
     // A spec that cannot be acted on starts nothing and stops nothing.
     if cx.spec.problem.is_some() {
         return;
@@ -31,7 +34,9 @@ pub(crate) fn follow_spec(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: 
         revert_to_stable(cx, draft);
         return;
     }
-    if let Some(aborted) = lost_status::aborted_rollout(cx, &asked).filter(|_| lost_status::is_status_lost(cx)) {
+    if let Some(aborted) =
+        lost_status::aborted_rollout(cx, &asked).filter(|_| lost_status::is_status_lost(cx))
+    {
         draft.all_to_stable(cx);
         draft.rollout = Some(aborted);
         return;
@@ -42,9 +47,15 @@ pub(crate) fn follow_spec(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: 
 }
 
 /// The candidate that was taken back starts again from its first step.
-pub(super) fn retry_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut PendingCommands) {
-    let aborted = draft.rollout.as_ref().is_some_and(|rollout| rollout.stage == RolloutStage::Aborted);
-    if aborted && draft.candidate() == Some(cx.spec.revision.as_str()) && cx.spec.problem.is_none() {
+pub(super) fn retry_rollout(
+    cx: &PlanContext<'_>,
+    draft: &mut PlanDraft,
+    pending: &mut PendingCommands,
+) {
+    let aborted =
+        draft.rollout.as_ref().is_some_and(|rollout| rollout.stage == RolloutStage::Aborted);
+    if aborted && draft.candidate() == Some(cx.spec.revision.as_str()) && cx.spec.problem.is_none()
+    {
         let user = pending.user(labels::RETRY);
         begin_rollout(cx, draft, &cx.spec.revision);
         draft.record_command(cx, pending, labels::RETRY);
@@ -62,8 +73,10 @@ fn revert_to_stable(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     let Some(rollout) = &draft.rollout else { return };
     if rollout.stage != RolloutStage::Aborted {
         let left = cx.version(&rollout.revision);
-        let message =
-            format!("the spec is back at version {}; version {left} is taken out without blame", cx.spec.version);
+        let message = format!(
+            "the spec is back at version {}; version {left} is taken out without blame",
+            cx.spec.version
+        );
         draft.close_step(cx, &message);
         draft.record_rollout(cx, RolloutOutcome::Superseded, reason::REVERTED, &message);
         draft.add_event(false, reason::REVERTED, "Revert", &message);
@@ -76,7 +89,8 @@ fn revert_to_stable(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
 fn supersede_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, asked: &str) {
     let mut message = format!("version {} is rolled out", cx.spec.version);
     if let Some(old) = draft.active_rollout().map(|rollout| rollout.revision.clone()) {
-        let why = format!("version {} took the place of version {}", cx.spec.version, cx.version(&old));
+        let why =
+            format!("version {} took the place of version {}", cx.spec.version, cx.version(&old));
         draft.close_step(cx, &why);
         draft.record_rollout(cx, RolloutOutcome::Superseded, reason::SUPERSEDED, &why);
         message = why;

@@ -15,7 +15,11 @@ use crate::traffic::{self, FULL_WEIGHT};
 use crate::validate::{RolloutStep, is_judged};
 
 /// Takes at most one transition; true when it did.
-pub(super) fn advance_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut PendingCommands) -> bool {
+pub(super) fn advance_rollout(
+    cx: &PlanContext<'_>,
+    draft: &mut PlanDraft,
+    pending: &mut PendingCommands,
+) -> bool {
     let Some(stage) = draft.active_rollout().map(|rollout| rollout.stage) else { return false };
     if cx.spec.problem.is_some() {
         return false;
@@ -34,11 +38,13 @@ pub(super) fn advance_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, pendi
     true
 }
 
-/// Makes stage and step agree. They do not when a person changed the steps in the middle of a rollout, or asked for full promotion; then the step begins anew.
+/// Makes stage and step agree. They do not when a person changed the steps in the middle of a
+/// rollout, or asked for full promotion; then the step begins anew.
 fn stage_matches_step(cx: &PlanContext<'_>, draft: &mut PlanDraft, stage: RolloutStage) -> bool {
     let last = cx.spec.full_weight_index();
     let index = draft.step_index();
-    let full = !cx.spec.paused && draft.active_rollout().is_some_and(|rollout| rollout.promote_full);
+    let full =
+        !cx.spec.paused && draft.active_rollout().is_some_and(|rollout| rollout.promote_full);
     if full && index < last {
         draft.close_step(cx, "skipped by a person");
         enter_step(cx, draft, last);
@@ -50,9 +56,12 @@ fn stage_matches_step(cx: &PlanContext<'_>, draft: &mut PlanDraft, stage: Rollou
     }
     let agree = match (stage, cx.spec.step(index)) {
         (RolloutStage::Scaling, step) => !matches!(step, RolloutStep::Pause(_)),
-        (RolloutStage::Confirming | RolloutStage::Analyzing, RolloutStep::Weight(weight)) => draft.weight() == weight,
+        (RolloutStage::Confirming | RolloutStage::Analyzing, RolloutStep::Weight(weight)) => {
+            draft.weight() == weight
+        }
         (RolloutStage::Paused, RolloutStep::Weight(weight)) => draft.weight() == weight,
-        (RolloutStage::Paused, RolloutStep::Pause(_)) | (RolloutStage::Preview, RolloutStep::Preview) => true,
+        (RolloutStage::Paused, RolloutStep::Pause(_))
+        | (RolloutStage::Preview, RolloutStep::Preview) => true,
         (RolloutStage::Probation, _) => draft.weight() == FULL_WEIGHT && index >= last,
         _ => false,
     };
@@ -64,8 +73,11 @@ fn stage_matches_step(cx: &PlanContext<'_>, draft: &mut PlanDraft, stage: Rollou
 
 /// Begins a step.
 pub(super) fn enter_step(cx: &PlanContext<'_>, draft: &mut PlanDraft, index: usize) {
-    let stage =
-        if matches!(cx.spec.step(index), RolloutStep::Pause(_)) { RolloutStage::Paused } else { RolloutStage::Scaling };
+    let stage = if matches!(cx.spec.step(index), RolloutStep::Pause(_)) {
+        RolloutStage::Paused
+    } else {
+        RolloutStage::Scaling
+    };
     draft.enter_stage(cx, index, stage);
     if matches!(cx.spec.step(index), RolloutStep::Pause(None)) {
         let next = format!("step {} waits for a person", index.saturating_add(1));
@@ -98,7 +110,8 @@ fn advance_scaling(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
         RolloutStep::Weight(weight) if weight > 0 && waits_for_gateways(cx, draft) => return false,
         RolloutStep::Weight(weight) => set_weight(cx, draft, weight),
         RolloutStep::Preview => {
-            let (backends, candidate) = (draft.traffic.backends.clone(), draft.candidate().map(str::to_owned));
+            let (backends, candidate) =
+                (draft.traffic.backends.clone(), draft.candidate().map(str::to_owned));
             draft.write_weights(cx, backends, candidate);
             let index = draft.step_index();
             draft.enter_stage(cx, index, RolloutStage::Preview);
@@ -108,27 +121,38 @@ fn advance_scaling(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
     true
 }
 
-/// Whether gateways keep the candidate from getting a share: no more is given while what was asked for is not known to be so.
+/// Whether gateways keep the candidate from getting a share: no more is given while what was asked
+/// for is not known to be so.
 fn waits_for_gateways(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
-    let Some(since) = draft.active_rollout().map(|rollout| rollout.stage_start_time.0) else { return false };
-    for (since, _) in traffic::missing_confirmations(&cx.observed.gateway, draft.traffic.generation, since) {
+    let Some(since) = draft.active_rollout().map(|rollout| rollout.stage_start_time.0) else {
+        return false;
+    };
+    for (since, _) in
+        traffic::missing_confirmations(&cx.observed.gateway, draft.traffic.generation, since)
+    {
         draft.wake_at(add_seconds(since, traffic::LATE_SECONDS));
     }
     !cx.gateways_up_to_date()
 }
 
 fn set_weight(cx: &PlanContext<'_>, draft: &mut PlanDraft, weight: i32) {
-    let (Some(stable), Some(candidate)) = (draft.stable.clone(), draft.candidate().map(str::to_owned)) else { return };
+    let (Some(stable), Some(candidate)) =
+        (draft.stable.clone(), draft.candidate().map(str::to_owned))
+    else {
+        return;
+    };
     let preview = draft.traffic.preview_revision.clone();
-    // At weight 0 the candidate is in nobody's list yet; a generation that changes nothing would only cost a confirmation.
+    // At weight 0 the candidate is in nobody's list yet; a generation that changes nothing would
+    // only cost a confirmation.
     let new = if weight == 0 && draft.weight() == 0 {
         false
     } else {
         draft.write_weights(cx, traffic::split_weights(&stable, &candidate, weight), preview)
     };
     if new && weight < traffic::FULL_WEIGHT {
-        // Looks and verdicts belong to one weight. With all traffic there is nothing to compare with, and the last verdict stands; rows of looks start anew
-        // by the time of the confirmation.
+        // Looks and verdicts belong to one weight. With all traffic there is nothing to compare
+        // with, and the last verdict stands; rows of looks start anew by the time of the
+        // confirmation.
         draft.gates.clear();
     }
     let index = draft.step_index();
@@ -165,21 +189,30 @@ fn advance_confirming(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
     true
 }
 
-/// Weights that are not confirmed are weights that nobody can judge, nor take away in time. They go back, without blame, and the rollout begins again when all
-/// gateways confirm.
+/// Weights that are not confirmed are weights that nobody can judge, nor take away in time. They go
+/// back, without blame, and the rollout begins again when all gateways confirm.
 fn revert_unconfirmed(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
-    let Some(since) = draft.active_rollout().map(|rollout| rollout.stage_start_time.0).filter(|_| draft.weight() > 0)
+    let Some(since) = draft
+        .active_rollout()
+        .map(|rollout| rollout.stage_start_time.0)
+        .filter(|_| draft.weight() > 0)
     else {
         return false;
     };
-    let missing = traffic::missing_confirmations(&cx.observed.gateway, draft.traffic.generation, since);
+    let missing =
+        traffic::missing_confirmations(&cx.observed.gateway, draft.traffic.generation, since);
     for (since, _) in &missing {
         draft.wake_at(add_seconds(*since, traffic::CONFIRMATION_SECONDS));
     }
-    let overdue = missing.into_iter().find(|(since, _)| cx.has_elapsed(*since, traffic::CONFIRMATION_SECONDS));
+    let overdue = missing
+        .into_iter()
+        .find(|(since, _)| cx.has_elapsed(*since, traffic::CONFIRMATION_SECONDS));
     let Some((_, why)) = overdue else { return false };
     let weight = traffic::format_permille(draft.weight());
-    let message = format!("weight {weight} was not confirmed within {} s: {why}", traffic::CONFIRMATION_SECONDS);
+    let message = format!(
+        "weight {weight} was not confirmed within {} s: {why}",
+        traffic::CONFIRMATION_SECONDS
+    );
     draft.close_step(cx, &message);
     draft.gates.clear();
     draft.all_to_stable(cx);
@@ -194,7 +227,11 @@ fn revert_unconfirmed(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
 }
 
 /// Only a pass, or a person, ends the analysis.
-fn advance_analyzing(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut PendingCommands) -> bool {
+fn advance_analyzing(
+    cx: &PlanContext<'_>,
+    draft: &mut PlanDraft,
+    pending: &mut PendingCommands,
+) -> bool {
     if cx.spec.paused || !traffic::is_confirmed(&draft.traffic) {
         return false;
     }
@@ -203,8 +240,8 @@ fn advance_analyzing(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut 
         end_step(cx, draft, "skipped by a person");
         return true;
     }
-    if let Some(judgement) =
-        judging::judge_candidate(cx, draft).filter(|judgement| judgement.verdict == GateVerdict::Pass)
+    if let Some(judgement) = judging::judge_candidate(cx, draft)
+        .filter(|judgement| judgement.verdict == GateVerdict::Pass)
     {
         draft.gates = judgement.gates;
         end_step(cx, draft, &judgement.message);
@@ -213,7 +250,8 @@ fn advance_analyzing(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut 
     if cx.spec.on_hold_exceeded == HoldPolicy::Pause && is_held_too_long(cx, draft) {
         let index = draft.step_index();
         draft.enter_stage(cx, index, RolloutStage::Paused);
-        let message = format!("no verdict after {} s: the rollout waits for a person", cx.spec.max_hold);
+        let message =
+            format!("no verdict after {} s: the rollout waits for a person", cx.spec.max_hold);
         draft.add_event(true, reason::HOLD_EXCEEDED, "Pause", &message);
         return true;
     }
@@ -229,13 +267,16 @@ fn clear_skip(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut Pending
 
 /// Whether a hold at a weight ran out and a person is waited for.
 pub(super) fn waits_at_weight(cx: &PlanContext<'_>, draft: &PlanDraft) -> bool {
-    let paused = draft.active_rollout().is_some_and(|rollout| rollout.stage == RolloutStage::Paused);
+    let paused =
+        draft.active_rollout().is_some_and(|rollout| rollout.stage == RolloutStage::Paused);
     paused && !cx.spec.paused && matches!(cx.spec.step(draft.step_index()), RolloutStep::Weight(_))
 }
 
-/// Whether the judge held the step for longer than it may. A person who holds the rollout is not to be hurried.
+/// Whether the judge held the step for longer than it may. A person who holds the rollout is not to
+/// be hurried.
 pub(super) fn is_held_too_long(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
-    let Some(rollout) = draft.active_rollout().filter(|it| it.stage == RolloutStage::Analyzing && !cx.spec.paused)
+    let Some(rollout) =
+        draft.active_rollout().filter(|it| it.stage == RolloutStage::Analyzing && !cx.spec.paused)
     else {
         return false;
     };
@@ -243,11 +284,19 @@ pub(super) fn is_held_too_long(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> b
     draft.wake_at(add_seconds(since, cx.spec.max_hold));
     // A pass that is there wins over the clock.
     let passed = || cx.has_elapsed(since, cx.spec.max_hold);
-    passed() && judging::judge_candidate(cx, draft).is_none_or(|judgement| judgement.verdict != GateVerdict::Pass)
+    passed()
+        && judging::judge_candidate(cx, draft)
+            .is_none_or(|judgement| judgement.verdict != GateVerdict::Pass)
 }
 
-fn advance_paused(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut PendingCommands) -> bool {
-    let Some((since, full)) = draft.active_rollout().map(|it| (it.stage_start_time.0, it.promote_full)) else {
+fn advance_paused(
+    cx: &PlanContext<'_>,
+    draft: &mut PlanDraft,
+    pending: &mut PendingCommands,
+) -> bool {
+    let Some((since, full)) =
+        draft.active_rollout().map(|it| (it.stage_start_time.0, it.promote_full))
+    else {
         return false;
     };
     // At a weight this is a hold that ran out: only a person ends it.
@@ -268,8 +317,14 @@ fn advance_paused(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut Pen
 }
 
 /// Green waits behind the preview address.
-fn advance_preview(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut PendingCommands) -> bool {
-    let Some((since, full)) = draft.active_rollout().map(|it| (it.stage_start_time.0, it.promote_full)) else {
+fn advance_preview(
+    cx: &PlanContext<'_>,
+    draft: &mut PlanDraft,
+    pending: &mut PendingCommands,
+) -> bool {
+    let Some((since, full)) =
+        draft.active_rollout().map(|it| (it.stage_start_time.0, it.promote_full))
+    else {
         return false;
     };
     if let Some(seconds) = cx.spec.auto_promotion {
@@ -284,14 +339,25 @@ fn advance_preview(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut Pe
     true
 }
 
-/// The end: the candidate has all traffic, confirmed, and all its pods; when the probation is over it is stable.
-fn advance_probation(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut PendingCommands) -> bool {
-    let Some((since, full)) = draft.active_rollout().map(|it| (it.stage_start_time.0, it.promote_full)) else {
+/// The end: the candidate has all traffic, confirmed, and all its pods; when the probation is over
+/// it is stable.
+fn advance_probation(
+    cx: &PlanContext<'_>,
+    draft: &mut PlanDraft,
+    pending: &mut PendingCommands,
+) -> bool {
+    let Some((since, full)) =
+        draft.active_rollout().map(|it| (it.stage_start_time.0, it.promote_full))
+    else {
         return false;
     };
     draft.wake_at(add_seconds(since, cx.spec.probation));
     let over = full || draft.skip || cx.has_elapsed(since, cx.spec.probation);
-    if cx.spec.paused || !over || !traffic::is_confirmed(&draft.traffic) || !sizing::has_capacity(cx, draft) {
+    if cx.spec.paused
+        || !over
+        || !traffic::is_confirmed(&draft.traffic)
+        || !sizing::has_capacity(cx, draft)
+    {
         return false;
     }
     clear_skip(cx, draft, pending);
@@ -306,7 +372,8 @@ fn promote_candidate(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     draft.record_rollout(cx, RolloutOutcome::Promoted, reason::PROMOTED, &message);
     draft.rollout = None;
     draft.stable = Some(candidate.clone());
-    // A generation of its own: until it is confirmed, gateways may still send what the shield replays to the old revision.
+    // A generation of its own: until it is confirmed, gateways may still send what the shield
+    // replays to the old revision.
     draft.write_weights(cx, traffic::stable_only(&candidate), None);
     draft.add_event(false, reason::PROMOTED, "Promote", &message);
 }

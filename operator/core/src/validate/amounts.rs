@@ -1,5 +1,5 @@
-//! Amounts and shares of the spec: their form is the schema's matter, their range is looked at here, because a quantity in a string cannot be compared within the cost
-//! that CEL is allowed.
+//! Amounts and shares of the spec: their form is the schema's matter, their range is looked at
+//! here, because a quantity in a string cannot be compared within the cost that CEL is allowed.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use slipway_crds::v1alpha1::units::quantity_bytes;
@@ -14,9 +14,19 @@ const SHARE: (f64, f64) = (0.01, 100.0);
 pub(super) fn find_amount_problem(spec: &ModelDeploymentSpec) -> Option<String> {
     let traffic = &spec.traffic;
     check_amount("spec.traffic.maxRequestSize", &traffic.max_request_size, (65_536, 128 * MEBIBYTE))
-        .or_else(|| check_share("spec.traffic.brake.failureRate", &traffic.brake.failure_rate, SHARE))
-        .or_else(|| check_share("spec.analysis.falseRollbackRate", &spec.analysis.false_rollback_rate, (0.01, 20.0)))
-        .or_else(|| check_share("spec.server.sampling.rate", &spec.server.sampling.as_ref()?.rate, SHARE))
+        .or_else(|| {
+            check_share("spec.traffic.brake.failureRate", &traffic.brake.failure_rate, SHARE)
+        })
+        .or_else(|| {
+            check_share(
+                "spec.analysis.falseRollbackRate",
+                &spec.analysis.false_rollback_rate,
+                (0.01, 20.0),
+            )
+        })
+        .or_else(|| {
+            check_share("spec.server.sampling.rate", &spec.server.sampling.as_ref()?.rate, SHARE)
+        })
         .or_else(|| check_cache(spec.server.cache.as_ref()?))
         .or_else(|| spec.analysis.gates.iter().flatten().find_map(check_gate))
 }
@@ -25,25 +35,40 @@ fn check_cache(cache: &CacheSpec) -> Option<String> {
     let memory = (0, 64 * GIBIBYTE);
     let results = || {
         let results = cache.results.as_ref()?;
-        check_amount("spec.server.cache.results.maxEntrySize", &results.max_entry_size, (1, 64 * MEBIBYTE))
-            .or_else(|| check_amount("spec.server.cache.results.memory", &results.memory, memory))
+        check_amount(
+            "spec.server.cache.results.maxEntrySize",
+            &results.max_entry_size,
+            (1, 64 * MEBIBYTE),
+        )
+        .or_else(|| check_amount("spec.server.cache.results.memory", &results.memory, memory))
     };
-    let features = || check_amount("spec.server.cache.features.memory", &cache.features.as_ref()?.memory, memory);
+    let features = || {
+        check_amount("spec.server.cache.features.memory", &cache.features.as_ref()?.memory, memory)
+    };
     let sidecar = || {
         let sidecar = cache.sidecar.as_ref()?;
-        check_amount("spec.server.cache.sidecar.maxMemory", &sidecar.max_memory, (8 * MEBIBYTE, 64 * GIBIBYTE))
+        check_amount(
+            "spec.server.cache.sidecar.maxMemory",
+            &sidecar.max_memory,
+            (8 * MEBIBYTE, 64 * GIBIBYTE),
+        )
     };
     results().or_else(features).or_else(sidecar)
 }
 
 fn check_gate(gate: &GateSpec) -> Option<String> {
     let field = |name: &str| format!("spec.analysis.gates[{}].{name}", gate.name);
-    let errors = || check_share(&field("errorRate.maxIncrease"), &gate.error_rate.as_ref()?.max_increase, SHARE);
-    let accuracy = || check_share(&field("accuracy.maxDrop"), &gate.accuracy.as_ref()?.max_drop, SHARE);
+    let errors = || {
+        check_share(&field("errorRate.maxIncrease"), &gate.error_rate.as_ref()?.max_increase, SHARE)
+    };
+    let accuracy =
+        || check_share(&field("accuracy.maxDrop"), &gate.accuracy.as_ref()?.max_drop, SHARE);
     let latency = || {
         let latency = gate.latency.as_ref()?;
         check_share(&field("latency.quantile"), &latency.quantile, (50.0, 99.9))
-            .or_else(|| check_share(&field("latency.maxRatio"), &latency.max_ratio, (100.0, 10_000.0)))
+            .or_else(|| {
+                check_share(&field("latency.maxRatio"), &latency.max_ratio, (100.0, 10_000.0))
+            })
             .or_else(|| check_share(&field("latency.maxIncrease"), &latency.max_increase, SHARE))
     };
     errors().or_else(accuracy).or_else(latency)
@@ -91,23 +116,59 @@ mod tests {
     fn what_is_out_of_its_range_is_refused_by_the_name_of_its_field() {
         let gate = |type_: &str, name: &str, settings: Value| json!({ "analysis": { "mode": "Custom", "gates": [{ "name": "g", "type": type_, name: settings }] } });
         for (spec, field) in [
-            (json!({ "traffic": { "maxRequestSize": "1Ki" } }), "spec.traffic.maxRequestSize: \"1Ki\" must be"),
+            (
+                json!({ "traffic": { "maxRequestSize": "1Ki" } }),
+                "spec.traffic.maxRequestSize: \"1Ki\" must be",
+            ),
             (json!({ "traffic": { "maxRequestSize": "1Gi" } }), "from 64Ki to 128Mi"),
-            (json!({ "traffic": { "brake": { "failureRate": "0%" } } }), "spec.traffic.brake.failureRate: must be"),
-            (json!({ "analysis": { "falseRollbackRate": "20.1%" } }), "spec.analysis.falseRollbackRate: must be"),
-            (json!({ "server": { "sampling": { "sink": "s3://b/p", "rate": "101%" } } }), "spec.server.sampling.rate"),
+            (
+                json!({ "traffic": { "brake": { "failureRate": "0%" } } }),
+                "spec.traffic.brake.failureRate: must be",
+            ),
+            (
+                json!({ "analysis": { "falseRollbackRate": "20.1%" } }),
+                "spec.analysis.falseRollbackRate: must be",
+            ),
+            (
+                json!({ "server": { "sampling": { "sink": "s3://b/p", "rate": "101%" } } }),
+                "spec.server.sampling.rate",
+            ),
             (
                 json!({ "server": { "cache": { "sidecar": { "maxMemory": "1Mi" } } } }),
                 "spec.server.cache.sidecar.maxMemory",
             ),
-            (json!({ "server": { "cache": { "results": { "memory": "65Gi" } } } }), "spec.server.cache.results.memory"),
-            (json!({ "server": { "cache": { "results": { "maxEntrySize": "0" } } } }), "cache.results.maxEntrySize"),
-            (json!({ "server": { "cache": { "features": { "memory": "-1" } } } }), "spec.server.cache.features.memory"),
-            (gate("ErrorRate", "errorRate", json!({ "maxIncrease": 0 })), "gates[g].errorRate.maxIncrease: must be"),
-            (gate("Accuracy", "accuracy", json!({ "maxDrop": "many" })), "gates[g].accuracy.maxDrop: must be"),
-            (gate("Latency", "latency", json!({ "quantile": "99.95%" })), "gates[g].latency.quantile: must be"),
-            (gate("Latency", "latency", json!({ "maxRatio": 99 })), "gates[g].latency.maxRatio: must be"),
-            (gate("Latency", "latency", json!({ "maxIncrease": -1 })), "gates[g].latency.maxIncrease: must be"),
+            (
+                json!({ "server": { "cache": { "results": { "memory": "65Gi" } } } }),
+                "spec.server.cache.results.memory",
+            ),
+            (
+                json!({ "server": { "cache": { "results": { "maxEntrySize": "0" } } } }),
+                "cache.results.maxEntrySize",
+            ),
+            (
+                json!({ "server": { "cache": { "features": { "memory": "-1" } } } }),
+                "spec.server.cache.features.memory",
+            ),
+            (
+                gate("ErrorRate", "errorRate", json!({ "maxIncrease": 0 })),
+                "gates[g].errorRate.maxIncrease: must be",
+            ),
+            (
+                gate("Accuracy", "accuracy", json!({ "maxDrop": "many" })),
+                "gates[g].accuracy.maxDrop: must be",
+            ),
+            (
+                gate("Latency", "latency", json!({ "quantile": "99.95%" })),
+                "gates[g].latency.quantile: must be",
+            ),
+            (
+                gate("Latency", "latency", json!({ "maxRatio": 99 })),
+                "gates[g].latency.maxRatio: must be",
+            ),
+            (
+                gate("Latency", "latency", json!({ "maxIncrease": -1 })),
+                "gates[g].latency.maxIncrease: must be",
+            ),
         ] {
             let problem = problem(&spec).unwrap_or_else(|| panic!("{spec} is not refused"));
             assert!(problem.contains(field), "{problem}");

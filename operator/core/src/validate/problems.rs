@@ -1,5 +1,5 @@
-//! What makes a spec one that cannot be acted on. The schema refuses most of it at the door; this is for what CEL cannot say and for CRDs that are older than
-//! the operator.
+//! What makes a spec one that cannot be acted on. The schema refuses most of it at the door; this
+//! is for what CEL cannot say and for CRDs that are older than the operator.
 
 use std::collections::BTreeSet;
 
@@ -11,16 +11,29 @@ use crate::judge::scope;
 /// The first problem, with its field and the remedy.
 pub(super) fn find_problem(object: &ModelDeployment) -> Option<String> {
     check_name(&object.name_any())
-        .or_else(|| object.spec.model.uri.is_empty().then(|| "spec.model.uri: must name the model file".to_owned()))
+        .or_else(|| {
+            object
+                .spec
+                .model
+                .uri
+                .is_empty()
+                .then(|| "spec.model.uri: must name the model file".to_owned())
+        })
         .or_else(|| super::template::find_template_problem(&object.spec))
         .or_else(|| check_autoscaling(object))
         .or_else(|| check_queue(object))
         .or_else(|| super::amounts::find_amount_problem(&object.spec))
-        .or_else(|| check_gates(object.spec.analysis.mode, object.spec.analysis.gates.as_deref().unwrap_or_default()))
+        .or_else(|| {
+            check_gates(
+                object.spec.analysis.mode,
+                object.spec.analysis.gates.as_deref().unwrap_or_default(),
+            )
+        })
 }
 
 fn check_name(name: &str) -> Option<String> {
-    let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    let plain =
+        name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     let framed = name.starts_with(|first: char| first.is_ascii_lowercase()) && !name.ends_with('-');
     let fits = !name.is_empty() && name.len() <= 40;
     // Names of our own objects beside those of a ModelDeployment.
@@ -45,7 +58,9 @@ fn check_queue(object: &ModelDeployment) -> Option<String> {
 
 fn check_gates(mode: AnalysisMode, gates: &[GateSpec]) -> Option<String> {
     if (mode == AnalysisMode::Custom) == gates.is_empty() {
-        return Some("spec.analysis.gates: required when mode is Custom, and only allowed then".to_owned());
+        return Some(
+            "spec.analysis.gates: required when mode is Custom, and only allowed then".to_owned(),
+        );
     }
     let mut names = BTreeSet::new();
     gates.iter().find_map(|gate| {

@@ -24,7 +24,9 @@ pub enum RolloutStep {
 pub(super) fn resolve_steps(strategy: &RolloutStrategy) -> Result<Vec<RolloutStep>, String> {
     let steps = match strategy.type_ {
         StrategyType::Canary => canary_steps(&strategy.canary.clone().unwrap_or_default())?,
-        StrategyType::BlueGreen => blue_green_steps(&strategy.blue_green.clone().unwrap_or_default())?,
+        StrategyType::BlueGreen => {
+            blue_green_steps(&strategy.blue_green.clone().unwrap_or_default())?
+        }
     };
     check_increasing(&steps, strategy.type_)?;
     Ok(steps)
@@ -41,13 +43,17 @@ fn canary_steps(canary: &CanaryStrategy) -> Result<Vec<RolloutStep>, String> {
 
 fn blue_green_steps(blue_green: &BlueGreenStrategy) -> Result<Vec<RolloutStep>, String> {
     let switches = blue_green.switch_steps.iter().enumerate().map(|(at, share)| {
-        weight_step(share).ok_or_else(|| format!("spec.strategy.blueGreen.switchSteps[{at}]: {WEIGHT}"))
+        weight_step(share)
+            .ok_or_else(|| format!("spec.strategy.blueGreen.switchSteps[{at}]: {WEIGHT}"))
     });
-    [Ok(RolloutStep::Preview)].into_iter().chain(switches).collect::<Result<_, _>>().map(ensure_full_step)
+    [Ok(RolloutStep::Preview)]
+        .into_iter()
+        .chain(switches)
+        .collect::<Result<_, _>>()
+        .map(ensure_full_step)
 }
 
-const WEIGHT: &str =
-    "must be a percentage from 0 to 100, as an integer (5) or a string with at most one decimal (\"0.5%\")";
+const WEIGHT: &str = "must be a percentage from 0 to 100, as an integer (5) or a string with at most one decimal (\"0.5%\")";
 
 fn weight_step(share: &Percentage) -> Option<RolloutStep> {
     share.permille().map(RolloutStep::Weight)
@@ -64,7 +70,9 @@ fn ensure_full_step(mut steps: Vec<RolloutStep>) -> Vec<RolloutStep> {
 fn parse_step(at: usize, step: &CanaryStep) -> Result<RolloutStep, String> {
     let field = format!("spec.strategy.canary.steps[{at}]");
     match (&step.set_weight, &step.pause, &step.set_canary_scale) {
-        (Some(share), None, None) => weight_step(share).ok_or_else(|| format!("{field}.setWeight: {WEIGHT}")),
+        (Some(share), None, None) => {
+            weight_step(share).ok_or_else(|| format!("{field}.setWeight: {WEIGHT}"))
+        }
         (None, Some(pause), None) => {
             Ok(RolloutStep::Pause(pause.duration_seconds.map(|seconds| i64::from(seconds.max(0)))))
         }
@@ -73,7 +81,8 @@ fn parse_step(at: usize, step: &CanaryStep) -> Result<RolloutStep, String> {
     }
 }
 
-/// A weight that shrinks would take the candidate back by stealth, and one that repeats would be judged twice.
+/// A weight that shrinks would take the candidate back by stealth, and one that repeats would be
+/// judged twice.
 fn check_increasing(steps: &[RolloutStep], strategy: StrategyType) -> Result<(), String> {
     let field = match strategy {
         StrategyType::Canary => "spec.strategy.canary.steps",
@@ -83,7 +92,9 @@ fn check_increasing(steps: &[RolloutStep], strategy: StrategyType) -> Result<(),
     for step in steps {
         if let RolloutStep::Weight(weight) = *step {
             if last.is_some_and(|last| weight <= last) {
-                return Err(format!("{field}: weights must grow from step to step, and none may come after 100"));
+                return Err(format!(
+                    "{field}: weights must grow from step to step, and none may come after 100"
+                ));
             }
             last = Some(weight);
         }
@@ -105,18 +116,29 @@ mod tests {
             }),
             ..RolloutStrategy::default()
         };
-        let steps =
-            [RolloutStep::Preview, RolloutStep::Weight(100), RolloutStep::Weight(500), RolloutStep::Weight(1000)];
+        let steps = [
+            RolloutStep::Preview,
+            RolloutStep::Weight(100),
+            RolloutStep::Weight(500),
+            RolloutStep::Weight(1000),
+        ];
         assert_eq!(resolve_steps(&strategy), Ok(steps.to_vec()));
-        assert_eq!(resolve_steps(&RolloutStrategy::default()), Ok(DEFAULT_WEIGHTS.map(RolloutStep::Weight).to_vec()));
+        assert_eq!(
+            resolve_steps(&RolloutStrategy::default()),
+            Ok(DEFAULT_WEIGHTS.map(RolloutStep::Weight).to_vec())
+        );
     }
 
     #[test]
     fn weights_grow() {
-        let weight = |percent: i32| CanaryStep { set_weight: Some(percent.into()), ..CanaryStep::default() };
+        let weight =
+            |percent: i32| CanaryStep { set_weight: Some(percent.into()), ..CanaryStep::default() };
         for list in [vec![5, 5], vec![50, 25], vec![100, 50]] {
             let steps = list.into_iter().map(weight).collect();
-            let strategy = RolloutStrategy { canary: Some(CanaryStrategy { steps }), ..RolloutStrategy::default() };
+            let strategy = RolloutStrategy {
+                canary: Some(CanaryStrategy { steps }),
+                ..RolloutStrategy::default()
+            };
             assert!(resolve_steps(&strategy).is_err());
         }
     }

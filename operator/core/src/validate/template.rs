@@ -16,7 +16,8 @@ const END_SECONDS: i64 = 10;
 /// The first thing that may not be.
 pub(super) fn find_template_problem(spec: &ModelDeploymentSpec) -> Option<String> {
     let metadata = spec.template.metadata.as_ref();
-    let ours = |name: &&String| name.starts_with("ml.slipway.dev/") || LABELS.contains(&name.as_str());
+    let ours =
+        |name: &&String| name.starts_with("ml.slipway.dev/") || LABELS.contains(&name.as_str());
     if let Some(label) = metadata.and_then(|metadata| metadata.labels.keys().find(ours)) {
         return Some(format!(
             "spec.template.metadata.labels[{label}]: says which pods are Slipway's and is set by it; choose another name"
@@ -29,28 +30,35 @@ pub(super) fn find_template_problem(spec: &ModelDeploymentSpec) -> Option<String
 fn find_pod_problem(pod: &PodSpec, spec: &ModelDeploymentSpec) -> Option<(String, String)> {
     let refused = |field: &str, why: String| Some((field.to_owned(), why));
     if pod.restart_policy.as_deref().is_some_and(|policy| policy != "Always") {
-        return refused("restartPolicy", "a model server is always restarted; leave it out".to_owned());
+        return refused(
+            "restartPolicy",
+            "a model server is always restarted; leave it out".to_owned(),
+        );
     }
     let needed = i64::from(spec.traffic.timeout_seconds) + END_SECONDS;
-    if let Some(seconds) = pod.termination_grace_period_seconds.filter(|seconds| *seconds < needed) {
+    if let Some(seconds) = pod.termination_grace_period_seconds.filter(|seconds| *seconds < needed)
+    {
         let why = format!(
             "{seconds} is less than a request may take (spec.traffic.timeoutSeconds) and {END_SECONDS} s more, so requests in flight would be cut; give at least {needed}"
         );
         return refused("terminationGracePeriodSeconds", why);
     }
-    let volume = pod.volumes.iter().flatten().find(|volume| VOLUMES.contains(&volume.name.as_str()));
+    let volume =
+        pod.volumes.iter().flatten().find(|volume| VOLUMES.contains(&volume.name.as_str()));
     if let Some(volume) = volume {
         let why = "holds what spec.model, or the cache, names; choose another name".to_owned();
         return refused(&format!("volumes[{}]", volume.name), why);
     }
-    let before = pod.init_containers.iter().flatten().map(|container| ("initContainers", container));
+    let before =
+        pod.init_containers.iter().flatten().map(|container| ("initContainers", container));
     let beside = pod.containers.iter().map(|container| ("containers", container));
     before.chain(beside).find_map(|(list, container)| {
         let found = match (list, container.name.as_str()) {
             ("containers", SERVER_CONTAINER) => find_server_problem(container),
-            (_, name) if name == SERVER_CONTAINER || CONTAINERS.contains(&name) => {
-                Some((String::new(), "is the name of a container of Slipway's; choose another name".to_owned()))
-            }
+            (_, name) if name == SERVER_CONTAINER || CONTAINERS.contains(&name) => Some((
+                String::new(),
+                "is the name of a container of Slipway's; choose another name".to_owned(),
+            )),
             _ if container.image.is_none() => Some((".image".to_owned(), "is missing".to_owned())),
             _ => None,
         };
@@ -58,7 +66,8 @@ fn find_pod_problem(pod: &PodSpec, spec: &ModelDeploymentSpec) -> Option<(String
     })
 }
 
-/// Arguments by which a model server would be another's, or serve something else. Its own come from the environment, which arguments override.
+/// Arguments by which a model server would be another's, or serve something else. Its own come from
+/// the environment, which arguments override.
 const ARGUMENTS: [&str; 9] = [
     "--modeldeployment",
     "--revision",
@@ -73,20 +82,35 @@ const ARGUMENTS: [&str; 9] = [
 
 fn find_server_problem(server: &Container) -> Option<(String, String)> {
     let set = "is set by Slipway";
-    let names = |argument: &str| ARGUMENTS.contains(&argument.split('=').next().unwrap_or_default());
+    let names =
+        |argument: &str| ARGUMENTS.contains(&argument.split('=').next().unwrap_or_default());
     // The user's own image has arguments of its own.
     let ours = server.image.is_none();
     if let Some(argument) = server.args.iter().flatten().find(|argument| ours && names(argument)) {
-        return Some((format!(".args[{argument}]"), format!("{set}, from spec.model and spec.server; leave it out")));
+        return Some((
+            format!(".args[{argument}]"),
+            format!("{set}, from spec.model and spec.server; leave it out"),
+        ));
     }
-    if let Some(variable) = server.env.iter().flatten().find(|variable| is_reserved_variable(&variable.name)) {
-        return Some((format!(".env[{}]", variable.name), format!("{set}; choose another name, or use args")));
+    if let Some(variable) =
+        server.env.iter().flatten().find(|variable| is_reserved_variable(&variable.name))
+    {
+        return Some((
+            format!(".env[{}]", variable.name),
+            format!("{set}; choose another name, or use args"),
+        ));
     }
     if server.command.is_some() && server.image.is_none() {
-        return Some((".command".to_owned(), "Slipway's own image has one; give an image, or use args".to_owned()));
+        return Some((
+            ".command".to_owned(),
+            "Slipway's own image has one; give an image, or use args".to_owned(),
+        ));
     }
-    let taken = |name: Option<&str>, number: i32| PORTS.iter().any(|(n, port)| name == Some(*n) || number == *port);
-    let port = server.ports.iter().flatten().find(|port| taken(port.name.as_deref(), port.container_port));
+    let taken = |name: Option<&str>, number: i32| {
+        PORTS.iter().any(|(n, port)| name == Some(*n) || number == *port)
+    };
+    let port =
+        server.ports.iter().flatten().find(|port| taken(port.name.as_deref(), port.container_port));
     if let Some(port) = port {
         let name = port.name.clone().unwrap_or_else(|| port.container_port.to_string());
         let why = "the ports http (8080) and metrics (9090) are those that gateways and the operator ask; choose another name and number";
@@ -98,12 +122,14 @@ fn find_server_problem(server: &Container) -> Option<(String, String)> {
             format!("{set}, who reads there why it ended; take {own} out"),
         ));
     }
-    let probes = [("livenessProbe", &server.liveness_probe), ("readinessProbe", &server.readiness_probe)];
+    let probes =
+        [("livenessProbe", &server.liveness_probe), ("readinessProbe", &server.readiness_probe)];
     let handled = probes.into_iter().find(|(_, probe)| probe.as_ref().is_some_and(has_handler));
     handled.map(|(name, _)| {
         (
             format!(".{name}"),
-            "how the model server is asked is Slipway's; give only its times and thresholds".to_owned(),
+            "how the model server is asked is Slipway's; give only its times and thresholds"
+                .to_owned(),
         )
     })
 }
@@ -129,12 +155,24 @@ mod tests {
         let step = |name: &str| json!({ "spec": { "initContainers": [{ "name": name, "image": "x:1" }] } });
         let label = "ml.slipway.dev/revision";
         for (template, field) in [
-            (json!({ "metadata": { "labels": { label: "x" } } }), "metadata.labels[ml.slipway.dev/revision]"),
+            (
+                json!({ "metadata": { "labels": { label: "x" } } }),
+                "metadata.labels[ml.slipway.dev/revision]",
+            ),
             (json!({ "spec": { "restartPolicy": "Never" } }), "spec.restartPolicy"),
-            (json!({ "spec": { "terminationGracePeriodSeconds": 39 } }), "spec.terminationGracePeriodSeconds"),
+            (
+                json!({ "spec": { "terminationGracePeriodSeconds": 39 } }),
+                "spec.terminationGracePeriodSeconds",
+            ),
             (json!({ "spec": { "volumes": [{ "name": "claim" }] } }), "spec.volumes[claim]"),
-            (json!({ "spec": { "containers": [{ "name": "proxy" }] } }), "spec.containers[proxy].image"),
-            (json!({ "spec": { "containers": [{ "name": "worker", "image": "x:1" }] } }), "spec.containers[worker]"),
+            (
+                json!({ "spec": { "containers": [{ "name": "proxy" }] } }),
+                "spec.containers[proxy].image",
+            ),
+            (
+                json!({ "spec": { "containers": [{ "name": "worker", "image": "x:1" }] } }),
+                "spec.containers[worker]",
+            ),
             (step("fetch"), "spec.initContainers[fetch]"),
             (step("server"), "spec.initContainers[server]"),
             (
@@ -150,12 +188,25 @@ mod tests {
                 server(json!({ "args": ["--threads=2", "--model-digest=sha256:0"] })),
                 "spec.containers[server].args[--model-digest=sha256:0]",
             ),
-            (server(json!({ "args": ["--queue-name", "other/ns"] })), "spec.containers[server].args[--queue-name]"),
-            (server(json!({ "ports": [{ "containerPort": 9090 }] })), "spec.containers[server].ports[9090]"),
-            (server(json!({ "terminationMessagePath": "/x" })), "spec.containers[server].terminationMessagePath"),
-            (server(json!({ "livenessProbe": { "exec": {} } })), "spec.containers[server].livenessProbe"),
+            (
+                server(json!({ "args": ["--queue-name", "other/ns"] })),
+                "spec.containers[server].args[--queue-name]",
+            ),
+            (
+                server(json!({ "ports": [{ "containerPort": 9090 }] })),
+                "spec.containers[server].ports[9090]",
+            ),
+            (
+                server(json!({ "terminationMessagePath": "/x" })),
+                "spec.containers[server].terminationMessagePath",
+            ),
+            (
+                server(json!({ "livenessProbe": { "exec": {} } })),
+                "spec.containers[server].livenessProbe",
+            ),
         ] {
-            let found = problem(template.clone()).unwrap_or_else(|| panic!("{template} is let through"));
+            let found =
+                problem(template.clone()).unwrap_or_else(|| panic!("{template} is let through"));
             assert!(found.starts_with(&format!("spec.template.{field}: ")), "{found}");
         }
     }

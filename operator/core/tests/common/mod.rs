@@ -1,4 +1,5 @@
-//! A small world for tests of the plan: it does what a plan says, at once and without faults. The simulator is for everything else.
+//! A small world for tests of the plan: it does what a plan says, at once and without faults. The
+//! simulator is for everything else.
 #![allow(dead_code, unreachable_pub)]
 
 mod writes;
@@ -11,12 +12,14 @@ use serde_json::{Value, json};
 use slipway_core::action::ReconcilePlan;
 use slipway_core::evidence::{GateCounts, GateEvidence, GateReading};
 use slipway_core::observed::{
-    BrakeReport, FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, ObservedState, PodProblem, PodView,
-    ReplicaSetView,
+    BrakeReport, FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, ObservedState,
+    PodProblem, PodView, ReplicaSetView,
 };
 use slipway_core::plan::plan;
 use slipway_core::settings::{NetworkPolicies, PlanSettings};
-use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, PodTemplatePatch, RolloutStage};
+use slipway_crds::v1alpha1::{
+    ModelDeployment, ModelDeploymentStatus, PodTemplatePatch, RolloutStage,
+};
 
 /// The digest that the spec names.
 pub const DIGEST: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
@@ -60,7 +63,10 @@ impl World {
             worker_autoscaler: None,
             disruption_budget: None,
             network_policies: BTreeMap::new(),
-            gateway: GatewayView { pods: vec![pod("gateway-a"), pod("gateway-b")], ..GatewayView::default() },
+            gateway: GatewayView {
+                pods: vec![pod("gateway-a"), pod("gateway-b")],
+                ..GatewayView::default()
+            },
             pods: vec![],
             pod_problems: vec![],
             fetched_models: vec![],
@@ -87,7 +93,16 @@ impl World {
             },
         };
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
-        Self { observed, now, writes: vec![], events: vec![], last: None, created: 0, made: 0, serial: 0 }
+        Self {
+            observed,
+            now,
+            writes: vec![],
+            events: vec![],
+            last: None,
+            created: 0,
+            made: 0,
+            serial: 0,
+        }
     }
 
     /// A world whose first version serves everything, confirmed and at rest.
@@ -113,7 +128,9 @@ impl World {
 
     /// Asks for a version.
     pub fn version(&mut self, version: &str) {
-        self.edit(json!({ "model": { "uri": format!("http://store/{version}"), "version": version } }));
+        self.edit(
+            json!({ "model": { "uri": format!("http://store/{version}"), "version": version } }),
+        );
     }
 
     /// A person's command.
@@ -161,7 +178,11 @@ impl World {
     pub fn settle(&mut self) {
         let picture = |world: &Self| {
             let observed = &world.observed;
-            (observed.object.status.clone(), observed.replica_sets.clone(), observed.gateway.clone())
+            (
+                observed.object.status.clone(),
+                observed.replica_sets.clone(),
+                observed.gateway.clone(),
+            )
         };
         for _ in 0..20 {
             let before = picture(self);
@@ -181,9 +202,11 @@ impl World {
     pub fn pods_follow(&mut self) {
         self.observed.fetched_models.clear();
         for set in &mut self.observed.replica_sets {
-            (set.current, set.ready, set.available, set.is_observed) = (set.desired, set.desired, set.desired, true);
+            (set.current, set.ready, set.available, set.is_observed) =
+                (set.desired, set.desired, set.desired, true);
             let of = |pod: &PodView| pod.replica_set_uid.as_ref() == Some(&set.uid);
-            let (mut own, others) = std::mem::take(&mut self.observed.pods).into_iter().partition::<Vec<_>, _>(of);
+            let (mut own, others) =
+                std::mem::take(&mut self.observed.pods).into_iter().partition::<Vec<_>, _>(of);
             own.retain(|pod| !pod.deleting);
             own.truncate(usize::try_from(set.desired).unwrap());
             while own.len() < usize::try_from(set.desired).unwrap() {
@@ -229,8 +252,9 @@ impl World {
     /// A reading of the gate `errors`: (bad, good) of candidate and of stable.
     pub fn errors(&mut self, candidate: (f64, f64), stable: (f64, f64)) {
         let status = self.status();
-        let counts =
-            [(&status.candidate, candidate), (&status.stable, stable)].into_iter().filter_map(|(it, counts)| {
+        let counts = [(&status.candidate, candidate), (&status.stable, stable)]
+            .into_iter()
+            .filter_map(|(it, counts)| {
                 let revision = it.as_ref()?.revision.clone();
                 Some((revision, GateCounts { bad: counts.0, good: counts.1 }))
             });
@@ -242,7 +266,8 @@ impl World {
     pub fn read(&mut self, generation: i64, gate: &str, reading: GateReading) {
         self.serial += 1;
         let gates = BTreeMap::from([(gate.to_owned(), reading)]);
-        self.observed.evidence = Some(GateEvidence { generation, taken_at: self.now, serial: self.serial, gates });
+        self.observed.evidence =
+            Some(GateEvidence { generation, taken_at: self.now, serial: self.serial, gates });
     }
 
     pub fn good(&mut self) {
@@ -255,14 +280,16 @@ impl World {
         self.errors((500.0, 500.0), (10.0, 9990.0));
     }
 
-    /// What every gateway tells of the candidate under the current weights: requests, how many of them are still there, and how many were answered.
+    /// What every gateway tells of the candidate under the current weights: requests, how many of
+    /// them are still there, and how many were answered.
     pub fn answers(&mut self, requests: u64, in_flight: u64, answered: Option<u64>) {
         let revision = self.status().candidate.as_ref().unwrap().revision.clone();
         for pod in &mut self.observed.gateway.pods {
             let report = pod.report.as_mut().unwrap();
             report.requests = BTreeMap::from([(revision.clone(), requests)]);
             report.in_flight = BTreeMap::from([(revision.clone(), in_flight)]);
-            report.answered = answered.map(|answered| BTreeMap::from([(revision.clone(), answered)]));
+            report.answered =
+                answered.map(|answered| BTreeMap::from([(revision.clone(), answered)]));
         }
     }
 
@@ -271,8 +298,14 @@ impl World {
         let at = self.now;
         let report = self.observed.gateway.pods[index].report.as_mut().unwrap();
         let generation = report.generation;
-        report.brake =
-            Some(BrakeReport { revision, generation, reason: "failures".into(), failures: 11, requests: 14, at });
+        report.brake = Some(BrakeReport {
+            revision,
+            generation,
+            reason: "failures".into(),
+            failures: 11,
+            requests: 14,
+            at,
+        });
     }
 
     pub fn problem(&mut self, version: &str, message: &str, restarts: i32) {

@@ -36,11 +36,13 @@ impl World {
                 match kind {
                     ChildKind::ReplicaSet => {
                         let mut sets = self.observed.replica_sets.iter_mut();
-                        sets.find(|set| set.name == *name && set.uid == *uid).unwrap().orphaned = false;
+                        sets.find(|set| set.name == *name && set.uid == *uid).unwrap().orphaned =
+                            false;
                     }
                     _ => {
                         let view = self.observed.services.get_mut(name).unwrap();
-                        (view.owners, view.controller) = (vec![owner.uid.clone()], Some(owner.uid.clone()));
+                        (view.owners, view.controller) =
+                            (vec![owner.uid.clone()], Some(owner.uid.clone()));
                     }
                 }
             }
@@ -50,29 +52,46 @@ impl World {
             }
             PlanAction::Scale { name, uid, replicas } => {
                 self.writes.push(format!("scale {name} {replicas}"));
-                let set =
-                    self.observed.replica_sets.iter_mut().find(|set| set.name == *name && set.uid == *uid).unwrap();
+                let set = self
+                    .observed
+                    .replica_sets
+                    .iter_mut()
+                    .find(|set| set.name == *name && set.uid == *uid)
+                    .unwrap();
                 set.desired = *replicas;
                 set.is_observed = false;
             }
             PlanAction::Pin { name, digest, .. } => {
                 self.writes.push(format!("pin {name} {digest}"));
-                let set = self.observed.replica_sets.iter_mut().find(|set| set.name == *name).unwrap();
+                let set =
+                    self.observed.replica_sets.iter_mut().find(|set| set.name == *name).unwrap();
                 set.digest = ModelDigest::Pinned(digest.clone());
             }
             PlanAction::Mark { name, marks, .. } => {
                 self.writes.push(format!("mark {name}"));
-                self.observed.replica_sets.iter_mut().find(|set| set.name == *name).unwrap().marks = marks.clone();
+                self.observed
+                    .replica_sets
+                    .iter_mut()
+                    .find(|set| set.name == *name)
+                    .unwrap()
+                    .marks = marks.clone();
             }
             PlanAction::Evict { name, uid } => {
                 self.writes.push(format!("evict {name}"));
-                let there = self.observed.pods.iter().position(|pod| pod.name == *name && pod.uid == *uid).unwrap();
+                let there = self
+                    .observed
+                    .pods
+                    .iter()
+                    .position(|pod| pod.name == *name && pod.uid == *uid)
+                    .unwrap();
                 self.observed.pods.remove(there);
             }
             PlanAction::Delete { kind, name, .. } => {
                 self.writes.push(format!("delete {kind:?} {name}"));
                 match kind {
-                    ChildKind::ReplicaSet => self.observed.replica_sets.retain(|set| set.name != *name),
+                    ChildKind::ReplicaSet => {
+                        self.observed.replica_sets.retain(|set| set.name != *name)
+                    }
                     ChildKind::Service => drop(self.observed.services.remove(name)),
                     ChildKind::HorizontalPodAutoscaler if name == "slipway-gateway" => {
                         self.observed.gateway.autoscaler = None;
@@ -82,7 +101,9 @@ impl World {
                     }
                     ChildKind::HorizontalPodAutoscaler => self.observed.autoscaler = None,
                     ChildKind::Deployment => self.observed.worker = None,
-                    ChildKind::NetworkPolicy if name == build::GATEWAY => self.observed.gateway.network_policy = None,
+                    ChildKind::NetworkPolicy if name == build::GATEWAY => {
+                        self.observed.gateway.network_policy = None
+                    }
                     ChildKind::NetworkPolicy => drop(self.observed.network_policies.remove(name)),
                 }
             }
@@ -95,7 +116,13 @@ impl World {
             uid: "x".into(),
             applied_hash: desired.applied_hash().to_owned(),
             managed_fields: fields::fields_after_apply(desired),
-            owners: desired.metadata().owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect(),
+            owners: desired
+                .metadata()
+                .owner_references
+                .iter()
+                .flatten()
+                .map(|owner| owner.uid.clone())
+                .collect(),
             controller: (!build::is_shared(desired)).then_some(uid),
             failure: String::new(),
             desired_replicas: None,
@@ -103,16 +130,19 @@ impl World {
         };
         let target = desired.target();
         let before = self.observed.disturbances.get(&target);
-        let after = ObjectDisturbance::after_apply(before, desired.applied_hash(), change, None, self.now);
+        let after =
+            ObjectDisturbance::after_apply(before, desired.applied_hash(), change, None, self.now);
         self.observed.disturbances.insert(target, after);
         let mut word = "apply ".to_owned();
         match desired {
             DesiredObject::ReplicaSet(set) => {
                 self.created += 1;
                 word += set.metadata.name.as_deref().unwrap();
-                let there = self.observed.replica_sets.iter_mut().find(|it| it.name == desired.name());
+                let there =
+                    self.observed.replica_sets.iter_mut().find(|it| it.name == desired.name());
                 if let Some(there) = there {
-                    (there.managed_fields, there.applied_hash) = (view.managed_fields, view.applied_hash);
+                    (there.managed_fields, there.applied_hash) =
+                        (view.managed_fields, view.applied_hash);
                     there.images = build::container_images(set);
                     self.writes.push(word);
                     return;
@@ -123,9 +153,14 @@ impl World {
                     name: meta.name.clone().unwrap(),
                     uid: format!("set-{}", self.created),
                     revision: labels[slipway_crds::labels::REVISION].clone(),
-                    version: meta.annotations.as_ref().unwrap()[slipway_crds::labels::VERSION].clone(),
+                    version: meta.annotations.as_ref().unwrap()[slipway_crds::labels::VERSION]
+                        .clone(),
                     digest: ModelDigest::from_annotation(
-                        meta.annotations.as_ref().unwrap().get(slipway_crds::labels::MODEL_DIGEST).map(String::as_str),
+                        meta.annotations
+                            .as_ref()
+                            .unwrap()
+                            .get(slipway_crds::labels::MODEL_DIGEST)
+                            .map(String::as_str),
                     ),
                     failure: String::new(),
                     marks: RevisionMarks::default(),
@@ -143,29 +178,44 @@ impl World {
                     deleting: false,
                 });
             }
-            DesiredObject::Service(service) if service.metadata.name.as_deref() == Some("slipway-gateway") => {
+            DesiredObject::Service(service)
+                if service.metadata.name.as_deref() == Some("slipway-gateway") =>
+            {
                 self.observed.gateway.service = Some(view);
             }
             DesiredObject::Service(service) => {
                 word += service.metadata.name.as_deref().unwrap();
                 self.observed.services.insert(service.metadata.name.clone().unwrap(), view);
             }
-            DesiredObject::HorizontalPodAutoscaler(it) if it.metadata.name.as_deref() == Some("slipway-gateway") => {
+            DesiredObject::HorizontalPodAutoscaler(it)
+                if it.metadata.name.as_deref() == Some("slipway-gateway") =>
+            {
                 self.observed.gateway.autoscaler = Some(view);
             }
-            DesiredObject::HorizontalPodAutoscaler(it) if it.metadata.name.as_deref() == Some("digits-worker") => {
+            DesiredObject::HorizontalPodAutoscaler(it)
+                if it.metadata.name.as_deref() == Some("digits-worker") =>
+            {
                 self.observed.worker_autoscaler = Some(view);
             }
             DesiredObject::HorizontalPodAutoscaler(_) => self.observed.autoscaler = Some(view),
-            DesiredObject::Deployment(it) if it.metadata.name.as_deref() == Some("digits-worker") => {
+            DesiredObject::Deployment(it)
+                if it.metadata.name.as_deref() == Some("digits-worker") =>
+            {
                 let template = it.spec.as_ref().unwrap().template.metadata.as_ref().unwrap();
-                word += &format!("worker of {}", template.labels.as_ref().unwrap()[slipway_crds::labels::REVISION]);
+                word += &format!(
+                    "worker of {}",
+                    template.labels.as_ref().unwrap()[slipway_crds::labels::REVISION]
+                );
                 self.observed.worker = Some(view);
             }
-            DesiredObject::PodDisruptionBudget(budget) if budget.metadata.name.as_deref() == Some("digits") => {
+            DesiredObject::PodDisruptionBudget(budget)
+                if budget.metadata.name.as_deref() == Some("digits") =>
+            {
                 self.observed.disruption_budget = Some(view);
             }
-            DesiredObject::PodDisruptionBudget(_) => self.observed.gateway.disruption_budget = Some(view),
+            DesiredObject::PodDisruptionBudget(_) => {
+                self.observed.gateway.disruption_budget = Some(view)
+            }
             DesiredObject::ServiceAccount(_) => self.observed.gateway.service_account = Some(view),
             DesiredObject::RoleBinding(_) => self.observed.gateway.role_binding = Some(view),
             DesiredObject::Deployment(_) => self.observed.gateway.deployment = Some(view),

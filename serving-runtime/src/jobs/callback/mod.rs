@@ -32,7 +32,8 @@ pub struct CallbackOptions {
 }
 
 /// Why a callback does not go where its name leads.
-const REFUSED_MESSAGE: &str = "none of the addresses of this host may be called; see --callback-allow";
+const REFUSED_MESSAGE: &str =
+    "none of the addresses of this host may be called; see --callback-allow";
 
 /// Whether a callback may go to a URL, as far as can be told without asking for addresses.
 ///
@@ -40,7 +41,10 @@ const REFUSED_MESSAGE: &str = "none of the addresses of this host may be called;
 /// What is wrong, and the remedy.
 pub fn check_callback_url(allow: &AllowList, text: &str) -> Result<Url, String> {
     if allow.is_empty() {
-        return Err("callback_url: callbacks are not allowed here; start the server with --callback-allow".into());
+        return Err(
+            "callback_url: callbacks are not allowed here; start the server with --callback-allow"
+                .into(),
+        );
     }
     allow.check_url(text).map_err(|refused| match refused {
         RefusedUrl::Invalid(why) => format!("callback_url: {why}"),
@@ -62,7 +66,11 @@ pub struct CallbackSender {
 impl CallbackSender {
     /// # Errors
     /// When no HTTP client can be made at all.
-    pub fn new(allow: AllowList, signer: CallbackSigner, options: CallbackOptions) -> Result<Self, String> {
+    pub fn new(
+        allow: AllowList,
+        signer: CallbackSigner,
+        options: CallbackOptions,
+    ) -> Result<Self, String> {
         let guard = EgressGuard::strict(allow.clone());
         let builder = || -> ClientBuilder {
             guard
@@ -86,13 +94,18 @@ impl CallbackSender {
 
     /// One attempt.
     pub async fn send(&self, due: &DueCallback) -> CallbackOutcome {
-        let attempt = u32::try_from(due.job.number("callback_attempts").unwrap_or(1)).unwrap_or(u32::MAX);
+        let attempt =
+            u32::try_from(due.job.number("callback_attempts").unwrap_or(1)).unwrap_or(u32::MAX);
         let failed = match self.attempt(due, attempt).await {
             Ok(()) => return CallbackOutcome::Delivered,
             Err(failed) => failed,
         };
         let age = Duration::from_millis(due.age);
-        let delay = self.options.backoff.jittered_delay(attempt).max(failed.not_before.min(self.options.backoff.max));
+        let delay = self
+            .options
+            .backoff
+            .jittered_delay(attempt)
+            .max(failed.not_before.min(self.options.backoff.max));
         if failed.permanent || attempt >= self.options.attempts || age + delay > self.options.age {
             return CallbackOutcome::Dead(failed.message);
         }
@@ -101,7 +114,8 @@ impl CallbackSender {
 
     async fn attempt(&self, due: &DueCallback, attempt: u32) -> Result<(), FailedAttempt> {
         let text = due.job.text("callback_url").unwrap_or_default();
-        // Again, although it was checked when the job came: the list may be another by now, and producers write past our API.
+        // Again, although it was checked when the job came: the list may be another by now, and
+        // producers write past our API.
         let url = check_callback_url(&self.allow, text).map_err(FailedAttempt::permanent)?;
         let host = url.host_str().unwrap_or_default().to_owned();
         let response = self.post(url, due, attempt).await?;
@@ -111,7 +125,12 @@ impl CallbackSender {
         check_response(&response)
     }
 
-    async fn post(&self, url: Url, due: &DueCallback, attempt: u32) -> Result<Response, FailedAttempt> {
+    async fn post(
+        &self,
+        url: Url,
+        due: &DueCallback,
+        attempt: u32,
+    ) -> Result<Response, FailedAttempt> {
         let client = match url.scheme() {
             "http" => &self.plain,
             _ => self.secure.as_ref().map_err(|e| FailedAttempt::transient(e.clone()))?,
@@ -120,7 +139,9 @@ impl CallbackSender {
             .map_err(|e| FailedAttempt::permanent(e.to_string()))?;
         let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let mut trace = HeaderMap::new();
-        if let Some(parent) = due.job.text("traceparent").and_then(|it| HeaderValue::from_str(it).ok()) {
+        if let Some(parent) =
+            due.job.text("traceparent").and_then(|it| HeaderValue::from_str(it).ok())
+        {
             trace.insert("traceparent", parent);
         }
         slipway_telemetry::inject_traceparent(&mut trace);
@@ -165,7 +186,11 @@ impl FailedAttempt {
 
 fn check_response(response: &Response) -> Result<(), FailedAttempt> {
     let status = response.status();
-    let retry_after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    let retry_after = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.parse().ok());
     check_status(status, retry_after)
 }
 
@@ -173,13 +198,16 @@ fn check_status(status: StatusCode, retry_after: Option<u64>) -> Result<(), Fail
     let message = format!("the receiver answers {status}");
     match status {
         s if s.is_success() => Ok(()),
-        s if s.is_redirection() => Err(FailedAttempt::permanent(format!("{message}; redirects are not followed"))),
-        StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-            Err(FailedAttempt {
-                not_before: Duration::from_secs(retry_after.unwrap_or(0)),
-                ..FailedAttempt::transient(message)
-            })
+        s if s.is_redirection() => {
+            Err(FailedAttempt::permanent(format!("{message}; redirects are not followed")))
         }
+        StatusCode::REQUEST_TIMEOUT
+        | StatusCode::CONFLICT
+        | StatusCode::TOO_EARLY
+        | StatusCode::TOO_MANY_REQUESTS => Err(FailedAttempt {
+            not_before: Duration::from_secs(retry_after.unwrap_or(0)),
+            ..FailedAttempt::transient(message)
+        }),
         s if s.is_client_error() => Err(FailedAttempt::permanent(message)),
         _ => Err(FailedAttempt {
             not_before: Duration::from_secs(retry_after.unwrap_or(0)),
@@ -195,13 +223,21 @@ mod tests {
     #[test]
     fn who_asks_for_a_callback_is_told_why_there_is_none() {
         let allow = AllowList::new(&["hooks.example.org".parse().unwrap()]);
-        let why = |allow: &AllowList, url: &str| check_callback_url(allow, url).map(drop).unwrap_err();
+        let why =
+            |allow: &AllowList, url: &str| check_callback_url(allow, url).map(drop).unwrap_err();
         assert!(check_callback_url(&allow, "https://hooks.example.org/x").is_ok());
         assert!(
-            why(&AllowList::default(), "https://hooks.example.org/").contains("not allowed here; start the server")
+            why(&AllowList::default(), "https://hooks.example.org/")
+                .contains("not allowed here; start the server")
         );
-        assert!(why(&allow, "http://169.254.169.254/").contains("\"169.254.169.254\" is not allowed here; add it to"));
-        assert_eq!(why(&allow, "ftp://hooks.example.org/"), "callback_url: scheme \"ftp\"; want http or https");
+        assert!(
+            why(&allow, "http://169.254.169.254/")
+                .contains("\"169.254.169.254\" is not allowed here; add it to")
+        );
+        assert_eq!(
+            why(&allow, "ftp://hooks.example.org/"),
+            "callback_url: scheme \"ftp\"; want http or https"
+        );
     }
 
     #[test]

@@ -18,8 +18,9 @@ const IDLE_POLL: Duration = Duration::from_millis(200);
 /// Callbacks in flight at once.
 const MAX_IN_FLIGHT: usize = 16;
 
-/// Makes callbacks until told to stop. What is under way then is finished or, when that takes longer than an attempt may, made once more by
-/// another worker. A slow receiver takes one place of several, and holds up no other.
+/// Makes callbacks until told to stop. What is under way then is finished or, when that takes
+/// longer than an attempt may, made once more by another worker. A slow receiver takes one place of
+/// several, and holds up no other.
 pub async fn send_due_callbacks(
     app: Arc<AppState>,
     jobs: Arc<JobService>,
@@ -29,8 +30,11 @@ pub async fn send_due_callbacks(
     let (mut flying, mut failures) = (FuturesUnordered::new(), 0);
     while !is_stopping(&stop) {
         let free = MAX_IN_FLIGHT - flying.len();
-        let due =
-            if free > 0 { jobs.queue.claim_callbacks(free, caller.attempt_lease()).await } else { Ok(Vec::new()) };
+        let due = if free > 0 {
+            jobs.queue.claim_callbacks(free, caller.attempt_lease()).await
+        } else {
+            Ok(Vec::new())
+        };
         let wait = match due {
             Ok(due) => {
                 failures = 0;
@@ -52,7 +56,12 @@ pub async fn send_due_callbacks(
     while flying.next().await.is_some() {}
 }
 
-async fn send_callback(app: &AppState, jobs: &JobService, caller: &CallbackSender, due: DueCallback) {
+async fn send_callback(
+    app: &AppState,
+    jobs: &JobService,
+    caller: &CallbackSender,
+    due: DueCallback,
+) {
     let begun = Instant::now();
     let span = || slipway_telemetry::span!("callback", otel.kind = "client", job = due.id);
     let span = || slipway_telemetry::span_with_parent(span(), due.job.text("traceparent"));
@@ -67,7 +76,8 @@ async fn send_callback(app: &AppState, jobs: &JobService, caller: &CallbackSende
         tracing::warn!(job = due.id, outcome, note, "callback");
     }
     if let Err(error) = jobs.queue.record_callback(&due, &called).await {
-        // It is due again when the attempt's lease runs out; the receiver knows it by its idempotency key.
+        // It is due again when the attempt's lease runs out; the receiver knows it by its
+        // idempotency key.
         tracing::warn!(%error, job = due.id, "cannot settle a callback");
     }
 }

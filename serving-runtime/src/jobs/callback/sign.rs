@@ -1,6 +1,8 @@
-//! Signatures of callbacks, by the scheme of Standard Webhooks (`v1`), for which many languages have libraries.
+//! Signatures of callbacks, by the scheme of Standard Webhooks (`v1`), for which many languages
+//! have libraries.
 //!
-//! `webhook-signature: v1,<base64 of HMAC-SHA256(key, "<webhook-id>.<webhook-timestamp>.<body>")>`, once for each key, separated by a space.
+//! `webhook-signature: v1,<base64 of HMAC-SHA256(key, "<webhook-id>.<webhook-timestamp>.<body>")>`,
+//! once for each key, separated by a space.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -25,7 +27,8 @@ impl std::fmt::Debug for CallbackSigner {
 }
 
 impl CallbackSigner {
-    /// Reads keys, separated by spaces: `whsec_<base64>`, or any other text of at least 16 bytes, taken as it is.
+    /// Reads keys, separated by spaces: `whsec_<base64>`, or any other text of at least 16 bytes,
+    /// taken as it is.
     ///
     /// # Errors
     /// What is wrong; never the key itself.
@@ -43,8 +46,8 @@ impl CallbackSigner {
         self.keys.iter().map(one).collect::<Vec<_>>().join(" ")
     }
 
-    /// What a receiver does: whether any of the signatures is of any of the keys (in constant time), and the timestamp within `tolerance`
-    /// seconds of `now`.
+    /// What a receiver does: whether any of the signatures is of any of the keys (in constant
+    /// time), and the timestamp within `tolerance` seconds of `now`.
     pub fn verify(
         &self,
         id: &str,
@@ -57,18 +60,25 @@ impl CallbackSigner {
             return false;
         }
         let content = signed_content(id, timestamp, body);
-        let given = signatures.split(' ').filter_map(|s| STANDARD.decode(s.strip_prefix("v1,")?).ok());
-        given.into_iter().any(|tag| self.keys.iter().any(|key| hmac::verify(key, &content, &tag).is_ok()))
+        let given =
+            signatures.split(' ').filter_map(|s| STANDARD.decode(s.strip_prefix("v1,")?).ok());
+        given
+            .into_iter()
+            .any(|tag| self.keys.iter().any(|key| hmac::verify(key, &content, &tag).is_ok()))
     }
 }
 
 fn parse_key(text: &str) -> Result<hmac::Key, String> {
     let bytes = match text.strip_prefix(PREFIX) {
-        Some(encoded) => STANDARD.decode(encoded).map_err(|_| format!("what follows {PREFIX} must be base64"))?,
+        Some(encoded) => {
+            STANDARD.decode(encoded).map_err(|_| format!("what follows {PREFIX} must be base64"))?
+        }
         None => text.as_bytes().to_vec(),
     };
     if bytes.len() < MIN_KEY {
-        return Err(format!("a key must have at least {MIN_KEY} bytes; make one with `openssl rand -base64 32`"));
+        return Err(format!(
+            "a key must have at least {MIN_KEY} bytes; make one with `openssl rand -base64 32`"
+        ));
     }
     Ok(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
 }
@@ -98,10 +108,14 @@ mod tests {
 
     #[test]
     fn only_the_same_message_at_the_same_time_verifies() {
-        let old = CallbackSigner::parse("an old key of 16 bytes".replace(' ', "-").as_str()).unwrap();
+        let old =
+            CallbackSigner::parse("an old key of 16 bytes".replace(' ', "-").as_str()).unwrap();
         let both = CallbackSigner::parse(&format!("{KEY} an-old-key-of-16-bytes")).unwrap();
         let signatures = both.sign("id", 1000, b"body");
-        assert!(old.verify("id", 1000, b"body", &signatures, (1200, 300)), "a receiver that has only the old key");
+        assert!(
+            old.verify("id", 1000, b"body", &signatures, (1200, 300)),
+            "a receiver that has only the old key"
+        );
         assert!(both.verify("id", 1000, b"body", &signatures, (900, 300)));
         assert!(!old.verify("id", 1000, b"body", &signatures, (1301, 300)), "too old");
         assert!(!old.verify("id", 1001, b"body", &signatures, (1001, 300)));
@@ -112,11 +126,17 @@ mod tests {
 
     #[test]
     fn weak_keys_are_refused_and_not_shown() {
-        for (secret, part) in
-            [("", "1 to 4"), ("short", "16 bytes"), ("whsec_???", "base64"), ("whsec_YQ==", "16 bytes")]
-        {
+        for (secret, part) in [
+            ("", "1 to 4"),
+            ("short", "16 bytes"),
+            ("whsec_???", "base64"),
+            ("whsec_YQ==", "16 bytes"),
+        ] {
             let error = CallbackSigner::parse(secret).unwrap_err();
-            assert!(error.contains(part) && (secret.is_empty() || !error.contains(secret)), "{error}");
+            assert!(
+                error.contains(part) && (secret.is_empty() || !error.contains(secret)),
+                "{error}"
+            );
         }
         assert_eq!(format!("{:?}", CallbackSigner::parse(KEY).unwrap()), "Signer(1 keys)");
     }

@@ -55,8 +55,9 @@ impl WriteBatcher {
         heard
     }
 
-    /// The next steps that can be written together: the oldest, and what fits beside it. No two of them write to one subject: the later one
-    /// has read what is going to be the past, and has to find that out.
+    /// The next steps that can be written together: the oldest, and what fits beside it. No two of
+    /// them write to one subject: the later one has read what is going to be the past, and has to
+    /// find that out.
     pub(super) fn next_batch(&self) -> Vec<PendingStep> {
         let mut waiting = self.lock_pending();
         let (mut group, mut later) = (Vec::new(), VecDeque::new());
@@ -64,7 +65,9 @@ impl WriteBatcher {
         for step in waiting.drain(..).filter(|step| !step.reply.is_closed()) {
             let size = step.size();
             let alone = step.writes.iter().all(|write| !subjects.contains(write.subject()));
-            if group.is_empty() || (group.len() < MAX_BATCH_STEPS && bytes + size <= MAX_BATCH_BYTES && alone) {
+            if group.is_empty()
+                || (group.len() < MAX_BATCH_STEPS && bytes + size <= MAX_BATCH_BYTES && alone)
+            {
                 subjects.extend(step.writes.iter().map(|write| write.subject().to_owned()));
                 bytes += size;
                 group.push(step);
@@ -110,12 +113,14 @@ mod tests {
     #[test]
     fn a_group_is_bounded_and_a_large_step_goes_alone() {
         let group = WriteBatcher::default();
-        let many: Vec<_> =
-            (0..MAX_BATCH_STEPS + 5).map(|n| group.submit(vec![write(&format!("s{n}"), 1)], &[])).collect();
+        let many: Vec<_> = (0..MAX_BATCH_STEPS + 5)
+            .map(|n| group.submit(vec![write(&format!("s{n}"), 1)], &[]))
+            .collect();
         assert_eq!((group.next_batch().len(), group.next_batch().len()), (MAX_BATCH_STEPS, 5));
         let large = [MAX_BATCH_BYTES + 1, 1, MAX_BATCH_BYTES, 1]
             .map(|bytes| group.submit(vec![write(&format!("l{bytes}"), bytes)], &[]));
-        let sizes: Vec<usize> = std::iter::repeat_with(|| group.next_batch().len()).take_while(|n| *n > 0).collect();
+        let sizes: Vec<usize> =
+            std::iter::repeat_with(|| group.next_batch().len()).take_while(|n| *n > 0).collect();
         assert_eq!(sizes, [1, 1, 1, 1]);
         drop((many, large));
     }

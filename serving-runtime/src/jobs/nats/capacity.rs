@@ -1,7 +1,8 @@
 //! Whether there is room for a job.
 //!
-//! Asking the server costs as much as queueing, so what it said is believed for a moment, with what this process has queued since on top. That is never
-//! less than there is of this process's own; and nothing is refused but by a fresh answer.
+//! Asking the server costs as much as queueing, so what it said is believed for a moment, with what
+//! this process has queued since on top. That is never less than there is of this process's own;
+//! and nothing is refused but by a fresh answer.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,10 +27,18 @@ impl CapacityEstimate {
         *self.lock_usage() = Some(ObservedUsage { at, entries, bytes });
     }
 
-    /// Takes room for a job of `bytes` among the most entries and bytes. False when there is none, or nothing is known that is fresh.
-    pub(super) fn try_reserve(&self, bytes: u64, (max_entries, max_bytes): (u64, u64), now: Instant) -> bool {
+    /// Takes room for a job of `bytes` among the most entries and bytes. False when there is none,
+    /// or nothing is known that is fresh.
+    pub(super) fn try_reserve(
+        &self,
+        bytes: u64,
+        (max_entries, max_bytes): (u64, u64),
+        now: Instant,
+    ) -> bool {
         let mut seen = self.lock_usage();
-        let Some(known) = seen.as_mut().filter(|known| now.saturating_duration_since(known.at) < MAX_ESTIMATE_AGE)
+        let Some(known) = seen
+            .as_mut()
+            .filter(|known| now.saturating_duration_since(known.at) < MAX_ESTIMATE_AGE)
         else {
             return false;
         };
@@ -56,9 +65,15 @@ mod tests {
         let (room, bounds, now) = (CapacityEstimate::default(), (3, 100), Instant::now());
         assert!(!room.try_reserve(1, bounds, now), "nothing is known");
         room.observe(1, 10, now);
-        assert_eq!([1, 1, 1].map(|bytes| room.try_reserve(bytes, bounds, now)), [true, true, false]);
+        assert_eq!(
+            [1, 1, 1].map(|bytes| room.try_reserve(bytes, bounds, now)),
+            [true, true, false]
+        );
         room.observe(0, 95, now);
-        assert_eq!([6, 5, 1].map(|bytes| room.try_reserve(bytes, bounds, now)), [false, true, false]);
+        assert_eq!(
+            [6, 5, 1].map(|bytes| room.try_reserve(bytes, bounds, now)),
+            [false, true, false]
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! One connection, the stream that keeps everything of one queue, and the consumers that hand its entries out.
+//! One connection, the stream that keeps everything of one queue, and the consumers that hand its
+//! entries out.
 
 use std::time::Duration;
 
@@ -55,8 +56,13 @@ pub(super) struct EntryDelivery {
 }
 
 impl JetStreamConnection {
-    /// Connects, and makes what is missing. What is there already stays as it is: replicas, placement and limits are decisions of who runs it.
-    pub(super) async fn open(url: &str, names: &QueueSubjects, options: &QueueOptions) -> Result<Self, QueueError> {
+    /// Connects, and makes what is missing. What is there already stays as it is: replicas,
+    /// placement and limits are decisions of who runs it.
+    pub(super) async fn open(
+        url: &str,
+        names: &QueueSubjects,
+        options: &QueueOptions,
+    ) -> Result<Self, QueueError> {
         let connect = ConnectOptions::new()
             .connection_timeout(CONNECT_TIMEOUT)
             .request_timeout(Some(RESPONSE_TIMEOUT))
@@ -65,12 +71,19 @@ impl JetStreamConnection {
         let client = connect.connect(url).await.map_err(unavailable_error)?;
         if !client.is_server_compatible(2, 12, 0) {
             let version = client.server_info().version;
-            return Err(unexpected_error(format!("a NATS server of version {version}; 2.12 or newer is needed")));
+            return Err(unexpected_error(format!(
+                "a NATS server of version {version}; 2.12 or newer is needed"
+            )));
         }
         let context = jetstream::new(client.clone());
-        let stream = context.get_or_create_stream(stream_config(names, options)).await.map_err(unavailable_error)?;
+        let stream = context
+            .get_or_create_stream(stream_config(names, options))
+            .await
+            .map_err(unavailable_error)?;
         let config = &stream.cached_info().config;
-        let fits = config.allow_atomic_publish && config.allow_message_ttl && config.max_messages_per_subject == 1;
+        let fits = config.allow_atomic_publish
+            && config.allow_message_ttl
+            && config.max_messages_per_subject == 1;
         if !fits || config.retention != RetentionPolicy::WorkQueue {
             return Err(unexpected_error(format!(
                 "a stream {} that was not made by us; want retention workqueue, one message per subject, atomic batches and TTLs of messages",
@@ -81,11 +94,14 @@ impl JetStreamConnection {
             .iter()
             .map(|p| work_config(names, *p, options.lease))
             .chain([calls_config(names, RESPONSE_TIMEOUT)]);
-        let make = all.map(|config| {
-            let name = config.durable_name.clone().unwrap_or_default();
-            let stream = &stream;
-            async move { stream.get_or_create_consumer(&name, config).await.map_err(unavailable_error) }
-        });
+        let make =
+            all.map(|config| {
+                let name = config.durable_name.clone().unwrap_or_default();
+                let stream = &stream;
+                async move {
+                    stream.get_or_create_consumer(&name, config).await.map_err(unavailable_error)
+                }
+            });
         let known = try_join_all(make).await?;
         Ok(Self {
             client,
@@ -96,7 +112,8 @@ impl JetStreamConnection {
         })
     }
 
-    /// Whether the server is there: requests to one that is not would wait for their time to be over.
+    /// Whether the server is there: requests to one that is not would wait for their time to be
+    /// over.
     pub(super) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
@@ -110,8 +127,9 @@ impl JetStreamConnection {
         most: usize,
     ) -> Result<Vec<EntryDelivery>, QueueError> {
         let make = || async {
-            let all =
-                JobPriority::ALL.iter().map(|p| self.stream.create_consumer(work_config(names, *p, options.lease)));
+            let all = JobPriority::ALL
+                .iter()
+                .map(|p| self.stream.create_consumer(work_config(names, *p, options.lease)));
             try_join_all(all).await.map_err(unavailable_error)
         };
         let consumers = self.work_consumers.get_or_try_init(make).await?;
@@ -132,7 +150,11 @@ impl JetStreamConnection {
         let mut calls = self.callback_consumer.lock().await;
         let consumer = match calls.take() {
             Some((of, consumer)) if of == lease => consumer,
-            _ => self.stream.create_consumer(calls_config(names, lease)).await.map_err(unavailable_error)?,
+            _ => self
+                .stream
+                .create_consumer(calls_config(names, lease))
+                .await
+                .map_err(unavailable_error)?,
         };
         let (_, consumer) = calls.insert((lease, consumer));
         fetch_deliveries(consumer, most).await
@@ -140,7 +162,12 @@ impl JetStreamConnection {
 
     /// How much waits and is held: of each priority, and of the callbacks at last.
     pub(super) async fn consumer_infos(&self) -> Result<Vec<Info>, QueueError> {
-        try_join_all(self.lag_consumers.iter().map(|c| async { c.get_info().await.map_err(unavailable_error) })).await
+        try_join_all(
+            self.lag_consumers
+                .iter()
+                .map(|c| async { c.get_info().await.map_err(unavailable_error) }),
+        )
+        .await
     }
 }
 
@@ -148,7 +175,8 @@ fn stream_config(names: &QueueSubjects, options: &QueueOptions) -> Config {
     Config {
         name: names.stream.clone(),
         subjects: vec![names.all_subjects()],
-        // An entry that is acknowledged is gone; what no consumer looks at, as the jobs themselves, stays.
+        // An entry that is acknowledged is gone; what no consumer looks at, as the jobs themselves,
+        // stays.
         retention: RetentionPolicy::WorkQueue,
         max_messages_per_subject: 1,
         storage: StorageType::File,
@@ -156,7 +184,9 @@ fn stream_config(names: &QueueSubjects, options: &QueueOptions) -> Config {
         allow_direct: true,
         allow_message_ttl: true,
         allow_atomic_publish: true,
-        description: Some("A queue of Slipway: jobs, their entries, results, callbacks and counters".into()),
+        description: Some(
+            "A queue of Slipway: jobs, their entries, results, callbacks and counters".into(),
+        ),
         ..Config::default()
     }
 }
@@ -182,8 +212,12 @@ fn calls_config(names: &QueueSubjects, lease: Duration) -> ConsumerConfig {
     consumer_config("calls", names.callbacks(), lease)
 }
 
-async fn fetch_deliveries(consumer: &PullConsumer, most: usize) -> Result<Vec<EntryDelivery>, QueueError> {
-    let mut messages = consumer.fetch().max_messages(most).messages().await.map_err(unavailable_error)?;
+async fn fetch_deliveries(
+    consumer: &PullConsumer,
+    most: usize,
+) -> Result<Vec<EntryDelivery>, QueueError> {
+    let mut messages =
+        consumer.fetch().max_messages(most).messages().await.map_err(unavailable_error)?;
     let mut all = Vec::new();
     // A server that goes away meanwhile says nothing; what came until then is ours.
     while let Ok(Some(message)) = tokio::time::timeout(CONNECT_TIMEOUT, messages.next()).await {
@@ -193,7 +227,8 @@ async fn fetch_deliveries(consumer: &PullConsumer, most: usize) -> Result<Vec<En
             Err(_) => break,
         };
         let info = message.info().map_err(unexpected_error)?;
-        let (sequence, delivered) = (info.stream_sequence, u64::try_from(info.delivered).unwrap_or(1));
+        let (sequence, delivered) =
+            (info.stream_sequence, u64::try_from(info.delivered).unwrap_or(1));
         let written = nanos_to_millis(info.published.unix_timestamp_nanos());
         let name = message.subject.rsplit('.').next().unwrap_or_default().to_owned();
         let token = message.reply.as_ref().map(ToString::to_string).unwrap_or_default();

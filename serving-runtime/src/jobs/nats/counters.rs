@@ -1,5 +1,6 @@
-//! The queue's counters. Each process has its own message with all that it has counted, written in the same batch as what is counted, so that
-//! a crash cannot come between; only its own process writes it, so that processes do not wait for each other. Sums are what people see.
+//! The queue's counters. Each process has its own message with all that it has counted, written in
+//! the same batch as what is counted, so that a crash cannot come between; only its own process
+//! writes it, so that processes do not wait for each other. Sums are what people see.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,7 +32,8 @@ const CONFLICT_BACKOFF: RetryBackoff =
 #[derive(Debug)]
 pub(super) struct CounterLedger {
     process: String,
-    /// Number of the last message, and what it holds; unknown at first and after a write of unknown outcome. Whoever has the lock writes.
+    /// Number of the last message, and what it holds; unknown at first and after a write of
+    /// unknown outcome. Whoever has the lock writes.
     last: Mutex<Option<(u64, CounterTotals)>>,
     batcher: WriteBatcher,
 }
@@ -49,7 +51,8 @@ fn add_totals(to: &mut CounterTotals, more: &CounterTotals) {
 
 fn counters_write(subject: String, counts: &CounterTotals, expected: u64) -> SubjectWrite {
     // A map of numbers is always JSON.
-    SubjectWrite::new(subject, serde_json::to_vec(counts).unwrap_or_default()).expect_sequence(expected)
+    SubjectWrite::new(subject, serde_json::to_vec(counts).unwrap_or_default())
+        .expect_sequence(expected)
 }
 
 /// Attempts that met a conflict.
@@ -57,7 +60,8 @@ fn counters_write(subject: String, counts: &CounterTotals, expected: u64) -> Sub
 struct ConflictRetry(u32);
 
 impl ConflictRetry {
-    /// Waits before the next attempt, of which there is an end: a server that says so for ever gets no storm for an answer.
+    /// Waits before the next attempt, of which there is an end: a server that says so for ever gets
+    /// no storm for an answer.
     async fn pause(&mut self) -> Result<(), QueueError> {
         self.0 += 1;
         if self.0 as usize >= MAX_ATTEMPTS {
@@ -77,7 +81,8 @@ impl CounterLedger {
         }
     }
 
-    /// Counts, and writes nothing else. A conflict is then about our own counters, after a write of unknown outcome, and passes.
+    /// Counts, and writes nothing else. A conflict is then about our own counters, after a write of
+    /// unknown outcome, and passes.
     pub(super) async fn increment(
         &self,
         link: &JetStreamConnection,
@@ -93,7 +98,8 @@ impl CounterLedger {
 
     /// Writes, and counts, together or not at all.
     ///
-    /// Steps that come while others are being written wait, and are written together then: a batch costs the server far more than what is in it.
+    /// Steps that come while others are being written wait, and are written together then: a batch
+    /// costs the server far more than what is in it.
     pub(super) async fn commit(
         &self,
         link: &JetStreamConnection,
@@ -106,13 +112,18 @@ impl CounterLedger {
         loop {
             match heard.try_recv() {
                 Ok(answer) => return answer,
-                Err(TryRecvError::Closed) => return Err(QueueError::Unavailable("who wrote it broke off".into())),
-                Err(TryRecvError::Empty) => self.write_steps(link, names, &mut last, self.batcher.next_batch()).await,
+                Err(TryRecvError::Closed) => {
+                    return Err(QueueError::Unavailable("who wrote it broke off".into()));
+                }
+                Err(TryRecvError::Empty) => {
+                    self.write_steps(link, names, &mut last, self.batcher.next_batch()).await
+                }
             }
         }
     }
 
-    /// Writes some steps together, and tells them; by halves when one of them stands in the way of the others.
+    /// Writes some steps together, and tells them; by halves when one of them stands in the way of
+    /// the others.
     async fn write_steps(
         &self,
         link: &JetStreamConnection,
@@ -123,7 +134,9 @@ impl CounterLedger {
         let mut left = vec![steps];
         while let Some(mut steps) = left.pop() {
             let verdict = self.write_together(link, names, last, &steps).await;
-            if steps.len() > 1 && matches!(verdict, Ok(WriteResponse::Conflict | WriteResponse::Refused(_))) {
+            if steps.len() > 1
+                && matches!(verdict, Ok(WriteResponse::Conflict | WriteResponse::Refused(_)))
+            {
                 let second = steps.split_off(steps.len() / 2);
                 left.extend([second, steps]);
             } else {
@@ -152,7 +165,8 @@ impl CounterLedger {
             let sum = counted.entry((*name).to_owned()).or_default();
             *sum = sum.saturating_add(*n);
         }
-        let mut writes: Vec<SubjectWrite> = steps.iter().flat_map(|step| &step.writes).cloned().collect();
+        let mut writes: Vec<SubjectWrite> =
+            steps.iter().flat_map(|step| &step.writes).cloned().collect();
         writes.push(counters_write(subject, &counted, expected));
         let verdict = store::write_batch(&link.client, writes).await?;
         if let WriteResponse::Committed(sequence) = verdict {
@@ -162,7 +176,10 @@ impl CounterLedger {
     }
 
     /// The sums over all processes.
-    pub(super) async fn totals(link: &JetStreamConnection, names: &QueueSubjects) -> Result<CounterTotals, QueueError> {
+    pub(super) async fn totals(
+        link: &JetStreamConnection,
+        names: &QueueSubjects,
+    ) -> Result<CounterTotals, QueueError> {
         let mut sums = CounterTotals::new();
         for (_, kept) in store::last_messages(link, &names.stream, &names.counters()).await? {
             add_totals(&mut sums, &parse_counters(&kept));
@@ -170,7 +187,8 @@ impl CounterLedger {
         Ok(sums)
     }
 
-    /// Adds the counters of this process, and of those that have been silent for so many milliseconds, to those of all that have gone.
+    /// Adds the counters of this process, and of those that have been silent for so many
+    /// milliseconds, to those of all that have gone.
     pub(super) async fn fold_departed(
         &self,
         link: &JetStreamConnection,
@@ -193,8 +211,8 @@ impl CounterLedger {
             let mut sum = kept.as_ref().map(parse_counters).unwrap_or_default();
             add_totals(&mut sum, &parse_counters(&seen));
             let all = counters_write(gone.clone(), &sum, kept.map_or(0, |kept| kept.sequence));
-            let empty =
-                counters_write(subject, &CounterTotals::new(), seen.sequence).with_ttl_millis(EMPTY_COUNTERS_TTL_MS);
+            let empty = counters_write(subject, &CounterTotals::new(), seen.sequence)
+                .with_ttl_millis(EMPTY_COUNTERS_TTL_MS);
             // Whoever was faster has done it, or has come back; another time.
             store::commit_writes(&link.client, vec![all, empty]).await?;
         }
@@ -208,7 +226,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_only_counted_is_tried_again_with_pauses_and_an_end() {
-        let (begun, mut conflicts, mut tries) = (tokio::time::Instant::now(), ConflictRetry::default(), 1);
+        let (begun, mut conflicts, mut tries) =
+            (tokio::time::Instant::now(), ConflictRetry::default(), 1);
         while conflicts.pause().await.is_ok() {
             tries += 1;
         }

@@ -1,9 +1,11 @@
 //! The queue on NATS JetStream (2.12 and newer).
 //!
-//! One stream keeps everything of a queue, so that a step that touches several things is one atomic batch (NATS ADR-50): a job with its entry
-//! and its key of idempotency, an end with its callback and counters. The job's own message is the truth, changed only when it is still as it
-//! was read; the entries are what consumers hand out, each with a lease, and one that is acknowledged is gone. An entry that outlives its job,
-//! as after a crash between a job's end and the acknowledgement, is handed out once more and found to be a duplicate.
+//! One stream keeps everything of a queue, so that a step that touches several things is one atomic
+//! batch (NATS ADR-50): a job with its entry and its key of idempotency, an end with its callback
+//! and counters. The job's own message is the truth, changed only when it is still as it
+//! was read; the entries are what consumers hand out, each with a lease, and one that is
+//! acknowledged is gone. An entry that outlives its job, as after a crash between a job's end and
+//! the acknowledgement, is handed out once more and found to be a duplicate.
 
 mod batcher;
 mod capacity;
@@ -24,8 +26,8 @@ use self::counters::CounterLedger;
 use self::subjects::QueueSubjects;
 use super::job::{JobPriority, QueuedJob, entry_id, is_valid_id};
 use super::queue::{
-    CallbackOutcome, ClaimedJob, DueCallback, EnqueueOutcome, JobCompletion, JobLease, JobQueue, JobStatus, QueueError,
-    QueueLag, QueueOptions, RetryRequest, StartDecision, StoredJob,
+    CallbackOutcome, ClaimedJob, DueCallback, EnqueueOutcome, JobCompletion, JobLease, JobQueue,
+    JobStatus, QueueError, QueueLag, QueueOptions, RetryRequest, StartDecision, StoredJob,
 };
 use crate::cache::result::now_millis;
 
@@ -54,8 +56,9 @@ fn unavailable_error(e: impl std::fmt::Display) -> QueueError {
 
 /// A queue on JetStream.
 ///
-/// Each operation is a task of its own. Callers keep many of them in one set of futures, which rests while they wait for another operation; one
-/// that rests with a lock of ours would hold that other one up for ever.
+/// Each operation is a task of its own. Callers keep many of them in one set of futures, which
+/// rests while they wait for another operation; one that rests with a lock of ours would hold that
+/// other one up for ever.
 pub struct NatsQueue(Arc<NatsQueueInner>);
 
 struct NatsQueueInner {
@@ -77,13 +80,16 @@ impl std::fmt::Debug for NatsQueue {
 }
 
 impl NatsQueue {
-    /// A queue at `nats://[user:password@]host[:port]`, `nats://token@host`, or with `tls://`; several servers separated by commas. Nothing
-    /// is connected yet: a server that is down is no reason not to serve.
+    /// A queue at `nats://[user:password@]host[:port]`, `nats://token@host`, or with `tls://`;
+    /// several servers separated by commas. Nothing is connected yet: a server that is down is no
+    /// reason not to serve.
     ///
     /// # Errors
     /// When the URL is none of NATS.
     pub fn new(url: &str, options: QueueOptions) -> Result<Self, QueueError> {
-        url.split(',').try_for_each(|one| one.parse::<async_nats::ServerAddr>().map(drop)).map_err(unexpected_error)?;
+        url.split(',')
+            .try_for_each(|one| one.parse::<async_nats::ServerAddr>().map(drop))
+            .map_err(unexpected_error)?;
         let names = QueueSubjects::new(&options.prefix, &options.name);
         let (link, linking) = (Mutex::default(), tokio::sync::Mutex::default());
         Ok(Self(Arc::new(NatsQueueInner {
@@ -98,7 +104,10 @@ impl NatsQueue {
     }
 
     /// Carries a step out.
-    async fn spawn_operation<T: Send + 'static, F: Future<Output = Result<T, QueueError>> + Send>(
+    async fn spawn_operation<
+        T: Send + 'static,
+        F: Future<Output = Result<T, QueueError>> + Send,
+    >(
         &self,
         operation: &'static str,
         step: impl FnOnce(Arc<NatsQueueInner>, Arc<JetStreamConnection>) -> F + Send + 'static,
@@ -114,7 +123,8 @@ impl NatsQueue {
         };
         let inner = Arc::clone(&self.0);
         let task = tokio::spawn(async move { inner.run_operation(step).await });
-        slipway_telemetry::run_in_child_span(span, async { task.await.map_err(unavailable_error)? }).await
+        slipway_telemetry::run_in_child_span(span, async { task.await.map_err(unavailable_error)? })
+            .await
     }
 }
 
@@ -128,7 +138,9 @@ impl NatsQueueInner {
     async fn connect(&self) -> Result<Arc<JetStreamConnection>, QueueError> {
         let known = || match self.lock_connection().clone() {
             Some(link) if link.is_connected() => Some(Ok(link)),
-            Some(_) => Some(Err(QueueError::Unavailable("the connection to NATS is down; it is made again".into()))),
+            Some(_) => Some(Err(QueueError::Unavailable(
+                "the connection to NATS is down; it is made again".into(),
+            ))),
             None => None,
         };
         if let Some(known) = known() {
@@ -138,12 +150,14 @@ impl NatsQueueInner {
         if let Some(known) = known() {
             return known;
         }
-        let link = Arc::new(JetStreamConnection::open(&self.url, &self.subjects, &self.options).await?);
+        let link =
+            Arc::new(JetStreamConnection::open(&self.url, &self.subjects, &self.options).await?);
         *self.lock_connection() = Some(Arc::clone(&link));
         Ok(link)
     }
 
-    /// Carries a step out; after a failure of a server that answers, the stream is looked for again, as it may have come back empty.
+    /// Carries a step out; after a failure of a server that answers, the stream is looked for
+    /// again, as it may have come back empty.
     async fn run_operation<T, F: Future<Output = Result<T, QueueError>>>(
         self: Arc<Self>,
         step: impl FnOnce(Arc<Self>, Arc<JetStreamConnection>) -> F,
@@ -174,14 +188,18 @@ impl JobQueue for NatsQueue {
 
     async fn enqueue(&self, job: &QueuedJob, max_jobs: u64) -> Result<EnqueueOutcome, QueueError> {
         let job = job.clone();
-        self.spawn_operation(
-            "enqueue",
-            move |inner, link| async move { inner.enqueue_job(&link, &job, max_jobs).await },
-        )
+        self.spawn_operation("enqueue", move |inner, link| async move {
+            inner.enqueue_job(&link, &job, max_jobs).await
+        })
         .await
     }
 
-    async fn claim(&self, _consumer: &str, most: usize, lowest_first: bool) -> Result<Vec<ClaimedJob>, QueueError> {
+    async fn claim(
+        &self,
+        _consumer: &str,
+        most: usize,
+        lowest_first: bool,
+    ) -> Result<Vec<ClaimedJob>, QueueError> {
         self.spawn_operation("claim", move |inner, link| async move {
             let mut all = Vec::new();
             let mut order = JobPriority::ALL;
@@ -231,7 +249,9 @@ impl JobQueue for NatsQueue {
     async fn extend(&self, _consumer: &str, leases: &[JobLease]) -> Result<(), QueueError> {
         let leases = leases.to_vec();
         self.spawn_operation("extend", move |_, link| async move {
-            let all = leases.iter().map(|lease| store::acknowledge_delivery(&link.client, &lease.token, "+WPI"));
+            let all = leases
+                .iter()
+                .map(|lease| store::acknowledge_delivery(&link.client, &lease.token, "+WPI"));
             futures::future::try_join_all(all).await.map(drop)
         })
         .await
@@ -239,19 +259,31 @@ impl JobQueue for NatsQueue {
 
     async fn finish(&self, lease: &JobLease, end: &JobCompletion) -> Result<bool, QueueError> {
         let (lease, end) = (lease.clone(), end.clone());
-        self.spawn_operation("finish", move |inner, link| async move { inner.finish_job(&link, &lease, &end).await })
-            .await
+        self.spawn_operation("finish", move |inner, link| async move {
+            inner.finish_job(&link, &lease, &end).await
+        })
+        .await
     }
 
-    async fn retry(&self, _consumer: &str, lease: &JobLease, again: &RetryRequest) -> Result<bool, QueueError> {
+    async fn retry(
+        &self,
+        _consumer: &str,
+        lease: &JobLease,
+        again: &RetryRequest,
+    ) -> Result<bool, QueueError> {
         let (lease, again) = (lease.clone(), again.clone());
-        self.spawn_operation("retry", move |inner, link| async move { inner.retry_job(&link, &lease, &again).await })
-            .await
+        self.spawn_operation("retry", move |inner, link| async move {
+            inner.retry_job(&link, &lease, &again).await
+        })
+        .await
     }
 
     async fn leave(&self, _consumer: &str) -> Result<(), QueueError> {
         self.spawn_operation("leave", move |inner, link| async move {
-            inner.counters.fold_departed(&link, &inner.subjects, now_millis(), SILENT_PROCESS_MS).await
+            inner
+                .counters
+                .fold_departed(&link, &inner.subjects, now_millis(), SILENT_PROCESS_MS)
+                .await
         })
         .await
     }
@@ -266,14 +298,25 @@ impl JobQueue for NatsQueue {
 
     async fn cancel(&self, id: &str) -> Result<Option<JobStatus>, QueueError> {
         let id = id.to_owned();
-        self.spawn_operation("cancel", move |inner, link| async move { inner.cancel_job(&link, &id).await }).await
+        self.spawn_operation("cancel", move |inner, link| async move {
+            inner.cancel_job(&link, &id).await
+        })
+        .await
     }
 
     async fn lag(&self) -> Result<QueueLag, QueueError> {
-        self.spawn_operation("lag", move |inner, link| async move { inner.measure_lag(&link).await }).await
+        self.spawn_operation(
+            "lag",
+            move |inner, link| async move { inner.measure_lag(&link).await },
+        )
+        .await
     }
 
-    async fn claim_callbacks(&self, most: usize, lease: Duration) -> Result<Vec<DueCallback>, QueueError> {
+    async fn claim_callbacks(
+        &self,
+        most: usize,
+        lease: Duration,
+    ) -> Result<Vec<DueCallback>, QueueError> {
         self.spawn_operation("callbacks", move |inner, link| async move {
             let mut all = Vec::new();
             for delivery in link.fetch_callbacks(&inner.subjects, most, lease).await? {
@@ -288,12 +331,15 @@ impl JobQueue for NatsQueue {
         .await
     }
 
-    async fn record_callback(&self, due: &DueCallback, what: &CallbackOutcome) -> Result<bool, QueueError> {
+    async fn record_callback(
+        &self,
+        due: &DueCallback,
+        what: &CallbackOutcome,
+    ) -> Result<bool, QueueError> {
         let (due, what) = (due.clone(), what.clone());
-        self.spawn_operation(
-            "called",
-            move |inner, link| async move { inner.record_callback(&link, &due, &what).await },
-        )
+        self.spawn_operation("called", move |inner, link| async move {
+            inner.record_callback(&link, &due, &what).await
+        })
         .await
     }
 }
@@ -301,6 +347,10 @@ impl JobQueue for NatsQueue {
 /// The lease of a delivery. What is no id, in the name that a producer chose, is as good as none.
 fn delivery_lease(priority: JobPriority, delivery: &connection::EntryDelivery) -> JobLease {
     let entry = format!("{}-{}", delivery.written_at, delivery.sequence);
-    let id = if is_valid_id(&delivery.name) { delivery.name.clone() } else { entry_id(priority, &entry) };
+    let id = if is_valid_id(&delivery.name) {
+        delivery.name.clone()
+    } else {
+        entry_id(priority, &entry)
+    };
     JobLease { id, priority, entry, token: delivery.token.clone() }
 }

@@ -1,4 +1,5 @@
-//! The steps of jobs and callbacks. Each reads, decides by [`JobRecord`], writes if nothing has changed since, and begins again if something has.
+//! The steps of jobs and callbacks. Each reads, decides by [`JobRecord`], writes if nothing has
+//! changed since, and begins again if something has.
 
 use std::time::Instant;
 
@@ -7,9 +8,10 @@ use super::counters::CounterLedger;
 use super::record::JobRecord;
 use super::store::{self, CommitOutcome, StoredMessage, SubjectWrite};
 use super::{
-    CallbackOutcome, ClaimedJob, DEAD_LETTER_TTL_MS, DueCallback, EnqueueOutcome, JobCompletion, JobLease, JobPriority,
-    JobStatus, MAX_ATTEMPTS, MESSAGE_OVERHEAD, NatsQueueInner, QueueError, QueueLag, QueuedJob, RetryRequest,
-    StartDecision, contention_error, delivery_lease, now_millis, unexpected_error,
+    CallbackOutcome, ClaimedJob, DEAD_LETTER_TTL_MS, DueCallback, EnqueueOutcome, JobCompletion,
+    JobLease, JobPriority, JobStatus, MAX_ATTEMPTS, MESSAGE_OVERHEAD, NatsQueueInner, QueueError,
+    QueueLag, QueuedJob, RetryRequest, StartDecision, contention_error, delivery_lease, now_millis,
+    unexpected_error,
 };
 
 const ACK: &str = "+ACK";
@@ -33,7 +35,11 @@ fn entry_sequence(lease: &JobLease) -> u64 {
 }
 
 fn nak_payload(delay: std::time::Duration) -> String {
-    if delay.is_zero() { "-NAK".into() } else { format!("-NAK {{\"delay\": {}}}", delay.as_nanos()) }
+    if delay.is_zero() {
+        "-NAK".into()
+    } else {
+        format!("-NAK {{\"delay\": {}}}", delay.as_nanos())
+    }
 }
 
 impl NatsQueueInner {
@@ -53,8 +59,13 @@ impl NatsQueueInner {
         doc.to_write(self.subjects.job(id), expected, now_millis())
     }
 
-    async fn read_key(&self, link: &JetStreamConnection, digest: &str) -> Result<IdempotencyClaim, QueueError> {
-        let Some(kept) = store::last_message(link, &self.subjects.idempotency(digest)).await? else {
+    async fn read_key(
+        &self,
+        link: &JetStreamConnection,
+        digest: &str,
+    ) -> Result<IdempotencyClaim, QueueError> {
+        let Some(kept) = store::last_message(link, &self.subjects.idempotency(digest)).await?
+        else {
             return Ok(IdempotencyClaim::Free(0));
         };
         let (id, print) = parse_key_owner(&kept);
@@ -72,7 +83,8 @@ impl NatsQueueInner {
         max_jobs: u64,
     ) -> Result<EnqueueOutcome, QueueError> {
         let payload = serde_json::to_vec(job).map_err(unexpected_error)?;
-        let (most, size) = (link.client.max_payload().saturating_sub(MESSAGE_OVERHEAD), payload.len());
+        let (most, size) =
+            (link.client.max_payload().saturating_sub(MESSAGE_OVERHEAD), payload.len());
         if size > most {
             return Err(QueueError::TooLarge(size, most));
         }
@@ -86,7 +98,9 @@ impl NatsQueueInner {
                         return Ok(EnqueueOutcome::Duplicate(id));
                     }
                     IdempotencyClaim::Taken(id, _) => return Ok(EnqueueOutcome::Conflict(id)),
-                    IdempotencyClaim::Free(expected) => writes.push(self.key_write(&digest, &job.id, job, expected)),
+                    IdempotencyClaim::Free(expected) => {
+                        writes.push(self.key_write(&digest, &job.id, job, expected))
+                    }
                 }
             }
             if let Some(entries) = self.entries_if_full(link, size, max_jobs).await? {
@@ -97,10 +111,13 @@ impl NatsQueueInner {
             doc.set("bytes", size);
             writes.push(self.job_write(&job.id, &doc, 0));
             writes.push(
-                SubjectWrite::new(self.subjects.entry(job.priority, &job.id), payload.clone()).expect_sequence(0),
+                SubjectWrite::new(self.subjects.entry(job.priority, &job.id), payload.clone())
+                    .expect_sequence(0),
             );
             let counts = [("enqueued", 1), ("bytes", bytes)];
-            if self.counters.commit(link, &self.subjects, writes, &counts).await? != CommitOutcome::Conflict {
+            if self.counters.commit(link, &self.subjects, writes, &counts).await?
+                != CommitOutcome::Conflict
+            {
                 return Ok(EnqueueOutcome::Accepted);
             }
         }
@@ -119,9 +136,16 @@ impl NatsQueueInner {
             return Ok(None);
         }
         let asked = Instant::now();
-        let (infos, sums) =
-            futures::future::try_join(link.consumer_infos(), CounterLedger::totals(link, &self.subjects)).await?;
-        let entries = infos.iter().take(JobPriority::ALL.len()).map(|i| i.num_pending + i.num_ack_pending as u64).sum();
+        let (infos, sums) = futures::future::try_join(
+            link.consumer_infos(),
+            CounterLedger::totals(link, &self.subjects),
+        )
+        .await?;
+        let entries = infos
+            .iter()
+            .take(JobPriority::ALL.len())
+            .map(|i| i.num_pending + i.num_ack_pending as u64)
+            .sum();
         let bytes = sums.get("bytes").map_or(0, |bytes| u64::try_from(*bytes).unwrap_or(0));
         self.capacity.observe(entries, bytes, asked);
         // However long that took: it is the newest that there is.
@@ -136,7 +160,8 @@ impl NatsQueueInner {
             .with_ttl_millis(self.options.retention_millis(job.callback_url.is_some()))
     }
 
-    /// A delivery as a worker gets it. What the server handed out before may never have been begun; the job itself knows.
+    /// A delivery as a worker gets it. What the server handed out before may never have been begun;
+    /// the job itself knows.
     pub(super) async fn claimed_job(
         &self,
         link: &JetStreamConnection,
@@ -179,7 +204,9 @@ impl NatsQueueInner {
                     let digest = job.key_digest();
                     if !digest.is_empty() {
                         match self.read_key(link, &digest).await? {
-                            IdempotencyClaim::Taken(..) => return self.drop_duplicate(link, lease).await,
+                            IdempotencyClaim::Taken(..) => {
+                                return self.drop_duplicate(link, lease).await;
+                            }
                             IdempotencyClaim::Free(expected) => {
                                 writes.push(self.key_write(&digest, &lease.id, job, expected))
                             }
@@ -214,8 +241,8 @@ impl NatsQueueInner {
         contention_error()
     }
 
-    /// Whether an entry is the job's own. A producer may have written two of one id; or one again on the same subject, which takes the first
-    /// one's place.
+    /// Whether an entry is the job's own. A producer may have written two of one id; or one again
+    /// on the same subject, which takes the first one's place.
     async fn owns_entry(
         &self,
         link: &JetStreamConnection,
@@ -230,7 +257,11 @@ impl NatsQueueInner {
     }
 
     /// An entry of a job that has another one.
-    async fn drop_duplicate(&self, link: &JetStreamConnection, lease: &JobLease) -> Result<StartDecision, QueueError> {
+    async fn drop_duplicate(
+        &self,
+        link: &JetStreamConnection,
+        lease: &JobLease,
+    ) -> Result<StartDecision, QueueError> {
         self.counters.increment(link, &self.subjects, &[("enqueued", 1), ("duplicate", 1)]).await?;
         store::acknowledge_delivery(&link.client, &lease.token, ACK).await?;
         Ok(StartDecision::Duplicate)
@@ -272,13 +303,19 @@ impl NatsQueueInner {
                 writes.push(SubjectWrite::new(self.subjects.callback(&lease.id), ""));
             }
             if end.status == JobStatus::Dead {
-                let letter = SubjectWrite::new(self.subjects.dead_letter(&lease.id), end.payload.clone());
+                let letter =
+                    SubjectWrite::new(self.subjects.dead_letter(&lease.id), end.payload.clone());
                 writes.push(
-                    letter.with_header("Slipway-Error", &one_line(&end.error)).with_ttl_millis(DEAD_LETTER_TTL_MS),
+                    letter
+                        .with_header("Slipway-Error", &one_line(&end.error))
+                        .with_ttl_millis(DEAD_LETTER_TTL_MS),
                 );
             }
-            if self.counters.commit(link, &self.subjects, writes, &counts).await? != CommitOutcome::Conflict {
-                // The end is kept. If this fails, the entry is handed out once more, and dropped then.
+            if self.counters.commit(link, &self.subjects, writes, &counts).await?
+                != CommitOutcome::Conflict
+            {
+                // The end is kept. If this fails, the entry is handed out once more, and dropped
+                // then.
                 let _ = store::acknowledge_delivery(&link.client, &lease.token, ACK).await;
                 return Ok(true);
             }
@@ -299,9 +336,14 @@ impl NatsQueueInner {
             return Ok(Vec::new());
         }
         let subject = self.subjects.idempotency(digest);
-        let kept = store::last_message(link, &subject).await?.filter(|kept| parse_key_owner(kept).0 == lease.id);
-        let fresh = kept
-            .map(|kept| SubjectWrite::new(subject, kept.payload).expect_sequence(kept.sequence).with_ttl_millis(ttl));
+        let kept = store::last_message(link, &subject)
+            .await?
+            .filter(|kept| parse_key_owner(kept).0 == lease.id);
+        let fresh = kept.map(|kept| {
+            SubjectWrite::new(subject, kept.payload)
+                .expect_sequence(kept.sequence)
+                .with_ttl_millis(ttl)
+        });
         Ok(fresh.into_iter().collect())
     }
 
@@ -317,7 +359,8 @@ impl NatsQueueInner {
                 Some(mut doc) if doc.is_held_by(holder_id(&lease.token)) => {
                     doc.release(&again.error, again.counts);
                     let writes = vec![self.job_write(&lease.id, &doc, expected)];
-                    if store::commit_writes(&link.client, writes).await? == CommitOutcome::Conflict {
+                    if store::commit_writes(&link.client, writes).await? == CommitOutcome::Conflict
+                    {
                         continue;
                     }
                 }
@@ -326,7 +369,8 @@ impl NatsQueueInner {
                 // It was taken, and never begun.
                 _ => {}
             }
-            store::acknowledge_delivery(&link.client, &lease.token, &nak_payload(again.delay)).await?;
+            store::acknowledge_delivery(&link.client, &lease.token, &nak_payload(again.delay))
+                .await?;
             return Ok(true);
         }
         contention_error()
@@ -349,12 +393,15 @@ impl NatsQueueInner {
             doc.finish(&end, now_millis(), ttl);
             let writes = vec![self.job_write(id, &doc, expected)];
             let counts = [("cancelled", 1), ("bytes", -bytes)];
-            if self.counters.commit(link, &self.subjects, writes, &counts).await? == CommitOutcome::Conflict {
+            if self.counters.commit(link, &self.subjects, writes, &counts).await?
+                == CommitOutcome::Conflict
+            {
                 continue;
             }
             // If this fails, the entry is handed out once more, and dropped then.
             if let Some(priority) = JobPriority::parse(&priority)
-                && let Ok(Some(entry)) = store::last_message(link, &self.subjects.entry(priority, id)).await
+                && let Ok(Some(entry)) =
+                    store::last_message(link, &self.subjects.entry(priority, id)).await
             {
                 let _ = link.stream.delete_message(entry.sequence).await;
             }
@@ -363,7 +410,10 @@ impl NatsQueueInner {
         contention_error()
     }
 
-    pub(super) async fn measure_lag(&self, link: &JetStreamConnection) -> Result<QueueLag, QueueError> {
+    pub(super) async fn measure_lag(
+        &self,
+        link: &JetStreamConnection,
+    ) -> Result<QueueLag, QueueError> {
         let entries = self.subjects.every_entry();
         let (infos, sums, oldest) = futures::future::try_join3(
             link.consumer_infos(),
@@ -387,7 +437,10 @@ impl NatsQueueInner {
             oldest: oldest.map_or(0, |at| now_millis().saturating_sub(at)),
             callbacks,
             callbacks_late: late,
-            totals: sums.into_iter().filter_map(|(name, n)| Some((name, u64::try_from(n).ok()?))).collect(),
+            totals: sums
+                .into_iter()
+                .filter_map(|(name, n)| Some((name, u64::try_from(n).ok()?)))
+                .collect(),
         })
     }
 
@@ -414,7 +467,12 @@ impl NatsQueueInner {
                 != CommitOutcome::Conflict
             {
                 let age = time.saturating_sub(doc.number("callback_first_at").unwrap_or(time));
-                return Ok(Some(DueCallback { id, job: doc.to_stored_job(), age, token: delivery.token }));
+                return Ok(Some(DueCallback {
+                    id,
+                    job: doc.to_stored_job(),
+                    age,
+                    token: delivery.token,
+                }));
             }
         }
         contention_error()
@@ -441,11 +499,14 @@ impl NatsQueueInner {
             };
             if let CallbackOutcome::Dead(error) = what {
                 let letter = serde_json::json!({"id": due.id, "url": doc.text("callback_url"), "error": error});
-                let letter = SubjectWrite::new(self.subjects.undelivered(&due.id), letter.to_string());
+                let letter =
+                    SubjectWrite::new(self.subjects.undelivered(&due.id), letter.to_string());
                 writes.push(letter.with_ttl_millis(DEAD_LETTER_TTL_MS));
             }
             let done = match count {
-                Some(count) => self.counters.commit(link, &self.subjects, writes, &[(count, 1)]).await?,
+                Some(count) => {
+                    self.counters.commit(link, &self.subjects, writes, &[(count, 1)]).await?
+                }
                 None => store::commit_writes(&link.client, writes).await?,
             };
             if done != CommitOutcome::Conflict {

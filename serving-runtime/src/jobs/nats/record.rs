@@ -90,7 +90,10 @@ impl JobRecord {
 
     /// How often it was begun, this time included, without what does not count.
     pub(super) fn deliveries(&self) -> u32 {
-        let begun = self.number("attempts").unwrap_or(0).saturating_sub(self.number(UNCOUNTED_FIELD).unwrap_or(0));
+        let begun = self
+            .number("attempts")
+            .unwrap_or(0)
+            .saturating_sub(self.number(UNCOUNTED_FIELD).unwrap_or(0));
         u32::try_from(begun).unwrap_or(u32::MAX).saturating_add(1)
     }
 
@@ -150,9 +153,14 @@ impl JobRecord {
         }
     }
 
-    /// What became of an attempt at the callback. False when that changes nothing: the callback is settled, or a later attempt is under way
-    /// and this one did not succeed.
-    pub(super) fn record_callback(&mut self, attempt: u64, what: &CallbackOutcome, now: u64) -> bool {
+    /// What became of an attempt at the callback. False when that changes nothing: the callback is
+    /// settled, or a later attempt is under way and this one did not succeed.
+    pub(super) fn record_callback(
+        &mut self,
+        attempt: u64,
+        what: &CallbackOutcome,
+        now: u64,
+    ) -> bool {
         let latest = self.number("callback_attempts") == Some(attempt);
         if !self.is_callback_pending() || (!latest && *what != CallbackOutcome::Delivered) {
             return false;
@@ -172,8 +180,11 @@ impl JobRecord {
 
     /// As people see it.
     pub(super) fn to_stored_job(&self) -> StoredJob {
-        let mut fields: BTreeMap<_, _> =
-            self.fields.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect();
+        let mut fields: BTreeMap<_, _> = self
+            .fields
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone().into_bytes()))
+            .collect();
         fields.insert("result".into(), self.result.clone());
         StoredJob { fields }
     }
@@ -275,7 +286,10 @@ mod tests {
         assert!(!doc.is_held_by("7.1") && doc.deliveries() == 1);
         doc.begin_attempt("7.2", 7, 2);
         doc.release("no", true);
-        assert_eq!((doc.deliveries(), doc.number("attempts"), doc.text("error")), (2, Some(2), "no"));
+        assert_eq!(
+            (doc.deliveries(), doc.number("attempts"), doc.text("error")),
+            (2, Some(2), "no")
+        );
     }
 
     #[test]
@@ -284,10 +298,17 @@ mod tests {
         doc.finish(&end(JobStatus::Succeeded, Some("http://x/")), 5, 1000);
         doc.begin_callback(6);
         doc.begin_callback(9);
-        assert_eq!((doc.number("callback_attempts"), doc.number("callback_first_at")), (Some(2), Some(6)));
+        assert_eq!(
+            (doc.number("callback_attempts"), doc.number("callback_first_at")),
+            (Some(2), Some(6))
+        );
         let retry = CallbackOutcome::Retry(std::time::Duration::ZERO, "503".into());
         assert!(!doc.record_callback(1, &retry, 10), "a later attempt is under way");
-        assert!(doc.record_callback(2, &retry, 10) && doc.is_callback_pending() && doc.text("callback_error") == "503");
+        assert!(
+            doc.record_callback(2, &retry, 10)
+                && doc.is_callback_pending()
+                && doc.text("callback_error") == "503"
+        );
         assert!(
             doc.record_callback(1, &CallbackOutcome::Delivered, 11)
                 && !doc.is_callback_pending()

@@ -45,7 +45,8 @@ impl SubjectWrite {
 
     /// Bytes on the wire, but for what names take.
     pub(super) fn size(&self) -> usize {
-        let headers = self.headers.iter().flat_map(|(_, values)| values).map(|value| value.as_str().len());
+        let headers =
+            self.headers.iter().flat_map(|(_, values)| values).map(|value| value.as_str().len());
         self.payload.len() + headers.sum::<usize>()
     }
 
@@ -127,7 +128,10 @@ pub(super) async fn last_message(
 }
 
 /// Whether a message is there.
-pub(super) async fn message_exists(link: &JetStreamConnection, sequence: u64) -> Result<bool, QueueError> {
+pub(super) async fn message_exists(
+    link: &JetStreamConnection,
+    sequence: u64,
+) -> Result<bool, QueueError> {
     match link.stream.get_raw_message(sequence).await {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == RawMessageErrorKind::NoMessageFound => Ok(false),
@@ -141,14 +145,22 @@ pub(super) async fn first_written(
     subject: &str,
     from: u64,
 ) -> Result<Option<u64>, QueueError> {
-    match link.stream.raw_message_builder().sequence(from.max(1)).next_by_subject(subject).send().await {
+    match link
+        .stream
+        .raw_message_builder()
+        .sequence(from.max(1))
+        .next_by_subject(subject)
+        .send()
+        .await
+    {
         Ok(message) => Ok(Some(nanos_to_millis(message.time.unix_timestamp_nanos()))),
         Err(e) if e.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
         Err(e) => Err(unavailable_error(e)),
     }
 }
 
-/// The last messages of all subjects that match, as some replica has them: subject and what it holds.
+/// The last messages of all subjects that match, as some replica has them: subject and what it
+/// holds.
 pub(super) async fn last_messages(
     link: &JetStreamConnection,
     stream: &str,
@@ -161,16 +173,22 @@ pub(super) async fn last_messages(
     link.client.publish_with_reply(to, inbox, question.into()).await.map_err(unavailable_error)?;
     let mut all = Vec::new();
     let time = link.client.timeout().unwrap_or(super::RESPONSE_TIMEOUT);
-    while let Some(message) = tokio::time::timeout(time, answers.next()).await.map_err(unavailable_error)? {
+    while let Some(message) =
+        tokio::time::timeout(time, answers.next()).await.map_err(unavailable_error)?
+    {
         // 204: that was all; 404: nothing matches; anything else is an error of the server's.
         match message.status.map(|status| status.as_u16()) {
             None => {}
             Some(204 | 404) => return Ok(all),
-            Some(other) => return Err(unexpected_error(format!("status {other} for a direct get"))),
+            Some(other) => {
+                return Err(unexpected_error(format!("status {other} for a direct get")));
+            }
         }
         let headers = message.headers.unwrap_or_default();
-        let text = |name: &str| headers.get(name).map(|v| v.as_str().to_owned()).unwrap_or_default();
-        let (sequence, subject) = (text("Nats-Sequence").parse().map_err(unexpected_error)?, text("Nats-Subject"));
+        let text =
+            |name: &str| headers.get(name).map(|v| v.as_str().to_owned()).unwrap_or_default();
+        let (sequence, subject) =
+            (text("Nats-Sequence").parse().map_err(unexpected_error)?, text("Nats-Subject"));
         all.push((
             subject,
             StoredMessage {
@@ -186,41 +204,66 @@ pub(super) async fn last_messages(
 
 /// Milliseconds since 1970 of a time as of RFC 3339; 0 when it is none.
 fn parse_timestamp(text: &str) -> u64 {
-    async_nats::datetime::parse_rfc3339(text).map(|at| nanos_to_millis(at.unix_timestamp_nanos())).unwrap_or_default()
+    async_nats::datetime::parse_rfc3339(text)
+        .map(|at| nanos_to_millis(at.unix_timestamp_nanos()))
+        .unwrap_or_default()
 }
 
 /// Writes one message, or several as one atomic batch (NATS ADR-50).
-pub(super) async fn commit_writes(client: &Client, writes: Vec<SubjectWrite>) -> Result<CommitOutcome, QueueError> {
+pub(super) async fn commit_writes(
+    client: &Client,
+    writes: Vec<SubjectWrite>,
+) -> Result<CommitOutcome, QueueError> {
     write_batch(client, writes).await?.into_outcome()
 }
 
 /// As [`commit_writes`], for whoever goes on by what the server says.
-pub(super) async fn write_batch(client: &Client, mut writes: Vec<SubjectWrite>) -> Result<WriteResponse, QueueError> {
+pub(super) async fn write_batch(
+    client: &Client,
+    mut writes: Vec<SubjectWrite>,
+) -> Result<WriteResponse, QueueError> {
     let Some(mut last) = writes.pop() else { return Ok(WriteResponse::Committed(0)) };
     if !writes.is_empty() {
         let batch = hex::encode(rand::random::<[u8; 16]>());
         let numbered = |write: SubjectWrite, n: usize| {
-            write.with_header("Nats-Batch-Id", &batch).with_header("Nats-Batch-Sequence", &(n + 1).to_string())
+            write
+                .with_header("Nats-Batch-Id", &batch)
+                .with_header("Nats-Batch-Sequence", &(n + 1).to_string())
         };
         let before = writes.len();
         for (n, write) in writes.into_iter().enumerate() {
             let SubjectWrite { subject, headers, payload } = numbered(write, n);
-            client.publish_with_headers(subject, headers, payload).await.map_err(unavailable_error)?;
+            client
+                .publish_with_headers(subject, headers, payload)
+                .await
+                .map_err(unavailable_error)?;
         }
         last = numbered(last, before).with_header("Nats-Batch-Commit", "1");
     }
-    let answer =
-        client.request_with_headers(last.subject, last.headers, last.payload).await.map_err(unavailable_error)?;
+    let answer = client
+        .request_with_headers(last.subject, last.headers, last.payload)
+        .await
+        .map_err(unavailable_error)?;
     let ack: PublishAck = serde_json::from_slice(&answer.payload).map_err(unexpected_error)?;
     match (ack.error, ack.seq) {
         (Some(error), _) if CONFLICT_CODES.contains(&error.err_code) => Ok(WriteResponse::Conflict),
-        (Some(error), _) => Ok(WriteResponse::Refused(format!("{} ({})", error.description, error.err_code))),
+        (Some(error), _) => {
+            Ok(WriteResponse::Refused(format!("{} ({})", error.description, error.err_code)))
+        }
         (None, Some(sequence)) => Ok(WriteResponse::Committed(sequence)),
         (None, None) => Err(unexpected_error("an answer to a write without a sequence")),
     }
 }
 
 /// Acknowledges a delivery in some way, and waits until that is known.
-pub(super) async fn acknowledge_delivery(client: &Client, token: &str, how: &str) -> Result<(), QueueError> {
-    client.request(token.to_owned(), how.to_owned().into()).await.map(drop).map_err(unavailable_error)
+pub(super) async fn acknowledge_delivery(
+    client: &Client,
+    token: &str,
+    how: &str,
+) -> Result<(), QueueError> {
+    client
+        .request(token.to_owned(), how.to_owned().into())
+        .await
+        .map(drop)
+        .map_err(unavailable_error)
 }

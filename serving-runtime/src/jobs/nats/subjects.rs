@@ -19,7 +19,8 @@ pub(super) struct QueueSubjects {
 }
 
 impl QueueSubjects {
-    /// Of `<prefix>/<queue>`, in a form that NATS takes: `/` as `__`, `_` as `_u`, `.` as `_d`, so that no two queues share a stream.
+    /// Of `<prefix>/<queue>`, in a form that NATS takes: `/` as `__`, `_` as `_u`, `.` as `_d`, so
+    /// that no two queues share a stream.
     pub(super) fn new(prefix: &str, queue: &str) -> Self {
         let mut stream = String::new();
         for c in format!("{prefix}/{queue}").chars() {
@@ -92,7 +93,10 @@ mod tests {
         assert_eq!(of("default/digits"), "slipway__default__digits");
         let all = ["a/b", "a_b", "a.b", "a/ub", "a_ub", "a__b", "a_db", "a._b"].map(of);
         for (n, name) in all.iter().enumerate() {
-            assert!(!name.contains(['.', '/']) && !all.iter().skip(n + 1).any(|other| other == name), "{all:?}");
+            assert!(
+                !name.contains(['.', '/']) && !all.iter().skip(n + 1).any(|other| other == name),
+                "{all:?}"
+            );
         }
     }
 }

@@ -33,14 +33,19 @@ async fn a_killed_worker_costs_no_job(kind: Kind) {
 async fn a_slow_job_holds_up_no_other(kind: Kind) {
     let broker = Broker::start(kind);
     let server = server(&broker, "slow", &[]);
-    let _worker = worker(&broker, "slow", &["--workers", "2", "--batching=disabled", "--max-jobs", "2"]);
+    let _worker =
+        worker(&broker, "slow", &["--workers", "2", "--batching=disabled", "--max-jobs", "2"]);
     let endless = post(&server, &slow(FOREVER)).await;
     until(&server, &endless, "running").await;
     for _ in 0..10 {
         let quick = post(&server, &slow(1)).await;
         until(&server, &quick, "succeeded").await;
     }
-    assert_eq!(until(&server, &endless, "running").await["attempts"], 1, "and its lease is kept meanwhile");
+    assert_eq!(
+        until(&server, &endless, "running").await["attempts"],
+        1,
+        "and its lease is kept meanwhile"
+    );
     broker.conserved();
 }
 
@@ -57,8 +62,11 @@ async fn a_poisonous_job_is_isolated(kind: Kind) {
     poison["priority"] = json!("high");
     let poison = post(&server, &poison).await;
     for delivery in 1..=3 {
-        let victim =
-            worker(&broker, "slow", &["--workers", "1", "--batching=disabled", "--request-timeout-seconds", "600"]);
+        let victim = worker(
+            &broker,
+            "slow",
+            &["--workers", "1", "--batching=disabled", "--request-timeout-seconds", "600"],
+        );
         eventually("it runs", async || {
             let (_, body) = server.get(&format!("/v2/jobs/{poison}")).await;
             body["attempts"] == delivery && body["status"] == "running"
@@ -75,7 +83,10 @@ async fn a_poisonous_job_is_isolated(kind: Kind) {
     }
     settled(&broker).await;
     let letters = broker.dead_letters();
-    assert!(letters.len() == 1 && letters[0].contains(&poison) && letters[0].contains("\"rounds\""), "{letters:?}");
+    assert!(
+        letters.len() == 1 && letters[0].contains(&poison) && letters[0].contains("\"rounds\""),
+        "{letters:?}"
+    );
     assert_eq!(
         survivor
             .metric("slipway_runtime_jobs_total{modeldeployment=\"test\",revision=\"rev1\",outcome=\"dead\"}")
@@ -95,7 +106,10 @@ async fn a_job_that_fails_in_the_model_is_tried_again_and_then_dead(kind: Kind) 
     let id = post(&server, &json!({"data": data})).await;
     let _worker = worker(&broker, "picky", &[]);
     let dead = until(&server, &id, "dead").await;
-    assert!(dead["attempts"] == 3 && dead["error"].as_str().unwrap().contains("the model failed"), "{dead}");
+    assert!(
+        dead["attempts"] == 3 && dead["error"].as_str().unwrap().contains("the model failed"),
+        "{dead}"
+    );
     settled(&broker).await;
 }
 
@@ -110,7 +124,10 @@ async fn a_killed_broker_loses_nothing(kind: Kind) {
         waiting.push(post(&server, &slow(1)).await);
     }
     broker.kill();
-    eventually("the server notices", async || server.get(&format!("/v2/jobs/{running}")).await.0 == 503).await;
+    eventually("the server notices", async || {
+        server.get(&format!("/v2/jobs/{running}")).await.0 == 503
+    })
+    .await;
     assert!(broker.run());
     for id in waiting.iter().chain([&running]) {
         until(&server, id, "succeeded").await;
@@ -125,9 +142,20 @@ async fn sigterm_gives_back_what_cannot_be_finished(kind: Kind) {
     let server = server(&broker, "slow", &[]);
     let long = post(&server, &slow(FOREVER)).await;
     // A lease that outlives the test: only what is given back can be taken by another in time.
-    let args = ["--workers", "1", "--batching=disabled", "--job-lease-seconds", "600", "--worker-drain-seconds", "0"];
-    let mut first =
-        super::super::support::Server::worker("slow", &[&["--queue-url", &broker.url()], &args[..]].concat(), &[]);
+    let args = [
+        "--workers",
+        "1",
+        "--batching=disabled",
+        "--job-lease-seconds",
+        "600",
+        "--worker-drain-seconds",
+        "0",
+    ];
+    let mut first = super::super::support::Server::worker(
+        "slow",
+        &[&["--queue-url", &broker.url()], &args[..]].concat(),
+        &[],
+    );
     until(&server, &long, "running").await;
     first.signal("TERM");
     assert!(first.wait().success());
@@ -138,9 +166,15 @@ async fn sigterm_gives_back_what_cannot_be_finished(kind: Kind) {
             redis.command(&["XINFO", "CONSUMERS", "slipway:{test}:jobs:normal", "workers"]);
         assert_eq!(consumers.len(), 1, "the worker is gone from the group: {consumers:?}");
     }
-    let mut second =
-        super::super::support::Server::worker("slow", &[&["--queue-url", &broker.url()], &args[..]].concat(), &[]);
-    eventually("another has it", async || server.get(&format!("/v2/jobs/{long}")).await.1["attempts"] == 2).await;
+    let mut second = super::super::support::Server::worker(
+        "slow",
+        &[&["--queue-url", &broker.url()], &args[..]].concat(),
+        &[],
+    );
+    eventually("another has it", async || {
+        server.get(&format!("/v2/jobs/{long}")).await.1["attempts"] == 2
+    })
+    .await;
     second.signal("TERM");
     assert!(second.wait().success());
     // What was given back does not count towards the deliveries that there may be.
@@ -156,7 +190,10 @@ async fn sigterm_finishes_what_can_be_finished(kind: Kind) {
     let server = server(&broker, "slow", &[]);
     let running = post(&server, &slow(100_000)).await;
     let mut worker = worker(&broker, "slow", &["--workers", "1", "--worker-drain-seconds", "60"]);
-    eventually("begun", async || server.get(&format!("/v2/jobs/{running}")).await.1["status"] != "queued").await;
+    eventually("begun", async || {
+        server.get(&format!("/v2/jobs/{running}")).await.1["status"] != "queued"
+    })
+    .await;
     worker.signal("TERM");
     assert!(worker.wait().success());
     assert_eq!(until(&server, &running, "succeeded").await["attempts"], 1);
@@ -184,7 +221,11 @@ async fn many_workers_share_and_each_job_ends_once(kind: Kind) {
     settled(&broker).await;
     for (n, id) in ids.iter().enumerate() {
         let (_, direct) = server.infer(&affine(n as f32)["data"]).await;
-        assert_eq!(until(&server, id, "succeeded").await["result"]["outputs"], direct["outputs"], "each its own");
+        assert_eq!(
+            until(&server, id, "succeeded").await["result"]["outputs"],
+            direct["outputs"],
+            "each its own"
+        );
     }
     assert_eq!((broker.total("enqueued"), broker.total("succeeded")), (300, 300));
 }

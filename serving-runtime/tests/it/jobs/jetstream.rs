@@ -3,7 +3,6 @@
 use async_nats::jetstream::{self, stream};
 use futures::future::join_all;
 use serde_json::json;
-
 use slipway_runtime::jobs::JobBroker;
 use slipway_runtime::jobs::job::JobPriority;
 use slipway_runtime::jobs::queue::{EnqueueOutcome, JobQueue as _, QueueOptions};
@@ -20,10 +19,15 @@ fn server(nats: &Nats, args: &[&str]) -> Server {
 async fn what_no_message_holds_is_refused_at_the_door() {
     let nats = Nats::start();
     let server = server(&nats, &["--max-job-bytes", "2000000"]);
-    let data = format!("{{{}\"inputs\": {}}}", " ".repeat(1_100_000), affine(1.0)["data"]["inputs"]);
+    let data =
+        format!("{{{}\"inputs\": {}}}", " ".repeat(1_100_000), affine(1.0)["data"]["inputs"]);
     let body = format!("{{\"data\": {data}}}");
-    let (status, body) = answer(server.post("/v2/models/m/jobs").body(body).send().await.unwrap()).await;
-    assert!(status == 400 && body["error"].as_str().unwrap().contains("max_payload"), "{status} {body}");
+    let (status, body) =
+        answer(server.post("/v2/models/m/jobs").body(body).send().await.unwrap()).await;
+    assert!(
+        status == 400 && body["error"].as_str().unwrap().contains("max_payload"),
+        "{status} {body}"
+    );
     assert!(nats.subjects(">").await.iter().all(|subject| !subject.contains(".job.")));
 }
 
@@ -31,7 +35,15 @@ async fn what_no_message_holds_is_refused_at_the_door() {
 async fn a_server_that_comes_back_empty_gets_its_stream_again() {
     let mut nats = Nats::start();
     let server = server(&nats, &[]);
-    let post = async || server.post("/v2/models/m/jobs").body(affine(1.0).to_string()).send().await.unwrap().status();
+    let post = async || {
+        server
+            .post("/v2/models/m/jobs")
+            .body(affine(1.0).to_string())
+            .send()
+            .await
+            .unwrap()
+            .status()
+    };
     assert_eq!(post().await, 202);
     nats.forget();
     eventually("jobs are taken again", async || post().await == 202).await;
@@ -43,7 +55,8 @@ async fn an_operation_that_rests_holds_up_no_other() {
     let nats = Nats::start();
     let queue = JobBroker::new(&nats.url(), super::queue::options("test".into())).unwrap();
     let job = super::queue::job("one".into(), Some(1), JobPriority::Normal);
-    // Begun, and then not looked at while another one is waited for, as in a set of futures: first with the connection still to be made.
+    // Begun, and then not looked at while another one is waited for, as in a set of futures: first
+    // with the connection still to be made.
     let mut rested = 0;
     for _ in 0..20 {
         let mut resting = std::pin::pin!(queue.enqueue(&job, u64::MAX));
@@ -57,7 +70,10 @@ async fn an_operation_that_rests_holds_up_no_other() {
                 resting.await.unwrap()
             }
         };
-        assert!(matches!(outcome, EnqueueOutcome::Accepted | EnqueueOutcome::Duplicate(_)), "{outcome:?}");
+        assert!(
+            matches!(outcome, EnqueueOutcome::Accepted | EnqueueOutcome::Duplicate(_)),
+            "{outcome:?}"
+        );
     }
     assert!(rested > 0, "nothing rested");
 }
@@ -79,11 +95,13 @@ async fn steps_of_one_time_are_written_together() {
     let batches = nats.last_sequence().await - before - 120;
     assert!((1..=20).contains(&batches), "{batches} batches for 60 jobs");
     assert_eq!((nats.subjects("work.*.*").await.len(), nats.total("enqueued").await), (61, 61));
-    // Who stands in the way of others is told from them: of each key one is taken, and all the rest as well.
+    // Who stands in the way of others is told from them: of each key one is taken, and all the rest
+    // as well.
     let key = |n: u8| n.is_multiple_of(3).then_some(n % 2);
     let all = join_all((0..60).map(|n| enqueue(format!("b{n}"), key(n)))).await;
     let accepted = all.iter().filter(|outcome| **outcome == EnqueueOutcome::Accepted).count();
-    let twins = all.iter().filter(|outcome| matches!(outcome, EnqueueOutcome::Duplicate(_))).count();
+    let twins =
+        all.iter().filter(|outcome| matches!(outcome, EnqueueOutcome::Duplicate(_))).count();
     assert_eq!((accepted, twins), (42, 18), "{all:?}");
     assert_eq!((nats.subjects("work.*.*").await.len(), nats.total("enqueued").await), (103, 103));
 }
@@ -96,9 +114,15 @@ async fn a_stream_of_somebody_else_is_left_alone() {
     let theirs = stream::Config { name: "slipway__test".into(), subjects, ..Default::default() };
     context.create_stream(theirs).await.unwrap();
     let server = server(&nats, &[]);
-    let (status, body) =
-        answer(server.post("/v2/models/m/jobs").body(affine(1.0).to_string()).send().await.unwrap()).await;
-    assert_eq!((status, body["error"].as_str().unwrap().contains("not available")), (503, true), "{body}");
+    let (status, body) = answer(
+        server.post("/v2/models/m/jobs").body(affine(1.0).to_string()).send().await.unwrap(),
+    )
+    .await;
+    assert_eq!(
+        (status, body["error"].as_str().unwrap().contains("not available")),
+        (503, true),
+        "{body}"
+    );
     let line = server.line("queue");
     assert!(line["error"].as_str().unwrap().contains("not made by us"), "{line}");
     assert!(nats.subjects(">").await.is_empty());

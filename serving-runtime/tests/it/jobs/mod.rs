@@ -39,15 +39,19 @@ fn server(broker: &Broker, model: &str, args: &[&str]) -> Server {
 
 /// A worker, ready.
 fn worker(broker: &Broker, model: &str, args: &[&str]) -> Server {
-    let worker =
-        Server::worker(model, &[&["--queue-url", &broker.url(), "--job-lease-seconds", "1"], args].concat(), &[]);
+    let worker = Server::worker(
+        model,
+        &[&["--queue-url", &broker.url(), "--job-lease-seconds", "1"], args].concat(),
+        &[],
+    );
     worker.line("ready");
     worker
 }
 
 /// Posts a job that is taken; its id.
 async fn post(server: &Server, job: &Value) -> String {
-    let (status, body) = answer(server.post("/v2/models/m/jobs").body(job.to_string()).send().await.unwrap()).await;
+    let (status, body) =
+        answer(server.post("/v2/models/m/jobs").body(job.to_string()).send().await.unwrap()).await;
     assert_eq!(status, 202, "{body}");
     body["id"].as_str().unwrap().to_owned()
 }

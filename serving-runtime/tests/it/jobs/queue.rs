@@ -8,8 +8,8 @@ use proptest::test_runner::{Config, TestRunner};
 use slipway_runtime::jobs::JobBroker;
 use slipway_runtime::jobs::job::{JobPriority, QueuedJob};
 use slipway_runtime::jobs::queue::{
-    CallbackOutcome, ClaimedJob, EnqueueOutcome, JobCompletion, JobQueue as _, JobStatus, QueueOptions, RetryRequest,
-    StartDecision,
+    CallbackOutcome, ClaimedJob, EnqueueOutcome, JobCompletion, JobQueue as _, JobStatus,
+    QueueOptions, RetryRequest, StartDecision,
 };
 
 use super::super::broker::{Broker, Kind};
@@ -77,7 +77,8 @@ impl World<'_> {
         match event {
             Event::Enqueue { key, priority } => {
                 self.next += 1;
-                let priority = [JobPriority::High, JobPriority::Normal, JobPriority::Low][usize::from(priority)];
+                let priority = [JobPriority::High, JobPriority::Normal, JobPriority::Low]
+                    [usize::from(priority)];
                 let id = format!("j{}", self.next);
                 match self
                     .queue
@@ -85,20 +86,26 @@ impl World<'_> {
                     .await
                     .unwrap()
                 {
-                    EnqueueOutcome::Accepted => assert!(self.known.insert(id, JobStatus::Queued).is_none()),
-                    EnqueueOutcome::Duplicate(of) => assert!(key.is_some() && self.known.contains_key(&of)),
+                    EnqueueOutcome::Accepted => {
+                        assert!(self.known.insert(id, JobStatus::Queued).is_none())
+                    }
+                    EnqueueOutcome::Duplicate(of) => {
+                        assert!(key.is_some() && self.known.contains_key(&of))
+                    }
                     EnqueueOutcome::Full(n) => assert!(n >= 12),
                     EnqueueOutcome::Conflict(of) => panic!("conflict with {of}"),
                 }
             }
             Event::Write => {
-                let payload = serde_json::to_string(&job(String::new(), None, JobPriority::Low)).unwrap();
+                let payload =
+                    serde_json::to_string(&job(String::new(), None, JobPriority::Low)).unwrap();
                 let id = self.broker.write_to(&self.queue.options().name, "low", &payload);
                 self.known.insert(id.clone(), JobStatus::Queued);
                 self.written.push(id);
             }
             Event::Claim(worker, n) => {
-                let claimed = self.queue.claim(&worker.to_string(), usize::from(n), n == 3).await.unwrap();
+                let claimed =
+                    self.queue.claim(&worker.to_string(), usize::from(n), n == 3).await.unwrap();
                 assert!(claimed.len() <= usize::from(n));
                 for c in claimed {
                     self.start(worker, c).await;
@@ -119,7 +126,11 @@ impl World<'_> {
                 }
             }
             Event::Cancel(n) => {
-                let Some(id) = self.known.keys().nth(usize::from(n) % self.known.len().max(1)).cloned() else { return };
+                let Some(id) =
+                    self.known.keys().nth(usize::from(n) % self.known.len().max(1)).cloned()
+                else {
+                    return;
+                };
                 let was = self.queue.cancel(&id).await.unwrap();
                 if was == Some(JobStatus::Queued) {
                     assert_eq!(self.known[&id], JobStatus::Queued);
@@ -135,7 +146,12 @@ impl World<'_> {
                     };
                     assert!(self.queue.record_callback(&due, &what).await.unwrap());
                     assert!(
-                        n % 3 == 1 || !self.queue.record_callback(&due, &CallbackOutcome::Delivered).await.unwrap(),
+                        n % 3 == 1
+                            || !self
+                                .queue
+                                .record_callback(&due, &CallbackOutcome::Delivered)
+                                .await
+                                .unwrap(),
                         "settled once"
                     );
                 }
@@ -188,7 +204,11 @@ impl World<'_> {
 
     #[track_caller]
     fn ended_stays(&mut self, id: &str, now: JobStatus) {
-        assert!(!self.known[id].is_terminal(), "{id} left its end {:?} for {now:?}", self.known[id]);
+        assert!(
+            !self.known[id].is_terminal(),
+            "{id} left its end {:?} for {now:?}",
+            self.known[id]
+        );
         self.known.insert(id.to_owned(), now);
     }
 
@@ -233,14 +253,17 @@ pub(super) fn options(name: String) -> QueueOptions {
 
 /// Runs cases, each on a queue of its own.
 fn no_order_of_events_loses_a_job_or_ends_one_twice(kind: Kind, cases: u32) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let broker = Broker::start(kind);
-    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     let queues = std::cell::Cell::new(0);
     let outcome = runner.run(&events(), |events| {
         runtime.block_on(async {
             queues.set(queues.get() + 1);
-            let queue = JobBroker::new(&broker.url(), options(format!("test{}", queues.get()))).unwrap();
+            let queue =
+                JobBroker::new(&broker.url(), options(format!("test{}", queues.get()))).unwrap();
             // What a producer writes needs a stream.
             queue.lag().await.unwrap();
             let (known, held, written) = (BTreeMap::new(), vec![], vec![]);

@@ -1,4 +1,5 @@
-//! Writes model files of ONNX (`onnx.proto`): as much of the format as the graphs of these tests need.
+//! Writes model files of ONNX (`onnx.proto`): as much of the format as the graphs of these tests
+//! need.
 
 /// Element types of tensors (`TensorProto.DataType`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +120,9 @@ impl Constant {
         number(2, self.kind as i64, out);
         bytes(8, self.name.as_bytes(), out);
         let Some(location) = &self.external else { return bytes(9, &self.bytes, out) };
-        for (key, value) in [("location", location.clone()), ("length", self.bytes.len().to_string())] {
+        for (key, value) in
+            [("location", location.clone()), ("length", self.bytes.len().to_string())]
+        {
             let entry = |out: &mut Vec<u8>| {
                 bytes(1, key.as_bytes(), out);
                 bytes(2, value.as_bytes(), out);

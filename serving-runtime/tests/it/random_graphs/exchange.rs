@@ -1,4 +1,5 @@
-//! Requests to a random graph and their answers, in JSON or, where halves are among them, in binary.
+//! Requests to a random graph and their answers, in JSON or, where halves are among them, in
+//! binary.
 
 use half::f16;
 use rand::Rng as _;
@@ -48,9 +49,11 @@ impl Request {
             Kind::F32 => json!(f64::from(rng.random_range(-2.0_f32..2.0))),
         };
         let inputs = graph.inputs.iter().map(|port| {
-            let shape: Vec<usize> =
-                std::iter::once(rows).chain(port.trailing.iter().map(|size| usize::try_from(*size).unwrap())).collect();
-            let elements = (0..shape.iter().product::<usize>()).map(|_| element(port.kind, rng)).collect();
+            let shape: Vec<usize> = std::iter::once(rows)
+                .chain(port.trailing.iter().map(|size| usize::try_from(*size).unwrap()))
+                .collect();
+            let elements =
+                (0..shape.iter().product::<usize>()).map(|_| element(port.kind, rng)).collect();
             (port.clone(), shape, elements)
         });
         Self { inputs: inputs.collect(), outputs: graph.outputs.clone() }
@@ -58,7 +61,11 @@ impl Request {
 
     /// Whether it and its answer have a form in JSON.
     pub(super) fn in_json(&self) -> bool {
-        self.inputs.iter().map(|(port, ..)| port).chain(&self.outputs).all(|port| port.kind != Kind::F16)
+        self.inputs
+            .iter()
+            .map(|(port, ..)| port)
+            .chain(&self.outputs)
+            .all(|port| port.kind != Kind::F16)
     }
 
     pub(super) fn json(&self) -> Value {
@@ -100,10 +107,17 @@ impl Request {
             post.body(self.json().to_string()).send().await.unwrap()
         } else {
             let (head, blobs) = self.binary();
-            post.header(LENGTH, head.len()).body([head.as_bytes(), &blobs].concat()).send().await.unwrap()
+            post.header(LENGTH, head.len())
+                .body([head.as_bytes(), &blobs].concat())
+                .send()
+                .await
+                .unwrap()
         };
         let status = response.status();
-        let length = response.headers().get(LENGTH).map(|value| value.to_str().unwrap().parse::<usize>().unwrap());
+        let length = response
+            .headers()
+            .get(LENGTH)
+            .map(|value| value.to_str().unwrap().parse::<usize>().unwrap());
         let body = response.bytes().await.unwrap();
         assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
         let (head, blobs) = body.split_at(length.unwrap_or(body.len()));
@@ -113,13 +127,17 @@ impl Request {
 
     /// Reads an answer in JSON.
     pub(super) fn read(&self, answer: &Value) -> Answer {
-        let outputs = answer["outputs"].as_array().unwrap_or_else(|| panic!("no outputs: {answer}"));
+        let outputs =
+            answer["outputs"].as_array().unwrap_or_else(|| panic!("no outputs: {answer}"));
         assert_eq!(outputs.len(), self.outputs.len());
         let each = self.outputs.iter().zip(outputs).map(|(port, output)| {
             assert_eq!(output["name"], port.name);
             let data = output["data"].as_array().unwrap();
             let values = match port.kind {
-                Kind::F32 => Values::Close(data.iter().map(|x| x.as_f64().unwrap_or(f64::NAN)).collect(), 1e-5),
+                Kind::F32 => Values::Close(
+                    data.iter().map(|x| x.as_f64().unwrap_or(f64::NAN)).collect(),
+                    1e-5,
+                ),
                 _ => Values::Exact(data.iter().map(Value::to_string).collect()),
             };
             (shape(output), values)
@@ -130,16 +148,21 @@ impl Request {
     fn read_binary(&self, head: &Value, mut blobs: &[u8]) -> Answer {
         let outputs = head["outputs"].as_array().unwrap();
         let each = self.outputs.iter().zip(outputs).map(|(port, output)| {
-            let size = usize::try_from(output["parameters"]["binary_data_size"].as_u64().unwrap()).unwrap();
+            let size = usize::try_from(output["parameters"]["binary_data_size"].as_u64().unwrap())
+                .unwrap();
             let (blob, rest) = blobs.split_at(size);
             blobs = rest;
             let values = match port.kind {
                 Kind::F32 => Values::Close(
-                    blob.chunks(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect(),
+                    blob.chunks(4)
+                        .map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap())))
+                        .collect(),
                     1e-5,
                 ),
                 Kind::F16 => Values::Close(
-                    blob.chunks(2).map(|b| f64::from(f16::from_le_bytes(b.try_into().unwrap()))).collect(),
+                    blob.chunks(2)
+                        .map(|b| f64::from(f16::from_le_bytes(b.try_into().unwrap())))
+                        .collect(),
                     1e-2,
                 ),
                 _ => Values::Exact(vec![hex::encode(blob)]),
@@ -184,5 +207,7 @@ pub(super) fn differ(alone: &Answer, together: &Answer) -> Option<String> {
 /// Whether two rows are equal but for rounding, relative to their largest number.
 fn close(row: &[f64], other: &[f64], error: f64) -> bool {
     let largest = row.iter().filter(|x| x.is_finite()).fold(0.0_f64, |most, x| most.max(x.abs()));
-    row.iter().zip(other).all(|(a, b)| a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= error * largest)
+    row.iter()
+        .zip(other)
+        .all(|(a, b)| a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= error * largest)
 }

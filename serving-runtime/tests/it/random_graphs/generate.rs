@@ -1,11 +1,11 @@
 //! Graphs at random, of operators that keep the rows of a batch apart and of such that mix them.
 
+use Attribute::{Float, Integer, Integers};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::encode::{Attribute, Constant, Graph, Kind, Node, Port};
-use Attribute::{Float, Integer, Integers};
 
 /// A graph, and whether an operator on the way to its output mixes rows.
 #[derive(Debug)]
@@ -66,7 +66,12 @@ impl Generator {
     }
 
     /// An operator with one output; the value that it gives has the name.
-    fn node(&mut self, operator: &'static str, inputs: &[&str], attributes: &[(&'static str, Attribute)]) -> String {
+    fn node(
+        &mut self,
+        operator: &'static str,
+        inputs: &[&str],
+        attributes: &[(&'static str, Attribute)],
+    ) -> String {
         let output = self.name("value");
         self.graph.nodes.push(Node {
             operator,
@@ -103,7 +108,8 @@ impl Generator {
     fn floats(&mut self, shape: &[i64]) -> String {
         let name = self.name("weights");
         let count = shape.iter().product::<i64>();
-        let bytes = (0..count).flat_map(|_| self.rng.random_range(-1.0_f32..1.0).to_le_bytes()).collect();
+        let bytes =
+            (0..count).flat_map(|_| self.rng.random_range(-1.0_f32..1.0).to_le_bytes()).collect();
         self.graph.constants.push(Constant {
             name: name.clone(),
             kind: Kind::F32,
@@ -128,11 +134,14 @@ impl Generator {
         let last = *trailing.last().unwrap();
         match self.rng.random_range(0..20) {
             0 => {
-                let operator = *["Relu", "Sigmoid", "Tanh", "Neg", "Abs", "Softsign"].choose(&mut self.rng).unwrap();
+                let operator = *["Relu", "Sigmoid", "Tanh", "Neg", "Abs", "Softsign"]
+                    .choose(&mut self.rng)
+                    .unwrap();
                 self.apply(operator, &[name], &[], trailing)
             }
             1 => {
-                let operator = *["Add", "Mul", "Sub", "Max", "PRelu"].choose(&mut self.rng).unwrap();
+                let operator =
+                    *["Add", "Mul", "Sub", "Max", "PRelu"].choose(&mut self.rng).unwrap();
                 let weights = self.floats(&[last]);
                 self.apply(operator, &[name, &weights], &[], trailing)
             }
@@ -156,9 +165,13 @@ impl Generator {
                 )
             }
             5 => {
-                let operator = *["ReduceMean", "ReduceMax", "ReduceL2"].choose(&mut self.rng).unwrap();
-                let reduced =
-                    self.node(operator, &[name], &[("axes", Integers(vec![rank - 1])), ("keepdims", Integer(1))]);
+                let operator =
+                    *["ReduceMean", "ReduceMax", "ReduceL2"].choose(&mut self.rng).unwrap();
+                let reduced = self.node(
+                    operator,
+                    &[name],
+                    &[("axes", Integers(vec![rank - 1])), ("keepdims", Integer(1))],
+                );
                 self.apply("Sub", &[name, &reduced], &[], trailing)
             }
             6 => {
@@ -167,7 +180,8 @@ impl Generator {
                 self.apply("Concat", &[name, &other], &[("axis", Integer(rank - 1))], trailing)
             }
             7 => {
-                let (starts, ends, axes) = (self.integers(&[0]), self.integers(&[1]), self.integers(&[rank - 1]));
+                let (starts, ends, axes) =
+                    (self.integers(&[0]), self.integers(&[1]), self.integers(&[rank - 1]));
                 let trailing = [&trailing[..trailing.len() - 1], &[1]].concat();
                 self.apply("Slice", &[name, &starts, &ends, &axes], &[], trailing)
             }
@@ -180,7 +194,12 @@ impl Generator {
                 let trailing = [&trailing[..trailing.len() - 1], &[picked.len() as i64]].concat();
                 self.apply("Gather", &[name, &indices], &[("axis", Integer(rank - 1))], trailing)
             }
-            9 => self.apply("Flatten", &[name], &[("axis", Integer(1))], vec![trailing.iter().product()]),
+            9 => self.apply(
+                "Flatten",
+                &[name],
+                &[("axis", Integer(1))],
+                vec![trailing.iter().product()],
+            ),
             10 => {
                 let shape = self.integers(&[0, -1]);
                 self.apply("Reshape", &[name, &shape], &[], vec![trailing.iter().product()])
@@ -194,7 +213,12 @@ impl Generator {
             }
             12 if rank == 3 => {
                 let turned = [trailing[1], trailing[0]];
-                self.apply("Transpose", &[name], &[("perm", Integers(vec![0, 2, 1]))], turned.to_vec())
+                self.apply(
+                    "Transpose",
+                    &[name],
+                    &[("perm", Integers(vec![0, 2, 1]))],
+                    turned.to_vec(),
+                )
             }
             13 => {
                 let axes = self.integers(&[1]);
@@ -211,7 +235,11 @@ impl Generator {
                 self.apply("CumSum", &[name, &axis], &[], trailing)
             }
             16 => {
-                let best = self.node("ArgMax", &[name], &[("axis", Integer(rank - 1)), ("keepdims", Integer(1))]);
+                let best = self.node(
+                    "ArgMax",
+                    &[name],
+                    &[("axis", Integer(rank - 1)), ("keepdims", Integer(1))],
+                );
                 let best = self.node("Cast", &[&best], &[("to", Integer(1))]);
                 self.apply("Add", &[name, &best], &[], trailing)
             }
@@ -231,7 +259,12 @@ impl Generator {
                 let flattened = self.node("Flatten", &[name], &[("axis", Integer(1))]);
                 let wide = self.rng.random_range(1..5);
                 let (weights, bias) = (self.floats(&[wide, flat]), self.floats(&[wide]));
-                self.apply("Gemm", &[&flattened, &weights, &bias], &[("transB", Integer(1))], vec![wide])
+                self.apply(
+                    "Gemm",
+                    &[&flattened, &weights, &bias],
+                    &[("transB", Integer(1))],
+                    vec![wide],
+                )
             }
         }
     }
@@ -244,7 +277,9 @@ impl Generator {
         let zero = ("axes", Integers(vec![0]));
         match self.rng.random_range(0..12) {
             0 => {
-                let operator = *["ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1"].choose(&mut self.rng).unwrap();
+                let operator = *["ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1"]
+                    .choose(&mut self.rng)
+                    .unwrap();
                 let all = self.node(operator, &[name], &[zero, ("keepdims", Integer(1))]);
                 self.apply("Sub", &[name, &all], &[], trailing)
             }
@@ -269,7 +304,8 @@ impl Generator {
             }
             6 => {
                 // Everybody is pushed on by one.
-                let (one, zero, end) = (self.integers(&[1]), self.integers(&[0]), self.integers(&[i64::MAX]));
+                let (one, zero, end) =
+                    (self.integers(&[1]), self.integers(&[0]), self.integers(&[i64::MAX]));
                 let rest = self.node("Slice", &[name, &one, &end, &zero], &[]);
                 let first = self.node("Slice", &[name, &zero, &one, &zero], &[]);
                 self.apply("Concat", &[&rest, &first], &[("axis", Integer(0))], trailing)
@@ -299,14 +335,20 @@ impl Generator {
                 let hidden = self.rng.random_range(1..4);
                 let shape = self.integers(&[-1, 1, wide]);
                 let sequence = self.node("Reshape", &[name, &shape], &[]);
-                let (weights, recurrence) = (self.floats(&[1, hidden, wide]), self.floats(&[1, hidden, hidden]));
-                let states = self.node("RNN", &[&sequence, &weights, &recurrence], &[("hidden_size", Integer(hidden))]);
+                let (weights, recurrence) =
+                    (self.floats(&[1, hidden, wide]), self.floats(&[1, hidden, hidden]));
+                let states = self.node(
+                    "RNN",
+                    &[&sequence, &weights, &recurrence],
+                    &[("hidden_size", Integer(hidden))],
+                );
                 let back = self.integers(&[-1, hidden]);
                 self.apply("Reshape", &[&states, &back], &[], vec![hidden])
             }
             _ => {
                 // How large a row is among all of them.
-                let best = self.node("ArgMax", &[name], &[("axis", Integer(0)), ("keepdims", Integer(1))]);
+                let best =
+                    self.node("ArgMax", &[name], &[("axis", Integer(0)), ("keepdims", Integer(1))]);
                 let best = self.node("Cast", &[&best], &[("to", Integer(1))]);
                 self.apply("Add", &[name, &best], &[], trailing)
             }
@@ -318,7 +360,11 @@ impl Generator {
         let Value { name, trailing } = value;
         if self.rng.random_bool(0.3) {
             let rank = trailing.len() as i64 + 1;
-            let best = self.node("ArgMax", &[&name], &[("axis", Integer(rank - 1)), ("keepdims", Integer(0))]);
+            let best = self.node(
+                "ArgMax",
+                &[&name],
+                &[("axis", Integer(rank - 1)), ("keepdims", Integer(0))],
+            );
             self.output(best, Kind::I64, trailing[..trailing.len() - 1].to_vec());
         }
         if self.rng.random_bool(0.2) {
@@ -329,7 +375,11 @@ impl Generator {
         if self.rng.random_bool(0.2) {
             let text = self.name("text");
             self.graph.inputs.push(Port { name: text.clone(), kind: Kind::Text, trailing: vec![] });
-            let given = if self.mixes { self.reversed(&text) } else { self.node("Identity", &[&text], &[]) };
+            let given = if self.mixes {
+                self.reversed(&text)
+            } else {
+                self.node("Identity", &[&text], &[])
+            };
             self.output(given, Kind::Text, vec![]);
         }
         if self.rng.random_bool(0.3) {

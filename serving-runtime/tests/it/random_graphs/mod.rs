@@ -1,4 +1,5 @@
-//! Graphs at random: an answer is the same alone and in company, whatever way it took, and rows that are apart do run together.
+//! Graphs at random: an answer is the same alone and in company, whatever way it took, and rows
+//! that are apart do run together.
 //!
 //! `SLIPWAY_RANDOM_GRAPHS=500` tries so many, `SLIPWAY_RANDOM_GRAPHS_FROM=7000` from that seed on.
 
@@ -33,11 +34,21 @@ pub(crate) fn with_weights_beside(location: &str, weights: [f32; 4]) -> (Vec<u8>
     let port = |name: &str| Port { name: name.into(), kind: Kind::F32, trailing: vec![2] };
     let bytes: Vec<u8> = weights.iter().flat_map(|weight| weight.to_le_bytes()).collect();
     let external = Some(location.to_owned());
-    let constant = Constant { name: "W".into(), kind: Kind::F32, shape: vec![2, 2], bytes: bytes.clone(), external };
+    let constant = Constant {
+        name: "W".into(),
+        kind: Kind::F32,
+        shape: vec![2, 2],
+        bytes: bytes.clone(),
+        external,
+    };
     let inputs = vec!["X".to_owned(), "W".to_owned()];
     let node = Node { operator: "MatMul", inputs, outputs: vec!["Y".into()], attributes: vec![] };
-    let graph =
-        Graph { inputs: vec![port("X")], outputs: vec![port("Y")], constants: vec![constant], nodes: vec![node] };
+    let graph = Graph {
+        inputs: vec![port("X")],
+        outputs: vec![port("Y")],
+        constants: vec![constant],
+        nodes: vec![node],
+    };
     (graph.encode(), bytes)
 }
 
@@ -55,7 +66,9 @@ impl Case {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("graph.onnx"), random.graph.encode()).unwrap();
         let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed);
-        let requests = (0..REQUESTS).map(|n| Request::new(&random.graph, [1, 1, 2, 3, 8][n % 5], &mut rng)).collect();
+        let requests = (0..REQUESTS)
+            .map(|n| Request::new(&random.graph, [1, 1, 2, 3, 8][n % 5], &mut rng))
+            .collect();
         Self { seed, random, dir, requests }
     }
 
@@ -94,7 +107,11 @@ impl Case {
 
     fn assert_same(&self, way: &str, difference: Option<String>) {
         let (seed, operators) = (self.seed, self.operators());
-        assert!(difference.is_none(), "seed {seed}, {way}: {}\n{operators:?}", difference.unwrap_or_default());
+        assert!(
+            difference.is_none(),
+            "seed {seed}, {way}: {}\n{operators:?}",
+            difference.unwrap_or_default()
+        );
     }
 }
 
@@ -110,21 +127,33 @@ async fn an_answer_is_the_same_alone_and_in_company() {
     for seed in seeds(48) {
         let case = Case::new(seed);
         let server = case.start(&[]);
-        // Nothing is known of its speed yet, so these wait in the queue; the last ones run where they were read.
+        // Nothing is known of its speed yet, so these wait in the queue; the last ones run where
+        // they were read.
         let first = join_all(case.requests.iter().map(|request| request.send(&server))).await;
         let alone = case.each_alone(&server).await;
-        case.assert_same("in the queue", alone.iter().zip(&first).find_map(|(alone, first)| differ(alone, first)));
+        case.assert_same(
+            "in the queue",
+            alone.iter().zip(&first).find_map(|(alone, first)| differ(alone, first)),
+        );
         for _ in 0..2 {
             case.assert_same("where it was read", case.in_company(&server, &alone).await);
         }
         let properties = server.get("/v2/models/m").await.1["properties"].clone();
         let together = properties["batching"] == "enabled";
-        assert!(!(together && case.random.mixes), "seed {seed}: merged though it mixes: {:?}", case.operators());
+        assert!(
+            !(together && case.random.mixes),
+            "seed {seed}: merged though it mixes: {:?}",
+            case.operators()
+        );
         if !case.random.mixes {
             apart += 1;
             merged += u32::from(together);
             if !together {
-                eprintln!("seed {seed} is not merged: {} {:?}", properties["batching_reason"], case.operators());
+                eprintln!(
+                    "seed {seed} is not merged: {} {:?}",
+                    properties["batching_reason"],
+                    case.operators()
+                );
             }
         }
         if together {
@@ -168,7 +197,8 @@ async fn kept_answers_are_those_that_were_given_alone() {
         kept += server.metric(hits).await;
         asked += 3.0 * REQUESTS as f64;
     }
-    // Answers that hold a NaN are never kept, nor is one that comes while another of its kind is on the way.
+    // Answers that hold a NaN are never kept, nor is one that comes while another of its kind is on
+    // the way.
     assert!(kept >= asked / 3.0, "{kept} of {asked} answers were kept ones");
 }
 
@@ -186,26 +216,35 @@ async fn jobs_get_the_answers_that_were_given_alone() {
         worker.line("ready");
         let post = async |request: &Request| {
             let body = json!({"data": request.json()}).to_string();
-            let (status, body) = answer(server.post("/v2/models/m/jobs").body(body).send().await.unwrap()).await;
+            let (status, body) =
+                answer(server.post("/v2/models/m/jobs").body(body).send().await.unwrap()).await;
             assert_eq!(status, 202, "{body}");
             body["id"].as_str().unwrap().to_owned()
         };
         let ids = join_all(case.requests.iter().map(post)).await;
         for ((id, request), alone) in ids.iter().zip(&case.requests).zip(&alone) {
             let path = format!("/v2/jobs/{id}");
-            eventually("the job is done", async || server.get(&path).await.1["status"] == "succeeded").await;
+            eventually("the job is done", async || {
+                server.get(&path).await.1["status"] == "succeeded"
+            })
+            .await;
             let result = server.get(&path).await.1["result"].clone();
             case.assert_same("as a job", differ(alone, &request.read(&result)));
         }
     }
 }
 
-/// Files of graphs for other programs: `SLIPWAY_RANDOM_GRAPHS_INTO=dir cargo test … write_graphs -- --ignored`.
+/// Files of graphs for other programs: `SLIPWAY_RANDOM_GRAPHS_INTO=dir cargo test … write_graphs --
+/// --ignored`.
 #[test]
 #[ignore = "writes files for a look by hand"]
 fn write_graphs() {
     let into = std::env::var("SLIPWAY_RANDOM_GRAPHS_INTO").unwrap();
     for seed in seeds(48) {
-        std::fs::write(Path::new(&into).join(format!("{seed}.onnx")), generate(seed).graph.encode()).unwrap();
+        std::fs::write(
+            Path::new(&into).join(format!("{seed}.onnx")),
+            generate(seed).graph.encode(),
+        )
+        .unwrap();
     }
 }

@@ -11,7 +11,12 @@ fn cached(cache: Value) -> ModelDeployment {
 }
 
 fn has_redis(object: &ModelDeployment) -> bool {
-    pods(object).remove(0).init_containers.unwrap().iter().any(|container| container.name == "redis")
+    pods(object)
+        .remove(0)
+        .init_containers
+        .unwrap()
+        .iter()
+        .any(|container| container.name == "redis")
 }
 
 #[test]
@@ -21,23 +26,42 @@ fn the_redis_sidecar_keeps_within_its_memory_and_never_holds_up_the_pod() {
     let redis = pod.init_containers.unwrap().into_iter().find(|it| it.name == "redis").unwrap();
     assert_eq!(redis.image.as_deref(), Some("registry.example/slipway-redis:1"));
     assert_eq!(redis.restart_policy.as_deref(), Some("Always"), "a sidecar");
-    assert!(redis.startup_probe.is_none() && redis.readiness_probe.is_none() && redis.liveness_probe.is_some());
+    assert!(
+        redis.startup_probe.is_none()
+            && redis.readiness_probe.is_none()
+            && redis.liveness_probe.is_some()
+    );
     let args = redis.args.unwrap();
-    let argument = |name: &str| args.iter().skip_while(|arg| *arg != name).nth(1).map(String::as_str);
-    assert_eq!((argument("--maxmemory"), argument("--maxmemory-policy")), (Some("104857600"), Some("allkeys-lfu")));
+    let argument =
+        |name: &str| args.iter().skip_while(|arg| *arg != name).nth(1).map(String::as_str);
+    assert_eq!(
+        (argument("--maxmemory"), argument("--maxmemory-policy")),
+        (Some("104857600"), Some("allkeys-lfu"))
+    );
     assert_eq!((argument("--port"), argument("--save")), (Some("0"), Some("")));
     let resources = redis.resources.unwrap();
     assert_eq!(resources.limits.unwrap()["memory"].0, "157Mi");
-    assert_eq!(resources.requests.unwrap()["cpu"].0, "50m", "or the autoscaler could not tell the utilisation");
+    assert_eq!(
+        resources.requests.unwrap()["cpu"].0,
+        "50m",
+        "or the autoscaler could not tell the utilisation"
+    );
 
     let container = runtime(&object);
     let env = container.env.unwrap();
     let socket = argument("--unixsocket").unwrap();
     assert_eq!(value(&env, "SLIPWAY_REDIS_URL"), Some(format!("unix://{socket}")));
-    let folder = |mounts: Option<Vec<VolumeMount>>| mounts.unwrap().into_iter().find(|m| m.name == "redis").unwrap();
+    let folder = |mounts: Option<Vec<VolumeMount>>| {
+        mounts.unwrap().into_iter().find(|m| m.name == "redis").unwrap()
+    };
     let (theirs, ours) = (folder(redis.volume_mounts), folder(container.volume_mounts));
     assert!(theirs == ours && socket.starts_with(&ours.mount_path));
-    assert!(pod.volumes.unwrap().iter().any(|volume| volume.name == "redis" && volume.empty_dir.is_some()));
+    assert!(
+        pod.volumes
+            .unwrap()
+            .iter()
+            .any(|volume| volume.name == "redis" && volume.empty_dir.is_some())
+    );
 }
 
 #[test]
@@ -53,7 +77,9 @@ fn a_redis_of_the_users_own_takes_the_place_of_the_sidecar() {
     assert_eq!(value(&env, "SLIPWAY_CACHE_NO_BYPASS").as_deref(), Some("true"));
     assert_eq!(value(&env, "SLIPWAY_RESULT_CACHE_BYTES").as_deref(), Some("67108864"));
 
-    let object = cached(json!({"results": {}, "redis": {"urlSecretKeyRef": {"name": "redis", "key": "url"}}}));
+    let object = cached(
+        json!({"results": {}, "redis": {"urlSecretKeyRef": {"name": "redis", "key": "url"}}}),
+    );
     let env = runtime(&object).env.unwrap();
     let url = env.iter().find(|variable| variable.name == "SLIPWAY_REDIS_URL").unwrap();
     let reference = url.value_from.as_ref().unwrap().secret_key_ref.as_ref().unwrap();
@@ -66,7 +92,10 @@ fn feature_rows_are_kept_with_or_without_results() {
     let object = cached(json!({"features": {"ttlSeconds": 60, "source": source}, "sidecar": {}}));
     let env = runtime(&object).env.unwrap();
     assert_eq!(value(&env, "SLIPWAY_FEATURE_CACHE").as_deref(), Some("true"));
-    assert_eq!(value(&env, "SLIPWAY_FEATURE_SOURCE_URL").as_deref(), Some("http://store.shop/rows/{entity}"));
+    assert_eq!(
+        value(&env, "SLIPWAY_FEATURE_SOURCE_URL").as_deref(),
+        Some("http://store.shop/rows/{entity}")
+    );
     assert_eq!(value(&env, "SLIPWAY_FEATURE_SOURCE_TIMEOUT_MS").as_deref(), Some("50"));
     assert_eq!(value(&env, "SLIPWAY_RESULT_CACHE"), None);
     assert!(value(&env, "SLIPWAY_REDIS_URL").is_some());
@@ -77,12 +106,20 @@ fn model_files_may_outlive_the_pod_in_a_claim() {
     let object = cached(json!({"models": {"claimName": "model-cache"}}));
     let pod = pods(&object).remove(0);
     let security = pod.security_context.unwrap();
-    assert_eq!((security.fs_group, security.fs_group_change_policy.as_deref()), (Some(65532), Some("OnRootMismatch")));
+    assert_eq!(
+        (security.fs_group, security.fs_group_change_policy.as_deref()),
+        (Some(65532), Some("OnRootMismatch"))
+    );
     let volumes = pod.volumes.unwrap();
     let models: Vec<_> = volumes.iter().filter(|volume| volume.name == "models").collect();
     assert_eq!(models.len(), 1);
     assert_eq!(models[0].persistent_volume_claim.as_ref().unwrap().claim_name, "model-cache");
-    let mount = runtime(&object).volume_mounts.unwrap().into_iter().find(|mount| mount.name == "models").unwrap();
+    let mount = runtime(&object)
+        .volume_mounts
+        .unwrap()
+        .into_iter()
+        .find(|mount| mount.name == "models")
+        .unwrap();
     assert_eq!((mount.mount_path.as_str(), mount.read_only), ("/models", None));
     assert_eq!(pods(&minimal()).remove(0).security_context.unwrap().fs_group, None);
 }
@@ -90,7 +127,9 @@ fn model_files_may_outlive_the_pod_in_a_claim() {
 #[test]
 fn without_a_cache_nothing_of_it_is_in_the_pods() {
     for object in [minimal(), cached(json!({"results": {"mode": "Disabled"}}))] {
-        assert!(runtime(&object).env.unwrap().iter().all(|variable| !variable.name.contains("CACHE")));
+        assert!(
+            runtime(&object).env.unwrap().iter().all(|variable| !variable.name.contains("CACHE"))
+        );
         assert!(!has_redis(&object));
     }
 }

@@ -7,9 +7,18 @@ use super::*;
 /// One rule of a policy, as it is compared: its ports, and who may reach them; nothing: everybody.
 fn rules(desired: &DesiredObject) -> Vec<(Vec<i64>, Option<Value>)> {
     let spec = json_of(desired)["spec"].clone();
-    assert_eq!((&spec["policyTypes"], &spec["egress"]), (&json!(["Ingress"]), &Value::Null), "what goes out is free");
+    assert_eq!(
+        (&spec["policyTypes"], &spec["egress"]),
+        (&json!(["Ingress"]), &Value::Null),
+        "what goes out is free"
+    );
     let rule = |rule: &Value| {
-        let ports = rule["ports"].as_array().unwrap().iter().map(|port| port["port"].as_i64().unwrap()).collect();
+        let ports = rule["ports"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|port| port["port"].as_i64().unwrap())
+            .collect();
         (ports, rule.get("from").cloned())
     };
     spec["ingress"].as_array().unwrap().iter().map(rule).collect()
@@ -30,9 +39,13 @@ fn namespace(name: &str) -> Value {
 
 #[test]
 fn the_gateways_answer_everybody_and_keep_their_private_port_to_the_namespace() {
-    let policy = |settings: &PlanSettings| rules(&gateway_network_policy(&minimal(), settings).unwrap());
+    let policy =
+        |settings: &PlanSettings| rules(&gateway_network_policy(&minimal(), settings).unwrap());
     let own = json!({"podSelector": {}});
-    assert_eq!(policy(&plain()), [(vec![8080], None), (vec![8081], Some(json!([own.clone()]))), (vec![9091], None)]);
+    assert_eq!(
+        policy(&plain()),
+        [(vec![8080], None), (vec![8081], Some(json!([own.clone()]))), (vec![9091], None)]
+    );
     let ours = pods_with(&[(labels::MANAGED_BY, labels::MANAGER)]);
     assert_eq!(
         policy(&settings()),
@@ -48,12 +61,14 @@ fn the_gateways_answer_everybody_and_keep_their_private_port_to_the_namespace() 
 
 #[test]
 fn model_servers_answer_gateways_and_workers_nobody() {
-    let gateways = pods_with(&[(labels::COMPONENT, "gateway"), (labels::MANAGED_BY, labels::MANAGER)]);
+    let gateways =
+        pods_with(&[(labels::COMPONENT, "gateway"), (labels::MANAGED_BY, labels::MANAGER)]);
     let policy = |settings: &PlanSettings| rules(&network_policy(&minimal(), settings).unwrap());
     assert_eq!(policy(&plain()), [(vec![8080], Some(json!([gateways]))), (vec![9090], None)]);
     let alike = pods_with(&[(labels::COMPONENT, "runtime"), (labels::MODEL_DEPLOYMENT, "digits")]);
     assert_eq!(policy(&settings())[1], (vec![9090], Some(json!([alike, namespace("monitoring")]))));
-    let of_workers = |settings: &PlanSettings| rules(&worker_network_policy(&minimal(), settings).unwrap());
+    let of_workers =
+        |settings: &PlanSettings| rules(&worker_network_policy(&minimal(), settings).unwrap());
     assert_eq!(of_workers(&plain()), [(vec![9090], None)]);
     assert_eq!(of_workers(&settings())[0], (vec![9090], Some(json!([namespace("monitoring")]))));
 }
@@ -73,7 +88,11 @@ fn ports_of_a_template_stay_open_in_its_revision() {
     assert_eq!(value["spec"]["podSelector"]["matchLabels"][labels::REVISION], REVISION);
     let ports = json!([{"port": 8443, "protocol": "TCP"}, {"port": 8053, "protocol": "UDP"}]);
     assert_eq!(value["spec"]["ingress"], json!([{ "ports": ports }]));
-    assert_eq!(template_network_policy(&minimal(), &settings(), REVISION), None, "there is nothing to open");
+    assert_eq!(
+        template_network_policy(&minimal(), &settings(), REVISION),
+        None,
+        "there is nothing to open"
+    );
     let beside = json!({"spec": {"containers": [{"name": "proxy", "image": "x", "ports": [{"containerPort": 8443}]}]}});
     let gateway_template = serde_json::from_value(beside).unwrap();
     let settings = PlanSettings { gateway_template, ..plain() };
@@ -84,7 +103,8 @@ fn ports_of_a_template_stay_open_in_its_revision() {
     let again = json!({"spec": {"containers": [{"name": "proxy", "image": "x", "ports": ports}]}});
     let mut object = minimal();
     object.spec.template = serde_json::from_value(again.clone()).unwrap();
-    let settings = PlanSettings { gateway_template: serde_json::from_value(again).unwrap(), ..plain() };
+    let settings =
+        PlanSettings { gateway_template: serde_json::from_value(again).unwrap(), ..plain() };
     let of_revision = rules(&template_network_policy(&object, &settings, REVISION).unwrap());
     assert_eq!(of_revision, [(vec![8081, 9091], None)]);
     let of_gateway = rules(&gateway_network_policy(&object, &settings).unwrap());
@@ -102,7 +122,15 @@ fn ports() -> Vec<(Value, BTreeSet<i64>)> {
     let object = full();
     let made = [
         replica_set(&object, &settings(), REVISION, "v7", 3, None),
-        worker_deployment(&object, &object.spec.queue().unwrap().1, &settings(), REVISION, "v7", "", None),
+        worker_deployment(
+            &object,
+            &object.spec.queue().unwrap().1,
+            &settings(),
+            REVISION,
+            "v7",
+            "",
+            None,
+        ),
         gateway_deployment(&object, &settings()),
     ];
     let of = |desired: &DesiredObject| {
@@ -135,7 +163,8 @@ fn every_port_has_a_policy_and_a_row_in_the_document() {
         assert!(without.is_empty(), "no NetworkPolicy of {pod} names the ports {without:?}");
         // Those of the example's own containers are its owner's.
         let ours = ports.iter().filter(|port| ![8443, 8053].contains(*port));
-        let untold: Vec<_> = ours.filter(|port| !document.contains(&format!("| {port} "))).collect();
+        let untold: Vec<_> =
+            ours.filter(|port| !document.contains(&format!("| {port} "))).collect();
         assert!(untold.is_empty(), "docs/ports.md does not name {untold:?}");
     }
 }

@@ -8,7 +8,9 @@ use super::*;
 #[test]
 fn the_revision_in_the_environment_cannot_be_forged() {
     let env = runtime(&full()).env.unwrap();
-    let values = |name: &str| env.iter().filter(|e| e.name == name).map(|e| e.value.clone()).collect::<Vec<_>>();
+    let values = |name: &str| {
+        env.iter().filter(|e| e.name == name).map(|e| e.value.clone()).collect::<Vec<_>>()
+    };
     assert_eq!(values("SLIPWAY_REVISION"), [Some(REVISION.to_owned())]);
     assert_eq!(values("SLIPWAY_MODEL_NAME"), [Some("churn-model".to_owned())]);
     assert_eq!(values("AWS_REGION"), [Some("eu-central-1".to_owned())]);
@@ -21,7 +23,11 @@ fn workers_are_pods_that_nobody_is_sent_to() {
     let spec = worker(&object, &queue);
     let labels = spec.template.metadata.unwrap().labels.unwrap();
     let selected = |selector: &Value| {
-        selector.as_object().unwrap().iter().all(|(k, v)| labels.get(k).map(String::as_str) == v.as_str())
+        selector
+            .as_object()
+            .unwrap()
+            .iter()
+            .all(|(k, v)| labels.get(k).map(String::as_str) == v.as_str())
     };
     assert!(selected(&serde_json::to_value(spec.selector.match_labels.unwrap()).unwrap()));
     for selector in [
@@ -31,7 +37,9 @@ fn workers_are_pods_that_nobody_is_sent_to() {
     ] {
         assert!(!selected(selector), "{selector}");
     }
-    let in_scale = |part: &str| part.split_once('=').is_some_and(|(k, v)| labels.get(k).map(String::as_str) == Some(v));
+    let in_scale = |part: &str| {
+        part.split_once('=').is_some_and(|(k, v)| labels.get(k).map(String::as_str) == Some(v))
+    };
     let scale = labels::scale_selector("churn");
     assert!(!scale.split(',').all(in_scale), "workers are no replicas");
     assert_eq!(spec.replicas, None, "the autoscaler's");
@@ -49,11 +57,20 @@ fn workers_are_pods_that_nobody_is_sent_to() {
     };
     assert_eq!(secret("SLIPWAY_QUEUE_URL"), "redis/url");
     assert_eq!(secret("SLIPWAY_CALLBACK_SIGNING_KEY"), "callbacks/hmac");
-    assert!(env.iter().any(|e| e.name == "SLIPWAY_QUEUE_NAME" && e.value.as_deref() == Some("shop/churn")));
+    assert!(
+        env.iter()
+            .any(|e| e.name == "SLIPWAY_QUEUE_NAME" && e.value.as_deref() == Some("shop/churn"))
+    );
     let served = runtime(&object).env.unwrap();
-    assert!(served.iter().all(|e| e.name != "SLIPWAY_CALLBACK_SIGNING_KEY"), "who serves signs nothing");
+    assert!(
+        served.iter().all(|e| e.name != "SLIPWAY_CALLBACK_SIGNING_KEY"),
+        "who serves signs nothing"
+    );
     assert!(served.iter().any(|e| e.name == "SLIPWAY_CALLBACK_ALLOW"));
-    let fixed = QueueSpec { worker: slipway_crds::v1alpha1::WorkerSpec { replicas: 3, ..Default::default() }, ..queue };
+    let fixed = QueueSpec {
+        worker: slipway_crds::v1alpha1::WorkerSpec { replicas: 3, ..Default::default() },
+        ..queue
+    };
     assert_eq!(worker(&object, &fixed).replicas, Some(3));
     assert!(!is_shared(&worker_deployment(&object, &fixed, &settings(), REVISION, "v7", "", None)));
 }
@@ -69,7 +86,9 @@ fn defaults_of_a_minimal_object() {
     let requests = container.resources.unwrap().requests.unwrap();
     assert_eq!((requests["cpu"].0.as_str(), requests["memory"].0.as_str()), ("100m", "128Mi"));
     let env = container.env.unwrap();
-    assert!(env.iter().any(|e| e.name == "SLIPWAY_MODEL_NAME" && e.value.as_deref() == Some("digits")));
+    assert!(
+        env.iter().any(|e| e.name == "SLIPWAY_MODEL_NAME" && e.value.as_deref() == Some("digits"))
+    );
     assert!(env.iter().any(|e| e.name == "SLIPWAY_MODEL_DIGEST" && e.value.as_deref() == Some("")));
 }
 
@@ -77,14 +96,16 @@ fn defaults_of_a_minimal_object() {
 fn what_the_user_names_is_taken() {
     let mut object = minimal();
     object.spec.template.server_container_mut().image = Some("mine:7".to_owned());
-    object.spec.template.spec.as_mut().unwrap().service_account_name = Some("store-reader".to_owned());
+    object.spec.template.spec.as_mut().unwrap().service_account_name =
+        Some("store-reader".to_owned());
     let container = runtime(&object);
     assert_eq!(container.image.as_deref(), Some("mine:7"));
     assert_eq!(container.image_pull_policy, None, "Kubernetes' default by tag");
     let pod = pods(&object).remove(0);
     assert_eq!(pod.service_account_name.as_deref(), Some("store-reader"));
     assert_eq!(pod.automount_service_account_token, None, "the account decides");
-    // A limit without a request is the request: Kubernetes says so, and adding another would break Guaranteed pods.
+    // A limit without a request is the request: Kubernetes says so, and adding another would break
+    // Guaranteed pods.
     let requests = runtime(&full()).resources.unwrap().requests.unwrap();
     assert!(!requests.contains_key("memory") && requests.contains_key("cpu"));
 }
@@ -106,10 +127,13 @@ fn images_are_pulled_with_the_secrets_of_spec_and_operator() {
     };
     let mut object = minimal();
     assert_eq!(pods(&object).iter().map(names).collect::<Vec<_>>(), [["registry"], ["registry"]]);
-    object.spec.template =
-        serde_json::from_value(json!({"spec": {"imagePullSecrets": [{"name": "a"}, {"name": "registry"}]}})).unwrap();
+    object.spec.template = serde_json::from_value(
+        json!({"spec": {"imagePullSecrets": [{"name": "a"}, {"name": "registry"}]}}),
+    )
+    .unwrap();
     assert_eq!(names(&pods(&object).remove(0)), ["a", "registry"]);
-    // An image of the user's own is the user's to pull; the step before it is ours, where there is one.
+    // An image of the user's own is the user's to pull; the step before it is ours, where there is
+    // one.
     object.spec.template = PodTemplatePatch::default();
     object.spec.template.server_container_mut().image = Some("mine:7".to_owned());
     assert_eq!(names(&pods(&object).remove(0)), ["registry"]);
@@ -124,7 +148,12 @@ fn what_is_asked_to_be_kept_reaches_the_pods() {
         let value = json_of(&replica_set(object, settings, REVISION, "v7", 3, None));
         let pod = value["spec"]["template"]["spec"].clone();
         let env = pod["containers"][0]["env"].as_array().unwrap().clone();
-        (pod, env.into_iter().map(|e| (e["name"].as_str().unwrap().to_owned(), e["value"].clone())).collect::<Vec<_>>())
+        (
+            pod,
+            env.into_iter()
+                .map(|e| (e["name"].as_str().unwrap().to_owned(), e["value"].clone()))
+                .collect::<Vec<_>>(),
+        )
     };
     let before = environment(&object, &settings()).1;
     assert!(!before.iter().any(|(name, _)| name.contains("BATCHING")
@@ -133,12 +162,16 @@ fn what_is_asked_to_be_kept_reaches_the_pods() {
         || name.contains("OTEL")));
     object.spec.model.batching = BatchingPolicy::Disabled;
     object.spec.model.baseline =
-        serde_json::from_value(json!({"uri": "pvc://claims/b.json", "digest": "sha256:00"})).unwrap();
+        serde_json::from_value(json!({"uri": "pvc://claims/b.json", "digest": "sha256:00"}))
+            .unwrap();
     let sampling = json!({"rate": "0.5%", "sink": "s3://b/p", "redactInputs": ["email"]});
     object.spec.server.sampling = serde_json::from_value(sampling).unwrap();
     object.spec.template.server_container_mut().env =
         serde_json::from_value(json!([{"name": "OTEL_TRACES_SAMPLER_ARG", "value": "1"}])).unwrap();
-    let tracing = Some(crate::settings::TracingSettings { endpoint: "http://collector:4318".into(), per_million: 500 });
+    let tracing = Some(crate::settings::TracingSettings {
+        endpoint: "http://collector:4318".into(),
+        per_million: 500,
+    });
     let settings = PlanSettings { tracing, ..settings() };
     let (pod, env) = environment(&object, &settings);
     for (name, value) in [
@@ -156,22 +189,32 @@ fn what_is_asked_to_be_kept_reaches_the_pods() {
     }
     let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
     assert!(mounts.iter().any(|m| m["mountPath"] == "/mnt/models/claims"), "{mounts:?}");
-    let gateway = gateway_objects(&object, &settings).iter().map(json_of).find(|v| v["kind"] == "Deployment").unwrap();
+    let gateway = gateway_objects(&object, &settings)
+        .iter()
+        .map(json_of)
+        .find(|v| v["kind"] == "Deployment")
+        .unwrap();
     let env = gateway["spec"]["template"]["spec"]["containers"][0]["env"].to_string();
     assert!(env.contains("parentbased_traceidratio") && env.contains("0.000500"), "{env}");
 }
 
-/// What speaks for the namespace is given to who needs it: not to what fetches from anywhere, nor to a server that is not ours.
+/// What speaks for the namespace is given to who needs it: not to what fetches from anywhere, nor
+/// to a server that is not ours.
 #[test]
 fn keys_are_for_our_own_programs() {
     let mounts = |container: &Container| {
-        container.volume_mounts.iter().flatten().any(|mount| mount.mount_path == "/var/run/slipway/keys")
+        container
+            .volume_mounts
+            .iter()
+            .flatten()
+            .any(|mount| mount.mount_path == "/var/run/slipway/keys")
     };
     let told = |container: &Container| {
         container.env.iter().flatten().any(|variable| variable.name == "SLIPWAY_KEYS_DIRECTORY")
     };
     for pod in pods(&minimal()) {
-        let secrets: Vec<_> = pod.volumes.iter().flatten().filter_map(|volume| volume.secret.as_ref()).collect();
+        let secrets: Vec<_> =
+            pod.volumes.iter().flatten().filter_map(|volume| volume.secret.as_ref()).collect();
         assert!(matches!(secrets[..], [secret] if secret.optional == Some(true)), "{secrets:?}");
         let server = &pod.containers[0];
         assert!(mounts(server) && told(server));
@@ -179,13 +222,15 @@ fn keys_are_for_our_own_programs() {
     }
     let mut own_image = minimal();
     own_image.spec.template.server_container_mut().image = Some("registry.example/own:1".into());
-    for pod in pods(&own_image).into_iter().filter(|pod| pod.containers[0].name == SERVER_CONTAINER) {
+    for pod in pods(&own_image).into_iter().filter(|pod| pod.containers[0].name == SERVER_CONTAINER)
+    {
         assert!(!pod.containers.iter().any(|container| mounts(container) || told(container)));
         assert!(pod.volumes.iter().flatten().all(|volume| volume.secret.is_none()));
     }
 }
 
-/// The step before the server must be our own program on the user's own image, too, with the server's environment and room.
+/// The step before the server must be our own program on the user's own image, too, with the
+/// server's environment and room.
 #[test]
 fn the_step_before_the_server_is_our_program_with_the_servers_room() {
     let fetch = |object: &ModelDeployment| {
@@ -202,15 +247,26 @@ fn the_step_before_the_server_is_our_program_with_the_servers_room() {
         assert_eq!((fetch.env, fetch.resources), (server.env, server.resources));
         let mut mounts = server.volume_mounts.unwrap();
         mounts.retain(|mount| mount.name != "slipway-keys");
-        assert_eq!((fetch.volume_mounts, fetch.security_context), (Some(mounts), server.security_context));
-        assert!(fetch.ports.is_none() && fetch.readiness_probe.is_none() && fetch.restart_policy.is_none());
+        assert_eq!(
+            (fetch.volume_mounts, fetch.security_context),
+            (Some(mounts), server.security_context)
+        );
+        assert!(
+            fetch.ports.is_none()
+                && fetch.readiness_probe.is_none()
+                && fetch.restart_policy.is_none()
+        );
     }
     let mut object = minimal();
     object.spec.template.server_container_mut().image = Some("mine:7".to_owned());
     object.spec.template.server_container_mut().args = Some(vec!["--theirs".to_owned()]);
     let of_their_image = fetch(&object).unwrap();
     assert_eq!(of_their_image.image.as_deref(), Some("registry.example/slipway-runtime:1"));
-    assert_eq!(of_their_image.args.unwrap(), ["fetch"], "the arguments of another program mean nothing to ours");
+    assert_eq!(
+        of_their_image.args.unwrap(),
+        ["fetch"],
+        "the arguments of another program mean nothing to ours"
+    );
     object.spec.model.uri = "file:///model.onnx".to_owned();
     assert!(fetch(&object).is_none(), "their image holds the model");
 }
@@ -219,24 +275,39 @@ fn the_step_before_the_server_is_our_program_with_the_servers_room() {
 fn a_template_is_merged_by_names() {
     let object = full();
     let pod = pods(&object).remove(0);
-    let names = |containers: &[Container]| containers.iter().map(|it| it.name.clone()).collect::<Vec<_>>();
+    let names =
+        |containers: &[Container]| containers.iter().map(|it| it.name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&pod.containers), ["server", "proxy"]);
     assert_eq!(names(&pod.init_containers.clone().unwrap()), ["credentials", "fetch", "redis"]);
     let server = &pod.containers[0];
     assert_eq!(server.args.clone().unwrap(), ["serve", "--threads=2"]);
     let mounts = |container: &Container| {
-        container.volume_mounts.iter().flatten().map(|mount| mount.mount_path.clone()).collect::<Vec<_>>()
+        container
+            .volume_mounts
+            .iter()
+            .flatten()
+            .map(|mount| mount.mount_path.clone())
+            .collect::<Vec<_>>()
     };
     for path in ["/models", "/tmp", "/dev/shm"] {
         assert!(mounts(server).contains(&path.to_owned()), "{path}");
     }
-    let volume = |name: &str| pod.volumes.iter().flatten().filter(|it| it.name == name).cloned().collect::<Vec<_>>();
+    let volume = |name: &str| {
+        pod.volumes.iter().flatten().filter(|it| it.name == name).cloned().collect::<Vec<_>>()
+    };
     let size = |name: &str| volume(name).remove(0).empty_dir.unwrap().size_limit.unwrap().0;
-    assert_eq!((volume("tmp").len(), size("tmp"), size("models")), (1, "20Gi".to_owned(), "8Gi".to_owned()));
+    assert_eq!(
+        (volume("tmp").len(), size("tmp"), size("models")),
+        (1, "20Gi".to_owned(), "8Gi".to_owned())
+    );
     let desired = json_of(&replica_set(&object, &settings(), REVISION, "v7", 3, None));
     let metadata = &desired["spec"]["template"]["metadata"];
     assert_eq!(metadata["labels"]["team"], "growth");
-    assert_eq!(metadata["labels"][labels::MANAGED_BY], labels::MANAGER, "what finds our pods cannot be forged");
+    assert_eq!(
+        metadata["labels"][labels::MANAGED_BY],
+        labels::MANAGER,
+        "what finds our pods cannot be forged"
+    );
     assert_eq!(metadata["annotations"]["sidecar.istio.io/inject"], "false");
     assert_eq!(metadata["annotations"]["prometheus.io/scrape"], "true");
     // The workers inherit it; only the model server among the containers is another program.
@@ -266,7 +337,10 @@ fn what_a_template_gives_takes_the_place_of_ours() {
     }}))
     .unwrap();
     let pod = pods(&object).remove(0);
-    assert_eq!((pod.restart_policy.as_deref(), pod.automount_service_account_token), (None, Some(true)));
+    assert_eq!(
+        (pod.restart_policy.as_deref(), pod.automount_service_account_token),
+        (None, Some(true))
+    );
     let affinity = pod.affinity.unwrap();
     assert!(affinity.node_affinity.is_some() && affinity.pod_anti_affinity.is_some());
     let security = pod.security_context.unwrap();
@@ -276,14 +350,21 @@ fn what_a_template_gives_takes_the_place_of_ours() {
     assert!(probe.exec.is_none() && probe.http_get.is_some() && probe.period_seconds == Some(7));
     let ports: Vec<i32> = server.ports.unwrap().iter().map(|port| port.container_port).collect();
     assert_eq!(ports, [8080, 9090, 6060]);
-    let models: Vec<_> = server.volume_mounts.unwrap().into_iter().filter(|it| it.mount_path == "/models").collect();
+    let models: Vec<_> =
+        server.volume_mounts.unwrap().into_iter().filter(|it| it.mount_path == "/models").collect();
     assert_eq!((models.len(), models[0].name.as_str()), (1, "mine"));
     let security = server.security_context.unwrap();
-    assert_eq!((security.read_only_root_filesystem, security.allow_privilege_escalation), (Some(false), Some(false)));
+    assert_eq!(
+        (security.read_only_root_filesystem, security.allow_privilege_escalation),
+        (Some(false), Some(false))
+    );
     let limits = server.resources.unwrap().limits.unwrap();
     // The step before has the credentials and no GPU.
     let fetch = pod.init_containers.unwrap().remove(0);
     assert_eq!(fetch.env_from.unwrap()[0].secret_ref.as_ref().unwrap().name, "store");
     let of_fetch = fetch.resources.unwrap().limits.unwrap();
-    assert!(limits.contains_key("nvidia.com/gpu") && of_fetch.keys().eq(["memory"]), "{of_fetch:?}");
+    assert!(
+        limits.contains_key("nvidia.com/gpu") && of_fetch.keys().eq(["memory"]),
+        "{of_fetch:?}"
+    );
 }

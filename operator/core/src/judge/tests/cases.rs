@@ -1,5 +1,6 @@
-//! What the verdict is, case by case: the regression catalogue of metric gating (no series, NaN, infinities, stale series, an arm that has only failures,
-//! resets, gaps, a provider that is down) and the ordinary ones.
+//! What the verdict is, case by case: the regression catalogue of metric gating (no series, NaN,
+//! infinities, stale series, an arm that has only failures, resets, gaps, a provider that is down)
+//! and the ordinary ones.
 
 use slipway_crds::v1alpha1::{AnalysisMode, AnalysisSpec, GateType, GateVerdict};
 
@@ -56,7 +57,10 @@ fn the_missing_arm_is_named() {
             one(counts(nothing, healthy)),
             (GateVerdict::NoData, "errors: no request reached the candidate".into())
         );
-        assert_eq!(one(counts(healthy, nothing)), (GateVerdict::NoData, "errors: no request reached stable".into()));
+        assert_eq!(
+            one(counts(healthy, nothing)),
+            (GateVerdict::NoData, "errors: no request reached stable".into())
+        );
     }
 }
 
@@ -75,8 +79,10 @@ fn what_is_no_count_is_no_data() {
         let broken = GateCounts { bad, good: 1000.0 };
         let fine = GateCounts { bad: 1.0, good: 1000.0 };
         for (candidate, stable) in [(broken, fine), (fine, broken)] {
-            let reading =
-                GateReading::Counts(BTreeMap::from([(CANDIDATE.to_owned(), candidate), (STABLE.to_owned(), stable)]));
+            let reading = GateReading::Counts(BTreeMap::from([
+                (CANDIDATE.to_owned(), candidate),
+                (STABLE.to_owned(), stable),
+            ]));
             let (verdict, message) = one(reading);
             assert_eq!(verdict, GateVerdict::NoData, "{message}");
             assert!(message.contains("the count of bad events is"), "{message}");
@@ -87,7 +93,10 @@ fn what_is_no_count_is_no_data() {
 #[test]
 fn several_series_are_the_pollers_no_data() {
     let (verdict, message) = one(GateReading::NoData("2 series where 1 was expected".to_owned()));
-    assert_eq!((verdict, message.as_str()), (GateVerdict::NoData, "errors: 2 series where 1 was expected"));
+    assert_eq!(
+        (verdict, message.as_str()),
+        (GateVerdict::NoData, "errors: 2 series where 1 was expected")
+    );
 }
 
 #[test]
@@ -106,7 +115,8 @@ fn a_hiccup_is_not_a_verdict() {
 
 #[test]
 fn a_counter_reset_or_a_scrape_gap_only_takes_evidence_away() {
-    // increase() bears resets; where a scrape is missing the next count may be smaller than the last. There is no memory that this could confuse.
+    // increase() bears resets; where a scrape is missing the next count may be smaller than the
+    // last. There is no memory that this could confuse.
     let before = one(counts(Some((1.0, 90.0)), Some((5.0, 2000.0)))).0;
     let gap = one(counts(Some((0.9, 40.3)), Some((2.2, 900.7)))).0;
     assert_eq!((before, gap), (GateVerdict::NeedMoreData, GateVerdict::NeedMoreData));
@@ -114,14 +124,25 @@ fn a_counter_reset_or_a_scrape_gap_only_takes_evidence_away() {
 
 #[test]
 fn a_provider_that_is_down_holds_and_forgets_nothing() {
-    for why in ["connection refused", "no answer within 5 s", "503", "429", "certificate signed by unknown authority"] {
-        let judgement =
-            run(&errors(), Some(&evidence(60, [("errors", GateReading::ProviderDown(why.to_owned()))])), &[]);
+    for why in [
+        "connection refused",
+        "no answer within 5 s",
+        "503",
+        "429",
+        "certificate signed by unknown authority",
+    ] {
+        let judgement = run(
+            &errors(),
+            Some(&evidence(60, [("errors", GateReading::ProviderDown(why.to_owned()))])),
+            &[],
+        );
         assert_eq!(judgement.verdict, GateVerdict::ProviderDown);
         assert_eq!(judgement.message, format!("errors: {why}"));
-        // Back again, be it after a minute or an hour: judged on the whole window as if nothing had been.
+        // Back again, be it after a minute or an hour: judged on the whole window as if nothing had
+        // been.
         for seconds in [120, 660, 3660] {
-            let good = evidence(seconds, [("errors", counts(Some((2.0, 900.0)), Some((40.0, 17_000.0))))]);
+            let good =
+                evidence(seconds, [("errors", counts(Some((2.0, 900.0)), Some((40.0, 17_000.0))))]);
             assert_eq!(run(&errors(), Some(&good), &judgement.gates).verdict, GateVerdict::Pass);
         }
     }
@@ -149,17 +170,31 @@ fn a_bad_candidate_fails_and_the_message_says_by_how_much_at_least() {
 
 #[test]
 fn too_little_says_how_much_more() {
-    let judgement =
-        run(&errors(), Some(&evidence(60, [("errors", counts(Some((0.0, 120.0)), Some((8.0, 2280.0))))])), &[]);
+    let judgement = run(
+        &errors(),
+        Some(&evidence(60, [("errors", counts(Some((0.0, 120.0)), Some((8.0, 2280.0))))])),
+        &[],
+    );
     assert_eq!(judgement.verdict, GateVerdict::NeedMoreData);
     let message = &judgement.gates[0].message;
     assert!(message.contains("more requests at the candidate (has 120), about "), "{message}");
-    let more: f64 =
-        message.split("about ").nth(1).unwrap().split(' ').next().unwrap().replace(',', "").parse().unwrap();
+    let more: f64 = message
+        .split("about ")
+        .nth(1)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap()
+        .replace(',', "")
+        .parse()
+        .unwrap();
     assert!((20.0..600.0).contains(&more), "{message}");
     // The promise holds: with that much more, at the same rates, there is a verdict.
     let by = (120.0 + more) / 120.0;
-    assert_eq!(one(counts(Some((0.0, 120.0 * by)), Some((8.0 * by, 2280.0 * by)))).0, GateVerdict::Pass);
+    assert_eq!(
+        one(counts(Some((0.0, 120.0 * by)), Some((8.0 * by, 2280.0 * by)))).0,
+        GateVerdict::Pass
+    );
     assert_eq!(
         (judgement.gates[0].candidate.as_str(), judgement.gates[0].stable.as_str()),
         ("0 of 120 failed", "8 of 2,280 failed")
@@ -168,7 +203,11 @@ fn too_little_says_how_much_more() {
 
 #[test]
 fn fewest_requests_hold_for_both_arms() {
-    let gate = |min: i32| gates(&format!("[{{ name: errors, type: ErrorRate, errorRate: {{ minRequests: {min} }} }}]"));
+    let gate = |min: i32| {
+        gates(&format!(
+            "[{{ name: errors, type: ErrorRate, errorRate: {{ minRequests: {min} }} }}]"
+        ))
+    };
     let of = |min: i32, candidate: f64, stable: f64| {
         let reading = counts(Some((0.0, candidate)), Some((0.0, stable)));
         run(&gate(min), Some(&evidence(60, [("errors", reading)])), &[]).verdict
@@ -187,18 +226,33 @@ fn worse_by_less_than_is_worth_catching_passes() {
 #[test]
 fn accuracy_counts_wrong_predictions() {
     let gate = gates("[{ name: accuracy, type: Accuracy }]");
-    let of = |candidate, stable| run(&gate, Some(&evidence(60, [("accuracy", counts(candidate, stable))])), &[]);
+    let of = |candidate, stable| {
+        run(&gate, Some(&evidence(60, [("accuracy", counts(candidate, stable))])), &[])
+    };
     assert_eq!(of(Some((120.0, 400.0)), Some((250.0, 5000.0))).verdict, GateVerdict::Fail);
     assert_eq!(of(Some((75.0, 1500.0)), Some((500.0, 10_000.0))).verdict, GateVerdict::Pass);
-    assert_eq!(of(None, Some((5.0, 100.0))).message, "accuracy: no labelled prediction of the candidate");
+    assert_eq!(
+        of(None, Some((5.0, 100.0))).message,
+        "accuracy: no labelled prediction of the candidate"
+    );
     let message = of(Some((1.0, 1.0)), Some((5.0, 100.0))).message;
-    assert!(message.contains("100% of 1 labelled prediction at the candidate wrong, 5% at stable"), "{message}");
+    assert!(
+        message.contains("100% of 1 labelled prediction at the candidate wrong, 5% at stable"),
+        "{message}"
+    );
 }
 
 #[test]
 fn fail_wins_then_the_worst_hold() {
     let gate = |name: &str| format!("{{ name: {name}, type: ErrorRate }}");
-    let all = gates(&format!("[{}, {}, {}, {}, {}]", gate("a"), gate("b"), gate("c"), gate("d"), gate("e")));
+    let all = gates(&format!(
+        "[{}, {}, {}, {}, {}]",
+        gate("a"),
+        gate("b"),
+        gate("c"),
+        gate("d"),
+        gate("e")
+    ));
     let readings = || {
         [
             ("a", counts(Some((0.0, 1e4)), Some((0.0, 1e4)))),
@@ -209,7 +263,9 @@ fn fail_wins_then_the_worst_hold() {
         ]
     };
     use GateVerdict::{Fail, NeedMoreData, NoData, Pass, ProviderDown};
-    for (first, verdict) in [(5, Fail), (4, ProviderDown), (3, NoData), (2, NeedMoreData), (1, Pass)] {
+    for (first, verdict) in
+        [(5, Fail), (4, ProviderDown), (3, NoData), (2, NeedMoreData), (1, Pass)]
+    {
         let judgement = run(&all[..first], Some(&evidence(60, readings())), &[]);
         assert_eq!(judgement.verdict, verdict);
         assert_eq!(judgement.gates.len(), first);
@@ -222,7 +278,10 @@ fn the_default_gates_are_errors_and_latency() {
     let resolved = resolved_gates(&AnalysisSpec::default());
     let named: Vec<_> = resolved.iter().map(|g| (g.name.as_str(), g.type_)).collect();
     assert_eq!(named, [("errors", GateType::ErrorRate), ("latency", GateType::Latency)]);
-    assert!(resolved_gates(&AnalysisSpec { mode: AnalysisMode::Disabled, ..AnalysisSpec::default() }).is_empty());
+    assert!(
+        resolved_gates(&AnalysisSpec { mode: AnalysisMode::Disabled, ..AnalysisSpec::default() })
+            .is_empty()
+    );
 }
 
 #[test]
@@ -238,7 +297,9 @@ fn queries_name_both_revisions_and_the_window() {
         ",
     );
     let asked = gate_queries("shop", "churn", &all, "abc", "def", &[]);
-    let pods = |pods: &str| format!(r#"namespace="shop",pod=~"{pods}",modeldeployment="churn",revision=~"abc|def""#);
+    let pods = |pods: &str| {
+        format!(r#"namespace="shop",pod=~"{pods}",modeldeployment="churn",revision=~"abc|def""#)
+    };
     let gateway = pods("slipway-gateway-[a-z0-9]+-[a-z0-9]+");
     let roles = r#"role=~"stable|candidate""#;
     let expected = [
@@ -260,16 +321,23 @@ fn queries_name_both_revisions_and_the_window() {
                 r#"sum by (revision, result) (label_replace(label_replace(max by (pod, revision, result) (increase(slipway_gateway_feedback_total{{{gateway},result=~"correct|incorrect"}}[{{{{window}}}}])), "result", "bad", "result", "incorrect"), "result", "good", "result", "correct"))"#
             )),
         ),
-        ("custom", EvidenceQuery::Value(r#"x{r="abc",s="def",m="churn",n="shop"}[{{window}}]"#.to_owned())),
+        (
+            "custom",
+            EvidenceQuery::Value(r#"x{r="abc",s="def",m="churn",n="shop"}[{{window}}]"#.to_owned()),
+        ),
     ];
     for (asked, (gate, query)) in asked.iter().zip(expected) {
         assert_eq!((asked.gate.as_str(), &asked.queries), (gate, &query));
     }
     // Of a store that holds several clusters, this one's.
-    let asked = gate_queries("shop", "churn", &all, "abc", "def", &[r#"cluster="eu-1""#.to_owned()]);
+    let asked =
+        gate_queries("shop", "churn", &all, "abc", "def", &[r#"cluster="eu-1""#.to_owned()]);
     let texts = asked.iter().filter_map(|asked| match &asked.queries {
         EvidenceQuery::Counts(text) | EvidenceQuery::Buckets(text) => Some(text),
         EvidenceQuery::Value(_) => None,
     });
-    assert!(texts.clone().count() == 3 && texts.into_iter().all(|text| text.contains(r#"|def",cluster="eu-1""#)));
+    assert!(
+        texts.clone().count() == 3
+            && texts.into_iter().all(|text| text.contains(r#"|def",cluster="eu-1""#))
+    );
 }

@@ -19,7 +19,10 @@ fn look(seconds: i64, value: f64, previous: &[GateStatus]) -> Judgement {
 fn so_many_looks_in_a_row_pass() {
     let first = look(10, 0.93, &[]);
     assert_eq!((first.verdict, first.gates[0].consecutive), (GateVerdict::NeedMoreData, 1));
-    assert_eq!(first.message, "score: value 0.93, asked for 0.9 to 0.95: 1 of 2 looks in a row within");
+    assert_eq!(
+        first.message,
+        "score: value 0.93, asked for 0.9 to 0.95: 1 of 2 looks in a row within"
+    );
     let second = look(20, 0.94, &first.gates);
     assert_eq!((second.verdict, second.gates[0].consecutive), (GateVerdict::Pass, 2));
     // A row that is long enough stays as it is.
@@ -60,7 +63,8 @@ fn one_reading_counts_once_however_often_it_is_planned_with() {
 #[test]
 fn the_row_of_another_weight_does_not_count() {
     let mut remembered = look(10, 0.93, &[]).gates;
-    remembered[0].last_look_time = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(after(-60)));
+    remembered[0].last_look_time =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(after(-60)));
     assert_eq!(look(10, 0.93, &remembered).gates[0].consecutive, 1);
 }
 
@@ -97,7 +101,8 @@ fn nothing_counts_before_the_initial_delay() {
 
 #[test]
 fn bounds_that_are_no_numbers_hold() {
-    let gate = gates("[{ name: score, type: PromQL, promQL: { query: '{{candidate}}', min: lots } }]");
+    let gate =
+        gates("[{ name: score, type: PromQL, promQL: { query: '{{candidate}}', min: lots } }]");
     let judgement = run(&gate, Some(&evidence(20, [("score", GateReading::Value(1.0))])), &[]);
     assert_eq!(judgement.verdict, GateVerdict::NoData);
     assert_eq!(judgement.message, "score: promQL.min: \"lots\" is no number");

@@ -49,7 +49,13 @@ fn events(most: u32) -> impl Strategy<Value = ArmEvents> {
 }
 
 fn question() -> RateCriteria {
-    RateCriteria { worth_catching: 0.02, min_events: 100.0, alpha: 0.00125, noun: "request", bad: "failed" }
+    RateCriteria {
+        worth_catching: 0.02,
+        min_events: 100.0,
+        alpha: 0.00125,
+        noun: "request",
+        bad: "failed",
+    }
 }
 
 fn badness(verdict: GateVerdict) -> u8 {

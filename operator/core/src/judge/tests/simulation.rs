@@ -1,4 +1,5 @@
-//! Operating characteristics, by simulation with a fixed seed. `docs/judge.md` shows the table that `table` prints.
+//! Operating characteristics, by simulation with a fixed seed. `docs/judge.md` shows the table that
+//! `table` prints.
 
 use slipway_crds::v1alpha1::GateVerdict;
 
@@ -40,8 +41,13 @@ struct Step {
 
 impl Step {
     fn new(stable: f64, candidate: f64, share: f64, worth_catching: f64) -> Self {
-        let question =
-            RateCriteria { worth_catching, min_events: 100.0, alpha: 0.00125, noun: "request", bad: "failed" };
+        let question = RateCriteria {
+            worth_catching,
+            min_events: 100.0,
+            alpha: 0.00125,
+            noun: "request",
+            bad: "failed",
+        };
         Self { stable, candidate, share, question, every: 10, most: 20_000.0, overstated: 1.0 }
     }
 
@@ -88,7 +94,8 @@ fn false_rollbacks_stay_within_the_budget_at_every_look() {
         for rate in [0.001, 0.005, 0.05, 0.3] {
             let mut step = Step::new(rate, rate, share, 0.02);
             step.overstated = overstated;
-            // Nothing ends the run but a fail: the harshest reading of "however often it is looked at".
+            // Nothing ends the run but a fail: the harshest reading of "however often it is looked
+            // at".
             step.question.min_events = f64::INFINITY;
             step.question.alpha = 0.05;
             step.most = 1000.0;
@@ -124,12 +131,18 @@ fn regressions_worth_catching_are_missed_no_more_often_than_stated() {
 
 #[test]
 fn a_bound_that_follows_stables_quantile_costs_no_false_rollbacks() {
-    // The bound of slow is chosen by the data: measured here because the theory speaks of a fixed one.
+    // The bound of slow is chosen by the data: measured here because the theory speaks of a fixed
+    // one.
     const BOUNDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
     let mut random = Random(3);
     let settings = Default::default();
-    let question =
-        RateCriteria { worth_catching: 0.05, min_events: f64::INFINITY, alpha: 0.05, noun: "request", bad: "slow" };
+    let question = RateCriteria {
+        worth_catching: 0.05,
+        min_events: f64::INFINITY,
+        alpha: 0.05,
+        noun: "request",
+        bad: "slow",
+    };
     let fails = count(1000, GateVerdict::Fail, || {
         let empty = || ArmHistogram { finite: BOUNDS.map(|bound| (bound, 0.0)).to_vec(), all: 0.0 };
         let (mut candidate, mut stable) = (empty(), empty());
@@ -140,7 +153,10 @@ fn a_bound_that_follows_stables_quantile_costs_no_false_rollbacks() {
                 let took = 0.03 * (u / (1.0 - u)).powf(0.35);
                 let arm = if random.happens(0.1) { &mut candidate } else { &mut stable };
                 arm.all += 1.0;
-                arm.finite.iter_mut().filter(|(bound, _)| took <= *bound).for_each(|(_, count)| *count += 1.0);
+                arm.finite
+                    .iter_mut()
+                    .filter(|(bound, _)| took <= *bound)
+                    .for_each(|(_, count)| *count += 1.0);
             }
             let bound = slow_threshold(&stable, &settings).unwrap();
             let verdict = decide_verdict(
@@ -158,7 +174,8 @@ fn a_bound_that_follows_stables_quantile_costs_no_false_rollbacks() {
     assert!(fails <= 0.05, "{fails}");
 }
 
-/// The table of `docs/judge.md`. The numbers of requests are medians over 200 runs, of the candidate alone, with a look every ten of them.
+/// The table of `docs/judge.md`. The numbers of requests are medians over 200 runs, of the
+/// candidate alone, with a look every ten of them.
 #[test]
 fn table() {
     println!(
@@ -204,7 +221,10 @@ fn table() {
                 took[180]
             );
             let alike = stable == candidate;
-            assert!(if alike { passes >= 199 } else { fails >= 190 }, "{passes} passes, {fails} fails");
+            assert!(
+                if alike { passes >= 199 } else { fails >= 190 },
+                "{passes} passes, {fails} fails"
+            );
             assert!(took[100] <= 3000.0);
         }
     }

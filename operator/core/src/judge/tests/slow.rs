@@ -22,43 +22,50 @@ fn latency(candidate: &[(f64, f64)], stable: &[(f64, f64)]) -> (GateVerdict, Str
     (judgement.verdict, judgement.message)
 }
 
-// The 95th percentile of stable is 46 ms, and half as much again is 69 ms: slow is what takes longer than 100 ms.
+// The 95th percentile of stable is 46 ms, and half as much again is 69 ms: slow is what takes
+// longer than 100 ms.
 const STABLE_SHAPE: [f64; 6] = [1000.0, 6000.0, 3000.0, 300.0, 60.0, 0.0];
 
 #[test]
 fn the_same_shape_passes() {
-    let (verdict, message) = latency(&histogram([60.0, 360.0, 180.0, 18.0, 4.0, 0.0]), &histogram(STABLE_SHAPE));
+    let (verdict, message) =
+        latency(&histogram([60.0, 360.0, 180.0, 18.0, 4.0, 0.0]), &histogram(STABLE_SHAPE));
     assert_eq!(verdict, GateVerdict::Pass, "{message}");
     assert!(message.contains("at the candidate (over 100 ms) slow"), "{message}");
 }
 
 #[test]
 fn a_slow_tail_fails() {
-    let (verdict, message) = latency(&histogram([50.0, 300.0, 150.0, 30.0, 90.0, 0.0]), &histogram(STABLE_SHAPE));
+    let (verdict, message) =
+        latency(&histogram([50.0, 300.0, 150.0, 30.0, 90.0, 0.0]), &histogram(STABLE_SHAPE));
     assert_eq!(verdict, GateVerdict::Fail, "{message}");
 }
 
 #[test]
 fn slower_within_the_allowed_ratio_passes() {
     // Everything one bucket up to 100 ms, nothing above: 1.5 times as long is allowed.
-    let (verdict, message) = latency(&histogram([0.0, 60.0, 360.0, 200.0, 2.0, 0.0]), &histogram(STABLE_SHAPE));
+    let (verdict, message) =
+        latency(&histogram([0.0, 60.0, 360.0, 200.0, 2.0, 0.0]), &histogram(STABLE_SHAPE));
     assert_eq!(verdict, GateVerdict::Pass, "{message}");
 }
 
 #[test]
 fn a_candidate_beyond_the_last_bound_fails() {
-    let (verdict, _) = latency(&histogram([0.0, 0.0, 0.0, 0.0, 0.0, 100.0]), &histogram(STABLE_SHAPE));
+    let (verdict, _) =
+        latency(&histogram([0.0, 0.0, 0.0, 0.0, 0.0, 100.0]), &histogram(STABLE_SHAPE));
     assert_eq!(verdict, GateVerdict::Fail);
 }
 
 #[test]
 fn when_stable_is_beyond_the_last_bound_the_last_bound_counts() {
-    // A tenth of stable's requests takes longer than the histogram can tell; "longer than +Inf" would never fail.
+    // A tenth of stable's requests takes longer than the histogram can tell; "longer than +Inf"
+    // would never fail.
     let stable = histogram([1000.0, 3000.0, 3000.0, 1500.0, 500.0, 1000.0]);
     let (verdict, message) = latency(&histogram([10.0, 30.0, 30.0, 15.0, 15.0, 200.0]), &stable);
     assert_eq!(verdict, GateVerdict::Fail, "{message}");
     assert!(message.contains("over 250 ms"), "{message}");
-    let (verdict, message) = latency(&histogram([200.0, 600.0, 600.0, 300.0, 100.0, 200.0]), &stable);
+    let (verdict, message) =
+        latency(&histogram([200.0, 600.0, 600.0, 300.0, 100.0, 200.0]), &stable);
     assert_eq!(verdict, GateVerdict::Pass, "{message}");
 }
 
@@ -81,23 +88,38 @@ fn a_broken_histogram_is_no_data() {
         }
     }
     let (verdict, message) = latency(&fine, &[(f64::INFINITY, 1000.0)]);
-    assert_eq!((verdict, message.as_str()), (GateVerdict::NoData, "latency: the histogram has no bucket but +Inf"));
+    assert_eq!(
+        (verdict, message.as_str()),
+        (GateVerdict::NoData, "latency: the histogram has no bucket but +Inf")
+    );
     let (verdict, message) = latency(&[(0.07, 10.0), (f64::INFINITY, 1000.0)], &fine);
-    assert_eq!((verdict, message.as_str()), (GateVerdict::NoData, "latency: the histogram has no bucket for 0.1 s"));
+    assert_eq!(
+        (verdict, message.as_str()),
+        (GateVerdict::NoData, "latency: the histogram has no bucket for 0.1 s")
+    );
 }
 
 #[test]
 fn a_small_dent_of_extrapolation_is_forgiven() {
     let mut dented = histogram(STABLE_SHAPE);
     dented[3].1 = dented[2].1 - 3.0;
-    assert_eq!(latency(&histogram([60.0, 360.0, 180.0, 18.0, 4.0, 0.0]), &dented).0, GateVerdict::Pass);
+    assert_eq!(
+        latency(&histogram([60.0, 360.0, 180.0, 18.0, 4.0, 0.0]), &dented).0,
+        GateVerdict::Pass
+    );
 }
 
 #[test]
 fn an_arm_without_requests_is_named() {
     let none = histogram([0.0; 6]);
     let (verdict, message) = latency(&none, &histogram(STABLE_SHAPE));
-    assert_eq!((verdict, message.as_str()), (GateVerdict::NoData, "latency: no request reached the candidate"));
+    assert_eq!(
+        (verdict, message.as_str()),
+        (GateVerdict::NoData, "latency: no request reached the candidate")
+    );
     let (verdict, message) = latency(&histogram(STABLE_SHAPE), &[]);
-    assert_eq!((verdict, message.as_str()), (GateVerdict::NoData, "latency: no request reached stable"));
+    assert_eq!(
+        (verdict, message.as_str()),
+        (GateVerdict::NoData, "latency: no request reached stable")
+    );
 }
