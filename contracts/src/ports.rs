@@ -1,0 +1,19 @@
+//! Ports of the pods, by the names that Services and probes use.
+
+/// A named port of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamedPort {
+    /// Its name in the pod and in Services.
+    pub name: &'static str,
+    /// Its number in the pod.
+    pub number: u16,
+}
+
+/// Requests of clients: at gateways and at model servers.
+pub const HTTP: NamedPort = NamedPort { name: "http", number: 8080 };
+/// Feedback, feature rows, previews: at gateways, for clients that show the token.
+pub const PRIVATE: NamedPort = NamedPort { name: "private", number: 8081 };
+/// Metrics and probes of model servers and workers.
+pub const METRICS: NamedPort = NamedPort { name: "metrics", number: 9090 };
+/// Metrics, probes and the state stream of gateways.
+pub const GATEWAY_ADMIN: NamedPort = NamedPort { name: "admin", number: 9091 };

@@ -1,0 +1,50 @@
+//! `docs/contracts.md` names every header and every variable.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use slipway_contracts::{environment, headers, state};
+
+/// Words in back quotes; `A_{B,C}` counts as `A_B` and `A_C`.
+fn quoted_words(text: &str) -> BTreeSet<String> {
+    let mut words = BTreeSet::new();
+    for word in text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)) {
+        match word.split_once('{').and_then(|(start, rest)| Some((start, rest.split_once('}')?))) {
+            Some((start, (middle, end))) => {
+                words.extend(middle.split(',').map(|part| format!("{start}{part}{end}")));
+            }
+            None => {
+                words.insert(word.to_owned());
+            }
+        }
+    }
+    words
+}
+
+#[test]
+fn headers_and_variables_are_documented() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/contracts.md");
+    let text = std::fs::read_to_string(file).unwrap();
+    let words = quoted_words(&text);
+    // A header may stand with its value: `x-slipway-shielded: <revision>`.
+    let is_named = |name: &str| {
+        words.iter().any(|word| {
+            word == name || word.strip_prefix(name).is_some_and(|rest| rest.starts_with(':'))
+        })
+    };
+    let all = headers::ALL.into_iter().chain(environment::ALL).chain([headers::REQUEST_TIMEOUT_MS]);
+    let missing: Vec<_> = all.filter(|name| !is_named(name)).collect();
+    assert!(missing.is_empty(), "docs/contracts.md does not name {missing:?}");
+    assert!(text.contains(state::PATH));
+}
+
+#[test]
+fn names_are_unique_and_have_their_prefix() {
+    let headers: BTreeSet<_> = headers::ALL.into_iter().collect();
+    assert_eq!(headers.len(), headers::ALL.len());
+    assert!(headers.iter().all(|name| name.starts_with(headers::PREFIX)));
+    let variables: BTreeSet<_> = environment::ALL.into_iter().collect();
+    assert_eq!(variables.len(), environment::ALL.len());
+    assert!(variables.iter().all(|name| name.starts_with(environment::PREFIX)));
+}
