@@ -84,12 +84,14 @@ async fn one_revision_is_one_model() -> anyhow::Result<()> {
         write(&world, "v1").await?;
         let digest = world.quick_example("digits/v1.yaml")?.spec.model.digest;
         let revision = world.start_model(&model(&world)?).await?;
-        let status = world.status("digits").await.map_err(anyhow::Error::msg)?;
-        assert_eq!(
-            status.stable.and_then(|stable| stable.digest),
-            digest,
-            "what the first pod found"
-        );
+        // A pod may serve before the status has what it found.
+        let found = |status: &ModelDeploymentStatus| {
+            let digest = status.stable.as_ref().and_then(|stable| stable.digest.clone());
+            digest.ok_or_else(|| "no digest in the status of stable".to_owned()).map(drop)
+        };
+        let what = "the digest of what the first pod found";
+        let status = world.wait_for_status("digits", what, PODS_TIMEOUT, found).await?;
+        assert_eq!(status.stable.and_then(|stable| stable.digest), digest, "{what}");
         let wide = world
             .cluster
             .kubectl(["get", "mdep", "digits", "-n", &world.namespace, "-o", "wide"])
