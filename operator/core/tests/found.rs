@@ -3,9 +3,14 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+
 use common::World;
 use serde_json::json;
 use slipway_core::action::PlanAction;
+use slipway_core::fields::ManagedFields;
+use slipway_core::marks::RevisionMarks;
+use slipway_core::observed::{ModelDigest, ReplicaSetView};
 use slipway_crds::v1alpha1::{RevisionRole, RolloutStage, TrafficBackend};
 
 fn canary() -> World {
@@ -110,4 +115,49 @@ fn a_lost_status_while_stable_is_down_keeps_stable() {
     world.step();
     assert_eq!((world.stable().as_str(), world.weights()), ("v1", vec![("v1".to_owned(), 1000)]));
     assert_eq!(world.size("v1"), 3);
+}
+
+/// Found by chance: a share below nothing that was kept, of a candidate that a person holds,
+/// becomes none, and that is no rise.
+#[test]
+fn a_share_below_nothing_is_none() {
+    let time = "2026-01-01T00:00:00Z";
+    let steps = json!([{ "setWeight": 5 }, { "setWeight": 1 }]);
+    let canary = json!({ "type": "Canary", "canary": { "steps": steps } });
+    let mut world = World::new(
+        json!({ "paused": true, "replicas": 0, "strategy": canary, "analysis": { "mode": "Disabled" } }),
+    );
+    let revision = slipway_core::revision::revision_of_spec(&world.observed.object.spec);
+    world.observed.replica_sets.push(ReplicaSetView {
+        name: format!("digits-{revision}"),
+        uid: "set-0".into(),
+        revision,
+        version: "v1".into(),
+        digest: ModelDigest::Unreported,
+        failure: String::new(),
+        marks: RevisionMarks::default(),
+        created_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+        desired: 0,
+        current: 1,
+        ready: 1,
+        available: 1,
+        is_observed: false,
+        owned: true,
+        orphaned: false,
+        applied_hash: String::new(),
+        images: BTreeMap::new(),
+        managed_fields: ManagedFields::default(),
+        deleting: false,
+    });
+    world.observed.object.status = serde_json::from_value(json!({
+        "traffic": { "generation": 0, "confirmedGeneration": 0,
+                     "backends": [{ "revision": "ffffffffff", "role": "Candidate", "weight": "-1%" }] },
+        "rollout": { "revision": "ffffffffff", "stage": "Scaling", "stepIndex": 0, "step": "", "startTime": time,
+                     "stageStartTime": time, "promoteFull": false },
+    }))
+    .unwrap();
+    for _ in 0..3 {
+        world.step();
+        assert!(world.weights().iter().all(|(_, weight)| *weight >= 0), "{:?}", world.weights());
+    }
 }

@@ -1,0 +1,148 @@
+//! What becomes of our objects when nobody controls them, and of copies that only look like them.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use common::{UID, World};
+use serde_json::json;
+use slipway_core::action::PlanAction;
+use slipway_core::fields::ManagedFields;
+use slipway_core::observed::ObjectView;
+
+const ANOTHER: &str = "4d2c1a9e-0000-4000-8000-000000000002";
+
+/// Deletes the ModelDeployment without its children, and makes it again.
+fn orphan(world: &mut World) {
+    let observed = &mut world.observed;
+    observed.object.metadata.uid = Some(ANOTHER.to_owned());
+    observed.object.status = None;
+    let gateway = &mut observed.gateway;
+    let single = [
+        &mut observed.autoscaler,
+        &mut observed.worker,
+        &mut observed.worker_autoscaler,
+        &mut observed.disruption_budget,
+        &mut gateway.service_account,
+        &mut gateway.role_binding,
+        &mut gateway.service,
+        &mut gateway.deployment,
+        &mut gateway.disruption_budget,
+        &mut gateway.network_policy,
+    ];
+    let named = observed.services.values_mut().chain(observed.network_policies.values_mut());
+    for view in single.into_iter().flatten().chain(named) {
+        view.owners.clear();
+        view.controller = None;
+    }
+    for set in &mut observed.replica_sets {
+        set.orphaned = true;
+    }
+    for pod in &mut gateway.pods {
+        pod.report = None;
+    }
+    observed.disturbances.clear();
+    world.writes.clear();
+    world.events.clear();
+}
+
+/// Seen in the field: ReplicaSets that nobody controlled were left alone, nothing was stable, and
+/// the advice given was an outage.
+#[test]
+fn orphans_are_taken_back_and_serve_on() {
+    let mut world = World::serving(json!({}));
+    world.version("v2");
+    world.finish();
+    let (stable, sizes) = (world.stable(), world.sizes());
+    orphan(&mut world);
+    let first = world.step();
+    assert_eq!(
+        first.status.stable.as_ref().map(|it| it.version.as_str()),
+        Some("v2"),
+        "at no moment is nothing stable"
+    );
+    assert_eq!(world.weights(), [("v2".to_owned(), 1000)]);
+    assert!(
+        first
+            .actions
+            .iter()
+            .all(|it| matches!(it, PlanAction::Apply(_) | PlanAction::Adopt { .. })),
+        "{:#?}",
+        first.actions
+    );
+    assert!(world.observed.replica_sets.iter().all(|set| !set.orphaned));
+    for _ in 0..5 {
+        world.tick(1);
+    }
+    assert_eq!(
+        (world.stable(), world.sizes()),
+        (stable, sizes),
+        "nothing was rolled out, nothing was scaled"
+    );
+    assert!(world.status().rollout.is_none() && world.status().history.is_empty());
+    let controllers: Vec<_> =
+        world.observed.services.values().map(|view| view.controller.as_deref()).collect();
+    assert!(controllers.iter().all(|it| *it == Some(ANOTHER)), "{:#?}", world.observed.services);
+    assert!(world.plan().actions.is_empty());
+}
+
+#[test]
+fn orphans_are_asked_what_was_stable_and_what_was_taken_back() {
+    // The spec says v2, which was taken back.
+    let mut world = World::serving(json!({}));
+    world.version("v2");
+    world.until(slipway_crds::v1alpha1::RolloutStage::Analyzing, 0);
+    world.command("abort", "1");
+    world.settle();
+    orphan(&mut world);
+    world.tick(1);
+    assert_eq!(
+        (world.stable().as_str(), world.says("RolledBack").as_str()),
+        ("v1", "True UserAborted")
+    );
+    assert_eq!(world.weights(), [("v1".to_owned(), 1000)]);
+    // It comes back with another version: that is a rollout over the one that serves, from its
+    // first step.
+    let mut world = World::serving(json!({}));
+    orphan(&mut world);
+    world.version("v3");
+    world.tick(1);
+    assert_eq!((world.stable().as_str(), world.weights()), ("v1", vec![("v1".to_owned(), 1000)]));
+    assert_eq!(world.size("v1"), 3);
+}
+
+/// Objects with our labels whose controller is another, or is nobody, are copies that somebody
+/// made.
+#[test]
+fn a_copy_of_our_manifest_is_never_deleted() {
+    let mut world = World::serving(json!({}));
+    let copy = |controller: Option<&str>| {
+        let controller = controller.map(str::to_owned);
+        Some(ObjectView {
+            uid: "copy".to_owned(),
+            applied_hash: "x".to_owned(),
+            managed_fields: ManagedFields::default(),
+            // An owner for the sake of garbage collection is no controller.
+            owners: vec![UID.to_owned()],
+            controller,
+            failure: String::new(),
+            desired_replicas: None,
+            rolled_out: false,
+        })
+    };
+    for controller in [None, Some(ANOTHER)] {
+        let observed = &mut world.observed;
+        for name in ["digits-preview", "digits-0123456789"] {
+            observed.services.insert(name.to_owned(), copy(controller).unwrap());
+        }
+        (observed.autoscaler, observed.worker, observed.worker_autoscaler) =
+            (copy(controller), copy(controller), copy(controller));
+        assert!(world.plan().actions.is_empty(), "{:#?}", world.plan().actions);
+    }
+    let observed = &mut world.observed;
+    observed.services.insert("digits-preview".to_owned(), copy(Some(UID)).unwrap());
+    (observed.autoscaler, observed.worker, observed.worker_autoscaler) =
+        (copy(Some(UID)), copy(Some(UID)), copy(Some(UID)));
+    let deleted =
+        world.plan().actions.iter().filter(|it| matches!(it, PlanAction::Delete { .. })).count();
+    assert_eq!(deleted, 4, "what is ours and not wanted any more goes");
+}
