@@ -1,14 +1,19 @@
 //! Who changes what, and what must have come of it in the end.
 
+mod random;
+mod result;
+
 use jiff::SignedDuration;
-use serde_json::{Value, json};
-use slipway_crds::conditions::{STALLED, reason};
+use random::{random_faults, random_object};
+use result::check_result;
+use serde_json::json;
 use slipway_crds::v1alpha1::{ModelDeployment, RolloutStage};
 
 use crate::behavior::ModelQuality;
+use crate::clock::START;
 use crate::rng::SeededRng;
 use crate::store::model_digest;
-use crate::world::{FaultSettings, START, SimulatedWorld};
+use crate::world::SimulatedWorld;
 use crate::{SeedOutcome, invariants};
 
 /// Seconds with faults.
@@ -75,98 +80,6 @@ pub(crate) fn play_seed(seed: u64) -> SeedOutcome {
         plans,
         writes,
     }
-}
-
-fn random_object(rng: &mut SeededRng) -> ModelDeployment {
-    let mut gates = vec![json!({ "name": "errors", "type": "ErrorRate",
-        "errorRate": { "maxIncrease": "15%", "minRequests": 50 } })];
-    if rng.chance(0.5) {
-        gates
-            .push(json!({ "name": "accuracy", "type": "Accuracy", "accuracy": { "maxDrop": "20%", "minLabels": 50 } }));
-    }
-    let mut model = json!({ "uri": "http://store/v1", "version": "v1" });
-    if rng.chance(0.5) {
-        model["digest"] = json!(model_digest("v1", 0));
-    }
-    let value = json!({
-        "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment",
-        "metadata": { "name": "digits", "namespace": "ml", "uid": "owner", "generation": 1 },
-        "spec": {
-            "model": model,
-            "replicas": rng.between(1, 5),
-            "strategy": random_strategy(rng),
-            "analysis": { "mode": "Custom", "gates": gates, "intervalSeconds": rng.between(4, 8), "maxHoldSeconds": rng.between(100, 300),
-                          "onHoldExceeded": rng.pick(&["Pause", "Abort"]) },
-            "revisionHistoryLimit": rng.between(0, 3),
-        }
-    });
-    serde_json::from_value(value).unwrap_or_else(|error| unreachable!("{error}"))
-}
-
-fn random_strategy(rng: &mut SeededRng) -> Value {
-    let mut strategy = json!({
-        "type": "Canary",
-        "progressDeadlineSeconds": rng.between(50, 120),
-        "scaleDownDelaySeconds": rng.between(0, 20),
-    });
-    if rng.chance(0.4) {
-        strategy["probationSeconds"] = json!(rng.between(0, 30));
-    }
-    if rng.chance(0.3) {
-        let switches = rng.pick(&[&[][..], &[10][..], &[20, 60][..]]);
-        let auto = rng.chance(0.7);
-        strategy["type"] = json!("BlueGreen");
-        strategy["blueGreen"] = json!({ "autoPromotionEnabled": auto, "autoPromotionSeconds": rng.between(0, 20), "switchSteps": switches });
-        // Without a judged switch a bad version may be promoted before probation tells.
-        if switches.is_empty() {
-            strategy["probationSeconds"] = json!(20);
-        }
-        return strategy;
-    }
-    let mut steps = Vec::new();
-    for weight in rng.pick(&[&[10][..], &[5, 50][..], &[10, 25, 50][..], &[20, 100][..]]) {
-        steps.push(json!({ "setWeight": weight }));
-        if rng.chance(0.2) {
-            let pause = if rng.chance(0.5) {
-                json!({ "durationSeconds": rng.between(1, 30) })
-            } else {
-                json!({})
-            };
-            steps.push(json!({ "pause": pause }));
-        }
-        if rng.chance(0.1) {
-            steps.push(json!({ "setCanaryScale": { "replicas": rng.between(1, 6) } }));
-        }
-    }
-    strategy["canary"] = json!({ "steps": steps });
-    strategy
-}
-
-fn random_faults(rng: &mut SeededRng) -> FaultSettings {
-    let mut some = |often: f64| if rng.chance(0.5) { often } else { 0.0 };
-    let mut faults = FaultSettings {
-        crash: some(0.05),
-        lost_write: some(0.1),
-        lost_answer: some(0.1),
-        evict: some(0.03),
-        gateway: some(0.01),
-        stuck: some(0.03),
-        prometheus: some(0.02),
-        clock: some(0.01),
-        overwrite: some(0.01),
-        ..FaultSettings::default()
-    };
-    faults.max_view_lag = if rng.chance(0.5) { rng.between(1, 4) } else { 0 };
-    faults.two_leaders = rng.chance(0.2);
-    faults.wipe = if rng.chance(0.15) { 0.005 } else { 0.0 };
-    faults.meddle = if rng.chance(0.1) { 0.01 } else { 0.0 };
-    let kinds =
-        ["PodDisruptionBudget", "ServiceAccount", "RoleBinding", "Deployment", "NetworkPolicy"];
-    faults.alter = if rng.chance(0.5) { 0.02 } else { 0.0 };
-    faults.orphan = if rng.chance(0.1) { 0.005 } else { 0.0 };
-    faults.refused_kind = if rng.chance(0.15) { Some(rng.pick(&kinds)) } else { None };
-    faults.suspend = if faults.two_leaders && rng.chance(0.5) { 0.05 } else { 0.0 };
-    faults
 }
 
 /// A person, or the autoscaler, does something.
@@ -328,85 +241,4 @@ fn run_finale(
         }
     }
     (version, quality, stable)
-}
-
-/// What must have come of the last version.
-fn check_result(
-    world: &mut SimulatedWorld,
-    (version, quality, rival): (u32, ModelQuality, String),
-) {
-    let status = world.status();
-    let version = format!("v{version}");
-    let stable = status.stable.as_ref().map(|it| it.version.clone()).unwrap_or_default();
-    let why = status
-        .conditions
-        .iter()
-        .find(|it| it.type_ == "RolledBack")
-        .map(|it| it.reason.clone())
-        .unwrap_or_default();
-    let Some(ours) = world.cluster.behaviors.get(&rival).copied() else {
-        world.violations.push(format!("nothing serves in the end: {status:?}"));
-        return;
-    };
-    let theirs = quality.behavior();
-    // By chance, and counted.
-    let by_chance = why == reason::GATE_FAILED;
-    if quality == ModelQuality::Good && stable != version && !by_chance {
-        world.violations.push(format!(
-            "good {version} was not promoted over {rival}: {why} {:?}",
-            status.rollout
-        ));
-    }
-    // A rival whose pods cannot come up compares with nothing.
-    let rival_works = ours.load_failure.is_none() && ours.crash == 0.0;
-    let object = &world.cluster.object;
-    let worse = invariants::is_judged(object) && invariants::is_worse(object, &theirs, &ours);
-    if (theirs.load_failure.is_some() || worse) && rival_works && stable == version {
-        world.violations.push(format!("bad {version} was promoted over {rival}"));
-    }
-    if theirs.load_failure.is_some() && rival_works && why != reason::MODEL_LOAD_FAILED {
-        world.violations.push(format!("unloadable {version} is said to be {why:?}"));
-    }
-    let said = status
-        .conditions
-        .iter()
-        .find(|it| it.type_ == STALLED)
-        .map(|it| it.reason.as_str())
-        .unwrap_or_default();
-    if world.faults.refused_kind.is_some() != (said == reason::WRITE_REFUSED) {
-        world
-            .violations
-            .push(format!("{:?} is refused, and Stalled says {said}", world.faults.refused_kind));
-    }
-    if world.altered_count() > 0 {
-        world.violations.push(format!(
-            "{} objects are not as they were applied in the end",
-            world.altered_count()
-        ));
-    }
-    check_at_rest(world);
-}
-
-/// Only the revision that serves has pods, and it has all of them.
-fn check_at_rest(world: &mut SimulatedWorld) {
-    let status = world.status();
-    let serving = status.stable.map(|it| it.revision).unwrap_or_default();
-    let Some(replicas) = world.cluster.object.spec.replicas else {
-        return world.violations.push("nobody wrote spec.replicas".to_owned());
-    };
-    for set in &world.cluster.replica_sets {
-        let want = if set.view.revision == serving { replicas } else { 0 };
-        if set.view.desired != want {
-            let line = format!(
-                "{} has {} pods in the end instead of {want}",
-                set.view.version, set.view.desired
-            );
-            world.violations.push(line);
-        }
-    }
-    let limit =
-        usize::try_from(world.cluster.object.spec.revision_history_limit).unwrap_or_default();
-    if world.cluster.replica_sets.len() > limit + 2 {
-        world.violations.push(format!("{} ReplicaSets are left", world.cluster.replica_sets.len()));
-    }
 }

@@ -4,10 +4,10 @@ use jiff::{SignedDuration, Timestamp};
 use slipway_core::observed::{BrakeReport, GatewayPod, GatewayReport, UnreachableGateway};
 use slipway_crds::v1alpha1::{RevisionRole, TrafficBackend, TrafficStatus};
 
+use crate::clock::START;
 use crate::cluster::SimulatedCluster;
 use crate::metrics::SimulatedMetrics;
 use crate::rng::SeededRng;
-use crate::world::START;
 
 /// Requests that one gateway gets in a second.
 const REQUESTS: u64 = 60;

@@ -12,7 +12,9 @@
 
 mod behavior;
 mod chaos;
+mod clock;
 mod cluster;
+mod fault_settings;
 mod gateway;
 mod invariants;
 mod metrics;
@@ -24,8 +26,9 @@ mod store;
 mod world;
 
 pub use behavior::{ModelBehavior, ModelQuality};
+pub use fault_settings::FaultSettings;
 pub use rng::SeededRng;
-pub use world::{FaultSettings, SimulatedWorld};
+pub use world::SimulatedWorld;
 
 /// What came of one seed.
 #[derive(Clone, Debug)]

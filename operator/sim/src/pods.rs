@@ -6,8 +6,8 @@ use jiff::SignedDuration;
 use slipway_core::observed::{FetchedModel, ModelDigest, PodProblem, PodView, ReplicaSetView};
 
 use crate::behavior::ModelBehavior;
+use crate::clock::START;
 use crate::rng::SeededRng;
-use crate::world::START;
 
 /// A ReplicaSet with its pods.
 #[derive(Clone, Debug)]
