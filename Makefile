@@ -42,7 +42,7 @@ advisories: ## Known vulnerabilities of the dependencies; needs the internet, an
 
 .PHONY: sim
 sim: ## Whole rollouts with faults in the simulator
-	@$(STEP) 'simulator' $(CARGO) test --package slipway-core --package slipway-sim
+	@$(STEP) 'simulator' $(CARGO) test --package slipway-core --package slipway-judge --package slipway-objects --package slipway-sim
 
 .PHONY: e2e
 e2e: ## Charts, apiserver, and every promise on a real cluster (T=names for some, GROUP=name for a group, KEEP=1, TEST_THREADS=4, CONTEXT=name, IP_FAMILIES=ipv4|dual|dual-ipv6)

@@ -10,6 +10,7 @@
 pub mod commands;
 pub mod conditions;
 pub mod labels;
+pub mod quantity;
 pub mod routing;
 mod rules;
 pub mod schema;

@@ -42,7 +42,7 @@ fn is_empty(value: &Value) -> bool {
 /// The API server writes quantities in its own way: `0.5` as `500m`.
 fn is_same_quantity(one: &Value, other: &Value) -> bool {
     let number = |value: &Value| match value {
-        Value::String(text) => slipway_core::quantity::parse_quantity(text),
+        Value::String(text) => slipway_crds::quantity::parse_quantity(text),
         Value::Number(number) => number.as_f64(),
         _ => None,
     };

@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
+use slipway_judge::evidence::EvidenceRequest;
+use slipway_objects::desired::{ChildKind, DesiredObject};
 
-use crate::desired::{ChildKind, DesiredObject};
 use crate::event::PlannedEvent;
-use crate::evidence::EvidenceRequest;
 use crate::fields::ForeignChange;
 use crate::marks::RevisionMarks;
 

@@ -9,11 +9,11 @@ use slipway_crds::v1alpha1::{
     CommandRecord, GateStatus, RolloutOutcome, RolloutRecord, RolloutStage, RolloutStatus,
     TrafficBackend, TrafficStatus,
 };
+use slipway_judge::Judgement;
 
 use crate::command::PendingCommands;
 use crate::context::PlanContext;
 use crate::event::PlannedEvent;
-use crate::judge::Judgement;
 use crate::text::clip_message;
 use crate::traffic;
 

@@ -9,10 +9,10 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
+use slipway_objects::desired::{APPLIED_ANNOTATION, DesiredObject};
+use slipway_objects::reserved::DIGEST_VARIABLE;
 
-use crate::desired::{APPLIED_ANNOTATION, DesiredObject};
 use crate::event::PlannedEvent;
-use crate::reserved::DIGEST_VARIABLE;
 use crate::text::clip_message;
 
 /// What the API server says of who wrote an object.

@@ -6,10 +6,10 @@
 //!
 //! # The way of a decision
 //!
-//! validate the spec ([`validate`]) → its revision ([`revision`]) → which revision serves, and is
+//! validate the spec ([`validate`]) → its revision ([`slipway_objects::revision`]) → which revision serves, and is
 //! what is remembered consistent → follow the spec (first revision, new candidate, back to stable)
 //! → note confirmations → commands of people ([`command`]) → the stage machine, until nothing moves
-//! → objects and sizes ([`sizing`]) → status with conditions.
+//! → objects (`slipway-objects`) and sizes ([`sizing`]) → status with conditions.
 //!
 //! # Invariants
 //!
@@ -57,30 +57,20 @@
 //!   be. A pod that was made for it and is not ready ends that.
 
 pub mod action;
-pub mod build;
-mod canonical_json;
 pub mod check;
 pub mod command;
 pub mod conflicts;
 mod context;
-pub mod desired;
 mod draft;
 pub mod event;
-pub mod evidence;
 pub mod fields;
 pub mod gateway_rollout;
-pub mod gateway_settings;
-pub mod judge;
 mod lost_status;
 pub mod marks;
 pub mod observed;
 pub mod plan;
-pub mod quantity;
 mod replicas;
 mod report;
-mod reserved;
-pub mod revision;
-pub mod settings;
 pub mod sizing;
 mod strategy;
 pub mod text;
@@ -89,3 +79,6 @@ pub mod traffic;
 pub mod validate;
 
 pub use report::stalled_status;
+// What a plan is asked with and made of.
+pub use slipway_judge::{self as judge, evidence};
+pub use slipway_objects::{self as build, desired, gateway_settings, revision, settings};

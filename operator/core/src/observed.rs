@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use slipway_crds::v1alpha1::ModelDeployment;
+use slipway_judge::evidence::GateEvidence;
+use slipway_objects::settings::PlanSettings;
 
 use crate::conflicts::ClaimConflict;
-use crate::evidence::GateEvidence;
 use crate::fields::{ForeignChange, ManagedFields};
 use crate::marks::RevisionMarks;
-use crate::settings::PlanSettings;
 
 /// Everything that one decision depends on, besides the time.
 #[derive(Clone, Debug)]

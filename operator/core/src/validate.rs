@@ -12,7 +12,7 @@ use slipway_crds::v1alpha1::{
 };
 pub use steps::RolloutStep;
 
-use crate::{judge, revision};
+use slipway_objects::revision;
 
 /// A ModelDeployment as the plan reads it.
 #[derive(Clone, Debug)]
@@ -93,7 +93,7 @@ pub fn validate_spec(object: &ModelDeployment) -> ValidatedSpec {
         auto_promotion: preview
             .auto_promotion_enabled
             .then_some(i64::from(preview.auto_promotion_seconds.max(0))),
-        gates: judge::resolved_gates(&spec.analysis),
+        gates: slipway_judge::resolved_gates(&spec.analysis),
         interval: spec.analysis.interval_seconds.max(1),
         max_hold: i64::from(spec.analysis.max_hold_seconds),
         on_hold_exceeded: spec.analysis.on_hold_exceeded,

@@ -358,7 +358,7 @@ fn rollback_is_armed_during_probation() {
     let read = |world: &mut World, value: f64| {
         world.pass(1);
         let generation = world.status().traffic.unwrap().generation;
-        world.read(generation, "accuracy", slipway_core::evidence::GateReading::Value(value));
+        world.read(generation, "accuracy", slipway_judge::evidence::GateReading::Value(value));
     };
     read(&mut world, 0.95);
     world.step();

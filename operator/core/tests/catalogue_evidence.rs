@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use common::World;
 use serde_json::json;
-use slipway_core::evidence::{GateCounts, GateReading};
 use slipway_crds::v1alpha1::{GateVerdict, RolloutStage};
+use slipway_judge::evidence::{GateCounts, GateReading};
 
 fn canary(version: &str) -> World {
     let steps = json!([{ "setWeight": 5 }, { "setWeight": 50 }, { "setWeight": 100 }]);

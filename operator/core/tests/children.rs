@@ -8,10 +8,9 @@ use std::sync::Arc;
 use common::{FOUND, UID, World};
 use serde_json::{Value, json};
 use slipway_core::action::PlanAction;
-use slipway_core::build;
-use slipway_core::desired::DesiredObject;
 use slipway_core::fields::{self, ManagedFields};
 use slipway_core::observed::{ModelDigest, UpdatePermission};
+use slipway_objects::desired::DesiredObject;
 
 /// Beyond a bound each further owner would rewrite the gateway's objects with all the others.
 #[test]
@@ -31,16 +30,16 @@ fn many_owners_are_none() {
         all.map(|view| view.unwrap().owners)
     };
     assert_eq!(owners(&world), [[UID]; 6]);
-    world.observed.gateway.sharing_models = build::MAX_OWNERS;
+    world.observed.gateway.sharing_models = slipway_objects::MAX_OWNERS;
     assert!(world.plan().actions.is_empty());
-    world.observed.gateway.sharing_models = build::MAX_OWNERS + 1;
+    world.observed.gateway.sharing_models = slipway_objects::MAX_OWNERS + 1;
     assert_eq!(world.plan().actions.len(), 6);
     world.settle();
     assert!(owners(&world).iter().all(Vec::is_empty));
     // One more has nothing to do with them.
     assert!(world.plan().actions.is_empty());
     world.pass(3600);
-    world.observed.gateway.sharing_models = build::MAX_OWNERS;
+    world.observed.gateway.sharing_models = slipway_objects::MAX_OWNERS;
     world.settle();
     assert_eq!(owners(&world), [[UID]; 6]);
 }
@@ -307,8 +306,10 @@ fn a_changed_template_is_put_back_with_the_digest_that_was_found() {
     assert_eq!((spec.replicas, set.metadata.name.as_deref()), (Some(3), Some(name.as_str())));
     let pod = spec.template.as_ref().unwrap().spec.as_ref().unwrap();
     let env = pod.containers[0].env.as_ref().unwrap().iter();
-    let told: Vec<_> =
-        env.filter(|it| it.name == build::DIGEST_VARIABLE).map(|it| it.value.as_deref()).collect();
+    let told: Vec<_> = env
+        .filter(|it| it.name == slipway_objects::DIGEST_VARIABLE)
+        .map(|it| it.value.as_deref())
+        .collect();
     assert_eq!(told, [Some(FOUND)]);
     assert_eq!(
         desired.applied_hash(),
@@ -332,7 +333,7 @@ fn what_others_add_to_our_objects_stays_theirs() {
         };
     }
     assert!(world.plan().actions.is_empty(), "{:#?}", world.plan().actions);
-    let desired = build::stable_service(&world.observed.object);
+    let desired = slipway_objects::stable_service(&world.observed.object);
     assert_eq!(
         fields::fields_after_apply(&desired).lost_field(&fields::compared_fields(&desired)),
         None

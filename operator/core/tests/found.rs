@@ -127,7 +127,7 @@ fn a_share_below_nothing_is_none() {
     let mut world = World::new(
         json!({ "paused": true, "replicas": 0, "strategy": canary, "analysis": { "mode": "Disabled" } }),
     );
-    let revision = slipway_core::revision::revision_of_spec(&world.observed.object.spec);
+    let revision = slipway_objects::revision::revision_of_spec(&world.observed.object.spec);
     world.observed.replica_sets.push(ReplicaSetView {
         name: format!("digits-{revision}"),
         uid: "set-0".into(),

@@ -6,8 +6,8 @@ mod common;
 use common::World;
 use serde_json::{Value, json};
 use slipway_core::action::PlanAction;
-use slipway_core::desired::{ChildKind, DesiredObject};
-use slipway_core::gateway_settings::GatewaySettings;
+use slipway_objects::desired::{ChildKind, DesiredObject};
+use slipway_objects::gateway_settings::GatewaySettings;
 
 fn settings(value: &Value) -> GatewaySettings {
     serde_json::from_value(value.clone()).unwrap()

@@ -6,8 +6,8 @@ mod common;
 use common::{UID, World};
 use serde_json::{Value, json};
 use slipway_core::action::PlanAction;
-use slipway_core::desired::ChildKind;
-use slipway_core::settings::NetworkPolicies;
+use slipway_objects::desired::ChildKind;
+use slipway_objects::settings::NetworkPolicies;
 
 const ANOTHER: &str = "4d2c1a9e-0000-4000-8000-000000000002";
 

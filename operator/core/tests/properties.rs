@@ -11,7 +11,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use slipway_core::action::PlanAction;
-use slipway_core::evidence::{GateCounts, GateEvidence, GateReading};
 use slipway_core::fields::ManagedFields;
 use slipway_core::marks::RevisionMarks;
 use slipway_core::observed::{
@@ -23,6 +22,7 @@ use slipway_crds::v1alpha1::{
     AbortStatus, ModelDeploymentStatus, RevisionRole, RevisionStatus, RolloutStage, RolloutStatus,
     StepRecord, TrafficBackend, TrafficStatus,
 };
+use slipway_judge::evidence::{GateCounts, GateEvidence, GateReading};
 
 /// A few revisions: those of the versions v1 to v3, and one that nobody knows.
 fn revisions() -> Vec<String> {
@@ -31,7 +31,7 @@ fn revisions() -> Vec<String> {
         .map(|version| {
             let world =
                 World::new(json!({ "model": { "uri": format!("http://store/{version}"), "version": version } }));
-            slipway_core::revision::revision_of_spec(&world.observed.object.spec)
+            slipway_objects::revision::revision_of_spec(&world.observed.object.spec)
         })
         .collect();
     all.push("ffffffffff".to_owned());

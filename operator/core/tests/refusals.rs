@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use common::World;
 use serde_json::json;
 use slipway_core::action::PlanAction;
-use slipway_core::desired::DesiredObject;
+use slipway_objects::desired::DesiredObject;
 
 const REFUSAL: &str = "apply PodDisruptionBudget digits: an object of this name exists and is not managed by this ModelDeployment";
 

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use slipway_core::fields::ManagedFields;
 use slipway_core::observed::{GatewayPod, GatewayView, ObjectView, ObservedState};
-use slipway_core::settings::{NetworkPolicies, PlanSettings};
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, PodTemplatePatch};
+use slipway_objects::settings::{NetworkPolicies, PlanSettings};
 
 use crate::behavior::ModelBehavior;
 use crate::pods::SimulatedReplicaSet;
@@ -111,7 +111,7 @@ impl SimulatedCluster {
                 gateway_image: "gateway:1".to_owned(),
                 operator_public_key: None,
                 gateway_replicas: 2,
-                gateway_autoscaler: slipway_core::settings::GatewayAutoscaler::None,
+                gateway_autoscaler: slipway_objects::settings::GatewayAutoscaler::None,
                 gateway_problem: None,
                 gateway_template: PodTemplatePatch::default(),
                 fixed_user_ids: true,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use slipway_core::evidence::{GateCounts, GateReading};
+use slipway_judge::evidence::{GateCounts, GateReading};
 
 use crate::rng::SeededRng;
 

@@ -8,11 +8,11 @@ use std::rc::Rc;
 
 use jiff::{SignedDuration, Timestamp};
 use slipway_core::action::ReconcilePlan;
-use slipway_core::build::GATEWAY;
 use slipway_core::check::check_plan;
-use slipway_core::evidence::{EvidenceRequest, GateEvidence};
 use slipway_core::observed::{ObjectDisturbance, ObservedState};
 use slipway_core::plan::plan;
+use slipway_judge::evidence::{EvidenceRequest, GateEvidence};
+use slipway_objects::GATEWAY;
 
 use crate::clock::START;
 use crate::cluster::SimulatedCluster;

@@ -1,9 +1,9 @@
 //! Invariants about objects that are not ours, and those that others disturb.
 
+use slipway_objects::desired::{ChildKind, DesiredObject};
+
 use super::{CheckedPlan, report_unless};
 use crate::action::PlanAction;
-use crate::build;
-use crate::desired::{ChildKind, DesiredObject};
 use crate::observed::ObjectView;
 
 /// I11, but for ReplicaSets that are scaled or deleted, and I17.
@@ -44,7 +44,8 @@ pub(super) fn check_children(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
 fn is_ours(case: &CheckedPlan<'_>, name: &str, view: &ObjectView) -> bool {
     let uid = &case.spec.uid;
     view.controller.as_ref() == Some(uid)
-        || (name == build::GATEWAY && (view.owners.is_empty() || view.owners.contains(uid)))
+        || (name == slipway_objects::GATEWAY
+            && (view.owners.is_empty() || view.owners.contains(uid)))
 }
 
 fn child_view<'a>(
@@ -52,17 +53,17 @@ fn child_view<'a>(
     kind: ChildKind,
     name: &str,
 ) -> Option<&'a ObjectView> {
-    let worker = name == build::worker_name(&case.spec.name);
+    let worker = name == slipway_objects::worker_name(&case.spec.name);
     match kind {
         ChildKind::ReplicaSet => None,
         ChildKind::Service => case.observed.services.get(name),
-        ChildKind::HorizontalPodAutoscaler if name == build::GATEWAY => {
+        ChildKind::HorizontalPodAutoscaler if name == slipway_objects::GATEWAY => {
             case.observed.gateway.autoscaler.as_ref()
         }
         ChildKind::HorizontalPodAutoscaler if worker => case.observed.worker_autoscaler.as_ref(),
         ChildKind::HorizontalPodAutoscaler => case.observed.autoscaler.as_ref(),
         ChildKind::Deployment => case.observed.worker.as_ref(),
-        ChildKind::NetworkPolicy if name == build::GATEWAY => {
+        ChildKind::NetworkPolicy if name == slipway_objects::GATEWAY => {
             case.observed.gateway.network_policy.as_ref()
         }
         ChildKind::NetworkPolicy => case.observed.network_policies.get(name),

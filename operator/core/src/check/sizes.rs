@@ -1,10 +1,10 @@
 //! Invariants about pods.
 
 use slipway_crds::v1alpha1::RolloutStage;
+use slipway_objects::desired::ChildKind;
 
 use super::{CheckedPlan, report_unless};
 use crate::action::PlanAction;
-use crate::desired::ChildKind;
 use crate::marks::RevisionMarks;
 use crate::observed::{ModelDigest, ReplicaSetView};
 use crate::sizing::replicas_for_share;

@@ -5,8 +5,8 @@ use slipway_crds::v1alpha1::{GateVerdict, RolloutStage, RolloutStatus};
 
 use super::{CheckedPlan, report_unless};
 use crate::command::PendingCommands;
+use crate::traffic;
 use crate::validate::{RolloutStep, is_judged};
-use crate::{judge, traffic};
 
 /// I5, I6 and I8.
 pub(super) fn check_steps(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
@@ -100,7 +100,7 @@ fn judge_passes(case: &CheckedPlan<'_>, old: &RolloutStatus) -> bool {
         return false;
     };
     let stable = case.old.stable.as_ref().map(|it| it.revision.clone()).unwrap_or_default();
-    let judgement = judge::judge_gates(&judge::JudgeInput {
+    let judgement = slipway_judge::judge_gates(&slipway_judge::JudgeInput {
         gates: &case.spec.gates,
         alpha: case.spec.alpha(),
         candidate: &old.revision,

@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 
 use slipway_crds::v1alpha1::RolloutStage;
+use slipway_objects::desired::{ChildKind, DesiredObject};
+use slipway_objects::revision;
 
 use super::disturbance::{self, apply_object};
 use super::network_policies;
 use crate::action::PlanAction;
 use crate::context::PlanContext;
-use crate::desired::{ChildKind, DesiredObject};
 use crate::draft::PlanDraft;
 use crate::observed::{ModelDigest, ObjectView, ReplicaSetView, UpdatePermission};
-use crate::{build, revision, sizing};
+use crate::sizing;
 
 /// Applies, in the order in which they are needed: the gateway, the addresses, then what serves.
 pub(crate) fn apply_children(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Vec<PlanAction> {
@@ -33,7 +34,7 @@ pub(crate) fn apply_children(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Vec
 /// What is wanted is taken back by being applied; of the rest only ReplicaSets and their Services,
 /// whose names nobody chooses by accident: a copy of our manifests that somebody keeps is theirs.
 pub(crate) fn adopt_orphans(cx: &PlanContext<'_>, actions: &mut Vec<PlanAction>) {
-    let owner = || Box::new(build::controller_reference(&cx.observed.object));
+    let owner = || Box::new(slipway_objects::controller_reference(&cx.observed.object));
     for set in cx.replica_sets().filter(|set| set.orphaned) {
         let (name, uid) = (set.name.clone(), set.uid.clone());
         actions.push(PlanAction::Adopt { kind: ChildKind::ReplicaSet, name, uid, owner: owner() });
@@ -75,19 +76,19 @@ fn apply_gateway(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<
         &view.disruption_budget,
     ];
     let (object, settings) = (&cx.observed.object, &cx.observed.settings);
-    let policy = build::gateway_network_policy(object, settings)
+    let policy = slipway_objects::gateway_network_policy(object, settings)
         .map(|policy| (policy, &view.network_policy));
     if policy.is_none() {
         delete_shared(cx, ChildKind::NetworkPolicy, view.network_policy.as_ref(), actions);
     }
-    let autoscaler = build::gateway_autoscaler(object, settings)
+    let autoscaler = slipway_objects::gateway_autoscaler(object, settings)
         .map(|autoscaler| (autoscaler, &view.autoscaler));
     if autoscaler.is_none() && settings.gateway_problem.is_none() {
         delete_shared(cx, ChildKind::HorizontalPodAutoscaler, view.autoscaler.as_ref(), actions);
     }
-    let set = build::gateway_objects(object, settings).into_iter().zip(views);
+    let set = slipway_objects::gateway_objects(object, settings).into_iter().zip(views);
     for (mut desired, there) in set.chain(policy).chain(autoscaler) {
-        if view.sharing_models > build::MAX_OWNERS {
+        if view.sharing_models > slipway_objects::MAX_OWNERS {
             desired.metadata_mut().owner_references = None;
         }
         if is_frozen(cx, &desired, there.as_ref()) || waits_for_update(cx, &desired, there.as_ref())
@@ -96,7 +97,7 @@ fn apply_gateway(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<
         }
         if let (DesiredObject::Deployment(deployment), None) = (&mut desired, there) {
             let spec = deployment.spec.get_or_insert_default();
-            spec.replicas = Some(build::initial_gateway_replicas(settings));
+            spec.replicas = Some(slipway_objects::initial_gateway_replicas(settings));
         }
         apply_object(cx, draft, desired, there.as_ref(), actions);
     }
@@ -114,7 +115,7 @@ fn delete_shared(
     {
         actions.push(PlanAction::Delete {
             kind,
-            name: build::GATEWAY.to_owned(),
+            name: slipway_objects::GATEWAY.to_owned(),
             uid: view.uid.clone(),
         });
     }
@@ -148,16 +149,34 @@ fn waits_for_update(
 
 fn apply_services(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<PlanAction>) {
     let (object, services) = (&cx.observed.object, &cx.observed.services);
-    apply_object(cx, draft, build::stable_service(object), services.get(&cx.spec.name), actions);
-    let preview = build::preview_name(&cx.spec.name);
+    apply_object(
+        cx,
+        draft,
+        slipway_objects::stable_service(object),
+        services.get(&cx.spec.name),
+        actions,
+    );
+    let preview = slipway_objects::preview_name(&cx.spec.name);
     if cx.spec.is_blue_green() {
-        apply_object(cx, draft, build::preview_service(object), services.get(&preview), actions);
+        apply_object(
+            cx,
+            draft,
+            slipway_objects::preview_service(object),
+            services.get(&preview),
+            actions,
+        );
     } else {
         delete_child(cx, ChildKind::Service, &preview, services.get(&preview), actions);
     }
     for revision in serving_revisions(cx, draft) {
-        let view = services.get(&build::revision_name(&cx.spec.name, &revision));
-        apply_object(cx, draft, build::revision_service(object, &revision), view, actions);
+        let view = services.get(&slipway_objects::revision_name(&cx.spec.name, &revision));
+        apply_object(
+            cx,
+            draft,
+            slipway_objects::revision_service(object, &revision),
+            view,
+            actions,
+        );
     }
 }
 
@@ -176,13 +195,13 @@ pub(super) fn serving_revisions(cx: &PlanContext<'_>, draft: &PlanDraft) -> Vec<
 /// made with. Only the content of that revision is known, so no other one can be made, or mended.
 fn apply_replica_set(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<PlanAction>) {
     let revision = &cx.spec.revision;
-    let name = build::revision_name(&cx.spec.name, revision);
+    let name = slipway_objects::revision_name(&cx.spec.name, revision);
     if !serving_revisions(cx, draft).contains(revision) {
         return;
     }
     let (object, settings) = (&cx.observed.object, &cx.observed.settings);
     let made = |replicas, digest| {
-        build::replica_set(object, settings, revision, &cx.spec.version, replicas, digest)
+        slipway_objects::replica_set(object, settings, revision, &cx.spec.version, replicas, digest)
     };
     // One that is being deleted, or is not ours, is in the way; nothing to do but wait, or say so.
     if let Some(there) = cx.observed.replica_sets.iter().find(|set| set.name == name) {
@@ -198,7 +217,7 @@ fn apply_replica_set(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut 
     let candidate = draft.candidate() == Some(revision);
     let replicas = if candidate { sizing::candidate_replicas(cx, draft) } else { cx.spec.replicas };
     // Until the first pod has told what it found, it stays alone.
-    let unknown = build::has_fetch_step(object) && object.spec.model.digest.is_none();
+    let unknown = slipway_objects::has_fetch_step(object) && object.spec.model.digest.is_none();
     let replicas = if unknown { replicas.min(1) } else { replicas };
     apply_object(cx, draft, made(replicas, None), None, actions);
 }
@@ -214,10 +233,11 @@ fn find_outdated_images(
     let DesiredObject::ReplicaSet(made) = desired else { return BTreeSet::new() };
     let own_image = cx.observed.object.spec.template.server_image().is_some();
     // Of one that is as it would be made whatever differs is somebody else's doing.
-    let others = build::container_images(made)
+    let others = slipway_objects::container_images(made)
         .into_iter()
         .filter(|_| there.applied_hash != desired.applied_hash());
-    let others = others.filter(|(container, _)| !(own_image && container == build::FETCH));
+    let others =
+        others.filter(|(container, _)| !(own_image && container == slipway_objects::FETCH));
     let pairs = others
         .filter_map(|(container, image)| Some((there.images.get(&container)?.clone(), image)));
     pairs.filter(|(before, now)| before != now).collect()
@@ -232,13 +252,19 @@ fn apply_scaling_objects(
     apply_object(
         cx,
         draft,
-        build::disruption_budget(object),
+        slipway_objects::disruption_budget(object),
         cx.observed.disruption_budget.as_ref(),
         actions,
     );
     let view = cx.observed.autoscaler.as_ref();
     if let Some(autoscaling) = &cx.spec.autoscaling {
-        apply_object(cx, draft, build::model_autoscaler(object, autoscaling), view, actions);
+        apply_object(
+            cx,
+            draft,
+            slipway_objects::model_autoscaler(object, autoscaling),
+            view,
+            actions,
+        );
     } else {
         delete_child(cx, ChildKind::HorizontalPodAutoscaler, &cx.spec.name, view, actions);
     }
@@ -253,7 +279,7 @@ fn apply_workers(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<
     }
     let (object, settings) = (&cx.observed.object, &cx.observed.settings);
     let (view, scaler) = (cx.observed.worker.as_ref(), cx.observed.worker_autoscaler.as_ref());
-    let name = build::worker_name(&cx.spec.name);
+    let name = slipway_objects::worker_name(&cx.spec.name);
     let queue = object.spec.queue().map(|(_, queue)| queue);
     if let Some(queue) = &queue {
         // Workers run what the pods serve, which is not known before the first of them has told.
@@ -265,16 +291,21 @@ fn apply_workers(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<
         let restart =
             object.spec.restart_time.as_ref().map(|time| time.0).filter(|asked| *asked <= cx.now);
         let (revision, version) = (&cx.spec.revision, &cx.spec.version);
-        let desired =
-            build::worker_deployment(object, queue, settings, revision, version, digest, restart);
+        let desired = slipway_objects::worker_deployment(
+            object, queue, settings, revision, version, digest, restart,
+        );
         apply_object(cx, draft, desired, view, actions);
     } else {
         delete_child(cx, ChildKind::Deployment, &name, view, actions);
     }
     match queue.as_ref().and_then(|queue| queue.worker.autoscaling.as_ref()) {
-        Some(autoscaling) => {
-            apply_object(cx, draft, build::worker_autoscaler(object, autoscaling), scaler, actions)
-        }
+        Some(autoscaling) => apply_object(
+            cx,
+            draft,
+            slipway_objects::worker_autoscaler(object, autoscaling),
+            scaler,
+            actions,
+        ),
         None => delete_child(cx, ChildKind::HorizontalPodAutoscaler, &name, scaler, actions),
     }
 }

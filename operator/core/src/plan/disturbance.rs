@@ -1,9 +1,10 @@
 //! What others change or remove of our objects: put back at once, and then at most once a minute,
 //! so that nobody who changes it back each time can make us write without end.
 
+use slipway_objects::desired::DesiredObject;
+
 use crate::action::PlanAction;
 use crate::context::PlanContext;
-use crate::desired::DesiredObject;
 use crate::draft::PlanDraft;
 use crate::fields::{self, ForeignChange, ManagedFields};
 use crate::observed::{CONTESTED_SECONDS, ObjectDisturbance, ObjectView, ReplicaSetView};

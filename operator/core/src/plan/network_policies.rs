@@ -1,12 +1,13 @@
 //! Who may reach the pods.
 
+use slipway_objects::desired::ChildKind;
+use slipway_objects::revision;
+
 use super::children::{delete_child, serving_revisions};
 use super::disturbance::apply_object;
 use crate::action::PlanAction;
 use crate::context::PlanContext;
-use crate::desired::ChildKind;
 use crate::draft::PlanDraft;
-use crate::{build, revision};
 
 /// The policies of a ModelDeployment's own pods.
 pub(super) fn apply_model_policies(
@@ -17,12 +18,16 @@ pub(super) fn apply_model_policies(
     let (object, settings, views) =
         (&cx.observed.object, &cx.observed.settings, &cx.observed.network_policies);
     let mut wanted = Vec::new();
-    wanted.extend(build::network_policy(object, settings));
+    wanted.extend(slipway_objects::network_policy(object, settings));
     if has_workers(cx, draft) {
-        wanted.extend(build::worker_network_policy(object, settings));
+        wanted.extend(slipway_objects::worker_network_policy(object, settings));
     }
     if serving_revisions(cx, draft).contains(&cx.spec.revision) {
-        wanted.extend(build::template_network_policy(object, settings, &cx.spec.revision));
+        wanted.extend(slipway_objects::template_network_policy(
+            object,
+            settings,
+            &cx.spec.revision,
+        ));
     }
     for (name, view) in views {
         if !wanted.iter().any(|desired| desired.name() == name) && !is_policy_kept(cx, name) {

@@ -9,7 +9,6 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::disturbance;
 use crate::action::PlanAction;
-use crate::build;
 use crate::context::PlanContext;
 use crate::draft::{ActiveRestart, PlanDraft, RestartState};
 use crate::observed::{PodView, ReplicaSetView};
@@ -137,7 +136,7 @@ fn is_up_to_date(
         return true;
     }
     let (object, settings) = (&cx.observed.object, &cx.observed.settings);
-    let desired = build::replica_set(
+    let desired = slipway_objects::replica_set(
         object,
         settings,
         &set.revision,

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use slipway_objects::desired::ChildKind;
+use slipway_objects::revision;
+
 use super::children;
 use crate::action::PlanAction;
 use crate::context::PlanContext;
-use crate::desired::ChildKind;
 use crate::draft::PlanDraft;
 use crate::observed::ReplicaSetView;
-use crate::{revision, sizing, traffic};
+use crate::{sizing, traffic};
 
 /// Pins the model of each ReplicaSet whose first pod has told what it found. Where several have
 /// told, which are of a ReplicaSet that was scaled by somebody else, most of them decide.

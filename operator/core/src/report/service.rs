@@ -3,7 +3,6 @@
 use slipway_crds::conditions::reason;
 
 use super::ConditionDraft;
-use crate::build;
 use crate::context::PlanContext;
 use crate::draft::PlanDraft;
 use crate::strategy::LoadFailure;
@@ -72,7 +71,7 @@ pub(super) fn startup_failure(cx: &PlanContext<'_>) -> Option<(&'static str, Str
     if let Some(problem) = &cx.spec.problem {
         return Some((reason::INVALID_SPEC, problem.clone()));
     }
-    let name = build::revision_name(&cx.spec.name, revision);
+    let name = slipway_objects::revision_name(&cx.spec.name, revision);
     if cx.observed.replica_sets.iter().any(|set| set.name == name && !set.owned) {
         let message = format!(
             "ReplicaSet {name} exists and is controlled by somebody else, or lacks our labels"

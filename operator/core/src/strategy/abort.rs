@@ -5,11 +5,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
 use slipway_crds::conditions::reason;
 use slipway_crds::v1alpha1::{AbortStatus, GateVerdict, HoldPolicy, RolloutOutcome, RolloutStage};
+use slipway_judge::MIN_EVENTS_TO_FAIL;
 
 use super::judging;
 use crate::context::PlanContext;
 use crate::draft::PlanDraft;
-use crate::judge::{self, MIN_EVENTS_TO_FAIL};
 use crate::text::clip_message;
 use crate::time::add_seconds;
 use crate::{sizing, traffic};
@@ -179,8 +179,8 @@ fn never_answered(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> AbortCause {
     let (ended, answered) = traffic::ended_requests(&cx.observed.gateway, generation, candidate)?;
     // A gateway that came new counts from 0; Prometheus may know of earlier answers.
     let known = cx.observed.evidence.as_ref().filter(|evidence| evidence.generation == generation);
-    let answers =
-        answered > 0 || known.is_some_and(|evidence| judge::has_good_events(evidence, candidate));
+    let answers = answered > 0
+        || known.is_some_and(|evidence| slipway_judge::has_good_events(evidence, candidate));
     if answers || (ended as f64) < MIN_EVENTS_TO_FAIL {
         return None;
     }

@@ -1,11 +1,11 @@
 //! The judge's part in a rollout: when it is asked, and how much of its answer is kept.
 
 use slipway_crds::v1alpha1::{GateStatus, GateType, GateVerdict, RolloutStage};
+use slipway_judge::evidence::EvidenceRequest;
 
 use crate::context::PlanContext;
 use crate::draft::PlanDraft;
-use crate::evidence::EvidenceRequest;
-use crate::{judge, traffic};
+use crate::traffic;
 
 /// One reading in so many has its numbers written down although no verdict changed: often enough to
 /// watch, seldom enough for the API server.
@@ -17,7 +17,7 @@ const WRITE_EVERY_READINGS: u64 = 6;
 pub(super) fn judge_candidate(
     cx: &PlanContext<'_>,
     draft: &mut PlanDraft,
-) -> Option<judge::Judgement> {
+) -> Option<slipway_judge::Judgement> {
     let window = evidence_window(cx, draft)?;
     if let Some((_, known)) =
         draft.judgement.as_ref().filter(|(generation, _)| *generation == draft.traffic.generation)
@@ -27,7 +27,7 @@ pub(super) fn judge_candidate(
     let evidence = cx.observed.evidence.as_ref();
     let evidence = evidence
         .filter(|it| it.generation == draft.traffic.generation && it.taken_at >= window.since);
-    let mut judgement = judge::judge_gates(&judge::JudgeInput {
+    let mut judgement = slipway_judge::judge_gates(&slipway_judge::JudgeInput {
         gates: &cx.spec.gates,
         alpha: cx.spec.alpha(),
         candidate: &window.candidate,
@@ -66,7 +66,7 @@ pub(crate) fn evidence_request(cx: &PlanContext<'_>, draft: &PlanDraft) -> Optio
     let window = evidence_window(cx, draft)?;
     let namespace = cx.observed.object.metadata.namespace.as_deref().unwrap_or_default();
     let matchers = &cx.observed.settings.prometheus_matchers;
-    let gates = judge::gate_queries(
+    let gates = slipway_judge::gate_queries(
         namespace,
         &cx.spec.name,
         &cx.spec.gates,
@@ -105,7 +105,7 @@ fn evidence_window(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<EvidenceWi
 /// Whether something changed that must not be lost: a gate, a verdict, a row of looks that is not
 /// complete yet, or what the first reading says.
 fn has_news(cx: &PlanContext<'_>, old: &[GateStatus], new: &[GateStatus]) -> bool {
-    let is_read = |gate: &GateStatus| !gate.message.starts_with(judge::NO_READING);
+    let is_read = |gate: &GateStatus| !gate.message.starts_with(slipway_judge::NO_READING);
     let facts = |gates: &[GateStatus]| -> Vec<_> {
         gates
             .iter()

@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 
 use kube::ResourceExt;
 use slipway_crds::v1alpha1::{AnalysisMode, GateSpec, GateType, ModelDeployment};
-
-use crate::judge::scope;
+use slipway_judge::scope;
 
 /// The first problem, with its field and the remedy.
 pub(super) fn find_problem(object: &ModelDeployment) -> Option<String> {
@@ -37,7 +36,7 @@ fn check_name(name: &str) -> Option<String> {
     let framed = name.starts_with(|first: char| first.is_ascii_lowercase()) && !name.ends_with('-');
     let fits = !name.is_empty() && name.len() <= 40;
     // Names of our own objects beside those of a ModelDeployment.
-    let free = !crate::reserved::is_reserved(name);
+    let free = !slipway_objects::reserved::is_reserved(name);
     (!plain || !framed || !fits || !free).then(|| {
         "metadata.name: must be 1 to 40 lower-case letters, digits and '-', start with a letter, not end in '-preview' or '-worker', and not be 'slipway-gateway'".to_owned()
     })

@@ -3,8 +3,9 @@
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use slipway_crds::labels::{COMPONENT, MANAGED_BY, PART_OF};
 use slipway_crds::v1alpha1::{ModelDeploymentSpec, SERVER_CONTAINER};
-
-use crate::reserved::{CONTAINERS, HTTP, METRICS, VOLUMES, has_handler, is_reserved_variable};
+use slipway_objects::reserved::{
+    CONTAINERS, HTTP, METRICS, VOLUMES, has_handler, is_reserved_variable,
+};
 
 /// Ports of the model server.
 const PORTS: [(&str, i32); 2] = [HTTP, METRICS];

@@ -16,10 +16,10 @@ use slipway_core::observed::{
     ReplicaSetView,
 };
 use slipway_core::plan::plan;
-use slipway_core::settings::{NetworkPolicies, PlanSettings};
 use slipway_crds::v1alpha1::{
     ModelDeployment, ModelDeploymentStatus, PodTemplatePatch, RolloutStage,
 };
+use slipway_objects::settings::{NetworkPolicies, PlanSettings};
 
 /// The digest that the spec names.
 pub const DIGEST: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
@@ -78,7 +78,7 @@ impl World {
                 gateway_image: "gateway:1".into(),
                 operator_public_key: None,
                 gateway_replicas: 2,
-                gateway_autoscaler: slipway_core::settings::GatewayAutoscaler::None,
+                gateway_autoscaler: slipway_objects::settings::GatewayAutoscaler::None,
                 gateway_problem: None,
                 gateway_template: PodTemplatePatch::default(),
                 fixed_user_ids: true,

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use slipway_core::evidence::{GateCounts, GateEvidence, GateReading};
 use slipway_core::observed::{BrakeReport, PodProblem};
+use slipway_judge::evidence::{GateCounts, GateEvidence, GateReading};
 
 use super::World;
 

@@ -3,11 +3,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use serde_json::json;
 use slipway_core::action::PlanAction;
-use slipway_core::build;
-use slipway_core::desired::{ChildKind, DesiredObject};
 use slipway_core::fields::{self, ForeignChange};
 use slipway_core::marks::RevisionMarks;
 use slipway_core::observed::{ModelDigest, ObjectDisturbance, ObjectView, ReplicaSetView};
+use slipway_objects::desired::{ChildKind, DesiredObject};
 
 use super::World;
 
@@ -101,7 +100,7 @@ impl World {
                     }
                     ChildKind::HorizontalPodAutoscaler => self.observed.autoscaler = None,
                     ChildKind::Deployment => self.observed.worker = None,
-                    ChildKind::NetworkPolicy if name == build::GATEWAY => {
+                    ChildKind::NetworkPolicy if name == slipway_objects::GATEWAY => {
                         self.observed.gateway.network_policy = None
                     }
                     ChildKind::NetworkPolicy => drop(self.observed.network_policies.remove(name)),
@@ -123,7 +122,7 @@ impl World {
                 .flatten()
                 .map(|owner| owner.uid.clone())
                 .collect(),
-            controller: (!build::is_shared(desired)).then_some(uid),
+            controller: (!slipway_objects::is_shared(desired)).then_some(uid),
             failure: String::new(),
             desired_replicas: None,
             rolled_out: false,
@@ -143,7 +142,7 @@ impl World {
                 if let Some(there) = there {
                     (there.managed_fields, there.applied_hash) =
                         (view.managed_fields, view.applied_hash);
-                    there.images = build::container_images(set);
+                    there.images = slipway_objects::container_images(set);
                     self.writes.push(word);
                     return;
                 }
@@ -173,7 +172,7 @@ impl World {
                     owned: true,
                     orphaned: false,
                     applied_hash: view.applied_hash,
-                    images: build::container_images(set),
+                    images: slipway_objects::container_images(set),
                     managed_fields: view.managed_fields,
                     deleting: false,
                 });
@@ -219,7 +218,7 @@ impl World {
             DesiredObject::ServiceAccount(_) => self.observed.gateway.service_account = Some(view),
             DesiredObject::RoleBinding(_) => self.observed.gateway.role_binding = Some(view),
             DesiredObject::Deployment(_) => self.observed.gateway.deployment = Some(view),
-            DesiredObject::NetworkPolicy(_) if build::is_shared(desired) => {
+            DesiredObject::NetworkPolicy(_) if slipway_objects::is_shared(desired) => {
                 self.observed.gateway.network_policy = Some(view);
             }
             DesiredObject::NetworkPolicy(_) => {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use slipway_core::action::PlanAction;
-use slipway_core::build::{GATEWAY, container_images, is_shared};
-use slipway_core::desired::{ChildKind, DesiredObject};
 use slipway_core::fields;
 use slipway_core::marks::RevisionMarks;
 use slipway_core::observed::{ModelDigest, ObjectView, ReplicaSetView};
 use slipway_crds::labels;
+use slipway_objects::desired::{ChildKind, DesiredObject};
+use slipway_objects::{GATEWAY, container_images, is_shared};
 
 use super::{SimulatedCluster, WriteRefusal};
 use crate::behavior::ModelQuality;

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
 use slipway_core::action::{PlanAction, ReconcilePlan};
-use slipway_core::desired::DesiredObject;
 use slipway_core::fields::ForeignChange;
 use slipway_core::observed::{ObjectDisturbance, ObservedState};
 use slipway_core::plan::plan;
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
+use slipway_objects::desired::DesiredObject;
 
 use super::{ClusterSnapshot, OperatorProcess, ProcessEnvironment, STATUS_WAIT_SECONDS};
 use crate::clock::START;

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use slipway_crds::v1alpha1::SecretKeyRef;
 
-use super::meta::{LabelMap, label_map, label_selector};
+use crate::meta::{LabelMap, label_map, label_selector};
 use crate::reserved::SCRATCH_VOLUMES;
 use crate::settings::PlanSettings;
 
@@ -22,11 +22,11 @@ const NONROOT: i64 = 65532;
 /// s. Both leave as soon as nothing needs them, mostly after 5 s. It does not follow the spec,
 /// because a pod that runs must not be cut by the number of an earlier spec, and a new number must
 /// not roll the pods.
-pub(super) const TERMINATION_GRACE_SECONDS: i64 = 600 + 3600 + 60;
+pub(crate) const TERMINATION_GRACE_SECONDS: i64 = 600 + 3600 + 60;
 
 /// Security of a pod: not root, seccomp of the container runtime. Ids only where the platform does
 /// not give them itself: it refuses those that are not of its range.
-pub(super) fn pod_security(settings: &PlanSettings) -> PodSecurityContext {
+pub(crate) fn pod_security(settings: &PlanSettings) -> PodSecurityContext {
     let id = settings.fixed_user_ids.then_some(NONROOT);
     PodSecurityContext {
         run_as_non_root: Some(true),
@@ -42,7 +42,7 @@ pub(super) fn pod_security(settings: &PlanSettings) -> PodSecurityContext {
 
 /// Security of a container: no capabilities, no way to more privileges, nothing to write to but
 /// volumes.
-pub(super) fn container_security() -> SecurityContext {
+pub(crate) fn container_security() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
@@ -52,7 +52,7 @@ pub(super) fn container_security() -> SecurityContext {
 }
 
 /// The Secrets that the spec names and those that the operator was started with, each once.
-pub(super) fn pull_secrets(
+pub(crate) fn pull_secrets(
     own: &[LocalObjectReference],
     further: &[String],
 ) -> Option<Vec<LocalObjectReference>> {
@@ -68,7 +68,7 @@ pub(super) fn pull_secrets(
 /// Readiness: looked at every second, so that a pod gets traffic as soon as its model is loaded.
 /// Losing it takes three looks, because one slow answer of a busy pod is no reason to give its load
 /// to the others.
-pub(super) fn readiness_probe(port: &str) -> Probe {
+pub(crate) fn readiness_probe(port: &str) -> Probe {
     Probe {
         period_seconds: Some(1),
         timeout_seconds: Some(2),
@@ -79,7 +79,7 @@ pub(super) fn readiness_probe(port: &str) -> Probe {
 
 /// Liveness: only a process that has not answered for a minute is restarted. Loading a model does
 /// not count: `/livez` answers from the start.
-pub(super) fn liveness_probe(port: &str) -> Probe {
+pub(crate) fn liveness_probe(port: &str) -> Probe {
     Probe {
         period_seconds: Some(10),
         timeout_seconds: Some(5),
@@ -100,7 +100,7 @@ fn http_probe(path: &str, port: &str) -> Probe {
 }
 
 /// A named TCP port.
-pub(super) fn container_port(name: &str, number: i32) -> ContainerPort {
+pub(crate) fn container_port(name: &str, number: i32) -> ContainerPort {
     ContainerPort {
         name: Some(name.to_owned()),
         container_port: number,
@@ -111,13 +111,13 @@ pub(super) fn container_port(name: &str, number: i32) -> ContainerPort {
 }
 
 /// An environment variable with a fixed value.
-pub(super) fn env_var(name: &str, value: &str) -> EnvVar {
+pub(crate) fn env_var(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None }
 }
 
 /// The environment by which the OpenTelemetry SDK of both programs is told where traces go and how
 /// many; nothing without traces.
-pub(super) fn tracing_env(settings: &PlanSettings) -> Vec<EnvVar> {
+pub(crate) fn tracing_env(settings: &PlanSettings) -> Vec<EnvVar> {
     let Some(tracing) = &settings.tracing else { return Vec::new() };
     let share = format!("{:.6}", f64::from(tracing.per_million) / 1e6);
     vec![
@@ -128,7 +128,7 @@ pub(super) fn tracing_env(settings: &PlanSettings) -> Vec<EnvVar> {
 }
 
 /// An environment variable from a field of the pod.
-pub(super) fn env_from_field(name: &str, path: &str) -> EnvVar {
+pub(crate) fn env_from_field(name: &str, path: &str) -> EnvVar {
     EnvVar {
         name: name.to_owned(),
         value: None,
@@ -143,7 +143,7 @@ pub(super) fn env_from_field(name: &str, path: &str) -> EnvVar {
 }
 
 /// Annotations that Prometheus' usual pod discovery looks at.
-pub(super) fn scrape_annotations(port: i32) -> LabelMap {
+pub(crate) fn scrape_annotations(port: i32) -> LabelMap {
     let port = port.to_string();
     label_map([
         ("prometheus.io/scrape", "true"),
@@ -155,7 +155,7 @@ pub(super) fn scrape_annotations(port: i32) -> LabelMap {
 /// Scratch volumes, of which nothing is missed: a cluster autoscaler may take the node of such a
 /// pod away (its default is to keep nodes with local volumes). Volumes of users are theirs to
 /// judge.
-pub(super) fn with_evictable_volumes(mut annotations: LabelMap, pod: &PodSpec) -> LabelMap {
+pub(crate) fn with_evictable_volumes(mut annotations: LabelMap, pod: &PodSpec) -> LabelMap {
     let ours = |volume: &&Volume| {
         volume.empty_dir.is_some() && SCRATCH_VOLUMES.contains(&volume.name.as_str())
     };
@@ -172,7 +172,7 @@ pub(super) fn with_evictable_volumes(mut annotations: LabelMap, pod: &PodSpec) -
 
 /// Pods that match `selector` prefer different nodes: a preference, so that a single node still
 /// runs them all.
-pub(super) fn spread_affinity(selector: LabelMap) -> Affinity {
+pub(crate) fn spread_affinity(selector: LabelMap) -> Affinity {
     Affinity {
         pod_anti_affinity: Some(PodAntiAffinity {
             preferred_during_scheduling_ignored_during_execution: Some(vec![
@@ -192,7 +192,7 @@ pub(super) fn spread_affinity(selector: LabelMap) -> Affinity {
 }
 
 /// A variable whose value is a key of a Secret.
-pub(super) fn env_from_secret(name: &str, secret: &SecretKeyRef) -> EnvVar {
+pub(crate) fn env_from_secret(name: &str, secret: &SecretKeyRef) -> EnvVar {
     EnvVar {
         name: name.to_owned(),
         value: None,

@@ -16,14 +16,13 @@ use kube::ResourceExt;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{ModelDeployment, PodTemplatePatch};
 
-use super::hash::with_applied_hash;
-use super::meta::{
+use crate::desired::DesiredObject;
+use crate::hash::with_applied_hash;
+use crate::meta::{
     LabelMap, controlled_metadata, gateway_selector, label_map, label_selector, object_labels,
     revision_labels, runtime_selector, shared_metadata, worker_labels, worker_selector,
 };
-use super::{revision_name, worker_name};
-use crate::desired::DesiredObject;
-use crate::reserved::{HTTP, METRICS, PRIVATE};
+use crate::reserved::{HTTP, METRICS, PRIVATE, revision_name, worker_name};
 use crate::settings::{NetworkPolicies, PlanSettings};
 
 /// The gateway's port of metrics, probes and the state streams.

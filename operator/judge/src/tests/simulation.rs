@@ -3,10 +3,10 @@
 
 use slipway_crds::v1alpha1::GateVerdict;
 
-use crate::judge::latency::{slow_threshold, slower_than};
-use crate::judge::rates::{MISSED_REGRESSION, RateCriteria, decide_verdict};
-use crate::judge::reading::ArmHistogram;
-use crate::judge::sequential::ArmEvents;
+use crate::latency::{slow_threshold, slower_than};
+use crate::rates::{MISSED_REGRESSION, RateCriteria, decide_verdict};
+use crate::reading::ArmHistogram;
+use crate::sequential::ArmEvents;
 
 /// SplitMix64: small, and the same everywhere.
 struct Random(u64);

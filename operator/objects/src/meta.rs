@@ -7,19 +7,19 @@ use kube::{Resource, ResourceExt};
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::ModelDeployment;
 
-use super::GATEWAY;
 use crate::desired::DesiredObject;
+use crate::reserved::GATEWAY;
 
 /// Labels as Kubernetes has them.
-pub(super) type LabelMap = BTreeMap<String, String>;
+pub(crate) type LabelMap = BTreeMap<String, String>;
 
 /// A map from pairs.
-pub(super) fn label_map<const N: usize>(pairs: [(&str, &str); N]) -> LabelMap {
+pub(crate) fn label_map<const N: usize>(pairs: [(&str, &str); N]) -> LabelMap {
     pairs.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
 }
 
 /// Labels of an object of one ModelDeployment.
-pub(super) fn object_labels(name: &str) -> LabelMap {
+pub(crate) fn object_labels(name: &str) -> LabelMap {
     label_map([
         (labels::MANAGED_BY, labels::MANAGER),
         (labels::PART_OF, name),
@@ -29,39 +29,39 @@ pub(super) fn object_labels(name: &str) -> LabelMap {
 }
 
 /// Labels of an object of one revision.
-pub(super) fn revision_labels(name: &str, revision: &str) -> LabelMap {
+pub(crate) fn revision_labels(name: &str, revision: &str) -> LabelMap {
     let mut of_revision = object_labels(name);
     of_revision.insert(labels::REVISION.to_owned(), revision.to_owned());
     of_revision
 }
 
 /// Selector of the runtime pods of all revisions: [`labels::scale_selector`] as labels.
-pub(super) fn runtime_selector(name: &str) -> LabelMap {
+pub(crate) fn runtime_selector(name: &str) -> LabelMap {
     label_map([(labels::COMPONENT, labels::COMPONENT_RUNTIME), (labels::MODEL_DEPLOYMENT, name)])
 }
 
 /// Selector of the runtime pods of one revision.
-pub(super) fn revision_selector(name: &str, revision: &str) -> LabelMap {
+pub(crate) fn revision_selector(name: &str, revision: &str) -> LabelMap {
     let mut of_revision = runtime_selector(name);
     of_revision.insert(labels::REVISION.to_owned(), revision.to_owned());
     of_revision
 }
 
 /// Labels of the workers of one ModelDeployment, and of what belongs to them.
-pub(super) fn worker_labels(name: &str) -> LabelMap {
+pub(crate) fn worker_labels(name: &str) -> LabelMap {
     let mut all = object_labels(name);
     all.insert(labels::COMPONENT.to_owned(), labels::COMPONENT_WORKER.to_owned());
     all
 }
 
 /// Selector of the workers of one ModelDeployment.
-pub(super) fn worker_selector(name: &str) -> LabelMap {
+pub(crate) fn worker_selector(name: &str) -> LabelMap {
     label_map([(labels::COMPONENT, labels::COMPONENT_WORKER), (labels::MODEL_DEPLOYMENT, name)])
 }
 
 /// Labels of the gateway's objects and pods. They are shared, so no ModelDeployment's name is among
 /// them.
-pub(super) fn gateway_labels() -> LabelMap {
+pub(crate) fn gateway_labels() -> LabelMap {
     label_map([
         (labels::MANAGED_BY, labels::MANAGER),
         (labels::PART_OF, GATEWAY),
@@ -70,7 +70,7 @@ pub(super) fn gateway_labels() -> LabelMap {
 }
 
 /// Selector of the gateway's pods.
-pub(super) fn gateway_selector() -> LabelMap {
+pub(crate) fn gateway_selector() -> LabelMap {
     label_map([
         (labels::MANAGED_BY, labels::MANAGER),
         (labels::COMPONENT, labels::COMPONENT_GATEWAY),
@@ -78,12 +78,12 @@ pub(super) fn gateway_selector() -> LabelMap {
 }
 
 /// A selector that matches labels.
-pub(super) fn label_selector(labels: LabelMap) -> LabelSelector {
+pub(crate) fn label_selector(labels: LabelMap) -> LabelSelector {
     LabelSelector { match_labels: Some(labels), match_expressions: None }
 }
 
 /// Metadata of an object that one ModelDeployment controls.
-pub(super) fn controlled_metadata(
+pub(crate) fn controlled_metadata(
     object: &ModelDeployment,
     name: String,
     labels: LabelMap,
@@ -103,7 +103,7 @@ pub(super) fn controlled_metadata(
 pub const MAX_OWNERS: usize = 16;
 
 /// Metadata of an object of the gateway, which has several owners and thus no controller.
-pub(super) fn shared_metadata(object: &ModelDeployment) -> ObjectMeta {
+pub(crate) fn shared_metadata(object: &ModelDeployment) -> ObjectMeta {
     let namespace = object.namespace();
     ObjectMeta {
         namespace,
@@ -113,7 +113,7 @@ pub(super) fn shared_metadata(object: &ModelDeployment) -> ObjectMeta {
 }
 
 /// The same without any owner.
-pub(super) fn unowned_metadata(namespace: &str) -> ObjectMeta {
+pub(crate) fn unowned_metadata(namespace: &str) -> ObjectMeta {
     ObjectMeta {
         name: Some(GATEWAY.to_owned()),
         namespace: Some(namespace.to_owned()),

@@ -1,11 +1,11 @@
-//! The judge: from evidence to a verdict.
+//! The judge: from evidence to a verdict. Pure: it knows no plan, no objects, no client and no clock.
 //!
 //! A verdict is one of five. **Pass**: a regression worth catching is excluded. **Fail**: the
 //! candidate is worse. **NeedMoreData**, **NoData** and **ProviderDown** hold, each saying why.
 //! Only Pass advances, only Fail takes back; the absence of evidence does neither.
 //!
 //! Three gate types compare a rate of the candidate with that of stable in the same window (failed
-//! requests, slow requests, wrong predictions) by [`sequential`](self#the-test). A PromQL gate
+//! requests, slow requests, wrong predictions) by a [sequential test](self#the-test). A PromQL gate
 //! compares one number with thresholds. `docs/judge.md` has the operating characteristics as
 //! measured.
 //!
@@ -23,6 +23,7 @@
 //! A candidate that is worse beyond doubt, and beyond doubt by less than is worth catching, passes:
 //! that is what "worth catching" means.
 
+pub mod evidence;
 mod latency;
 mod query;
 mod rates;
@@ -127,7 +128,7 @@ pub fn judge_gates(input: &JudgeInput<'_>) -> Judgement {
 }
 
 /// How the message of a gate begins that nothing was read for.
-pub(crate) const NO_READING: &str = "no reading yet";
+pub const NO_READING: &str = "no reading yet";
 
 /// The evidence, if it speaks of the current weights at all; else what is missing. Whatever was
 /// counted before every gateway had confirmed belongs to another split.

@@ -30,7 +30,7 @@ pub(crate) const REDIS: &str = "redis";
 /// The container of workers, and the first argument of the program in them.
 pub(crate) const WORKER: &str = "worker";
 /// Containers beside the model server, and the name that it has in workers.
-pub(crate) const CONTAINERS: [&str; 3] = [FETCH, REDIS, WORKER];
+pub const CONTAINERS: [&str; 3] = [FETCH, REDIS, WORKER];
 
 /// The volume of the socket of the Redis beside the model server.
 pub(crate) const SOCKET_VOLUME: &str = "redis";
@@ -40,29 +40,28 @@ pub(crate) const CLAIM_VOLUMES: [&str; 2] = ["claim", "claim-baseline"];
 pub(crate) const KEYS_VOLUME: &str = "slipway-keys";
 /// Volumes that a template cannot take the place of, unlike that of `/tmp` and that of the model
 /// files.
-pub(crate) const VOLUMES: [&str; 4] =
-    [CLAIM_VOLUMES[0], CLAIM_VOLUMES[1], SOCKET_VOLUME, KEYS_VOLUME];
+pub const VOLUMES: [&str; 4] = [CLAIM_VOLUMES[0], CLAIM_VOLUMES[1], SOCKET_VOLUME, KEYS_VOLUME];
 
 /// Volumes of which nothing is missed when a pod goes.
 pub(crate) const SCRATCH_VOLUMES: [&str; 3] = ["models", "tmp", SOCKET_VOLUME];
 
 /// The port of predictions.
-pub(crate) const HTTP: (&str, i32) = ("http", 8080);
+pub const HTTP: (&str, i32) = ("http", 8080);
 /// The port of a gateway for those who show the token of the namespace.
 pub(crate) const PRIVATE: (&str, i32) = ("private", 8081);
 /// The port of metrics, probes and administration.
-pub(crate) const METRICS: (&str, i32) = ("metrics", 9090);
+pub const METRICS: (&str, i32) = ("metrics", 9090);
 
 /// Whether a ModelDeployment may not have this name, because another one's objects would have it,
 /// or the gateway has.
-pub(crate) fn is_reserved(name: &str) -> bool {
+pub fn is_reserved(name: &str) -> bool {
     name == GATEWAY
         || [preview_name(""), worker_name("")].iter().any(|suffix| name.ends_with(suffix.as_str()))
 }
 
 /// Variables of the model server that nobody else may set: labels of metrics and the digest that is
 /// verified must be those of the revision.
-pub(crate) fn is_reserved_variable(variable: &str) -> bool {
+pub fn is_reserved_variable(variable: &str) -> bool {
     variable.starts_with("SLIPWAY_") || variable == "POD_NAME"
 }
 
@@ -72,7 +71,7 @@ pub(crate) fn without_handler(probe: &Probe) -> Probe {
 }
 
 /// Whether a probe says how it looks, and not only how often.
-pub(crate) fn has_handler(probe: &Probe) -> bool {
+pub fn has_handler(probe: &Probe) -> bool {
     *probe != without_handler(probe)
 }
 

@@ -67,7 +67,7 @@ impl DesiredObject {
     }
 
     /// The same, to be changed.
-    pub(crate) fn metadata_mut(&mut self) -> &mut ObjectMeta {
+    pub fn metadata_mut(&mut self) -> &mut ObjectMeta {
         match self {
             Self::ReplicaSet(object) => object.metadata_mut(),
             Self::Service(object) => object.metadata_mut(),

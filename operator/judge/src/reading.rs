@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::sequential::ArmEvents;
 use crate::evidence::GateCounts;
+use crate::sequential::ArmEvents;
 
 /// How far, relative to the whole, a cumulative bucket may lie below its predecessor. Extrapolation
 /// of series with equal timestamps keeps the order; small differences come from pods that were
@@ -16,16 +16,16 @@ const MAX_COUNT: f64 = 9.0e15;
 
 /// Cumulative buckets of one arm: finite upper bounds, ascending, and the count of all.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct ArmHistogram {
+pub(crate) struct ArmHistogram {
     /// `(upper bound, events at or below it)`.
-    pub(super) finite: Vec<(f64, f64)>,
+    pub(crate) finite: Vec<(f64, f64)>,
     /// All events.
-    pub(super) all: f64,
+    pub(crate) all: f64,
 }
 
 /// Events of `revision`; `None` when it has none at all. Fractions are cut off, which only ever
 /// takes evidence away.
-pub(super) fn revision_events(
+pub(crate) fn revision_events(
     counts: &BTreeMap<String, GateCounts>,
     revision: &str,
 ) -> Result<Option<ArmEvents>, String> {
@@ -41,13 +41,13 @@ pub(super) fn revision_events(
 }
 
 /// Whole events; `None` when there is not one.
-pub(super) fn whole_events(bad: f64, all: f64) -> Option<ArmEvents> {
+pub(crate) fn whole_events(bad: f64, all: f64) -> Option<ArmEvents> {
     let all = all.floor();
     (all >= 1.0).then(|| ArmEvents { bad: bad.floor().clamp(0.0, all), all })
 }
 
 /// The histogram of `revision`; `None` when it has no events at all.
-pub(super) fn revision_histogram(
+pub(crate) fn revision_histogram(
     buckets: &BTreeMap<String, Vec<(f64, f64)>>,
     revision: &str,
 ) -> Result<Option<ArmHistogram>, String> {

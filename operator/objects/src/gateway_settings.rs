@@ -3,11 +3,11 @@
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Deserialize;
+use slipway_crds::quantity;
 use slipway_crds::v1alpha1::PodTemplatePatch;
 
-use crate::build::template;
-use crate::quantity;
 use crate::settings::{GatewayAutoscaler, PlanSettings};
+use crate::template;
 
 /// Replicas that a Deployment may be asked for.
 const MAX_REPLICAS: i32 = 1000;

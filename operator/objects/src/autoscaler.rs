@@ -10,9 +10,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Resource, ResourceExt};
 use slipway_crds::v1alpha1::{AutoscalingSpec, ModelDeployment, SERVER_CONTAINER};
 
-use super::hash::with_applied_hash;
-use super::meta::{LabelMap, controlled_metadata, label_selector, object_labels, runtime_selector};
 use crate::desired::DesiredObject;
+use crate::hash::with_applied_hash;
+use crate::meta::{LabelMap, controlled_metadata, label_selector, object_labels, runtime_selector};
 
 /// Average CPU utilisation at which the default metric holds the pods, in percent of their
 /// requests.
@@ -79,7 +79,7 @@ pub fn disruption_budget(object: &ModelDeployment) -> DesiredObject {
 
 /// So many evictions at a time. A pod that is not ready may always go: it serves nobody, and it
 /// must not keep a node from being drained.
-pub(super) fn eviction_budget(
+pub(crate) fn eviction_budget(
     metadata: ObjectMeta,
     selector: LabelMap,
     max_unavailable: IntOrString,

@@ -21,21 +21,21 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use slipway_crds::v1alpha1::ModelDeployment;
 
-use super::autoscaler::eviction_budget;
-use super::hash::with_applied_hash;
-use super::meta::{
+use crate::autoscaler::eviction_budget;
+use crate::desired::DesiredObject;
+use crate::hash::with_applied_hash;
+use crate::meta::{
     gateway_labels, gateway_selector, label_selector, shared_metadata, unowned_metadata,
 };
-use super::pod::{
+use crate::pod::{
     TERMINATION_GRACE_SECONDS, container_port, container_security, env_from_field, env_var,
     liveness_probe, pod_security, pull_secrets, readiness_probe, scrape_annotations,
     spread_affinity, tracing_env,
 };
-use super::service::gateway_service;
-use super::{GATEWAY, keys, template};
-use crate::desired::DesiredObject;
-use crate::reserved::{HTTP, PRIVATE};
+use crate::reserved::{GATEWAY, HTTP, PRIVATE};
+use crate::service::gateway_service;
 use crate::settings::{GatewayAutoscaler, PlanSettings};
+use crate::{keys, template};
 
 const ADMIN: &str = "admin";
 /// By what a gateway knows the operator.

@@ -7,13 +7,13 @@
 
 use slipway_crds::v1alpha1::LatencyGate;
 
-use super::reading::{ArmHistogram, whole_events};
-use super::sequential::ArmEvents;
+use crate::reading::{ArmHistogram, whole_events};
+use crate::sequential::ArmEvents;
 
 /// The time above which a request is slow, in seconds: the smallest bound of the histogram that is
 /// at least stable's quantile times the ratio. When there is none but +Inf, nothing could ever be
 /// slow, so the largest finite bound is taken instead.
-pub(super) fn slow_threshold(stable: &ArmHistogram, settings: &LatencyGate) -> Result<f64, String> {
+pub(crate) fn slow_threshold(stable: &ArmHistogram, settings: &LatencyGate) -> Result<f64, String> {
     let quantile = settings.quantile.fraction().unwrap_or(0.95).clamp(0.01, 0.9999);
     let ratio = settings.max_ratio.fraction().unwrap_or(1.0).max(1.0);
     let largest = stable.finite.last().ok_or("the histogram has no bucket but +Inf")?.0;
@@ -48,7 +48,7 @@ fn interpolate_quantile(histogram: &ArmHistogram, quantile: f64) -> Option<f64> 
 
 /// Events above `bound`, which is one of stable's; both arms are counted by the same program, so
 /// the candidate has it too.
-pub(super) fn slower_than(histogram: &ArmHistogram, bound: f64) -> Result<ArmEvents, String> {
+pub(crate) fn slower_than(histogram: &ArmHistogram, bound: f64) -> Result<ArmEvents, String> {
     let at_most = histogram.finite.iter().find(|(b, _)| *b == bound).map(|(_, count)| *count);
     let at_most = at_most.ok_or_else(|| format!("the histogram has no bucket for {bound} s"))?;
     whole_events(histogram.all - at_most, histogram.all)

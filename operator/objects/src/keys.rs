@@ -3,9 +3,9 @@
 
 use k8s_openapi::api::core::v1::{EnvVar, KeyToPath, SecretVolumeSource, Volume, VolumeMount};
 
-use super::pod::env_var;
-use super::replica_set::volume_mount;
+use crate::pod::env_var;
 use crate::reserved::KEYS_VOLUME;
+use crate::volumes::volume_mount;
 
 /// Name of the Secret.
 pub const KEYS: &str = "slipway-keys";
@@ -17,7 +17,7 @@ const FOLDER: &str = "/var/run/slipway/keys";
 
 /// The volume. A pod starts without the Secret as well: who needs a key looks for it when it is
 /// needed.
-pub(super) fn keys_volume() -> (Volume, VolumeMount) {
+pub(crate) fn keys_volume() -> (Volume, VolumeMount) {
     let items =
         KEYS_FILES.map(|key| KeyToPath { key: key.to_owned(), path: key.to_owned(), mode: None });
     let secret = SecretVolumeSource {
@@ -31,6 +31,6 @@ pub(super) fn keys_volume() -> (Volume, VolumeMount) {
 }
 
 /// Tells a program where the files are.
-pub(super) fn keys_environment() -> EnvVar {
+pub(crate) fn keys_environment() -> EnvVar {
     env_var("SLIPWAY_KEYS_DIRECTORY", FOLDER)
 }

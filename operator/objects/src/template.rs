@@ -9,11 +9,11 @@ use k8s_openapi::DeepMerge as _;
 use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec, ResourceRequirements, Volume};
 use slipway_crds::v1alpha1::{PodTemplatePatch, SERVER_CONTAINER};
 
-use super::meta::LabelMap;
+use crate::meta::LabelMap;
 use crate::reserved::{is_reserved_variable, without_handler};
 
 /// Merges the template over a pod whose containers are `server` and, as init containers, our own.
-pub(super) fn merge_pod_template(mut ours: PodSpec, template: &PodTemplatePatch) -> PodSpec {
+pub(crate) fn merge_pod_template(mut ours: PodSpec, template: &PodTemplatePatch) -> PodSpec {
     let Some(mut theirs) = template.spec.clone() else { return ours };
     // A named account decides for itself whether its token is mounted; the namespace's default
     // account has no business here.
@@ -58,14 +58,14 @@ pub(crate) fn merge_template(under: &mut PodTemplatePatch, over: &PodTemplatePat
 }
 
 /// Labels of the pods: the template's, and ours.
-pub(super) fn template_labels(template: &PodTemplatePatch, ours: LabelMap) -> LabelMap {
+pub(crate) fn template_labels(template: &PodTemplatePatch, ours: LabelMap) -> LabelMap {
     let mut all = template.metadata.as_ref().map(|it| it.labels.clone()).unwrap_or_default();
     all.extend(ours);
     all
 }
 
 /// Annotations of the pods: ours, and the template's, which may send scrapes elsewhere.
-pub(super) fn template_annotations(template: &PodTemplatePatch, mut ours: LabelMap) -> LabelMap {
+pub(crate) fn template_annotations(template: &PodTemplatePatch, mut ours: LabelMap) -> LabelMap {
     ours.extend(template.metadata.iter().flat_map(|it| it.annotations.clone()));
     ours
 }
@@ -104,7 +104,7 @@ fn prepare_merge(own: &mut Container, theirs: &mut Container) {
 
 /// The part of a server's resources that a container needs which runs before it and no model: no
 /// GPUs.
-pub(super) fn init_step_resources(mut resources: ResourceRequirements) -> ResourceRequirements {
+pub(crate) fn init_step_resources(mut resources: ResourceRequirements) -> ResourceRequirements {
     let common = |name: &String| ["cpu", "memory", "ephemeral-storage"].contains(&name.as_str());
     for list in [&mut resources.requests, &mut resources.limits].into_iter().flatten() {
         list.retain(|name, _| common(name));

@@ -9,13 +9,10 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use slipway_crds::v1alpha1::units::quantity_bytes;
 use slipway_crds::v1alpha1::{CacheBypass, CacheMode, CacheSpec, EvictionPolicy, RedisSidecar};
 
-use super::pod::{container_security, env_from_secret, env_var};
-use super::replica_set::{scratch_volume, volume_mount};
+use crate::pod::{container_security, env_from_secret, env_var};
 use crate::reserved::{REDIS, SOCKET_VOLUME};
 use crate::settings::PlanSettings;
-
-/// The volume of the model files.
-pub(super) const MODELS: &str = "models";
+use crate::volumes::{MODELS, scratch_volume, volume_mount};
 
 /// The folder that runtime and Redis share, and the socket in it.
 const FOLDER: &str = "/run/slipway";
@@ -27,7 +24,7 @@ const CPU_REQUEST: &str = "50m";
 
 /// The volume of the model files, when it is a claim: a path of the node would be against the
 /// restricted Pod Security Standard.
-pub(super) fn model_cache_volume(cache: Option<&CacheSpec>) -> Option<Volume> {
+pub(crate) fn model_cache_volume(cache: Option<&CacheSpec>) -> Option<Volume> {
     let claim_name = cache?.models.as_ref()?.claim_name.clone();
     let claim = PersistentVolumeClaimVolumeSource { claim_name, read_only: None };
     Some(Volume {
@@ -39,7 +36,7 @@ pub(super) fn model_cache_volume(cache: Option<&CacheSpec>) -> Option<Volume> {
 
 /// A claim may belong to root; our group may write to it. Only its root is looked at, because
 /// walking through many files at every start is slow.
-pub(super) fn cache_pod_security(
+pub(crate) fn cache_pod_security(
     cache: Option<&CacheSpec>,
     pod: PodSecurityContext,
 ) -> PodSecurityContext {
@@ -52,7 +49,7 @@ pub(super) fn cache_pod_security(
 }
 
 /// The volume for the socket, and where both containers mount it; none without the sidecar.
-pub(super) fn socket_volume(cache: Option<&CacheSpec>) -> Option<(Volume, VolumeMount)> {
+pub(crate) fn socket_volume(cache: Option<&CacheSpec>) -> Option<(Volume, VolumeMount)> {
     cache?
         .sidecar
         .as_ref()
@@ -60,7 +57,7 @@ pub(super) fn socket_volume(cache: Option<&CacheSpec>) -> Option<(Volume, Volume
 }
 
 /// The settings of the model server.
-pub(super) fn cache_environment(cache: Option<&CacheSpec>) -> Vec<EnvVar> {
+pub(crate) fn cache_environment(cache: Option<&CacheSpec>) -> Vec<EnvVar> {
     let Some(cache) = cache else { return Vec::new() };
     let mut all = Vec::new();
     if let Some(results) =
@@ -130,7 +127,7 @@ fn redis_url(cache: &CacheSpec) -> Option<EnvVar> {
 ///
 /// It has neither a startup nor a readiness probe, on purpose: a Redis that does not come up must
 /// not keep a pod from serving without it.
-pub(super) fn redis_sidecar(
+pub(crate) fn redis_sidecar(
     cache: Option<&CacheSpec>,
     settings: &PlanSettings,
 ) -> Option<Container> {

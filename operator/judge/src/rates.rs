@@ -5,9 +5,9 @@ use slipway_crds::v1alpha1::{
     AccuracyGate, ErrorRateGate, GateSpec, GateType, GateVerdict, LatencyGate,
 };
 
-use super::sequential::{ArmComparison, ArmEvents};
-use super::{GateFinding, JudgeInput, latency, reading, text};
 use crate::evidence::GateReading;
+use crate::sequential::{ArmComparison, ArmEvents};
+use crate::{GateFinding, JudgeInput, latency, reading, text};
 
 /// Chance that one gate passes a regression of exactly the smallest size worth catching in one
 /// step, however often it is looked at. Every step of a rollout judges anew, so a whole rollout
@@ -28,17 +28,17 @@ const FURTHEST_PROJECTION: f64 = 1e5;
 
 /// What a gate of this family asks, in one vocabulary.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RateCriteria {
+pub(crate) struct RateCriteria {
     /// The smallest increase of the bad rate worth catching.
-    pub(super) worth_catching: f64,
+    pub(crate) worth_catching: f64,
     /// Fewest events of each arm to pass.
-    pub(super) min_events: f64,
+    pub(crate) min_events: f64,
     /// False-rollback budget of this gate in this step.
-    pub(super) alpha: f64,
+    pub(crate) alpha: f64,
     /// What an event is called: `request`, `labelled prediction`.
-    pub(super) noun: &'static str,
+    pub(crate) noun: &'static str,
     /// What a bad one is: `failed`, `slow`, `wrong`.
-    pub(super) bad: &'static str,
+    pub(crate) bad: &'static str,
 }
 
 /// Both arms and how the question was put for them.
@@ -50,7 +50,7 @@ struct ComparedArms {
 }
 
 /// Judges one gate by its reading.
-pub(super) fn judge_rates(
+pub(crate) fn judge_rates(
     input: &JudgeInput<'_>,
     gate: &GateSpec,
     reading: &GateReading,
@@ -145,8 +145,8 @@ fn both_arms<T>(
     Ok((candidate, stable))
 }
 
-/// The verdict on counts. See the documentation of [`crate::judge`].
-pub(super) fn decide_verdict(
+/// The verdict on counts. See the documentation of the crate.
+pub(crate) fn decide_verdict(
     candidate: ArmEvents,
     stable: ArmEvents,
     question: &RateCriteria,

@@ -5,14 +5,13 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use slipway_crds::v1alpha1::ModelDeployment;
 
-use super::hash::with_applied_hash;
-use super::meta::{
+use crate::desired::DesiredObject;
+use crate::hash::with_applied_hash;
+use crate::meta::{
     LabelMap, controlled_metadata, gateway_selector, object_labels, revision_labels,
     revision_selector, shared_metadata,
 };
-use super::{preview_name, revision_name};
-use crate::desired::DesiredObject;
-use crate::reserved::{HTTP, PRIVATE};
+use crate::reserved::{HTTP, PRIVATE, preview_name, revision_name};
 
 /// The headless Service `<name>-<revision>`: its EndpointSlices tell the gateway which pods of the
 /// revision are ready.

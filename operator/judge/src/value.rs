@@ -6,14 +6,14 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use slipway_crds::quantity::parse_quantity;
 use slipway_crds::v1alpha1::{GateSpec, GateType, GateVerdict, PromQlGate};
 
-use super::{GateFinding, JudgeInput, text};
 use crate::evidence::GateReading;
-use crate::quantity::parse_quantity;
+use crate::{GateFinding, JudgeInput, text};
 
 /// Judges one PromQL gate by its reading.
-pub(super) fn judge_value(
+pub(crate) fn judge_value(
     input: &JudgeInput<'_>,
     gate: &GateSpec,
     reading: &GateReading,
@@ -104,7 +104,7 @@ fn stored_streak(input: &JudgeInput<'_>, gate: &GateSpec) -> (i32, Option<Timest
 }
 
 /// `finding`, about a reading that could not be taken, with the row as it was.
-pub(super) fn with_stored_streak(
+pub(crate) fn with_stored_streak(
     input: &JudgeInput<'_>,
     gate: &GateSpec,
     finding: GateFinding,

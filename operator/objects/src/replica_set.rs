@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::{
-    Container, EmptyDirVolumeSource, EnvVar, PersistentVolumeClaimVolumeSource, PodSpec,
-    PodTemplateSpec, ResourceRequirements, Volume, VolumeMount,
+    Container, EnvVar, PodSpec, PodTemplateSpec, ResourceRequirements, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -15,21 +14,22 @@ use slipway_crds::v1alpha1::{
     BatchingPolicy, ModelDeployment, ModelDeploymentSpec, SERVER_CONTAINER,
 };
 
-use super::hash::with_applied_hash;
-use super::meta::{
+use crate::desired::{APPLIED_ANNOTATION, DesiredObject};
+use crate::hash::with_applied_hash;
+use crate::meta::{
     LabelMap, controlled_metadata, label_map, label_selector, revision_labels, revision_selector,
     runtime_selector,
 };
-use super::pod::{
+use crate::pod::{
     TERMINATION_GRACE_SECONDS, container_port, container_security, env_from_field, env_var,
     liveness_probe, pod_security, pull_secrets, readiness_probe, scrape_annotations,
     spread_affinity, tracing_env, with_evictable_volumes,
 };
-use super::worker::queue_environment;
-use super::{cache, keys, revision_name, template};
-use crate::desired::{APPLIED_ANNOTATION, DesiredObject};
-use crate::reserved::{CLAIM_VOLUMES, DIGEST_VARIABLE, FETCH, HTTP, KEYS_VOLUME, METRICS};
+use crate::queue::queue_environment;
+use crate::reserved::{DIGEST_VARIABLE, FETCH, HTTP, KEYS_VOLUME, METRICS, revision_name};
 use crate::settings::PlanSettings;
+use crate::volumes::pod_volumes;
+use crate::{cache, keys, template};
 
 /// Requests of a pod whose spec says nothing. A small model on CPU fits; utilisation targets of the
 /// autoscaler need a CPU request to refer to.
@@ -126,7 +126,7 @@ pub fn has_fetch_step(object: &ModelDeployment) -> bool {
 
 /// A pod that serves; the workers' pods are made from it. `digest` is that of the model, empty
 /// while it is not known. Pods with the labels `alike` prefer different nodes.
-pub(super) fn serving_pod(
+pub(crate) fn serving_pod(
     object: &ModelDeployment,
     settings: &PlanSettings,
     revision: &str,
@@ -320,7 +320,7 @@ fn observation_variables(spec: &ModelDeploymentSpec) -> Vec<EnvVar> {
 
 /// Fills in requests that are missing. Where there is a limit Kubernetes takes that for the
 /// request, so nothing is added.
-pub(super) fn with_default_requests(mut resources: ResourceRequirements) -> ResourceRequirements {
+pub(crate) fn with_default_requests(mut resources: ResourceRequirements) -> ResourceRequirements {
     for (key, value) in DEFAULT_REQUESTS {
         let limited = resources.limits.as_ref().is_some_and(|l| l.contains_key(key));
         if !limited {
@@ -329,57 +329,4 @@ pub(super) fn with_default_requests(mut resources: ResourceRequirements) -> Reso
         }
     }
     resources
-}
-
-/// The cache of models (a claim, or a folder of the pod's own) and `/tmp`, bounded so that one pod
-/// cannot fill a node, and the claims that a `pvc://claim/path` of the model or its baseline names.
-fn pod_volumes(
-    model: &str,
-    baseline: Option<&str>,
-    models: Option<Volume>,
-) -> (Vec<Volume>, Vec<VolumeMount>) {
-    let mut volumes = vec![
-        models.unwrap_or_else(|| scratch_volume(cache::MODELS, "8Gi")),
-        scratch_volume("tmp", "1Gi"),
-    ];
-    let mut mounts = vec![volume_mount(cache::MODELS, "/models"), volume_mount("tmp", "/tmp")];
-    let of_model = claim_from_uri(model);
-    let of_baseline = baseline.and_then(claim_from_uri).filter(|claim| Some(*claim) != of_model);
-    for (name, claim) in CLAIM_VOLUMES.into_iter().zip([of_model, of_baseline]) {
-        let Some(claim) = claim else { continue };
-        volumes.push(Volume {
-            name: name.to_owned(),
-            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-                claim_name: claim.to_owned(),
-                read_only: Some(true),
-            }),
-            ..Volume::default()
-        });
-        mounts.push(VolumeMount {
-            read_only: Some(true),
-            ..volume_mount(name, &format!("/mnt/models/{claim}"))
-        });
-    }
-    (volumes, mounts)
-}
-
-/// The claim of `pvc://claim/path`.
-fn claim_from_uri(uri: &str) -> Option<&str> {
-    let claim = uri.strip_prefix("pvc://")?.split('/').next()?;
-    (!claim.is_empty()).then_some(claim)
-}
-
-pub(super) fn scratch_volume(name: &str, limit: &str) -> Volume {
-    Volume {
-        name: name.to_owned(),
-        empty_dir: Some(EmptyDirVolumeSource {
-            size_limit: Some(Quantity(limit.to_owned())),
-            medium: None,
-        }),
-        ..Volume::default()
-    }
-}
-
-pub(super) fn volume_mount(name: &str, path: &str) -> VolumeMount {
-    VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), ..VolumeMount::default() }
 }

@@ -6,7 +6,7 @@ use slipway_crds::v1alpha1::{AnalysisMode, AnalysisSpec, GateType, GateVerdict};
 
 use super::*;
 use crate::evidence::EvidenceQuery;
-use crate::judge::{gate_queries, resolved_gates};
+use crate::{gate_queries, resolved_gates};
 
 #[test]
 fn without_gates_nobody_asked_for_a_judge() {

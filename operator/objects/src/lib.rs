@@ -1,5 +1,5 @@
-//! Builders of every object of a ModelDeployment (the table "Objects of one ModelDeployment" in
-//! docs/contracts.md).
+//! Objects of Kubernetes: names, settings and builders of every object of a ModelDeployment (the
+//! table "Objects of one ModelDeployment" in docs/contracts.md). Pure: no client, no clock.
 //!
 //! Each builder is a pure function and returns a [`DesiredObject`] that holds only the fields that
 //! we mean: under server-side apply a field that is not there is not ours, so what others set
@@ -10,7 +10,7 @@
 //! The plan compares the stamp of what we want with the stamp of what is there. Defaulting and
 //! foreign fields of the API server therefore never look like a difference, and an object that is
 //! as it was applied costs no request. Whether somebody changed *our* fields since is told by the
-//! API server, which keeps who owns them ([`fields`](crate::fields)); the sizes of ReplicaSets are
+//! API server, which keeps who owns them (`slipway_core::fields`); the sizes of ReplicaSets are
 //! compared by value.
 //!
 //! # Owners
@@ -27,15 +27,23 @@
 
 mod autoscaler;
 mod cache;
+mod canonical_json;
+pub mod desired;
 mod gateway;
+pub mod gateway_settings;
 mod hash;
 mod keys;
 mod meta;
 mod network_policy;
 mod pod;
+mod queue;
 mod replica_set;
+pub mod reserved;
+pub mod revision;
 mod service;
-pub(crate) mod template;
+pub mod settings;
+mod template;
+mod volumes;
 mod worker;
 
 pub use autoscaler::{disruption_budget, model_autoscaler};
@@ -50,12 +58,9 @@ pub use network_policy::{
     gateway_network_policy, network_policy, template_network_policy, worker_network_policy,
 };
 pub use replica_set::{container_images, has_fetch_step, replica_set};
+pub use reserved::{DIGEST_VARIABLE, FETCH, GATEWAY, preview_name, revision_name, worker_name};
 pub use service::{gateway_service, preview_service, revision_service, stable_service};
 pub use worker::{worker_autoscaler, worker_deployment};
-
-pub use crate::reserved::{
-    DIGEST_VARIABLE, FETCH, GATEWAY, preview_name, revision_name, worker_name,
-};
 
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use slipway_crds::v1alpha1::GateVerdict;
 
 use super::*;
-use crate::judge::rates::{RateCriteria, decide_verdict};
-use crate::judge::sequential::{ArmComparison, ArmEvents};
+use crate::rates::{RateCriteria, decide_verdict};
+use crate::sequential::{ArmComparison, ArmEvents};
 
 fn any_number() -> impl Strategy<Value = f64> {
     prop_oneof![

@@ -3,7 +3,7 @@
 use slipway_crds::v1alpha1::{GateStatus, GateVerdict};
 
 /// At most `most` characters, the last of them an ellipsis when something is missing.
-pub(super) fn truncate_text(text: &str, most: usize) -> String {
+pub(crate) fn truncate_text(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_owned();
     }
@@ -11,7 +11,7 @@ pub(super) fn truncate_text(text: &str, most: usize) -> String {
 }
 
 /// The gates that make the verdict.
-pub(super) fn summarize_gates(verdict: GateVerdict, gates: &[GateStatus]) -> String {
+pub(crate) fn summarize_gates(verdict: GateVerdict, gates: &[GateStatus]) -> String {
     if gates.is_empty() {
         return "no gates".to_owned();
     }
@@ -20,11 +20,11 @@ pub(super) fn summarize_gates(verdict: GateVerdict, gates: &[GateStatus]) -> Str
         .filter(|g| g.verdict == verdict)
         .map(|g| format!("{}: {}", g.name, g.message))
         .collect();
-    truncate_text(&told.join("; "), super::MAX_MESSAGE)
+    truncate_text(&told.join("; "), crate::MAX_MESSAGE)
 }
 
 /// A whole number with separators: `2,310`.
-pub(super) fn format_count(number: f64) -> String {
+pub(crate) fn format_count(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -38,7 +38,7 @@ pub(super) fn format_count(number: f64) -> String {
 
 /// A share as a percentage with as many digits as it needs to be told from 0: `12%`, `0.52%`,
 /// `0.013%`.
-pub(super) fn format_percent(share: f64) -> String {
+pub(crate) fn format_percent(share: f64) -> String {
     let percent = share * 100.0;
     let digits = match percent.abs() {
         p if p == 0.0 || p >= 10.0 => 1,
@@ -51,13 +51,13 @@ pub(super) fn format_percent(share: f64) -> String {
 }
 
 /// [`format_percent`] with its sign.
-pub(super) fn format_signed_percent(share: f64) -> String {
+pub(crate) fn format_signed_percent(share: f64) -> String {
     let text = format_percent(share);
     if text.starts_with('-') || text == "0%" { text } else { format!("+{text}") }
 }
 
 /// Any number, short.
-pub(super) fn format_number(value: f64) -> String {
+pub(crate) fn format_number(value: f64) -> String {
     let size = value.abs();
     if size != 0.0 && !(1e-4..1e9).contains(&size) {
         return format!("{value:.3e}");
@@ -68,7 +68,7 @@ pub(super) fn format_number(value: f64) -> String {
 }
 
 /// A time in the unit in which people say it: `25 ms`, `2.5 s`.
-pub(super) fn format_seconds(seconds: f64) -> String {
+pub(crate) fn format_seconds(seconds: f64) -> String {
     if seconds < 1.0 {
         format!("{} ms", format_number(seconds * 1000.0))
     } else {
@@ -77,7 +77,7 @@ pub(super) fn format_seconds(seconds: f64) -> String {
 }
 
 /// A wait: `40 s`, `6 min`, `3 h`, `5 d`.
-pub(super) fn format_duration(seconds: f64) -> String {
+pub(crate) fn format_duration(seconds: f64) -> String {
     let (amount, unit) = match seconds {
         s if s < 90.0 => (s, "s"),
         s if s < 5400.0 => (s / 60.0, "min"),
@@ -88,17 +88,17 @@ pub(super) fn format_duration(seconds: f64) -> String {
 }
 
 /// `1 request`, `120 requests`.
-pub(super) fn format_plural(number: f64, noun: &str) -> String {
+pub(crate) fn format_plural(number: f64, noun: &str) -> String {
     format!("{} {}", format_count(number), plural_noun(number, noun))
 }
 
 /// `request`, `requests`.
-pub(super) fn plural_noun(number: f64, noun: &str) -> String {
+pub(crate) fn plural_noun(number: f64, noun: &str) -> String {
     if number == 1.0 { noun.to_owned() } else { format!("{noun}s") }
 }
 
 /// Rounded up to two significant digits: an estimate must not look like a measurement.
-pub(super) fn round_up_two_digits(number: f64) -> f64 {
+pub(crate) fn round_up_two_digits(number: f64) -> f64 {
     if number < 100.0 {
         return number.ceil().max(1.0);
     }

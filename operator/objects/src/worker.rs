@@ -17,20 +17,18 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{
-    ModelDeployment, QueueSpec, QueueStore, SERVER_CONTAINER, WorkerAutoscaling,
-};
+use slipway_crds::v1alpha1::{ModelDeployment, QueueSpec, SERVER_CONTAINER, WorkerAutoscaling};
 
-use super::hash::with_applied_hash;
-use super::meta::{
+use crate::desired::DesiredObject;
+use crate::hash::with_applied_hash;
+use crate::meta::{
     LabelMap, controlled_metadata, label_map, label_selector, worker_labels, worker_selector,
 };
-use super::pod::{env_from_secret, env_var, scrape_annotations, with_evictable_volumes};
-use super::replica_set::{self, with_default_requests};
-use super::{template, worker_name};
-use crate::desired::DesiredObject;
-use crate::reserved::{FETCH, HTTP, METRICS, WORKER};
+use crate::pod::{env_from_secret, env_var, scrape_annotations, with_evictable_volumes};
+use crate::replica_set::{self, with_default_requests};
+use crate::reserved::{FETCH, HTTP, METRICS, WORKER, worker_name};
 use crate::settings::PlanSettings;
+use crate::template;
 
 /// The External metric that workers are scaled by: jobs that are queued or running.
 const METRIC: &str = "slipway_queue_jobs";
@@ -135,42 +133,6 @@ fn worker_environment(queue: &QueueSpec) -> Vec<EnvVar> {
         .as_ref()
         .map(|it| env_from_secret("SLIPWAY_CALLBACK_SIGNING_KEY", &it.signing_key_secret_key_ref));
     all.extend(key);
-    all
-}
-
-/// The environment that the pods that serve and the workers need for the queue.
-pub(super) fn queue_environment(
-    object: &ModelDeployment,
-    store: &QueueStore,
-    queue: &QueueSpec,
-) -> Vec<EnvVar> {
-    let name = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
-    let place = match (&store.redis, &store.nats) {
-        (Some(redis), _) => (&redis.url, &redis.url_secret_key_ref),
-        (None, Some(nats)) => (&nats.url, &nats.url_secret_key_ref),
-        // The schema refuses this.
-        (None, None) => return Vec::new(),
-    };
-    let url = match place {
-        (Some(url), _) => env_var("SLIPWAY_QUEUE_URL", url),
-        (None, Some(secret)) => env_from_secret("SLIPWAY_QUEUE_URL", secret),
-        (None, None) => return Vec::new(),
-    };
-    let replicas = store
-        .nats
-        .as_ref()
-        .map(|nats| env_var("SLIPWAY_QUEUE_REPLICAS", &nats.replicas.to_string()));
-    let mut all = vec![url];
-    all.extend(replicas);
-    all.extend([
-        env_var("SLIPWAY_QUEUE_NAME", &name),
-        env_var("SLIPWAY_QUEUE_MAX_JOBS", &queue.max_jobs.to_string()),
-        env_var("SLIPWAY_JOB_MAX_DELIVERIES", &queue.max_deliveries.to_string()),
-        env_var("SLIPWAY_JOB_RESULT_TTL_SECONDS", &queue.result_ttl_seconds.to_string()),
-    ]);
-    all.extend(
-        queue.callbacks.as_ref().map(|it| env_var("SLIPWAY_CALLBACK_ALLOW", &it.allow.join(","))),
-    );
     all
 }
 
