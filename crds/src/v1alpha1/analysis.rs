@@ -146,6 +146,14 @@ pub struct GateSpec {
     pub prom_ql: Option<PromQlGate>,
 }
 
+impl GateSpec {
+    /// A gate that says nothing but its name and its type.
+    pub fn of_type(name: impl Into<String>, type_: GateType) -> Self {
+        let name = name.into();
+        Self { name, type_, error_rate: None, latency: None, accuracy: None, prom_ql: None }
+    }
+}
+
 /// Kind of a gate.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GateType {

@@ -179,6 +179,17 @@ pub mod permille {
     }
 }
 
+/// Bounds of a share, in percent.
+pub const SHARE: (f64, f64) = (0.01, 100.0);
+
+/// What is wrong with a percentage that shall be within bounds: with its field and the remedy.
+pub fn check_share(field: &str, share: &Percentage, (from, to): (f64, f64)) -> Option<String> {
+    let percent = share.fraction().map(|fraction| fraction * 100.0);
+    let fits = percent.is_some_and(|percent| percent >= from - 1e-9 && percent <= to + 1e-9);
+    (!fits)
+        .then(|| format!("{field}: must be a percentage from {from} to {to}, as an integer (5) or a string (\"0.5%\")"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,8 @@
 //! What one decision looks at.
 
 use jiff::Timestamp;
-use slipway_crds::v1alpha1::{GateType, ModelDeploymentStatus};
+use slipway_crds::v1alpha1::ModelDeploymentStatus;
+use slipway_judge::runs_user_query;
 
 use crate::observed::{ModelDigest, ObservedState, ReplicaSetView};
 use crate::time::add_seconds;
@@ -38,8 +39,8 @@ impl<'a> PlanContext<'a> {
             running,
             told,
         );
-        let forbidden = !observed.settings.promql_gates
-            && cx.spec.gates.iter().any(|gate| gate.type_ == GateType::PromQl);
+        let forbidden =
+            !observed.settings.promql_gates && cx.spec.gates.iter().any(runs_user_query);
         if forbidden && cx.spec.problem.is_none() {
             let why = "gates of type PromQL are switched off by the administrator (prometheus.promqlGates of the chart); use the other types";
             cx.spec.problem = Some(format!("spec.analysis.gates: {why}"));

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use slipway_crds::conditions::{self, reason};
 use slipway_crds::v1alpha1::{GateVerdict, ModelDeploymentStatus, RolloutStage};
+use slipway_judge::worst_verdict;
 
 use crate::context::PlanContext;
 use crate::draft::PlanDraft;
@@ -119,7 +120,7 @@ fn build_condition(cx: &PlanContext<'_>, kind: &str, said: ConditionDraft) -> Co
 
 /// While a rollout goes on, and as long as the verdict that ended one stands in the status.
 fn gate_passed(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
-    let Some(verdict) = overall_verdict(draft) else {
+    let Some(verdict) = worst_verdict(&draft.gates) else {
         draft.active_rollout()?;
         let why = match cx.spec.gates.is_empty() {
             true => "there are no gates: steps advance when they are confirmed",
@@ -137,13 +138,6 @@ fn gate_passed(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft
     Some(ConditionDraft::new(status, reason, gate_summary(draft, verdict)))
 }
 
-/// The verdict over all gates as they are written in status; nothing without any.
-fn overall_verdict(draft: &PlanDraft) -> Option<GateVerdict> {
-    use GateVerdict::{Fail, NeedMoreData, NoData, Pass, ProviderDown};
-    let order = [Fail, ProviderDown, NoData, NeedMoreData, Pass];
-    order.into_iter().find(|verdict| draft.gates.iter().any(|gate| gate.verdict == *verdict))
-}
-
 /// The gates that make a verdict, with their numbers.
 pub(crate) fn gate_summary(draft: &PlanDraft, verdict: GateVerdict) -> String {
     let gates = draft.gates.iter().filter(|gate| gate.verdict == verdict);
@@ -153,7 +147,7 @@ pub(crate) fn gate_summary(draft: &PlanDraft, verdict: GateVerdict) -> String {
 
 /// What the judge holds for, or why it holds no longer.
 pub(crate) fn verdict_summary(draft: &PlanDraft) -> String {
-    overall_verdict(draft).map_or_else(
+    worst_verdict(&draft.gates).map_or_else(
         || "waits for the first reading".to_owned(),
         |verdict| gate_summary(draft, verdict),
     )

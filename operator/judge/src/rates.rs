@@ -1,13 +1,16 @@
-//! The three gates that compare a rate of bad events.
+//! What the gates have in common that compare a rate of bad events of both arms.
 
 use jiff::Timestamp;
-use slipway_crds::v1alpha1::{
-    AccuracyGate, ErrorRateGate, GateSpec, GateType, GateVerdict, LatencyGate,
-};
+use slipway_crds::v1alpha1::{GateVerdict, Percentage};
 
 use crate::evidence::GateReading;
+use crate::finding::GateFinding;
+use crate::input::JudgeInput;
 use crate::sequential::{ArmComparison, ArmEvents};
-use crate::{GateFinding, JudgeInput, latency, reading, text};
+use crate::{reading, text};
+
+/// What is said of a reading that is not of the kind that the gate asked for.
+pub(crate) const OTHER_READING: &str = "the reading is not of the kind that the gate asked for";
 
 /// Chance that one gate passes a regression of exactly the smallest size worth catching in one
 /// step, however often it is looked at. Every step of a rollout judges anew, so a whole rollout
@@ -41,30 +44,43 @@ pub(crate) struct RateCriteria {
     pub(crate) bad: &'static str,
 }
 
-/// Both arms and how the question was put for them.
-struct ComparedArms {
-    candidate: ArmEvents,
-    stable: ArmEvents,
-    /// Precision added to the wording, such as the bound of slow.
-    detail: String,
+impl RateCriteria {
+    pub(crate) fn new(
+        worth_catching: &Percentage,
+        min_events: i32,
+        alpha: f64,
+        noun: &'static str,
+        bad: &'static str,
+    ) -> Self {
+        // What is no percentage is refused before; the strictest value keeps what the schema let
+        // through from passing.
+        let worth_catching = worth_catching.fraction().unwrap_or_default().clamp(0.0001, 1.0);
+        Self { worth_catching, min_events: f64::from(min_events.max(1)), alpha, noun, bad }
+    }
 }
 
-/// Judges one gate by its reading.
-pub(crate) fn judge_rates(
+/// Both arms and how the question was put for them.
+pub(crate) struct ComparedArms {
+    pub(crate) candidate: ArmEvents,
+    pub(crate) stable: ArmEvents,
+    /// Precision added to the wording, such as the bound of slow.
+    pub(crate) detail: String,
+}
+
+/// Judges one gate by what both arms have shown, or holds with what is missing.
+pub(crate) fn judge_arms(
     input: &JudgeInput<'_>,
-    gate: &GateSpec,
-    reading: &GateReading,
-    alpha: f64,
+    arms: Result<ComparedArms, String>,
+    question: &RateCriteria,
     taken_at: Timestamp,
 ) -> GateFinding {
-    let question = rate_criteria(gate, alpha);
-    let arms = match read_arms(input, gate, reading, &question) {
+    let arms = match arms {
         Ok(arms) => arms,
         Err(why) => return GateFinding::no_data(why),
     };
     let seconds = taken_at.duration_since(input.confirmed_time).as_secs_f64();
-    let verdict = decide_verdict(arms.candidate, arms.stable, &question);
-    let told = describe_verdict(verdict, &arms, &question, seconds);
+    let verdict = decide_verdict(arms.candidate, arms.stable, question);
+    let told = describe_verdict(verdict, &arms, question, seconds);
     let shown = |e: ArmEvents| {
         format!("{} of {} {}", text::format_count(e.bad), text::format_count(e.all), question.bad)
     };
@@ -75,61 +91,22 @@ pub(crate) fn judge_rates(
     }
 }
 
-fn rate_criteria(gate: &GateSpec, alpha: f64) -> RateCriteria {
-    let (worth_catching, min, noun, bad) = match gate.type_ {
-        GateType::Latency => {
-            let LatencyGate { max_increase, min_requests, .. } =
-                gate.latency.clone().unwrap_or_default();
-            (max_increase, min_requests, "request", "slow")
-        }
-        GateType::Accuracy => {
-            let AccuracyGate { max_drop, min_labels } = gate.accuracy.clone().unwrap_or_default();
-            (max_drop, min_labels, "labelled prediction", "wrong")
-        }
-        GateType::ErrorRate | GateType::PromQl => {
-            let ErrorRateGate { max_increase, min_requests } =
-                gate.error_rate.clone().unwrap_or_default();
-            (max_increase, min_requests, "request", "failed")
-        }
-    };
-    // What is no percentage is refused before; the strictest value keeps what the schema let
-    // through from passing.
-    let worth_catching = worth_catching.fraction().unwrap_or_default().clamp(0.0001, 1.0);
-    RateCriteria { worth_catching, min_events: f64::from(min.max(1)), alpha, noun, bad }
-}
-
-fn read_arms(
+/// Both arms of a reading that counts bad and good events.
+pub(crate) fn count_arms(
     input: &JudgeInput<'_>,
-    gate: &GateSpec,
     reading: &GateReading,
     question: &RateCriteria,
 ) -> Result<ComparedArms, String> {
-    match (gate.type_, reading) {
-        (GateType::Latency, GateReading::Buckets(buckets)) => {
-            let settings = gate.latency.clone().unwrap_or_default();
-            let candidate = reading::revision_histogram(buckets, input.candidate);
-            let stable = reading::revision_histogram(buckets, input.stable);
-            let (candidate, stable) = both_arms(candidate, stable, question.noun)?;
-            let bound = latency::slow_threshold(&stable, &settings)?;
-            Ok(ComparedArms {
-                candidate: latency::slower_than(&candidate, bound)?,
-                stable: latency::slower_than(&stable, bound)?,
-                detail: format!(" (over {})", text::format_seconds(bound)),
-            })
-        }
-        (GateType::ErrorRate | GateType::Accuracy, GateReading::Counts(counts)) => {
-            let candidate = reading::revision_events(counts, input.candidate);
-            let stable = reading::revision_events(counts, input.stable);
-            let (candidate, stable) = both_arms(candidate, stable, question.noun)?;
-            Ok(ComparedArms { candidate, stable, detail: String::new() })
-        }
-        _ => Err("the reading is not of the kind that the gate asked for".to_owned()),
-    }
+    let GateReading::Counts(counts) = reading else { return Err(OTHER_READING.to_owned()) };
+    let candidate = reading::revision_events(counts, input.candidate);
+    let stable = reading::revision_events(counts, input.stable);
+    let (candidate, stable) = both_arms(candidate, stable, question.noun)?;
+    Ok(ComparedArms { candidate, stable, detail: String::new() })
 }
 
 /// Both arms, or which one is missing. The candidate's absence is named first: it is the one a
 /// person can do something about.
-fn both_arms<T>(
+pub(crate) fn both_arms<T>(
     candidate: Result<Option<T>, String>,
     stable: Result<Option<T>, String>,
     noun: &str,

@@ -2,6 +2,9 @@
 
 use slipway_crds::v1alpha1::{GateStatus, GateVerdict};
 
+/// Longest message of a gate that the API takes, in characters.
+pub(crate) const MAX_MESSAGE: usize = 1024;
+
 /// At most `most` characters, the last of them an ellipsis when something is missing.
 pub(crate) fn truncate_text(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
@@ -20,7 +23,7 @@ pub(crate) fn summarize_gates(verdict: GateVerdict, gates: &[GateStatus]) -> Str
         .filter(|g| g.verdict == verdict)
         .map(|g| format!("{}: {}", g.name, g.message))
         .collect();
-    truncate_text(&told.join("; "), crate::MAX_MESSAGE)
+    truncate_text(&told.join("; "), MAX_MESSAGE)
 }
 
 /// A whole number with separators: `2,310`.

@@ -1,6 +1,6 @@
 //! The judge's part in a rollout: when it is asked, and how much of its answer is kept.
 
-use slipway_crds::v1alpha1::{GateStatus, GateType, GateVerdict, RolloutStage};
+use slipway_crds::v1alpha1::{GateStatus, GateVerdict, RolloutStage};
 use slipway_judge::evidence::EvidenceRequest;
 
 use crate::context::PlanContext;
@@ -54,7 +54,7 @@ pub(super) fn judge_candidate(
 fn keep_rate_verdicts(cx: &PlanContext<'_>, old: &[GateStatus], new: &mut [GateStatus]) {
     for gate in new.iter_mut().filter(|gate| gate.verdict == GateVerdict::NoData) {
         let compares =
-            cx.spec.gates.iter().any(|it| it.name == gate.name && it.type_ != GateType::PromQl);
+            cx.spec.gates.iter().any(|it| it.name == gate.name && slipway_judge::compares_arms(it));
         if let Some(earlier) = old.iter().find(|it| compares && it.name == gate.name) {
             gate.clone_from(earlier);
         }
@@ -117,8 +117,7 @@ fn has_news(cx: &PlanContext<'_>, old: &[GateStatus], new: &[GateStatus]) -> boo
 
 /// A row that is complete says no more when it grows.
 fn capped_streak(cx: &PlanContext<'_>, gate: &GateStatus) -> i32 {
-    let settings =
-        cx.spec.gates.iter().find(|it| it.name == gate.name).and_then(|it| it.prom_ql.as_ref());
-    let complete = settings.map_or(1, |settings| settings.consecutive_count.max(1));
+    let spec = cx.spec.gates.iter().find(|it| it.name == gate.name);
+    let complete = spec.map_or(1, slipway_judge::looks_to_decide);
     gate.consecutive.clamp(complete.saturating_neg(), complete)
 }

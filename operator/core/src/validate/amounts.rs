@@ -2,13 +2,11 @@
 //! here, because a quantity in a string cannot be compared within the cost that CEL is allowed.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use slipway_crds::v1alpha1::units::quantity_bytes;
-use slipway_crds::v1alpha1::{CacheSpec, GateSpec, ModelDeploymentSpec, Percentage};
+use slipway_crds::v1alpha1::units::{SHARE, check_share, quantity_bytes};
+use slipway_crds::v1alpha1::{CacheSpec, ModelDeploymentSpec};
 
 const MEBIBYTE: i64 = 1 << 20;
 const GIBIBYTE: i64 = 1 << 30;
-/// Bounds of a share, in percent.
-const SHARE: (f64, f64) = (0.01, 100.0);
 
 /// The first that is out of its range.
 pub(super) fn find_amount_problem(spec: &ModelDeploymentSpec) -> Option<String> {
@@ -28,7 +26,9 @@ pub(super) fn find_amount_problem(spec: &ModelDeploymentSpec) -> Option<String> 
             check_share("spec.server.sampling.rate", &spec.server.sampling.as_ref()?.rate, SHARE)
         })
         .or_else(|| check_cache(spec.server.cache.as_ref()?))
-        .or_else(|| spec.analysis.gates.iter().flatten().find_map(check_gate))
+        .or_else(|| {
+            spec.analysis.gates.iter().flatten().find_map(slipway_judge::find_share_problem)
+        })
 }
 
 fn check_cache(cache: &CacheSpec) -> Option<String> {
@@ -56,24 +56,6 @@ fn check_cache(cache: &CacheSpec) -> Option<String> {
     results().or_else(features).or_else(sidecar)
 }
 
-fn check_gate(gate: &GateSpec) -> Option<String> {
-    let field = |name: &str| format!("spec.analysis.gates[{}].{name}", gate.name);
-    let errors = || {
-        check_share(&field("errorRate.maxIncrease"), &gate.error_rate.as_ref()?.max_increase, SHARE)
-    };
-    let accuracy =
-        || check_share(&field("accuracy.maxDrop"), &gate.accuracy.as_ref()?.max_drop, SHARE);
-    let latency = || {
-        let latency = gate.latency.as_ref()?;
-        check_share(&field("latency.quantile"), &latency.quantile, (50.0, 99.9))
-            .or_else(|| {
-                check_share(&field("latency.maxRatio"), &latency.max_ratio, (100.0, 10_000.0))
-            })
-            .or_else(|| check_share(&field("latency.maxIncrease"), &latency.max_increase, SHARE))
-    };
-    errors().or_else(accuracy).or_else(latency)
-}
-
 fn check_amount(field: &str, amount: &Quantity, (from, to): (i64, i64)) -> Option<String> {
     let fits = quantity_bytes(amount).is_some_and(|bytes| (from..=to).contains(&bytes));
     (!fits).then(|| {
@@ -84,13 +66,6 @@ fn check_amount(field: &str, amount: &Quantity, (from, to): (i64, i64)) -> Optio
             format_bytes(to)
         )
     })
-}
-
-fn check_share(field: &str, share: &Percentage, (from, to): (f64, f64)) -> Option<String> {
-    let percent = share.fraction().map(|fraction| fraction * 100.0);
-    let fits = percent.is_some_and(|percent| percent >= from - 1e-9 && percent <= to + 1e-9);
-    (!fits)
-        .then(|| format!("{field}: must be a percentage from {from} to {to}, as an integer (5) or a string (\"0.5%\")"))
 }
 
 fn format_bytes(bytes: i64) -> String {

@@ -4,8 +4,7 @@
 use std::collections::BTreeSet;
 
 use kube::ResourceExt;
-use slipway_crds::v1alpha1::{AnalysisMode, GateSpec, GateType, ModelDeployment};
-use slipway_judge::scope;
+use slipway_crds::v1alpha1::{AnalysisMode, GateSpec, ModelDeployment};
 
 /// The first problem, with its field and the remedy.
 pub(super) fn find_problem(object: &ModelDeployment) -> Option<String> {
@@ -69,18 +68,6 @@ fn check_gates(mode: AnalysisMode, gates: &[GateSpec]) -> Option<String> {
                 gate.name
             ));
         }
-        if (gate.type_ == GateType::PromQl) != gate.prom_ql.is_some() {
-            return Some(format!(
-                "spec.analysis.gates[{}].promQL: required when the type is PromQL, and only allowed then",
-                gate.name
-            ));
-        }
-        let bounds = gate.prom_ql.as_ref()?;
-        if let Err(why) = scope::check_query(&bounds.query) {
-            return Some(format!("spec.analysis.gates[{}].promQL.query: {why}", gate.name));
-        }
-        (bounds.min.is_none() && bounds.max.is_none()).then(|| {
-            format!("spec.analysis.gates[{}].promQL: give min, max or both, or the gate could not fail", gate.name)
-        })
+        slipway_judge::find_settings_problem(gate)
     })
 }

@@ -3,7 +3,7 @@
 
 use slipway_crds::v1alpha1::GateVerdict;
 
-use crate::latency::{slow_threshold, slower_than};
+use crate::gates::latency::{slow_threshold, slower_than};
 use crate::rates::{MISSED_REGRESSION, RateCriteria, decide_verdict};
 use crate::reading::ArmHistogram;
 use crate::sequential::ArmEvents;

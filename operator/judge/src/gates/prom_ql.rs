@@ -9,11 +9,83 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use slipway_crds::quantity::parse_quantity;
 use slipway_crds::v1alpha1::{GateSpec, GateType, GateVerdict, PromQlGate};
 
-use crate::evidence::GateReading;
-use crate::{GateFinding, JudgeInput, text};
+use super::{GateKind, field_path};
+use crate::evidence::{EvidenceQuery, GateReading};
+use crate::finding::GateFinding;
+use crate::input::JudgeInput;
+use crate::query::SeriesSelector;
+use crate::rates::OTHER_READING;
+use crate::{scope, text};
+
+/// Gates of type PromQL. Each has the error rate that its author gave it.
+pub(super) struct PromQlKind;
+
+impl GateKind for PromQlKind {
+    fn query(&self, gate: &GateSpec, selector: &SeriesSelector<'_>) -> EvidenceQuery {
+        let query = gate.prom_ql.as_ref().map(|p| p.query.as_str()).unwrap_or_default();
+        EvidenceQuery::Value(substitute_variables(query, selector))
+    }
+
+    fn judge(
+        &self,
+        input: &JudgeInput<'_>,
+        gate: &GateSpec,
+        reading: &GateReading,
+        _alpha: f64,
+        taken_at: Timestamp,
+    ) -> GateFinding {
+        judge_value(input, gate, reading, taken_at)
+    }
+
+    fn without_reading(
+        &self,
+        input: &JudgeInput<'_>,
+        gate: &GateSpec,
+        finding: GateFinding,
+    ) -> GateFinding {
+        with_stored_streak(input, gate, finding)
+    }
+
+    fn compares_arms(&self) -> bool {
+        false
+    }
+
+    fn runs_user_query(&self) -> bool {
+        true
+    }
+
+    fn looks_to_decide(&self, gate: &GateSpec) -> i32 {
+        gate.prom_ql.as_ref().map_or(1, |settings| settings.consecutive_count.max(1))
+    }
+
+    fn find_settings_problem(&self, gate: &GateSpec) -> Option<String> {
+        let field = field_path(gate, "promQL");
+        if (gate.type_ == GateType::PromQl) != gate.prom_ql.is_some() {
+            return Some(format!(
+                "{field}: required when the type is PromQL, and only allowed then"
+            ));
+        }
+        let bounds = gate.prom_ql.as_ref()?;
+        if let Err(why) = scope::check_query(&bounds.query) {
+            return Some(format!("{field}.query: {why}"));
+        }
+        (bounds.min.is_none() && bounds.max.is_none())
+            .then(|| format!("{field}: give min, max or both, or the gate could not fail"))
+    }
+}
+
+/// A user's query with its variables, all but `{{window}}`, which only the poller knows. Names and
+/// revisions are DNS labels: nothing to quote.
+fn substitute_variables(query: &str, selector: &SeriesSelector<'_>) -> String {
+    query
+        .replace("{{candidate}}", selector.candidate)
+        .replace("{{stable}}", selector.stable)
+        .replace("{{modeldeployment}}", selector.name)
+        .replace("{{namespace}}", selector.namespace)
+}
 
 /// Judges one PromQL gate by its reading.
-pub(crate) fn judge_value(
+fn judge_value(
     input: &JudgeInput<'_>,
     gate: &GateSpec,
     reading: &GateReading,
@@ -23,7 +95,7 @@ pub(crate) fn judge_value(
         return GateFinding::no_data("the gate has no query");
     };
     let GateReading::Value(value) = *reading else {
-        return GateFinding::no_data("the reading is not of the kind that the gate asked for");
+        return GateFinding::no_data(OTHER_READING);
     };
     if !value.is_finite() {
         return GateFinding::no_data(format!(
@@ -104,14 +176,11 @@ fn stored_streak(input: &JudgeInput<'_>, gate: &GateSpec) -> (i32, Option<Timest
 }
 
 /// `finding`, about a reading that could not be taken, with the row as it was.
-pub(crate) fn with_stored_streak(
+fn with_stored_streak(
     input: &JudgeInput<'_>,
     gate: &GateSpec,
     finding: GateFinding,
 ) -> GateFinding {
-    if gate.type_ != GateType::PromQl {
-        return finding;
-    }
     let (consecutive, last_look_time) = stored_streak(input, gate);
     GateFinding { consecutive, last_look_time, ..finding }
 }

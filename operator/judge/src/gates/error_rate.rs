@@ -1,0 +1,72 @@
+//! The share of failed requests, compared with that of stable.
+
+use jiff::Timestamp;
+use slipway_crds::v1alpha1::GateSpec;
+use slipway_crds::v1alpha1::units::{SHARE, check_share};
+
+use super::{GateKind, field_path};
+use crate::evidence::{EvidenceQuery, GateReading};
+use crate::finding::GateFinding;
+use crate::input::JudgeInput;
+use crate::query::{GATEWAY_PODS, ROLES, SeriesSelector, sum_by_result};
+use crate::rates::{RateCriteria, count_arms, judge_arms};
+
+/// Gates of type ErrorRate.
+pub(super) struct ErrorRateKind;
+
+impl GateKind for ErrorRateKind {
+    fn default_name(&self) -> Option<&'static str> {
+        Some("errors")
+    }
+
+    fn query(&self, _gate: &GateSpec, selector: &SeriesSelector<'_>) -> EvidenceQuery {
+        EvidenceQuery::Counts(errors_query(selector))
+    }
+
+    fn judge(
+        &self,
+        input: &JudgeInput<'_>,
+        gate: &GateSpec,
+        reading: &GateReading,
+        alpha: f64,
+        taken_at: Timestamp,
+    ) -> GateFinding {
+        let settings = gate.error_rate.clone().unwrap_or_default();
+        let criteria = RateCriteria::new(
+            &settings.max_increase,
+            settings.min_requests,
+            alpha,
+            "request",
+            "failed",
+        );
+        judge_arms(input, count_arms(input, reading, &criteria), &criteria, taken_at)
+    }
+
+    fn find_share_problem(&self, gate: &GateSpec) -> Option<String> {
+        let settings = gate.error_rate.as_ref()?;
+        check_share(&field_path(gate, "errorRate.maxIncrease"), &settings.max_increase, SHARE)
+    }
+}
+
+/// The outcomes for which an arm is to blame are bad, its answers (a client's own mistake is
+/// answered rightly with 4xx) are good, and requests whose client left before stable would have
+/// answered are neither; one that waited for longer is a `timeout`. `contract_error` is a 4xx that
+/// stable contradicted; `try_timeout` is what took longer than a try may take, counted alike in
+/// both arms.
+fn errors_query(selector: &SeriesSelector<'_>) -> String {
+    let outcomes =
+        "success|client_error|contract_error|server_error|timeout|try_timeout|unavailable";
+    let further = format!(r#",{ROLES},outcome=~"{outcomes}""#);
+    let increase = selector.increase(
+        "slipway_gateway_requests_total",
+        GATEWAY_PODS,
+        &further,
+        "role, outcome",
+    );
+    sum_by_result(
+        &increase,
+        "outcome",
+        "contract_error|server_error|timeout|try_timeout|unavailable",
+        "success|client_error",
+    )
+}

@@ -1,0 +1,98 @@
+//! The verdict over all gates.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use slipway_crds::v1alpha1::{GateSpec, GateStatus, GateVerdict};
+
+use crate::evidence::{GateEvidence, GateReading};
+use crate::finding::GateFinding;
+use crate::input::JudgeInput;
+use crate::{gates, text};
+
+/// What the judge says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judgement {
+    /// Over all gates: Fail when one fails, Pass when all pass, else the first of ProviderDown,
+    /// NoData, NeedMoreData that a gate has.
+    pub verdict: GateVerdict,
+    /// Every gate, in the order of the input.
+    pub gates: Vec<GateStatus>,
+    /// For people: the gates that make the verdict, with their numbers.
+    pub message: String,
+}
+
+/// Whether a reading has anything good to tell of a revision: an answer, or a right prediction.
+pub fn has_good_events(evidence: &GateEvidence, revision: &str) -> bool {
+    let of = |reading: &GateReading| match reading {
+        GateReading::Counts(counts) => {
+            counts.get(revision).is_some_and(|counts| counts.good >= 1.0)
+        }
+        _ => false,
+    };
+    evidence.gates.values().any(of)
+}
+
+/// Judges a candidate by the newest evidence. With no gates at all the verdict is Pass: nobody
+/// asked for a judge.
+pub fn judge_gates(input: &JudgeInput<'_>) -> Judgement {
+    let reading = usable_evidence(input);
+    let statistical = input.gates.iter().filter(|gate| gates::compares_arms(gate)).count();
+    // Bonferroni over the gates that run a test; a PromQL gate has the error rate that its author
+    // gave it. An unusable budget (a bug of the caller's) only ever makes failing harder.
+    let share = input.alpha / statistical.max(1) as f64;
+    let share = if share.is_finite() { share.clamp(1e-9, 0.5) } else { 1e-9 };
+    let statuses: Vec<GateStatus> =
+        input.gates.iter().map(|gate| gate_status(input, gate, reading, share)).collect();
+    let verdict = worst_verdict(&statuses).unwrap_or(GateVerdict::Pass);
+    Judgement { verdict, message: text::summarize_gates(verdict, &statuses), gates: statuses }
+}
+
+/// How the message of a gate begins that nothing was read for.
+pub const NO_READING: &str = "no reading yet";
+
+/// The evidence, if it speaks of the current weights at all; else what is missing. Whatever was
+/// counted before every gateway had confirmed belongs to another split.
+fn usable_evidence<'a>(input: &JudgeInput<'a>) -> Result<&'a GateEvidence, &'static str> {
+    let evidence = input.evidence.ok_or(NO_READING)?;
+    if evidence.generation != input.generation || evidence.taken_at < input.confirmed_time {
+        return Err("no reading yet at this weight");
+    }
+    Ok(evidence)
+}
+
+fn gate_status(
+    input: &JudgeInput<'_>,
+    gate: &GateSpec,
+    evidence: Result<&GateEvidence, &'static str>,
+    alpha: f64,
+) -> GateStatus {
+    let kind = gates::kind_of(gate.type_);
+    let unread = |finding| kind.without_reading(input, gate, finding);
+    let finding = match evidence {
+        Err(missing) => unread(GateFinding::no_data(missing)),
+        Ok(evidence) => match evidence.gates.get(&gate.name) {
+            None => unread(GateFinding::no_data("the reading does not cover this gate")),
+            Some(GateReading::NoData(why)) => GateFinding::no_data(why),
+            Some(GateReading::ProviderDown(why)) => {
+                unread(GateFinding::new(GateVerdict::ProviderDown, why.clone()))
+            }
+            Some(reading) => kind.judge(input, gate, reading, alpha, evidence.taken_at),
+        },
+    };
+    GateStatus {
+        name: gate.name.clone(),
+        verdict: finding.verdict,
+        message: text::truncate_text(&finding.message, text::MAX_MESSAGE),
+        candidate: text::truncate_text(&finding.candidate, 64),
+        stable: text::truncate_text(&finding.stable, 64),
+        consecutive: finding.consecutive,
+        last_look_time: finding.last_look_time.map(Time),
+    }
+}
+
+/// The verdict over gates; nothing without any. What decides comes first; then what a person can do
+/// least about by waiting.
+pub fn worst_verdict(gates: &[GateStatus]) -> Option<GateVerdict> {
+    use GateVerdict::{Fail, NeedMoreData, NoData, Pass, ProviderDown};
+    let order = [Fail, ProviderDown, NoData, NeedMoreData, Pass];
+    order.into_iter().find(|verdict| gates.iter().any(|gate| gate.verdict == *verdict))
+}
