@@ -17,7 +17,7 @@ use prost::Message as _;
 use serde_json::Value;
 pub use signatures::signature;
 use slipway_egress::AllowList;
-use slipway_gateway::feedback;
+use slipway_gateway::feedback::ledger::FeedbackRequest;
 use slipway_oip::inference::ModelInferRequest;
 use slipway_prediction_id::{MAX_ROWS, PredictionIdSealer, PredictionReport, is_revision};
 use slipway_runtime::cache::key::CacheKey;
@@ -123,7 +123,7 @@ pub fn state(data: &[u8]) -> bool {
         assert_eq!(PredictionReport::decode(&report.encode()), Some(report));
         return true;
     }
-    serde_json::from_str::<feedback::FeedbackRequest>(text).is_ok()
+    serde_json::from_str::<FeedbackRequest>(text).is_ok()
 }
 
 /// A model file.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::GatewayArgs;
 use crate::error::GatewayError;
 use crate::gateway::GatewayContext;
-use crate::proxy::PortAccess;
+use crate::proxy::received_request::PortAccess;
 use crate::{admin, keep_alive, keys, server, watch};
 
 /// How often old series and unused connections are looked for.

@@ -1,5 +1,4 @@
-//! What the gateway is told: the only types that stand between Kubernetes ([`crate::convert`]) and
-//! the data plane.
+//! What the gateway is told: the only types that stand between Kubernetes and the data plane.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -145,6 +144,9 @@ pub struct EndpointGroup {
     /// age.
     pub created: i64,
 }
+
+/// The endpoints of one ModelDeployment, by revision.
+pub type RevisionEndpoints = BTreeMap<String, EndpointGroup>;
 
 /// The key of an [`EndpointGroup`]: ModelDeployment and revision.
 pub type GroupKey = (String, String);

@@ -15,16 +15,13 @@ use slipway_crds::v1alpha1::units::quantity_bytes;
 use slipway_crds::v1alpha1::{Percentage, QueueSpec, TrafficSpec};
 
 use crate::config::{
-    ArmRole, BrakeConfig, EndpointGroup, ModelConfig, PodSettings, ShieldConfig, TrafficWeights,
-    WeightedBackend,
+    ArmRole, BrakeConfig, EndpointGroup, ModelConfig, PodSettings, RevisionEndpoints, ShieldConfig,
+    TrafficWeights, WeightedBackend,
 };
 use crate::resource::{self, RoutedModelDeployment};
 
 /// Name of the port that takes requests.
 const PORT_NAME: &str = "http";
-
-/// The endpoints of one ModelDeployment, by revision.
-pub type RevisionEndpoints = BTreeMap<String, EndpointGroup>;
 
 /// Keeps what the watches say, in the form of the data plane. It remembers the last valid form of
 /// every ModelDeployment: one that somebody broke keeps its traffic as it is, and so does one that

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use crate::affinity;
 use crate::config::EndpointGroup;
+use crate::pool::{ConnectionPool, PodConnector};
 use crate::split::{hash_parts, mix_bits};
-use crate::upstream::{ConnectionPool, PodConnector};
 
 /// How long a pod that refused a connection is the last choice.
 const SUSPECT_DURATION: Duration = Duration::from_secs(2);

@@ -7,12 +7,14 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::config::ProcessSettings;
-use crate::feedback::{FeedbackLedger, FeedbackLimits, FeedbackState, GatewayPeers};
+use crate::feedback::FeedbackState;
+use crate::feedback::ledger::{FeedbackLedger, FeedbackLimits};
+use crate::feedback::peers::GatewayPeers;
 use crate::keys::KeyStore;
 use crate::metrics::GatewayMetrics;
 use crate::model::{CapacityPools, ModelShares};
+use crate::pool::PodConnector;
 use crate::table::ModelRouter;
-use crate::upstream::PodConnector;
 
 /// The gateway: settings, table, bounds, state of life.
 #[derive(Debug)]

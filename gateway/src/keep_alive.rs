@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::buffer::{BufferedBody, ReplayBody};
 use crate::endpoint::InFlightGuard;
 use crate::gateway::GatewayContext;
-use crate::proxy::upload::UploadBody;
-use crate::upstream::{UpstreamProtocol, send_request};
+use crate::send::{UpstreamProtocol, send_request};
+use crate::upload::UploadBody;
 
 /// How often. Well within the time that a model server waits for another request
 /// (`--drain-delay-seconds`, 5 s).

@@ -14,7 +14,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use ring::hmac::{self, HMAC_SHA256};
 use ring::rand::SystemRandom;
-use slipway_prediction_id::{KeyFileContent, TOKEN_BYTES, derive_key, read_master, read_token};
+use slipway_prediction_id::{KeyFileContent, MasterKey, TOKEN_BYTES, read_master, read_token};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -24,28 +24,6 @@ use crate::metrics::GatewayMetrics;
 pub const PREVIOUS_KEY_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often the files are looked at. The kubelet itself takes a minute to replace them.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
-
-/// What keys are derived from.
-#[derive(Clone, PartialEq, Eq)]
-pub struct MasterKey(Arc<[u8]>);
-
-impl MasterKey {
-    /// A key of these bytes.
-    pub fn new(bytes: Vec<u8>) -> Self {
-        Self(bytes.into())
-    }
-
-    /// The key for a purpose and a ModelDeployment: [`slipway_prediction_id::derive_key`].
-    pub fn derive(&self, purpose: &str, uid: &str) -> [u8; 32] {
-        derive_key(&self.0, purpose, uid)
-    }
-}
-
-impl Debug for MasterKey {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str("MasterKey(..)")
-    }
-}
 
 /// A token that can be compared and not be read.
 struct AccessToken {

@@ -2,8 +2,8 @@
 //! there by exact weight.
 //!
 //! The path of a request: [`server`] accepts it, [`proxy`] reads it whole, [`table`] says which
-//! ModelDeployment and which arm, [`endpoint`] which pod, [`upstream`] carries it there. Around
-//! that, [`shield`](proxy) replays what the candidate failed to answer, [`share`] sees to it that
+//! ModelDeployment and which arm, [`endpoint`] which pod, [`send`] carries it there. Around that,
+//! [`shield`](proxy::shield) replays what the candidate failed to answer, [`share`] sees to it that
 //! no ModelDeployment takes all there is, [`latency`] says by when, [`brake`] takes a failing
 //! candidate out, [`metrics`] counts every request exactly once, and [`admin`] tells the operator.
 //! Weights and endpoints come from [`watch`] by way of [`convert`]; nothing else in this crate
@@ -19,25 +19,32 @@ pub mod buffer;
 pub mod calls;
 pub mod config;
 pub mod convert;
+pub mod download;
 pub mod endpoint;
 pub mod error;
+pub mod failure;
 pub mod feedback;
 pub mod gateway;
+pub mod grpc;
 pub mod keep_alive;
 pub mod keys;
 pub mod latency;
 pub mod message;
 pub mod metrics;
 pub mod model;
+pub mod outcome;
+pub mod pool;
 pub mod proxy;
+pub mod refusal;
 pub mod resource;
 pub mod select;
+pub mod send;
 pub mod server;
 pub mod share;
 pub mod split;
 pub mod state;
 pub mod streams;
 pub mod table;
+pub mod upload;
 pub mod uploads;
-pub mod upstream;
 pub mod watch;

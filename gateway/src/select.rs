@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use slipway_crds::routing::{RouteClaimant, normalize_host, service_name};
 
+use crate::grpc;
 use crate::model::RoutedModel;
-use crate::proxy::answer::RequestRefusal;
-use crate::proxy::grpc;
+use crate::refusal::RequestRefusal;
 use crate::table::RouteTable;
 
 const PREVIEW_SUFFIX: &str = "-preview";

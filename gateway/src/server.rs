@@ -17,8 +17,9 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::gateway::GatewayContext;
+use crate::proxy;
 use crate::proxy::answer::AnswerBody;
-use crate::proxy::{self, PortAccess};
+use crate::proxy::received_request::PortAccess;
 
 /// Time for an answer to reach its client after the request's own time.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);

@@ -4,8 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ring::hmac;
-
-use crate::keys::MasterKey;
+use slipway_prediction_id::MasterKey;
 
 /// Slots of the split: one for each 0.1 %.
 pub const SLOTS: u32 = 1000;

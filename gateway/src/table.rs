@@ -11,18 +11,17 @@ use tokio::time::Instant;
 
 use crate::budget::ShieldBudget;
 use crate::config::{
-    ArmRole, EndpointGroup, ModelConfig, ProcessSettings, RoutingSnapshot, TrafficWeights,
-    WeightedBackend,
+    ArmRole, EndpointGroup, ModelConfig, ProcessSettings, RevisionEndpoints, RoutingSnapshot,
+    TrafficWeights, WeightedBackend,
 };
-use crate::convert::RevisionEndpoints;
 use crate::endpoint::EndpointSet;
 use crate::keys::KeyStore;
 use crate::metrics::{GatewayMetrics, ModelMetrics};
 use crate::model::{
     Arm, ArmState, CapacityPools, ChangeNotifier, LimitHeaders, ModelShares, RoutedModel,
 };
+use crate::pool::PodConnector;
 use crate::split::{SlotSchedule, StickySlots};
-use crate::upstream::PodConnector;
 
 /// Everything that routing needs, at one moment.
 #[derive(Debug, Default)]

@@ -19,7 +19,7 @@ use slipway_crds::labels::{MANAGED_BY, MANAGER, REVISION};
 
 use crate::convert::{AffectedModels, ResourceConverter};
 use crate::error::GatewayError;
-use crate::feedback::peers_from_slices;
+use crate::feedback::peers::peers_from_slices;
 use crate::gateway::GatewayContext;
 use crate::resource::RoutedModelDeployment;
 

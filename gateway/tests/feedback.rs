@@ -13,7 +13,7 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
 use slipway_gateway::config::TrafficWeights;
-use slipway_gateway::feedback::GatewayPeer;
+use slipway_gateway::feedback::peers::GatewayPeer;
 use slipway_prediction_id::{
     ACCESS_PURPOSE, PREDICTION_ID_PURPOSE, PredictedLabel, PredictionId, PredictionIdSealer,
     PredictionReport, derive_key,

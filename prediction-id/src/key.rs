@@ -1,5 +1,8 @@
 //! Keys for one purpose, from the master key of a namespace.
 
+use std::fmt::{self, Debug, Formatter};
+use std::sync::Arc;
+
 use ring::hmac::{HMAC_SHA256, Key, sign};
 
 /// The purpose of what proves to a model server that a gateway has seen the token of the namespace.
@@ -15,6 +18,28 @@ pub fn derive_key(master: &[u8], purpose: &str, object: &str) -> [u8; 32] {
     let mut key = [0; 32];
     key.copy_from_slice(tag.as_ref());
     key
+}
+
+/// What keys are derived from.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MasterKey(Arc<[u8]>);
+
+impl MasterKey {
+    /// A key of these bytes.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The key for a purpose and a ModelDeployment: [`derive_key`].
+    pub fn derive(&self, purpose: &str, uid: &str) -> [u8; 32] {
+        derive_key(&self.0, purpose, uid)
+    }
+}
+
+impl Debug for MasterKey {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("MasterKey(..)")
+    }
 }
 
 #[cfg(test)]

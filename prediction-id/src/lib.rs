@@ -18,6 +18,6 @@ pub use id::{
     InvalidPredictionId, MAX_REVISION, PREDICTION_ID_PURPOSE, PredictionId, PredictionIdSealer,
     is_revision,
 };
-pub use key::{ACCESS_PURPOSE, derive_key};
+pub use key::{ACCESS_PURPOSE, MasterKey, derive_key};
 pub use label::{MAX_ROWS, PredictedLabel};
 pub use report::PredictionReport;

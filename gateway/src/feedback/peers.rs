@@ -13,7 +13,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::FeedbackResponse;
+use super::ledger::FeedbackResponse;
 use crate::affinity::rendezvous_rank;
 use crate::split::hash_parts;
 
@@ -109,7 +109,7 @@ fn peers_from_slice(slice: &EndpointSlice) -> Vec<GatewayPeer> {
 }
 
 /// Sends feedback to a gateway; none when it does not count it.
-pub(super) async fn post_feedback<const N: usize>(
+pub async fn post_feedback<const N: usize>(
     addr: SocketAddr,
     host: &str,
     path: &str,

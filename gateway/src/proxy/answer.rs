@@ -13,13 +13,14 @@ use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::arm::ArmFailure;
 use super::call_guards::{ArmCall, ClientCall};
-use super::grpc;
 use super::headers::holds_nan;
 use crate::buffer::{BodyPrefix, BufferedBody, ReplayBody};
-use crate::metrics::RequestOutcome;
-use crate::upstream::DownloadBody;
+use crate::download::DownloadBody;
+use crate::failure::ArmFailure;
+use crate::grpc;
+use crate::outcome::RequestOutcome;
+use crate::refusal::RequestRefusal;
 
 /// Why a body ends before its end.
 #[derive(Debug, Error)]
@@ -221,148 +222,24 @@ pub fn client_outcome(outcome: RequestOutcome, status: StatusCode) -> RequestOut
     if status == StatusCode::TOO_MANY_REQUESTS { RequestOutcome::ClientError } else { outcome }
 }
 
-/// Answers of the gateway itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum RequestRefusal {
-    /// Neither the host nor the request says whom it is for.
-    #[error(
-        "no ModelDeployment declares this host and the request names no model: ask for /v2/models/<name>, or declare the host in spec.traffic.hosts"
-    )]
-    UndeclaredHost,
-    /// Nobody holds the name of the model.
-    #[error("no ModelDeployment of this namespace serves a model of this name")]
-    UnknownModel,
-    /// A message of gRPC from which the name of its model cannot be read.
-    #[error(
-        "no ModelDeployment declares this host and the message does not begin with the name of a model, or is compressed: declare the host in spec.traffic.hosts"
-    )]
-    UnreadableName,
-    /// No weights.
-    #[error("no revision is known yet")]
-    NoRevision,
-    /// What is on the port `private` alone.
-    #[error(
-        "ask for this at the port `private` (8081) of the Service, with `Authorization: Bearer` and the token of the Secret slipway-keys of this namespace"
-    )]
-    Private,
-    /// At that port, without the token.
-    #[error(
-        "this port is for those who show the token of the Secret slipway-keys of this namespace: `Authorization: Bearer <token>`"
-    )]
-    Unauthorized,
-    /// At that port, while there is no token.
-    #[error(
-        "this gateway has no token yet: the operator makes the Secret slipway-keys in this namespace"
-    )]
-    NoToken,
-    /// CONNECT and the like.
-    #[error("this method is not supported")]
-    Method,
-    /// Too many requests at one time.
-    #[error("too many requests at one time")]
-    Overloaded,
-    /// The body is too large.
-    #[error("the body is larger than is allowed")]
-    BodyTooLarge,
-    /// The body did not come in time.
-    #[error("the body did not arrive in time")]
-    BodyTimeout,
-    /// The body came too slowly to keep its place.
-    #[error("the body arrived too slowly while other clients waited: send it again")]
-    BodyTooSlow,
-    /// The body broke off.
-    #[error("the body could not be read")]
-    BadBody,
-    /// No pod could be reached.
-    #[error("no pod of the model could be reached")]
-    Unreachable,
-    /// A pod broke off.
-    #[error("the model server closed the connection")]
-    Broken,
-    /// The deadline passed.
-    #[error("the deadline passed")]
-    Deadline,
-}
-
-impl RequestRefusal {
-    fn status(self) -> StatusCode {
-        match self {
-            Self::UndeclaredHost | Self::UnknownModel | Self::UnreadableName => {
-                StatusCode::NOT_FOUND
-            }
-            Self::Private => StatusCode::FORBIDDEN,
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodyTimeout | Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::BadBody => StatusCode::BAD_REQUEST,
-            Self::Overloaded | Self::Unreachable | Self::NoRevision | Self::NoToken => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::Broken => StatusCode::BAD_GATEWAY,
-            Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
+/// The answer to what is refused: JSON as the Open Inference Protocol has it, or a status of gRPC.
+pub fn refusal_response(refusal: RequestRefusal, grpc: bool) -> Response<AnswerBody> {
+    if grpc {
+        let mut response = Response::new(AnswerBody::buffered(BufferedBody::default()));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(grpc::STATUS, HeaderValue::from_static(refusal.grpc_status()));
+        if let Ok(message) = HeaderValue::from_str(&refusal.to_string()) {
+            headers.insert(grpc::MESSAGE, message);
         }
+        return response;
     }
-
-    fn grpc_status(self) -> &'static str {
-        match self {
-            Self::UndeclaredHost | Self::UnreadableName | Self::Method => "12",
-            Self::UnknownModel => "5",
-            Self::Private => "7",
-            Self::Unauthorized => "16",
-            Self::BodyTooLarge => "8",
-            Self::BadBody => "3",
-            Self::BodyTimeout | Self::Deadline => "4",
-            Self::Overloaded
-            | Self::BodyTooSlow
-            | Self::Unreachable
-            | Self::NoRevision
-            | Self::NoToken
-            | Self::Broken => "14",
-        }
+    let mut response =
+        json_response(refusal.status(), &serde_json::json!({ "error": refusal.to_string() }));
+    if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
-
-    /// What the client saw.
-    pub fn outcome(self) -> RequestOutcome {
-        match self {
-            Self::UndeclaredHost
-            | Self::UnknownModel
-            | Self::UnreadableName
-            | Self::Private
-            | Self::Unauthorized
-            | Self::Method
-            | Self::BodyTooLarge
-            | Self::BodyTimeout
-            | Self::BodyTooSlow => RequestOutcome::ClientError,
-            // A body that breaks off is a client that left, as far as anybody can tell.
-            Self::BadBody => RequestOutcome::Cancelled,
-            Self::Overloaded | Self::Unreachable | Self::NoRevision | Self::NoToken => {
-                RequestOutcome::Unavailable
-            }
-            Self::Broken => RequestOutcome::ServerError,
-            Self::Deadline => RequestOutcome::Timeout,
-        }
-    }
-
-    /// The answer: JSON as the Open Inference Protocol has it, or a status of gRPC.
-    pub fn into_response(self, grpc: bool) -> Response<AnswerBody> {
-        if grpc {
-            let mut response = Response::new(AnswerBody::buffered(BufferedBody::default()));
-            let headers = response.headers_mut();
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            headers.insert(grpc::STATUS, HeaderValue::from_static(self.grpc_status()));
-            if let Ok(message) = HeaderValue::from_str(&self.to_string()) {
-                headers.insert(grpc::MESSAGE, message);
-            }
-            return response;
-        }
-        let mut response =
-            json_response(self.status(), &serde_json::json!({ "error": self.to_string() }));
-        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        response
-    }
+    response
 }
 
 /// An answer in JSON.

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use http::Response;
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::RequestRefusal;
 use super::buffered_request::BufferedRequest;
 use crate::config::ArmRole;
+use crate::download::DownloadBody;
 use crate::endpoint::{InFlightGuard, UpstreamEndpoint};
+use crate::failure::ArmFailure;
 use crate::gateway::GatewayContext;
-use crate::metrics::RequestOutcome;
 use crate::model::{Arm, RoutedModel};
-use crate::upstream::{DownloadBody, SendError, send_request};
+use crate::send::{SendError, send_request};
 
 /// Pods that are tried for one request.
 const MAX_PODS: usize = 3;
@@ -29,47 +29,6 @@ pub enum RetryPolicy {
     Broken,
     /// Also pods that are yet to come, for a moment. There is nowhere else to go.
     Wait,
-}
-
-/// Why an arm gave no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ArmFailure {
-    /// No pod took the request: it did not run.
-    Unreachable,
-    /// A pod broke off: it may have run.
-    Broken,
-    /// No answer in time: it may have run.
-    Deadline,
-    /// The client broke off while its body passed through.
-    ClientLeft,
-    /// The client's body passed through until it was larger than is allowed.
-    TooLarge,
-    /// The client's body passed through, too slowly to keep its place.
-    TooSlow,
-}
-
-impl ArmFailure {
-    /// How the arm's request ended.
-    pub fn outcome(self) -> RequestOutcome {
-        match self {
-            Self::Unreachable => RequestOutcome::Unavailable,
-            Self::Broken => RequestOutcome::ServerError,
-            Self::Deadline => RequestOutcome::Timeout,
-            Self::ClientLeft | Self::TooLarge | Self::TooSlow => RequestOutcome::Cancelled,
-        }
-    }
-
-    /// What the client is told.
-    pub fn refusal(self) -> RequestRefusal {
-        match self {
-            Self::Unreachable => RequestRefusal::Unreachable,
-            Self::Broken => RequestRefusal::Broken,
-            Self::Deadline => RequestRefusal::Deadline,
-            Self::ClientLeft => RequestRefusal::BadBody,
-            Self::TooLarge => RequestRefusal::BodyTooLarge,
-            Self::TooSlow => RequestRefusal::BodyTooSlow,
-        }
-    }
 }
 
 /// Sends the request to the arm.

@@ -10,15 +10,16 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::RequestRefusal;
-use super::upload::{ClientBody, STREAM_OVERHEAD, StreamedUpload, UploadBody};
-use super::{grpc, headers};
+use super::headers;
 use crate::affinity::{grpc_fingerprint, request_fingerprint};
 use crate::buffer::{BodyBuffer, BodyPrefix, BufferedBody, ReplayBody};
 use crate::config::{PodSettings, ProcessSettings};
+use crate::grpc;
 use crate::model::{LimitHeaders, RoutedModel};
+use crate::refusal::RequestRefusal;
+use crate::send::UpstreamProtocol;
 use crate::share::{ByteReservation, PoolShare};
-use crate::upstream::UpstreamProtocol;
+use crate::upload::{ClientBody, STREAM_OVERHEAD, StreamedUpload, UploadBody};
 
 /// A request towards an arm.
 #[derive(Debug)]

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::arm::ArmFailure;
+use crate::failure::ArmFailure;
 use crate::latency::RequestTiming;
-use crate::metrics::{ModelMetrics, RejectReason, RequestOutcome};
+use crate::metrics::ModelMetrics;
 use crate::model::Arm;
+use crate::outcome::{RejectReason, RequestOutcome};
 use crate::share::RequestPermit;
 
 /// Whether somebody waits for an answer, and since when.

@@ -6,11 +6,12 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde_json::json;
 
-use super::answer::{AnswerBody, RequestRefusal, json_response};
-use super::grpc;
+use super::answer::{AnswerBody, json_response, refusal_response};
 use crate::buffer::BufferedBody;
 use crate::gateway::GatewayContext;
+use crate::grpc;
 use crate::message::frame_message;
+use crate::refusal::RequestRefusal;
 
 const NAME: &str = "slipway-gateway";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -22,7 +23,7 @@ pub fn rest_response(
     path: &str,
 ) -> Response<AnswerBody> {
     if !matches!(*method, Method::GET | Method::HEAD) {
-        return RequestRefusal::Method.into_response(false);
+        return refusal_response(RequestRefusal::Method, false);
     }
     let ready = gateway.is_ready();
     match path {

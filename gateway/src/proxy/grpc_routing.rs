@@ -6,10 +6,13 @@ use std::time::Duration;
 use http::Response;
 use tokio::time::timeout_at;
 
-use super::answer::{AnswerBody, RequestRefusal};
+use super::answer::{AnswerBody, refusal_response};
 use super::buffered_request::request_deadline;
-use super::{ReceivedRequest, forward_to_model, gateway_info, grpc};
+use super::received_request::ReceivedRequest;
+use super::{forward_to_model, gateway_info};
 use crate::gateway::GatewayContext;
+use crate::grpc;
+use crate::refusal::RequestRefusal;
 use crate::select::route_by_model_name;
 
 /// How long the beginning of a message may take, unless the client itself has less time: whose
@@ -50,5 +53,5 @@ pub async fn route_by_message(
 
 fn refuse_unrouted(gateway: &GatewayContext, refusal: RequestRefusal) -> Response<AnswerBody> {
     gateway.metrics.unrouted.inc();
-    refusal.into_response(true)
+    refusal_response(refusal, true)
 }

@@ -5,9 +5,9 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderValue, Method};
 
-use super::answer::RequestRefusal;
 use crate::gateway::GatewayContext;
 use crate::model::RoutedModel;
+use crate::refusal::RequestRefusal;
 use crate::select::RouteMatch;
 
 /// What a request wants that only who shows the token gets.

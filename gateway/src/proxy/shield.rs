@@ -13,35 +13,25 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::Response;
-use http::response::Parts;
-use http_body::Body;
-use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{AnswerBody, ResponseHead, StreamingBody, client_outcome};
-use super::arm::{ArmFailure, RetryPolicy, send_to_arm};
-use super::buffered_request::BufferedRequest;
+use super::arm::{RetryPolicy, send_to_arm};
 use super::call_guards::ArmCall;
+use super::exchange::{AnswerContext, ProxyExchange, finish_response};
+use super::gather::{
+    GatheredAnswer, gather_answer, gather_from_arm, holds_nan, is_failed, outcome_of, timed_outcome,
+};
 use super::headers::is_cached;
+use super::replay_budget::{BudgetSpent, charge_replay, refund_replay};
 use super::witness::StableWitness;
-use super::{AnswerContext, ProxyExchange, finish_response, grpc};
 use crate::budget::BudgetCharge;
-use crate::buffer::{BodyBuffer, BodyPrefix, BufferedBody};
-use crate::config::ProcessSettings;
-use crate::gateway::GatewayContext;
-use crate::metrics::RequestOutcome;
-use crate::model::{Arm, RoutedModel};
-use crate::upstream::DownloadBody;
-
-/// An answer of the candidate, as far as it was read before the client sees any of it.
-pub enum GatheredAnswer {
-    /// All of it.
-    Complete(Parts, BufferedBody, ResponseHead),
-    /// Its beginning: too large to keep, or a stream of events.
-    Partial(Parts, BodyPrefix, DownloadBody, ResponseHead),
-}
+use crate::buffer::BodyPrefix;
+use crate::failure::ArmFailure;
+use crate::grpc;
+use crate::model::Arm;
+use crate::outcome::RequestOutcome;
 
 /// What became of a request to the candidate.
 enum HedgedAnswer {
@@ -227,55 +217,6 @@ fn finish_exchange(
     }
 }
 
-/// How a request ended, as far as its answer was read.
-pub fn outcome_of(gathered: &Result<GatheredAnswer, ArmFailure>) -> RequestOutcome {
-    match gathered {
-        Ok(GatheredAnswer::Complete(_, _, head) | GatheredAnswer::Partial(_, _, _, head)) => {
-            head.outcome
-        }
-        Err(failure) => failure.outcome(),
-    }
-}
-
-/// The same, where it matters how long there was time.
-fn timed_outcome(call: &ArmCall, gathered: &Result<GatheredAnswer, ArmFailure>) -> RequestOutcome {
-    match gathered {
-        Err(failure) => call.failure_outcome(*failure),
-        Ok(_) => outcome_of(gathered),
-    }
-}
-
-fn is_failed(gathered: &Result<GatheredAnswer, ArmFailure>) -> bool {
-    outcome_of(gathered).is_failure()
-}
-
-fn holds_nan(gathered: &Result<GatheredAnswer, ArmFailure>) -> bool {
-    matches!(gathered, Ok(GatheredAnswer::Complete(_, _, head) | GatheredAnswer::Partial(_, _, _, head)) if head.has_nan)
-}
-
-/// Asks an arm until the deadline. The answer is whole, or passes through because of its kind or
-/// size, or because it is not whole by a time.
-pub async fn gather_from_arm(
-    gateway: &GatewayContext,
-    model: &RoutedModel,
-    plan: &BufferedRequest,
-    arm: &Arc<Arm>,
-    deadline: Instant,
-    retry: RetryPolicy,
-    whole_by: Option<Instant>,
-) -> Result<GatheredAnswer, ArmFailure> {
-    let asked = async {
-        gather_answer(
-            &gateway.settings,
-            model,
-            send_to_arm(gateway, model, arm, plan, deadline, retry).await?,
-            whole_by,
-        )
-        .await
-    };
-    timeout_at(deadline, asked).await.unwrap_or(Err(ArmFailure::Deadline))
-}
-
 /// Asks stable. Over HTTP its head tells how it went; over gRPC the end of its answer does, unless
 /// the head has the status already.
 async fn ask_stable(job: &ProxyExchange, stable: &Arc<Arm>) -> Result<GatheredAnswer, ArmFailure> {
@@ -377,86 +318,4 @@ async fn second_opinion(
         && !(own == RequestOutcome::Success && holds_nan(&asked));
     call.close(if contradicted { RequestOutcome::ContractError } else { own });
     finish_exchange(job, stable_call, asked, contradicted.then_some(&candidate))
-}
-
-/// The budget of the shield is spent.
-#[derive(Debug)]
-pub struct BudgetSpent;
-
-/// Charges a replay. Once the brake has acted, what was on its way to the candidate is free: there
-/// is an end to it.
-pub fn charge_replay(
-    model: &RoutedModel,
-    candidate: &Arm,
-) -> Result<Option<BudgetCharge>, BudgetSpent> {
-    if candidate.is_braked() {
-        return Ok(None);
-    }
-    model.budget.try_charge(Instant::now().into_std()).map(Some).ok_or(BudgetSpent)
-}
-
-/// Gives a charge back: the replay has helped.
-pub fn refund_replay(model: &RoutedModel, charge: Option<BudgetCharge>) {
-    if let Some(charge) = charge {
-        model.budget.refund(charge, Instant::now().into_std());
-    }
-}
-
-/// Reads the answer whole, if it is of a kind and size that can be.
-async fn gather_answer(
-    settings: &ProcessSettings,
-    model: &RoutedModel,
-    response: Response<DownloadBody>,
-    whole_by: Option<Instant>,
-) -> Result<GatheredAnswer, ArmFailure> {
-    let (parts, mut body) = response.into_parts();
-    let mut head = ResponseHead::from_response(parts.status, &parts.headers);
-    let (max, size) = (settings.max_buffered_response, body.size_hint());
-    if head.is_event_stream || size.lower() > max as u64 {
-        return Ok(GatheredAnswer::Partial(parts, BodyPrefix::default(), body, head));
-    }
-    let mut buffer = BodyBuffer::new(&model.shares.memory, size.exact());
-    let mut trailers = None;
-    loop {
-        let frame = match whole_by {
-            None => body.frame().await,
-            Some(time) => match timeout_at(time, body.frame()).await {
-                Ok(frame) => frame,
-                Err(_) => {
-                    return Ok(GatheredAnswer::Partial(
-                        parts,
-                        BodyPrefix::new(buffer, Bytes::new()),
-                        body,
-                        head,
-                    ));
-                }
-            },
-        };
-        let Some(frame) = frame else { break };
-        match frame.map_err(|_| ArmFailure::Broken)?.into_data() {
-            Ok(mut data) => {
-                let left = if buffer.length() + data.len() <= max {
-                    buffer.push(&data).len()
-                } else {
-                    data.len()
-                };
-                if left > 0 {
-                    let unkept = data.split_off(data.len() - left);
-                    return Ok(GatheredAnswer::Partial(
-                        parts,
-                        BodyPrefix::new(buffer, unkept),
-                        body,
-                        head,
-                    ));
-                }
-            }
-            Err(frame) => {
-                trailers = frame.into_trailers().ok();
-                if let Some(outcome) = trailers.as_ref().and_then(grpc::status_outcome) {
-                    head.outcome = outcome;
-                }
-            }
-        }
-    }
-    Ok(GatheredAnswer::Complete(parts, buffer.finish(trailers), head))
 }

@@ -13,16 +13,18 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::ProxyExchange;
-use super::arm::{ArmFailure, RetryPolicy};
+use super::arm::RetryPolicy;
 use super::buffered_request::BufferedRequest;
 use super::call_guards::ArmCall;
-use super::shield::{BudgetSpent, charge_replay, gather_from_arm, outcome_of, refund_replay};
+use super::exchange::ProxyExchange;
+use super::gather::{gather_from_arm, outcome_of};
+use super::replay_budget::{BudgetSpent, charge_replay, refund_replay};
 use crate::budget::BudgetCharge;
+use crate::failure::ArmFailure;
 use crate::gateway::GatewayContext;
 use crate::latency::RequestTiming;
-use crate::metrics::RequestOutcome;
 use crate::model::{Arm, RoutedModel};
+use crate::outcome::RequestOutcome;
 use crate::share::RequestPermit;
 
 /// Called while a request waits for the candidate; heard when it is dropped before it was

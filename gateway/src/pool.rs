@@ -4,21 +4,14 @@
 //! whether a request that failed was ever sent, and which connection belongs to which endpoint, so
 //! that they go together.
 
-use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::FutureExt;
-use http::{Request, Response};
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -26,28 +19,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::calls::{ConnectionCalls, PendingCall};
-use crate::endpoint::InFlightGuard;
-use crate::proxy::arm::ArmFailure;
-use crate::proxy::upload::{UploadBody, UploadError};
+use crate::upload::UploadBody;
 
 /// Unused connections kept for each pod.
 const MAX_IDLE: usize = 256;
-/// How often a connection that turned out to be closed is replaced before the pod counts as
-/// unreachable.
-const MAX_STALE: usize = 8;
 /// Bytes of one request or answer on a connection at one time.
 const BUFFER_BYTES: u32 = 64 << 10;
 /// The largest window that HTTP/2 knows (RFC 9113, section 6.9.1).
 const MAX_WINDOW: u32 = (1 << 31) - 1;
-
-/// Protocol towards the pod. Everything but gRPC is HTTP/1.1, which every server image speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UpstreamProtocol {
-    /// HTTP/1.1.
-    Http1,
-    /// HTTP/2 with prior knowledge.
-    Http2,
-}
 
 /// How connections are made.
 #[derive(Clone, Debug)]
@@ -70,37 +49,10 @@ impl Default for PodConnector {
     }
 }
 
-/// Why a request got no answer.
-#[derive(Debug)]
-pub enum SendError {
-    /// It was never sent, and is handed back: safe to send elsewhere.
-    Unsent(Box<Request<UploadBody>>, String),
-    /// It may have run.
-    Broken {
-        /// What happened.
-        error: String,
-        /// Whether it was on a connection that had served before: the pod may have closed it in
-        /// the same moment.
-        reused: bool,
-    },
-    /// The client's own body broke off.
-    Upload(ArmFailure),
-}
-
-impl SendError {
-    fn from_hyper(error: &hyper::Error, reused: bool) -> Self {
-        if !error.is_user() {
-            return Self::Broken { error: error.to_string(), reused };
-        }
-        let cause = error.source().and_then(|source| source.downcast_ref());
-        Self::Upload(cause.map_or(ArmFailure::ClientLeft, UploadError::failure))
-    }
-}
-
 /// A connection's request side, and the news of its end.
 #[derive(Debug)]
-struct ConnectionHandle<S> {
-    sender: S,
+pub(crate) struct ConnectionHandle<S> {
+    pub(crate) sender: S,
     ended: CancellationToken,
     /// Ends the connection when nobody has the link any more, if nobody else has one to the same:
     /// hyper by itself would first send what it has, and a pod that does not read would keep that
@@ -113,7 +65,7 @@ impl<S> ConnectionHandle<S> {
     /// handed over in the moment in which the connection's task ends can be left in the channel
     /// between them, unsent and unanswered, for as long as the sender lives (hyperium/hyper#4122).
     /// After the end, an answer is there or will never be.
-    async fn wait_for_answer<T>(&self, sending: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn wait_for_answer<T>(&self, sending: impl Future<Output = T>) -> Option<T> {
         let mut sending = std::pin::pin!(sending);
         tokio::select! {
             biased;
@@ -123,7 +75,8 @@ impl<S> ConnectionHandle<S> {
     }
 }
 
-type Http1Handle = ConnectionHandle<http1::SendRequest<UploadBody>>;
+/// An HTTP/1.1 connection.
+pub(crate) type Http1Handle = ConnectionHandle<http1::SendRequest<UploadBody>>;
 
 /// An HTTP/2 connection that calls share.
 #[derive(Debug)]
@@ -162,7 +115,8 @@ impl ConnectionPool {
         }
     }
 
-    fn take_idle(&self) -> Option<Http1Handle> {
+    /// An unused connection, if there is one.
+    pub(crate) fn take_idle(&self) -> Option<Http1Handle> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         // Newest first. A connection that is not ready yet finishes its last answer this instant;
         // an older one is ready.
@@ -170,7 +124,8 @@ impl ConnectionPool {
         Some(idle.remove(at).link)
     }
 
-    fn put_back(&self, link: Http1Handle) {
+    /// Keeps a connection that is not used any more.
+    pub(crate) fn put_back(&self, link: Http1Handle) {
         if link.sender.is_closed() {
             return;
         }
@@ -202,7 +157,8 @@ impl ConnectionPool {
         Ok(TokioIo::new(stream))
     }
 
-    async fn open_http1(&self) -> Result<Http1Handle, String> {
+    /// A new connection.
+    pub(crate) async fn open_http1(&self) -> Result<Http1Handle, String> {
         let io = self.connect().await?;
         let mut builder = http1::Builder::new();
         builder.max_buf_size(BUFFER_BYTES as usize);
@@ -217,7 +173,7 @@ impl ConnectionPool {
     }
 
     /// A connection for a call by HTTP/2, the call on it, and whether it has served before.
-    async fn acquire_http2(
+    pub(crate) async fn acquire_http2(
         &self,
     ) -> Result<(ConnectionHandle<http2::SendRequest<UploadBody>>, PendingCall, bool), String> {
         // Held while connecting, so that a burst opens no more than it needs.
@@ -280,136 +236,5 @@ impl ConnectionPool {
             drop(guard);
         });
         ended
-    }
-}
-
-/// Sends a request to the endpoint of the visit; `anew` on a connection of its own (HTTP/2 finds
-/// out by itself which are dead).
-///
-/// # Errors
-/// [`SendError`] tells whether the request may have run.
-pub async fn send_request(
-    visit: InFlightGuard,
-    request: Request<UploadBody>,
-    protocol: UpstreamProtocol,
-    anew: bool,
-) -> Result<Response<DownloadBody>, SendError> {
-    match protocol {
-        UpstreamProtocol::Http1 => send_http1(visit, request, anew).await,
-        UpstreamProtocol::Http2 => send_http2(visit, request).await,
-    }
-}
-
-async fn send_http1(
-    visit: InFlightGuard,
-    mut request: Request<UploadBody>,
-    anew: bool,
-) -> Result<Response<DownloadBody>, SendError> {
-    let pool = &visit.endpoint.pool;
-    for _ in 0..MAX_STALE {
-        let (mut link, reused) = match if anew { None } else { pool.take_idle() } {
-            Some(link) => (link, true),
-            // Boxed, as connections are kept for many requests.
-            None => match Box::pin(pool.open_http1()).await {
-                Ok(link) => (link, false),
-                Err(error) => return Err(SendError::Unsent(Box::new(request), error)),
-            },
-        };
-        let sending = link.sender.try_send_request(request);
-        match link.wait_for_answer(sending).await {
-            Some(Ok(response)) => {
-                let (parts, body) = response.into_parts();
-                return Ok(Response::from_parts(parts, DownloadBody::new(body, Some(link), visit)));
-            }
-            other => request = take_unsent(other, reused)?,
-        }
-    }
-    Err(SendError::Unsent(Box::new(request), "the pod closes every connection".to_owned()))
-}
-
-async fn send_http2(
-    visit: InFlightGuard,
-    mut request: Request<UploadBody>,
-) -> Result<Response<DownloadBody>, SendError> {
-    for _ in 0..MAX_STALE {
-        let (mut link, call, reused) = match Box::pin(visit.endpoint.pool.acquire_http2()).await {
-            Ok(found) => found,
-            Err(error) => return Err(SendError::Unsent(Box::new(request), error)),
-        };
-        let sending = link.sender.try_send_request(request);
-        match link.wait_for_answer(sending).await {
-            Some(Ok(response)) => {
-                call.mark_answered();
-                return Ok(response.map(|body| DownloadBody::new(body, None, visit)));
-            }
-            other => request = take_unsent(other, reused)?,
-        }
-    }
-    Err(SendError::Unsent(Box::new(request), "the pod closes every connection".to_owned()))
-}
-
-/// The request, if it was handed back: it was never sent.
-fn take_unsent<T>(
-    failed: Option<Result<T, TrySendError<Request<UploadBody>>>>,
-    reused: bool,
-) -> Result<Request<UploadBody>, SendError> {
-    match failed {
-        Some(Err(mut failed)) => failed
-            .take_message()
-            .map_or_else(|| Err(SendError::from_hyper(&failed.into_error(), reused)), Ok),
-        // Left in the channel, and its body with it.
-        _ => Err(SendError::Broken { error: "the connection ended".to_owned(), reused }),
-    }
-}
-
-/// The body of a pod's answer. At its end the connection goes back to the pool; dropped before, the
-/// connection is closed.
-#[derive(Debug)]
-pub struct DownloadBody {
-    body: Incoming,
-    link: Option<Http1Handle>,
-    guard: Option<InFlightGuard>,
-}
-
-impl DownloadBody {
-    fn new(body: Incoming, link: Option<Http1Handle>, visit: InFlightGuard) -> Self {
-        let mut download = Self { body, link, guard: Some(visit) };
-        if download.body.is_end_stream() {
-            download.return_connection();
-        }
-        download
-    }
-
-    fn return_connection(&mut self) {
-        if let (Some(visit), Some(link)) = (self.guard.take(), self.link.take()) {
-            visit.endpoint.pool.put_back(link);
-        }
-    }
-}
-
-impl Body for DownloadBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        match &frame {
-            Some(Err(_)) => drop(self.link.take()),
-            None => self.return_connection(),
-            Some(Ok(_)) if self.body.is_end_stream() => self.return_connection(),
-            Some(Ok(_)) => {}
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -11,10 +11,10 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
 
-use super::answer::RequestRefusal;
-use super::arm::ArmFailure;
 use crate::buffer::{BodyPrefix, ReplayBody};
+use crate::failure::ArmFailure;
 use crate::message::{ModelName, find_model_name};
+use crate::refusal::RequestRefusal;
 use crate::share::{ByteReservation, RequestPermit};
 use crate::uploads::{PendingUploads, UploadGuard};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, HeaderName};
 
-use crate::metrics::RequestOutcome;
+use crate::outcome::RequestOutcome;
 
 /// The status of a call.
 pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");

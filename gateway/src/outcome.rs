@@ -1,0 +1,106 @@
+//! How a request ended, and why one reached no arm.
+
+/// How one request to an arm, or one request of a client, ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestOutcome {
+    /// Below 400.
+    Success,
+    /// 4xx.
+    ClientError,
+    /// The candidate's 4xx to a request that stable answered well: its contract is another, or it
+    /// fails and blames the client.
+    ContractError,
+    /// 5xx, a broken connection, a truncated body.
+    ServerError,
+    /// No whole answer in time: by the deadline, or before its client left after longer than
+    /// stable's 99th percentile.
+    Timeout,
+    /// Longer than a try may take: the candidate was given up for stable's answer, or an arm
+    /// answered later than that.
+    TryTimeout,
+    /// No connection, or turned away for lack of room (429).
+    Unavailable,
+    /// The client left, or its deadline passed, before stable would have answered.
+    Cancelled,
+}
+
+impl RequestOutcome {
+    /// All, in the order of their handles.
+    pub const ALL: [Self; 8] = [
+        Self::Success,
+        Self::ClientError,
+        Self::ContractError,
+        Self::ServerError,
+        Self::Timeout,
+        Self::TryTimeout,
+        Self::Unavailable,
+        Self::Cancelled,
+    ];
+
+    /// As a label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::ClientError => "client_error",
+            Self::ContractError => "contract_error",
+            Self::ServerError => "server_error",
+            Self::Timeout => "timeout",
+            Self::TryTimeout => "try_timeout",
+            Self::Unavailable => "unavailable",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether the arm is to blame.
+    pub fn is_failure(self) -> bool {
+        matches!(
+            self,
+            Self::ContractError
+                | Self::ServerError
+                | Self::Timeout
+                | Self::TryTimeout
+                | Self::Unavailable
+        )
+    }
+}
+
+/// Why a client's request reached no arm, or was kept from the candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RejectReason {
+    /// Too many requests at one time.
+    Overloaded,
+    /// The body did not arrive in time.
+    BodyTimeout,
+    /// The body is larger than is allowed.
+    BodyTooLarge,
+    /// The client broke off or sent nonsense.
+    BadRequest,
+    /// The client left while it sent its body.
+    ClientLeft,
+    /// No weights are known.
+    NoRevision,
+}
+
+impl RejectReason {
+    /// All, in the order of their handles.
+    pub const ALL: [Self; 6] = [
+        Self::Overloaded,
+        Self::BodyTimeout,
+        Self::BodyTooLarge,
+        Self::BadRequest,
+        Self::ClientLeft,
+        Self::NoRevision,
+    ];
+
+    /// As a label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Overloaded => "overloaded",
+            Self::BodyTimeout => "body_timeout",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BadRequest => "bad_request",
+            Self::ClientLeft => "client_left",
+            Self::NoRevision => "no_revision",
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The choice of the arm, and of the way to it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use http::{HeaderMap, Response};
+use tokio::time::Instant;
+
+use super::answer::AnswerBody;
+use super::arm::{RetryPolicy, send_to_arm};
+use super::call_guards::ArmCall;
+use super::exchange::ProxyExchange;
+use super::shield;
+use crate::config::ArmRole;
+use crate::download::DownloadBody;
+use crate::failure::ArmFailure;
+use crate::model::{Arm, RoutedModel};
+use crate::outcome::RequestOutcome;
+use crate::refusal::RequestRefusal;
+
+/// Chooses the arm and the way to it.
+pub(super) async fn dispatch_to_arm(job: ProxyExchange, preview: bool) -> Response<AnswerBody> {
+    let model = Arc::clone(&job.model);
+    if preview {
+        // Who looks at a preview wants to see the candidate as it is: no shield, and nothing for
+        // the brake to hear.
+        return match model.preview_arm() {
+            Some(arm) => send_directly(job, Arc::clone(arm), false).await,
+            None => job.reject(RequestRefusal::NoRevision),
+        };
+    }
+    let shield = model.config.shield.enabled;
+    let stable = model.stable();
+    if !job.request.is_replayable() && shield && model.has_candidate() {
+        // It cannot be replayed, so it is kept from the candidate: the shield never promises what
+        // it cannot do.
+        model.metrics.unshielded.inc();
+        if let Some(stable) = stable {
+            stable.counts.unshielded.fetch_add(1, Ordering::Relaxed);
+            return send_to_stable(job, Arc::clone(stable)).await;
+        }
+    }
+    let Some(arm) = model.choose_arm(sticky_entity(&model, job.request.headers())) else {
+        return job.reject(RequestRefusal::NoRevision);
+    };
+    let arm = Arc::clone(arm);
+    match stable.filter(|_| arm.role == ArmRole::Candidate && shield) {
+        // Boxed, as they are for a few: the futures of all others would carry their room along, and
+        // are moved more than once before they run.
+        Some(stable) if job.request.is_replayable() && job.request.idempotent => {
+            Box::pin(shield::forward_shielded(job, arm, Arc::clone(stable))).await
+        }
+        Some(stable) => {
+            Box::pin(shield::forward_unless_unreachable(job, arm, Arc::clone(stable))).await
+        }
+        None if arm.role == ArmRole::Stable => send_to_stable(job, arm).await,
+        None => send_directly(job, arm, true).await,
+    }
+}
+
+fn sticky_entity<'a>(model: &RoutedModel, headers: &'a HeaderMap) -> Option<&'a [u8]> {
+    let value = headers.get(model.config.sticky_header.as_ref()?)?;
+    (!value.is_empty()).then_some(value.as_bytes())
+}
+
+/// Sends a request to stable. While no pod of stable takes it, a candidate that has traffic anyway
+/// does: the request has not run, and there is nothing to protect it from that is worse than no
+/// answer. With the next request it is stable's turn again.
+async fn send_to_stable(job: ProxyExchange, stable: Arc<Arm>) -> Response<AnswerBody> {
+    match job.model.spillover_arm().cloned() {
+        Some(candidate) => Box::pin(send_with_spillover(job, stable, candidate)).await,
+        None => send_directly(job, stable, true).await,
+    }
+}
+
+async fn send_with_spillover(
+    mut job: ProxyExchange,
+    stable: Arc<Arm>,
+    candidate: Arc<Arm>,
+) -> Response<AnswerBody> {
+    if !stable.endpoints.is_empty() {
+        let (result, mut call) = call_arm(&mut job, &stable, true, RetryPolicy::Broken).await;
+        if !result.as_ref().is_err_and(|failure| *failure == ArmFailure::Unreachable) {
+            return job.complete(result, call, None);
+        }
+        call.close(RequestOutcome::Unavailable);
+        stable.metrics.shielded.inc();
+    }
+    candidate.metrics.spilled.inc();
+    // The candidate is made for its share and not for stable's: what it fails of that is counted
+    // and does not take it out.
+    let (result, mut call) = call_arm(&mut job, &candidate, false, RetryPolicy::Broken).await;
+    if !result.as_ref().is_err_and(|failure| *failure == ArmFailure::Unreachable) {
+        return job.complete(result, call, None);
+    }
+    call.close(RequestOutcome::Unavailable);
+    candidate.metrics.shielded.inc();
+    send_directly(job, stable, true).await
+}
+
+/// Sends a request to an arm with nobody behind it.
+async fn send_directly(
+    mut job: ProxyExchange,
+    arm: Arc<Arm>,
+    judged: bool,
+) -> Response<AnswerBody> {
+    let (result, call) = call_arm(&mut job, &arm, judged, RetryPolicy::Wait).await;
+    job.complete(result, call, None)
+}
+
+async fn call_arm(
+    job: &mut ProxyExchange,
+    arm: &Arc<Arm>,
+    judged: bool,
+    retry: RetryPolicy,
+) -> (Result<Response<DownloadBody>, ArmFailure>, ArmCall) {
+    let call = ArmCall::start(arm, job.timing, judged);
+    job.client.mark_reached_arm(job.timing);
+    if arm.role == ArmRole::Stable {
+        job.model.budget.record_stable(Instant::now().into_std());
+    }
+    (send_to_arm(&job.gateway, &job.model, arm, &job.request, job.deadline, retry).await, call)
+}

@@ -1,0 +1,32 @@
+//! What replays cost.
+
+use tokio::time::Instant;
+
+use crate::budget::BudgetCharge;
+use crate::model::{Arm, RoutedModel};
+
+/// The budget of the shield is spent.
+#[derive(Debug)]
+pub struct BudgetSpent;
+
+/// Charges a replay. Once the brake has acted, what was on its way to the candidate is free: there
+/// is an end to it.
+///
+/// # Errors
+/// When the budget is spent.
+pub fn charge_replay(
+    model: &RoutedModel,
+    candidate: &Arm,
+) -> Result<Option<BudgetCharge>, BudgetSpent> {
+    if candidate.is_braked() {
+        return Ok(None);
+    }
+    model.budget.try_charge(Instant::now().into_std()).map(Some).ok_or(BudgetSpent)
+}
+
+/// Gives a charge back: the replay has helped.
+pub fn refund_replay(model: &RoutedModel, charge: Option<BudgetCharge>) {
+    if let Some(charge) = charge {
+        model.budget.refund(charge, Instant::now().into_std());
+    }
+}
