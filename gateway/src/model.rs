@@ -154,7 +154,7 @@ impl Arm {
         }
         let trip = self.state.brake.observe(&self.revision, failed, self.brake, Timestamp::now());
         if let Some(trip) = trip {
-            self.metrics.braked.set(1);
+            self.metrics.gauges.braked.set(1);
             tracing::warn!(
                 revision = trip.revision,
                 generation = trip.generation,

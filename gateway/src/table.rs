@@ -204,7 +204,7 @@ impl ModelRouter {
         }
 
         let generation = known.weights.as_ref().map_or(0, |weights| weights.generation);
-        known.metrics.generation.set(generation);
+        known.metrics.gauges.generation.set(generation);
         let backends = known.weights.as_ref().map(backends_with_preview).unwrap_or_default();
         Self::apply_to_brakes(&mut known, generation, &backends);
         let arms: Vec<_> = backends
@@ -287,9 +287,9 @@ impl ModelRouter {
         self.metrics.feedback.declare_revision(&config.name, &backend.revision, &config.outcomes);
         let state = known.arms.entry(backend.revision.clone()).or_default().clone();
         let braked = backend.role == ArmRole::Candidate && state.brake.is_tripped();
-        metrics.braked.set(i64::from(braked));
-        metrics.weight.set(i64::from(backend.permille));
-        metrics.endpoints.set(endpoints.len() as i64);
+        metrics.gauges.braked.set(i64::from(braked));
+        metrics.gauges.weight.set(i64::from(backend.permille));
+        metrics.gauges.endpoints.set(endpoints.len() as i64);
         Arc::new(Arm {
             revision: backend.revision.clone(),
             // Revisions are label values, hence always valid here.
@@ -394,9 +394,9 @@ fn record_removed_series(
         memory.removed_series.remove(&key(Some(&arm.revision)));
     }
     for arm in old.iter().flat_map(|model| &model.arms).filter(|arm| !has(new, &arm.revision)) {
-        arm.metrics.weight.set(0);
-        arm.metrics.braked.set(0);
-        arm.metrics.endpoints.set(0);
+        arm.metrics.gauges.weight.set(0);
+        arm.metrics.gauges.braked.set(0);
+        arm.metrics.gauges.endpoints.set(0);
         memory.removed_series.entry(key(Some(&arm.revision))).or_insert_with(Instant::now);
     }
 }

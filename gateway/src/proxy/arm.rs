@@ -102,7 +102,7 @@ impl RetryAttempts {
             slipway_telemetry::inject_traceparent(request.headers_mut());
             let endpoint = Arc::clone(&visit.endpoint);
             if self.sent > 0 {
-                arm.metrics.retries.inc();
+                arm.metrics.counters.retries.inc();
             }
             self.sent += 1;
             // After one broken connection the others to the same pod are doubtful.

@@ -34,7 +34,7 @@ pub(super) async fn dispatch_to_arm(job: ProxyExchange, preview: bool) -> Respon
     if !job.request.is_replayable() && shield && model.has_candidate() {
         // It cannot be replayed, so it is kept from the candidate: the shield never promises what
         // it cannot do.
-        model.metrics.unshielded.inc();
+        model.metrics.counters.unshielded.inc();
         if let Some(stable) = stable {
             stable.counts.unshielded.fetch_add(1, Ordering::Relaxed);
             return send_to_stable(job, Arc::clone(stable)).await;
@@ -84,9 +84,9 @@ async fn send_with_spillover(
             return job.complete(result, call, None);
         }
         call.close(RequestOutcome::Unavailable);
-        stable.metrics.shielded.inc();
+        stable.metrics.counters.shielded.inc();
     }
-    candidate.metrics.spilled.inc();
+    candidate.metrics.counters.spilled.inc();
     // The candidate is made for its share and not for stable's: what it fails of that is counted
     // and does not take it out.
     let (result, mut call) = call_arm(&mut job, &candidate, false, RetryPolicy::Broken).await;
@@ -94,7 +94,7 @@ async fn send_with_spillover(
         return job.complete(result, call, None);
     }
     call.close(RequestOutcome::Unavailable);
-    candidate.metrics.shielded.inc();
+    candidate.metrics.counters.shielded.inc();
     send_directly(job, stable, true).await
 }
 

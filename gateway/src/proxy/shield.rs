@@ -73,7 +73,7 @@ pub async fn forward_shielded(
     if covered && outcome.is_failure() {
         match charge_replay(&job.model, &candidate) {
             Ok(charge) => return replay_to_stable(job, call, outcome, stable, charge).await,
-            Err(BudgetSpent) => candidate.metrics.shield_refused.inc(),
+            Err(BudgetSpent) => candidate.metrics.counters.shield_refused.inc(),
         };
     } else if covered
         && (outcome == RequestOutcome::ClientError
@@ -111,7 +111,7 @@ async fn send_hedged(
     match charge_replay(&job.model, &candidate) {
         Ok(charge) => race_stable(job, first, call, stable, witness, charge).await,
         Err(BudgetSpent) => {
-            candidate.metrics.shield_refused.inc();
+            candidate.metrics.counters.shield_refused.inc();
             HedgedAnswer::Candidate(first.await)
         }
     }
@@ -127,7 +127,7 @@ async fn race_stable(
     charge: Option<BudgetCharge>,
 ) -> HedgedAnswer {
     let candidate = Arc::clone(call.arm());
-    candidate.metrics.shielded.inc();
+    candidate.metrics.counters.shielded.inc();
     let had = call.started_at().elapsed();
     let mut stable_call = ArmCall::start(stable, job.timing, false);
     witness.record_asked(stable_call.started_at());
@@ -280,7 +280,7 @@ async fn replay_to_stable(
     charge: Option<BudgetCharge>,
 ) -> Response<AnswerBody> {
     let candidate = Arc::clone(call.arm());
-    candidate.metrics.shielded.inc();
+    candidate.metrics.counters.shielded.inc();
     call.close_unjudged(outcome);
     let stable_call = ArmCall::start(&stable, job.timing, false);
     let gathered = ask_stable(&job, &stable).await;
@@ -302,7 +302,7 @@ async fn second_opinion(
     charge: Option<BudgetCharge>,
 ) -> Response<AnswerBody> {
     let candidate = Arc::clone(call.arm());
-    candidate.metrics.shielded.inc();
+    candidate.metrics.counters.shielded.inc();
     let own = outcome_of(&gathered);
     let mut stable_call = ArmCall::start(&stable, job.timing, false);
     let asked = ask_stable(&job, &stable).await;

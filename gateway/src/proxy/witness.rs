@@ -103,11 +103,11 @@ impl Drop for StableWitness {
         };
         match charge_replay(&case.model, &case.candidate) {
             Ok(charge) => {
-                case.candidate.metrics.shielded.inc();
+                case.candidate.metrics.counters.shielded.inc();
                 drop(runtime.spawn(case.question_stable(time, charge, place)));
             }
             Err(BudgetSpent) => {
-                case.candidate.metrics.shield_refused.inc();
+                case.candidate.metrics.counters.shield_refused.inc();
             }
         }
     }

@@ -1,0 +1,90 @@
+//! Counters and gauges of ModelDeployments and of their revisions. Each is declared here and
+//! nowhere else: with its handle, its name and its help. From that follow its registration, its
+//! series, and their removal.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::labels::{ModelLabels, RevisionLabels};
+
+/// Declares metrics of one kind with the same labels, in the order in which they are exposed: the
+/// handles of one set of labels, and the families that these are of.
+macro_rules! declare_series {
+    (
+        $(#[$doc:meta])*
+        $handles:ident of $families:ident by $labels:ident: $kind:ident {
+            $($(#[$about:meta])* $name:ident = $metric:literal, $help:literal;)+
+        }
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug)]
+        pub struct $handles {
+            $($(#[$about])* pub $name: $kind,)+
+        }
+
+        #[derive(Debug, Default)]
+        pub(super) struct $families {
+            $($name: Family<$labels, $kind>,)+
+        }
+
+        impl $families {
+            pub(super) fn register(&self, registry: &mut Registry) {
+                $(registry.register($metric, $help, self.$name.clone());)+
+            }
+
+            /// Handles; the series exist from now on.
+            pub(super) fn handles(&self, labels: &$labels) -> $handles {
+                $handles { $($name: self.$name.get_or_create_owned(labels),)+ }
+            }
+
+            /// Drops the series.
+            pub(super) fn remove(&self, labels: &$labels) {
+                $(self.$name.remove(labels);)+
+            }
+        }
+    };
+}
+
+declare_series! {
+    /// What is counted of a ModelDeployment.
+    ModelCounters of ModelCounterFamilies by ModelLabels: Counter {
+        /// Requests that had to be kept from the candidate, because they cannot be replayed.
+        unshielded = "unshielded", "Requests kept from the candidate: not replayable";
+    }
+}
+
+declare_series! {
+    /// What is counted of a revision.
+    ArmCounters of ArmCounterFamilies by RevisionLabels: Counter {
+        /// Replays to the other arm.
+        shielded = "shielded", "Requests that one arm failed, asked of the other";
+        /// Failures that were passed on because the budget was spent.
+        shield_refused = "shield_refused", "Failures passed on: budget spent";
+        /// Requests of stable that it took while stable had no endpoint.
+        spilled = "spilled", "Requests that the candidate took for want of a pod of stable";
+        /// Attempts on another pod.
+        retries = "retries", "Attempts on another pod of the same arm";
+    }
+}
+
+declare_series! {
+    /// How a revision is.
+    ArmGauges of ArmGaugeFamilies by RevisionLabels: Gauge {
+        /// The weight in force.
+        weight = "weight_permille", "Weight in force";
+        /// 1 while the brake holds.
+        braked = "braked", "1 while this gateway keeps traffic from the candidate";
+        /// Endpoints that are used.
+        endpoints = "endpoints", "Endpoints in use";
+    }
+}
+
+declare_series! {
+    /// How a ModelDeployment is.
+    ModelGauges of ModelGaugeFamilies by ModelLabels: Gauge {
+        /// The generation in force.
+        generation = "generation", "Generation of weights in force";
+    }
+}
