@@ -48,3 +48,4 @@ pub mod table;
 pub mod upload;
 pub mod uploads;
 pub mod watch;
+mod weights;

@@ -22,6 +22,9 @@ use crate::model::{
 };
 use crate::pool::PodConnector;
 use crate::split::{SlotSchedule, StickySlots};
+use crate::weights::{
+    backends_with_preview, guess_weights, has_served_backend, weights_generation,
+};
 
 /// Everything that routing needs, at one moment.
 #[derive(Debug, Default)]
@@ -316,53 +319,6 @@ fn draining_arms(
         .iter()
         .filter(|(revision, _)| backends.iter().all(|backend| backend.revision != **revision));
     gone.map(|(revision, state)| (revision.clone(), Arc::clone(state))).collect()
-}
-
-fn weights_generation(weights: Option<&TrafficWeights>) -> i64 {
-    weights.map_or(0, |weights| weights.generation)
-}
-
-/// The backends, and the preview revision as a candidate without weight when it is not among them.
-fn backends_with_preview(weights: &TrafficWeights) -> Vec<WeightedBackend> {
-    let mut backends = weights.backends.clone();
-    if let Some(preview) = &weights.preview
-        && backends.iter().all(|backend| backend.revision != *preview)
-    {
-        backends.push(WeightedBackend {
-            revision: preview.clone(),
-            role: ArmRole::Candidate,
-            permille: 0,
-        });
-    }
-    backends
-}
-
-/// Whether a revision to which weights send has endpoints.
-fn has_served_backend(weights: &TrafficWeights, endpoints: &RevisionEndpoints) -> bool {
-    weights.backends.iter().filter(|backend| backend.permille > 0).any(|backend| {
-        let group = endpoints.get(&backend.revision);
-        group.is_some_and(|group| !group.ready.is_empty() || !group.draining.is_empty())
-    })
-}
-
-/// All traffic to one revision, for a gateway that has never seen weights (a fresh pod while the
-/// status was lost).
-///
-/// The choice, safest first: the revision that the status calls stable; else among revisions with
-/// endpoints the one with most ready pods, because stable keeps full capacity during a rollout
-/// while a candidate is sized by its share; of equals the oldest. The generation is 0, so that no
-/// operator takes this for a confirmation.
-fn guess_weights(config: &ModelConfig, endpoints: &RevisionEndpoints) -> Option<TrafficWeights> {
-    let revision = config.stable.clone().or_else(|| {
-        let usable = endpoints
-            .iter()
-            .filter(|(_, group)| !group.ready.is_empty() || !group.draining.is_empty());
-        let best = usable
-            .max_by_key(|(_, group)| (group.ready.len(), std::cmp::Reverse(group.created)))?;
-        Some(best.0.clone())
-    })?;
-    let backends = vec![WeightedBackend { revision, role: ArmRole::Stable, permille: 1000 }];
-    Some(TrafficWeights { generation: 0, backends, preview: None })
 }
 
 fn claimant_of(config: &ModelConfig) -> Arc<RouteClaimant> {

@@ -1,8 +1,15 @@
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
 use kube::core::error_boundary::InvalidObject;
 use serde_json::{Value, json};
+use slipway_crds::routing::RoutingClaims;
 
 use super::*;
-use crate::config::RoutingSnapshot;
+use crate::config::{
+    ArmRole, BrakeConfig, PodSettings, RoutingSnapshot, ShieldConfig, TrafficWeights,
+    WeightedBackend,
+};
 
 fn guard(value: Value) -> DeserializeGuard<RoutedModelDeployment> {
     serde_json::from_value(value).unwrap()

@@ -3,6 +3,7 @@
 //! which remembers it: the first in rank of those that are there (rendezvous hashing). A pod that is
 //! replaced takes its memory with it, so an id may count twice then, and no more often.
 
+pub mod item;
 pub mod ledger;
 pub mod outcomes;
 pub mod peers;

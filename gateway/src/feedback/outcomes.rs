@@ -14,7 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
-use super::ledger::{CountedFeedback, FeedbackRejection};
+use super::item::{CountedFeedback, FeedbackRejection};
 use super::windows::FeedbackWindows;
 
 /// Seconds, from a minute to a week.

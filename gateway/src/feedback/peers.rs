@@ -13,7 +13,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::ledger::FeedbackResponse;
+use super::item::FeedbackResponse;
 use crate::affinity::rendezvous_rank;
 use crate::split::hash_parts;
 
