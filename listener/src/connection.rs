@@ -16,8 +16,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::entry::{CloseOrder, ConnectionEntry, IDLE_GRACE};
 use crate::settings::ShutdownMode;
-use crate::table::{CloseOrder, ConnectionEntry, ConnectionGuard, IDLE_GRACE};
+use crate::table::ConnectionGuard;
 use crate::tracking::{CountedBody, InFlightRequest, WatchedStream};
 
 /// How long a connection that was accepted last may take to send its first request before it is

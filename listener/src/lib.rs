@@ -20,6 +20,7 @@
 
 mod bind;
 mod connection;
+mod entry;
 mod operator_key;
 mod server;
 mod settings;

@@ -1,6 +1,9 @@
 //! Who goes for whom. The clock stands still but for what a test lets pass.
 
+use std::time::Duration;
+
 use super::*;
+use crate::entry::IDLE_GRACE;
 use crate::settings::ShutdownMode;
 
 const BOUND: usize = 4;

@@ -9,7 +9,8 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::table::{ConnectionEntry, ConnectionTable};
+use crate::entry::ConnectionEntry;
+use crate::table::ConnectionTable;
 
 /// A request in flight, until it is dropped.
 #[derive(Debug)]
