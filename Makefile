@@ -4,8 +4,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
-XTASK := .ci/xtask
-STEP := .ci/step
+XTASK := scripts/xtask
+STEP := scripts/step
 CARGO := cargo --locked
 
 .PHONY: help
@@ -18,7 +18,7 @@ demo: ## Roll models out and back on a real cluster under load (KEEP=1 leaves th
 
 .PHONY: down
 down: ## Take the cluster down and leave nothing of it
-	@.ci/down
+	@scripts/down
 
 .PHONY: test
 test: ## Everything, in tiers: check, promises on a real cluster, groups with others' servers (ALL=1 leaves nothing out, TEST_BUDGET_MINUTES)
@@ -34,11 +34,11 @@ clients: ## The public Python clients (tritonclient, kserve), unmodified, agains
 
 .PHONY: deny
 deny: ## Licences, duplicate versions and origins of the dependencies
-	@$(STEP) 'dependencies' .ci/deny
+	@$(STEP) 'dependencies' scripts/deny
 
 .PHONY: advisories
 advisories: ## Known vulnerabilities of the dependencies; needs the internet, and fails where their database cannot be reached
-	@$(STEP) 'advisories' .ci/deny --advisories
+	@$(STEP) 'advisories' scripts/deny --advisories
 
 .PHONY: sim
 sim: ## Whole rollouts with faults in the simulator

@@ -65,7 +65,7 @@ pub(crate) fn run_steps(
     work.run_function(PACKAGES, packages);
     checkout.restore_crates();
     work.run_command(FORMAT, &mut checkout.command("cargo", &["fmt", "--all", "--check"]));
-    work.run_command(DEPENDENCIES, &mut checkout.command(".ci/deny", &[]));
+    work.run_command(DEPENDENCIES, &mut checkout.command("scripts/deny", &[]));
     work.run_function(FEATURES, || features::check_features(checkout));
     work.run_command(
         LINTS,

@@ -78,7 +78,8 @@ pub(crate) fn prepare_cluster(
     };
     work.run_command(UP, &mut harness(&["up", "--all"]))
         && work.run_command(IMAGES, &mut harness(&["images", "--no-cargo"]))
-        && (!is_foreign() || work.run_command(LOAD, &mut checkout.command(".ci/load-images", &[])))
+        && (!is_foreign()
+            || work.run_command(LOAD, &mut checkout.command("scripts/load-images", &[])))
         && work.run_command(
             INSTALL,
             &mut harness(&["exec", "--", "target/debug/slipway-demo", "install"]),
@@ -134,7 +135,7 @@ pub(crate) fn tear_down_cluster(checkout: &Checkout, work: &mut StepRunner) {
     if stays {
         println!("\nThe cluster is still up; `make down` takes it away.");
     } else if !is_foreign() {
-        work.clean_up(DOWN, &mut checkout.command(".ci/down", &[]));
+        work.clean_up(DOWN, &mut checkout.command("scripts/down", &[]));
     }
 }
 

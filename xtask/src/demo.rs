@@ -169,7 +169,7 @@ fn demo_on_built(checkout: &Checkout, work: &mut StepRunner) -> bool {
         );
         return held;
     }
-    work.clean_up(DOWN, &mut checkout.command(".ci/down", &[])) && held
+    work.clean_up(DOWN, &mut checkout.command("scripts/down", &[])) && held
 }
 
 fn demo_on_kind(checkout: &Checkout, work: &mut StepRunner) -> bool {
@@ -213,6 +213,6 @@ fn demo_on_kind(checkout: &Checkout, work: &mut StepRunner) -> bool {
 fn demo_on_context(checkout: &Checkout, work: &mut StepRunner) -> bool {
     work.run_command(UP, &mut harness_command(checkout, &["up"]))
         && work.run_command(IMAGES, &mut images_command(checkout, &[], &DEMO_IMAGES))
-        && work.run_command(LOAD, &mut checkout.command(".ci/load-images", &[]))
+        && work.run_command(LOAD, &mut checkout.command("scripts/load-images", &[]))
         && run_demo_program(checkout, work, |_| {})
 }

@@ -52,7 +52,7 @@ pub(crate) fn prefetch_all(checkout: &Checkout) -> Result<bool, CommandError> {
     work.run_function(LIBRARY, || {
         libraries::ensure_onnx_runtime(&checkout.cache, &checkout.root).map(drop).map_err(text)
     });
-    work.run_command(DENY, &mut checkout.command(".ci/deny", &["--only-install"]));
+    work.run_command(DENY, &mut checkout.command("scripts/deny", &["--only-install"]));
     checkout.restore_crates();
     work.run_function(CRATES, || {
         checkout.cargo_build(&["clippy", "--workspace", "--all-targets"])?;

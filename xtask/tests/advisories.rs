@@ -1,4 +1,4 @@
-//! What `.ci/deny --advisories` says, with a cargo-deny that is none.
+//! What `scripts/deny --advisories` says, with a cargo-deny that is none.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 /// Runs it with this program in place of cargo-deny.
 fn advisories(name: &str, program: &str) -> Output {
-    let script = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.ci/deny"));
+    let script = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/deny"));
     let text = fs::read_to_string(script).unwrap();
     let version = text.lines().find_map(|line| line.strip_prefix("version=")).unwrap();
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
