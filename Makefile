@@ -24,6 +24,10 @@ down: ## Take the cluster down and leave nothing of it
 test: ## Everything, in tiers: check, promises on a real cluster, groups with others' servers (ALL=1 leaves nothing out, TEST_BUDGET_MINUTES)
 	@$(XTASK) test $(if $(ALL),--all)
 
+.PHONY: setup
+setup: ## Install the packages that build, tests and cluster need (apt-get, with root's rights)
+	@$(XTASK) setup
+
 .PHONY: check
 check: ## The fast part, without a cluster: format, lints, dependencies, all tests of the workspace, generated files, charts
 	@$(XTASK) check

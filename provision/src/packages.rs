@@ -1,4 +1,5 @@
-//! Debian packages: installed only when something they bring is missing.
+//! Debian packages: installed only when something they bring is missing, and only where that was
+//! asked for.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,6 +17,8 @@ pub struct DebianPackage {
 const fn debian_package(name: &'static str, files: &'static [&'static str]) -> DebianPackage {
     DebianPackage { name, files }
 }
+
+const APT_GET: &str = "/usr/bin/apt-get";
 
 /// What the build and the tests without a cluster need.
 pub const BUILD: &[DebianPackage] = &[
@@ -59,19 +62,33 @@ pub fn missing_packages<'a>(
     names
 }
 
-/// Installs those that are missing.
-pub fn ensure_packages<'a>(packages: impl IntoIterator<Item = &'a DebianPackage>) -> Result<()> {
+/// Installs nothing: an error when some are missing, which names them and what installs them.
+pub fn require_packages<'a>(packages: impl IntoIterator<Item = &'a DebianPackage>) -> Result<()> {
+    check_missing(&missing_packages(packages), is_in_path(APT_GET))
+}
+
+fn check_missing(missing: &[&str], has_apt: bool) -> Result<()> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let remedy = if has_apt {
+        "`make setup` installs them (by apt-get, with root's rights)"
+    } else {
+        "there is no apt-get here: install them, or what your system has for them"
+    };
+    Err(ProvisionError::Other(format!("packages are missing: {}\n{remedy}", missing.join(", "))))
+}
+
+/// Installs those that are missing, with root's rights.
+pub fn install_packages<'a>(packages: impl IntoIterator<Item = &'a DebianPackage>) -> Result<()> {
     let missing = missing_packages(packages);
     if missing.is_empty() {
         return Ok(());
     }
-    if !is_in_path("/usr/bin/apt-get") {
-        return Err(ProvisionError::Other(format!(
-            "install these and try again: {}",
-            missing.join(", ")
-        )));
+    if !is_in_path(APT_GET) {
+        return check_missing(&missing, false);
     }
-    eprintln!("installing {}", missing.join(", "));
+    eprintln!("installing by apt-get, with root's rights: {}", missing.join(", "));
     command::run_command(&mut apt_command("update"))?;
     let mut install = apt_command("install");
     // Without recommendations: they would bring services of a desktop or server that nobody asked
@@ -146,6 +163,15 @@ mod tests {
         let nowhere = debian_package("nowhere", &["/nonexistent/file"]);
         let here = debian_package("here", &["/nonexistent/file", "/bin/sh"]);
         assert_eq!(missing_packages([&nowhere, &here, &nowhere]), ["nowhere"]);
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_its_remedy() {
+        assert!(check_missing(&[], true).is_ok());
+        let message =
+            |has_apt| check_missing(&["runc", "nftables"], has_apt).unwrap_err().to_string();
+        assert!(message(true).contains("runc, nftables") && message(true).contains("make setup"));
+        assert!(message(false).contains("runc, nftables") && !message(false).contains("make"));
     }
 
     #[test]

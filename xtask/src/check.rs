@@ -1,17 +1,17 @@
 //! Tier 0: what needs no cluster.
 
-use slipway_provision::{libraries, packages};
+use slipway_provision::libraries;
 
 use crate::checkout::{BackgroundBuild, Checkout};
 use crate::estimate::DurationEstimates;
+use crate::prerequisites::PackageUse;
 use crate::step_runner::{PlannedStep, StepRunner};
 use crate::time_budget::TimeBudget;
-use crate::{features, report};
+use crate::{features, prerequisites, report};
 
 /// Go programs that tests and charts run.
 pub(crate) const TOOLS: [&str; 2] = ["helm", "nats"];
 
-const PACKAGES: &str = "Debian packages";
 const FORMAT: &str = "format";
 const DEPENDENCIES: &str = "licences, versions, origins of dependencies";
 const FEATURES: &str = "one feature resolution";
@@ -25,7 +25,6 @@ const CHARTS: &str = "charts";
 pub(crate) fn check_steps(checkout: &Checkout, others: u64) -> Vec<PlannedStep> {
     let state = checkout.build_state();
     vec![
-        PlannedStep::new(PACKAGES, if checkout.lacks_packages() { 60 } else { 1 }),
         PlannedStep::new(FORMAT, 5),
         PlannedStep::cold_or_warm(DEPENDENCIES, checkout.has_cargo_deny(), 5, 150),
         PlannedStep::new(FEATURES, 3),
@@ -40,6 +39,7 @@ pub(crate) fn check_steps(checkout: &Checkout, others: u64) -> Vec<PlannedStep> 
 
 /// Runs the tier alone.
 pub(crate) fn run_check(checkout: &Checkout) -> Result<bool, crate::CommandError> {
+    prerequisites::require_packages(PackageUse::Build)?;
     let mut missing = checkout.missing_prerequisites(true);
     missing.extend(checkout.missing_tools(&TOOLS));
     let others = checkout.missing_tools(&TOOLS).iter().map(|missing| missing.seconds).sum();
@@ -61,8 +61,6 @@ pub(crate) fn run_steps(
     work: &mut StepRunner,
     beside: BackgroundBuild,
 ) -> bool {
-    let packages = || packages::ensure_packages(packages::BUILD).map_err(|error| error.to_string());
-    work.run_function(PACKAGES, packages);
     checkout.restore_crates();
     work.run_command(FORMAT, &mut checkout.command("cargo", &["fmt", "--all", "--check"]));
     work.run_command(DEPENDENCIES, &mut checkout.command("scripts/deny", &[]));

@@ -105,14 +105,6 @@ impl Checkout {
         }
     }
 
-    /// Whether Debian packages are missing.
-    pub(crate) fn lacks_packages(&self) -> bool {
-        !packages::missing_packages(
-            packages::BUILD.iter().chain(packages::NODE).chain(packages::IMAGES),
-        )
-        .is_empty()
-    }
-
     /// Whether cargo-deny is in the cache.
     pub(crate) fn has_cargo_deny(&self) -> bool {
         registry_unit::file_names(self.cache.root())
@@ -164,19 +156,9 @@ impl Checkout {
         missing.collect()
     }
 
-    /// What the machine and the cache lack for everything else; `all` for the tests, else for the
-    /// demo.
+    /// What the cache lacks for everything else; `all` for the tests, else for the demo.
     pub(crate) fn missing_prerequisites(&self, all: bool) -> Vec<MissingArtifact> {
         let mut missing = Vec::new();
-        let packages = packages::missing_packages(
-            packages::BUILD.iter().chain(packages::NODE).chain(packages::IMAGES),
-        );
-        if !packages.is_empty() {
-            missing.push(MissingArtifact {
-                description: format!("Debian packages {}", packages.join(", ")),
-                seconds: 60,
-            });
-        }
         if !libraries::has_onnx_runtime(&self.cache) {
             missing.push(MissingArtifact {
                 description: "ONNX Runtime's library, from its Python package".into(),

@@ -2,10 +2,11 @@
 
 use std::process::Command;
 
-use slipway_provision::{go_tools, packages};
+use slipway_provision::go_tools;
 
 use crate::checkout::Checkout;
 use crate::group::{GROUPS, PromiseGroup, TEST_THREADS};
+use crate::prerequisites::{self, PackageUse};
 use crate::step_runner::{PlannedStep, StepRunner};
 
 const APISERVER: &str = "operator against a real apiserver";
@@ -141,15 +142,13 @@ pub(crate) fn tear_down_cluster(checkout: &Checkout, work: &mut StepRunner) {
 
 /// `make up`.
 pub(crate) fn bring_up_cluster(checkout: &Checkout) -> slipway_provision::Result<bool> {
-    packages::ensure_packages(
-        packages::BUILD.iter().chain(packages::NODE).chain(packages::IMAGES),
-    )?;
+    prerequisites::require_packages(PackageUse::for_cluster(is_foreign()))?;
     run_harness(checkout, &["up", "--all"])
 }
 
 /// `make images`.
 pub(crate) fn build_images(checkout: &Checkout) -> slipway_provision::Result<bool> {
-    packages::ensure_packages(packages::BUILD.iter().chain(packages::IMAGES))?;
+    prerequisites::require_packages(PackageUse::Images)?;
     run_harness(checkout, &["images"])
 }
 

@@ -3,16 +3,16 @@
 
 use std::process::Command;
 
-use slipway_provision::{go_tools, libraries, packages};
+use slipway_provision::{go_tools, libraries};
 
 use crate::checkout::{Checkout, DEMO_PACKAGES};
 use crate::cluster_source::{ClusterSource, KindCluster};
 use crate::estimate::DurationEstimates;
+use crate::prerequisites::{self, PackageUse};
 use crate::step_runner::{PlannedStep, StepRunner};
 use crate::time_budget::TimeBudget;
 use crate::{CommandError, report};
 
-const PACKAGES: &str = "Debian packages";
 const BUILD: &str = "build programs";
 const EXTERNAL_PROGRAMS: &str = "programs of other projects";
 const UP: &str = "cluster up";
@@ -41,26 +41,23 @@ pub(crate) fn run_demo(checkout: &Checkout) -> Result<bool, CommandError> {
         ClusterSource::Build => go_tools::DEMO,
         _ => checkout.client_tools(),
     };
-    let mut missing = checkout.missing_prerequisites(false);
+    let packages = match engine {
+        ClusterSource::Build => PackageUse::Cluster,
+        ClusterSource::Kind => PackageUse::Build,
+        ClusterSource::Context(_) => PackageUse::Images,
+    };
+    let mut missing = prerequisites::missing_packages(packages);
+    let mut steps = vec![prerequisites::package_step(&missing)];
+    missing.extend(checkout.missing_prerequisites(false));
     let missing_tools = checkout.missing_tools(tools);
     let others: u64 = missing_tools.iter().map(|missing| missing.seconds).sum();
     missing.extend(missing_tools);
-    let mut work = StepRunner::new(
-        TimeBudget::from_env()?,
-        DurationEstimates::read(&checkout.cache),
-        demo_steps(checkout, &engine, others),
-    );
+    steps.extend(demo_steps(checkout, &engine, others));
+    let mut work =
+        StepRunner::new(TimeBudget::from_env()?, DurationEstimates::read(&checkout.cache), steps);
     report::print_plan("make demo", checkout, &missing, &work);
 
-    let needed = packages::BUILD.iter().chain(if engine == ClusterSource::Build {
-        packages::NODE
-    } else {
-        &[]
-    });
-    let needed = needed.chain(if engine == ClusterSource::Kind { &[] } else { packages::IMAGES });
-    if !work.run_function(PACKAGES, || {
-        packages::ensure_packages(needed).map_err(|error| error.to_string())
-    }) {
+    if !prerequisites::install_packages(&mut work, packages) {
         return Ok(false);
     }
     let beside = checkout.start_tool_build(tools);
@@ -80,7 +77,6 @@ pub(crate) fn run_demo(checkout: &Checkout) -> Result<bool, CommandError> {
 fn demo_steps(checkout: &Checkout, engine: &ClusterSource, others: u64) -> Vec<PlannedStep> {
     let images = checkout.cache.path("images").is_dir();
     let mut steps = vec![
-        PlannedStep::new(PACKAGES, if checkout.lacks_packages() { 60 } else { 1 }),
         PlannedStep::for_state(BUILD, checkout.build_state(), [600, 240, 60]),
         // They are built beside our own programs, which gives them about half of the machine.
         PlannedStep::cold_or_warm(EXTERNAL_PROGRAMS, others == 0, 0, others * 3 / 4),

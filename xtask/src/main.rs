@@ -10,7 +10,9 @@ mod estimate;
 mod features;
 mod group;
 mod maintenance;
+mod prerequisites;
 mod report;
+mod setup;
 mod step_runner;
 mod test;
 mod test_counts;
@@ -28,6 +30,7 @@ Usage: xtask <COMMAND>
 Commands:
   demo                  Roll models out and back on a real cluster under load
   test [--all]          All tiers of tests; --all leaves nothing out
+  setup                 Install the packages that the others need
   check                 Tier 0: format, lints, dependencies, tests of the workspace, charts
   e2e [NAME...]         Tier 1: charts, apiserver, and every promise on a real cluster, or those promises
   e2e --group <GROUP>   One group of promises
@@ -116,6 +119,7 @@ fn run_command(words: &[&str]) -> Result<bool, CommandError> {
         ["demo"] => demo::run_demo(&checkout),
         ["test"] => test::run_tiers(&checkout, false),
         ["test", "--all"] => test::run_tiers(&checkout, true),
+        ["setup"] => setup::run_setup(&checkout),
         ["check"] => check::run_check(&checkout),
         ["e2e", "--group", name] => {
             test::run_group(&checkout, group::find_group(name).map_err(CommandError::Usage)?)

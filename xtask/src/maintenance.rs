@@ -1,23 +1,24 @@
 //! The cache by itself.
 
-use slipway_provision::{libraries, packages};
+use slipway_provision::libraries;
 
 use crate::checkout::Checkout;
 use crate::estimate::DurationEstimates;
 use crate::group::{CLIENTS, find_group};
+use crate::prerequisites::PackageUse;
 use crate::step_runner::{PlannedStep, StepRunner};
 use crate::time_budget::TimeBudget;
-use crate::{CommandError, cluster, report};
+use crate::{CommandError, cluster, prerequisites, report};
 
 /// `make prefetch`: everything that comes from elsewhere, for demo and tests.
 pub(crate) fn prefetch_all(checkout: &Checkout) -> Result<bool, CommandError> {
-    const PACKAGES: &str = "Debian packages";
     const LIBRARY: &str = "ONNX Runtime";
     const CRATES: &str = "crates of the registry: lints, tests, programs";
     const DENY: &str = "cargo-deny";
     const PYTHON: &str = "Python packages of the public clients";
     const BASES: &str = "base images";
     const TOOLS: &str = "programs of other projects";
+    prerequisites::require_packages(PackageUse::Cluster)?;
     let tools = cluster::promise_tools();
     let missing_tools = checkout.missing_tools(&tools);
     let others: u64 = missing_tools.iter().map(|missing| missing.seconds).sum();
@@ -25,7 +26,6 @@ pub(crate) fn prefetch_all(checkout: &Checkout) -> Result<bool, CommandError> {
     missing.extend(missing_tools);
     let clients = find_group(CLIENTS)?;
     let steps = vec![
-        PlannedStep::new(PACKAGES, if checkout.lacks_packages() { 60 } else { 1 }),
         PlannedStep::new(LIBRARY, 15),
         PlannedStep::cold_or_warm(DENY, checkout.has_cargo_deny(), 1, 150),
         PlannedStep::for_state(CRATES, checkout.build_state(), [1300, 600, 200]),
@@ -42,12 +42,6 @@ pub(crate) fn prefetch_all(checkout: &Checkout) -> Result<bool, CommandError> {
         StepRunner::new(TimeBudget::from_env()?, DurationEstimates::read(&checkout.cache), steps);
     report::print_plan("make prefetch", checkout, &missing, &work);
     let text = |error: slipway_provision::ProvisionError| error.to_string();
-    work.run_function(PACKAGES, || {
-        packages::ensure_packages(
-            packages::BUILD.iter().chain(packages::NODE).chain(packages::IMAGES),
-        )
-        .map_err(text)
-    });
     let beside = checkout.start_tool_build(&tools);
     work.run_function(LIBRARY, || {
         libraries::ensure_onnx_runtime(&checkout.cache, &checkout.root).map(drop).map_err(text)

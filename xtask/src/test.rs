@@ -3,9 +3,10 @@
 use crate::checkout::Checkout;
 use crate::estimate::DurationEstimates;
 use crate::group::{CLIENTS, GROUPS, GroupDecision, PromiseGroup, RunConditions, SkipPolicy};
+use crate::prerequisites::PackageUse;
 use crate::step_runner::{PlannedStep, StepRunner};
 use crate::time_budget::TimeBudget;
-use crate::{CommandError, check, cluster, group, report};
+use crate::{CommandError, check, cluster, group, prerequisites, report};
 
 /// Comes before the group of the public clients.
 const INSTALL_CLIENTS: &str = "install the public clients";
@@ -14,13 +15,16 @@ const INSTALL_CLIENTS: &str = "install the public clients";
 pub(crate) fn run_tiers(checkout: &Checkout, all: bool) -> Result<bool, CommandError> {
     let clock = TimeBudget::from_env()?;
     let tools = cluster::promise_tools();
-    let mut missing = checkout.missing_prerequisites(true);
+    let packages = PackageUse::for_cluster(cluster::is_foreign());
+    let mut missing = prerequisites::missing_packages(packages);
+    let mut steps = vec![prerequisites::package_step(&missing)];
+    missing.extend(checkout.missing_prerequisites(true));
     let missing_tools = checkout.missing_tools(&tools);
     let others = missing_tools.iter().map(|missing| missing.seconds).sum();
     missing.extend(missing_tools);
     let groups: Vec<&PromiseGroup> =
         GROUPS.iter().filter(|group| group.promise_count(&checkout.root) > 0).collect();
-    let mut steps = check::check_steps(checkout, others);
+    steps.extend(check::check_steps(checkout, others));
     steps.extend(cluster::cluster_steps(checkout));
     let (on_cluster, alone): (Vec<&PromiseGroup>, Vec<&PromiseGroup>) =
         groups.iter().partition(|group| group.name != CLIENTS);
@@ -30,6 +34,7 @@ pub(crate) fn run_tiers(checkout: &Checkout, all: bool) -> Result<bool, CommandE
     let mut work = StepRunner::new(clock, DurationEstimates::read(&checkout.cache), steps);
     report::print_plan("make test", checkout, &missing, &work);
 
+    prerequisites::install_packages(&mut work, packages);
     let beside = checkout.start_tool_build(&tools);
     let ready = check::run_steps(checkout, &mut work, beside)
         && cluster::prepare_cluster(checkout, &mut work, true);
@@ -48,6 +53,7 @@ pub(crate) fn run_group(checkout: &Checkout, group: &PromiseGroup) -> Result<boo
     if group.name != CLIENTS {
         return run_on_cluster(checkout, group, &[]);
     }
+    prerequisites::require_packages(PackageUse::Build)?;
     let mut work = StepRunner::new(
         TimeBudget::from_env()?,
         DurationEstimates::read(&checkout.cache),
@@ -73,6 +79,7 @@ fn run_on_cluster(
     names: &[&str],
 ) -> Result<bool, CommandError> {
     const BUILD: &str = "build programs and promises";
+    prerequisites::require_packages(PackageUse::for_cluster(cluster::is_foreign()))?;
     let tools = cluster::promise_tools();
     let missing_tools = checkout.missing_tools(&tools);
     let mut missing = checkout.missing_prerequisites(true);
@@ -89,7 +96,6 @@ fn run_on_cluster(
     let mut work =
         StepRunner::new(TimeBudget::from_env()?, DurationEstimates::read(&checkout.cache), steps);
     report::print_plan("make e2e", checkout, &missing, &work);
-    slipway_provision::packages::ensure_packages(slipway_provision::packages::BUILD)?;
     checkout.restore_crates();
     let beside = checkout.start_tool_build(&tools);
     let built = work.run_function(BUILD, || {

@@ -58,7 +58,7 @@ pub async fn build_images(
     if options.docker {
         return wanted.into_iter().try_for_each(|image| docker::build_image(layout, image));
     }
-    packages::ensure_packages(packages::IMAGES)?;
+    packages::require_packages(packages::IMAGES)?;
     if options.only_bases {
         let _lock = layout.cache().lock(LOCK)?;
         return wanted.into_iter().try_for_each(|image| match image.base {

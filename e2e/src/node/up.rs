@@ -31,7 +31,7 @@ const LOG_TAIL: usize = 25;
 pub async fn bring_up(layout: &ClusterLayout, options: UpOptions) -> Result<()> {
     let since = Instant::now();
     check_location(layout)?;
-    packages::ensure_packages(packages::NODE.iter().chain(packages::IMAGES))?;
+    packages::require_packages(packages::NODE.iter().chain(packages::IMAGES))?;
     go_tools::ensure_tools(layout.cache(), layout.root(), go_tools::DEMO)?;
     if options.all {
         go_tools::ensure_tools(layout.cache(), layout.root(), go_tools::PROMISES)?;
