@@ -25,7 +25,7 @@ test: ## Everything, in tiers: check, promises on a real cluster, groups with ot
 	@$(XTASK) test $(if $(ALL),--all)
 
 .PHONY: setup
-setup: ## Install the packages that build, tests and cluster need (apt-get, with root's rights)
+setup: ## Install the packages that build, tests and cluster need (apt-get, with root's rights), and offer the git hook (HOOKS=1 sets it)
 	@$(XTASK) setup
 
 .PHONY: check

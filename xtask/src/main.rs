@@ -30,7 +30,7 @@ Usage: xtask <COMMAND>
 Commands:
   demo                  Roll models out and back on a real cluster under load
   test [--all]          All tiers of tests; --all leaves nothing out
-  setup                 Install the packages that the others need
+  setup                 Install the packages that the others need, and offer the git hook
   check                 Tier 0: format, lints, dependencies, tests of the workspace, charts
   e2e [NAME...]         Tier 1: charts, apiserver, and every promise on a real cluster, or those promises
   e2e --group <GROUP>   One group of promises
@@ -47,6 +47,7 @@ Environment:
   CLUSTER               `kind` or `build`: how the demo gets its cluster; default kind where docker and kind are
   KEEP=1                Leave the cluster up
   RATE                  Requests a second of the demo, default 200
+  HOOKS=1               Have setup set the git hook without asking
   TEST_THREADS          Promises side by side, default 4
   TEST_BUDGET_MINUTES   Leave groups out whose tools are missing and take longer than what is left of this
   TEST_BEGIN_MINUTES    Begin nothing after this minute; what has not begun counts as failed
