@@ -29,7 +29,7 @@ setup: ## Install the packages that build, tests and cluster need (apt-get, with
 	@$(XTASK) setup
 
 .PHONY: check
-check: ## The fast part, without a cluster: format, lints, dependencies, all tests of the workspace, generated files, charts
+check: ## The fast part, without a cluster: format, lints, dependencies, all tests of the workspace, generated files, charts, workflows
 	@$(XTASK) check
 
 .PHONY: clients
@@ -81,6 +81,10 @@ crds: ## Write the generated CRDs again (crds/*.yaml and charts/slipway-crds/fil
 .PHONY: charts
 charts: ## Lint and render the charts, compare with golden files, run alert rules and Argo CD scripts
 	@$(STEP) 'charts' $(XTASK) charts
+
+.PHONY: workflows
+workflows: ## Check the workflows in .github by actionlint
+	@$(STEP) 'workflows' $(XTASK) workflows
 
 .PHONY: bench
 bench: ## Model server and gateway beside others, in one run (BENCH='--only slipway,fastapi --rounds 1'); writes docs/bench

@@ -1,4 +1,4 @@
-//! The Go programs of other projects that cluster, demo and tests run.
+//! The Go programs of other projects that cluster, demo, tests and checks run.
 
 use std::path::{Path, PathBuf};
 
@@ -117,12 +117,23 @@ pub const TOOLS: &[GoTool] = &[
         plugins: None,
         cold_seconds: 110,
     },
+    GoTool {
+        name: "actionlint",
+        version: "v1.7.12",
+        tags: "",
+        variables: &[],
+        programs: &[("github.com/rhysd/actionlint/cmd/actionlint", "actionlint")],
+        plugins: None,
+        cold_seconds: 15,
+    },
 ];
 
 /// What the demo's cluster is made of.
 pub const DEMO: &[&str] = &["helm", "etcd", "containerd", "coredns", "kubernetes", "prometheus"];
 /// What only the promises need besides.
 pub const PROMISES: &[&str] = &["nats", "metrics-server", "prometheus-adapter"];
+/// What only checks without a cluster need.
+pub const CHECKS: &[&str] = &["actionlint"];
 /// What a cluster of the user's own needs.
 pub const CLIENTS: &[&str] = &["helm", "kubernetes"];
 
@@ -184,7 +195,7 @@ mod tests {
 
     #[test]
     fn every_tool_is_of_use() {
-        let mut listed: Vec<&str> = DEMO.iter().chain(PROMISES).copied().collect();
+        let mut listed: Vec<&str> = DEMO.iter().chain(PROMISES).chain(CHECKS).copied().collect();
         let mut all: Vec<&str> = TOOLS.iter().map(|tool| tool.name).collect();
         listed.sort_unstable();
         all.sort_unstable();

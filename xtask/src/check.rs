@@ -1,6 +1,9 @@
 //! Tier 0: what needs no cluster.
 
-use slipway_provision::libraries;
+use std::path::PathBuf;
+use std::process::Command;
+
+use slipway_provision::{ProvisionError, libraries, registry_unit};
 
 use crate::checkout::{BackgroundBuild, Checkout};
 use crate::estimate::DurationEstimates;
@@ -9,8 +12,8 @@ use crate::step_runner::{PlannedStep, StepRunner};
 use crate::time_budget::TimeBudget;
 use crate::{features, prerequisites, report};
 
-/// Go programs that tests and charts run.
-pub(crate) const TOOLS: [&str; 2] = ["helm", "nats"];
+/// Go programs that tests, charts and workflows need.
+pub(crate) const TOOLS: [&str; 3] = ["actionlint", "helm", "nats"];
 
 const FORMAT: &str = "format";
 const DEPENDENCIES: &str = "licences, versions, origins of dependencies";
@@ -20,6 +23,8 @@ const BUILD: &str = "build programs and tests";
 const EXTERNAL_PROGRAMS: &str = "programs of other projects";
 const TESTS: &str = "tests of the workspace";
 const CHARTS: &str = "charts";
+const WORKFLOWS: &str = "workflows";
+const WORKFLOW_DIR: &str = ".github/workflows";
 
 /// The steps of the tier; `others` is how long building other projects' programs takes on its own.
 pub(crate) fn check_steps(checkout: &Checkout, others: u64) -> Vec<PlannedStep> {
@@ -34,6 +39,7 @@ pub(crate) fn check_steps(checkout: &Checkout, others: u64) -> Vec<PlannedStep> 
         PlannedStep::cold_or_warm(EXTERNAL_PROGRAMS, others == 0, 0, others * 2 / 3),
         PlannedStep::new(TESTS, 150),
         PlannedStep::new(CHARTS, 5),
+        PlannedStep::new(WORKFLOWS, 1),
     ]
 }
 
@@ -86,11 +92,8 @@ pub(crate) fn run_steps(
     } else {
         work.record_failure(TESTS, 1, "the build failed");
     }
-    work.run_function(CHARTS, || {
-        test_charts(checkout)
-            .map_err(|error| error.to_string())
-            .and_then(|ok| ok.then_some(()).ok_or("see above".into()))
-    });
+    work.run_function(CHARTS, || see_above(test_charts(checkout)));
+    work.run_function(WORKFLOWS, || see_above(lint_workflows(checkout)));
     built && others
 }
 
@@ -107,4 +110,28 @@ pub(crate) fn test_charts(checkout: &Checkout) -> slipway_provision::Result<bool
     let helm = checkout.ensure_tool("helm")?;
     let mut command = checkout.command("charts/tests/run.sh", &[]);
     Ok(command.env("HELM", helm).status().is_ok_and(|status| status.success()))
+}
+
+/// Checks the workflows by actionlint; returns whether it found nothing. It is left without the
+/// linters of scripts, which are not on every machine.
+pub(crate) fn lint_workflows(checkout: &Checkout) -> slipway_provision::Result<bool> {
+    let actionlint = checkout.ensure_tool("actionlint")?;
+    let dir = checkout.root.join(WORKFLOW_DIR);
+    let files: Vec<PathBuf> =
+        registry_unit::file_names(&dir).iter().map(|name| dir.join(name)).collect();
+    if files.is_empty() {
+        return Err(ProvisionError::Other(format!("no workflows are in {}", dir.display())));
+    }
+    let mut command = Command::new(actionlint);
+    command.current_dir(&checkout.root).args(["-no-color", "-shellcheck=", "-pyflakes="]);
+    Ok(command.args(files).status().is_ok_and(|status| status.success()))
+}
+
+/// The outcome of a check that has printed what is wrong.
+fn see_above(outcome: slipway_provision::Result<bool>) -> Result<(), String> {
+    match outcome {
+        Ok(true) => Ok(()),
+        Ok(false) => Err("see above".into()),
+        Err(error) => Err(error.to_string()),
+    }
 }

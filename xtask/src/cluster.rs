@@ -26,6 +26,11 @@ pub(crate) fn promise_tools() -> Vec<&'static str> {
     go_tools::DEMO.iter().chain(go_tools::PROMISES).copied().collect()
 }
 
+/// Names of all Go tools that any tier needs.
+pub(crate) fn all_tools() -> Vec<&'static str> {
+    go_tools::CHECKS.iter().copied().chain(promise_tools()).collect()
+}
+
 /// The steps of the tier up to the groups of promises; images are made of programs that are built
 /// already.
 pub(crate) fn cluster_steps(checkout: &Checkout) -> Vec<PlannedStep> {

@@ -31,11 +31,12 @@ Commands:
   demo                  Roll models out and back on a real cluster under load
   test [--all]          All tiers of tests; --all leaves nothing out
   setup                 Install the packages that the others need, and offer the git hook
-  check                 Tier 0: format, lints, dependencies, tests of the workspace, charts
+  check                 Tier 0: format, lints, dependencies, tests of the workspace, charts, workflows
   e2e [NAME...]         Tier 1: charts, apiserver, and every promise on a real cluster, or those promises
   e2e --group <GROUP>   One group of promises
   apiserver             The operator against a real apiserver
   charts                Lint and render the charts
+  workflows             Check the workflows in .github by actionlint
   up | images           Bring the cluster up; build the images
   prefetch              Get everything that comes from elsewhere into the cache
   clean-cache           Remove the cache
@@ -130,6 +131,7 @@ fn run_command(words: &[&str]) -> Result<bool, CommandError> {
         }
         ["apiserver"] => Ok(cluster::test_apiserver(&checkout)?),
         ["charts"] => Ok(check::test_charts(&checkout)?),
+        ["workflows"] => Ok(check::lint_workflows(&checkout)?),
         ["up"] => Ok(cluster::bring_up_cluster(&checkout)?),
         ["images"] => Ok(cluster::build_images(&checkout)?),
         ["prefetch"] => maintenance::prefetch_all(&checkout),

@@ -19,7 +19,7 @@ pub(crate) fn prefetch_all(checkout: &Checkout) -> Result<bool, CommandError> {
     const BASES: &str = "base images";
     const TOOLS: &str = "programs of other projects";
     prerequisites::require_packages(PackageUse::Cluster)?;
-    let tools = cluster::promise_tools();
+    let tools = cluster::all_tools();
     let missing_tools = checkout.missing_tools(&tools);
     let others: u64 = missing_tools.iter().map(|missing| missing.seconds).sum();
     let mut missing = checkout.missing_prerequisites(true);

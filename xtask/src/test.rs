@@ -14,7 +14,7 @@ const INSTALL_CLIENTS: &str = "install the public clients";
 /// `make test`.
 pub(crate) fn run_tiers(checkout: &Checkout, all: bool) -> Result<bool, CommandError> {
     let clock = TimeBudget::from_env()?;
-    let tools = cluster::promise_tools();
+    let tools = cluster::all_tools();
     let packages = PackageUse::for_cluster(cluster::is_foreign());
     let mut missing = prerequisites::missing_packages(packages);
     let mut steps = vec![prerequisites::package_step(&missing)];
