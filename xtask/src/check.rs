@@ -88,7 +88,11 @@ pub(crate) fn run_steps(
     let others = work.run_function(EXTERNAL_PROGRAMS, || beside.join());
     if built {
         // Everything is built; what is compiled here is a mistake in `build`.
-        work.run_command(TESTS, &mut checkout.cargo_command(&["test", "--quiet", "--workspace"]));
+        // All programs run, whichever fails: who mends one wants to know of the others.
+        work.run_command(
+            TESTS,
+            &mut checkout.cargo_command(&["test", "--quiet", "--workspace", "--no-fail-fast"]),
+        );
     } else {
         work.record_failure(TESTS, 1, "the build failed");
     }
