@@ -5,7 +5,7 @@ use std::process::Command;
 use slipway_provision::go_tools;
 
 use crate::checkout::Checkout;
-use crate::group::{GROUPS, PromiseGroup, TEST_THREADS};
+use crate::group::{PromiseGroup, TEST_THREADS};
 use crate::prerequisites::{self, PackageUse};
 use crate::step_runner::{PlannedStep, StepRunner};
 
@@ -92,7 +92,7 @@ pub(crate) fn prepare_cluster(
         )
 }
 
-/// Tries the promises of a group, or those that are named.
+/// Tries the promises of a group of the cluster, or those that are named.
 pub(crate) fn test_promises(
     checkout: &Checkout,
     work: &mut StepRunner,
@@ -113,26 +113,11 @@ pub(crate) fn test_promises(
         "--workspace",
     ]);
     command.args(["--test", "promises", "--", "--ignored", "--format=pretty", &threads]);
-    command.args(libtest_filter(group, names));
+    command.args(names);
     if let Some(moment) = work.time_budget.begin_before() {
         command.env("SLIPWAY_BEGIN_BEFORE", moment.to_string());
     }
     work.run_command(group.name, &mut command)
-}
-
-/// Arguments of libtest that choose the promises. Those of a group other than `core` are in a
-/// module of its name.
-fn libtest_filter(group: &PromiseGroup, names: &[&str]) -> Vec<String> {
-    if !names.is_empty() {
-        return names.iter().map(|name| (*name).to_owned()).collect();
-    }
-    let module = |group: &PromiseGroup| format!("{}::", group.name);
-    match group.name {
-        "core" => {
-            GROUPS.iter().skip(1).flat_map(|other| ["--skip".to_owned(), module(other)]).collect()
-        }
-        _ => vec![module(group)],
-    }
 }
 
 /// Takes the cluster down, unless it is to stay or is not ours.
@@ -170,18 +155,4 @@ fn run_harness(checkout: &Checkout, arguments: &[&str]) -> slipway_provision::Re
         .args(arguments)
         .status()
         .is_ok_and(|status| status.success()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::group::find_group;
-
-    #[test]
-    fn groups_are_modules_and_the_core_is_the_rest() {
-        assert_eq!(libtest_filter(find_group("extended").unwrap(), &[]), ["extended::"]);
-        let core = libtest_filter(find_group("core").unwrap(), &[]);
-        assert_eq!(core[..2], ["--skip", "extended::"]);
-        assert_eq!(libtest_filter(find_group("core").unwrap(), &["blue_green"]), ["blue_green"]);
-    }
 }

@@ -2,7 +2,6 @@
 //!
 //! Tier 1 (`core`) always runs. The groups of tier 2 need other projects' servers: one may be left
 //! out only when its tools are not in the cache and less time is left than they take to get.
-//! `extended` holds what does not fit into `core`; only time may leave it out.
 
 use std::path::Path;
 use std::time::Duration;
@@ -29,8 +28,6 @@ pub(crate) struct PromiseGroup {
 pub(crate) enum SkipPolicy {
     /// Nothing.
     Never,
-    /// Time alone.
-    Time,
     /// Time, and tools that are missing.
     MissingTools,
 }
@@ -42,12 +39,6 @@ pub(crate) const GROUPS: &[PromiseGroup] = &[
         skip_policy: SkipPolicy::Never,
         cold_seconds: 0,
         warm_seconds: 600,
-    },
-    PromiseGroup {
-        name: "extended",
-        skip_policy: SkipPolicy::Time,
-        cold_seconds: 0,
-        warm_seconds: 300,
     },
     PromiseGroup {
         name: CLIENTS,
@@ -117,13 +108,6 @@ impl PromiseGroup {
                     left_in_words(left)
                 ))
             }
-            SkipPolicy::Time if too_late || short(self.warm_seconds) => {
-                GroupDecision::Skip(format!(
-                    "it takes about {}; {}",
-                    slipway_provision::format_minutes(self.warm_seconds),
-                    left_in_words(left)
-                ))
-            }
             _ if too_late => {
                 GroupDecision::Fail("not begun: it is too late to begin anything".into())
             }
@@ -145,15 +129,14 @@ impl PromiseGroup {
     /// How many promises it holds, counted in the sources: what is left out is never built.
     pub(crate) fn promise_count(&self, root: &Path) -> usize {
         let (dir, end, mark) = match self.name {
-            CLIENTS => ("serving-runtime/tests/clients".into(), ".py", "\nrun(["),
-            "core" => ("e2e/tests/promises".into(), ".rs", "#[ignore = \"needs the cluster"),
-            name => (format!("e2e/tests/promises/{name}"), ".rs", "#[ignore = \"needs the cluster"),
+            CLIENTS => ("serving-runtime/tests/clients", ".py", "\nrun(["),
+            _ => ("e2e/tests/promises", ".rs", "#[ignore = \"needs the cluster"),
         };
-        let files = registry_unit::file_names(&root.join(&dir))
+        let files = registry_unit::file_names(&root.join(dir))
             .into_iter()
             .filter(|file| file.ends_with(end));
         let texts = files
-            .map(|file| std::fs::read_to_string(root.join(&dir).join(file)).unwrap_or_default());
+            .map(|file| std::fs::read_to_string(root.join(dir).join(file)).unwrap_or_default());
         texts.map(|text| text.matches(mark).count()).sum()
     }
 }
@@ -216,13 +199,6 @@ mod tests {
         assert!(is_skip(
             &find_group(CLIENTS).unwrap().decide(RunConditions { tools_present: false, ..late })
         ));
-    }
-
-    #[test]
-    fn time_alone_leaves_the_extended_group_out() {
-        let extended = find_group("extended").unwrap();
-        assert_eq!(extended.decide(NOW), GroupDecision::Run);
-        assert!(is_skip(&extended.decide(RunConditions { time_left: seconds(10), ..NOW })));
     }
 
     #[test]
