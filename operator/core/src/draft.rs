@@ -16,6 +16,7 @@ use crate::context::PlanContext;
 use crate::event::PlannedEvent;
 use crate::text::clip_message;
 use crate::traffic;
+use crate::wake_times::WakeTimes;
 
 /// Rollouts that are remembered.
 const HISTORY: usize = 10;
@@ -88,7 +89,7 @@ pub(crate) struct PlanDraft {
     /// Events.
     pub(crate) events: Vec<PlannedEvent>,
     /// Times at which something may change by itself.
-    pub(crate) wake_times: Vec<Timestamp>,
+    pub(crate) wake_times: WakeTimes,
 }
 
 impl PlanDraft {
@@ -109,7 +110,7 @@ impl PlanDraft {
             last_restart: cx.stored_status.restarted_time.clone(),
             restart: None,
             events: Vec::new(),
-            wake_times: Vec::new(),
+            wake_times: WakeTimes::default(),
         }
     }
 
@@ -260,7 +261,7 @@ impl PlanDraft {
     }
 
     /// Looks again at a time.
-    pub(crate) fn wake_at(&mut self, at: Timestamp) {
-        self.wake_times.push(at);
+    pub(crate) fn wake_at(&self, at: Timestamp) {
+        self.wake_times.note(at);
     }
 }

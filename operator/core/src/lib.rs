@@ -77,6 +77,7 @@ pub mod text;
 mod time;
 pub mod traffic;
 pub mod validate;
+mod wake_times;
 
 pub use report::stalled_status;
 // What a plan is asked with and made of.

@@ -41,7 +41,7 @@ pub fn plan(observed: &ObservedState, now: Timestamp) -> ReconcilePlan {
     note_confirmation(&cx, &mut draft);
     strategy::run_rollout(&cx, &mut draft, &mut pending);
     strategy::note_traffic_left(&cx, &mut draft);
-    let scaling = scale::scaling_actions(&cx, &mut draft);
+    let scaling = scale::scaling_actions(&cx, &draft);
     let restart = restart::restart_actions(&cx, &mut draft);
     let evicts = restart.iter().any(|action| matches!(action, PlanAction::Evict { .. }));
     let taken = evicts || !scaling.shrink.is_empty();

@@ -50,7 +50,7 @@ pub(crate) fn has_capacity(cx: &PlanContext<'_>, draft: &PlanDraft) -> bool {
 
 /// What a ReplicaSet's size shall be. One whose model is not known yet has a single pod, which
 /// tells: others might find other bytes at the same address.
-pub(crate) fn target_replicas(cx: &PlanContext<'_>, draft: &mut PlanDraft, revision: &str) -> i32 {
+pub(crate) fn target_replicas(cx: &PlanContext<'_>, draft: &PlanDraft, revision: &str) -> i32 {
     let wanted = wanted_replicas(cx, draft, revision);
     match cx.replica_set(revision) {
         Some(set) if !cx.is_model_known(set) => wanted.min(set.desired.max(1)),
@@ -58,7 +58,7 @@ pub(crate) fn target_replicas(cx: &PlanContext<'_>, draft: &mut PlanDraft, revis
     }
 }
 
-fn wanted_replicas(cx: &PlanContext<'_>, draft: &mut PlanDraft, revision: &str) -> i32 {
+fn wanted_replicas(cx: &PlanContext<'_>, draft: &PlanDraft, revision: &str) -> i32 {
     let desired = cx.replica_set(revision).map_or(0, |set| set.desired);
     if draft.stable.as_deref() == Some(revision)
         || (draft.stable.is_none() && cx.spec.revision == revision)
@@ -95,7 +95,7 @@ fn replicas_until_drained(cx: &PlanContext<'_>, draft: &PlanDraft, revision: &st
 
 /// Whether a revision without weight can do without its pods: every gateway confirmed that it sends
 /// nothing there, the delay is over, and nothing is in flight or could be any more.
-pub(crate) fn is_drained(cx: &PlanContext<'_>, draft: &mut PlanDraft, revision: &str) -> bool {
+pub(crate) fn is_drained(cx: &PlanContext<'_>, draft: &PlanDraft, revision: &str) -> bool {
     if traffic::selects_revision(&draft.traffic, revision) {
         return false;
     }

@@ -47,7 +47,12 @@ pub fn judge_gates(input: &JudgeInput<'_>) -> Judgement {
 }
 
 /// How the message of a gate begins that nothing was read for.
-pub const NO_READING: &str = "no reading yet";
+const NO_READING: &str = "no reading yet";
+
+/// Whether anything was read for a gate, as its status says.
+pub fn is_read(gate: &GateStatus) -> bool {
+    !gate.message.starts_with(NO_READING)
+}
 
 /// The evidence, if it speaks of the current weights at all; else what is missing. Whatever was
 /// counted before every gateway had confirmed belongs to another split.

@@ -43,7 +43,7 @@ pub use gates::{
     resolved_gates, runs_user_query,
 };
 pub use input::JudgeInput;
-pub use judgement::{Judgement, NO_READING, has_good_events, judge_gates, worst_verdict};
+pub use judgement::{Judgement, has_good_events, is_read, judge_gates, worst_verdict};
 pub use rates::{MIN_BAD_TO_FAIL, MIN_EVENTS_TO_FAIL, MISSED_REGRESSION};
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub(crate) fn finish_plan(
 ) -> ReconcilePlan {
     label_step(cx, &mut draft);
     note_observed_share(cx, &mut draft);
-    let mut status = build_status(cx, &mut draft);
+    let mut status = build_status(cx, &draft);
     status.conditions = report::build_conditions(cx, &draft);
     (status.state, status.message) = report::summarize_conditions(&status.conditions);
     restore_observed_share(&cx.stored_status, &mut status);
@@ -47,8 +47,7 @@ pub(crate) fn finish_plan(
         status_may_wait: counts_only && !taken,
         status,
         events: draft.events,
-        // A time that is over cannot be waited for: looking again would change nothing, for ever.
-        wake_at: draft.wake_times.into_iter().filter(|at| *at > cx.now).min(),
+        wake_at: draft.wake_times.next_after(cx.now),
         evidence,
     }
 }
@@ -72,7 +71,7 @@ fn note_observed_share(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     }
 }
 
-fn build_status(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> ModelDeploymentStatus {
+fn build_status(cx: &PlanContext<'_>, draft: &PlanDraft) -> ModelDeploymentStatus {
     let stable = draft.stable.clone().map(|revision| revision_status(cx, draft, revision));
     let candidate = draft
         .active_rollout()
@@ -106,11 +105,7 @@ fn stable_url(cx: &PlanContext<'_>) -> String {
     format!("http://{}.{}", cx.spec.name, cx.observed.object.namespace().unwrap_or_default())
 }
 
-fn revision_status(
-    cx: &PlanContext<'_>,
-    draft: &mut PlanDraft,
-    revision: String,
-) -> RevisionStatus {
+fn revision_status(cx: &PlanContext<'_>, draft: &PlanDraft, revision: String) -> RevisionStatus {
     RevisionStatus {
         version: cx.version(&revision),
         digest: cx.digest(&revision),

@@ -96,11 +96,7 @@ pub(super) fn restart_actions(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Ve
     actions
 }
 
-fn restart_state(
-    cx: &PlanContext<'_>,
-    draft: &mut PlanDraft,
-    pods: &RestartPods<'_>,
-) -> RestartState {
+fn restart_state(cx: &PlanContext<'_>, draft: &PlanDraft, pods: &RestartPods<'_>) -> RestartState {
     let late = |pod: &PodView| cx.has_elapsed(pod.created_at, cx.spec.progress_deadline);
     let waits_for = pods.new.iter().filter(|pod| !pod.ready);
     if let Some(pod) = waits_for.clone().find(|pod| late(pod)) {

@@ -43,7 +43,7 @@ pub(crate) struct ScalingActions {
 }
 
 /// What grows and what is taken away.
-pub(crate) fn scaling_actions(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> ScalingActions {
+pub(crate) fn scaling_actions(cx: &PlanContext<'_>, draft: &PlanDraft) -> ScalingActions {
     let (mut grow, mut shrink) = (Vec::new(), Vec::new());
     for set in sorted_replica_sets(cx) {
         let replicas = sizing::target_replicas(cx, draft, &set.revision);
@@ -67,7 +67,7 @@ pub(super) fn sorted_replica_sets<'a>(cx: &PlanContext<'a>) -> Vec<&'a ReplicaSe
 
 /// ReplicaSets beyond the history, each with its headless Service, and headless Services whose
 /// ReplicaSet is gone.
-fn garbage_collect(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Vec<PlanAction> {
+fn garbage_collect(cx: &PlanContext<'_>, draft: &PlanDraft) -> Vec<PlanAction> {
     let mut idle: Vec<_> =
         sorted_replica_sets(cx).into_iter().filter(|set| is_idle(cx, draft, set)).collect();
     idle.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.name.cmp(&b.name)));
@@ -105,7 +105,7 @@ fn garbage_collect(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Vec<PlanActio
 }
 
 /// An old revision without pods, which no gateway can still mean.
-fn is_idle(cx: &PlanContext<'_>, draft: &mut PlanDraft, set: &ReplicaSetView) -> bool {
+fn is_idle(cx: &PlanContext<'_>, draft: &PlanDraft, set: &ReplicaSetView) -> bool {
     set.desired == 0
         && set.current == 0
         && set.is_observed

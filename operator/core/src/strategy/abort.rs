@@ -14,19 +14,68 @@ use crate::text::clip_message;
 use crate::time::add_seconds;
 use crate::{sizing, traffic};
 
+/// What takes a candidate back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AbortReason {
+    Braked,
+    ModelLoadFailed,
+    GateFailed,
+    ProgressDeadlineExceeded,
+    NeverAnswered,
+    HoldExceeded,
+    UserAborted,
+}
+
+impl AbortReason {
+    /// As the status says it.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Braked => reason::BRAKED,
+            Self::ModelLoadFailed => reason::MODEL_LOAD_FAILED,
+            Self::GateFailed => reason::GATE_FAILED,
+            Self::ProgressDeadlineExceeded => reason::PROGRESS_DEADLINE_EXCEEDED,
+            Self::NeverAnswered => reason::NEVER_ANSWERED,
+            Self::HoldExceeded => reason::HOLD_EXCEEDED,
+            Self::UserAborted => reason::USER_ABORTED,
+        }
+    }
+
+    /// How the rollout ends by it.
+    fn outcome(self) -> RolloutOutcome {
+        match self {
+            Self::UserAborted => RolloutOutcome::Aborted,
+            _ => RolloutOutcome::RolledBack,
+        }
+    }
+}
+
+/// Why a candidate is taken back.
+struct AbortCause {
+    reason: AbortReason,
+    /// For people.
+    message: String,
+}
+
 /// Takes the candidate back when there is a reason to. True when it did.
 pub(super) fn abort_if_needed(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
     if draft.active_rollout().is_none() {
         return false;
     }
-    let found = brake_tripped(cx, draft)
-        .or_else(|| load_failed(cx, draft))
-        .or_else(|| gate_failed(cx, draft))
-        .or_else(|| deadline_exceeded(cx, draft))
-        .or_else(|| never_answered(cx, draft))
-        .or_else(|| held_too_long(cx, draft));
-    let Some((reason, message)) = found else { return false };
-    abort_rollout(cx, draft, RolloutOutcome::RolledBack, reason, &message);
+    let mut found = brake_tripped(cx, draft).or_else(|| load_failed(cx, draft));
+    if found.is_none() {
+        judging::judge_candidate(cx, draft);
+        found = gate_failed(cx, draft)
+            .or_else(|| deadline_exceeded(cx, draft))
+            .or_else(|| never_answered(cx, draft))
+            .or_else(|| held_too_long(cx, draft));
+    }
+    let Some(cause) = found else { return false };
+    if cause.reason == AbortReason::GateFailed
+        && let Some(judgement) = judging::current_judgement(cx, draft)
+    {
+        draft.gates = judgement.gates.clone();
+    }
+    abort_rollout(cx, draft, &cause);
     true
 }
 
@@ -34,7 +83,7 @@ pub(super) fn abort_if_needed(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bo
 pub(super) fn abort_by_person(cx: &PlanContext<'_>, draft: &mut PlanDraft, user: &str) {
     if draft.active_rollout().is_some() {
         let message = format!("aborted by {user} (annotation ml.slipway.dev/abort)");
-        abort_rollout(cx, draft, RolloutOutcome::Aborted, reason::USER_ABORTED, &message);
+        abort_rollout(cx, draft, &AbortCause { reason: AbortReason::UserAborted, message });
     }
 }
 
@@ -48,15 +97,10 @@ pub(crate) fn note_traffic_left(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     }
 }
 
-fn abort_rollout(
-    cx: &PlanContext<'_>,
-    draft: &mut PlanDraft,
-    outcome: RolloutOutcome,
-    reason: &str,
-    message: &str,
-) {
+fn abort_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, cause: &AbortCause) {
+    let (reason, message) = (cause.reason.as_str(), cause.message.as_str());
     draft.close_step(cx, message);
-    draft.record_rollout(cx, outcome, reason, message);
+    draft.record_rollout(cx, cause.reason.outcome(), reason, message);
     let index = draft.step_index();
     draft.enter_stage(cx, index, RolloutStage::Aborted);
     let Some(rollout) = &mut draft.rollout else { return };
@@ -72,11 +116,9 @@ fn abort_rollout(
     draft.add_event(true, reason, "Abort", &format!("version {version} is taken back: {message}"));
 }
 
-type AbortCause = Option<(&'static str, String)>;
-
 /// A brake that a gateway holds under the current weights, or that acted under them. One that is
 /// older was for weights that are gone.
-fn brake_tripped(cx: &PlanContext<'_>, draft: &PlanDraft) -> AbortCause {
+fn brake_tripped(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<AbortCause> {
     let candidate = draft.candidate().filter(|_| draft.weight() > 0)?;
     let generation = draft.traffic.generation;
     cx.observed.gateway.pods.iter().find_map(|pod| {
@@ -85,10 +127,8 @@ fn brake_tripped(cx: &PlanContext<'_>, draft: &PlanDraft) -> AbortCause {
         let current = brake.generation == generation || report.generation == generation;
         current.then(|| {
             let counts = format!("{} of {} requests failed", brake.failures, brake.requests);
-            (
-                reason::BRAKED,
-                format!("gateway {} took it out: {} ({counts})", pod.name, brake.reason),
-            )
+            let message = format!("gateway {} took it out: {} ({counts})", pod.name, brake.reason);
+            AbortCause { reason: AbortReason::Braked, message }
         })
     })
 }
@@ -121,28 +161,26 @@ impl LoadFailure {
     }
 }
 
-fn load_failed(cx: &PlanContext<'_>, draft: &PlanDraft) -> AbortCause {
+fn load_failed(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<AbortCause> {
     let candidate = draft.candidate()?;
     // With all its pods available, the line is of a pod that has been replaced.
     if sizing::has_capacity(cx, draft) {
         return None;
     }
     let failure = LoadFailure::for_revision(cx, candidate)?;
-    Some((reason::MODEL_LOAD_FAILED, format!("{}: {}", failure.reason, failure.message)))
+    let message = format!("{}: {}", failure.reason, failure.message);
+    Some(AbortCause { reason: AbortReason::ModelLoadFailed, message })
 }
 
-fn gate_failed(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> AbortCause {
-    let judgement = judging::judge_candidate(cx, draft)?;
-    if judgement.verdict != GateVerdict::Fail {
-        return None;
-    }
-    draft.gates = judgement.gates;
-    Some((reason::GATE_FAILED, judgement.message))
+fn gate_failed(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<AbortCause> {
+    let judgement = judging::current_judgement(cx, draft)
+        .filter(|judgement| judgement.verdict == GateVerdict::Fail)?;
+    Some(AbortCause { reason: AbortReason::GateFailed, message: judgement.message.clone() })
 }
 
 /// Counted from the start of the stage as status has it, so that pods that come and go do not start
 /// it again.
-fn deadline_exceeded(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> AbortCause {
+fn deadline_exceeded(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<AbortCause> {
     let rollout =
         draft.active_rollout().filter(|rollout| rollout.stage == RolloutStage::Scaling)?;
     let (since, candidate) = (rollout.stage_start_time.0, rollout.revision.clone());
@@ -162,14 +200,14 @@ fn deadline_exceeded(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> AbortCause 
         message
             .push_str(&format!("; pod {}: {}: {}", problem.pod, problem.reason, problem.message));
     }
-    Some((reason::PROGRESS_DEADLINE_EXCEEDED, message))
+    Some(AbortCause { reason: AbortReason::ProgressDeadlineExceeded, message })
 }
 
 /// A hold that is over, at a weight at which the candidate never answered anything. To wait there
 /// for a person would fail the share of the clients who are sent to it for as long as that takes,
 /// and whatever its gates wait for, they cannot pass. It takes requests to say so, and every
 /// gateway's word: no traffic and no report take nothing back.
-fn never_answered(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> AbortCause {
+fn never_answered(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<AbortCause> {
     let held =
         super::steps::is_held_too_long(cx, draft) || super::steps::waits_at_weight(cx, draft);
     // Who orders it on knows what it does.
@@ -186,19 +224,18 @@ fn never_answered(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> AbortCause {
     }
     let weight = traffic::format_permille(draft.weight());
     let held = format!("no verdict after {} s at weight {weight}", cx.spec.max_hold);
-    Some((
-        reason::NEVER_ANSWERED,
-        format!("{held}, and none of {ended} requests to the candidate was answered"),
-    ))
+    let message = format!("{held}, and none of {ended} requests to the candidate was answered");
+    Some(AbortCause { reason: AbortReason::NeverAnswered, message })
 }
 
 /// Only where the user asked for it; otherwise the step waits for a person.
-fn held_too_long(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> AbortCause {
+fn held_too_long(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<AbortCause> {
     if cx.spec.on_hold_exceeded != HoldPolicy::Abort || !super::steps::is_held_too_long(cx, draft) {
         return None;
     }
-    let why = super::judging::judge_candidate(cx, draft)
-        .map(|judgement| judgement.message)
+    let why = judging::current_judgement(cx, draft)
+        .map(|judgement| judgement.message.as_str())
         .unwrap_or_default();
-    Some((reason::HOLD_EXCEEDED, format!("no verdict after {} s: {why}", cx.spec.max_hold)))
+    let message = format!("no verdict after {} s: {why}", cx.spec.max_hold);
+    Some(AbortCause { reason: AbortReason::HoldExceeded, message })
 }

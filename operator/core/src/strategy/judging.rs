@@ -1,6 +1,7 @@
 //! The judge's part in a rollout: when it is asked, and how much of its answer is kept.
 
 use slipway_crds::v1alpha1::{GateStatus, GateVerdict, RolloutStage};
+use slipway_judge::Judgement;
 use slipway_judge::evidence::EvidenceRequest;
 
 use crate::context::PlanContext;
@@ -11,18 +12,22 @@ use crate::traffic;
 /// watch, seldom enough for the API server.
 const WRITE_EVERY_READINGS: u64 = 6;
 
-/// The judge's answer about the candidate at its confirmed weight, asked for once a plan and
-/// generation. Nothing while there is nothing to judge: no weight, no confirmation, no gates, or a
-/// person who wants none.
-pub(super) fn judge_candidate(
+/// What the judge said about the candidate at its confirmed weight. Nothing while there is nothing
+/// to judge: no weight, no confirmation, no gates, or a person who wants none.
+pub(super) fn current_judgement<'a>(
     cx: &PlanContext<'_>,
-    draft: &mut PlanDraft,
-) -> Option<slipway_judge::Judgement> {
-    let window = evidence_window(cx, draft)?;
-    if let Some((_, known)) =
-        draft.judgement.as_ref().filter(|(generation, _)| *generation == draft.traffic.generation)
-    {
-        return Some(known.clone());
+    draft: &'a PlanDraft,
+) -> Option<&'a Judgement> {
+    evidence_window(cx, draft)?;
+    let (generation, judgement) = draft.judgement.as_ref()?;
+    (*generation == draft.traffic.generation).then_some(judgement)
+}
+
+/// Asks the judge about the candidate, once a plan and generation, and writes down what is news.
+pub(super) fn judge_candidate(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
+    let Some(window) = evidence_window(cx, draft) else { return };
+    if current_judgement(cx, draft).is_some() {
+        return;
     }
     let evidence = cx.observed.evidence.as_ref();
     let evidence = evidence
@@ -45,8 +50,7 @@ pub(super) fn judge_candidate(
     if due || has_news(cx, &draft.gates, &judgement.gates) {
         draft.gates = judgement.gates.clone();
     }
-    draft.judgement = Some((draft.traffic.generation, judgement.clone()));
-    Some(judgement)
+    draft.judgement = Some((draft.traffic.generation, judgement));
 }
 
 /// With all traffic at the candidate nothing runs beside it to compare rates with. The verdict that
@@ -105,11 +109,17 @@ fn evidence_window(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<EvidenceWi
 /// Whether something changed that must not be lost: a gate, a verdict, a row of looks that is not
 /// complete yet, or what the first reading says.
 fn has_news(cx: &PlanContext<'_>, old: &[GateStatus], new: &[GateStatus]) -> bool {
-    let is_read = |gate: &GateStatus| !gate.message.starts_with(slipway_judge::NO_READING);
     let facts = |gates: &[GateStatus]| -> Vec<_> {
         gates
             .iter()
-            .map(|gate| (gate.name.clone(), gate.verdict, capped_streak(cx, gate), is_read(gate)))
+            .map(|gate| {
+                (
+                    gate.name.clone(),
+                    gate.verdict,
+                    capped_streak(cx, gate),
+                    slipway_judge::is_read(gate),
+                )
+            })
             .collect()
     };
     facts(old) != facts(new)

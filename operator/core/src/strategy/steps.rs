@@ -123,7 +123,7 @@ fn advance_scaling(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
 
 /// Whether gateways keep the candidate from getting a share: no more is given while what was asked
 /// for is not known to be so.
-fn waits_for_gateways(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
+fn waits_for_gateways(cx: &PlanContext<'_>, draft: &PlanDraft) -> bool {
     let Some(since) = draft.active_rollout().map(|rollout| rollout.stage_start_time.0) else {
         return false;
     };
@@ -240,9 +240,10 @@ fn advance_analyzing(
         end_step(cx, draft, "skipped by a person");
         return true;
     }
-    if let Some(judgement) = judging::judge_candidate(cx, draft)
+    let passed = judging::current_judgement(cx, draft)
         .filter(|judgement| judgement.verdict == GateVerdict::Pass)
-    {
+        .cloned();
+    if let Some(judgement) = passed {
         draft.gates = judgement.gates;
         end_step(cx, draft, &judgement.message);
         return true;
@@ -274,7 +275,7 @@ pub(super) fn waits_at_weight(cx: &PlanContext<'_>, draft: &PlanDraft) -> bool {
 
 /// Whether the judge held the step for longer than it may. A person who holds the rollout is not to
 /// be hurried.
-pub(super) fn is_held_too_long(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
+pub(super) fn is_held_too_long(cx: &PlanContext<'_>, draft: &PlanDraft) -> bool {
     let Some(rollout) =
         draft.active_rollout().filter(|it| it.stage == RolloutStage::Analyzing && !cx.spec.paused)
     else {
@@ -285,7 +286,7 @@ pub(super) fn is_held_too_long(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> b
     // A pass that is there wins over the clock.
     let passed = || cx.has_elapsed(since, cx.spec.max_hold);
     passed()
-        && judging::judge_candidate(cx, draft)
+        && judging::current_judgement(cx, draft)
             .is_none_or(|judgement| judgement.verdict != GateVerdict::Pass)
 }
 
