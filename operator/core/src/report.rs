@@ -17,10 +17,32 @@ use crate::draft::PlanDraft;
 use crate::observed::UpdatePermission;
 use crate::text::clip_message;
 
+/// Status of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConditionStatus {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+    /// Nobody can tell.
+    Unknown,
+}
+
+impl ConditionStatus {
+    /// As the API writes it.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
 /// One condition in the making.
 pub(crate) struct ConditionDraft {
-    /// `True`, `False` or `Unknown`.
-    pub(crate) status: &'static str,
+    /// Whether it holds.
+    pub(crate) status: ConditionStatus,
     /// CamelCase.
     pub(crate) reason: String,
     /// For people.
@@ -28,12 +50,12 @@ pub(crate) struct ConditionDraft {
 }
 
 impl ConditionDraft {
-    pub(crate) fn new(status: &'static str, reason: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(status: ConditionStatus, reason: &str, message: impl Into<String>) -> Self {
         Self { status, reason: reason.to_owned(), message: message.into() }
     }
 
     pub(crate) fn new_true(reason: &str, message: impl Into<String>) -> Self {
-        Self::new("True", reason, message)
+        Self::new(ConditionStatus::True, reason, message)
     }
 }
 
@@ -106,11 +128,12 @@ pub(crate) fn summarize_conditions(all: &[Condition]) -> (String, String) {
 
 fn build_condition(cx: &PlanContext<'_>, kind: &str, said: ConditionDraft) -> Condition {
     let old = cx.stored_status.conditions.iter().find(|old| old.type_ == kind);
-    let since =
-        old.filter(|old| old.status == said.status).map(|old| old.last_transition_time.clone());
+    let since = old
+        .filter(|old| old.status == said.status.as_str())
+        .map(|old| old.last_transition_time.clone());
     Condition {
         type_: kind.to_owned(),
-        status: said.status.to_owned(),
+        status: said.status.as_str().to_owned(),
         reason: said.reason,
         message: clip_message(&said.message),
         observed_generation: Some(cx.spec.generation),
@@ -126,14 +149,14 @@ fn gate_passed(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft
             true => "there are no gates: steps advance when they are confirmed",
             false => "nothing was judged at this weight yet",
         };
-        return Some(ConditionDraft::new("Unknown", reason::NO_VERDICT, why));
+        return Some(ConditionDraft::new(ConditionStatus::Unknown, reason::NO_VERDICT, why));
     };
     let (status, reason) = match verdict {
-        GateVerdict::Pass => ("True", reason::PASS),
-        GateVerdict::Fail => ("False", reason::FAIL),
-        GateVerdict::NeedMoreData => ("Unknown", reason::NEED_MORE_DATA),
-        GateVerdict::NoData => ("Unknown", reason::NO_DATA),
-        GateVerdict::ProviderDown => ("Unknown", reason::PROVIDER_DOWN),
+        GateVerdict::Pass => (ConditionStatus::True, reason::PASS),
+        GateVerdict::Fail => (ConditionStatus::False, reason::FAIL),
+        GateVerdict::NeedMoreData => (ConditionStatus::Unknown, reason::NEED_MORE_DATA),
+        GateVerdict::NoData => (ConditionStatus::Unknown, reason::NO_DATA),
+        GateVerdict::ProviderDown => (ConditionStatus::Unknown, reason::PROVIDER_DOWN),
     };
     Some(ConditionDraft::new(status, reason, gate_summary(draft, verdict)))
 }

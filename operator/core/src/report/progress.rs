@@ -23,9 +23,9 @@ pub(super) fn reconciling_condition(
             .or_else(|| super::service::missing_pods(cx, draft));
     };
     let version = cx.version(&rollout.revision);
-    let (reason, wait) = waiting_reason(cx, draft, rollout);
+    let ConditionDraft { reason, message: wait, .. } = waiting_condition(cx, draft, rollout);
     let held = cx.spec.paused && rollout.stage != RolloutStage::Confirming;
-    let reason = if held { reason::USER_PAUSED } else { reason };
+    let reason = if held { reason::USER_PAUSED } else { reason.as_str() };
     let restart = super::restart::waiting_note(draft);
     let hold = if held { format!("{}; ", holder_message(cx, draft)) } else { String::new() };
     Some(ConditionDraft::new_true(
@@ -58,27 +58,25 @@ pub(super) fn aborted_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Opti
 /// The judge came to no verdict in time, and a person is waited for.
 pub(super) fn held_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
     let rollout = draft.active_rollout().filter(|rollout| rollout.stage == RolloutStage::Paused)?;
-    let (reason, wait) = pause_reason(
+    if cx.spec.paused || matches!(cx.spec.step(draft.step_index()), RolloutStep::Pause(_)) {
+        return None;
+    }
+    let held = pause_condition(
         cx,
         draft,
         rollout.stage_start_time.0,
         &traffic::format_permille(draft.weight()),
     );
     let version = cx.version(&rollout.revision);
-    let held = reason == reason::HOLD_EXCEEDED && !cx.spec.paused;
-    held.then(|| {
-        ConditionDraft::new_true(
-            reason,
-            format!("version {version}, step {}: {wait}", rollout.step),
-        )
-    })
+    let message = format!("version {version}, step {}: {}", rollout.step, held.message);
+    Some(ConditionDraft { message, ..held })
 }
 
-fn waiting_reason(
+fn waiting_condition(
     cx: &PlanContext<'_>,
     draft: &PlanDraft,
     rollout: &RolloutStatus,
-) -> (&'static str, String) {
+) -> ConditionDraft {
     let since = rollout.stage_start_time.0;
     let weight = traffic::format_permille(draft.weight());
     match rollout.stage {
@@ -88,55 +86,61 @@ fn waiting_reason(
             let next = traffic::format_permille(cx.spec.weight_at(draft.step_index()));
             let trouble = super::service::revision_problem(cx, &rollout.revision);
             if have >= want && !cx.gateways_up_to_date() {
-                return (
+                return ConditionDraft::new_true(
                     gateway_wait_reason(cx, draft),
                     format!("before weight {next}: {}", confirmation_message(cx, draft)),
                 );
             }
-            (
+            ConditionDraft::new_true(
                 reason::SCALING_CANDIDATE,
                 format!("waits for {have} of {want} pods before weight {next}{trouble}"),
             )
         }
-        RolloutStage::Confirming => (
+        RolloutStage::Confirming => ConditionDraft::new_true(
             reason::WAITING_FOR_CONFIRMATION,
             format!("weight {weight}: {}", confirmation_message(cx, draft)),
         ),
-        RolloutStage::Analyzing => (
+        RolloutStage::Analyzing => ConditionDraft::new_true(
             reason::ANALYZING,
             format!("weight {weight} is judged: {}{}", verdict_summary(draft), unshielded_note(cx)),
         ),
-        RolloutStage::Paused => pause_reason(cx, draft, since, &weight),
-        RolloutStage::Preview => (reason::PREVIEW, preview_message(cx, since)),
+        RolloutStage::Paused => pause_condition(cx, draft, since, &weight),
+        RolloutStage::Preview => {
+            ConditionDraft::new_true(reason::PREVIEW, preview_message(cx, since))
+        }
         RolloutStage::Probation => {
             let until = add_seconds(since, cx.spec.probation);
-            (reason::PROBATION, format!("has all traffic; rollback stays armed until {until}"))
+            ConditionDraft::new_true(
+                reason::PROBATION,
+                format!("has all traffic; rollback stays armed until {until}"),
+            )
         }
-        RolloutStage::Aborted => (reason::USER_ABORTED, String::new()),
+        RolloutStage::Aborted => ConditionDraft::new_true(reason::USER_ABORTED, String::new()),
     }
 }
 
-fn pause_reason(
+fn pause_condition(
     cx: &PlanContext<'_>,
     draft: &PlanDraft,
     since: jiff::Timestamp,
     weight: &str,
-) -> (&'static str, String) {
+) -> ConditionDraft {
     match cx.spec.step(draft.step_index()) {
-        RolloutStep::Pause(Some(seconds)) => (
+        RolloutStep::Pause(Some(seconds)) => ConditionDraft::new_true(
             reason::PAUSE_STEP,
             format!("pauses at weight {weight} until {}", add_seconds(since, seconds)),
         ),
-        RolloutStep::Pause(None) => {
-            (reason::PAUSE_STEP, format!("pauses at weight {weight} for a person; {PROMOTE}"))
-        }
+        RolloutStep::Pause(None) => ConditionDraft::new_true(
+            reason::PAUSE_STEP,
+            format!("pauses at weight {weight} for a person; {PROMOTE}"),
+        ),
         _ => {
             let (judged, unshielded) = (verdict_summary(draft), unshielded_note(cx));
             let held = format!(
                 "no verdict after {} s at weight {weight}: {judged}{unshielded}",
                 cx.spec.max_hold
             );
-            (reason::HOLD_EXCEEDED, format!("{held}; {PROMOTE}"))
+            ConditionDraft::new_true(reason::HOLD_EXCEEDED, format!("{held}; {PROMOTE}"))
         }
     }
 }
@@ -215,11 +219,10 @@ pub(super) fn paused_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Optio
         return Some(ConditionDraft::new_true(reason::USER_PAUSED, message));
     }
     let rollout = draft.active_rollout().filter(|rollout| rollout.stage == RolloutStage::Paused)?;
-    let (reason, message) = pause_reason(
+    Some(pause_condition(
         cx,
         draft,
         rollout.stage_start_time.0,
         &traffic::format_permille(draft.weight()),
-    );
-    Some(ConditionDraft::new_true(reason, message))
+    ))
 }

@@ -3,7 +3,7 @@
 use slipway_crds::conditions::reason;
 
 use super::{ConditionDraft, service};
-use crate::action::HELD_BY_BUDGET;
+use crate::action::RefusalCause;
 use crate::context::PlanContext;
 use crate::draft::{ActiveRestart, PlanDraft, RestartState};
 
@@ -17,7 +17,7 @@ pub(super) fn running_restart(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option
     let wanted = cx.spec.replicas;
     let held = cx.observed.refusals.iter().flat_map(|all| all.values());
     let held = held
-        .filter(|message| message.contains(HELD_BY_BUDGET))
+        .filter(|message| RefusalCause::from_message(message) == RefusalCause::Budget)
         .map(|why| format!("; tried again: {why}"));
     let missing = service::missing_pods(cx, draft).map(|it| format!("; {}", it.message));
     let rest: String = held.chain(missing).collect();

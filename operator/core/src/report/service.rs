@@ -2,7 +2,7 @@
 
 use slipway_crds::conditions::reason;
 
-use super::ConditionDraft;
+use super::{ConditionDraft, ConditionStatus};
 use crate::context::PlanContext;
 use crate::draft::PlanDraft;
 use crate::strategy::LoadFailure;
@@ -14,17 +14,21 @@ pub(super) fn ready_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Condit
     let pods = ready_pods_message(cx, stable);
     if have == 0 && want > 0 {
         return ConditionDraft::new(
-            "False",
+            ConditionStatus::False,
             reason::UNAVAILABLE,
             format!("{pods}{}", revision_problem(cx, stable)),
         );
     }
     if let Some(why) = no_gateway(cx) {
-        return ConditionDraft::new("False", reason::UNAVAILABLE, why);
+        return ConditionDraft::new(ConditionStatus::False, reason::UNAVAILABLE, why);
     }
     // An admission webhook or policy has the last word by design; people are told all the same.
     let overridden = draft.overridden_objects.iter().map(|it| format!("; {it}"));
-    ConditionDraft::new("True", reason::STABLE, overridden.fold(pods, |message, it| message + &it))
+    ConditionDraft::new(
+        ConditionStatus::True,
+        reason::STABLE,
+        overridden.fold(pods, |message, it| message + &it),
+    )
 }
 
 fn ready_pods_message(cx: &PlanContext<'_>, stable: &str) -> String {
@@ -52,8 +56,10 @@ fn no_gateway(cx: &PlanContext<'_>) -> Option<String> {
 /// What is missing at the stable revision, or before there is one.
 pub(super) fn missing_pods(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
     let Some(stable) = &draft.stable else {
-        let ConditionDraft { reason, message, .. } = initializing_condition(cx);
-        return Some(ConditionDraft::new_true(&reason, message));
+        return Some(ConditionDraft {
+            status: ConditionStatus::True,
+            ..initializing_condition(cx)
+        });
     };
     if cx.ready_pods(stable) < cx.spec.replicas {
         return Some(ConditionDraft::new_true(
@@ -66,25 +72,26 @@ pub(super) fn missing_pods(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<Co
 
 /// What keeps the first revision from ever coming up. It has nothing to go back to: it is tried
 /// until it comes up or the spec changes.
-pub(super) fn startup_failure(cx: &PlanContext<'_>) -> Option<(&'static str, String)> {
+pub(super) fn startup_failure(cx: &PlanContext<'_>) -> Option<ConditionDraft> {
     let revision = &cx.spec.revision;
     if let Some(problem) = &cx.spec.problem {
-        return Some((reason::INVALID_SPEC, problem.clone()));
+        return Some(ConditionDraft::new_true(reason::INVALID_SPEC, problem));
     }
     let name = slipway_objects::revision_name(&cx.spec.name, revision);
     if cx.observed.replica_sets.iter().any(|set| set.name == name && !set.owned) {
         let message = format!(
             "ReplicaSet {name} exists and is controlled by somebody else, or lacks our labels"
         );
-        return Some((reason::UNAVAILABLE, message));
+        return Some(ConditionDraft::new_true(reason::UNAVAILABLE, message));
     }
     let failure = LoadFailure::for_revision(cx, revision)?;
-    Some((reason::MODEL_LOAD_FAILED, format!("{}: {}", failure.reason, failure.message)))
+    let message = format!("{}: {}", failure.reason, failure.message);
+    Some(ConditionDraft::new_true(reason::MODEL_LOAD_FAILED, message))
 }
 
 fn initializing_condition(cx: &PlanContext<'_>) -> ConditionDraft {
-    if let Some((reason, message)) = startup_failure(cx) {
-        return ConditionDraft::new("False", reason, message);
+    if let Some(failure) = startup_failure(cx) {
+        return ConditionDraft { status: ConditionStatus::False, ..failure };
     }
     let have = cx.ready_pods(&cx.spec.revision);
     let pods = format!(
@@ -92,7 +99,7 @@ fn initializing_condition(cx: &PlanContext<'_>) -> ConditionDraft {
         cx.spec.replicas, cx.spec.version
     );
     ConditionDraft::new(
-        "False",
+        ConditionStatus::False,
         reason::INITIALIZING,
         format!("{pods}{}", revision_problem(cx, &cx.spec.revision)),
     )

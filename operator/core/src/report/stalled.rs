@@ -4,7 +4,7 @@ use slipway_crds::conditions::{STALLED, reason};
 use slipway_crds::v1alpha1::RolloutStage;
 
 use super::{ConditionDraft, progress, restart, service};
-use crate::action::HELD_BY_BUDGET;
+use crate::action::RefusalCause;
 use crate::context::PlanContext;
 use crate::draft::PlanDraft;
 
@@ -30,7 +30,9 @@ fn refused_writes(cx: &PlanContext<'_>) -> Option<ConditionDraft> {
         return Some(ConditionDraft::new_true(reason::WRITE_REFUSED, old.message.clone()));
     };
     // A budget that lets no pod go for now is no fault: the restart tells of it.
-    let faults = refusals.values().filter(|message| !message.contains(HELD_BY_BUDGET));
+    let faults = refusals
+        .values()
+        .filter(|message| RefusalCause::from_message(message) == RefusalCause::Fault);
     let all: Vec<&str> = faults.map(String::as_str).collect();
     (!all.is_empty()).then(|| ConditionDraft::new_true(reason::WRITE_REFUSED, all.join("; ")))
 }
@@ -45,7 +47,5 @@ fn contested_objects(draft: &PlanDraft) -> Option<ConditionDraft> {
 fn first_revision(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
     let none = draft.stable.is_none()
         && draft.rollout.as_ref().is_none_or(|it| it.stage != RolloutStage::Aborted);
-    none.then(|| service::startup_failure(cx))
-        .flatten()
-        .map(|(reason, message)| ConditionDraft::new_true(reason, message))
+    none.then(|| service::startup_failure(cx)).flatten()
 }
