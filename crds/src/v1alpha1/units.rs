@@ -180,7 +180,7 @@ pub mod permille {
 }
 
 /// Bounds of a share, in percent.
-pub const SHARE: (f64, f64) = (0.01, 100.0);
+pub const SHARE_BOUNDS: (f64, f64) = (0.01, 100.0);
 
 /// What is wrong with a percentage that shall be within bounds: with its field and the remedy.
 pub fn check_share(field: &str, share: &Percentage, (from, to): (f64, f64)) -> Option<String> {

@@ -2,7 +2,7 @@
 //! here, because a quantity in a string cannot be compared within the cost that CEL is allowed.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use slipway_crds::v1alpha1::units::{SHARE, check_share, quantity_bytes};
+use slipway_crds::v1alpha1::units::{SHARE_BOUNDS, check_share, quantity_bytes};
 use slipway_crds::v1alpha1::{CacheSpec, ModelDeploymentSpec};
 
 const MEBIBYTE: i64 = 1 << 20;
@@ -13,7 +13,7 @@ pub(super) fn find_amount_problem(spec: &ModelDeploymentSpec) -> Option<String> 
     let traffic = &spec.traffic;
     check_amount("spec.traffic.maxRequestSize", &traffic.max_request_size, (65_536, 128 * MEBIBYTE))
         .or_else(|| {
-            check_share("spec.traffic.brake.failureRate", &traffic.brake.failure_rate, SHARE)
+            check_share("spec.traffic.brake.failureRate", &traffic.brake.failure_rate, SHARE_BOUNDS)
         })
         .or_else(|| {
             check_share(
@@ -23,7 +23,7 @@ pub(super) fn find_amount_problem(spec: &ModelDeploymentSpec) -> Option<String> 
             )
         })
         .or_else(|| {
-            check_share("spec.server.sampling.rate", &spec.server.sampling.as_ref()?.rate, SHARE)
+            check_share("spec.server.sampling.rate", &spec.server.sampling.as_ref()?.rate, SHARE_BOUNDS)
         })
         .or_else(|| check_cache(spec.server.cache.as_ref()?))
         .or_else(|| {

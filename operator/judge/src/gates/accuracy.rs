@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use slipway_crds::v1alpha1::GateSpec;
-use slipway_crds::v1alpha1::units::{SHARE, check_share};
+use slipway_crds::v1alpha1::units::{SHARE_BOUNDS, check_share};
 
 use super::{GateKind, field_path};
 use crate::evidence::{EvidenceQuery, GateReading};
@@ -40,7 +40,7 @@ impl GateKind for AccuracyKind {
 
     fn find_share_problem(&self, gate: &GateSpec) -> Option<String> {
         let settings = gate.accuracy.as_ref()?;
-        check_share(&field_path(gate, "accuracy.maxDrop"), &settings.max_drop, SHARE)
+        check_share(&field_path(gate, "accuracy.maxDrop"), &settings.max_drop, SHARE_BOUNDS)
     }
 }
 

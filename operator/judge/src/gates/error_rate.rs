@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use slipway_crds::v1alpha1::GateSpec;
-use slipway_crds::v1alpha1::units::{SHARE, check_share};
+use slipway_crds::v1alpha1::units::{SHARE_BOUNDS, check_share};
 
 use super::{GateKind, field_path};
 use crate::evidence::{EvidenceQuery, GateReading};
@@ -44,7 +44,7 @@ impl GateKind for ErrorRateKind {
 
     fn find_share_problem(&self, gate: &GateSpec) -> Option<String> {
         let settings = gate.error_rate.as_ref()?;
-        check_share(&field_path(gate, "errorRate.maxIncrease"), &settings.max_increase, SHARE)
+        check_share(&field_path(gate, "errorRate.maxIncrease"), &settings.max_increase, SHARE_BOUNDS)
     }
 }
 

@@ -6,7 +6,7 @@
 //! are counted exactly, without interpolation.
 
 use jiff::Timestamp;
-use slipway_crds::v1alpha1::units::{SHARE, check_share};
+use slipway_crds::v1alpha1::units::{SHARE_BOUNDS, check_share};
 use slipway_crds::v1alpha1::{GateSpec, LatencyGate};
 
 use super::{GateKind, field_path};
@@ -64,7 +64,7 @@ impl GateKind for LatencyKind {
         let field = |name: &str| field_path(gate, &format!("latency.{name}"));
         check_share(&field("quantile"), &settings.quantile, (50.0, 99.9))
             .or_else(|| check_share(&field("maxRatio"), &settings.max_ratio, (100.0, 10_000.0)))
-            .or_else(|| check_share(&field("maxIncrease"), &settings.max_increase, SHARE))
+            .or_else(|| check_share(&field("maxIncrease"), &settings.max_increase, SHARE_BOUNDS))
     }
 }
 
