@@ -9,6 +9,13 @@ pub struct NamedPort {
     pub number: u16,
 }
 
+impl NamedPort {
+    /// Name and number, as objects of Kubernetes have them.
+    pub const fn for_kubernetes(self) -> (&'static str, i32) {
+        (self.name, self.number as i32)
+    }
+}
+
 /// Requests of clients: at gateways and at model servers.
 pub const HTTP: NamedPort = NamedPort { name: "http", number: 8080 };
 /// Feedback, feature rows, previews: at gateways, for clients that show the token.

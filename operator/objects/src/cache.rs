@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{
     ResourceRequirements, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use slipway_contracts::environment;
 use slipway_crds::v1alpha1::units::quantity_bytes;
 use slipway_crds::v1alpha1::{CacheBypass, CacheMode, CacheSpec, EvictionPolicy, RedisSidecar};
 
@@ -64,33 +65,33 @@ pub(crate) fn cache_environment(cache: Option<&CacheSpec>) -> Vec<EnvVar> {
         cache.results.as_ref().filter(|results| results.mode == CacheMode::Enabled)
     {
         all.extend([
-            env_var("SLIPWAY_RESULT_CACHE", "true"),
-            env_var("SLIPWAY_RESULT_CACHE_BYTES", &quantity_bytes_text(&results.memory)),
-            env_var("SLIPWAY_RESULT_CACHE_TTL_SECONDS", &results.ttl_seconds.to_string()),
+            env_var(environment::RESULT_CACHE, "true"),
+            env_var(environment::RESULT_CACHE_BYTES, &quantity_bytes_text(&results.memory)),
+            env_var(environment::RESULT_CACHE_TTL_SECONDS, &results.ttl_seconds.to_string()),
             env_var(
-                "SLIPWAY_RESULT_CACHE_MAX_ENTRY_BYTES",
+                environment::RESULT_CACHE_MAX_ENTRY_BYTES,
                 &quantity_bytes_text(&results.max_entry_size),
             ),
         ]);
         if results.hot_keys > 0 {
-            all.push(env_var("SLIPWAY_CACHE_HOT_KEYS", &results.hot_keys.to_string()));
+            all.push(env_var(environment::CACHE_HOT_KEYS, &results.hot_keys.to_string()));
         }
         if results.bypass == CacheBypass::Never {
-            all.push(env_var("SLIPWAY_CACHE_NO_BYPASS", "true"));
+            all.push(env_var(environment::CACHE_NO_BYPASS, "true"));
         }
     }
     if let Some(features) =
         cache.features.as_ref().filter(|features| features.mode == CacheMode::Enabled)
     {
         all.extend([
-            env_var("SLIPWAY_FEATURE_CACHE", "true"),
-            env_var("SLIPWAY_FEATURE_CACHE_BYTES", &quantity_bytes_text(&features.memory)),
-            env_var("SLIPWAY_FEATURE_TTL_SECONDS", &features.ttl_seconds.to_string()),
+            env_var(environment::FEATURE_CACHE, "true"),
+            env_var(environment::FEATURE_CACHE_BYTES, &quantity_bytes_text(&features.memory)),
+            env_var(environment::FEATURE_TTL_SECONDS, &features.ttl_seconds.to_string()),
         ]);
         if let Some(source) = &features.source {
-            all.push(env_var("SLIPWAY_FEATURE_SOURCE_URL", &source.url));
+            all.push(env_var(environment::FEATURE_SOURCE_URL, &source.url));
             all.push(env_var(
-                "SLIPWAY_FEATURE_SOURCE_TIMEOUT_MS",
+                environment::FEATURE_SOURCE_TIMEOUT_MS,
                 &source.timeout_milliseconds.to_string(),
             ));
         }
@@ -98,7 +99,7 @@ pub(crate) fn cache_environment(cache: Option<&CacheSpec>) -> Vec<EnvVar> {
     if let Some(url) = redis_url(cache).filter(|_| !all.is_empty()) {
         all.push(url);
         all.push(env_var(
-            "SLIPWAY_REDIS_BUDGET_MS",
+            environment::REDIS_BUDGET_MS,
             &cache.latency_budget_milliseconds.to_string(),
         ));
     }
@@ -111,7 +112,7 @@ fn quantity_bytes_text(amount: &Quantity) -> String {
 }
 
 fn redis_url(cache: &CacheSpec) -> Option<EnvVar> {
-    const NAME: &str = "SLIPWAY_REDIS_URL";
+    const NAME: &str = environment::REDIS_URL;
     if cache.sidecar.is_some() {
         return Some(env_var(NAME, &format!("unix://{SOCKET}")));
     }

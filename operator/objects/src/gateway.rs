@@ -19,6 +19,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
+use slipway_contracts::environment;
 use slipway_crds::v1alpha1::ModelDeployment;
 
 use crate::autoscaler::eviction_budget;
@@ -32,14 +33,13 @@ use crate::pod::{
     liveness_probe, pod_security, pull_secrets, readiness_probe, scrape_annotations,
     spread_affinity, tracing_env,
 };
-use crate::reserved::{GATEWAY, HTTP, PRIVATE};
+use crate::reserved::{GATEWAY, GATEWAY_ADMIN, HTTP, PRIVATE};
 use crate::service::gateway_service;
 use crate::settings::{GatewayAutoscaler, PlanSettings};
 use crate::{keys, template};
 
-const ADMIN: &str = "admin";
 /// By what a gateway knows the operator.
-const OPERATOR_PUBLIC_KEY: &str = "SLIPWAY_OPERATOR_PUBLIC_KEY";
+const OPERATOR_PUBLIC_KEY: &str = environment::OPERATOR_PUBLIC_KEY;
 
 /// The whole set in the order in which it is applied: identity and rights before the pods that need
 /// them.
@@ -114,7 +114,7 @@ fn build_deployment(metadata: ObjectMeta, settings: &PlanSettings) -> DesiredObj
                     )),
                     annotations: Some(template::template_annotations(
                         &settings.gateway_template,
-                        scrape_annotations(9091),
+                        scrape_annotations(GATEWAY_ADMIN.1),
                     )),
                     ..ObjectMeta::default()
                 }),
@@ -233,10 +233,10 @@ fn gateway_container(settings: &PlanSettings, keys: VolumeMount) -> Container {
         ports: Some(vec![
             container_port(HTTP.0, HTTP.1),
             container_port(PRIVATE.0, PRIVATE.1),
-            container_port(ADMIN, 9091),
+            container_port(GATEWAY_ADMIN.0, GATEWAY_ADMIN.1),
         ]),
-        readiness_probe: Some(readiness_probe(ADMIN)),
-        liveness_probe: Some(liveness_probe(ADMIN)),
+        readiness_probe: Some(readiness_probe(GATEWAY_ADMIN.0)),
+        liveness_probe: Some(liveness_probe(GATEWAY_ADMIN.0)),
         // None for CPU: throttling the gateway would slow down every model. That of memory is far
         // above what its own bounds allow (256 MiB of bodies, and the buffers of 10,000
         // connections), so that it takes only a gateway that is broken.

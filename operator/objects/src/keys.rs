@@ -2,6 +2,7 @@
 //! operator makes and never reads.
 
 use k8s_openapi::api::core::v1::{EnvVar, KeyToPath, SecretVolumeSource, Volume, VolumeMount};
+use slipway_contracts::environment;
 
 use crate::pod::env_var;
 use crate::reserved::KEYS_VOLUME;
@@ -32,5 +33,5 @@ pub(crate) fn keys_volume() -> (Volume, VolumeMount) {
 
 /// Tells a program where the files are.
 pub(crate) fn keys_environment() -> EnvVar {
-    env_var("SLIPWAY_KEYS_DIRECTORY", FOLDER)
+    env_var(environment::KEYS_DIRECTORY, FOLDER)
 }

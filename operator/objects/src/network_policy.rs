@@ -22,11 +22,8 @@ use crate::meta::{
     LabelMap, controlled_metadata, gateway_selector, label_map, label_selector, object_labels,
     revision_labels, runtime_selector, shared_metadata, worker_labels, worker_selector,
 };
-use crate::reserved::{HTTP, METRICS, PRIVATE, revision_name, worker_name};
+use crate::reserved::{GATEWAY_ADMIN, HTTP, METRICS, PRIVATE, revision_name, worker_name};
 use crate::settings::{NetworkPolicies, PlanSettings};
-
-/// The gateway's port of metrics, probes and the state streams.
-const ADMIN: i32 = 9091;
 
 /// Peers of a rule; nothing: everybody.
 type PolicyPeers = Option<Vec<NetworkPolicyPeer>>;
@@ -45,13 +42,13 @@ pub fn gateway_network_policy(
             Some([vec![namespace_peer()], policies.private_from.clone()].concat()),
         ),
         ingress_rule(
-            tcp_ports([ADMIN]),
+            tcp_ports([GATEWAY_ADMIN.1]),
             allowed_peers(&policies.metrics_from, policies.operator.clone()),
         ),
     ];
     rules.extend(open_rule(
         policies,
-        declared_ports(&settings.gateway_template, &[HTTP.1, PRIVATE.1, ADMIN]),
+        declared_ports(&settings.gateway_template, &[HTTP.1, PRIVATE.1, GATEWAY_ADMIN.1]),
     ));
     Some(build_policy(shared_metadata(object), gateway_selector(), rules))
 }

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::EnvVar;
 use kube::ResourceExt;
+use slipway_contracts::environment;
 use slipway_crds::v1alpha1::{ModelDeployment, QueueSpec, QueueStore};
 
 use crate::pod::{env_from_secret, env_var};
@@ -20,24 +21,27 @@ pub(crate) fn queue_environment(
         (None, None) => return Vec::new(),
     };
     let url = match place {
-        (Some(url), _) => env_var("SLIPWAY_QUEUE_URL", url),
-        (None, Some(secret)) => env_from_secret("SLIPWAY_QUEUE_URL", secret),
+        (Some(url), _) => env_var(environment::QUEUE_URL, url),
+        (None, Some(secret)) => env_from_secret(environment::QUEUE_URL, secret),
         (None, None) => return Vec::new(),
     };
     let replicas = store
         .nats
         .as_ref()
-        .map(|nats| env_var("SLIPWAY_QUEUE_REPLICAS", &nats.replicas.to_string()));
+        .map(|nats| env_var(environment::QUEUE_REPLICAS, &nats.replicas.to_string()));
     let mut all = vec![url];
     all.extend(replicas);
     all.extend([
-        env_var("SLIPWAY_QUEUE_NAME", &name),
-        env_var("SLIPWAY_QUEUE_MAX_JOBS", &queue.max_jobs.to_string()),
-        env_var("SLIPWAY_JOB_MAX_DELIVERIES", &queue.max_deliveries.to_string()),
-        env_var("SLIPWAY_JOB_RESULT_TTL_SECONDS", &queue.result_ttl_seconds.to_string()),
+        env_var(environment::QUEUE_NAME, &name),
+        env_var(environment::QUEUE_MAX_JOBS, &queue.max_jobs.to_string()),
+        env_var(environment::JOB_MAX_DELIVERIES, &queue.max_deliveries.to_string()),
+        env_var(environment::JOB_RESULT_TTL_SECONDS, &queue.result_ttl_seconds.to_string()),
     ]);
     all.extend(
-        queue.callbacks.as_ref().map(|it| env_var("SLIPWAY_CALLBACK_ALLOW", &it.allow.join(","))),
+        queue
+            .callbacks
+            .as_ref()
+            .map(|it| env_var(environment::CALLBACK_ALLOW, &it.allow.join(","))),
     );
     all
 }

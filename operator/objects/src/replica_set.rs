@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
+use slipway_contracts::environment;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{
     BatchingPolicy, ModelDeployment, ModelDeploymentSpec, SERVER_CONTAINER,
@@ -254,18 +255,18 @@ fn server_environment(
     let model = &object.spec.model;
     let name = object.name_any();
     let mut all = vec![
-        env_var("SLIPWAY_NAMESPACE", &object.namespace().unwrap_or_default()),
-        env_var("SLIPWAY_MODELDEPLOYMENT", &name),
-        env_var("SLIPWAY_REVISION", revision),
-        env_var("SLIPWAY_MODEL_NAME", model.name.as_deref().unwrap_or(&name)),
-        env_var("SLIPWAY_MODEL_VERSION", version),
-        env_var("SLIPWAY_MODEL_URI", &model.uri),
+        env_var(environment::NAMESPACE, &object.namespace().unwrap_or_default()),
+        env_var(environment::MODELDEPLOYMENT, &name),
+        env_var(environment::REVISION, revision),
+        env_var(environment::MODEL_NAME, model.name.as_deref().unwrap_or(&name)),
+        env_var(environment::MODEL_VERSION, version),
+        env_var(environment::MODEL_URI, &model.uri),
         env_var(DIGEST_VARIABLE, digest),
-        env_var("SLIPWAY_FETCHED_RECORD", "/tmp/slipway-fetched.json"),
+        env_var(environment::FETCHED_RECORD, "/tmp/slipway-fetched.json"),
         env_from_field("POD_NAME", "metadata.name"),
     ];
     if object.spec.template.server_image().is_none() {
-        all.push(env_var("SLIPWAY_UID", &object.uid().unwrap_or_default()));
+        all.push(env_var(environment::UID, &object.uid().unwrap_or_default()));
         all.push(keys::keys_environment());
     }
     all.extend(batching_variable(model.batching));
@@ -291,7 +292,7 @@ fn batching_variable(batching: BatchingPolicy) -> Option<EnvVar> {
         BatchingPolicy::Enabled => "enabled",
         BatchingPolicy::Disabled => "disabled",
     };
-    Some(env_var("SLIPWAY_BATCHING", mode))
+    Some(env_var(environment::BATCHING, mode))
 }
 
 /// What the spec asks to be kept of traffic; nothing where it asks for nothing, so that such pods
@@ -299,20 +300,20 @@ fn batching_variable(batching: BatchingPolicy) -> Option<EnvVar> {
 fn observation_variables(spec: &ModelDeploymentSpec) -> Vec<EnvVar> {
     let mut all = Vec::new();
     if let Some(baseline) = &spec.model.baseline {
-        all.push(env_var("SLIPWAY_BASELINE_URI", &baseline.uri));
+        all.push(env_var(environment::BASELINE_URI, &baseline.uri));
         all.push(env_var(
-            "SLIPWAY_BASELINE_DIGEST",
+            environment::BASELINE_DIGEST,
             baseline.digest.as_deref().unwrap_or_default(),
         ));
     }
     if let Some(sampling) = &spec.server.sampling {
         all.push(env_var(
-            "SLIPWAY_SAMPLE_PAYLOADS",
+            environment::SAMPLE_PAYLOADS,
             &sampling.rate.fraction().unwrap_or_default().to_string(),
         ));
-        all.push(env_var("SLIPWAY_SAMPLE_SINK", &sampling.sink));
+        all.push(env_var(environment::SAMPLE_SINK, &sampling.sink));
         if !sampling.redact_inputs.is_empty() {
-            all.push(env_var("SLIPWAY_SAMPLE_REDACT", &sampling.redact_inputs.join(",")));
+            all.push(env_var(environment::SAMPLE_REDACT, &sampling.redact_inputs.join(",")));
         }
     }
     all

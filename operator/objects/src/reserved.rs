@@ -2,6 +2,7 @@
 //! have. Users choose others; one that is taken is refused.
 
 use k8s_openapi::api::core::v1::Probe;
+use slipway_contracts::{environment, ports};
 
 /// Name of all objects of a namespace's gateway.
 pub const GATEWAY: &str = "slipway-gateway";
@@ -24,7 +25,7 @@ pub fn worker_name(name: &str) -> String {
 /// The init container that fetches the model.
 pub const FETCH: &str = "fetch";
 /// The variable by which that and the model server are told the digest of the model.
-pub const DIGEST_VARIABLE: &str = "SLIPWAY_MODEL_DIGEST";
+pub const DIGEST_VARIABLE: &str = environment::MODEL_DIGEST;
 /// The container of the Redis beside the model server.
 pub(crate) const REDIS: &str = "redis";
 /// The container of workers, and the first argument of the program in them.
@@ -46,11 +47,14 @@ pub const VOLUMES: [&str; 4] = [CLAIM_VOLUMES[0], CLAIM_VOLUMES[1], SOCKET_VOLUM
 pub(crate) const SCRATCH_VOLUMES: [&str; 3] = ["models", "tmp", SOCKET_VOLUME];
 
 /// The port of predictions.
-pub const HTTP: (&str, i32) = ("http", 8080);
+pub const HTTP: (&str, i32) = ports::HTTP.for_kubernetes();
 /// The port of a gateway for those who show the token of the namespace.
-pub(crate) const PRIVATE: (&str, i32) = ("private", 8081);
+pub(crate) const PRIVATE: (&str, i32) = ports::PRIVATE.for_kubernetes();
 /// The port of metrics, probes and administration.
-pub const METRICS: (&str, i32) = ("metrics", 9090);
+pub const METRICS: (&str, i32) = ports::METRICS.for_kubernetes();
+
+/// The port of the metrics, probes and state stream of gateways.
+pub(crate) const GATEWAY_ADMIN: (&str, i32) = ports::GATEWAY_ADMIN.for_kubernetes();
 
 /// Whether a ModelDeployment may not have this name, because another one's objects would have it,
 /// or the gateway has.
@@ -62,7 +66,7 @@ pub fn is_reserved(name: &str) -> bool {
 /// Variables of the model server that nobody else may set: labels of metrics and the digest that is
 /// verified must be those of the revision.
 pub fn is_reserved_variable(variable: &str) -> bool {
-    variable.starts_with("SLIPWAY_") || variable == "POD_NAME"
+    variable.starts_with(environment::PREFIX) || variable == "POD_NAME"
 }
 
 /// The times of a probe.

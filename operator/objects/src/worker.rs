@@ -16,6 +16,7 @@ use k8s_openapi::api::core::v1::{EnvVar, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
+use slipway_contracts::environment;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{ModelDeployment, QueueSpec, SERVER_CONTAINER, WorkerAutoscaling};
 
@@ -125,13 +126,12 @@ fn worker_pod(
 fn worker_environment(queue: &QueueSpec) -> Vec<EnvVar> {
     let worker = &queue.worker;
     let mut all = vec![
-        env_var("SLIPWAY_WORKER_MAX_JOBS", &worker.max_batch_jobs.to_string()),
-        env_var("SLIPWAY_WORKER_DRAIN_SECONDS", &worker.drain_seconds.to_string()),
+        env_var(environment::WORKER_MAX_JOBS, &worker.max_batch_jobs.to_string()),
+        env_var(environment::WORKER_DRAIN_SECONDS, &worker.drain_seconds.to_string()),
     ];
-    let key = queue
-        .callbacks
-        .as_ref()
-        .map(|it| env_from_secret("SLIPWAY_CALLBACK_SIGNING_KEY", &it.signing_key_secret_key_ref));
+    let key = queue.callbacks.as_ref().map(|it| {
+        env_from_secret(environment::CALLBACK_SIGNING_KEY, &it.signing_key_secret_key_ref)
+    });
     all.extend(key);
     all
 }

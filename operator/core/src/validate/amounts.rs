@@ -23,7 +23,11 @@ pub(super) fn find_amount_problem(spec: &ModelDeploymentSpec) -> Option<String> 
             )
         })
         .or_else(|| {
-            check_share("spec.server.sampling.rate", &spec.server.sampling.as_ref()?.rate, SHARE_BOUNDS)
+            check_share(
+                "spec.server.sampling.rate",
+                &spec.server.sampling.as_ref()?.rate,
+                SHARE_BOUNDS,
+            )
         })
         .or_else(|| check_cache(spec.server.cache.as_ref()?))
         .or_else(|| {

@@ -1,6 +1,7 @@
 //! The share of wrong predictions by feedback labels, compared with that of stable.
 
 use jiff::Timestamp;
+use slipway_contracts::metric_names;
 use slipway_crds::v1alpha1::GateSpec;
 use slipway_crds::v1alpha1::units::{SHARE_BOUNDS, check_share};
 
@@ -46,7 +47,7 @@ impl GateKind for AccuracyKind {
 
 fn accuracy_query(selector: &SeriesSelector<'_>) -> String {
     let increase = selector.increase(
-        "slipway_gateway_feedback_total",
+        metric_names::GATEWAY_FEEDBACK_TOTAL,
         GATEWAY_PODS,
         r#",result=~"correct|incorrect""#,
         "result",

@@ -1,6 +1,7 @@
 //! The share of failed requests, compared with that of stable.
 
 use jiff::Timestamp;
+use slipway_contracts::metric_names;
 use slipway_crds::v1alpha1::GateSpec;
 use slipway_crds::v1alpha1::units::{SHARE_BOUNDS, check_share};
 
@@ -44,7 +45,11 @@ impl GateKind for ErrorRateKind {
 
     fn find_share_problem(&self, gate: &GateSpec) -> Option<String> {
         let settings = gate.error_rate.as_ref()?;
-        check_share(&field_path(gate, "errorRate.maxIncrease"), &settings.max_increase, SHARE_BOUNDS)
+        check_share(
+            &field_path(gate, "errorRate.maxIncrease"),
+            &settings.max_increase,
+            SHARE_BOUNDS,
+        )
     }
 }
 
@@ -58,7 +63,7 @@ fn errors_query(selector: &SeriesSelector<'_>) -> String {
         "success|client_error|contract_error|server_error|timeout|try_timeout|unavailable";
     let further = format!(r#",{ROLES},outcome=~"{outcomes}""#);
     let increase = selector.increase(
-        "slipway_gateway_requests_total",
+        metric_names::GATEWAY_REQUESTS_TOTAL,
         GATEWAY_PODS,
         &further,
         "role, outcome",

@@ -6,6 +6,7 @@
 //! are counted exactly, without interpolation.
 
 use jiff::Timestamp;
+use slipway_contracts::metric_names;
 use slipway_crds::v1alpha1::units::{SHARE_BOUNDS, check_share};
 use slipway_crds::v1alpha1::{GateSpec, LatencyGate};
 
@@ -31,7 +32,7 @@ impl GateKind for LatencyKind {
         EvidenceQuery::Buckets(format!(
             "sum by (revision, le) ({})",
             selector.increase(
-                "slipway_gateway_request_duration_seconds_bucket",
+                metric_names::GATEWAY_REQUEST_DURATION_BUCKET,
                 GATEWAY_PODS,
                 &format!(",{ROLES}"),
                 "role, le"
