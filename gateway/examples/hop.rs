@@ -20,10 +20,11 @@ use hyper_util::rt::TokioIo;
 use slipway_crds::routing::RoutingClaims;
 use slipway_gateway::app::{self, ListeningPorts};
 use slipway_gateway::config::{
-    ArmRole, BrakeConfig, EndpointGroup, ModelConfig, PodSettings, ProcessSettings,
-    RoutingSnapshot, ShieldConfig, TrafficWeights, WeightedBackend,
+    ArmRole, BrakeConfig, EndpointGroup, ModelConfig, PodSettings, RoutingSnapshot, ShieldConfig,
+    TrafficWeights, WeightedBackend,
 };
-use slipway_gateway::gateway::GatewayContext;
+use slipway_gateway::context::GatewayContext;
+use slipway_gateway::settings::ProcessSettings;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::gateway::GatewayContext;
+use crate::context::GatewayContext;
 use crate::state::{self, ReportedState};
 use crate::streams::StateStreams;
 

@@ -11,9 +11,10 @@ use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::GatewayArgs;
+use crate::context::GatewayContext;
 use crate::error::GatewayError;
-use crate::gateway::GatewayContext;
 use crate::proxy::received_request::PortAccess;
+use crate::watch::WatchEnded;
 use crate::{admin, keep_alive, keys, server, watch};
 
 /// How often old series and unused connections are looked for.
@@ -61,7 +62,12 @@ pub async fn run_gateway(args: GatewayArgs) -> Result<(), GatewayError> {
             _ = term.recv() => shutdown.cancel(),
             _ = int.recv() => shutdown.cancel(),
             // Without its watch the gateway would serve an ever older world: better to start again.
-            ended = &mut watching => return ended.map(|never| match never {}),
+            ended = &mut watching => {
+                return match ended {
+                    Ok(never) => match never {},
+                    Err(WatchEnded) => Err(GatewayError::Task("watch")),
+                };
+            }
             served = &mut serving => return served,
         }
     }

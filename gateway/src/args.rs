@@ -8,7 +8,7 @@ use clap::Parser;
 use clap::builder::RangedU64ValueParser;
 use slipway_listener::OperatorPublicKey;
 
-use crate::config::ProcessSettings;
+use crate::settings::ProcessSettings;
 
 /// The data plane of Slipway: divides the requests for a model between its revisions, exactly as
 /// the operator says.

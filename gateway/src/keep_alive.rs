@@ -17,8 +17,8 @@ use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::buffer::{BufferedBody, ReplayBody};
+use crate::context::GatewayContext;
 use crate::endpoint::InFlightGuard;
-use crate::gateway::GatewayContext;
 use crate::send::{UpstreamProtocol, send_request};
 use crate::upload::UploadBody;
 

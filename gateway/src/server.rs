@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::gateway::GatewayContext;
+use crate::context::GatewayContext;
 use crate::proxy;
 use crate::proxy::answer::AnswerBody;
 use crate::proxy::received_request::PortAccess;
@@ -130,15 +130,12 @@ mod tests {
     use slipway_crds::routing::RoutingClaims;
 
     use super::*;
-    use crate::config::{
-        self, BrakeConfig, ModelConfig, PodSettings, RoutingSnapshot, ShieldConfig,
-    };
+    use crate::config::{BrakeConfig, ModelConfig, PodSettings, RoutingSnapshot, ShieldConfig};
+    use crate::settings::ProcessSettings;
 
     fn gateway(drain_timeout: Option<Duration>, timeouts: &[u64]) -> Arc<GatewayContext> {
-        let gateway = GatewayContext::new(config::ProcessSettings {
-            drain_timeout,
-            ..config::ProcessSettings::default()
-        });
+        let gateway =
+            GatewayContext::new(ProcessSettings { drain_timeout, ..ProcessSettings::default() });
         let models = timeouts.iter().map(|seconds| {
             let name = format!("of-{seconds}");
             let config = ModelConfig {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 
 use crate::brake::BrakeTrip;
-use crate::gateway::GatewayContext;
+use crate::context::GatewayContext;
 use crate::model::{ArmCounts, RoutedModel};
 
 /// One line.

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use crate::budget::ShieldBudget;
 use crate::config::{
-    ArmRole, EndpointGroup, ModelConfig, ProcessSettings, RevisionEndpoints, RoutingSnapshot,
-    TrafficWeights, WeightedBackend,
+    ArmRole, EndpointGroup, ModelConfig, RevisionEndpoints, RoutingSnapshot, TrafficWeights,
+    WeightedBackend,
 };
 use crate::endpoint::EndpointSet;
 use crate::keys::KeyStore;
@@ -21,6 +21,7 @@ use crate::model::{
     Arm, ArmState, CapacityPools, ChangeNotifier, LimitHeaders, ModelShares, RoutedModel,
 };
 use crate::pool::PodConnector;
+use crate::settings::ProcessSettings;
 use crate::split::{SlotSchedule, StickySlots};
 use crate::weights::{
     backends_with_preview, guess_weights, has_served_backend, weights_generation,

@@ -16,11 +16,11 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use slipway_crds::labels::{MANAGED_BY, MANAGER, REVISION};
+use thiserror::Error;
 
+use crate::context::GatewayContext;
 use crate::convert::{AffectedModels, ResourceConverter};
-use crate::error::GatewayError;
 use crate::feedback::peers::peers_from_slices;
-use crate::gateway::GatewayContext;
 use crate::resource::RoutedModelDeployment;
 
 /// Shortest and longest pause between two tries to reach the API server. Shorter than kube's
@@ -55,6 +55,11 @@ enum WatchChange<K> {
     Failed(watcher::Error),
 }
 
+/// A watch ended by itself.
+#[derive(Debug, Error)]
+#[error("a watch ended early")]
+pub struct WatchEnded;
+
 /// Watches the namespace and applies every change, for ever.
 ///
 /// What is known stays known while the API server is away: a list takes effect only when it is
@@ -65,7 +70,7 @@ enum WatchChange<K> {
 pub async fn run_watch(
     gateway: Arc<GatewayContext>,
     client: Client,
-) -> Result<Infallible, GatewayError> {
+) -> Result<Infallible, WatchEnded> {
     let namespace = gateway.settings.namespace.clone();
     let models =
         Api::<DeserializeGuard<RoutedModelDeployment>>::namespaced(client.clone(), &namespace);
@@ -89,7 +94,7 @@ pub async fn run_watch(
     let (mut synced, mut converter, mut concerned) =
         ((false, false), ResourceConverter::default(), AffectedModels::new());
     loop {
-        let mut news = match events.next().await.ok_or(GatewayError::Task("watch"))? {
+        let mut news = match events.next().await.ok_or(WatchEnded)? {
             WatchUpdate::Models(said) => {
                 synced.0 |= matches!(said, WatchChange::Replaced(_));
                 let (model, gone, all) = (

@@ -10,10 +10,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::buffered_request::BufferedRequest;
 use crate::config::ArmRole;
+use crate::context::GatewayContext;
 use crate::download::DownloadBody;
 use crate::endpoint::{InFlightGuard, UpstreamEndpoint};
 use crate::failure::ArmFailure;
-use crate::gateway::GatewayContext;
 use crate::model::{Arm, RoutedModel};
 use crate::send::{SendError, send_request};
 

@@ -13,11 +13,12 @@ use tokio::time::{Instant, timeout_at};
 use super::headers;
 use crate::affinity::{grpc_fingerprint, request_fingerprint};
 use crate::buffer::{BodyBuffer, BodyPrefix, BufferedBody, ReplayBody};
-use crate::config::{PodSettings, ProcessSettings};
+use crate::config::PodSettings;
 use crate::grpc;
 use crate::model::{LimitHeaders, RoutedModel};
 use crate::refusal::RequestRefusal;
 use crate::send::UpstreamProtocol;
+use crate::settings::ProcessSettings;
 use crate::share::{ByteReservation, PoolShare};
 use crate::upload::{ClientBody, STREAM_OVERHEAD, StreamedUpload, UploadBody};
 

@@ -15,9 +15,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::answer::{AnswerBody, json_response, refusal_response};
 use super::received_request::ReceivedRequest;
+use crate::context::GatewayContext;
 use crate::feedback::item::{FeedbackItem, FeedbackRejection, FeedbackRequest, FeedbackResponse};
 use crate::feedback::peers::{self, GatewayPeer};
-use crate::gateway::GatewayContext;
 use crate::model::RoutedModel;
 use crate::refusal::RequestRefusal;
 

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::answer::{AnswerBody, json_response, refusal_response};
 use crate::buffer::BufferedBody;
-use crate::gateway::GatewayContext;
+use crate::context::GatewayContext;
 use crate::grpc;
 use crate::message::frame_message;
 use crate::refusal::RequestRefusal;

@@ -14,13 +14,13 @@ use super::arm::{RetryPolicy, send_to_arm};
 use super::buffered_request::BufferedRequest;
 use super::call_guards::ArmCall;
 use crate::buffer::{BodyBuffer, BodyPrefix, BufferedBody};
-use crate::config::ProcessSettings;
+use crate::context::GatewayContext;
 use crate::download::DownloadBody;
 use crate::failure::ArmFailure;
-use crate::gateway::GatewayContext;
 use crate::grpc;
 use crate::model::{Arm, RoutedModel};
 use crate::outcome::RequestOutcome;
+use crate::settings::ProcessSettings;
 
 /// An answer of the candidate, as far as it was read before the client sees any of it.
 pub enum GatheredAnswer {

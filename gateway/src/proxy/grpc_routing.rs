@@ -10,7 +10,7 @@ use super::answer::{AnswerBody, refusal_response};
 use super::buffered_request::request_deadline;
 use super::received_request::ReceivedRequest;
 use super::{forward_to_model, gateway_info};
-use crate::gateway::GatewayContext;
+use crate::context::GatewayContext;
 use crate::grpc;
 use crate::refusal::RequestRefusal;
 use crate::select::route_by_model_name;

@@ -33,7 +33,7 @@ use self::dispatch::dispatch_to_arm;
 use self::exchange::{ProxyExchange, reject_request};
 use self::received_request::{PortAccess, ReceivedRequest};
 use self::reserved::ReservedOperation;
-use crate::gateway::GatewayContext;
+use crate::context::GatewayContext;
 use crate::grpc;
 use crate::model::Arm;
 use crate::refusal::RequestRefusal;

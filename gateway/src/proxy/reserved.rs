@@ -5,7 +5,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderValue, Method};
 
-use crate::gateway::GatewayContext;
+use crate::context::GatewayContext;
 use crate::model::RoutedModel;
 use crate::refusal::RequestRefusal;
 use crate::select::RouteMatch;

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::config::ProcessSettings;
 use crate::feedback::FeedbackState;
 use crate::feedback::ledger::{FeedbackLedger, FeedbackLimits};
 use crate::feedback::peers::GatewayPeers;
@@ -14,6 +13,7 @@ use crate::keys::KeyStore;
 use crate::metrics::GatewayMetrics;
 use crate::model::{CapacityPools, ModelShares};
 use crate::pool::PodConnector;
+use crate::settings::ProcessSettings;
 use crate::table::ModelRouter;
 
 /// The gateway: settings, table, bounds, state of life.
