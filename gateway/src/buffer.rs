@@ -14,8 +14,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-
-use crate::share::{ByteReservation, PoolShare};
+use slipway_gateway_policy::share::{ByteReservation, PoolShare};
 
 /// Larger bodies are kept in blocks of this size.
 const BLOCK: usize = 64 << 10;
@@ -219,7 +218,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
-    use crate::share::CapacityPool;
+    use slipway_gateway_policy::share::CapacityPool;
 
     fn share(bytes: usize) -> Arc<PoolShare> {
         PoolShare::new(&CapacityPool::new(bytes))

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use slipway_gateway_policy::affinity;
+use slipway_gateway_policy::config::EndpointGroup;
+use slipway_gateway_policy::split::{hash_parts, mix_bits};
 use tokio::time::Instant;
 
-use crate::affinity;
-use crate::config::EndpointGroup;
 use crate::pool::{ConnectionPool, PodConnector};
-use crate::split::{hash_parts, mix_bits};
 
 /// How long a pod that refused a connection is the last choice.
 const SUSPECT_DURATION: Duration = Duration::from_secs(2);

@@ -9,18 +9,18 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use jiff::Timestamp;
+use slipway_gateway_policy::brake::ArmBrake;
+use slipway_gateway_policy::budget::ShieldBudget;
+use slipway_gateway_policy::config::{ArmRole, BrakeConfig, ModelConfig, TrafficWeights};
+use slipway_gateway_policy::latency::{ArmLatency, RequestTiming};
+use slipway_gateway_policy::outcome::RequestOutcome;
+use slipway_gateway_policy::share::{CapacityPool, PoolShare, RequestPermit};
+use slipway_gateway_policy::split::{SLOTS, SlotSchedule, StickySlots};
+use slipway_gateway_policy::uploads::PendingUploads;
 use tokio::sync::watch;
 
-use crate::brake::ArmBrake;
-use crate::budget::ShieldBudget;
-use crate::config::{ArmRole, BrakeConfig, ModelConfig, TrafficWeights};
 use crate::endpoint::EndpointSet;
-use crate::latency::{ArmLatency, RequestTiming};
 use crate::metrics::{ArmMetrics, ModelMetrics};
-use crate::outcome::RequestOutcome;
-use crate::share::{CapacityPool, PoolShare, RequestPermit};
-use crate::split::{SLOTS, SlotSchedule, StickySlots};
-use crate::uploads::PendingUploads;
 
 /// So many changes are known by name.
 const MAX_CHANGES: usize = 1024;

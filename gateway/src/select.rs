@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use slipway_crds::routing::{RouteClaimant, normalize_host, service_name};
+use slipway_gateway_policy::grpc;
+use slipway_gateway_policy::refusal::RequestRefusal;
 
-use crate::grpc;
 use crate::model::RoutedModel;
-use crate::refusal::RequestRefusal;
 use crate::table::RouteTable;
 
 const PREVIEW_SUFFIX: &str = "-preview";

@@ -4,10 +4,10 @@ use std::error::Error;
 
 use http::{Request, Response};
 use hyper::client::conn::TrySendError;
+use slipway_gateway_policy::failure::ArmFailure;
 
 use crate::download::DownloadBody;
 use crate::endpoint::InFlightGuard;
-use crate::failure::ArmFailure;
 use crate::upload::{UploadBody, UploadError};
 
 /// How often a connection that turned out to be closed is replaced before the pod counts as

@@ -130,8 +130,10 @@ mod tests {
     use slipway_crds::routing::RoutingClaims;
 
     use super::*;
-    use crate::config::{BrakeConfig, ModelConfig, PodSettings, RoutingSnapshot, ShieldConfig};
     use crate::settings::ProcessSettings;
+    use slipway_gateway_policy::config::{
+        BrakeConfig, ModelConfig, PodSettings, RoutingSnapshot, ShieldConfig,
+    };
 
     fn gateway(drain_timeout: Option<Duration>, timeouts: &[u64]) -> Arc<GatewayContext> {
         let gateway =

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
+use slipway_gateway_policy::brake::BrakeTrip;
 
-use crate::brake::BrakeTrip;
 use crate::context::GatewayContext;
 use crate::model::{ArmCounts, RoutedModel};
 

@@ -5,15 +5,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use http::HeaderValue;
 use slipway_crds::routing::{ClaimRegistry, RouteClaimant};
+use slipway_gateway_policy::budget::ShieldBudget;
+use slipway_gateway_policy::config::{
+    ArmRole, EndpointGroup, ModelConfig, RevisionEndpoints, RoutingSnapshot, TrafficWeights,
+    WeightedBackend,
+};
+use slipway_gateway_policy::split::{SlotSchedule, StickySlots};
 use slipway_prediction_id::PredictionReport;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::budget::ShieldBudget;
-use crate::config::{
-    ArmRole, EndpointGroup, ModelConfig, RevisionEndpoints, RoutingSnapshot, TrafficWeights,
-    WeightedBackend,
-};
 use crate::endpoint::EndpointSet;
 use crate::keys::KeyStore;
 use crate::metrics::{GatewayMetrics, ModelMetrics};
@@ -22,7 +23,6 @@ use crate::model::{
 };
 use crate::pool::PodConnector;
 use crate::settings::ProcessSettings;
-use crate::split::{SlotSchedule, StickySlots};
 use crate::weights::{
     backends_with_preview, guess_weights, has_served_backend, weights_generation,
 };

@@ -9,14 +9,14 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use slipway_gateway_policy::failure::ArmFailure;
+use slipway_gateway_policy::message::{ModelName, find_model_name};
+use slipway_gateway_policy::refusal::RequestRefusal;
+use slipway_gateway_policy::share::{ByteReservation, RequestPermit};
+use slipway_gateway_policy::uploads::{PendingUploads, UploadGuard};
 use thiserror::Error;
 
 use crate::buffer::{BodyPrefix, ReplayBody};
-use crate::failure::ArmFailure;
-use crate::message::{ModelName, find_model_name};
-use crate::refusal::RequestRefusal;
-use crate::share::{ByteReservation, RequestPermit};
-use crate::uploads::{PendingUploads, UploadGuard};
 
 /// So much of a first message is looked at for the name of its model. Whoever writes fields in
 /// their order has it in the first hundred bytes.

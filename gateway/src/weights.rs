@@ -1,6 +1,8 @@
 //! Which weights are in force while the operator has told none.
 
-use crate::config::{ArmRole, ModelConfig, RevisionEndpoints, TrafficWeights, WeightedBackend};
+use slipway_gateway_policy::config::{
+    ArmRole, ModelConfig, RevisionEndpoints, TrafficWeights, WeightedBackend,
+};
 
 /// The generation of weights; 0 when there are none.
 pub(crate) fn weights_generation(weights: Option<&TrafficWeights>) -> i64 {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use http_body_util::Full;
-use slipway_gateway::config::BrakeConfig;
+use slipway_gateway_policy::config::BrakeConfig;
 use support::client::{Http, http1, infer, send};
 use support::upstream::{Mood, Upstream};
 use support::{CANDIDATE, STABLE, Scrape, World};

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::future::{join_all, select_all};
 use http::{Request, StatusCode};
 use http_body_util::Full;
-use slipway_gateway::config::EndpointGroup;
+use slipway_gateway_policy::config::EndpointGroup;
 use support::client::{http1, http2, predict, send};
 use support::upstream::{Mood, Upstream};
 use support::{STABLE, World, eventually, model, within};

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
-use slipway_gateway::config::TrafficWeights;
 use slipway_gateway::feedback::peers::GatewayPeer;
+use slipway_gateway_policy::config::TrafficWeights;
 use slipway_prediction_id::{
     ACCESS_PURPOSE, PREDICTION_ID_PURPOSE, PredictedLabel, PredictionId, PredictionIdSealer,
     PredictionReport, derive_key,

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
-use slipway_gateway::config::{EndpointGroup, ModelConfig};
+use slipway_gateway_policy::config::{EndpointGroup, ModelConfig};
 use support::client::{grpc, http1, send};
 use support::upstream::{Mood, Upstream};
 use support::{STABLE, TOKEN, World, eventually, model};

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
-use slipway_gateway::config::{BrakeConfig, EndpointGroup};
+use slipway_gateway_policy::config::{BrakeConfig, EndpointGroup};
 use support::client::{Http, get, http1, http2, infer, predict, send};
 use support::upstream::{Mood, Upstream};
 use support::{CANDIDATE, STABLE, Scrape, World, eventually, within};

@@ -13,7 +13,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use serde_json::Value;
-use slipway_gateway::config::{
+use slipway_gateway_policy::config::{
     ArmRole, EndpointGroup, ModelConfig, TrafficWeights, WeightedBackend,
 };
 use support::client::http1;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Request, StatusCode};
 use http_body_util::Full;
-use slipway_gateway::config::{BrakeConfig, TrafficWeights};
+use slipway_gateway_policy::config::{BrakeConfig, TrafficWeights};
 use support::client::{Answer, Http, http1, infer, predict, send};
 use support::upstream::{Mood, Upstream, nobody};
 use support::{CANDIDATE, STABLE, TOKEN, World, within};

@@ -10,10 +10,10 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::core::DeserializeGuard;
 use slipway_crds::labels::{MODEL_DEPLOYMENT, REVISION};
+use slipway_gateway_policy::config::{EndpointGroup, ModelConfig, RevisionEndpoints};
 
 use self::model::model_config;
 use self::slice::{slice_endpoints, slice_pods};
-use crate::config::{EndpointGroup, ModelConfig, RevisionEndpoints};
 use crate::resource::RoutedModelDeployment;
 
 /// Keeps what the watches say, in the form of the data plane. It remembers the last valid form of

@@ -8,10 +8,10 @@ use kube::ResourceExt;
 use slipway_crds::routing::{RouteClaimant, RoutingClaims};
 use slipway_crds::v1alpha1::units::quantity_bytes;
 use slipway_crds::v1alpha1::{Percentage, QueueSpec, TrafficSpec};
-
-use crate::config::{
+use slipway_gateway_policy::config::{
     ArmRole, BrakeConfig, ModelConfig, PodSettings, ShieldConfig, TrafficWeights, WeightedBackend,
 };
+
 use crate::resource::{self, RoutedModelDeployment};
 
 /// What is said of a ModelDeployment now; of what is not understood, what was `known` of it before.

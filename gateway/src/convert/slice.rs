@@ -4,8 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::ResourceExt;
-
-use crate::config::EndpointGroup;
+use slipway_gateway_policy::config::EndpointGroup;
 
 /// Name of the port that takes requests.
 const PORT_NAME: &str = "http";

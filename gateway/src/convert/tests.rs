@@ -4,12 +4,12 @@ use http::{HeaderName, HeaderValue};
 use kube::core::error_boundary::InvalidObject;
 use serde_json::{Value, json};
 use slipway_crds::routing::RoutingClaims;
-
-use super::*;
-use crate::config::{
+use slipway_gateway_policy::config::{
     ArmRole, BrakeConfig, PodSettings, RoutingSnapshot, ShieldConfig, TrafficWeights,
     WeightedBackend,
 };
+
+use super::*;
 
 fn guard(value: Value) -> DeserializeGuard<RoutedModelDeployment> {
     serde_json::from_value(value).unwrap()

@@ -5,10 +5,10 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
+use slipway_gateway_policy::split::hash_parts;
 use slipway_prediction_id::{MAX_ROWS, PredictedLabel, PredictionId};
 
 use super::item::{CountedFeedback, FeedbackItem, FeedbackRejection, MAX_VALUE};
-use crate::split::hash_parts;
 
 /// Clocks of two nodes may differ by this much.
 const SKEW_SECONDS: u64 = 300;

@@ -10,12 +10,12 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use slipway_gateway_policy::affinity::rendezvous_rank;
+use slipway_gateway_policy::split::hash_parts;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::item::FeedbackResponse;
-use crate::affinity::rendezvous_rank;
-use crate::split::hash_parts;
 
 /// Name of the port on which gateways answer each other.
 const PORT: &str = "private";
@@ -165,7 +165,7 @@ mod tests {
         let all = ["a", "b", "c"];
         let mut counts = [0; 3];
         for number in 0..3000_u64 {
-            let number = crate::split::mix_bits(number);
+            let number = slipway_gateway_policy::split::mix_bits(number);
             let owners: Vec<String> = all
                 .iter()
                 .map(|own| {
@@ -184,7 +184,7 @@ mod tests {
     fn the_next_in_rank_stands_in_and_all_name_the_same() {
         let all = ["a", "b", "c"];
         for number in 0..300_u64 {
-            let number = crate::split::mix_bits(number);
+            let number = slipway_gateway_policy::split::mix_bits(number);
             let first = |own: &str| {
                 of(own, &all).owner(number, 0).map_or_else(|| own.to_owned(), |peer| peer.name)
             };

@@ -14,6 +14,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use slipway_gateway_policy::config::ArmRole;
+use slipway_gateway_policy::outcome::{RejectReason, RequestOutcome};
 
 use self::labels::{KeyLabels, ModelLabels, RevisionLabels};
 use self::requests::{ClientFamilies, ClientMetrics, RequestFamilies, RequestMetrics};
@@ -21,9 +23,7 @@ use self::series::{
     ArmCounterFamilies, ArmGaugeFamilies, ModelCounterFamilies, ModelGaugeFamilies,
 };
 pub use self::series::{ArmCounters, ArmGauges, ModelCounters, ModelGauges};
-use crate::config::ArmRole;
 use crate::feedback::outcomes::FeedbackMetrics;
-use crate::outcome::{RejectReason, RequestOutcome};
 
 /// The role, as a label, of requests at the preview address.
 const PREVIEW: &str = "preview";

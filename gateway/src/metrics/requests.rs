@@ -6,9 +6,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use slipway_gateway_policy::outcome::{RejectReason, RequestOutcome};
 
 use super::labels::{ArmLabels, ClientLabels, OutcomeLabels, ReasonLabels, RevisionLabels};
-use crate::outcome::{RejectReason, RequestOutcome};
 
 /// Requests by their end, and the time of their answers.
 #[derive(Clone, Debug)]

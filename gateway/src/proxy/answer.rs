@@ -10,6 +10,10 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use slipway_gateway_policy::failure::ArmFailure;
+use slipway_gateway_policy::grpc;
+use slipway_gateway_policy::outcome::RequestOutcome;
+use slipway_gateway_policy::refusal::RequestRefusal;
 use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -17,10 +21,6 @@ use super::call_guards::{ArmCall, ClientCall};
 use super::headers::holds_nan;
 use crate::buffer::{BodyPrefix, BufferedBody, ReplayBody};
 use crate::download::DownloadBody;
-use crate::failure::ArmFailure;
-use crate::grpc;
-use crate::outcome::RequestOutcome;
-use crate::refusal::RequestRefusal;
 
 /// Why a body ends before its end.
 #[derive(Debug, Error)]

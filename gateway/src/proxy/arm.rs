@@ -6,14 +6,14 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use http::Response;
+use slipway_gateway_policy::config::ArmRole;
+use slipway_gateway_policy::failure::ArmFailure;
 use tokio::time::{Instant, timeout_at};
 
 use super::buffered_request::BufferedRequest;
-use crate::config::ArmRole;
 use crate::context::GatewayContext;
 use crate::download::DownloadBody;
 use crate::endpoint::{InFlightGuard, UpstreamEndpoint};
-use crate::failure::ArmFailure;
 use crate::model::{Arm, RoutedModel};
 use crate::send::{SendError, send_request};
 

@@ -8,18 +8,18 @@ use http::header::HOST;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use slipway_gateway_policy::affinity::{grpc_fingerprint, request_fingerprint};
+use slipway_gateway_policy::config::PodSettings;
+use slipway_gateway_policy::grpc;
+use slipway_gateway_policy::refusal::RequestRefusal;
+use slipway_gateway_policy::share::{ByteReservation, PoolShare};
 use tokio::time::{Instant, timeout_at};
 
 use super::headers;
-use crate::affinity::{grpc_fingerprint, request_fingerprint};
 use crate::buffer::{BodyBuffer, BodyPrefix, BufferedBody, ReplayBody};
-use crate::config::PodSettings;
-use crate::grpc;
 use crate::model::{LimitHeaders, RoutedModel};
-use crate::refusal::RequestRefusal;
 use crate::send::UpstreamProtocol;
 use crate::settings::ProcessSettings;
-use crate::share::{ByteReservation, PoolShare};
 use crate::upload::{ClientBody, STREAM_OVERHEAD, StreamedUpload, UploadBody};
 
 /// A request towards an arm.

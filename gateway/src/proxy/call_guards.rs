@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use slipway_gateway_policy::failure::ArmFailure;
+use slipway_gateway_policy::latency::RequestTiming;
+use slipway_gateway_policy::outcome::{RejectReason, RequestOutcome};
+use slipway_gateway_policy::share::RequestPermit;
 use tokio::time::Instant;
 
-use crate::failure::ArmFailure;
-use crate::latency::RequestTiming;
 use crate::metrics::ModelMetrics;
 use crate::model::Arm;
-use crate::outcome::{RejectReason, RequestOutcome};
-use crate::share::RequestPermit;
 
 /// Whether somebody waits for an answer, and since when.
 #[derive(Clone, Copy, Debug)]

@@ -4,6 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::{HeaderMap, Response};
+use slipway_gateway_policy::config::ArmRole;
+use slipway_gateway_policy::failure::ArmFailure;
+use slipway_gateway_policy::outcome::RequestOutcome;
+use slipway_gateway_policy::refusal::RequestRefusal;
 use tokio::time::Instant;
 
 use super::answer::AnswerBody;
@@ -11,12 +15,8 @@ use super::arm::{RetryPolicy, send_to_arm};
 use super::call_guards::ArmCall;
 use super::exchange::ProxyExchange;
 use super::shield;
-use crate::config::ArmRole;
 use crate::download::DownloadBody;
-use crate::failure::ArmFailure;
 use crate::model::{Arm, RoutedModel};
-use crate::outcome::RequestOutcome;
-use crate::refusal::RequestRefusal;
 
 /// Chooses the arm and the way to it.
 pub(super) async fn dispatch_to_arm(job: ProxyExchange, preview: bool) -> Response<AnswerBody> {

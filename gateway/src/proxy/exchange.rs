@@ -3,6 +3,11 @@
 use std::sync::Arc;
 
 use http::{Response, Version};
+use slipway_gateway_policy::failure::ArmFailure;
+use slipway_gateway_policy::grpc;
+use slipway_gateway_policy::latency::RequestTiming;
+use slipway_gateway_policy::outcome::{RejectReason, RequestOutcome};
+use slipway_gateway_policy::refusal::RequestRefusal;
 use tokio::time::Instant;
 
 use super::answer::{AnswerBody, ResponseHead, StreamingBody, refusal_response};
@@ -11,12 +16,7 @@ use super::call_guards::{ArmCall, ClientCall};
 use super::{feedback, headers};
 use crate::context::GatewayContext;
 use crate::download::DownloadBody;
-use crate::failure::ArmFailure;
-use crate::grpc;
-use crate::latency::RequestTiming;
 use crate::model::{Arm, RoutedModel};
-use crate::outcome::{RejectReason, RequestOutcome};
-use crate::refusal::RequestRefusal;
 
 /// A request that was read, on its way to an arm.
 #[derive(Debug)]

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_ENCODING;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use ring::hmac;
+use slipway_gateway_policy::refusal::RequestRefusal;
 use slipway_prediction_id::{PredictionId, PredictionIdSealer, PredictionReport};
 use tokio::time::{Instant, timeout_at};
 
@@ -19,7 +20,6 @@ use crate::context::GatewayContext;
 use crate::feedback::item::{FeedbackItem, FeedbackRejection, FeedbackRequest, FeedbackResponse};
 use crate::feedback::peers::{self, GatewayPeer};
 use crate::model::RoutedModel;
-use crate::refusal::RequestRefusal;
 
 /// Items of one request: they are counted on a thread that serves others too.
 const MAX_ITEMS: usize = 10_000;

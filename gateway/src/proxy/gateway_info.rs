@@ -5,13 +5,13 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde_json::json;
+use slipway_gateway_policy::grpc;
+use slipway_gateway_policy::message::frame_message;
+use slipway_gateway_policy::refusal::RequestRefusal;
 
 use super::answer::{AnswerBody, json_response, refusal_response};
 use crate::buffer::BufferedBody;
 use crate::context::GatewayContext;
-use crate::grpc;
-use crate::message::frame_message;
-use crate::refusal::RequestRefusal;
 
 const NAME: &str = "slipway-gateway";
 const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -7,6 +7,9 @@ use http::Response;
 use http::response::Parts;
 use http_body::Body;
 use http_body_util::BodyExt;
+use slipway_gateway_policy::failure::ArmFailure;
+use slipway_gateway_policy::grpc;
+use slipway_gateway_policy::outcome::RequestOutcome;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::ResponseHead;
@@ -16,10 +19,7 @@ use super::call_guards::ArmCall;
 use crate::buffer::{BodyBuffer, BodyPrefix, BufferedBody};
 use crate::context::GatewayContext;
 use crate::download::DownloadBody;
-use crate::failure::ArmFailure;
-use crate::grpc;
 use crate::model::{Arm, RoutedModel};
-use crate::outcome::RequestOutcome;
 use crate::settings::ProcessSettings;
 
 /// An answer of the candidate, as far as it was read before the client sees any of it.

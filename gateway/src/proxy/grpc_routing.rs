@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Response;
+use slipway_gateway_policy::grpc;
+use slipway_gateway_policy::refusal::RequestRefusal;
 use tokio::time::timeout_at;
 
 use super::answer::{AnswerBody, refusal_response};
@@ -11,8 +13,6 @@ use super::buffered_request::request_deadline;
 use super::received_request::ReceivedRequest;
 use super::{forward_to_model, gateway_info};
 use crate::context::GatewayContext;
-use crate::grpc;
-use crate::refusal::RequestRefusal;
 use crate::select::route_by_model_name;
 
 /// How long the beginning of a message may take, unless the client itself has less time: whose

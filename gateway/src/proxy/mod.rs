@@ -24,6 +24,8 @@ use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
+use slipway_gateway_policy::grpc;
+use slipway_gateway_policy::refusal::RequestRefusal;
 use tracing::Instrument as _;
 
 use self::answer::{AnswerBody, refusal_response};
@@ -34,9 +36,7 @@ use self::exchange::{ProxyExchange, reject_request};
 use self::received_request::{PortAccess, ReceivedRequest};
 use self::reserved::ReservedOperation;
 use crate::context::GatewayContext;
-use crate::grpc;
 use crate::model::Arm;
-use crate::refusal::RequestRefusal;
 use crate::select::{RouteMatch, RouteTarget, select_target};
 
 /// Answers one request, within a span of it where traces are on.

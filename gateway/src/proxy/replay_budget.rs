@@ -1,8 +1,8 @@
 //! What replays cost.
 
+use slipway_gateway_policy::budget::BudgetCharge;
 use tokio::time::Instant;
 
-use crate::budget::BudgetCharge;
 use crate::model::{Arm, RoutedModel};
 
 /// The budget of the shield is spent.

@@ -4,10 +4,10 @@
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderValue, Method};
+use slipway_gateway_policy::refusal::RequestRefusal;
 
 use crate::context::GatewayContext;
 use crate::model::RoutedModel;
-use crate::refusal::RequestRefusal;
 use crate::select::RouteMatch;
 
 /// What a request wants that only who shows the token gets.

@@ -2,7 +2,7 @@
 //! client gets stable's answer, the candidate gets the blame.
 //!
 //! A candidate that is slow is not cut off: after the time-out of a try, which comes from stable's
-//! own times ([`crate::latency`]) and from no client, stable is asked beside it, and the first
+//! own times ([`slipway_gateway_policy::latency`]) and from no client, stable is asked beside it, and the first
 //! whole answer goes to the client. So each arm has all of the client's deadline, however short
 //! that is, and an equally good candidate loses nothing that stable would have answered. What took
 //! longer than a try may take is counted alike in both arms, given up or answered, so that the
@@ -14,6 +14,10 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use http::Response;
+use slipway_gateway_policy::budget::BudgetCharge;
+use slipway_gateway_policy::failure::ArmFailure;
+use slipway_gateway_policy::grpc;
+use slipway_gateway_policy::outcome::RequestOutcome;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{AnswerBody, ResponseHead, StreamingBody, client_outcome};
@@ -26,12 +30,8 @@ use super::gather::{
 use super::headers::is_cached;
 use super::replay_budget::{BudgetSpent, charge_replay, refund_replay};
 use super::witness::StableWitness;
-use crate::budget::BudgetCharge;
 use crate::buffer::BodyPrefix;
-use crate::failure::ArmFailure;
-use crate::grpc;
 use crate::model::Arm;
-use crate::outcome::RequestOutcome;
 
 /// What became of a request to the candidate.
 enum HedgedAnswer {

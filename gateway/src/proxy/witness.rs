@@ -10,6 +10,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use slipway_gateway_policy::budget::BudgetCharge;
+use slipway_gateway_policy::failure::ArmFailure;
+use slipway_gateway_policy::latency::RequestTiming;
+use slipway_gateway_policy::outcome::RequestOutcome;
+use slipway_gateway_policy::share::RequestPermit;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -19,13 +24,8 @@ use super::call_guards::ArmCall;
 use super::exchange::ProxyExchange;
 use super::gather::{gather_from_arm, outcome_of};
 use super::replay_budget::{BudgetSpent, charge_replay, refund_replay};
-use crate::budget::BudgetCharge;
 use crate::context::GatewayContext;
-use crate::failure::ArmFailure;
-use crate::latency::RequestTiming;
 use crate::model::{Arm, RoutedModel};
-use crate::outcome::RequestOutcome;
-use crate::share::RequestPermit;
 
 /// Called while a request waits for the candidate; heard when it is dropped before it was
 /// dismissed.

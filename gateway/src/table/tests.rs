@@ -2,9 +2,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use slipway_crds::routing::RoutingClaims;
+use slipway_gateway_policy::config::{BrakeConfig, PodSettings, ShieldConfig};
 
 use super::*;
-use crate::config::{BrakeConfig, PodSettings, ShieldConfig};
 
 struct Fixture {
     router: ModelRouter,
