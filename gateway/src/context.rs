@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use slipway_gateway_upstream::pool::PodConnector;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -12,7 +13,6 @@ use crate::feedback::peers::GatewayPeers;
 use crate::keys::KeyStore;
 use crate::metrics::GatewayMetrics;
 use crate::model::{CapacityPools, ModelShares};
-use crate::pool::PodConnector;
 use crate::settings::ProcessSettings;
 use crate::table::ModelRouter;
 

@@ -17,9 +17,9 @@ use slipway_gateway_policy::outcome::RequestOutcome;
 use slipway_gateway_policy::share::{CapacityPool, PoolShare, RequestPermit};
 use slipway_gateway_policy::split::{SLOTS, SlotSchedule, StickySlots};
 use slipway_gateway_policy::uploads::PendingUploads;
+use slipway_gateway_upstream::endpoint::EndpointSet;
 use tokio::sync::watch;
 
-use crate::endpoint::EndpointSet;
 use crate::metrics::{ArmMetrics, ModelMetrics};
 
 /// So many changes are known by name.

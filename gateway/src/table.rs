@@ -11,17 +11,17 @@ use slipway_gateway_policy::config::{
     WeightedBackend,
 };
 use slipway_gateway_policy::split::{SlotSchedule, StickySlots};
+use slipway_gateway_upstream::endpoint::EndpointSet;
+use slipway_gateway_upstream::pool::PodConnector;
 use slipway_prediction_id::PredictionReport;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::endpoint::EndpointSet;
 use crate::keys::KeyStore;
 use crate::metrics::{GatewayMetrics, ModelMetrics};
 use crate::model::{
     Arm, ArmState, CapacityPools, ChangeNotifier, LimitHeaders, ModelShares, RoutedModel,
 };
-use crate::pool::PodConnector;
 use crate::settings::ProcessSettings;
 use crate::weights::{
     backends_with_preview, guess_weights, has_served_backend, weights_generation,

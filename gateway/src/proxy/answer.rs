@@ -14,13 +14,13 @@ use slipway_gateway_policy::failure::ArmFailure;
 use slipway_gateway_policy::grpc;
 use slipway_gateway_policy::outcome::RequestOutcome;
 use slipway_gateway_policy::refusal::RequestRefusal;
+use slipway_gateway_upstream::buffer::{BodyPrefix, BufferedBody, ReplayBody};
+use slipway_gateway_upstream::download::DownloadBody;
 use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::call_guards::{ArmCall, ClientCall};
 use super::headers::holds_nan;
-use crate::buffer::{BodyPrefix, BufferedBody, ReplayBody};
-use crate::download::DownloadBody;
 
 /// Why a body ends before its end.
 #[derive(Debug, Error)]

@@ -8,6 +8,7 @@ use slipway_gateway_policy::config::ArmRole;
 use slipway_gateway_policy::failure::ArmFailure;
 use slipway_gateway_policy::outcome::RequestOutcome;
 use slipway_gateway_policy::refusal::RequestRefusal;
+use slipway_gateway_upstream::download::DownloadBody;
 use tokio::time::Instant;
 
 use super::answer::AnswerBody;
@@ -15,7 +16,6 @@ use super::arm::{RetryPolicy, send_to_arm};
 use super::call_guards::ArmCall;
 use super::exchange::ProxyExchange;
 use super::shield;
-use crate::download::DownloadBody;
 use crate::model::{Arm, RoutedModel};
 
 /// Chooses the arm and the way to it.

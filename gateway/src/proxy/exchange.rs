@@ -8,6 +8,7 @@ use slipway_gateway_policy::grpc;
 use slipway_gateway_policy::latency::RequestTiming;
 use slipway_gateway_policy::outcome::{RejectReason, RequestOutcome};
 use slipway_gateway_policy::refusal::RequestRefusal;
+use slipway_gateway_upstream::download::DownloadBody;
 use tokio::time::Instant;
 
 use super::answer::{AnswerBody, ResponseHead, StreamingBody, refusal_response};
@@ -15,7 +16,6 @@ use super::buffered_request::BufferedRequest;
 use super::call_guards::{ArmCall, ClientCall};
 use super::{feedback, headers};
 use crate::context::GatewayContext;
-use crate::download::DownloadBody;
 use crate::model::{Arm, RoutedModel};
 
 /// A request that was read, on its way to an arm.

@@ -8,9 +8,9 @@ use serde_json::json;
 use slipway_gateway_policy::grpc;
 use slipway_gateway_policy::message::frame_message;
 use slipway_gateway_policy::refusal::RequestRefusal;
+use slipway_gateway_upstream::buffer::BufferedBody;
 
 use super::answer::{AnswerBody, json_response, refusal_response};
-use crate::buffer::BufferedBody;
 use crate::context::GatewayContext;
 
 const NAME: &str = "slipway-gateway";

@@ -10,15 +10,15 @@ use http_body_util::BodyExt;
 use slipway_gateway_policy::failure::ArmFailure;
 use slipway_gateway_policy::grpc;
 use slipway_gateway_policy::outcome::RequestOutcome;
+use slipway_gateway_upstream::buffer::{BodyBuffer, BodyPrefix, BufferedBody};
+use slipway_gateway_upstream::download::DownloadBody;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::ResponseHead;
 use super::arm::{RetryPolicy, send_to_arm};
 use super::buffered_request::BufferedRequest;
 use super::call_guards::ArmCall;
-use crate::buffer::{BodyBuffer, BodyPrefix, BufferedBody};
 use crate::context::GatewayContext;
-use crate::download::DownloadBody;
 use crate::model::{Arm, RoutedModel};
 use crate::settings::ProcessSettings;
 

@@ -4,9 +4,8 @@ use std::net::IpAddr;
 
 use http::request::Parts;
 use hyper::body::Incoming;
+use slipway_gateway_upstream::upload::ClientBody;
 use tokio::time::Instant;
-
-use crate::upload::ClientBody;
 
 /// By which port a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
