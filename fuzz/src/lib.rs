@@ -17,7 +17,7 @@ use prost::Message as _;
 use serde_json::Value;
 pub use signatures::signature;
 use slipway_egress::AllowList;
-use slipway_gateway::feedback::item::FeedbackRequest;
+use slipway_gateway_feedback::item::FeedbackRequest;
 use slipway_oip::inference::ModelInferRequest;
 use slipway_prediction_id::{MAX_ROWS, PredictionIdSealer, PredictionReport, is_revision};
 use slipway_runtime::cache::key::CacheKey;

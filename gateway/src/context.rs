@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use slipway_gateway_feedback::FeedbackState;
+use slipway_gateway_feedback::ledger::{FeedbackLedger, FeedbackLimits};
+use slipway_gateway_feedback::peers::GatewayPeers;
 use slipway_gateway_upstream::pool::PodConnector;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::feedback::FeedbackState;
-use crate::feedback::ledger::{FeedbackLedger, FeedbackLimits};
-use crate::feedback::peers::GatewayPeers;
 use crate::keys::KeyStore;
 use crate::metrics::GatewayMetrics;
 use crate::model::{CapacityPools, ModelShares};

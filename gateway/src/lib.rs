@@ -15,7 +15,6 @@ pub mod args;
 pub mod context;
 pub mod convert;
 pub mod error;
-pub mod feedback;
 pub mod keep_alive;
 pub mod keys;
 pub mod metrics;

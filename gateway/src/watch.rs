@@ -16,11 +16,11 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use slipway_crds::labels::{MANAGED_BY, MANAGER, REVISION};
+use slipway_gateway_feedback::peers::peers_from_slices;
 use thiserror::Error;
 
 use crate::context::GatewayContext;
 use crate::convert::{AffectedModels, ResourceConverter};
-use crate::feedback::peers::peers_from_slices;
 use crate::resource::RoutedModelDeployment;
 
 /// Shortest and longest pause between two tries to reach the API server. Shorter than kube's

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
-use slipway_gateway::feedback::peers::GatewayPeer;
+use slipway_gateway_feedback::peers::GatewayPeer;
 use slipway_gateway_policy::config::TrafficWeights;
 use slipway_prediction_id::{
     ACCESS_PURPOSE, PREDICTION_ID_PURPOSE, PredictedLabel, PredictionId, PredictionIdSealer,

@@ -14,6 +14,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use slipway_gateway_feedback::outcomes::FeedbackMetrics;
 use slipway_gateway_policy::config::ArmRole;
 use slipway_gateway_policy::outcome::{RejectReason, RequestOutcome};
 
@@ -23,7 +24,6 @@ use self::series::{
     ArmCounterFamilies, ArmGaugeFamilies, ModelCounterFamilies, ModelGaugeFamilies,
 };
 pub use self::series::{ArmCounters, ArmGauges, ModelCounters, ModelGauges};
-use crate::feedback::outcomes::FeedbackMetrics;
 
 /// The role, as a label, of requests at the preview address.
 const PREVIEW: &str = "preview";

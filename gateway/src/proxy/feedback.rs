@@ -1,6 +1,6 @@
 //! Feedback: `POST /v2/models/{m}/feedback` on the port `private`. Ids are opened with the key of
 //! the ModelDeployment, so that nobody invents them, and each is counted by one gateway pod
-//! ([`crate::feedback`]).
+//! ([`slipway_gateway_feedback`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,6 +10,10 @@ use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_ENCODING;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use ring::hmac;
+use slipway_gateway_feedback::item::{
+    FeedbackItem, FeedbackRejection, FeedbackRequest, FeedbackResponse,
+};
+use slipway_gateway_feedback::peers::{self, GatewayPeer};
 use slipway_gateway_policy::refusal::RequestRefusal;
 use slipway_prediction_id::{PredictionId, PredictionIdSealer, PredictionReport};
 use tokio::time::{Instant, timeout_at};
@@ -17,8 +21,6 @@ use tokio::time::{Instant, timeout_at};
 use super::answer::{AnswerBody, json_response, refusal_response};
 use super::received_request::ReceivedRequest;
 use crate::context::GatewayContext;
-use crate::feedback::item::{FeedbackItem, FeedbackRejection, FeedbackRequest, FeedbackResponse};
-use crate::feedback::peers::{self, GatewayPeer};
 use crate::model::RoutedModel;
 
 /// Items of one request: they are counted on a thread that serves others too.

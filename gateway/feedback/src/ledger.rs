@@ -180,7 +180,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::feedback::item::BusinessOutcome;
+    use crate::item::BusinessOutcome;
 
     const NOW: u64 = 1_800_000_000;
 
