@@ -19,12 +19,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use slipway_crds::routing::RoutingClaims;
 use slipway_gateway::app::{self, ListeningPorts};
-use slipway_gateway::context::GatewayContext;
-use slipway_gateway::settings::ProcessSettings;
 use slipway_gateway_policy::config::{
     ArmRole, BrakeConfig, EndpointGroup, ModelConfig, PodSettings, RoutingSnapshot, ShieldConfig,
     TrafficWeights, WeightedBackend,
 };
+use slipway_gateway_routing::context::GatewayContext;
+use slipway_gateway_routing::settings::ProcessSettings;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]

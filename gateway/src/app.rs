@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use slipway_gateway_routing::context::GatewayContext;
+use slipway_gateway_routing::keys;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -11,11 +13,10 @@ use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::GatewayArgs;
-use crate::context::GatewayContext;
 use crate::error::GatewayError;
 use crate::proxy::received_request::PortAccess;
 use crate::watch::WatchEnded;
-use crate::{admin, keep_alive, keys, server, watch};
+use crate::{admin, keep_alive, server, watch};
 
 /// How often old series and unused connections are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);

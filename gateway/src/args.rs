@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
+use slipway_gateway_routing::settings::ProcessSettings;
 use slipway_listener::OperatorPublicKey;
-
-use crate::settings::ProcessSettings;
 
 /// The data plane of Slipway: divides the requests for a model between its revisions, exactly as
 /// the operator says.

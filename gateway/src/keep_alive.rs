@@ -13,14 +13,13 @@ use futures::future::join_all;
 use http::header::HOST;
 use http::{HeaderValue, Request};
 use http_body_util::BodyExt;
+use slipway_gateway_routing::context::GatewayContext;
 use slipway_gateway_upstream::buffer::{BufferedBody, ReplayBody};
 use slipway_gateway_upstream::endpoint::InFlightGuard;
 use slipway_gateway_upstream::send::{UpstreamProtocol, send_request};
 use slipway_gateway_upstream::upload::UploadBody;
 use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
-
-use crate::context::GatewayContext;
 
 /// How often. Well within the time that a model server waits for another request
 /// (`--drain-delay-seconds`, 5 s).

@@ -11,12 +11,12 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto;
+use slipway_gateway_routing::context::GatewayContext;
 use slipway_listener::{HttpServer, ListenerSettings, OverloadPolicy, ShutdownMode};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::context::GatewayContext;
 use crate::proxy;
 use crate::proxy::answer::AnswerBody;
 use crate::proxy::received_request::PortAccess;
@@ -130,10 +130,10 @@ mod tests {
     use slipway_crds::routing::RoutingClaims;
 
     use super::*;
-    use crate::settings::ProcessSettings;
     use slipway_gateway_policy::config::{
         BrakeConfig, ModelConfig, PodSettings, RoutingSnapshot, ShieldConfig,
     };
+    use slipway_gateway_routing::settings::ProcessSettings;
 
     fn gateway(drain_timeout: Option<Duration>, timeouts: &[u64]) -> Arc<GatewayContext> {
         let gateway =

@@ -10,9 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use slipway_gateway_policy::brake::BrakeTrip;
-
-use crate::context::GatewayContext;
-use crate::model::{ArmCounts, RoutedModel};
+use slipway_gateway_routing::context::GatewayContext;
+use slipway_gateway_routing::model::{ArmCounts, RoutedModel};
 
 /// One line.
 #[derive(Debug, Serialize)]

@@ -17,9 +17,9 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use slipway_crds::labels::{MANAGED_BY, MANAGER, REVISION};
 use slipway_gateway_feedback::peers::peers_from_slices;
+use slipway_gateway_routing::context::GatewayContext;
 use thiserror::Error;
 
-use crate::context::GatewayContext;
 use crate::convert::{AffectedModels, ResourceConverter};
 use crate::resource::RoutedModelDeployment;
 

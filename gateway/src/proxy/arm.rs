@@ -8,14 +8,14 @@ use std::sync::Arc;
 use http::Response;
 use slipway_gateway_policy::config::ArmRole;
 use slipway_gateway_policy::failure::ArmFailure;
+use slipway_gateway_routing::context::GatewayContext;
+use slipway_gateway_routing::model::{Arm, RoutedModel};
 use slipway_gateway_upstream::download::DownloadBody;
 use slipway_gateway_upstream::endpoint::{InFlightGuard, UpstreamEndpoint};
 use slipway_gateway_upstream::send::{SendError, send_request};
 use tokio::time::{Instant, timeout_at};
 
 use super::buffered_request::BufferedRequest;
-use crate::context::GatewayContext;
-use crate::model::{Arm, RoutedModel};
 
 /// Pods that are tried for one request.
 const MAX_PODS: usize = 3;

@@ -13,14 +13,14 @@ use slipway_gateway_policy::config::PodSettings;
 use slipway_gateway_policy::grpc;
 use slipway_gateway_policy::refusal::RequestRefusal;
 use slipway_gateway_policy::share::{ByteReservation, PoolShare};
+use slipway_gateway_routing::model::{LimitHeaders, RoutedModel};
+use slipway_gateway_routing::settings::ProcessSettings;
 use slipway_gateway_upstream::buffer::{BodyBuffer, BodyPrefix, BufferedBody, ReplayBody};
 use slipway_gateway_upstream::send::UpstreamProtocol;
 use slipway_gateway_upstream::upload::{ClientBody, STREAM_OVERHEAD, StreamedUpload, UploadBody};
 use tokio::time::{Instant, timeout_at};
 
 use super::headers;
-use crate::model::{LimitHeaders, RoutedModel};
-use crate::settings::ProcessSettings;
 
 /// A request towards an arm.
 #[derive(Debug)]

@@ -8,10 +8,9 @@ use slipway_gateway_policy::failure::ArmFailure;
 use slipway_gateway_policy::latency::RequestTiming;
 use slipway_gateway_policy::outcome::{RejectReason, RequestOutcome};
 use slipway_gateway_policy::share::RequestPermit;
+use slipway_gateway_routing::metrics::ModelMetrics;
+use slipway_gateway_routing::model::Arm;
 use tokio::time::Instant;
-
-use crate::metrics::ModelMetrics;
-use crate::model::Arm;
 
 /// Whether somebody waits for an answer, and since when.
 #[derive(Clone, Copy, Debug)]

@@ -8,6 +8,7 @@ use slipway_gateway_policy::config::ArmRole;
 use slipway_gateway_policy::failure::ArmFailure;
 use slipway_gateway_policy::outcome::RequestOutcome;
 use slipway_gateway_policy::refusal::RequestRefusal;
+use slipway_gateway_routing::model::{Arm, RoutedModel};
 use slipway_gateway_upstream::download::DownloadBody;
 use tokio::time::Instant;
 
@@ -16,7 +17,6 @@ use super::arm::{RetryPolicy, send_to_arm};
 use super::call_guards::ArmCall;
 use super::exchange::ProxyExchange;
 use super::shield;
-use crate::model::{Arm, RoutedModel};
 
 /// Chooses the arm and the way to it.
 pub(super) async fn dispatch_to_arm(job: ProxyExchange, preview: bool) -> Response<AnswerBody> {

@@ -8,6 +8,8 @@ use slipway_gateway_policy::grpc;
 use slipway_gateway_policy::latency::RequestTiming;
 use slipway_gateway_policy::outcome::{RejectReason, RequestOutcome};
 use slipway_gateway_policy::refusal::RequestRefusal;
+use slipway_gateway_routing::context::GatewayContext;
+use slipway_gateway_routing::model::{Arm, RoutedModel};
 use slipway_gateway_upstream::download::DownloadBody;
 use tokio::time::Instant;
 
@@ -15,8 +17,6 @@ use super::answer::{AnswerBody, ResponseHead, StreamingBody, refusal_response};
 use super::buffered_request::BufferedRequest;
 use super::call_guards::{ArmCall, ClientCall};
 use super::{feedback, headers};
-use crate::context::GatewayContext;
-use crate::model::{Arm, RoutedModel};
 
 /// A request that was read, on its way to an arm.
 #[derive(Debug)]

@@ -15,13 +15,13 @@ use slipway_gateway_feedback::item::{
 };
 use slipway_gateway_feedback::peers::{self, GatewayPeer};
 use slipway_gateway_policy::refusal::RequestRefusal;
+use slipway_gateway_routing::context::GatewayContext;
+use slipway_gateway_routing::model::RoutedModel;
 use slipway_prediction_id::{PredictionId, PredictionIdSealer, PredictionReport};
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{AnswerBody, json_response, refusal_response};
 use super::received_request::ReceivedRequest;
-use crate::context::GatewayContext;
-use crate::model::RoutedModel;
 
 /// Items of one request: they are counted on a thread that serves others too.
 const MAX_ITEMS: usize = 10_000;

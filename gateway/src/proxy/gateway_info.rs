@@ -8,15 +8,15 @@ use serde_json::json;
 use slipway_gateway_policy::grpc;
 use slipway_gateway_policy::message::frame_message;
 use slipway_gateway_policy::refusal::RequestRefusal;
+use slipway_gateway_routing::context::GatewayContext;
 use slipway_gateway_upstream::buffer::BufferedBody;
 
 use super::answer::{AnswerBody, json_response, refusal_response};
-use crate::context::GatewayContext;
 
 const NAME: &str = "slipway-gateway";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The answer by REST, to one of the paths that [`crate::select`] leaves to the gateway.
+/// The answer by REST, to one of the paths that [`slipway_gateway_routing::select`] leaves to the gateway.
 pub fn rest_response(
     gateway: &GatewayContext,
     method: &Method,

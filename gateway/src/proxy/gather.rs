@@ -10,6 +10,9 @@ use http_body_util::BodyExt;
 use slipway_gateway_policy::failure::ArmFailure;
 use slipway_gateway_policy::grpc;
 use slipway_gateway_policy::outcome::RequestOutcome;
+use slipway_gateway_routing::context::GatewayContext;
+use slipway_gateway_routing::model::{Arm, RoutedModel};
+use slipway_gateway_routing::settings::ProcessSettings;
 use slipway_gateway_upstream::buffer::{BodyBuffer, BodyPrefix, BufferedBody};
 use slipway_gateway_upstream::download::DownloadBody;
 use tokio::time::{Instant, timeout_at};
@@ -18,9 +21,6 @@ use super::answer::ResponseHead;
 use super::arm::{RetryPolicy, send_to_arm};
 use super::buffered_request::BufferedRequest;
 use super::call_guards::ArmCall;
-use crate::context::GatewayContext;
-use crate::model::{Arm, RoutedModel};
-use crate::settings::ProcessSettings;
 
 /// An answer of the candidate, as far as it was read before the client sees any of it.
 pub enum GatheredAnswer {

@@ -6,14 +6,14 @@ use std::time::Duration;
 use http::Response;
 use slipway_gateway_policy::grpc;
 use slipway_gateway_policy::refusal::RequestRefusal;
+use slipway_gateway_routing::context::GatewayContext;
+use slipway_gateway_routing::select::route_by_model_name;
 use tokio::time::timeout_at;
 
 use super::answer::{AnswerBody, refusal_response};
 use super::buffered_request::request_deadline;
 use super::received_request::ReceivedRequest;
 use super::{forward_to_model, gateway_info};
-use crate::context::GatewayContext;
-use crate::select::route_by_model_name;
 
 /// How long the beginning of a message may take, unless the client itself has less time: whose
 /// deadline counts is not known yet.

@@ -26,6 +26,9 @@ use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use slipway_gateway_policy::grpc;
 use slipway_gateway_policy::refusal::RequestRefusal;
+use slipway_gateway_routing::context::GatewayContext;
+use slipway_gateway_routing::model::Arm;
+use slipway_gateway_routing::select::{RouteMatch, RouteTarget, select_target};
 use tracing::Instrument as _;
 
 use self::answer::{AnswerBody, refusal_response};
@@ -35,9 +38,6 @@ use self::dispatch::dispatch_to_arm;
 use self::exchange::{ProxyExchange, reject_request};
 use self::received_request::{PortAccess, ReceivedRequest};
 use self::reserved::ReservedOperation;
-use crate::context::GatewayContext;
-use crate::model::Arm;
-use crate::select::{RouteMatch, RouteTarget, select_target};
 
 /// Answers one request, within a span of it where traces are on.
 pub async fn handle_traced(

@@ -1,9 +1,8 @@
 //! What replays cost.
 
 use slipway_gateway_policy::budget::BudgetCharge;
+use slipway_gateway_routing::model::{Arm, RoutedModel};
 use tokio::time::Instant;
-
-use crate::model::{Arm, RoutedModel};
 
 /// The budget of the shield is spent.
 #[derive(Debug)]

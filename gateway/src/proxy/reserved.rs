@@ -5,10 +5,9 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderValue, Method};
 use slipway_gateway_policy::refusal::RequestRefusal;
-
-use crate::context::GatewayContext;
-use crate::model::RoutedModel;
-use crate::select::RouteMatch;
+use slipway_gateway_routing::context::GatewayContext;
+use slipway_gateway_routing::model::RoutedModel;
+use slipway_gateway_routing::select::RouteMatch;
 
 /// What a request wants that only who shows the token gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

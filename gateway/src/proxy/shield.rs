@@ -18,6 +18,7 @@ use slipway_gateway_policy::budget::BudgetCharge;
 use slipway_gateway_policy::failure::ArmFailure;
 use slipway_gateway_policy::grpc;
 use slipway_gateway_policy::outcome::RequestOutcome;
+use slipway_gateway_routing::model::Arm;
 use slipway_gateway_upstream::buffer::BodyPrefix;
 use tokio::time::{Instant, timeout_at};
 
@@ -31,7 +32,6 @@ use super::gather::{
 use super::headers::is_cached;
 use super::replay_budget::{BudgetSpent, charge_replay, refund_replay};
 use super::witness::StableWitness;
-use crate::model::Arm;
 
 /// What became of a request to the candidate.
 enum HedgedAnswer {

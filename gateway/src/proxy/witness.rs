@@ -15,6 +15,8 @@ use slipway_gateway_policy::failure::ArmFailure;
 use slipway_gateway_policy::latency::RequestTiming;
 use slipway_gateway_policy::outcome::RequestOutcome;
 use slipway_gateway_policy::share::RequestPermit;
+use slipway_gateway_routing::context::GatewayContext;
+use slipway_gateway_routing::model::{Arm, RoutedModel};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -24,8 +26,6 @@ use super::call_guards::ArmCall;
 use super::exchange::ProxyExchange;
 use super::gather::{gather_from_arm, outcome_of};
 use super::replay_budget::{BudgetSpent, charge_replay, refund_replay};
-use crate::context::GatewayContext;
-use crate::model::{Arm, RoutedModel};
 
 /// Called while a request waits for the candidate; heard when it is dropped before it was
 /// dismissed.

@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use slipway_crds::routing::RoutingClaims;
 use slipway_gateway::app::{self, ListeningPorts};
-use slipway_gateway::context::GatewayContext;
 use slipway_gateway::error::GatewayError;
-use slipway_gateway::settings::ProcessSettings;
 use slipway_gateway_policy::config::{
     ArmRole, BrakeConfig, EndpointGroup, ModelConfig, PodSettings, RoutingSnapshot, ShieldConfig,
     TrafficWeights, WeightedBackend,
 };
+use slipway_gateway_routing::context::GatewayContext;
+use slipway_gateway_routing::settings::ProcessSettings;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
