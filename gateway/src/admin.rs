@@ -16,15 +16,14 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto;
+use slipway_gateway_control::state::{self, ReportedState};
+use slipway_gateway_control::streams::StateStreams;
 use slipway_gateway_routing::context::GatewayContext;
 use slipway_listener::{HttpServer, ListenerSettings, OperatorAuthError, ShutdownMode};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-
-use crate::state::{self, ReportedState};
-use crate::streams::StateStreams;
 
 type AdminBody = UnsyncBoxBody<Bytes, Infallible>;
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use slipway_gateway_control::watch::{self, WatchEnded};
 use slipway_gateway_routing::context::GatewayContext;
 use slipway_gateway_routing::keys;
 use tokio::net::TcpListener;
@@ -15,8 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::GatewayArgs;
 use crate::error::GatewayError;
 use crate::proxy::received_request::PortAccess;
-use crate::watch::WatchEnded;
-use crate::{admin, keep_alive, server, watch};
+use crate::{admin, keep_alive, server};
 
 /// How often old series and unused connections are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);

@@ -233,7 +233,8 @@ async fn what_is_too_large_to_be_kept_is_counted() {
         assert_eq!(send(&http1(), request).await.unwrap().status, 200);
     }
     assert_eq!(candidate.served(), 1);
-    let state = serde_json::to_value(slipway_gateway::state::full_state(&world.gateway)).unwrap();
+    let state =
+        serde_json::to_value(slipway_gateway_control::state::full_state(&world.gateway)).unwrap();
     assert_eq!(state["models"][0]["unshielded"], 1, "{state}");
     assert_eq!(
         (state["clients"]["ended"].as_u64(), state["clients"]["failed"].as_u64()),

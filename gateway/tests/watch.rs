@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use serde_json::{Value, json};
 use slipway_crds::v1alpha1::units::permille;
-use slipway_gateway::watch;
+use slipway_gateway_control::watch;
 use slipway_gateway_routing::context::GatewayContext;
 use slipway_gateway_routing::settings::ProcessSettings;
 use support::eventually;
