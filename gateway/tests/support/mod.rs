@@ -25,6 +25,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use self::upstream::{Mood, Upstream};
+
 pub const STABLE: &str = "aaaaaaaaaa";
 pub const CANDIDATE: &str = "bbbbbbbbbb";
 pub const MASTER: [u8; 32] = [7; 32];
@@ -220,4 +222,19 @@ pub async fn eventually(what: &str, mut met: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never happened: {what}");
         sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// A gateway with a pod of each arm.
+pub async fn two_arms() -> (World, Upstream, Upstream) {
+    let (stable, candidate) = (
+        Upstream::start("stable", Mood::Good).await,
+        Upstream::start("candidate", Mood::Good).await,
+    );
+    let mut world = World::new().await;
+    world
+        .weigh(1, 0)
+        .endpoints(STABLE, &[stable.addr])
+        .endpoints(CANDIDATE, &[candidate.addr])
+        .apply();
+    (world, stable, candidate)
 }

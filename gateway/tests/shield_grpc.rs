@@ -1,0 +1,129 @@
+//! A broken candidate costs no client of gRPC an error, whatever its status says.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+
+mod support;
+
+use http_body_util::Full;
+use support::client::{self, send};
+use support::upstream::{Mood, Upstream};
+use support::{CANDIDATE, STABLE, World};
+
+#[tokio::test]
+async fn a_grpc_status_is_a_failure_wherever_it_stands() {
+    for mood in [Mood::Grpc("13"), Mood::GrpcTrailersOnly("14"), Mood::Grpc("8"), Mood::Reset] {
+        let (stable, candidate) = (
+            Upstream::start("stable", Mood::Good).await,
+            Upstream::start("candidate", mood.clone()).await,
+        );
+        let mut world = World::new().await;
+        world
+            .declare_address()
+            .weigh(1, 1000)
+            .endpoints(STABLE, &[stable.addr])
+            .endpoints(CANDIDATE, &[candidate.addr])
+            .apply();
+        let url = format!("http://{}/inference.GRPCInferenceService/ModelInfer", world.data);
+        let request = http::Request::post(url)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        let answer =
+            send(&client::http2(), request.body(Full::from("message")).unwrap()).await.unwrap();
+        let trailers = answer.trailers.expect("trailers");
+        assert_eq!(
+            (answer.body.as_str(), &trailers["grpc-status"], &trailers["x-trailer"]),
+            ("message", &"0".parse().unwrap(), &"kept".parse().unwrap()),
+            "{mood:?}"
+        );
+        assert_eq!(answer.headers["x-slipway-shielded"], CANDIDATE);
+        world.metrics().assert_conserved();
+    }
+}
+
+/// Servers whose errors come after an empty head, as those of the C++ library do: stable's answer
+/// is known at its end only.
+#[tokio::test]
+async fn a_grpc_mistake_of_the_client_is_not_blamed_on_the_candidate() {
+    let (stable, candidate) = (
+        Upstream::start("stable", Mood::Grpc("3")).await,
+        Upstream::start("candidate", Mood::Grpc("3")).await,
+    );
+    let mut world = World::new().await;
+    world
+        .declare_address()
+        .weigh(1, 1000)
+        .endpoints(STABLE, &[stable.addr])
+        .endpoints(CANDIDATE, &[candidate.addr])
+        .apply();
+    let url = format!("http://{}/inference.GRPCInferenceService/ModelInfer", world.data);
+    let ask = || {
+        let request = http::Request::post(&url)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        request.body(Full::from("message")).unwrap()
+    };
+    let client = client::http2();
+    let answer = send(&client, ask()).await.unwrap();
+    assert_eq!(answer.trailers.expect("trailers")["grpc-status"], "3");
+    let metrics = world.metrics();
+    assert_eq!(
+        (metrics.arm(CANDIDATE, "client_error"), metrics.arm(CANDIDATE, "contract_error")),
+        (1, 0)
+    );
+
+    // What stable answers well is the candidate's mistake.
+    stable.set(Mood::Good);
+    let answer = send(&client, ask()).await.unwrap();
+    assert_eq!(answer.trailers.expect("trailers")["grpc-status"], "0");
+    assert_eq!(world.metrics().arm(CANDIDATE, "contract_error"), 1);
+
+    // Both fail: the request is bad rather than the candidate, and the client hears stable.
+    stable.set(Mood::Grpc("13"));
+    candidate.set(Mood::Grpc("13"));
+    for _ in 0..3 {
+        let answer = send(&client, ask()).await.unwrap();
+        assert_eq!(answer.trailers.expect("trailers")["grpc-status"], "13");
+    }
+    let metrics = world.metrics();
+    assert_eq!(metrics.client("server_error"), 3);
+    assert_eq!(metrics.sum("braked", &[("revision", CANDIDATE)]), 0);
+    metrics.assert_conserved();
+}
+
+/// DEADLINE_EXCEEDED, UNKNOWN, INTERNAL and UNAVAILABLE are what 5xx is; each costs the candidate
+/// and no client.
+#[tokio::test]
+async fn grpc_failures_have_their_outcomes() {
+    for (status, outcome) in
+        [("2", "server_error"), ("4", "timeout"), ("13", "server_error"), ("14", "server_error")]
+    {
+        let (stable, candidate) = (
+            Upstream::start("stable", Mood::Good).await,
+            Upstream::start("candidate", Mood::Grpc(status)).await,
+        );
+        let mut world = World::new().await;
+        world
+            .declare_address()
+            .weigh(1, 1000)
+            .endpoints(STABLE, &[stable.addr])
+            .endpoints(CANDIDATE, &[candidate.addr])
+            .apply();
+        let url = format!("http://{}/inference.GRPCInferenceService/ModelInfer", world.data);
+        let request = http::Request::post(url)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        let answer =
+            send(&client::http2(), request.body(Full::from("message")).unwrap()).await.unwrap();
+        assert_eq!(answer.trailers.expect("trailers")["grpc-status"], "0");
+        let metrics = world.metrics();
+        assert_eq!(
+            (
+                metrics.arm(CANDIDATE, outcome),
+                metrics.arm(STABLE, "success"),
+                metrics.client("success")
+            ),
+            (1, 1, 1)
+        );
+        metrics.assert_conserved();
+    }
+}
