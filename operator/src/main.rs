@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
-use slipway_operator::args::{LogFormat, OperatorCli, OperatorCommand, RunArgs};
+use slipway_operator::process::args::{LogFormat, OperatorCli, OperatorCommand, RunArgs};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -69,7 +69,7 @@ async fn run_process(args: RunArgs) -> ExitCode {
         }
     });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
-    match slipway_operator::run::run_operator(args, stop).await {
+    match slipway_operator::process::run::run_operator(args, stop).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "ending");

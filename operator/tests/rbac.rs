@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
-use slipway_operator::rbac::{self, RbacRule};
+use slipway_operator::process::rbac::{self, RbacRule};
 
 /// A rule of RBAC, as far as it is compared.
 #[derive(Debug, Deserialize)]

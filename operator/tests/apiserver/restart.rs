@@ -13,13 +13,11 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use slipway_cluster_views::{ClusterViews, OwnWrites};
 use slipway_core::action::{HELD_BY_BUDGET, PlanAction};
 use slipway_crds::v1alpha1::ModelDeployment;
-use slipway_operator::apply::{ActionApplier, ModelIdentity};
-use slipway_operator::error::WriteFault;
-use slipway_operator::own_writes::OwnWrites;
-use slipway_operator::server_side_apply::NamespaceLocks;
-use slipway_operator::views::ClusterViews;
+use slipway_operator::apply::locks::NamespaceLocks;
+use slipway_operator::apply::{ActionApplier, ModelIdentity, WriteFault};
 
 use super::support::fakes::Fakes;
 use super::support::world::{World, condition, spec};

@@ -25,7 +25,7 @@ use kube::runtime::conditions;
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client, Config};
 use serde_json::json;
-use slipway_operator::rbac;
+use slipway_operator::process::rbac;
 use slipway_provision::go_tools;
 use tokio::sync::OnceCell;
 

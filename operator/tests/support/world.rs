@@ -12,8 +12,8 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use slipway_crds::v1alpha1::ModelDeployment;
-use slipway_operator::args::OperatorCli;
-use slipway_operator::error::OperatorError;
+use slipway_operator::process::args::OperatorCli;
+use slipway_operator::process::error::OperatorError;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -69,7 +69,7 @@ impl World {
         arguments.extend(further.iter().map(|a| (*a).to_owned()));
         let args = OperatorCli::parse_from(arguments).run;
         let stop = CancellationToken::new();
-        let task = tokio::spawn(slipway_operator::run::run_in_cluster(
+        let task = tokio::spawn(slipway_operator::process::run::run_in_cluster(
             self.plane.config(&user),
             args,
             stop.clone(),

@@ -1,0 +1,149 @@
+//! Arguments that say where Prometheus is, and how to log in there.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use reqwest::header::HeaderName;
+
+/// Where Prometheus is, and how to log in there.
+#[derive(Args, Clone, Debug, Default)]
+pub struct PrometheusArgs {
+    /// Prometheus that the gates are judged by, for example http://prometheus-server.monitoring. User and password go into files.
+    #[arg(long, env = "SLIPWAY_PROMETHEUS_URL")]
+    pub prometheus_url: Option<String>,
+
+    /// File with a bearer token. Like all of these files it is read again within seconds when it
+    /// changes.
+    #[arg(long, env = "SLIPWAY_PROMETHEUS_BEARER_TOKEN_FILE", value_name = "PATH")]
+    pub prometheus_bearer_token_file: Option<PathBuf>,
+
+    /// File with the user of basic authentication.
+    #[arg(
+        long,
+        env = "SLIPWAY_PROMETHEUS_USERNAME_FILE",
+        value_name = "PATH",
+        requires = "prometheus_password_file",
+        conflicts_with = "prometheus_bearer_token_file"
+    )]
+    pub prometheus_username_file: Option<PathBuf>,
+
+    /// File with the password of basic authentication.
+    #[arg(
+        long,
+        env = "SLIPWAY_PROMETHEUS_PASSWORD_FILE",
+        value_name = "PATH",
+        requires = "prometheus_username_file"
+    )]
+    pub prometheus_password_file: Option<PathBuf>,
+
+    /// Header that is sent with every query, for example X-Scope-OrgID=team-a; may be given
+    /// several times.
+    #[arg(long = "prometheus-header", value_name = "NAME=VALUE", value_parser = parse_header)]
+    pub prometheus_headers: Vec<(String, String)>,
+
+    /// The same with the value in a file; may be given several times.
+    #[arg(long = "prometheus-header-file", value_name = "NAME=PATH", value_parser = parse_header)]
+    pub prometheus_header_files: Vec<(String, String)>,
+
+    /// File with certificates (PEM) of authorities that are trusted besides those of the system.
+    #[arg(long, env = "SLIPWAY_PROMETHEUS_CA_FILE", value_name = "PATH")]
+    pub prometheus_ca_file: Option<PathBuf>,
+
+    /// File with the operator's own certificate (PEM).
+    #[arg(
+        long,
+        env = "SLIPWAY_PROMETHEUS_CLIENT_CERTIFICATE_FILE",
+        value_name = "PATH",
+        requires = "prometheus_client_key_file"
+    )]
+    pub prometheus_client_certificate_file: Option<PathBuf>,
+
+    /// File with the key of that certificate (PEM).
+    #[arg(
+        long,
+        env = "SLIPWAY_PROMETHEUS_CLIENT_KEY_FILE",
+        value_name = "PATH",
+        requires = "prometheus_client_certificate_file"
+    )]
+    pub prometheus_client_key_file: Option<PathBuf>,
+
+    /// Further matcher of the operator's own queries, for example cluster="eu-1", where one store
+    /// holds the metrics of several clusters; may be given several times.
+    #[arg(long = "prometheus-matcher", value_name = "MATCHER", value_parser = parse_matcher)]
+    pub prometheus_matchers: Vec<String>,
+
+    /// What the queries of gates of type PromQL may see.
+    #[arg(long, env = "SLIPWAY_PROMQL_GATES", value_enum, default_value_t)]
+    pub promql_gates: PromQlGates,
+}
+
+/// What the queries of gates of type PromQL may see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub enum PromQlGates {
+    /// Series of the namespace of their ModelDeployment (label `namespace`), and of those only what
+    /// `--prometheus-matcher` lets through.
+    #[default]
+    Namespace,
+    /// Whatever the operator may see.
+    Everything,
+    /// Nothing: such gates are refused.
+    Disabled,
+}
+
+fn parse_header(text: &str) -> Result<(String, String), String> {
+    let (name, value) =
+        text.split_once('=').ok_or("want NAME=VALUE, as in X-Scope-OrgID=team-a")?;
+    HeaderName::try_from(name).map_err(|_| format!("{name:?} is no name of a header"))?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// A matcher of labels as PromQL writes it.
+fn parse_matcher(text: &str) -> Result<String, String> {
+    let wrong = || {
+        format!(
+            "{text:?}: want a matcher such as cluster=\"eu-1\", with one of =, !=, =~ and !~ and a value in double quotes"
+        )
+    };
+    let name = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').ok_or_else(wrong)?;
+    let (name, rest) = text.split_at(name);
+    let value = ["=~", "!~", "!=", "="]
+        .into_iter()
+        .find_map(|operator| rest.strip_prefix(operator))
+        .ok_or_else(wrong)?;
+    let value =
+        value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).ok_or_else(wrong)?;
+    let plain = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && !value.contains(['"', '\\', '\n', '{']);
+    plain.then(|| text.to_owned()).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matchers_are_those_of_promql() {
+        for good in [r#"cluster="eu-1""#, r#"cluster!="eu""#, r#"_c=~"eu.*""#, r#"cluster!~"""#] {
+            assert_eq!(parse_matcher(good).as_deref(), Ok(good));
+        }
+        for bad in [
+            "cluster=eu",
+            "cluster",
+            r#"1c="a""#,
+            r#"c="a"b""#,
+            r#"c="a"} or up{x="""#,
+            r#"c=="a""#,
+            r#"="a""#,
+            r#"c="a\"""#,
+        ] {
+            assert!(parse_matcher(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn headers_have_names_and_values() {
+        assert_eq!(parse_header("X-Scope-OrgID=a=b"), Ok(("X-Scope-OrgID".into(), "a=b".into())));
+        assert!(parse_header("X-Scope-OrgID").is_err() && parse_header("a b=c").is_err());
+    }
+}

@@ -1,0 +1,131 @@
+//! The metrics poller: reads the evidence that plans ask for, once an interval, and rests when none
+//! asks.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use slipway_cluster_views::ReconcileTrigger;
+use slipway_core::evidence::{EvidenceRequest, GateEvidence};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::connection::PrometheusConnection;
+use crate::query_metrics::QueryMetrics;
+use crate::reader::EvidenceReader;
+
+struct EvidencePoll {
+    request: EvidenceRequest,
+    evidence: Option<GateEvidence>,
+    stop: CancellationToken,
+}
+
+type EvidencePolls = Mutex<HashMap<String, EvidencePoll>>;
+
+/// The poller.
+pub struct EvidencePoller {
+    source: Arc<EvidenceReader>,
+    requests: Arc<EvidencePolls>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl EvidencePoller {
+    /// A poller of a Prometheus; without one every reading says so. `triggers` gets the
+    /// ModelDeployments that have new evidence.
+    pub fn new(
+        connection: Option<PrometheusConnection>,
+        triggers: UnboundedSender<ReconcileTrigger>,
+        metrics: Arc<QueryMetrics>,
+        stop: CancellationToken,
+    ) -> Self {
+        let source = Arc::new(EvidenceReader::new(connection, triggers, metrics));
+        Self { source, requests: Arc::default(), tasks: TaskTracker::new(), stop }
+    }
+
+    /// Notes what the newest plan of a ModelDeployment asks for. The same request again changes
+    /// nothing; none lets the poller rest.
+    pub fn set_request(
+        &self,
+        uid: &str,
+        object: &ReconcileTrigger,
+        request: Option<&EvidenceRequest>,
+    ) {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = requests.get(uid);
+        if running.map(|p| &p.request) == request {
+            return;
+        }
+        // Only the interval or the queries may have changed: evidence of the same generation stays
+        // good.
+        let kept = running
+            .and_then(|p| p.evidence.clone())
+            .filter(|e| Some(e.generation) == request.map(|r| r.generation));
+        if let Some(former) = requests.remove(uid) {
+            former.stop.cancel();
+        }
+        let Some(request) = request else { return };
+        let stop = self.stop.child_token();
+        requests.insert(
+            uid.to_owned(),
+            EvidencePoll { request: request.clone(), evidence: kept, stop: stop.clone() },
+        );
+        drop(requests);
+        let task = poll_evidence(
+            Arc::clone(&self.source),
+            Arc::clone(&self.requests),
+            uid.to_owned(),
+            object.clone(),
+            request.clone(),
+        );
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(task).await;
+        });
+    }
+
+    /// The newest evidence of a ModelDeployment.
+    pub fn evidence(&self, uid: &str) -> Option<GateEvidence> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).get(uid)?.evidence.clone()
+    }
+
+    /// Ends all polling and waits for the tasks.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// Reads once an interval, for ever.
+async fn poll_evidence(
+    source: Arc<EvidenceReader>,
+    requests: Arc<EvidencePolls>,
+    uid: String,
+    object: ReconcileTrigger,
+    request: EvidenceRequest,
+) {
+    let interval = Duration::from_secs(u64::try_from(request.interval_seconds).unwrap_or(1).max(1));
+    let age = Timestamp::now().duration_since(request.since);
+    let age = Duration::try_from(age).unwrap_or_default();
+    // A young window has nothing to say yet; one that is older than the interval was polled by a
+    // process before this one.
+    let mut wait = interval.saturating_sub(age);
+    loop {
+        // A tenth of jitter keeps ModelDeployments that were changed together from asking together.
+        tokio::time::sleep(wait.mul_f64(0.9 + 0.1 * rand::random::<f64>())).await;
+        let evidence =
+            source.read_evidence(&request, object.namespace.as_deref().unwrap_or_default()).await;
+        if let Some(polled) = requests.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&uid)
+            && polled.request == request
+        {
+            polled.evidence = Some(evidence);
+        }
+        source.trigger(&object);
+        wait = interval;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+//! One stream to one gateway pod: connected again and again, read line by line.
+
+use std::collections::BTreeSet;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use prometheus_client::metrics::gauge::Gauge;
+use slipway_cluster_views::ReconcileTrigger;
+use slipway_core::gateway_rollout::ClientRequests;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::report::{LineDecoder, LineTooLong, StateLine, StreamRateLimiter, is_relevant_change};
+use crate::state::{GatewayEndpoint, PodReports, StreamState};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A line comes at least every second.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+const INITIAL_RETRY_DELAY: Duration = Duration::from_millis(100);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
+
+/// A pod tells of so many more ModelDeployments than there are: those that came or went just now.
+const MODEL_COUNT_SLACK: usize = 100;
+
+/// Keeps a stream to a pod, for ever.
+pub(crate) async fn maintain_stream(shared: &StreamState, pod: &GatewayEndpoint) {
+    let mut wait = INITIAL_RETRY_DELAY;
+    loop {
+        let mut spoke = false;
+        let error = run_stream(shared, pod, &mut spoke).await;
+        shared.mark_unreachable(pod, &error.to_string());
+        clear_reports(shared, pod);
+        if spoke {
+            wait = INITIAL_RETRY_DELAY;
+        }
+        tracing::debug!(pod = pod.name, namespace = pod.namespace, %error, "stream to a gateway ended");
+        tokio::time::sleep(wait.mul_f64(0.8 + 0.4 * rand::random::<f64>())).await;
+        wait = (wait * 2).min(MAX_RETRY_DELAY);
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum StreamError {
+    #[error("no answer in time")]
+    Timeout,
+    #[error("no connection: {0}")]
+    Connect(#[from] std::io::Error),
+    #[error("transport: {0}")]
+    Http(#[from] hyper::Error),
+    #[error("request: {0}")]
+    Request(#[from] http::Error),
+    #[error("answer {0}")]
+    Answer(http::StatusCode),
+    #[error("it does not know this operator (401): {0}")]
+    Unauthorized(String),
+    #[error("not a state line: {0}")]
+    Line(#[from] serde_json::Error),
+    #[error(transparent)]
+    TooLong(#[from] LineTooLong),
+    #[error("the address answers for pod {0}")]
+    OtherPod(String),
+    #[error("the gateway closed the stream")]
+    Closed,
+    #[error("it tells of more than {0} ModelDeployments, and the namespace has fewer")]
+    TooMany(usize),
+    #[error("no ReplicaSet of the Deployment slipway-gateway made this pod")]
+    NoGateway,
+}
+
+/// Counts a stream as long as it lives, however it ends.
+struct StreamGauge<'a>(&'a Gauge);
+
+impl<'a> StreamGauge<'a> {
+    fn new(open_streams: &'a Gauge) -> Self {
+        open_streams.inc();
+        Self(open_streams)
+    }
+}
+
+impl Drop for StreamGauge<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+async fn run_stream(shared: &StreamState, pod: &GatewayEndpoint, spoke: &mut bool) -> StreamError {
+    match read_stream(shared, pod, spoke).await {
+        Ok(()) => StreamError::Closed,
+        Err(error) => error,
+    }
+}
+
+async fn read_stream(
+    shared: &StreamState,
+    pod: &GatewayEndpoint,
+    spoke: &mut bool,
+) -> Result<(), StreamError> {
+    if !shared.gateways.is_gateway(&pod.namespace, &pod.name, &pod.uid) {
+        return Err(StreamError::NoGateway);
+    }
+    let late = |_| StreamError::Timeout;
+    let socket = timeout(CONNECT_TIMEOUT, TcpStream::connect((pod.ip, shared.port)))
+        .await
+        .map_err(late)??;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
+    // The connection must be polled for the body to arrive; it ends with the sender and the body.
+    let conversation = async {
+        let mut request = http::Request::get("/v1/state?changes=true")
+            .header(http::header::HOST, "gateway")
+            .header(http::header::USER_AGENT, "slipway-operator");
+        if let Some(key) = &shared.key {
+            let now = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
+            request = request.header(
+                http::header::AUTHORIZATION,
+                key.authorization(&pod.namespace, &pod.name, now),
+            );
+        }
+        let request = request.body(Empty::<Bytes>::new())?;
+        let answer = timeout(READ_TIMEOUT, sender.send_request(request)).await.map_err(late)??;
+        if answer.status() == http::StatusCode::UNAUTHORIZED {
+            return Err(StreamError::Unauthorized(refusal_text(answer.into_body()).await));
+        }
+        if !answer.status().is_success() {
+            return Err(StreamError::Answer(answer.status()));
+        }
+        let standing = StreamGauge::new(&shared.open_streams);
+        let (mut body, mut lines, mut pace) =
+            (answer.into_body(), LineDecoder::default(), StreamRateLimiter::default());
+        while let Some(frame) = timeout(READ_TIMEOUT, body.frame()).await.map_err(late)? {
+            let Ok(data) = frame?.into_data() else { continue };
+            pace.consume(data.len()).await;
+            for line in lines.push(&data)? {
+                if !line.is_empty() {
+                    let more = handle_line(shared, pod, serde_json::from_slice(&line)?)?;
+                    // After what it says is known: it is never neither.
+                    if !more && !std::mem::replace(spoke, true) {
+                        shared.mark_reachable(pod);
+                    }
+                }
+            }
+        }
+        drop(standing);
+        Ok(())
+    };
+    tokio::select! {
+        result = conversation => result,
+        Err(error) = connection => Err(error.into()),
+    }
+}
+
+/// Why a gateway refuses, in its words, which name clocks or another operator's key: for people, so
+/// bounded and on one line.
+async fn refusal_text(body: hyper::body::Incoming) -> String {
+    let read = timeout(READ_TIMEOUT, Limited::new(body, 1024).collect()).await;
+    let bytes =
+        read.ok().and_then(Result::ok).map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    text.trim().chars().filter(|it| !it.is_control()).take(250).collect()
+}
+
+/// Keeps a line and reports the ModelDeployments about which it has news. Gives whether it goes on
+/// in the next line.
+fn handle_line(
+    shared: &StreamState,
+    pod: &GatewayEndpoint,
+    line: StateLine,
+) -> Result<bool, StreamError> {
+    // Addresses are given to new pods soon after the old ones are gone.
+    if line.pod != pod.name {
+        return Err(StreamError::OtherPod(line.pod));
+    }
+    if let Some(clients) = line.clients {
+        let requests = ClientRequests { ended: clients.ended, failed: clients.failed };
+        let told = (pod.namespace.clone(), requests);
+        shared
+            .clients
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(pod.uid.clone(), told);
+    }
+    let mut news = Vec::new();
+    {
+        let draining = shared.draining.read().unwrap_or_else(PoisonError::into_inner);
+        let none = BTreeSet::new();
+        let mut all = shared.reports.write().unwrap_or_else(PoisonError::into_inner);
+        // Missing: the pod left while the line was on its way.
+        let Some(known) = all.get_mut(&pod.uid) else {
+            return Ok(false);
+        };
+        let gone: Vec<_> = line.gone.iter().filter_map(|uid| known.remove(uid)).collect();
+        news.extend(gone.into_iter().map(|(name, _)| name));
+        let mut fresh = PodReports::with_capacity(line.models.len());
+        for model in line.models {
+            let (uid, name) = (model.uid.clone(), model.name.clone());
+            let report = model.into_report();
+            let before = known.remove(&uid).map(|(_, before)| before);
+            if is_relevant_change(before.as_ref(), &report, draining.get(&uid).unwrap_or(&none)) {
+                news.push(name.clone());
+            }
+            fresh.insert(uid, (name, report));
+        }
+        if !line.changes {
+            news.extend(known.drain().map(|(_, (name, _))| name));
+        }
+        known.extend(fresh);
+        let most = 2 * shared.gateways.count_models(&pod.namespace) + MODEL_COUNT_SLACK;
+        if known.len() > most {
+            return Err(StreamError::TooMany(most));
+        }
+    }
+    trigger_models(shared, pod, news);
+    Ok(line.more)
+}
+
+/// The stream is lost: what the pod said is no longer known.
+fn clear_reports(shared: &StreamState, pod: &GatewayEndpoint) {
+    let lost = shared
+        .reports
+        .write()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get_mut(&pod.uid)
+        .map(std::mem::take);
+    trigger_models(shared, pod, lost.into_iter().flatten().map(|(_, (name, _))| name).collect());
+}
+
+fn trigger_models(shared: &StreamState, pod: &GatewayEndpoint, names: Vec<String>) {
+    for name in names {
+        // The receiver is gone only when the operator ends.
+        let _ = shared.triggers.send(ReconcileTrigger::new(&name).within(&pod.namespace));
+    }
+}

@@ -1,0 +1,13 @@
+//! State streams from gateway pods: one connection to every gateway pod that serves, the newest
+//! report of each pod about each ModelDeployment, and a trigger when a report could change a plan.
+
+mod connection;
+pub mod report;
+mod state;
+mod streams;
+
+pub use state::GatewayLookup;
+pub use streams::GatewayStreams;
+
+/// Admin port of a gateway pod.
+pub const GATEWAY_ADMIN_PORT: u16 = 9091;

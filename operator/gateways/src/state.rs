@@ -1,0 +1,79 @@
+//! What all streams share: the newest reports, and which pods are not heard.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use jiff::Timestamp;
+use prometheus_client::metrics::gauge::Gauge;
+use slipway_cluster_views::{ClusterViews, ObjectOwner, ReconcileTrigger};
+use slipway_core::gateway_rollout::ClientRequests;
+use slipway_core::observed::{GatewayReport, UnreachableGateway};
+use slipway_listener::OperatorKey;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// What the streams need to know of the cluster. A pod is followed only while it is a gateway:
+/// whoever writes its labels on a pod of theirs is not called.
+pub trait GatewayLookup: Send + Sync {
+    /// Whether the pod of this name and UID is a gateway that the operator made.
+    fn is_gateway(&self, namespace: &str, name: &str, uid: &str) -> bool;
+    /// How many ModelDeployments there are in a namespace.
+    fn count_models(&self, namespace: &str) -> usize;
+}
+
+impl GatewayLookup for ClusterViews {
+    fn is_gateway(&self, namespace: &str, name: &str, uid: &str) -> bool {
+        let pod = self.pods.get(&ObjectOwner::gateway(namespace), name);
+        pod.is_some_and(|pod| pod.view.uid == uid && Self::is_gateway(self, namespace, &pod.view))
+    }
+
+    fn count_models(&self, namespace: &str) -> usize {
+        self.models.count_models(namespace)
+    }
+}
+
+/// A gateway pod.
+#[derive(Clone, Debug)]
+pub(crate) struct GatewayEndpoint {
+    pub(crate) uid: String,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) ip: IpAddr,
+}
+
+/// What one pod says, by UID of the ModelDeployment: its name, and the report.
+pub(crate) type PodReports = HashMap<String, (String, GatewayReport)>;
+
+pub(crate) struct StreamState {
+    pub(crate) reports: RwLock<HashMap<String, PodReports>>,
+    /// Pods whose stream does not stand.
+    pub(crate) unreachable: RwLock<HashMap<String, UnreachableGateway>>,
+    /// What clients have asked of each pod, and its namespace.
+    pub(crate) clients: RwLock<HashMap<String, (String, ClientRequests)>>,
+    /// Revisions that get no traffic, by UID of the ModelDeployment.
+    pub(crate) draining: RwLock<HashMap<String, BTreeSet<String>>>,
+    pub(crate) triggers: UnboundedSender<ReconcileTrigger>,
+    /// Streams that stand.
+    pub(crate) open_streams: Gauge,
+    pub(crate) gateways: Arc<dyn GatewayLookup>,
+    pub(crate) port: u16,
+    /// Signs what is asked of gateways.
+    pub(crate) key: Option<OperatorKey>,
+}
+
+impl StreamState {
+    /// Notes why the stream to a pod does not stand; since when is known already unless it stood
+    /// until now.
+    pub(crate) fn mark_unreachable(&self, pod: &GatewayEndpoint, why: &str) {
+        let error = format!("{}: {why}", SocketAddr::new(pod.ip, self.port));
+        let mut all = self.unreachable.write().unwrap_or_else(PoisonError::into_inner);
+        let entry = all.entry(pod.uid.clone());
+        entry
+            .and_modify(|known| known.error.clone_from(&error))
+            .or_insert_with(|| UnreachableGateway { since: Timestamp::now(), error });
+    }
+
+    pub(crate) fn mark_reachable(&self, pod: &GatewayEndpoint) {
+        self.unreachable.write().unwrap_or_else(PoisonError::into_inner).remove(&pod.uid);
+    }
+}

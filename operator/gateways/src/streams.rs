@@ -1,0 +1,149 @@
+//! The streams to all gateway pods: opened, closed, and what they brought.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use prometheus_client::metrics::gauge::Gauge;
+use slipway_cluster_views::{CachedPod, ReconcileTrigger, ViewChange};
+use slipway_core::gateway_rollout::ClientRequests;
+use slipway_core::observed::{GatewayReport, UnreachableGateway};
+use slipway_listener::OperatorKey;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::connection::maintain_stream;
+use crate::state::{GatewayEndpoint, GatewayLookup, PodReports, StreamState};
+
+/// The streams.
+pub struct GatewayStreams {
+    shared: Arc<StreamState>,
+    streams: RwLock<HashMap<String, CancellationToken>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl GatewayStreams {
+    /// No streams yet; `triggers` gets the ModelDeployments about which there is news, and
+    /// `open_streams` counts the streams that stand. All ends with `stop`.
+    pub fn new(
+        triggers: UnboundedSender<ReconcileTrigger>,
+        open_streams: Gauge,
+        gateways: Arc<dyn GatewayLookup>,
+        stop: CancellationToken,
+        port: u16,
+        key: Option<OperatorKey>,
+    ) -> Self {
+        let (reports, unreachable, draining) =
+            (RwLock::default(), RwLock::default(), RwLock::default());
+        let clients = RwLock::default();
+        let shared = StreamState {
+            reports,
+            unreachable,
+            clients,
+            draining,
+            triggers,
+            open_streams,
+            gateways,
+            port,
+            key,
+        };
+        let shared = Arc::new(shared);
+        Self { shared, streams: RwLock::default(), tasks: TaskTracker::new(), stop }
+    }
+
+    /// Follows a gateway pod: a stream begins when it is ready and stays until it is gone. One that
+    /// leaves still finishes connections, and what it sends where must be known until its end.
+    pub fn follow(&self, change: &ViewChange<CachedPod>) {
+        let address = |view: &Option<CachedPod>| {
+            let view = view.as_ref()?;
+            Some((view.uid.clone(), view.ip.as_deref()?.parse::<IpAddr>().ok()?))
+        };
+        let (before, after) = (address(&change.before), address(&change.after));
+        if let Some((uid, _)) = before.filter(|before| Some(before) != after.as_ref()) {
+            self.close_stream(&uid);
+        }
+        let serves = change.after.as_ref().is_some_and(|view| view.ready || view.deleting);
+        if let Some((uid, ip)) = after.filter(|(uid, _)| serves && !self.has_stream(uid)) {
+            self.open_stream(GatewayEndpoint {
+                uid,
+                namespace: change.owner.namespace.clone(),
+                name: change.name.clone(),
+                ip,
+            });
+        }
+    }
+
+    fn has_stream(&self, pod_uid: &str) -> bool {
+        self.streams.read().unwrap_or_else(PoisonError::into_inner).contains_key(pod_uid)
+    }
+
+    /// The newest word of a pod about a ModelDeployment, while the stream to it stands.
+    pub fn report(&self, pod_uid: &str, model_uid: &str) -> Option<GatewayReport> {
+        let reports = self.shared.reports.read().unwrap_or_else(PoisonError::into_inner);
+        reports.get(pod_uid)?.get(model_uid).map(|(_, report)| report.clone())
+    }
+
+    /// What clients have asked of each pod that tells, by its UID, and its namespace.
+    pub fn client_requests(&self) -> HashMap<String, (String, ClientRequests)> {
+        self.shared.clients.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Since when and why the stream to a pod does not stand.
+    pub fn unreachable(&self, pod_uid: &str) -> Option<UnreachableGateway> {
+        self.shared.unreachable.read().unwrap_or_else(PoisonError::into_inner).get(pod_uid).cloned()
+    }
+
+    /// Notes which revisions of a ModelDeployment get no traffic: the last request that leaves them
+    /// is news.
+    pub fn set_draining(&self, model_uid: &str, revisions: BTreeSet<String>) {
+        let mut draining = self.shared.draining.write().unwrap_or_else(PoisonError::into_inner);
+        if revisions.is_empty() {
+            draining.remove(model_uid);
+        } else {
+            draining.insert(model_uid.to_owned(), revisions);
+        }
+    }
+
+    /// Ends all streams and waits for their tasks.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn open_stream(&self, pod: GatewayEndpoint) {
+        let token = self.stop.child_token();
+        let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(former) = streams.insert(pod.uid.clone(), token.clone()) {
+            former.cancel();
+        }
+        drop(streams);
+        self.shared
+            .reports
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(pod.uid.clone(), PodReports::new());
+        self.shared.mark_unreachable(&pod, "there is no connection yet");
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            token.run_until_cancelled(maintain_stream(&shared, &pod)).await;
+        });
+    }
+
+    fn close_stream(&self, pod_uid: &str) {
+        if let Some(token) =
+            self.streams.write().unwrap_or_else(PoisonError::into_inner).remove(pod_uid)
+        {
+            token.cancel();
+        }
+        // The pod's own change triggers the reconciles; its reports only must not outlive it.
+        self.shared.reports.write().unwrap_or_else(PoisonError::into_inner).remove(pod_uid);
+        self.shared.unreachable.write().unwrap_or_else(PoisonError::into_inner).remove(pod_uid);
+        self.shared.clients.write().unwrap_or_else(PoisonError::into_inner).remove(pod_uid);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,282 @@
+//! Actions to API requests. No choice about rollouts is made here; what is decided is only whether
+//! an object is ours to write.
+
+use std::fmt::Debug;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::Eviction;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::{NamespaceResourceScope, Resource as _};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use slipway_cluster_views::{
+    DIGEST_MANAGER, MARK_MANAGER, ManagedKind, OWNERS_MANAGER, SCALE_MANAGER, version_of,
+};
+use slipway_core::action::PlanAction;
+use slipway_core::build::{DIGEST_VARIABLE, FETCH};
+use slipway_core::desired::ChildKind;
+use slipway_core::marks::RevisionMarks;
+use slipway_crds::labels;
+use slipway_crds::v1alpha1::{ModelDeployment, SERVER_CONTAINER};
+
+use crate::apply::applier::{ActionApplier, ApplyOutcome};
+use crate::apply::error::{WriteError, WriteFault};
+use crate::apply::expectation::{AwaitedState, WriteExpectation};
+use crate::apply::replicas;
+use crate::apply::request::with_timeout;
+
+/// Verb, kind and name of what an action writes, as they stand in its [`WriteError`].
+pub fn action_target(action: &PlanAction) -> String {
+    let (verb, child, name) = match action {
+        PlanAction::Apply(desired) | PlanAction::Restore { desired, .. } => {
+            return format!("apply {}", desired.target());
+        }
+        PlanAction::Adopt { kind, name, .. } => ("adopt", ManagedKind::from(*kind), name.clone()),
+        PlanAction::WriteReplicas { .. } => return format!("scale {}", ModelDeployment::kind(&())),
+        PlanAction::Scale { name, .. } => ("scale", ManagedKind::ReplicaSet, name.clone()),
+        PlanAction::Pin { name, .. } => ("pin", ManagedKind::ReplicaSet, name.clone()),
+        PlanAction::Mark { name, .. } => ("mark", ManagedKind::ReplicaSet, name.clone()),
+        PlanAction::Evict { name, .. } => ("evict", ManagedKind::Pod, name.clone()),
+        PlanAction::Delete { kind, name, .. } => ("delete", ManagedKind::from(*kind), name.clone()),
+    };
+    format!("{verb} {} {name}", child.kind_name())
+}
+
+impl ActionApplier<'_> {
+    /// Carries out one action; says what the watch shall bring back.
+    ///
+    /// # Errors
+    /// When the API server refuses or does not answer, or when the object belongs to somebody else.
+    pub async fn execute(&self, action: &PlanAction) -> Result<ApplyOutcome, WriteError> {
+        let done = match action {
+            PlanAction::Apply(desired) => return self.apply(desired, false).await,
+            PlanAction::Restore { desired, .. } => return self.apply(desired, true).await,
+            PlanAction::Adopt { kind, name, uid, owner } => {
+                self.adopt(*kind, name, uid, owner).await
+            }
+            PlanAction::WriteReplicas { replicas } => {
+                replicas::write_replicas(self, *replicas).await?;
+                return Ok(ApplyOutcome::default());
+            }
+            PlanAction::Scale { name, uid, replicas } => self.scale(name, uid, *replicas).await,
+            PlanAction::Pin { name, uid, digest } => self.pin_digest(name, uid, digest).await,
+            PlanAction::Mark { name, uid, marks } => self.mark(name, uid, marks).await,
+            PlanAction::Evict { name, uid } => self.evict(name, uid).await,
+            PlanAction::Delete { kind, name, uid } => self.delete(*kind, name, uid).await,
+        };
+        done.map(ApplyOutcome::from)
+    }
+
+    async fn scale(
+        &self,
+        name: &str,
+        uid: &str,
+        replicas: i32,
+    ) -> Result<WriteExpectation, WriteError> {
+        let api = Api::<ReplicaSet>::namespaced(self.client.clone(), &self.subject.namespace);
+        let body = json!({
+            "apiVersion": ReplicaSet::api_version(&()), "kind": ReplicaSet::kind(&()),
+            "metadata": {"name": name, "uid": uid}, "spec": {"replicas": replicas}
+        });
+        let params = PatchParams::apply(SCALE_MANAGER).force();
+        let answer = with_timeout(
+            "scale",
+            "ReplicaSet",
+            name,
+            api.patch_metadata(name, &params, &Patch::Apply(&body)),
+        )
+        .await?;
+        let awaited = AwaitedState::Version(version_of(&answer));
+        Ok(WriteExpectation {
+            child: ManagedKind::ReplicaSet,
+            owner: self.model_owner(),
+            name: name.to_owned(),
+            awaited,
+        })
+    }
+
+    async fn adopt(
+        &self,
+        kind: ChildKind,
+        name: &str,
+        uid: &str,
+        owner: &OwnerReference,
+    ) -> Result<WriteExpectation, WriteError> {
+        // Where somebody else became the controller meanwhile the API server refuses a second one.
+        let body = json!({"metadata": {"uid": uid, "ownerReferences": [owner]}});
+        match kind {
+            ChildKind::ReplicaSet => {
+                self.merge_patch::<ReplicaSet>("adopt", kind, name, OWNERS_MANAGER, &body).await
+            }
+            ChildKind::Service => {
+                self.merge_patch::<Service>("adopt", kind, name, OWNERS_MANAGER, &body).await
+            }
+            ChildKind::HorizontalPodAutoscaler => {
+                self.merge_patch::<HorizontalPodAutoscaler>(
+                    "adopt",
+                    kind,
+                    name,
+                    OWNERS_MANAGER,
+                    &body,
+                )
+                .await
+            }
+            ChildKind::Deployment => {
+                self.merge_patch::<Deployment>("adopt", kind, name, OWNERS_MANAGER, &body).await
+            }
+            ChildKind::NetworkPolicy => {
+                self.merge_patch::<NetworkPolicy>("adopt", kind, name, OWNERS_MANAGER, &body).await
+            }
+        }
+    }
+
+    /// A merge and no apply: the content of the ReplicaSet is known only while the spec is of its
+    /// revision.
+    async fn pin_digest(
+        &self,
+        name: &str,
+        uid: &str,
+        digest: &str,
+    ) -> Result<WriteExpectation, WriteError> {
+        let container =
+            |name| json!({"name": name, "env": [{"name": DIGEST_VARIABLE, "value": digest}]});
+        let body = json!({
+            "metadata": {"uid": uid, "annotations": {labels::MODEL_DIGEST: digest}},
+            "spec": {"template": {"spec": {"containers": [container(SERVER_CONTAINER)], "initContainers": [container(FETCH)]}}}
+        });
+        self.merge_patch::<ReplicaSet>("pin", ChildKind::ReplicaSet, name, DIGEST_MANAGER, &body)
+            .await
+    }
+
+    async fn mark(
+        &self,
+        name: &str,
+        uid: &str,
+        marks: &RevisionMarks,
+    ) -> Result<WriteExpectation, WriteError> {
+        let annotations: Map<_, _> = marks
+            .to_annotations()
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), json!(value)))
+            .collect();
+        let body = json!({"metadata": {"uid": uid, "annotations": annotations}});
+        self.merge_patch::<ReplicaSet>("mark", ChildKind::ReplicaSet, name, MARK_MANAGER, &body)
+            .await
+    }
+
+    /// Merges a change into an object of ours.
+    async fn merge_patch<K>(
+        &self,
+        verb: &'static str,
+        kind: ChildKind,
+        name: &str,
+        manager: &str,
+        body: &Value,
+    ) -> Result<WriteExpectation, WriteError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + DeserializeOwned
+            + Clone
+            + Debug,
+    {
+        let api = Api::<K>::namespaced(self.client.clone(), &self.subject.namespace);
+        let params =
+            PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+        let child = ManagedKind::from(kind);
+        let answer = with_timeout(
+            verb,
+            child.kind_name(),
+            name,
+            api.patch_metadata(name, &params, &Patch::Strategic(body)),
+        )
+        .await?;
+        let awaited = AwaitedState::Version(version_of(&answer));
+        Ok(WriteExpectation { child, owner: self.model_owner(), name: name.to_owned(), awaited })
+    }
+
+    /// Not by `Api::evict`, which sends the precondition under a name that the API server does not
+    /// know.
+    async fn evict(&self, name: &str, uid: &str) -> Result<WriteExpectation, WriteError> {
+        let body = json!({
+            "apiVersion": Eviction::API_VERSION, "kind": Eviction::KIND, "metadata": {"name": name},
+            "deleteOptions": {"preconditions": {"uid": uid}}
+        });
+        let api = Api::<Pod>::namespaced(self.client.clone(), &self.subject.namespace);
+        let params = PostParams::default();
+        let request = api.create_subresource::<Value, Value>("eviction", name, &params, &body);
+        match with_timeout("evict", ManagedKind::Pod.kind_name(), name, request).await {
+            Ok(_) | Err(WriteError { fault: WriteFault::NotFound(_), .. }) => {
+                let awaited = AwaitedState::Deleted(uid.to_owned());
+                Ok(WriteExpectation {
+                    child: ManagedKind::Pod,
+                    owner: self.model_owner(),
+                    name: name.to_owned(),
+                    awaited,
+                })
+            }
+            Err(WriteError { verb, kind, name, fault: WriteFault::Throttled(why) }) => {
+                Err(WriteError { verb, kind, name, fault: WriteFault::Budget(why) })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn delete(
+        &self,
+        kind: ChildKind,
+        name: &str,
+        uid: &str,
+    ) -> Result<WriteExpectation, WriteError> {
+        let result = match kind {
+            ChildKind::ReplicaSet => self.delete_object::<ReplicaSet>(kind, name, uid).await,
+            ChildKind::Service => self.delete_object::<Service>(kind, name, uid).await,
+            ChildKind::HorizontalPodAutoscaler => {
+                self.delete_object::<HorizontalPodAutoscaler>(kind, name, uid).await
+            }
+            ChildKind::Deployment => self.delete_object::<Deployment>(kind, name, uid).await,
+            ChildKind::NetworkPolicy => self.delete_object::<NetworkPolicy>(kind, name, uid).await,
+        };
+        match result {
+            Ok(()) | Err(WriteError { fault: WriteFault::NotFound(_), .. }) => {
+                Ok(WriteExpectation {
+                    child: ManagedKind::from(kind),
+                    owner: self.subject.owner_of(name),
+                    name: name.to_owned(),
+                    awaited: AwaitedState::Deleted(uid.to_owned()),
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn delete_object<K>(
+        &self,
+        kind: ChildKind,
+        name: &str,
+        uid: &str,
+    ) -> Result<(), WriteError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + DeserializeOwned
+            + Clone
+            + Debug,
+    {
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: Some(uid.to_owned()),
+                resource_version: None,
+            }),
+            propagation_policy: Some(PropagationPolicy::Background),
+            ..DeleteParams::default()
+        };
+        let api = Api::<K>::namespaced(self.client.clone(), &self.subject.namespace);
+        with_timeout("delete", ManagedKind::from(kind).kind_name(), name, api.delete(name, &params))
+            .await
+            .map(drop)
+    }
+}

@@ -1,0 +1,134 @@
+//! Events about ModelDeployments (events.k8s.io/v1). kube's Recorder makes a series of events that
+//! differ only in their note and keeps the first note; ours says "weight 5 %", then "weight 25 %",
+//! so here an equal note is part of what makes a repeat.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::{Event, EventSeries};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client, Resource};
+use serde_json::json;
+use slipway_core::event::PlannedEvent;
+use slipway_crds::v1alpha1::ModelDeployment;
+
+use crate::apply::applier::ModelIdentity;
+use crate::apply::error::WriteError;
+use crate::apply::request::with_timeout;
+
+const CONTROLLER: &str = "ml.slipway.dev/operator";
+/// How long a repeat continues its series; the API server forgets events after an hour.
+const SERIES_TIMEOUT: SignedDuration = SignedDuration::from_mins(6);
+
+type SeriesKey = (String, String, String, String);
+
+struct PublishedEvent {
+    name: String,
+    count: i32,
+    last: Timestamp,
+}
+
+/// Publishes events; shared by all reconciles.
+pub struct EventPublisher {
+    client: Client,
+    instance: String,
+    known: Mutex<HashMap<SeriesKey, PublishedEvent>>,
+}
+
+impl EventPublisher {
+    /// A publisher; `instance` names this process.
+    pub fn new(client: Client, instance: String) -> Self {
+        Self { client, instance, known: Mutex::default() }
+    }
+
+    /// Publishes one event, or continues its series.
+    ///
+    /// # Errors
+    /// When the API server refuses or does not answer.
+    pub async fn publish(
+        &self,
+        subject: &ModelIdentity,
+        note: &PlannedEvent,
+        now: Timestamp,
+    ) -> Result<(), WriteError> {
+        let api = Api::<Event>::namespaced(self.client.clone(), &subject.namespace);
+        let key =
+            (subject.uid.clone(), note.reason.clone(), note.action.clone(), note.note.clone());
+        if let Some((name, count)) = self.continue_series(&key, now) {
+            let series = EventSeries { count, last_observed_time: MicroTime(now) };
+            let (patch, params) = (Patch::Merge(json!({"series": series})), PatchParams::default());
+            let request = api.patch_metadata(&name, &params, &patch);
+            return with_timeout("patch", "Event", &name, request).await.map(drop);
+        }
+        let event = self.build_event(subject, note, now);
+        let name = event.metadata.name.clone().unwrap_or_default();
+        with_timeout("create", "Event", &name, api.create(&PostParams::default(), &event)).await?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(key, PublishedEvent { name, count: 1, last: now });
+        Ok(())
+    }
+
+    /// Name and new count of the series that an event continues. Forgets old ones on the way.
+    fn continue_series(&self, key: &SeriesKey, now: Timestamp) -> Option<(String, i32)> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, k| now.duration_since(k.last) < SERIES_TIMEOUT);
+        let before = known.get_mut(key)?;
+        before.count = before.count.saturating_add(1);
+        before.last = now;
+        Some((before.name.clone(), before.count))
+    }
+
+    fn build_event(&self, subject: &ModelIdentity, note: &PlannedEvent, now: Timestamp) -> Event {
+        Event {
+            metadata: ObjectMeta {
+                name: Some(format!(
+                    "{}.{:x}{:04x}",
+                    subject.name,
+                    now.as_nanosecond(),
+                    rand::random::<u16>()
+                )),
+                namespace: Some(subject.namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            regarding: Some(ObjectReference {
+                api_version: Some(ModelDeployment::api_version(&()).into_owned()),
+                kind: Some(ModelDeployment::kind(&()).into_owned()),
+                name: Some(subject.name.clone()),
+                namespace: Some(subject.namespace.clone()),
+                uid: Some(subject.uid.clone()),
+                ..ObjectReference::default()
+            }),
+            type_: Some(if note.warning { "Warning" } else { "Normal" }.into()),
+            reason: Some(truncate_bytes(&note.reason, 128)),
+            action: Some(truncate_bytes(&note.action, 128)),
+            note: Some(truncate_bytes(&note.note, 1024)),
+            event_time: Some(MicroTime(now)),
+            reporting_controller: Some(CONTROLLER.into()),
+            reporting_instance: Some(truncate_bytes(&self.instance, 128)),
+            ..Event::default()
+        }
+    }
+}
+
+/// The first `bytes` bytes at most, whole characters only: the API server counts bytes.
+fn truncate_bytes(text: &str, bytes: usize) -> String {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_cut_at_characters() {
+        assert_eq!(truncate_bytes("äöü", 3), "ä");
+        assert_eq!(truncate_bytes("abc", 128), "abc");
+    }
+}

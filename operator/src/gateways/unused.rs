@@ -1,0 +1,110 @@
+//! Gateways that no ModelDeployment uses any more: they are deleted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::RoleBinding;
+use kube::api::{DeleteParams, Preconditions};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+use slipway_cluster_views::{ClusterViews, ManagedKind, ObjectOwner, ViewCache};
+use slipway_core::build::GATEWAY;
+use slipway_core::observed::ObjectView;
+use tokio::time::Instant;
+
+use crate::apply::{WriteError, WriteFault, with_timeout};
+use crate::watch::context::WatchContext;
+
+/// How long the gateway of a namespace without ModelDeployments stays. One that is replaced
+/// (`kubectl replace --force`) finds it there.
+const UNUSED_GRACE_PERIOD: Duration = Duration::from_secs(60);
+
+/// Since when a namespace has a gateway and no ModelDeployment.
+#[derive(Default)]
+pub(crate) struct UnusedGateways {
+    since: BTreeMap<String, Instant>,
+}
+
+impl UnusedGateways {
+    /// Namespaces whose gateway nobody has used for a while, and that the garbage collector does
+    /// not see.
+    pub(crate) fn poll(&mut self, views: &ClusterViews, now: Instant) -> Vec<String> {
+        let left = |cache: &ViewCache<ObjectView>| {
+            let all = cache.gateways().into_iter();
+            all.filter(|(_, view)| view.owners.is_empty())
+                .map(|(namespace, _)| namespace)
+                .collect::<Vec<_>>()
+        };
+        let caches = [
+            &views.deployments,
+            &views.autoscalers,
+            &views.disruption_budgets,
+            &views.services,
+            &views.network_policies,
+            &views.role_bindings,
+            &views.service_accounts,
+        ];
+        let all: BTreeSet<String> = caches.into_iter().flat_map(left).collect();
+        let unused: BTreeSet<String> =
+            all.into_iter().filter(|namespace| !views.models.has_models(namespace)).collect();
+        self.since.retain(|namespace, _| unused.contains(namespace));
+        for namespace in unused {
+            self.since.entry(namespace).or_insert(now);
+        }
+        self.since
+            .iter()
+            .filter(|(_, since)| now.duration_since(**since) >= UNUSED_GRACE_PERIOD)
+            .map(|(it, _)| it.clone())
+            .collect()
+    }
+}
+
+/// Deletes the objects of a gateway that have no owner.
+pub(crate) async fn delete_gateway(ctx: &WatchContext, namespace: &str) -> Result<(), WriteError> {
+    tracing::info!(namespace, "the gateway has no ModelDeployment any more and is deleted");
+    delete_orphan::<Deployment>(ctx, namespace, ManagedKind::Deployment).await?;
+    delete_orphan::<HorizontalPodAutoscaler>(ctx, namespace, ManagedKind::HorizontalPodAutoscaler)
+        .await?;
+    delete_orphan::<PodDisruptionBudget>(ctx, namespace, ManagedKind::PodDisruptionBudget).await?;
+    delete_orphan::<Service>(ctx, namespace, ManagedKind::Service).await?;
+    delete_orphan::<NetworkPolicy>(ctx, namespace, ManagedKind::NetworkPolicy).await?;
+    delete_orphan::<RoleBinding>(ctx, namespace, ManagedKind::RoleBinding).await?;
+    delete_orphan::<ServiceAccount>(ctx, namespace, ManagedKind::ServiceAccount).await
+}
+
+async fn delete_orphan<K>(
+    ctx: &WatchContext,
+    namespace: &str,
+    child: ManagedKind,
+) -> Result<(), WriteError>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + DeserializeOwned
+        + Clone
+        + std::fmt::Debug,
+{
+    let there = ctx.views.known_object(child, &ObjectOwner::gateway(namespace), GATEWAY);
+    let Some(known) = there.filter(|known| known.owners.is_empty()) else { return Ok(()) };
+    let params = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: Some(known.uid),
+            // As it was seen: one that has got an owner again stays.
+            resource_version: Some(known.version.to_string()),
+        }),
+        ..DeleteParams::background()
+    };
+    let api = Api::<K>::namespaced(ctx.client.clone(), namespace);
+    match with_timeout("delete", child.kind_name(), GATEWAY, api.delete(GATEWAY, &params)).await {
+        Ok(_)
+        | Err(WriteError { fault: WriteFault::NotFound(_) | WriteFault::Conflict(_), .. }) => {
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,276 @@
+//! Which operator looks after a namespace, where several share a cluster: the holder of the Lease
+//! `slipway-modeldeployments` there. Whoever comes first takes it, and another one leaves
+//! everything in that namespace alone. One that is gone loses it after half an hour, or as soon as
+//! somebody writes another holder into it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::pin::pin;
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::PostParams;
+use kube::runtime::watcher::Event;
+use kube::{Api, Client, Resource, ResourceExt};
+use slipway_cluster_views::{ManagedKind, ObjectOwner, version_of};
+use slipway_core::build::GATEWAY;
+use slipway_crds::labels;
+use tokio::sync::watch;
+
+use crate::apply::{WriteError, WriteFault, with_timeout};
+use crate::namespaces::lease_object::{
+    LEASE_NAME, NamespaceHolder, RENEW_AFTER, namespace_holder, renewed_lease,
+};
+use crate::watch::context::WatchContext;
+
+/// The Leases of all namespaces, as they were seen or written last.
+pub struct NamespaceLeases {
+    identity: String,
+    known: RwLock<HashMap<String, Lease>>,
+    synced: watch::Sender<bool>,
+    /// By UID of a ModelDeployment: which holder it was told.
+    notified_holders: Mutex<HashMap<String, String>>,
+}
+
+impl NamespaceLeases {
+    /// Of an operator that is called `own`, by which all its processes are one: the namespace and
+    /// the name of their own Lease.
+    pub fn new(own: String) -> Self {
+        Self {
+            identity: own,
+            known: RwLock::default(),
+            synced: watch::Sender::new(false),
+            notified_holders: Mutex::default(),
+        }
+    }
+
+    /// How this operator is called.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// Returns when all Leases that were there at the start are known.
+    pub async fn wait_until_synced(&self) {
+        // The sender lives as long as this.
+        let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+
+    /// Who holds a namespace.
+    pub fn holder(&self, namespace: &str, now: Timestamp) -> NamespaceHolder {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        namespace_holder(known.get(namespace), &self.identity, now)
+    }
+
+    /// Takes a namespace where nobody holds it, with a Lease that goes with `owner`. Gives who
+    /// holds it when it is another operator.
+    ///
+    /// # Errors
+    /// When the API server refuses or does not answer.
+    pub async fn acquire(
+        &self,
+        client: &Client,
+        namespace: &str,
+        owner: Option<OwnerReference>,
+    ) -> Result<Option<String>, WriteError> {
+        match self.holder(namespace, Timestamp::now()) {
+            NamespaceHolder::ThisOperator(_) => return Ok(None),
+            NamespaceHolder::OtherOperator(holder) => return Ok(Some(holder)),
+            NamespaceHolder::Unclaimed => {}
+        }
+        let conflict = match self.write_lease(client, namespace, owner).await {
+            Ok(()) => {
+                tracing::info!(
+                    namespace,
+                    holder = self.identity,
+                    "this operator looks after the namespace"
+                );
+                return Ok(None);
+            }
+            Err(error)
+                if matches!(error.fault, WriteFault::Conflict(_) | WriteFault::NotFound(_)) =>
+            {
+                error
+            }
+            Err(error) => return Err(error),
+        };
+        // Another one was faster, or another reconcile of ours.
+        let api = Api::<Lease>::namespaced(client.clone(), namespace);
+        match with_timeout("get", "Lease", LEASE_NAME, api.get_opt(LEASE_NAME)).await? {
+            Some(lease) => self.store_lease(lease),
+            None => self.remove_lease(namespace),
+        }
+        match self.holder(namespace, Timestamp::now()) {
+            NamespaceHolder::ThisOperator(_) => Ok(None),
+            NamespaceHolder::OtherOperator(holder) => Ok(Some(holder)),
+            NamespaceHolder::Unclaimed => Err(conflict),
+        }
+    }
+
+    /// Whether a ModelDeployment has not been told yet that this one holds its namespace.
+    pub fn is_new_holder(&self, uid: &str, holder: &str) -> bool {
+        let mut told = self.notified_holders.lock().unwrap_or_else(PoisonError::into_inner);
+        told.insert(uid.to_owned(), holder.to_owned()).as_deref() != Some(holder)
+    }
+
+    /// Forgets what a ModelDeployment was told.
+    pub fn forget_holder(&self, uid: &str) {
+        self.notified_holders.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    /// Writes the Lease as ours: makes it, or replaces the one that is known, and no later one.
+    async fn write_lease(
+        &self,
+        client: &Client,
+        namespace: &str,
+        owner: Option<OwnerReference>,
+    ) -> Result<(), WriteError> {
+        let before =
+            self.known.read().unwrap_or_else(PoisonError::into_inner).get(namespace).cloned();
+        let lease =
+            renewed_lease(before.as_ref(), &self.identity, namespace, owner, Timestamp::now());
+        let api = Api::<Lease>::namespaced(client.clone(), namespace);
+        let params =
+            PostParams { field_manager: Some(labels::MANAGER.to_owned()), ..PostParams::default() };
+        let written = match before {
+            Some(_) => {
+                with_timeout(
+                    "update",
+                    "Lease",
+                    LEASE_NAME,
+                    api.replace(LEASE_NAME, &params, &lease),
+                )
+                .await?
+            }
+            None => {
+                with_timeout("create", "Lease", LEASE_NAME, api.create(&params, &lease)).await?
+            }
+        };
+        self.store_lease(written);
+        Ok(())
+    }
+
+    /// Takes in a Lease, unless a newer one is known.
+    fn store_lease(&self, lease: Lease) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let namespace = lease.namespace().unwrap_or_default();
+        let newer = known
+            .get(&namespace)
+            .is_some_and(|it| version_of(it) > version_of(&lease) && it.uid() == lease.uid());
+        if !newer {
+            known.insert(namespace, lease);
+        }
+    }
+
+    fn remove_lease(&self, namespace: &str) {
+        self.known.write().unwrap_or_else(PoisonError::into_inner).remove(namespace);
+    }
+
+    /// Follows a watch until it ends.
+    pub(crate) async fn follow_events(&self, events: impl futures::Stream<Item = Event<Lease>>) {
+        let (mut events, mut listed) = (pin!(events), BTreeSet::new());
+        while let Some(event) = events.next().await {
+            match event {
+                Event::Init => listed.clear(),
+                Event::InitApply(lease) => {
+                    listed.insert(lease.namespace().unwrap_or_default());
+                    self.store_lease(lease);
+                }
+                Event::InitDone => {
+                    self.known
+                        .write()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .retain(|it, _| listed.contains(it));
+                    self.synced.send_replace(true);
+                }
+                Event::Apply(lease) => self.store_lease(lease),
+                Event::Delete(lease) => self.remove_lease(&lease.namespace().unwrap_or_default()),
+            }
+        }
+    }
+
+    /// Renews what is due, and gives the Lease to the gateway's ServiceAccount, with which it goes.
+    pub(crate) async fn renew_if_due(
+        &self,
+        ctx: &WatchContext,
+        namespace: &str,
+        since: Timestamp,
+        now: Timestamp,
+    ) {
+        let account = ctx
+            .views
+            .known_object(ManagedKind::ServiceAccount, &ObjectOwner::gateway(namespace), GATEWAY)
+            .map(|it| it.uid);
+        let owner = self
+            .known
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(namespace)
+            .and_then(|lease| lease.owner_references().first().map(|owner| owner.uid.clone()));
+        let adopt = account.is_some() && account != owner;
+        if !adopt && now.duration_since(since) < RENEW_AFTER {
+            return;
+        }
+        let owner = account.map(|uid| OwnerReference {
+            api_version: ServiceAccount::api_version(&()).into_owned(),
+            kind: ServiceAccount::kind(&()).into_owned(),
+            name: GATEWAY.to_owned(),
+            uid,
+            ..OwnerReference::default()
+        });
+        match self.write_lease(&ctx.client, namespace, owner).await {
+            Ok(()) => {}
+            // The watch brings what it is now.
+            Err(error) => {
+                tracing::warn!(namespace, %error, "the Lease of a namespace is not renewed: it is tried again")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: &str = "2026-01-01T01:00:00Z";
+
+    fn lease(holder: &str, renewed: &str) -> Lease {
+        let object = serde_json::json!({
+            "metadata": {"name": LEASE_NAME, "namespace": "lab", "resourceVersion": "7"},
+            "spec": {"holderIdentity": holder, "leaseDurationSeconds": 1800, "renewTime": renewed, "leaseTransitions": 2}
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn an_older_lease_of_the_watch_takes_no_newer_ones_place() {
+        let leases = NamespaceLeases::new("a".into());
+        let of = |holder: &str, version: &str| {
+            let mut lease = lease(holder, NOW);
+            lease.metadata.resource_version = Some(version.into());
+            lease
+        };
+        leases.store_lease(of("a", "12"));
+        leases.store_lease(of("b", "11"));
+        let now: Timestamp = NOW.parse().unwrap();
+        assert!(matches!(leases.holder("lab", now), NamespaceHolder::ThisOperator(_)));
+        leases.store_lease(of("b", "13"));
+        assert_eq!(leases.holder("lab", now), NamespaceHolder::OtherOperator("b".into()));
+        leases.remove_lease("lab");
+        assert_eq!(leases.holder("lab", now), NamespaceHolder::Unclaimed);
+    }
+
+    #[test]
+    fn a_holder_is_told_once() {
+        let leases = NamespaceLeases::new("a".into());
+        assert!(
+            leases.is_new_holder("u", "b")
+                && !leases.is_new_holder("u", "b")
+                && leases.is_new_holder("u", "c")
+        );
+        leases.forget_holder("u");
+        assert!(leases.is_new_holder("u", "c"));
+    }
+}

@@ -1,0 +1,142 @@
+//! The admin server: `/livez`, `/readyz`, `/metrics`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use hyper_util::rt::TokioExecutor;
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use slipway_cluster_views::ClusterViews;
+use slipway_listener::{HttpServer, ListenerSettings, ShutdownMode};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::OperatorMetrics;
+use crate::reconcile::context::RunningReconciles;
+
+/// Every write has a time limit, so a reconcile that runs this long will never end.
+const STUCK_AFTER: Duration = Duration::from_secs(300);
+
+/// How long answers that are on their way may take at the end. Nobody may keep a process that lost
+/// its lease by taking one slowly.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ProcessPhase {
+    /// It waits for the lease: ready to take over.
+    Standby = 0,
+    /// It leads.
+    Leading = 1,
+    /// It ends.
+    Ending = 2,
+}
+
+/// What the probes look at.
+#[derive(Clone)]
+pub struct OperatorHealth {
+    /// Caches.
+    pub views: Arc<ClusterViews>,
+    /// Reconciles that run.
+    pub running: Arc<RunningReconciles>,
+    /// Metrics.
+    pub metrics: Arc<OperatorMetrics>,
+    phase: Arc<AtomicU8>,
+}
+
+impl OperatorHealth {
+    /// Standing by.
+    pub fn new(
+        views: Arc<ClusterViews>,
+        running: Arc<RunningReconciles>,
+        metrics: Arc<OperatorMetrics>,
+    ) -> Self {
+        Self { views, running, metrics, phase: Arc::default() }
+    }
+
+    /// Notes what the process does.
+    pub fn set_phase(&self, phase: ProcessPhase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+        self.metrics.leader.set(i64::from(phase == ProcessPhase::Leading));
+    }
+
+    fn liveness(&self) -> Result<&'static str, String> {
+        match self.running.oldest_age() {
+            Some(age) if age > STUCK_AFTER => {
+                Err(format!("a reconcile has run for {} s", age.as_secs()))
+            }
+            _ => Ok("ok"),
+        }
+    }
+
+    fn readiness(&self) -> Result<&'static str, String> {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Ok("standing by"),
+            1 if self.views.are_synced() => Ok("leading"),
+            1 => Err("caches are not synced yet".into()),
+            _ => Err("ending".into()),
+        }
+    }
+}
+
+fn probe_response(result: Result<&'static str, String>) -> (StatusCode, String) {
+    match result {
+        Ok(text) => (StatusCode::OK, text.to_owned()),
+        Err(text) => (StatusCode::SERVICE_UNAVAILABLE, text),
+    }
+}
+
+async fn serve_metrics(State(health): State<OperatorHealth>) -> impl IntoResponse {
+    (
+        [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],
+        health.metrics.encode_text(),
+    )
+}
+
+/// Serves until `stop`, and then at most as long as [`DRAIN_TIMEOUT`].
+pub async fn serve_admin(listener: TcpListener, health: OperatorHealth, stop: CancellationToken) {
+    let router = Router::new()
+        .route("/livez", get(async |State(h): State<OperatorHealth>| probe_response(h.liveness())))
+        .route(
+            "/readyz",
+            get(async |State(h): State<OperatorHealth>| probe_response(h.readiness())),
+        )
+        .route("/metrics", get(serve_metrics))
+        .with_state(health);
+    let make = move |_| TowerToHyperService::new(router.clone());
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let serving =
+        HttpServer::new(listener, ListenerSettings::for_admin_port(ShutdownMode::Drain), builder)
+            .serve(make, stop.cancelled());
+    let drained = async {
+        stop.cancelled().await;
+        tokio::time::sleep(DRAIN_TIMEOUT).await;
+    };
+    tokio::select! {
+        () = serving => {}
+        () = drained => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_follows_the_phase() {
+        let health = OperatorHealth::new(Arc::default(), Arc::default(), Arc::default());
+        assert!(health.readiness().is_ok(), "standing by");
+        health.set_phase(ProcessPhase::Leading);
+        assert!(health.readiness().is_err(), "no caches yet");
+        health.set_phase(ProcessPhase::Ending);
+        assert!(health.readiness().is_err());
+        assert!(health.liveness().is_ok());
+    }
+}

@@ -1,0 +1,251 @@
+//! Puts the parts together: admin server, lease, controller, streams, poller; and ends them in
+//! order.
+
+use std::sync::Arc;
+
+use kube::Client;
+use slipway_cluster_views::{ClusterViews, OwnWrites};
+use slipway_evidence::{EvidencePoller, PrometheusConnection};
+use slipway_gateway_streams::{GatewayLookup, GatewayStreams};
+use slipway_listener::OperatorKey;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::events::EventPublisher;
+use crate::apply::locks::NamespaceLocks;
+use crate::gateways::updates::{GatewayUpdateContext, watch_updates};
+use crate::metrics::OperatorMetrics;
+use crate::namespaces::keys::NamespaceKeys;
+use crate::namespaces::lease_watch::watch_leases;
+use crate::namespaces::leases::NamespaceLeases;
+use crate::namespaces::settings::{NamespaceSettings, watch_settings};
+use crate::process::admin::{self, OperatorHealth, ProcessPhase};
+use crate::process::args::RunArgs;
+use crate::process::client;
+use crate::process::error::OperatorError;
+use crate::process::lease::{self, LeaseIdentity};
+use crate::process::operator_key;
+use crate::reconcile::backoff::ObjectBackoff;
+use crate::reconcile::context::{ReconcileContext, RunningReconciles};
+use crate::reconcile::controller::run_controller;
+use crate::reconcile::expectations::WriteExpectations;
+use crate::reconcile::refusals::RefusedWrites;
+use crate::reconcile::status_debounce::StatusDebounce;
+use crate::watch::context::{WatchContext, WatchScope};
+use crate::watch::disturbances::DisturbanceLog;
+
+/// Runs the operator in the cluster that the environment names, until `stop`.
+///
+/// # Errors
+/// When it cannot start, or must end because it lost the lease.
+pub async fn run_operator(args: RunArgs, stop: CancellationToken) -> Result<(), OperatorError> {
+    // Two providers could be compiled in; kube and reqwest must find one. An error means that one
+    // is installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    run_in_cluster(client::infer_config().await?, args, stop).await
+}
+
+/// Runs the operator in a given cluster, until `stop`.
+///
+/// # Errors
+/// As [`run_operator`].
+pub async fn run_in_cluster(
+    config: kube::Config,
+    args: RunArgs,
+    stop: CancellationToken,
+) -> Result<(), OperatorError> {
+    // A wrong address, template or peer is told at once, and not only when this process leads.
+    drop(PrometheusConnection::open(&args.prometheus)?);
+    drop(args.settings()?);
+    let metrics = Arc::new(OperatorMetrics::default());
+    let mut of_lease = config.clone();
+    of_lease.connect_timeout = Some(lease::READ_TIMEOUT);
+    of_lease.read_timeout = Some(lease::READ_TIMEOUT);
+    of_lease.reset_reader_on_write = true;
+    let clients = (
+        client::build_client(config, Arc::clone(&metrics))?,
+        client::build_client(of_lease, Arc::clone(&metrics))?,
+    );
+    let health = OperatorHealth::new(
+        Arc::new(ClusterViews::default()),
+        Arc::new(RunningReconciles::default()),
+        Arc::clone(&metrics),
+    );
+
+    let listen = |e| OperatorError::Listen(args.admin_listen, e);
+    let listener = slipway_listener::bind_address(args.admin_listen).map_err(listen)?;
+    // The probes answer until the very end.
+    let ended = CancellationToken::new();
+    let server = tokio::spawn(admin::serve_admin(listener, health.clone(), ended.clone()));
+    let result = run_with_lease(&args, clients, &health, &stop).await;
+    health.set_phase(ProcessPhase::Ending);
+    ended.cancel();
+    let _ = server.await;
+    result
+}
+
+/// Waits for the lease if one is wanted, and acts as long as it is held.
+async fn run_with_lease(
+    args: &RunArgs,
+    (main, of_lease): (Client, Client),
+    health: &OperatorHealth,
+    stop: &CancellationToken,
+) -> Result<(), OperatorError> {
+    if !args.leader_elect {
+        return run_controllers(args, main, health, stop.child_token()).await;
+    }
+    let candidacy = lease_identity(args);
+    let Some(held) = lease::acquire_lease(&of_lease, &candidacy, stop).await else {
+        return Ok(());
+    };
+    tracing::info!(lease = candidacy.name, identity = candidacy.identity, "leading");
+    // The controller ends first; the lease is given back only then.
+    let (acting, kept) = (stop.child_token(), CancellationToken::new());
+    let keep = async {
+        let result = held.renew_until(&kept).await;
+        acting.cancel();
+        result
+    };
+    let act = async {
+        let result = run_controllers(args, main, health, acting.clone()).await;
+        kept.cancel();
+        result
+    };
+    tokio::pin!(keep, act);
+    tokio::select! {
+        // Lost: what runs now must not go on beside another leader, so nothing is waited for.
+        lost = &mut keep => lost,
+        result = &mut act => {
+            // `kept` is cancelled: this gives the lease back.
+            keep.await?;
+            result
+        }
+    }
+}
+
+fn env_value(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Where the lease and the operator's key are.
+fn own_namespace(args: &RunArgs) -> String {
+    args.lease_namespace
+        .clone()
+        .or_else(|| env_value("POD_NAMESPACE"))
+        .unwrap_or_else(|| "default".into())
+}
+
+/// The operator's key, where there shall be one. Read by the one that leads, so that gateways are
+/// made with the key that it signs with.
+async fn load_operator_key(
+    args: &RunArgs,
+    client: &Client,
+) -> Result<Option<OperatorKey>, OperatorError> {
+    match args.key_secret.as_deref().filter(|name| !name.is_empty()) {
+        Some(name) => operator_key::load_key(client, &own_namespace(args), name).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// How all processes of this operator are called among operators.
+fn operator_name(args: &RunArgs) -> String {
+    format!("{}/{}", own_namespace(args), args.lease_name)
+}
+
+fn lease_identity(args: &RunArgs) -> LeaseIdentity {
+    let namespace = own_namespace(args);
+    let pod = env_value("POD_NAME").unwrap_or_else(|| "slipway-operator".into());
+    // A container that restarts keeps its pod's name, and must not mistake its predecessor's lease
+    // for its own.
+    let identity = format!("{pod}-{:08x}", rand::random::<u32>());
+    LeaseIdentity { namespace, name: args.lease_name.clone(), identity }
+}
+
+/// Runs controller, streams and poller until `stop`.
+async fn run_controllers(
+    args: &RunArgs,
+    client: Client,
+    health: &OperatorHealth,
+    stop: CancellationToken,
+) -> Result<(), OperatorError> {
+    let (push, pushed) = mpsc::unbounded_channel();
+    let watch = WatchContext {
+        client,
+        views: Arc::clone(&health.views),
+        metrics: Arc::clone(&health.metrics),
+        triggers: push,
+        stop,
+    };
+    let ctx = Arc::new(build_context(args, health, &watch).await?);
+    health.set_phase(ProcessPhase::Leading);
+    let scope = WatchScope { client: watch.client.clone(), namespace: args.namespace.clone() };
+    let settings = tokio::spawn(watch_settings(
+        watch.clone(),
+        Arc::clone(&ctx.settings),
+        args.namespace.clone(),
+    ));
+    let leases = tokio::spawn(watch_leases(watch.clone(), Arc::clone(&ctx.leases), scope.api()));
+    let of_updates = GatewayUpdateContext {
+        watch: watch.clone(),
+        settings: Arc::clone(&ctx.settings),
+        leases: Arc::clone(&ctx.leases),
+        streams: Arc::clone(&ctx.gateway_streams),
+    };
+    let updates = tokio::spawn(watch_updates(of_updates, args.gateway_update.into()));
+    run_controller(scope, &watch, Arc::clone(&ctx), pushed).await;
+    health.set_phase(ProcessPhase::Ending);
+    // Ends with `stop`; where the controller ended by itself nothing is left to watch over.
+    updates.abort();
+    leases.abort();
+    settings.abort();
+    ctx.gateway_streams.close().await;
+    ctx.poller.close().await;
+    if watch.stop.is_cancelled() { Ok(()) } else { Err(OperatorError::ControllerEnded) }
+}
+
+/// What all reconciles share.
+async fn build_context(
+    args: &RunArgs,
+    health: &OperatorHealth,
+    watch: &WatchContext,
+) -> Result<ReconcileContext, OperatorError> {
+    let WatchContext { client, views, metrics, triggers, stop } = watch;
+    let key = load_operator_key(args, client).await?;
+    let (mut settings, of_gateways) = args.settings()?;
+    settings.operator_public_key = key.as_ref().map(OperatorKey::public_key);
+    let streams = GatewayStreams::new(
+        triggers.clone(),
+        metrics.gateway_streams.clone(),
+        Arc::clone(views) as Arc<dyn GatewayLookup>,
+        stop.child_token(),
+        args.gateway_admin_port,
+        key,
+    );
+    let poller = EvidencePoller::new(
+        PrometheusConnection::open(&args.prometheus)?,
+        triggers.clone(),
+        Arc::clone(&metrics.queries),
+        stop.child_token(),
+    );
+    let instance = std::env::var("POD_NAME").unwrap_or_else(|_| "slipway-operator".into());
+    Ok(ReconcileContext {
+        events: EventPublisher::new(client.clone(), instance),
+        views: Arc::clone(views),
+        gateway_streams: Arc::new(streams),
+        poller: Arc::new(poller),
+        metrics: Arc::clone(metrics),
+        settings: Arc::new(NamespaceSettings::new(settings, of_gateways)),
+        backoff: ObjectBackoff::default(),
+        refusals: RefusedWrites::default(),
+        disturbances: DisturbanceLog::default(),
+        own_writes: Arc::new(OwnWrites::default()),
+        expectations: WriteExpectations::default(),
+        status_debounce: StatusDebounce::default(),
+        namespace_locks: NamespaceLocks::default(),
+        keys: NamespaceKeys::default(),
+        leases: Arc::new(NamespaceLeases::new(operator_name(args))),
+        running: Arc::clone(&health.running),
+        stop: stop.clone(),
+        client: client.clone(),
+    })
+}

@@ -1,0 +1,124 @@
+//! What all reconciles share.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use kube::Client;
+use slipway_cluster_views::{ClusterViews, ObjectOwner, OwnWrites, ReconcileTrigger};
+use slipway_evidence::EvidencePoller;
+use slipway_gateway_streams::GatewayStreams;
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::events::EventPublisher;
+use crate::apply::locks::NamespaceLocks;
+use crate::metrics::OperatorMetrics;
+use crate::namespaces::keys::NamespaceKeys;
+use crate::namespaces::leases::NamespaceLeases;
+use crate::namespaces::settings::NamespaceSettings;
+use crate::reconcile::backoff::ObjectBackoff;
+use crate::reconcile::expectations::WriteExpectations;
+use crate::reconcile::refusals::RefusedWrites;
+use crate::reconcile::status_debounce::StatusDebounce;
+use crate::watch::disturbances::DisturbanceLog;
+
+/// Handles and memory of the process. Nothing here is needed after a restart: all progress of
+/// rollouts is in statuses.
+pub struct ReconcileContext {
+    /// Client.
+    pub client: Client,
+    /// Caches.
+    pub views: Arc<ClusterViews>,
+    /// Streams to gateways.
+    pub gateway_streams: Arc<GatewayStreams>,
+    /// Poller of metrics.
+    pub poller: Arc<EvidencePoller>,
+    /// Publisher of events.
+    pub events: EventPublisher,
+    /// Metrics.
+    pub metrics: Arc<OperatorMetrics>,
+    /// Settings that plans depend on, by namespace.
+    pub settings: Arc<NamespaceSettings>,
+    /// Waits after failures.
+    pub backoff: ObjectBackoff,
+    /// Writes that are refused.
+    pub refusals: RefusedWrites,
+    /// What others do to our objects.
+    pub disturbances: DisturbanceLog,
+    /// Statuses that we wrote.
+    pub own_writes: Arc<OwnWrites>,
+    /// Children that we wrote.
+    pub expectations: WriteExpectations,
+    /// Statuses that wait.
+    pub status_debounce: StatusDebounce,
+    /// Turns at shared objects.
+    pub namespace_locks: NamespaceLocks,
+    /// The keys of namespaces.
+    pub keys: NamespaceKeys,
+    /// Who looks after which namespace.
+    pub leases: Arc<NamespaceLeases>,
+    /// Reconciles that run.
+    pub running: Arc<RunningReconciles>,
+    /// The end.
+    pub stop: CancellationToken,
+}
+
+impl ReconcileContext {
+    /// Waits until a plan sees everything: the objects, and the settings of namespaces. False: it
+    /// never will.
+    pub async fn wait_until_synced(&self) -> bool {
+        self.views.wait_until_synced().await && self.settings.wait_until_synced().await
+    }
+
+    /// Forgets an object that is gone.
+    pub fn forget(&self, uid: &str, object: &ReconcileTrigger) {
+        self.poller.set_request(uid, object, None);
+        self.gateway_streams.set_draining(uid, BTreeSet::new());
+        self.backoff.reset(uid);
+        self.refusals.forget(uid);
+        self.disturbances.forget(&ObjectOwner::model(
+            object.namespace.as_deref().unwrap_or_default(),
+            &object.name,
+        ));
+        self.own_writes.forget(uid);
+        self.expectations.forget(uid);
+        self.status_debounce.clear(uid);
+        self.leases.forget_holder(uid);
+        self.metrics.conditions.forget(uid);
+    }
+}
+
+/// Reconciles that run, for the liveness probe: one that never ends means that the process must.
+#[derive(Default)]
+pub struct RunningReconciles {
+    next: AtomicU64,
+    since: Mutex<HashMap<u64, Instant>>,
+}
+
+impl RunningReconciles {
+    /// Notes a reconcile until the guard is dropped.
+    pub fn start(self: &Arc<Self>) -> RunningGuard {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.since.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Instant::now());
+        RunningGuard { running: Arc::clone(self), id }
+    }
+
+    /// How long the oldest reconcile runs.
+    pub fn oldest_age(&self) -> Option<Duration> {
+        let since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.values().map(Instant::elapsed).max()
+    }
+}
+
+/// Notes the end of a reconcile.
+pub struct RunningGuard {
+    running: Arc<RunningReconciles>,
+    id: u64,
+}
+
+impl Drop for RunningGuard {
+    fn drop(&mut self) {
+        self.running.since.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}

@@ -1,0 +1,245 @@
+//! Executes a plan: its status and its actions in their order, then its events.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use slipway_cluster_views::{ManagedKind, ReconcileTrigger};
+use slipway_core::action::{PlanAction, ReconcilePlan};
+use slipway_core::event::PlannedEvent;
+use slipway_core::observed::ObservedState;
+use slipway_crds::conditions::reason::WRITE_REFUSED;
+use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, RolloutRecord};
+
+use crate::apply::actions::action_target;
+use crate::apply::status;
+use crate::apply::{ActionApplier, ApplyOutcome, ModelIdentity, WriteError};
+use crate::namespaces::keys;
+use crate::reconcile::context::ReconcileContext;
+use crate::reconcile::publish::publish_events;
+use crate::reconcile::refusals::WriteRound;
+
+/// When to look again although nothing happened: a net under watches that lost something. It costs
+/// no request.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(600);
+/// After a status was written: some of a plan waits for what it decided to be stored (what a stored
+/// weight selects is not taken away, say). Our own write triggers nothing by itself, so the next
+/// plan is asked for here; where nothing is left to do it costs no request.
+const REPLAN_DELAY: Duration = Duration::from_millis(50);
+
+/// Does what the plan says, in its order. An action that is refused keeps no other one from being
+/// done. Gives when to look again for the sake of the status or of a write that waits, if for that.
+pub(crate) async fn execute_plan(
+    observed: &mut ObservedState,
+    plan: &ReconcilePlan,
+    now: Timestamp,
+    subject: &ModelIdentity,
+    ctx: &ReconcileContext,
+) -> Result<Option<Duration>, WriteError> {
+    ctx.poller.set_request(&subject.uid, &ReconcileTrigger::from(subject), plan.evidence.as_ref());
+    ctx.gateway_streams.set_draining(&subject.uid, draining_revisions(&plan.status));
+    let stored = observed.object.status.clone();
+    let before = status::status_differs(stored.as_ref(), &plan.status);
+    // Also when it is the same: at another version of the object it is refused, so that a leader
+    // that slept, and whose lease is another's by now, takes nothing away by what it remembers. The
+    // API server stores nothing then.
+    if plan.status_first {
+        write_status(&plan.status, observed, subject, ctx).await?;
+    }
+    let ActionsOutcome { failure, next_retry: waits, restored } =
+        execute_actions(&observed.object, plan, now, subject, ctx).await;
+    publish_events(&restored, subject, ctx).await;
+    let refused = newly_refused(observed, subject, ctx);
+    // What is refused is told by the same plan with that in its view: nothing else of it can
+    // differ.
+    let told = refused.as_ref().map(|_| slipway_core::plan::plan(observed, now).status);
+    let status = told.as_ref().unwrap_or(&plan.status);
+    ctx.metrics.conditions.show(&subject.uid, &subject.namespace, &subject.name, status);
+    let written = if before && plan.status_first { Some(&plan.status) } else { stored.as_ref() };
+    let differs = status::status_differs(written, status);
+    if differs {
+        // After a failure the next look may be a minute away: nothing waits for it.
+        let may_wait =
+            plan.status_may_wait && plan.events.is_empty() && told.is_none() && failure.is_none();
+        if let Some(left) =
+            may_wait.then(|| ctx.status_debounce.time_left(&subject.uid, Instant::now())).flatten()
+        {
+            return Ok([Some(left), waits].into_iter().flatten().min());
+        }
+        write_status(status, observed, subject, ctx).await?;
+    }
+    ctx.status_debounce.clear(&subject.uid);
+    for record in ended_rollouts(stored.as_ref(), &plan.status) {
+        ctx.metrics.count_rollout(record.outcome);
+    }
+    publish_events(&plan.events, subject, ctx).await;
+    publish_events(&refused.unwrap_or_default(), subject, ctx).await;
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    Ok([(before || differs).then_some(REPLAN_DELAY), waits].into_iter().flatten().min())
+}
+
+async fn write_status(
+    status: &ModelDeploymentStatus,
+    observed: &ObservedState,
+    subject: &ModelIdentity,
+    ctx: &ReconcileContext,
+) -> Result<(), WriteError> {
+    // Our own first write of this plan has made the object newer.
+    let version = ctx.own_writes.newest(&observed.object).resource_version();
+    status::apply_status(&ctx.client, &ctx.own_writes, subject, version.as_deref(), status).await
+}
+
+/// What came of the actions of a plan.
+#[derive(Default)]
+struct ActionsOutcome {
+    /// The first failure.
+    failure: Option<WriteError>,
+    /// How long the next one that waits has to wait.
+    next_retry: Option<Duration>,
+    /// What to tell of what was put back.
+    restored: Vec<PlannedEvent>,
+}
+
+/// Tries all actions whose time has come.
+async fn execute_actions(
+    object: &ModelDeployment,
+    plan: &ReconcilePlan,
+    now: Timestamp,
+    subject: &ModelIdentity,
+    ctx: &ReconcileContext,
+) -> ActionsOutcome {
+    let (client, views, turns, own) =
+        (&ctx.client, &ctx.views, &ctx.namespace_locks, &ctx.own_writes);
+    let applier = ActionApplier { client, views, subject, locks: turns, object, own_writes: own };
+    let mut round = ctx.refusals.start_round(&subject.uid);
+    let mut acted = ActionsOutcome::default();
+    ensure_keys(ctx, &applier, &mut round, &mut acted).await;
+    for action in &plan.actions {
+        // As soon as there is who owns them, and so before the pods that want them.
+        ensure_keys(ctx, &applier, &mut round, &mut acted).await;
+        let target = action_target(action);
+        if !round.is_due(&target, Instant::now()) {
+            continue;
+        }
+        if let PlanAction::Delete { kind, name, .. } = action {
+            let target = format!("{} {name}", ManagedKind::from(*kind).kind_name());
+            ctx.disturbances.record_deletion(&subject.owner_of(name), target);
+        }
+        match applier.execute(action).await {
+            Ok(done) => {
+                acted.restored.extend(record_written(action, &done, now, ctx));
+                done.expectation
+                    .into_iter()
+                    .for_each(|it| ctx.expectations.expect(&subject.uid, it, Instant::now()));
+            }
+            Err(error) => {
+                round.record_failure(&target, &error, Instant::now());
+                acted.failure.get_or_insert(error);
+            }
+        }
+    }
+    acted.next_retry = round.finish(&ctx.refusals, Instant::now());
+    acted
+}
+
+/// Makes the keys of the namespace, where they may be missing.
+async fn ensure_keys(
+    ctx: &ReconcileContext,
+    applier: &ActionApplier<'_>,
+    round: &mut WriteRound,
+    acted: &mut ActionsOutcome,
+) {
+    if !round.is_due(keys::TARGET, Instant::now()) || round.has_failed(keys::TARGET) {
+        return;
+    }
+    if let Err(error) = ctx.keys.ensure(applier).await {
+        round.record_failure(keys::TARGET, &error, Instant::now());
+        acted.failure.get_or_insert(error);
+    }
+}
+
+/// Remembers what was written, for the plans that follow; gives what to tell of it.
+fn record_written(
+    action: &PlanAction,
+    done: &ApplyOutcome,
+    now: Timestamp,
+    ctx: &ReconcileContext,
+) -> Option<PlannedEvent> {
+    let (desired, change) = match action {
+        PlanAction::Apply(desired) => (desired, None),
+        PlanAction::Restore { desired, change } => (desired, Some(change)),
+        _ => return None,
+    };
+    let owner = done.written.as_ref()?;
+    ctx.disturbances.record_applied(owner, desired, change, done.overridden.clone(), now);
+    change.map(|change| change.to_event(&desired.target()))
+}
+
+/// Takes what is refused by now into the view, when that is news; gives what to tell of it.
+fn newly_refused(
+    observed: &mut ObservedState,
+    subject: &ModelIdentity,
+    ctx: &ReconcileContext,
+) -> Option<Vec<PlannedEvent>> {
+    let refusals = ctx.refusals.messages(&subject.uid);
+    if refusals == observed.refusals {
+        return None;
+    }
+    let before = std::mem::replace(&mut observed.refusals, refusals).unwrap_or_default();
+    let all = observed.refusals.iter().flatten();
+    let note = |message: &str| PlannedEvent {
+        warning: true,
+        reason: WRITE_REFUSED.to_owned(),
+        action: "Apply".to_owned(),
+        note: message.to_owned(),
+    };
+    Some(
+        all.filter(|(target, _)| !before.contains_key(*target))
+            .map(|(_, message)| note(message))
+            .collect(),
+    )
+}
+
+/// When to look again: when the plan says, for the sake of the status, else by the safety net with
+/// a tenth of jitter.
+pub(crate) fn requeue_after(
+    plan: &ReconcilePlan,
+    for_status: Option<Duration>,
+    now: Timestamp,
+) -> Duration {
+    let net = RESYNC_INTERVAL.mul_f64(0.9 + 0.2 * rand::random::<f64>());
+    let wake =
+        plan.wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+    [wake, for_status].into_iter().flatten().fold(net, Duration::min)
+}
+
+/// Revisions that are named and get no traffic.
+fn draining_revisions(status: &ModelDeploymentStatus) -> BTreeSet<String> {
+    let backends = status.traffic.iter().flat_map(|t| &t.backends);
+    let (used, unused): (Vec<_>, Vec<_>) = backends.partition(|b| b.weight_permille > 0);
+    let named = [&status.stable, &status.candidate].into_iter().flatten().map(|r| &r.revision);
+    let named = named.chain(status.rollout.iter().map(|rollout| &rollout.revision));
+    let past = status.history.iter().take(1).map(|r| &r.revision);
+    let all = unused.iter().map(|b| &b.revision).chain(named).chain(past);
+    all.filter(|revision| !used.iter().any(|b| b.revision == **revision)).cloned().collect()
+}
+
+/// Rollouts that the new status records as ended and the stored one does not.
+fn ended_rollouts<'a>(
+    stored: Option<&ModelDeploymentStatus>,
+    new: &'a ModelDeploymentStatus,
+) -> Vec<&'a RolloutRecord> {
+    let known = |r: &RolloutRecord| {
+        let same = |k: &RolloutRecord| {
+            k.revision == r.revision && k.start_time.0.as_second() == r.start_time.0.as_second()
+        };
+        stored.is_some_and(|s| s.history.iter().any(same))
+    };
+    new.history.iter().filter(|r| !known(r)).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! Writes that the watch has not brought back yet.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use slipway_cluster_views::ClusterViews;
+
+use crate::apply::expectation::{EXPECTATION_TIMEOUT, WriteExpectation};
+
+/// Writes that have not come back yet, by UID of the ModelDeployment. Planning waits for them, so
+/// that nothing is done twice.
+#[derive(Default)]
+pub struct WriteExpectations {
+    by_uid: Mutex<HashMap<String, Vec<(WriteExpectation, Instant)>>>,
+}
+
+impl WriteExpectations {
+    /// Notes a write.
+    pub fn expect(&self, uid: &str, expectation: WriteExpectation, now: Instant) {
+        let mut all = self.by_uid.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(uid.to_owned()).or_default().push((expectation, now + EXPECTATION_TIMEOUT));
+    }
+
+    /// How long to wait at most for what is still missing; nothing: the caches have it all, or
+    /// patience is over.
+    pub fn remaining_wait(
+        &self,
+        uid: &str,
+        views: &ClusterViews,
+        now: Instant,
+    ) -> Option<Duration> {
+        let mut all = self.by_uid.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = all.get_mut(uid)?;
+        open.retain(|(expectation, until)| *until > now && !expectation.is_met(views));
+        let wait = open.iter().map(|(_, until)| until.duration_since(now)).max();
+        if wait.is_none() {
+            all.remove(uid);
+        }
+        wait
+    }
+
+    /// Forgets an object that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.by_uid.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Service;
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
+
+    use slipway_cluster_views::{ManagedKind, ObjectOwner, object_view};
+
+    use super::*;
+    use crate::apply::expectation::AwaitedState;
+
+    fn service(version: u64) -> Service {
+        serde_json::from_value(json!({"metadata": {
+            "name": "m", "namespace": "ns", "uid": "u", "resourceVersion": version.to_string(),
+            "labels": {"ml.slipway.dev/modeldeployment": "m"}
+        }}))
+        .unwrap()
+    }
+
+    fn put(views: &ClusterViews, event: Event<Service>) {
+        views.services.apply_event(event, |s| {
+            Some((ObjectOwner::from_labels(s)?, object_view(s, &Default::default())?))
+        });
+    }
+
+    fn expectation(awaited: AwaitedState) -> WriteExpectation {
+        WriteExpectation {
+            child: ManagedKind::Service,
+            owner: ObjectOwner::model("ns", "m"),
+            name: "m".into(),
+            awaited,
+        }
+    }
+
+    #[test]
+    fn a_plan_waits_for_its_own_writes_and_not_for_ever() {
+        let (views, expectations, now) =
+            (ClusterViews::default(), WriteExpectations::default(), Instant::now());
+        expectations.expect("x", expectation(AwaitedState::Version(7)), now);
+        assert_eq!(expectations.remaining_wait("x", &views, now), Some(EXPECTATION_TIMEOUT));
+        put(&views, Event::Apply(service(6)));
+        assert!(
+            expectations.remaining_wait("x", &views, now).is_some(),
+            "still the version before"
+        );
+        put(&views, Event::Apply(service(7)));
+        assert_eq!(expectations.remaining_wait("x", &views, now), None);
+        expectations.expect("x", expectation(AwaitedState::Version(99)), now);
+        assert_eq!(
+            expectations.remaining_wait("x", &views, now + EXPECTATION_TIMEOUT),
+            None,
+            "patience is over"
+        );
+    }
+
+    #[test]
+    fn a_deleted_object_is_awaited_to_go() {
+        let (views, expectations, now) =
+            (ClusterViews::default(), WriteExpectations::default(), Instant::now());
+        put(&views, Event::Apply(service(1)));
+        expectations.expect("x", expectation(AwaitedState::Deleted("u".into())), now);
+        assert!(expectations.remaining_wait("x", &views, now).is_some());
+        put(&views, Event::Delete(service(2)));
+        assert_eq!(expectations.remaining_wait("x", &views, now), None);
+    }
+}

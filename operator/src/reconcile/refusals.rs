@@ -1,0 +1,170 @@
+//! Writes that are refused, by object: an input of the next plan, so that its status says the same
+//! for as long as nothing changes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::apply::{WriteError, WriteFault};
+use crate::reconcile::backoff;
+
+/// Failures in a row after which even a fault that may pass is shown to people.
+const SHOWN_AFTER_FAILURES: u32 = 5;
+
+#[derive(Clone)]
+struct RefusedWrite {
+    failures: u32,
+    /// When to try again.
+    due: Instant,
+    /// What people are told; nothing while it may pass.
+    message: Option<String>,
+}
+
+type RefusalsByTarget = BTreeMap<String, RefusedWrite>;
+
+/// By UID of the ModelDeployment, then by verb, kind and name of what was written to.
+#[derive(Default)]
+pub struct RefusedWrites {
+    all: Mutex<HashMap<String, RefusalsByTarget>>,
+}
+
+/// The writes of one plan.
+pub struct WriteRound {
+    uid: String,
+    before: RefusalsByTarget,
+    now: RefusalsByTarget,
+}
+
+impl WriteRound {
+    /// Whether a write is worth trying: one that was refused just now is not, whatever else asks
+    /// for a new plan meanwhile.
+    pub fn is_due(&mut self, target: &str, now: Instant) -> bool {
+        let Some(waits) = self.before.get(target).filter(|it| it.due > now) else { return true };
+        self.now.insert(target.to_owned(), waits.clone());
+        false
+    }
+
+    /// Whether a write has failed already, or waits after it did.
+    pub fn has_failed(&self, target: &str) -> bool {
+        self.now.contains_key(target)
+    }
+
+    /// Notes a failure.
+    pub fn record_failure(&mut self, target: &str, error: &WriteError, now: Instant) {
+        let failures = self.before.get(target).map_or(0, |it| it.failures).saturating_add(1);
+        // A budget that holds a pod is told at once, as a reason to wait.
+        let held = matches!(error.fault, WriteFault::Budget(_));
+        let shown = held || error.fault.needs_user_action() || failures >= SHOWN_AFTER_FAILURES;
+        let due = now + backoff::retry_delay(failures, rand::random());
+        let message = shown.then(|| error.to_string());
+        self.now.insert(target.to_owned(), RefusedWrite { failures, due, message });
+    }
+
+    /// Keeps what failed and what waits. What was not tried is not wanted any more, what was tried
+    /// and did not fail is done. Gives how long the next one has to wait.
+    pub fn finish(self, refusals: &RefusedWrites, now: Instant) -> Option<Duration> {
+        let next = self.now.values().map(|it| it.due.saturating_duration_since(now)).min();
+        refusals.lock().insert(self.uid, self.now);
+        next
+    }
+}
+
+impl RefusedWrites {
+    /// Begins to carry out a plan.
+    pub fn start_round(&self, uid: &str) -> WriteRound {
+        let before = self.lock().get(uid).cloned().unwrap_or_default();
+        WriteRound { uid: uid.to_owned(), before, now: RefusalsByTarget::new() }
+    }
+
+    /// What people are told, by target; nothing before the first plan of this process was carried
+    /// out.
+    pub fn messages(&self, uid: &str) -> Option<BTreeMap<String, String>> {
+        let all = self.lock();
+        let of = all.get(uid)?;
+        Some(
+            of.iter()
+                .filter_map(|(target, it)| Some((target.clone(), it.message.clone()?)))
+                .collect(),
+        )
+    }
+
+    /// Forgets an object that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.lock().remove(uid);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, RefusalsByTarget>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Fails = Option<fn() -> WriteFault>;
+
+    fn error(fault: WriteFault) -> WriteError {
+        WriteError { verb: "apply", kind: "Service", name: "m".into(), fault }
+    }
+
+    /// Tries targets at a time: those that fail, by their fault.
+    fn try_all(
+        refusals: &RefusedWrites,
+        now: Instant,
+        targets: &[(&str, Fails)],
+    ) -> Option<Duration> {
+        let mut round = refusals.start_round("u");
+        for (target, fault) in targets {
+            if round.is_due(target, now)
+                && let Some(fault) = fault
+            {
+                round.record_failure(target, &error(fault()), now);
+            }
+        }
+        round.finish(refusals, now)
+    }
+
+    fn shown(refusals: &RefusedWrites) -> Vec<String> {
+        refusals.messages("u").unwrap().into_keys().collect()
+    }
+
+    const FORBIDDEN: Fails = Some(|| WriteFault::Forbidden("no".into()));
+    const SERVER: Fails = Some(|| WriteFault::Server("x".into()));
+
+    #[test]
+    fn what_a_person_must_mend_is_shown_until_it_succeeds() {
+        let (refusals, start) = (RefusedWrites::default(), Instant::now());
+        assert_eq!(refusals.messages("u"), None, "nothing was tried yet");
+        let wait = try_all(&refusals, start, &[("a", FORBIDDEN), ("b", None)]).unwrap();
+        assert_eq!(shown(&refusals), ["a"]);
+        try_all(&refusals, start, &[("a", None)]);
+        assert_eq!(shown(&refusals), ["a"], "it is not tried again at once");
+        assert_eq!(try_all(&refusals, start + wait, &[("a", None)]), None);
+        assert!(shown(&refusals).is_empty());
+        try_all(&refusals, start, &[("a", FORBIDDEN)]);
+        try_all(&refusals, start, &[]);
+        assert!(shown(&refusals).is_empty(), "it is not wanted any more");
+    }
+
+    #[test]
+    fn what_may_pass_is_shown_when_it_does_not() {
+        let (refusals, mut now) = (RefusedWrites::default(), Instant::now());
+        for failures in 1..=SHOWN_AFTER_FAILURES {
+            now += try_all(&refusals, now, &[("a", SERVER)]).unwrap();
+            assert_eq!(shown(&refusals).len(), usize::from(failures == SHOWN_AFTER_FAILURES));
+        }
+    }
+
+    #[test]
+    fn a_lasting_refusal_costs_one_request_a_minute() {
+        let (refusals, start) = (RefusedWrites::default(), Instant::now());
+        let mut tried = 0;
+        for second in 0..3600 {
+            let now = start + Duration::from_secs(second);
+            tried += u32::from(refusals.start_round("u").is_due("a", now));
+            try_all(&refusals, now, &[("a", FORBIDDEN)]);
+        }
+        assert!((50..100).contains(&tried), "{tried}");
+    }
+}

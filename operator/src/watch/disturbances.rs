@@ -1,0 +1,145 @@
+//! What others do to the objects that we write: an input of the next plan, which decides when they
+//! are put back.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use slipway_cluster_views::ObjectOwner;
+use slipway_core::desired::DesiredObject;
+use slipway_core::fields::ForeignChange;
+use slipway_core::observed::ObjectDisturbance;
+
+/// By owner, then by kind and name; objects of a gateway are those of its namespace, whoever writes
+/// them.
+#[derive(Default)]
+pub struct DisturbanceLog {
+    inner: Mutex<DisturbanceState>,
+}
+
+#[derive(Default)]
+struct DisturbanceState {
+    by_owner: HashMap<ObjectOwner, BTreeMap<String, ObjectDisturbance>>,
+    /// What we deleted ourselves and the watch has not brought back yet.
+    deleted: HashSet<(ObjectOwner, String)>,
+}
+
+impl DisturbanceLog {
+    /// Notes that an object was written.
+    pub fn record_applied(
+        &self,
+        owner: &ObjectOwner,
+        desired: &DesiredObject,
+        change: Option<&ForeignChange>,
+        overridden: Option<String>,
+        now: Timestamp,
+    ) {
+        let mut inner = self.lock();
+        let known = inner.by_owner.entry(owner.clone()).or_default();
+        let target = desired.target();
+        let after = ObjectDisturbance::after_apply(
+            known.get(&target),
+            desired.applied_hash(),
+            change,
+            overridden,
+            now,
+        );
+        known.insert(target, after);
+    }
+
+    /// Notes that we delete an object: its end is no news.
+    pub fn record_deletion(&self, owner: &ObjectOwner, target: String) {
+        self.lock().deleted.insert((owner.clone(), target));
+    }
+
+    /// Notes that an object is gone.
+    pub fn record_removed(&self, owner: &ObjectOwner, target: String) {
+        let mut inner = self.lock();
+        if !inner.deleted.remove(&(owner.clone(), target.clone())) {
+            inner.by_owner.entry(owner.clone()).or_default().entry(target).or_default().removed =
+                true;
+        }
+    }
+
+    /// What a plan for a ModelDeployment looks at: its own objects and the gateway's.
+    pub fn for_model(
+        &self,
+        model: &ObjectOwner,
+        now: Timestamp,
+    ) -> BTreeMap<String, ObjectDisturbance> {
+        let mut inner = self.lock();
+        let mut found = BTreeMap::new();
+        for owner in [model.clone(), ObjectOwner::gateway(&model.namespace)] {
+            let Some(known) = inner.by_owner.get_mut(&owner) else { continue };
+            known.retain(|_, it| !it.is_over(now));
+            found.extend(known.iter().map(|(target, it)| (target.clone(), it.clone())));
+            if known.is_empty() {
+                inner.by_owner.remove(&owner);
+            }
+        }
+        found
+    }
+
+    /// Forgets a ModelDeployment that is gone.
+    pub fn forget(&self, model: &ObjectOwner) {
+        let mut inner = self.lock();
+        inner.by_owner.remove(model);
+        inner.deleted.retain(|(owner, _)| owner != model);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, DisturbanceState> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use k8s_openapi::api::core::v1::Service;
+    use serde_json::json;
+
+    use super::*;
+
+    fn service(stamp: &str) -> DesiredObject {
+        let metadata =
+            json!({"name": "m", "annotations": {slipway_core::desired::APPLIED_ANNOTATION: stamp}});
+        let service: Service = serde_json::from_value(json!({"metadata": metadata})).unwrap();
+        DesiredObject::Service(service)
+    }
+
+    #[test]
+    fn what_is_written_removed_and_written_again_is_remembered_for_a_while() {
+        let (all, model, start) =
+            (DisturbanceLog::default(), ObjectOwner::model("ns", "m"), Timestamp::UNIX_EPOCH);
+        all.record_applied(&model, &service("x"), None, None, start);
+        assert_eq!(all.for_model(&model, start)["Service m"].restore_count, 0);
+        all.record_removed(&model, "Service m".into());
+        assert!(all.for_model(&model, start)["Service m"].removed);
+        all.record_applied(&model, &service("x"), Some(&ForeignChange::Removed), None, start);
+        let known = all.for_model(&model, start)["Service m"].clone();
+        assert_eq!((known.removed, known.restore_count), (false, 1));
+        let later = start + SignedDuration::from_mins(3);
+        assert!(all.for_model(&model, later).is_empty());
+        assert!(all.lock().by_owner.is_empty(), "nothing is kept of what is over");
+    }
+
+    #[test]
+    fn what_we_delete_is_not_missed() {
+        let (all, model) = (DisturbanceLog::default(), ObjectOwner::model("ns", "m"));
+        all.record_deletion(&model, "Service m-preview".into());
+        all.record_removed(&model, "Service m-preview".into());
+        assert!(all.for_model(&model, Timestamp::UNIX_EPOCH).is_empty());
+        all.record_removed(&ObjectOwner::gateway("ns"), "Deployment slipway-gateway".into());
+        assert!(
+            all.for_model(&model, Timestamp::UNIX_EPOCH)["Deployment slipway-gateway"].removed,
+            "the neighbours' too"
+        );
+        all.record_removed(&model, "Service m".into());
+        all.forget(&model);
+        assert_eq!(
+            all.for_model(&model, Timestamp::UNIX_EPOCH).len(),
+            1,
+            "of one that is gone nothing is missed"
+        );
+    }
+}

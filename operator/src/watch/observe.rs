@@ -1,0 +1,131 @@
+//! From the caches to what the plan sees of one ModelDeployment. All pure.
+
+use std::collections::BTreeMap;
+
+use kube::ResourceExt;
+use slipway_cluster_views::{
+    CacheEntry, CachedPod, CachedReplicaSet, ClusterViews, ObjectOwner, ViewCache,
+};
+use slipway_core::build::{GATEWAY, revision_name, worker_name};
+use slipway_core::evidence::GateEvidence;
+use slipway_core::observed::{
+    GatewayPod, GatewayReport, GatewayView, ObjectDisturbance, ObservedState, PodView,
+    ReplicaSetView, UnreachableGateway,
+};
+use slipway_core::settings::PlanSettings;
+use slipway_crds::v1alpha1::ModelDeployment;
+
+/// What a gateway pod says of a ModelDeployment, and why it cannot be heard if it cannot.
+pub type HeardReport = (Option<GatewayReport>, Option<UnreachableGateway>);
+
+/// Puts together what the plan sees of one ModelDeployment. `heard` gives the newest word of a
+/// gateway pod, by the pod's UID.
+pub fn observe_model(
+    object: ModelDeployment,
+    views: &ClusterViews,
+    heard: impl Fn(&str) -> HeardReport,
+    evidence: Option<GateEvidence>,
+    refusals: Option<BTreeMap<String, String>>,
+    disturbances: BTreeMap<String, ObjectDisturbance>,
+    settings: &PlanSettings,
+) -> ObservedState {
+    let namespace = object.namespace().unwrap_or_default();
+    let name = object.name_any();
+    let uid = object.uid().unwrap_or_default();
+    let owner = ObjectOwner::model(&namespace, &name);
+    let kept = views.pods.owned_by(&owner);
+    let seen = kept.iter().map(|(name, e)| pod_view(name, &e.view)).collect();
+    let pods: Vec<CachedPod> = kept.into_values().map(|e| e.view).collect();
+    let replica_sets = views.replica_sets.owned_by(&owner).into_values();
+    ObservedState {
+        replica_sets: replica_sets.map(|e| resolve_ownership(e.view, &name, &uid)).collect(),
+        services: into_views(views.services.owned_by(&owner)),
+        autoscaler: cached_view(&views.autoscalers, &owner, &name),
+        worker: cached_view(&views.deployments, &owner, &worker_name(&name)),
+        worker_autoscaler: cached_view(&views.autoscalers, &owner, &worker_name(&name)),
+        disruption_budget: cached_view(&views.disruption_budgets, &owner, &name),
+        network_policies: into_views(views.network_policies.owned_by(&owner)),
+        gateway: gateway_view(views, &namespace, heard),
+        pods: seen,
+        fetched_models: pods.iter().filter_map(|pod| pod.fetched.clone()).collect(),
+        pod_problems: pods.into_iter().filter_map(|pod| pod.problem).collect(),
+        conflicts: views.claims.conflicts(&object),
+        refusals,
+        disturbances,
+        evidence,
+        settings: settings.clone(),
+        object,
+    }
+}
+
+fn pod_view(name: &str, kept: &CachedPod) -> PodView {
+    PodView {
+        name: name.to_owned(),
+        uid: kept.uid.clone(),
+        replica_set_uid: kept.controller.as_ref().map(|(_, uid)| uid.clone()),
+        created_at: kept.created_at,
+        ready: kept.ready,
+        deleting: kept.deleting || kept.ended,
+    }
+}
+
+/// Whether a ReplicaSet with our labels is that of the ModelDeployment, or was left by one of the
+/// same name: then nobody controls it, and its name is the one that we would give it.
+fn resolve_ownership(kept: CachedReplicaSet, name: &str, uid: &str) -> ReplicaSetView {
+    let orphaned =
+        kept.controller.is_none() && kept.view.name == revision_name(name, &kept.view.revision);
+    ReplicaSetView {
+        owned: orphaned || kept.controller.as_deref() == Some(uid),
+        orphaned,
+        ..kept.view
+    }
+}
+
+fn gateway_view(
+    views: &ClusterViews,
+    namespace: &str,
+    heard: impl Fn(&str) -> HeardReport,
+) -> GatewayView {
+    let owner = ObjectOwner::gateway(namespace);
+    // The name is fixed; whatever else carries our labels is not the gateway.
+    let name = GATEWAY;
+    // A pod that leaves counts as long as it says what it still does.
+    let ours = views
+        .pods
+        .owned_by(&owner)
+        .into_iter()
+        .filter(|(_, e)| views.is_gateway(namespace, &e.view));
+    let pods = ours.map(|(name, e)| {
+        let (report, unreachable) = heard(&e.view.uid);
+        let pod = GatewayPod { name, ready: e.view.ready, report, unreachable };
+        (e.view.deleting, pod)
+    });
+    let pods = pods.filter(|(deleting, pod)| !deleting || pod.ready || pod.report.is_some());
+    GatewayView {
+        service_account: cached_view(&views.service_accounts, &owner, name),
+        role_binding: cached_view(&views.role_bindings, &owner, name),
+        service: cached_view(&views.services, &owner, name),
+        deployment: cached_view(&views.deployments, &owner, name),
+        disruption_budget: cached_view(&views.disruption_budgets, &owner, name),
+        network_policy: cached_view(&views.network_policies, &owner, name),
+        autoscaler: cached_view(&views.autoscalers, &owner, name),
+        pods: pods.map(|(_, pod)| pod).collect(),
+        sharing_models: views.claims.count_models(namespace),
+        update: views.gateway_updates.for_namespace(namespace),
+    }
+}
+
+fn into_views<V>(entries: BTreeMap<String, CacheEntry<V>>) -> BTreeMap<String, V> {
+    entries.into_iter().map(|(name, e)| (name, e.view)).collect()
+}
+
+fn cached_view<V: Clone + PartialEq>(
+    cache: &ViewCache<V>,
+    owner: &ObjectOwner,
+    name: &str,
+) -> Option<V> {
+    cache.get(owner, name).map(|e| e.view)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,72 @@
+//! What the caches know of one object of a kind that the operator writes.
+
+use slipway_core::fields::ManagedFields;
+use slipway_core::observed::ObjectView;
+
+use crate::cache::{ObjectOwner, ViewCache};
+use crate::kinds::ManagedKind;
+use crate::views::ClusterViews;
+
+/// What the caches know of an object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KnownObject {
+    /// UID.
+    pub uid: String,
+    /// Resource version.
+    pub version: u64,
+    /// UIDs of its owners; of a ReplicaSet its controller.
+    pub owners: Vec<String>,
+    /// UID of its controller.
+    pub controller: Option<String>,
+    /// Hash of what was applied last.
+    pub applied: String,
+    /// Which of its fields are ours.
+    pub managed: ManagedFields,
+}
+
+impl ClusterViews {
+    /// What is known of an object that carries our labels.
+    pub fn known_object(
+        &self,
+        child: ManagedKind,
+        owner: &ObjectOwner,
+        name: &str,
+    ) -> Option<KnownObject> {
+        let plain = |cache: &ViewCache<ObjectView>| {
+            cache.get(owner, name).map(|e| KnownObject {
+                uid: e.view.uid,
+                version: e.version,
+                owners: e.view.owners,
+                controller: e.view.controller,
+                applied: e.view.applied_hash,
+                managed: e.view.managed_fields,
+            })
+        };
+        match child {
+            ManagedKind::ReplicaSet => self.replica_sets.get(owner, name).map(|e| KnownObject {
+                uid: e.view.view.uid,
+                version: e.version,
+                owners: e.view.controller.iter().cloned().collect(),
+                controller: e.view.controller,
+                applied: e.view.view.applied_hash,
+                managed: e.view.view.managed_fields,
+            }),
+            ManagedKind::Service => plain(&self.services),
+            ManagedKind::HorizontalPodAutoscaler => plain(&self.autoscalers),
+            ManagedKind::PodDisruptionBudget => plain(&self.disruption_budgets),
+            ManagedKind::ServiceAccount => plain(&self.service_accounts),
+            ManagedKind::RoleBinding => plain(&self.role_bindings),
+            ManagedKind::Deployment => plain(&self.deployments),
+            ManagedKind::NetworkPolicy => plain(&self.network_policies),
+            // Pods are evicted and never applied.
+            ManagedKind::Pod => self.pods.get(owner, name).map(|e| KnownObject {
+                uid: e.view.uid,
+                version: e.version,
+                owners: Vec::new(),
+                controller: e.view.controller.map(|(_, uid)| uid),
+                applied: String::new(),
+                managed: ManagedFields::default(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+use super::*;
+
+fn yaml<T: serde::de::DeserializeOwned>(text: &str) -> T {
+    serde_yaml::from_str(text).unwrap()
+}
+
+fn replica_set_of(controller: &str) -> ReplicaSet {
+    yaml(&format!(
+        "
+metadata:
+  name: digits-aaaa
+  namespace: ns
+  uid: u-rs
+  generation: 3
+  creationTimestamp: 2026-01-02T03:04:05Z
+  labels: {{app.kubernetes.io/managed-by: slipway, ml.slipway.dev/modeldeployment: digits, ml.slipway.dev/revision: aaaa}}
+  annotations: {{ml.slipway.dev/version: v1}}
+  ownerReferences:
+  - {{apiVersion: ml.slipway.dev/v1alpha1, kind: ModelDeployment, name: digits, uid: {controller}, controller: true}}
+spec:
+  replicas: 4
+  selector: {{}}
+status: {{replicas: 3, readyReplicas: 2, availableReplicas: 1, observedGeneration: 2}}
+"
+    ))
+}
+
+#[test]
+fn a_replica_set_is_read_in_full() {
+    let kept = cached_replica_set(&replica_set_of("u-digits"), &FieldSets::default()).unwrap();
+    let view = kept.view;
+    assert_eq!(
+        (view.name.as_str(), view.revision.as_str(), view.version.as_str()),
+        ("digits-aaaa", "aaaa", "v1")
+    );
+    assert_eq!((view.desired, view.current, view.ready, view.available), (4, 3, 2, 1));
+    assert!(!view.is_observed, "the controller has seen generation 2 of 3");
+    assert_eq!(view.created_at, "2026-01-02T03:04:05Z".parse().unwrap());
+}
+
+#[test]
+fn the_annotation_tells_what_is_known_of_the_model() {
+    let digest = |annotation: &str| {
+        let mut set = replica_set_of("u-digits");
+        if !annotation.is_empty() {
+            let value = annotation.trim_matches('"').to_owned();
+            set.metadata
+                .annotations
+                .get_or_insert_default()
+                .insert(labels::MODEL_DIGEST.into(), value);
+        }
+        cached_replica_set(&set, &FieldSets::default()).unwrap().view.digest
+    };
+    assert_eq!(digest(""), ModelDigest::Unreported);
+    assert_eq!(digest("\"\""), ModelDigest::Pending);
+    assert_eq!(digest("sha256:00"), ModelDigest::Pinned("sha256:00".into()));
+}
