@@ -3,10 +3,8 @@
 
 use std::fmt::Debug;
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{Pod, Service};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::Eviction;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::{NamespaceResourceScope, Resource as _};
@@ -27,6 +25,7 @@ use slipway_crds::v1alpha1::{ModelDeployment, SERVER_CONTAINER};
 use crate::apply::applier::{ActionApplier, ApplyOutcome};
 use crate::apply::error::{WriteError, WriteFault};
 use crate::apply::expectation::{AwaitedState, WriteExpectation};
+use crate::apply::kind_types::with_kind_type;
 use crate::apply::replicas;
 use crate::apply::request::with_timeout;
 
@@ -109,30 +108,10 @@ impl ActionApplier<'_> {
     ) -> Result<WriteExpectation, WriteError> {
         // Where somebody else became the controller meanwhile the API server refuses a second one.
         let body = json!({"metadata": {"uid": uid, "ownerReferences": [owner]}});
-        match kind {
-            ChildKind::ReplicaSet => {
-                self.merge_patch::<ReplicaSet>("adopt", kind, name, OWNERS_MANAGER, &body).await
-            }
-            ChildKind::Service => {
-                self.merge_patch::<Service>("adopt", kind, name, OWNERS_MANAGER, &body).await
-            }
-            ChildKind::HorizontalPodAutoscaler => {
-                self.merge_patch::<HorizontalPodAutoscaler>(
-                    "adopt",
-                    kind,
-                    name,
-                    OWNERS_MANAGER,
-                    &body,
-                )
-                .await
-            }
-            ChildKind::Deployment => {
-                self.merge_patch::<Deployment>("adopt", kind, name, OWNERS_MANAGER, &body).await
-            }
-            ChildKind::NetworkPolicy => {
-                self.merge_patch::<NetworkPolicy>("adopt", kind, name, OWNERS_MANAGER, &body).await
-            }
-        }
+        let kind = ManagedKind::from(kind);
+        with_kind_type!(kind, K => {
+            self.merge_patch::<K>("adopt", kind, name, OWNERS_MANAGER, &body).await
+        })
     }
 
     /// A merge and no apply: the content of the ReplicaSet is known only while the spec is of its
@@ -149,7 +128,7 @@ impl ActionApplier<'_> {
             "metadata": {"uid": uid, "annotations": {labels::MODEL_DIGEST: digest}},
             "spec": {"template": {"spec": {"containers": [container(SERVER_CONTAINER)], "initContainers": [container(FETCH)]}}}
         });
-        self.merge_patch::<ReplicaSet>("pin", ChildKind::ReplicaSet, name, DIGEST_MANAGER, &body)
+        self.merge_patch::<ReplicaSet>("pin", ManagedKind::ReplicaSet, name, DIGEST_MANAGER, &body)
             .await
     }
 
@@ -165,7 +144,7 @@ impl ActionApplier<'_> {
             .map(|(key, value)| (key.to_owned(), json!(value)))
             .collect();
         let body = json!({"metadata": {"uid": uid, "annotations": annotations}});
-        self.merge_patch::<ReplicaSet>("mark", ChildKind::ReplicaSet, name, MARK_MANAGER, &body)
+        self.merge_patch::<ReplicaSet>("mark", ManagedKind::ReplicaSet, name, MARK_MANAGER, &body)
             .await
     }
 
@@ -173,7 +152,7 @@ impl ActionApplier<'_> {
     async fn merge_patch<K>(
         &self,
         verb: &'static str,
-        kind: ChildKind,
+        child: ManagedKind,
         name: &str,
         manager: &str,
         body: &Value,
@@ -187,7 +166,6 @@ impl ActionApplier<'_> {
         let api = Api::<K>::namespaced(self.client.clone(), &self.subject.namespace);
         let params =
             PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
-        let child = ManagedKind::from(kind);
         let answer = with_timeout(
             verb,
             child.kind_name(),
@@ -232,19 +210,12 @@ impl ActionApplier<'_> {
         name: &str,
         uid: &str,
     ) -> Result<WriteExpectation, WriteError> {
-        let result = match kind {
-            ChildKind::ReplicaSet => self.delete_object::<ReplicaSet>(kind, name, uid).await,
-            ChildKind::Service => self.delete_object::<Service>(kind, name, uid).await,
-            ChildKind::HorizontalPodAutoscaler => {
-                self.delete_object::<HorizontalPodAutoscaler>(kind, name, uid).await
-            }
-            ChildKind::Deployment => self.delete_object::<Deployment>(kind, name, uid).await,
-            ChildKind::NetworkPolicy => self.delete_object::<NetworkPolicy>(kind, name, uid).await,
-        };
+        let kind = ManagedKind::from(kind);
+        let result = with_kind_type!(kind, K => self.delete_object::<K>(kind, name, uid).await);
         match result {
             Ok(()) | Err(WriteError { fault: WriteFault::NotFound(_), .. }) => {
                 Ok(WriteExpectation {
-                    child: ManagedKind::from(kind),
+                    child: kind,
                     owner: self.subject.owner_of(name),
                     name: name.to_owned(),
                     awaited: AwaitedState::Deleted(uid.to_owned()),
@@ -256,7 +227,7 @@ impl ActionApplier<'_> {
 
     async fn delete_object<K>(
         &self,
-        kind: ChildKind,
+        kind: ManagedKind,
         name: &str,
         uid: &str,
     ) -> Result<(), WriteError>
@@ -275,8 +246,6 @@ impl ActionApplier<'_> {
             ..DeleteParams::default()
         };
         let api = Api::<K>::namespaced(self.client.clone(), &self.subject.namespace);
-        with_timeout("delete", ManagedKind::from(kind).kind_name(), name, api.delete(name, &params))
-            .await
-            .map(drop)
+        with_timeout("delete", kind.kind_name(), name, api.delete(name, &params)).await.map(drop)
     }
 }

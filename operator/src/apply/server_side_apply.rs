@@ -5,12 +5,6 @@ use std::fmt::Debug;
 use std::time::Instant;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{Patch, PatchParams};
 use kube::core::ObjectMeta;
 use kube::{Api, Resource, ResourceExt};
@@ -27,6 +21,7 @@ use crate::apply::applier::{ActionApplier, ApplyOutcome};
 use crate::apply::error::{WriteError, WriteFault};
 use crate::apply::expectation::{AwaitedState, WriteExpectation};
 use crate::apply::hand_over;
+use crate::apply::kind_types::with_kind_type;
 use crate::apply::locks::LastApply;
 use crate::apply::overrides::find_overridden;
 use crate::apply::request::with_timeout;
@@ -75,20 +70,7 @@ impl ActionApplier<'_> {
     ) -> Result<ApplyOutcome, WriteError> {
         let (child, shared) = (ManagedKind::from(desired), is_shared(desired));
         let write = ObjectWrite { child, shared, desired, restoring };
-        match desired {
-            DesiredObject::ReplicaSet(_) => self.write_object::<ReplicaSet>(&write).await,
-            DesiredObject::Service(_) => self.write_object::<Service>(&write).await,
-            DesiredObject::HorizontalPodAutoscaler(_) => {
-                self.write_object::<HorizontalPodAutoscaler>(&write).await
-            }
-            DesiredObject::PodDisruptionBudget(_) => {
-                self.write_object::<PodDisruptionBudget>(&write).await
-            }
-            DesiredObject::ServiceAccount(_) => self.write_object::<ServiceAccount>(&write).await,
-            DesiredObject::RoleBinding(_) => self.write_object::<RoleBinding>(&write).await,
-            DesiredObject::Deployment(_) => self.write_object::<Deployment>(&write).await,
-            DesiredObject::NetworkPolicy(_) => self.write_object::<NetworkPolicy>(&write).await,
-        }
+        with_kind_type!(child, K => self.write_object::<K>(&write).await)
     }
 
     /// The UID of an object of the gateway, once it is there.

@@ -4,12 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
@@ -18,12 +12,24 @@ use slipway_core::build::GATEWAY;
 use slipway_core::observed::ObjectView;
 use tokio::time::Instant;
 
+use crate::apply::kind_types::with_kind_type;
 use crate::apply::{WriteError, WriteFault, with_timeout};
 use crate::watch::context::WatchContext;
 
 /// How long the gateway of a namespace without ModelDeployments stays. One that is replaced
 /// (`kubectl replace --force`) finds it there.
 const UNUSED_GRACE_PERIOD: Duration = Duration::from_secs(60);
+
+/// Kinds of the objects of a gateway, in the order in which they are deleted.
+const GATEWAY_KINDS: [ManagedKind; 7] = [
+    ManagedKind::Deployment,
+    ManagedKind::HorizontalPodAutoscaler,
+    ManagedKind::PodDisruptionBudget,
+    ManagedKind::Service,
+    ManagedKind::NetworkPolicy,
+    ManagedKind::RoleBinding,
+    ManagedKind::ServiceAccount,
+];
 
 /// Since when a namespace has a gateway and no ModelDeployment.
 #[derive(Default)]
@@ -41,16 +47,8 @@ impl UnusedGateways {
                 .map(|(namespace, _)| namespace)
                 .collect::<Vec<_>>()
         };
-        let caches = [
-            &views.deployments,
-            &views.autoscalers,
-            &views.disruption_budgets,
-            &views.services,
-            &views.network_policies,
-            &views.role_bindings,
-            &views.service_accounts,
-        ];
-        let all: BTreeSet<String> = caches.into_iter().flat_map(left).collect();
+        let caches = GATEWAY_KINDS.into_iter().filter_map(|kind| views.object_views(kind));
+        let all: BTreeSet<String> = caches.flat_map(left).collect();
         let unused: BTreeSet<String> =
             all.into_iter().filter(|namespace| !views.models.has_models(namespace)).collect();
         self.since.retain(|namespace, _| unused.contains(namespace));
@@ -68,14 +66,10 @@ impl UnusedGateways {
 /// Deletes the objects of a gateway that have no owner.
 pub(crate) async fn delete_gateway(ctx: &WatchContext, namespace: &str) -> Result<(), WriteError> {
     tracing::info!(namespace, "the gateway has no ModelDeployment any more and is deleted");
-    delete_orphan::<Deployment>(ctx, namespace, ManagedKind::Deployment).await?;
-    delete_orphan::<HorizontalPodAutoscaler>(ctx, namespace, ManagedKind::HorizontalPodAutoscaler)
-        .await?;
-    delete_orphan::<PodDisruptionBudget>(ctx, namespace, ManagedKind::PodDisruptionBudget).await?;
-    delete_orphan::<Service>(ctx, namespace, ManagedKind::Service).await?;
-    delete_orphan::<NetworkPolicy>(ctx, namespace, ManagedKind::NetworkPolicy).await?;
-    delete_orphan::<RoleBinding>(ctx, namespace, ManagedKind::RoleBinding).await?;
-    delete_orphan::<ServiceAccount>(ctx, namespace, ManagedKind::ServiceAccount).await
+    for kind in GATEWAY_KINDS {
+        with_kind_type!(kind, K => delete_orphan::<K>(ctx, namespace, kind).await)?;
+    }
+    Ok(())
 }
 
 async fn delete_orphan<K>(

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use http::{Method, Request, Response, StatusCode};
 use kube::client::Body;
 use kube::{Client, Config};
+use slipway_cluster_views::ManagedKind;
 use tower::{Layer, Service};
 
 use crate::metrics::OperatorMetrics;
@@ -120,22 +121,15 @@ fn classify_request(request: &Request<Body>) -> (&'static str, &'static str) {
     (verb, resource)
 }
 
-const RESOURCES: [&str; 14] = [
-    "modeldeployments",
-    "modeldeployments/status",
-    "replicasets",
-    "services",
-    "horizontalpodautoscalers",
-    "poddisruptionbudgets",
-    "networkpolicies",
-    "deployments",
-    "serviceaccounts",
-    "rolebindings",
-    "pods",
-    "events",
-    "leases",
-    "namespaces",
-];
+/// What is asked for besides the kinds that are written.
+const OTHER_RESOURCES: [&str; 5] =
+    ["modeldeployments", "modeldeployments/status", "events", "leases", "namespaces"];
+
+/// The resource as a label.
+fn resource_label(resource: &str) -> &'static str {
+    let managed = ManagedKind::ALL.into_iter().map(ManagedKind::resource);
+    managed.chain(OTHER_RESOURCES).find(|it| *it == resource).unwrap_or("other")
+}
 
 /// Resource of a path such as `/apis/apps/v1/namespaces/ns/replicasets/name`, and whether the path
 /// names one object.
@@ -153,7 +147,7 @@ fn parse_resource(path: &str) -> (&'static str, bool) {
         [plural] => ((*plural).to_owned(), false),
         [] => return ("other", false),
     };
-    (RESOURCES.iter().find(|r| **r == plural).copied().unwrap_or("other"), named)
+    (resource_label(&plural), named)
 }
 
 #[cfg(test)]

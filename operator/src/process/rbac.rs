@@ -1,6 +1,8 @@
 //! What the operator does with the API, as rules of RBAC. A test compares this table with the
 //! chart.
 
+use slipway_cluster_views::ManagedKind;
+
 /// Verbs on one resource.
 #[derive(Clone, Copy, Debug)]
 pub struct RbacRule {
@@ -20,6 +22,11 @@ const fn rbac_rule(
     RbacRule { group, resource, verbs }
 }
 
+/// Verbs on a kind that is written.
+const fn kind_rule(kind: ManagedKind, verbs: &'static [&'static str]) -> RbacRule {
+    rbac_rule(kind.api_group(), kind.resource(), verbs)
+}
+
 /// A watch lists first.
 const READ: &[&str] = &["list", "watch"];
 /// Server-side apply is `patch`, and `create` where the object is missing; `get` tells a foreign
@@ -37,17 +44,17 @@ pub const CLUSTER_RULES: &[RbacRule] = &[
     rbac_rule("ml.slipway.dev", "modeldeployments/scale", &["update"]),
     // Owner references that block the owner's deletion.
     rbac_rule("ml.slipway.dev", "modeldeployments/finalizers", &["update"]),
-    rbac_rule("apps", "replicasets", OWNED),
-    rbac_rule("", "services", OWNED),
-    rbac_rule("autoscaling", "horizontalpodautoscalers", OWNED),
-    rbac_rule("policy", "poddisruptionbudgets", OWNED),
+    kind_rule(ManagedKind::ReplicaSet, OWNED),
+    kind_rule(ManagedKind::Service, OWNED),
+    kind_rule(ManagedKind::HorizontalPodAutoscaler, OWNED),
+    kind_rule(ManagedKind::PodDisruptionBudget, OWNED),
     // Also where none are made: those that were made before are taken away.
-    rbac_rule("networking.k8s.io", "networkpolicies", OWNED),
-    rbac_rule("apps", "deployments", OWNED),
-    rbac_rule("", "serviceaccounts", OWNED),
+    kind_rule(ManagedKind::NetworkPolicy, OWNED),
+    kind_rule(ManagedKind::Deployment, OWNED),
+    kind_rule(ManagedKind::ServiceAccount, OWNED),
     // The keys of a namespace: made, and never read.
     rbac_rule("", "secrets", &["create"]),
-    rbac_rule("rbac.authorization.k8s.io", "rolebindings", OWNED),
+    kind_rule(ManagedKind::RoleBinding, OWNED),
     // Which of several operators looks after a namespace. `delete`, as above: it gets another
     // owner.
     rbac_rule(
@@ -57,7 +64,7 @@ pub const CLUSTER_RULES: &[RbacRule] = &[
     ),
     // Which settings a namespace has for its gateway.
     rbac_rule("", "namespaces", READ),
-    rbac_rule("", "pods", READ),
+    kind_rule(ManagedKind::Pod, READ),
     // Restarts: by eviction, so that disruption budgets hold.
     rbac_rule("", "pods/eviction", &["create"]),
     rbac_rule("events.k8s.io", "events", &["create", "patch"]),

@@ -1,9 +1,8 @@
 //! What the caches know of one object of a kind that the operator writes.
 
 use slipway_core::fields::ManagedFields;
-use slipway_core::observed::ObjectView;
 
-use crate::cache::{ObjectOwner, ViewCache};
+use crate::cache::ObjectOwner;
 use crate::kinds::ManagedKind;
 use crate::views::ClusterViews;
 
@@ -32,16 +31,6 @@ impl ClusterViews {
         owner: &ObjectOwner,
         name: &str,
     ) -> Option<KnownObject> {
-        let plain = |cache: &ViewCache<ObjectView>| {
-            cache.get(owner, name).map(|e| KnownObject {
-                uid: e.view.uid,
-                version: e.version,
-                owners: e.view.owners,
-                controller: e.view.controller,
-                applied: e.view.applied_hash,
-                managed: e.view.managed_fields,
-            })
-        };
         match child {
             ManagedKind::ReplicaSet => self.replica_sets.get(owner, name).map(|e| KnownObject {
                 uid: e.view.view.uid,
@@ -51,13 +40,6 @@ impl ClusterViews {
                 applied: e.view.view.applied_hash,
                 managed: e.view.view.managed_fields,
             }),
-            ManagedKind::Service => plain(&self.services),
-            ManagedKind::HorizontalPodAutoscaler => plain(&self.autoscalers),
-            ManagedKind::PodDisruptionBudget => plain(&self.disruption_budgets),
-            ManagedKind::ServiceAccount => plain(&self.service_accounts),
-            ManagedKind::RoleBinding => plain(&self.role_bindings),
-            ManagedKind::Deployment => plain(&self.deployments),
-            ManagedKind::NetworkPolicy => plain(&self.network_policies),
             // Pods are evicted and never applied.
             ManagedKind::Pod => self.pods.get(owner, name).map(|e| KnownObject {
                 uid: e.view.uid,
@@ -66,6 +48,14 @@ impl ClusterViews {
                 controller: e.view.controller.map(|(_, uid)| uid),
                 applied: String::new(),
                 managed: ManagedFields::default(),
+            }),
+            other => self.object_views(other)?.get(owner, name).map(|e| KnownObject {
+                uid: e.view.uid,
+                version: e.version,
+                owners: e.view.owners,
+                controller: e.view.controller,
+                applied: e.view.applied_hash,
+                managed: e.view.managed_fields,
             }),
         }
     }

@@ -7,6 +7,7 @@ use crate::cache::{ObjectOwner, ViewCache};
 use crate::claims::AllClaims;
 use crate::field_sets::FieldSets;
 use crate::fingerprint::ObjectFingerprint;
+use crate::kinds::ManagedKind;
 use crate::object_views::CachedReplicaSet;
 use crate::pod_views::CachedPod;
 use crate::update_verdicts::UpdateVerdicts;
@@ -62,34 +63,44 @@ impl ClusterViews {
             && self.models.has_models(namespace)
     }
 
+    /// The cache of a kind of which no more than an [`ObjectView`] is kept.
+    pub fn object_views(&self, kind: ManagedKind) -> Option<&ViewCache<ObjectView>> {
+        match kind {
+            ManagedKind::Service => Some(&self.services),
+            ManagedKind::HorizontalPodAutoscaler => Some(&self.autoscalers),
+            ManagedKind::PodDisruptionBudget => Some(&self.disruption_budgets),
+            ManagedKind::ServiceAccount => Some(&self.service_accounts),
+            ManagedKind::RoleBinding => Some(&self.role_bindings),
+            ManagedKind::Deployment => Some(&self.deployments),
+            ManagedKind::NetworkPolicy => Some(&self.network_policies),
+            ManagedKind::ReplicaSet | ManagedKind::Pod => None,
+        }
+    }
+
     /// Whether every first list is complete.
     pub fn are_synced(&self) -> bool {
         self.models.is_synced()
             && self.replica_sets.is_synced()
-            && self.services.is_synced()
-            && self.autoscalers.is_synced()
-            && self.disruption_budgets.is_synced()
-            && self.gateway_sets.is_synced()
-            && self.deployments.is_synced()
-            && self.service_accounts.is_synced()
-            && self.role_bindings.is_synced()
-            && self.network_policies.is_synced()
             && self.pods.is_synced()
+            && self.gateway_sets.is_synced()
+            && self.all_object_views().all(ViewCache::is_synced)
     }
 
     /// Waits for that: a plan on half a view could create or delete wrongly. False: it never will
     /// be.
     pub async fn wait_until_synced(&self) -> bool {
+        for cache in self.all_object_views() {
+            if !cache.wait_until_synced().await {
+                return false;
+            }
+        }
         self.models.wait_until_synced().await
             && self.replica_sets.wait_until_synced().await
-            && self.services.wait_until_synced().await
-            && self.autoscalers.wait_until_synced().await
-            && self.disruption_budgets.wait_until_synced().await
-            && self.gateway_sets.wait_until_synced().await
-            && self.deployments.wait_until_synced().await
-            && self.service_accounts.wait_until_synced().await
-            && self.role_bindings.wait_until_synced().await
-            && self.network_policies.wait_until_synced().await
             && self.pods.wait_until_synced().await
+            && self.gateway_sets.wait_until_synced().await
+    }
+
+    fn all_object_views(&self) -> impl Iterator<Item = &ViewCache<ObjectView>> {
+        ManagedKind::ALL.into_iter().filter_map(|kind| self.object_views(kind))
     }
 }
