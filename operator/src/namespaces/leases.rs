@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -31,20 +31,13 @@ pub struct NamespaceLeases {
     identity: String,
     known: RwLock<HashMap<String, Lease>>,
     synced: watch::Sender<bool>,
-    /// By UID of a ModelDeployment: which holder it was told.
-    notified_holders: Mutex<HashMap<String, String>>,
 }
 
 impl NamespaceLeases {
     /// Of an operator that is called `own`, by which all its processes are one: the namespace and
     /// the name of their own Lease.
     pub fn new(own: String) -> Self {
-        Self {
-            identity: own,
-            known: RwLock::default(),
-            synced: watch::Sender::new(false),
-            notified_holders: Mutex::default(),
-        }
+        Self { identity: own, known: RwLock::default(), synced: watch::Sender::new(false) }
     }
 
     /// How this operator is called.
@@ -107,17 +100,6 @@ impl NamespaceLeases {
             NamespaceHolder::OtherOperator(holder) => Ok(Some(holder)),
             NamespaceHolder::Unclaimed => Err(conflict),
         }
-    }
-
-    /// Whether a ModelDeployment has not been told yet that this one holds its namespace.
-    pub fn is_new_holder(&self, uid: &str, holder: &str) -> bool {
-        let mut told = self.notified_holders.lock().unwrap_or_else(PoisonError::into_inner);
-        told.insert(uid.to_owned(), holder.to_owned()).as_deref() != Some(holder)
-    }
-
-    /// Forgets what a ModelDeployment was told.
-    pub fn forget_holder(&self, uid: &str) {
-        self.notified_holders.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
     /// Writes the Lease as ours: makes it, or replaces the one that is known, and no later one.
@@ -260,17 +242,5 @@ mod tests {
         assert_eq!(leases.holder("lab", now), NamespaceHolder::OtherOperator("b".into()));
         leases.remove_lease("lab");
         assert_eq!(leases.holder("lab", now), NamespaceHolder::Unclaimed);
-    }
-
-    #[test]
-    fn a_holder_is_told_once() {
-        let leases = NamespaceLeases::new("a".into());
-        assert!(
-            leases.is_new_holder("u", "b")
-                && !leases.is_new_holder("u", "b")
-                && leases.is_new_holder("u", "c")
-        );
-        leases.forget_holder("u");
-        assert!(leases.is_new_holder("u", "c"));
     }
 }

@@ -25,12 +25,9 @@ use crate::process::client;
 use crate::process::error::OperatorError;
 use crate::process::lease::{self, LeaseIdentity};
 use crate::process::operator_key;
-use crate::reconcile::backoff::ObjectBackoff;
 use crate::reconcile::context::{ReconcileContext, RunningReconciles};
 use crate::reconcile::controller::run_controller;
-use crate::reconcile::expectations::WriteExpectations;
-use crate::reconcile::refusals::RefusedWrites;
-use crate::reconcile::status_debounce::StatusDebounce;
+use crate::reconcile::memory::ObjectMemories;
 use crate::watch::context::{WatchContext, WatchScope};
 use crate::watch::disturbances::DisturbanceLog;
 
@@ -235,12 +232,9 @@ async fn build_context(
         poller: Arc::new(poller),
         metrics: Arc::clone(metrics),
         settings: Arc::new(NamespaceSettings::new(settings, of_gateways)),
-        backoff: ObjectBackoff::default(),
-        refusals: RefusedWrites::default(),
+        memories: ObjectMemories::default(),
         disturbances: DisturbanceLog::default(),
         own_writes: Arc::new(OwnWrites::default()),
-        expectations: WriteExpectations::default(),
-        status_debounce: StatusDebounce::default(),
         namespace_locks: NamespaceLocks::default(),
         keys: NamespaceKeys::default(),
         leases: Arc::new(NamespaceLeases::new(operator_name(args))),

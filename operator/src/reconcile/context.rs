@@ -17,10 +17,7 @@ use crate::metrics::OperatorMetrics;
 use crate::namespaces::keys::NamespaceKeys;
 use crate::namespaces::leases::NamespaceLeases;
 use crate::namespaces::settings::NamespaceSettings;
-use crate::reconcile::backoff::ObjectBackoff;
-use crate::reconcile::expectations::WriteExpectations;
-use crate::reconcile::refusals::RefusedWrites;
-use crate::reconcile::status_debounce::StatusDebounce;
+use crate::reconcile::memory::ObjectMemories;
 use crate::watch::disturbances::DisturbanceLog;
 
 /// Handles and memory of the process. Nothing here is needed after a restart: all progress of
@@ -40,18 +37,12 @@ pub struct ReconcileContext {
     pub metrics: Arc<OperatorMetrics>,
     /// Settings that plans depend on, by namespace.
     pub settings: Arc<NamespaceSettings>,
-    /// Waits after failures.
-    pub backoff: ObjectBackoff,
-    /// Writes that are refused.
-    pub refusals: RefusedWrites,
+    /// What is remembered of each ModelDeployment.
+    pub memories: ObjectMemories,
     /// What others do to our objects.
     pub disturbances: DisturbanceLog,
     /// Statuses that we wrote.
     pub own_writes: Arc<OwnWrites>,
-    /// Children that we wrote.
-    pub expectations: WriteExpectations,
-    /// Statuses that wait.
-    pub status_debounce: StatusDebounce,
     /// Turns at shared objects.
     pub namespace_locks: NamespaceLocks,
     /// The keys of namespaces.
@@ -75,16 +66,12 @@ impl ReconcileContext {
     pub fn forget(&self, uid: &str, object: &ReconcileTrigger) {
         self.poller.set_request(uid, object, None);
         self.gateway_streams.set_draining(uid, BTreeSet::new());
-        self.backoff.reset(uid);
-        self.refusals.forget(uid);
+        self.memories.forget(uid);
         self.disturbances.forget(&ObjectOwner::model(
             object.namespace.as_deref().unwrap_or_default(),
             &object.name,
         ));
         self.own_writes.forget(uid);
-        self.expectations.forget(uid);
-        self.status_debounce.clear(uid);
-        self.leases.forget_holder(uid);
         self.metrics.conditions.forget(uid);
     }
 }

@@ -51,7 +51,7 @@ pub(crate) fn on_error(
     error: &ReconcileError,
     ctx: Arc<ReconcileContext>,
 ) -> Next {
-    let wait = ctx.backoff.record_failure(&object.uid().unwrap_or_default());
+    let wait = ctx.memories.record_failure(&object.uid().unwrap_or_default());
     tracing::warn!(
         name = object.name_any(),
         namespace = object.namespace(),
@@ -84,7 +84,7 @@ async fn reconcile_readable(
     if !holds_namespace(object.owner_ref(&()), &subject, ctx).await? {
         return Ok(Next::await_change());
     }
-    if let Some(wait) = ctx.expectations.remaining_wait(&subject.uid, &ctx.views, Instant::now()) {
+    if let Some(wait) = ctx.memories.remaining_wait(&subject.uid, &ctx.views, Instant::now()) {
         return Ok(Next::requeue(wait.min(RECHECK_INTERVAL)));
     }
     // (pure)
@@ -96,7 +96,7 @@ async fn reconcile_readable(
         )
     };
     let evidence = ctx.poller.evidence(&subject.uid);
-    let refusals = ctx.refusals.messages(&subject.uid);
+    let refusals = ctx.memories.refusal_messages(&subject.uid);
     let disturbances =
         ctx.disturbances.for_model(&ObjectOwner::model(&subject.namespace, &subject.name), now);
     let settings = ctx.settings.for_namespace(&subject.namespace);
@@ -105,6 +105,6 @@ async fn reconcile_readable(
     let plan = plan(&observed, now);
     // (I/O)
     let wait = execute_plan(&mut observed, &plan, now, &subject, ctx).await?;
-    ctx.backoff.reset(&subject.uid);
+    ctx.memories.reset_failures(&subject.uid);
     Ok(Next::requeue(requeue_after(&plan, wait, now)))
 }

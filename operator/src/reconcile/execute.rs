@@ -17,8 +17,8 @@ use crate::apply::status;
 use crate::apply::{ActionApplier, ApplyOutcome, ModelIdentity, WriteError};
 use crate::namespaces::keys;
 use crate::reconcile::context::ReconcileContext;
+use crate::reconcile::memory::refusals::WriteRound;
 use crate::reconcile::publish::publish_events;
-use crate::reconcile::refusals::WriteRound;
 
 /// When to look again although nothing happened: a net under watches that lost something. It costs
 /// no request.
@@ -63,13 +63,13 @@ pub(crate) async fn execute_plan(
         let may_wait =
             plan.status_may_wait && plan.events.is_empty() && told.is_none() && failure.is_none();
         if let Some(left) =
-            may_wait.then(|| ctx.status_debounce.time_left(&subject.uid, Instant::now())).flatten()
+            may_wait.then(|| ctx.memories.status_time_left(&subject.uid, Instant::now())).flatten()
         {
             return Ok([Some(left), waits].into_iter().flatten().min());
         }
         write_status(status, observed, subject, ctx).await?;
     }
-    ctx.status_debounce.clear(&subject.uid);
+    ctx.memories.clear_status_wait(&subject.uid);
     for record in ended_rollouts(stored.as_ref(), &plan.status) {
         ctx.metrics.count_rollout(record.outcome);
     }
@@ -114,7 +114,7 @@ async fn execute_actions(
     let (client, views, turns, own) =
         (&ctx.client, &ctx.views, &ctx.namespace_locks, &ctx.own_writes);
     let applier = ActionApplier { client, views, subject, locks: turns, object, own_writes: own };
-    let mut round = ctx.refusals.start_round(&subject.uid);
+    let mut round = ctx.memories.start_round(&subject.uid);
     let mut acted = ActionsOutcome::default();
     ensure_keys(ctx, &applier, &mut round, &mut acted).await;
     for action in &plan.actions {
@@ -133,7 +133,7 @@ async fn execute_actions(
                 acted.restored.extend(record_written(action, &done, now, ctx));
                 done.expectation
                     .into_iter()
-                    .for_each(|it| ctx.expectations.expect(&subject.uid, it, Instant::now()));
+                    .for_each(|it| ctx.memories.expect_write(&subject.uid, it, Instant::now()));
             }
             Err(error) => {
                 round.record_failure(&target, &error, Instant::now());
@@ -141,7 +141,7 @@ async fn execute_actions(
             }
         }
     }
-    acted.next_retry = round.finish(&ctx.refusals, Instant::now());
+    acted.next_retry = round.finish(&ctx.memories, Instant::now());
     acted
 }
 
@@ -184,7 +184,7 @@ fn newly_refused(
     subject: &ModelIdentity,
     ctx: &ReconcileContext,
 ) -> Option<Vec<PlannedEvent>> {
-    let refusals = ctx.refusals.messages(&subject.uid);
+    let refusals = ctx.memories.refusal_messages(&subject.uid);
     if refusals == observed.refusals {
         return None;
     }

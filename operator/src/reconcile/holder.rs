@@ -29,12 +29,12 @@ pub(crate) async fn holds_namespace(
 /// Leaves a ModelDeployment to another operator. It is looked at again when its namespace changes
 /// hands.
 async fn leave_to_holder(subject: &ModelIdentity, holder: &str, ctx: &ReconcileContext) {
-    if !ctx.leases.is_new_holder(&subject.uid, holder) {
+    if !ctx.memories.is_new_holder(&subject.uid, holder) {
         return;
     }
     ctx.forget(&subject.uid, &ReconcileTrigger::from(subject));
     // That forgot also what it was told.
-    ctx.leases.is_new_holder(&subject.uid, holder);
+    ctx.memories.is_new_holder(&subject.uid, holder);
     publish_events(
         &[other_operator_note(&subject.namespace, ctx.leases.identity(), holder)],
         subject,

@@ -1,25 +1,19 @@
 //! Writes that the watch has not brought back yet.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use slipway_cluster_views::ClusterViews;
 
 use crate::apply::expectation::{EXPECTATION_TIMEOUT, WriteExpectation};
+use crate::reconcile::memory::object::ObjectMemories;
 
-/// Writes that have not come back yet, by UID of the ModelDeployment. Planning waits for them, so
-/// that nothing is done twice.
-#[derive(Default)]
-pub struct WriteExpectations {
-    by_uid: Mutex<HashMap<String, Vec<(WriteExpectation, Instant)>>>,
-}
-
-impl WriteExpectations {
+/// Planning waits for them, so that nothing is done twice.
+impl ObjectMemories {
     /// Notes a write.
-    pub fn expect(&self, uid: &str, expectation: WriteExpectation, now: Instant) {
-        let mut all = self.by_uid.lock().unwrap_or_else(PoisonError::into_inner);
-        all.entry(uid.to_owned()).or_default().push((expectation, now + EXPECTATION_TIMEOUT));
+    pub fn expect_write(&self, uid: &str, expectation: WriteExpectation, now: Instant) {
+        let mut all = self.lock();
+        let memory = all.entry(uid.to_owned()).or_default();
+        memory.expectations.push((expectation, now + EXPECTATION_TIMEOUT));
     }
 
     /// How long to wait at most for what is still missing; nothing: the caches have it all, or
@@ -30,19 +24,10 @@ impl WriteExpectations {
         views: &ClusterViews,
         now: Instant,
     ) -> Option<Duration> {
-        let mut all = self.by_uid.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = all.get_mut(uid)?;
+        let mut all = self.lock();
+        let open = &mut all.get_mut(uid)?.expectations;
         open.retain(|(expectation, until)| *until > now && !expectation.is_met(views));
-        let wait = open.iter().map(|(_, until)| until.duration_since(now)).max();
-        if wait.is_none() {
-            all.remove(uid);
-        }
-        wait
-    }
-
-    /// Forgets an object that is gone.
-    pub fn forget(&self, uid: &str) {
-        self.by_uid.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        open.iter().map(|(_, until)| until.duration_since(now)).max()
     }
 }
 
@@ -83,8 +68,8 @@ mod tests {
     #[test]
     fn a_plan_waits_for_its_own_writes_and_not_for_ever() {
         let (views, expectations, now) =
-            (ClusterViews::default(), WriteExpectations::default(), Instant::now());
-        expectations.expect("x", expectation(AwaitedState::Version(7)), now);
+            (ClusterViews::default(), ObjectMemories::default(), Instant::now());
+        expectations.expect_write("x", expectation(AwaitedState::Version(7)), now);
         assert_eq!(expectations.remaining_wait("x", &views, now), Some(EXPECTATION_TIMEOUT));
         put(&views, Event::Apply(service(6)));
         assert!(
@@ -93,7 +78,7 @@ mod tests {
         );
         put(&views, Event::Apply(service(7)));
         assert_eq!(expectations.remaining_wait("x", &views, now), None);
-        expectations.expect("x", expectation(AwaitedState::Version(99)), now);
+        expectations.expect_write("x", expectation(AwaitedState::Version(99)), now);
         assert_eq!(
             expectations.remaining_wait("x", &views, now + EXPECTATION_TIMEOUT),
             None,
@@ -104,9 +89,9 @@ mod tests {
     #[test]
     fn a_deleted_object_is_awaited_to_go() {
         let (views, expectations, now) =
-            (ClusterViews::default(), WriteExpectations::default(), Instant::now());
+            (ClusterViews::default(), ObjectMemories::default(), Instant::now());
         put(&views, Event::Apply(service(1)));
-        expectations.expect("x", expectation(AwaitedState::Deleted("u".into())), now);
+        expectations.expect_write("x", expectation(AwaitedState::Deleted("u".into())), now);
         assert!(expectations.remaining_wait("x", &views, now).is_some());
         put(&views, Event::Delete(service(2)));
         assert_eq!(expectations.remaining_wait("x", &views, now), None);

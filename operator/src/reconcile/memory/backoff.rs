@@ -1,8 +1,8 @@
 //! Waits after failures, by UID: kube has no backoff per object (kube#1916).
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use crate::reconcile::memory::object::ObjectMemories;
 
 const INITIAL_DELAY: Duration = Duration::from_millis(250);
 const MAX_DELAY: Duration = Duration::from_secs(60);
@@ -15,29 +15,25 @@ pub fn retry_delay(failures: u32, chance: f64) -> Duration {
     doubled.min(MAX_DELAY).mul_f64(0.8 + 0.4 * chance.clamp(0.0, 1.0))
 }
 
-/// Failures in a row by UID.
-#[derive(Debug, Default)]
-pub struct ObjectBackoff {
-    failures: Mutex<HashMap<String, u32>>,
-}
-
-impl ObjectBackoff {
+impl ObjectMemories {
     /// Notes a failure and says how long to wait.
     pub fn record_failure(&self, uid: &str) -> Duration {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = failures.entry(uid.to_owned()).or_default();
+        let mut all = self.lock();
+        let count = &mut all.entry(uid.to_owned()).or_default().failures;
         *count = count.saturating_add(1);
         retry_delay(*count, rand::random())
     }
 
     /// How many failures in a row there were.
     pub fn failure_count(&self, uid: &str) -> u32 {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied().unwrap_or(0)
+        self.lock().get(uid).map_or(0, |it| it.failures)
     }
 
-    /// Forgets the failures: after a success, or when the object is gone.
-    pub fn reset(&self, uid: &str) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    /// Forgets the failures: after a success.
+    pub fn reset_failures(&self, uid: &str) {
+        if let Some(memory) = self.lock().get_mut(uid) {
+            memory.failures = 0;
+        }
     }
 }
 
@@ -61,11 +57,11 @@ mod tests {
 
     #[test]
     fn success_forgets() {
-        let backoff = ObjectBackoff::default();
+        let backoff = ObjectMemories::default();
         backoff.record_failure("a");
         backoff.record_failure("a");
         assert_eq!((backoff.failure_count("a"), backoff.failure_count("b")), (2, 0));
-        backoff.reset("a");
+        backoff.reset_failures("a");
         assert_eq!(backoff.failure_count("a"), 0);
     }
 }

@@ -1,32 +1,15 @@
 //! Writes that are refused, by object: an input of the next plan, so that its status says the same
 //! for as long as nothing changes.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::apply::{WriteError, WriteFault};
-use crate::reconcile::backoff;
+use crate::reconcile::memory::backoff;
+use crate::reconcile::memory::object::{ObjectMemories, RefusalsByTarget, RefusedWrite};
 
 /// Failures in a row after which even a fault that may pass is shown to people.
 const SHOWN_AFTER_FAILURES: u32 = 5;
-
-#[derive(Clone)]
-struct RefusedWrite {
-    failures: u32,
-    /// When to try again.
-    due: Instant,
-    /// What people are told; nothing while it may pass.
-    message: Option<String>,
-}
-
-type RefusalsByTarget = BTreeMap<String, RefusedWrite>;
-
-/// By UID of the ModelDeployment, then by verb, kind and name of what was written to.
-#[derive(Default)]
-pub struct RefusedWrites {
-    all: Mutex<HashMap<String, RefusalsByTarget>>,
-}
 
 /// The writes of one plan.
 pub struct WriteRound {
@@ -62,39 +45,30 @@ impl WriteRound {
 
     /// Keeps what failed and what waits. What was not tried is not wanted any more, what was tried
     /// and did not fail is done. Gives how long the next one has to wait.
-    pub fn finish(self, refusals: &RefusedWrites, now: Instant) -> Option<Duration> {
+    pub fn finish(self, memories: &ObjectMemories, now: Instant) -> Option<Duration> {
         let next = self.now.values().map(|it| it.due.saturating_duration_since(now)).min();
-        refusals.lock().insert(self.uid, self.now);
+        memories.lock().entry(self.uid).or_default().refusals = Some(self.now);
         next
     }
 }
 
-impl RefusedWrites {
+impl ObjectMemories {
     /// Begins to carry out a plan.
     pub fn start_round(&self, uid: &str) -> WriteRound {
-        let before = self.lock().get(uid).cloned().unwrap_or_default();
+        let before = self.lock().get(uid).and_then(|it| it.refusals.clone()).unwrap_or_default();
         WriteRound { uid: uid.to_owned(), before, now: RefusalsByTarget::new() }
     }
 
     /// What people are told, by target; nothing before the first plan of this process was carried
     /// out.
-    pub fn messages(&self, uid: &str) -> Option<BTreeMap<String, String>> {
+    pub fn refusal_messages(&self, uid: &str) -> Option<BTreeMap<String, String>> {
         let all = self.lock();
-        let of = all.get(uid)?;
+        let of = all.get(uid)?.refusals.as_ref()?;
         Some(
             of.iter()
                 .filter_map(|(target, it)| Some((target.clone(), it.message.clone()?)))
                 .collect(),
         )
-    }
-
-    /// Forgets an object that is gone.
-    pub fn forget(&self, uid: &str) {
-        self.lock().remove(uid);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, RefusalsByTarget>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -110,7 +84,7 @@ mod tests {
 
     /// Tries targets at a time: those that fail, by their fault.
     fn try_all(
-        refusals: &RefusedWrites,
+        refusals: &ObjectMemories,
         now: Instant,
         targets: &[(&str, Fails)],
     ) -> Option<Duration> {
@@ -125,8 +99,8 @@ mod tests {
         round.finish(refusals, now)
     }
 
-    fn shown(refusals: &RefusedWrites) -> Vec<String> {
-        refusals.messages("u").unwrap().into_keys().collect()
+    fn shown(refusals: &ObjectMemories) -> Vec<String> {
+        refusals.refusal_messages("u").unwrap().into_keys().collect()
     }
 
     const FORBIDDEN: Fails = Some(|| WriteFault::Forbidden("no".into()));
@@ -134,8 +108,8 @@ mod tests {
 
     #[test]
     fn what_a_person_must_mend_is_shown_until_it_succeeds() {
-        let (refusals, start) = (RefusedWrites::default(), Instant::now());
-        assert_eq!(refusals.messages("u"), None, "nothing was tried yet");
+        let (refusals, start) = (ObjectMemories::default(), Instant::now());
+        assert_eq!(refusals.refusal_messages("u"), None, "nothing was tried yet");
         let wait = try_all(&refusals, start, &[("a", FORBIDDEN), ("b", None)]).unwrap();
         assert_eq!(shown(&refusals), ["a"]);
         try_all(&refusals, start, &[("a", None)]);
@@ -149,7 +123,7 @@ mod tests {
 
     #[test]
     fn what_may_pass_is_shown_when_it_does_not() {
-        let (refusals, mut now) = (RefusedWrites::default(), Instant::now());
+        let (refusals, mut now) = (ObjectMemories::default(), Instant::now());
         for failures in 1..=SHOWN_AFTER_FAILURES {
             now += try_all(&refusals, now, &[("a", SERVER)]).unwrap();
             assert_eq!(shown(&refusals).len(), usize::from(failures == SHOWN_AFTER_FAILURES));
@@ -158,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_lasting_refusal_costs_one_request_a_minute() {
-        let (refusals, start) = (RefusedWrites::default(), Instant::now());
+        let (refusals, start) = (ObjectMemories::default(), Instant::now());
         let mut tried = 0;
         for second in 0..3600 {
             let now = start + Duration::from_secs(second);

@@ -1,0 +1,29 @@
+//! Which other operator a ModelDeployment was told to belong to.
+
+use crate::reconcile::memory::object::ObjectMemories;
+
+impl ObjectMemories {
+    /// Whether a ModelDeployment has not been told yet that this one holds its namespace.
+    pub fn is_new_holder(&self, uid: &str, holder: &str) -> bool {
+        let mut all = self.lock();
+        let told = &mut all.entry(uid.to_owned()).or_default().told_holder;
+        told.replace(holder.to_owned()).as_deref() != Some(holder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_is_told_once() {
+        let memories = ObjectMemories::default();
+        assert!(
+            memories.is_new_holder("u", "b")
+                && !memories.is_new_holder("u", "b")
+                && memories.is_new_holder("u", "c")
+        );
+        memories.forget("u");
+        assert!(memories.is_new_holder("u", "c"));
+    }
+}
