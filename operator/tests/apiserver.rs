@@ -9,8 +9,14 @@ mod children;
 mod conflicts;
 #[path = "apiserver/gateway_settings.rs"]
 mod gateway_settings;
+#[path = "apiserver/leader_election.rs"]
+mod leader_election;
+#[path = "apiserver/orphans.rs"]
+mod orphans;
 #[path = "apiserver/refused.rs"]
 mod refused;
+#[path = "apiserver/request_budget.rs"]
+mod request_budget;
 #[path = "apiserver/restart.rs"]
 mod restart;
 #[path = "apiserver/scale.rs"]
@@ -25,7 +31,6 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v1::Scale;
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
@@ -35,12 +40,9 @@ use serde_json::{Value, json};
 use slipway_cluster_views::OwnWrites;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
 use slipway_operator::apply::{ModelIdentity, WriteFault, status};
-use slipway_operator::process::error::OperatorError;
 use support::fakes::Fakes;
 use support::world::{World, condition, model, spec};
 use support::{audit, eventually};
-
-const LEADS: &str = "leading";
 
 fn is_stable(object: Option<&ModelDeployment>) -> bool {
     condition(object, "Reconciling").is_empty() && condition(object, "Ready").starts_with("True")
@@ -359,112 +361,6 @@ async fn a_status_planned_on_an_older_view_is_refused() {
     assert!(matches!(refused.fault, WriteFault::Conflict(_)), "{refused}");
     let newest = own.newest(&seen).resource_version();
     status::apply_status(&client, &own, &subject, newest.as_deref(), &status(3)).await.unwrap();
-}
-
-#[tokio::test]
-#[ignore = "needs kube-apiserver and etcd"]
-async fn of_two_operators_one_acts_and_the_other_takes_over() {
-    let world = World::new("leaders").await;
-    let fakes = Fakes::start(&world, 15).await;
-    let arguments = fakes.arguments();
-    let arguments = arguments.each_ref().map(String::as_str);
-    let first = world.operator(&arguments);
-    eventually("the first leads", async || first.readiness().await == LEADS).await;
-    let second = world.operator(&arguments);
-    eventually("the second stands by", async || second.readiness().await == "standing by").await;
-    world.create("m", spec("v1")).await;
-    world.until("stable", "m", is_stable).await;
-    let log = world.plane.audit_log();
-    let acted =
-        |user: &str| audit::requests(&log, user).into_iter().filter(|r| !r.is_of_lease()).count();
-    assert_eq!(acted(&second.user), 0, "who stands by asks only for the lease");
-
-    let (user, start) = (first.user.clone(), std::time::Instant::now());
-    first.end().await.unwrap();
-    let before = acted(&user);
-    eventually("the second leads", async || second.readiness().await == LEADS).await;
-    let took = start.elapsed();
-    println!("hand-over took {} ms", took.as_millis());
-    assert!(took.as_secs() < 4, "{took:?}");
-    world.merge("m", json!({"spec": {"replicas": 2}})).await;
-    let two =
-        |o: Option<&ModelDeployment>| o.is_some_and(|o| o.status.as_ref().unwrap().replicas == 2);
-    world.until("the second acts", "m", two).await;
-    assert_eq!(acted(&user), before, "the first is silent");
-    second.end().await.unwrap();
-}
-
-#[tokio::test]
-#[ignore = "needs kube-apiserver and etcd"]
-async fn an_operator_that_lost_the_lease_ends() {
-    let world = World::new("lost").await;
-    let operator = world.operator(&[]);
-    eventually("it leads", async || operator.readiness().await == LEADS).await;
-    let theirs = json!({"spec": {"holderIdentity": "somebody", "leaseDurationSeconds": 3600}});
-    let leases = world.api::<Lease>();
-    leases.patch("slipway-operator", &PatchParams::default(), &Patch::Merge(theirs)).await.unwrap();
-    let end = operator.ended().await;
-    assert!(matches!(end, Err(OperatorError::LeaseLost(_))), "{end:?}");
-}
-
-/// What one canary may cost: two weights, three replicas, events included, renewals of the lease
-/// left out.
-const BUDGET: usize = 16;
-
-#[tokio::test]
-#[ignore = "needs kube-apiserver and etcd"]
-async fn a_canary_stays_within_its_budget_of_requests_and_idleness_costs_none() {
-    let world = World::new("budget").await;
-    let fakes = Fakes::start(&world, 16).await;
-    let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
-    let more = json!({
-        "replicas": 3,
-        "strategy": {"canary": {"steps": [{"setWeight": 50}, {"setWeight": 100}]}, "scaleDownDelaySeconds": 1},
-        "analysis": {"intervalSeconds": 1}
-    });
-    let mut first = spec("v1");
-    first.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    world.create("m", first).await;
-    world.until("stable", "m", is_stable).await;
-    let log = world.plane.audit_log();
-    let asked = || -> Vec<audit::Request> {
-        audit::requests(&log, &operator.user).into_iter().filter(|r| !r.is_of_lease()).collect()
-    };
-    quiet(&log, &operator.user).await;
-    let creation = asked();
-    let before = creation.len();
-    let lines: Vec<String> = creation.iter().map(audit::Request::line).collect();
-    println!("creation: {before} requests\n  {}", lines.join("\n  "));
-
-    world.merge("m", json!({"spec": spec("v2")})).await;
-    let promoted = |o: Option<&ModelDeployment>| {
-        o.and_then(|o| o.status.as_ref()).is_some_and(|s| {
-            s.stable.as_ref().is_some_and(|r| r.version == "v2") && s.rollout.is_none()
-        })
-    };
-    world.until("promoted", "m", promoted).await;
-    let old =
-        |list: Vec<ReplicaSet>| list.iter().any(|s| s.spec.as_ref().unwrap().replicas == Some(0));
-    let sets = world.api::<ReplicaSet>();
-    eventually("the old revision is scaled down", async || {
-        old(sets.list(&ListParams::default()).await.unwrap().items)
-    })
-    .await;
-    quiet(&log, &operator.user).await;
-    let all = asked();
-    let cost: Vec<String> = all[before..].iter().map(audit::Request::line).collect();
-    println!("canary: {} requests\n  {}", cost.len(), cost.join("\n  "));
-    assert!(cost.len() <= BUDGET, "{} requests are more than {BUDGET}", cost.len());
-
-    quiet(&log, &operator.user).await;
-    assert_eq!(asked().len(), all.len(), "idleness costs nothing");
-    let metrics = operator.metrics().await;
-    assert!(
-        metrics.contains("slipway_operator_rollouts_total{outcome=\"promoted\"} 1"),
-        "{metrics}"
-    );
-    assert!(metrics.contains("slipway_operator_gateway_streams 2"), "{metrics}");
-    operator.end().await.unwrap();
 }
 
 /// Waits until nothing but renewals of the lease was asked from one renewal to the next.
