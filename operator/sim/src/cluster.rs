@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use slipway_core::fields::ManagedFields;
 use slipway_core::observed::{GatewayPod, GatewayView, ObjectView, ObservedState};
-use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, PodTemplatePatch};
-use slipway_objects::settings::{NetworkPolicies, PlanSettings};
+use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
+use slipway_objects::settings::PlanSettings;
+use slipway_testkit::plan_settings;
 
 use crate::behavior::ModelBehavior;
 use crate::pods::SimulatedReplicaSet;
@@ -107,23 +108,7 @@ impl SimulatedCluster {
             refusals: Some(BTreeMap::new()),
             disturbances: BTreeMap::new(),
             evidence: None,
-            settings: PlanSettings {
-                gateway_image: "gateway:1".to_owned(),
-                operator_public_key: None,
-                gateway_replicas: 2,
-                gateway_autoscaler: slipway_objects::settings::GatewayAutoscaler::None,
-                gateway_problem: None,
-                gateway_template: PodTemplatePatch::default(),
-                fixed_user_ids: true,
-                runtime_image: self.runtime_image.clone(),
-                redis_image: "redis:1".to_owned(),
-                image_pull_policy: "IfNotPresent".to_owned(),
-                image_pull_secrets: Vec::new(),
-                prometheus_matchers: Vec::new(),
-                promql_gates: true,
-                tracing: None,
-                network_policies: Some(NetworkPolicies::default()),
-            },
+            settings: PlanSettings { runtime_image: self.runtime_image.clone(), ..plan_settings() },
         }
     }
 

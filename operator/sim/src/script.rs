@@ -12,6 +12,7 @@
 //! ```
 
 use serde_json::{Value, json};
+use slipway_testkit::merge_json;
 
 use crate::behavior::{ModelBehavior, ModelQuality};
 use crate::chaos::{give_command, set_version};
@@ -123,15 +124,4 @@ fn render_result(world: &SimulatedWorld) -> String {
     lines.extend(world.violations.iter().map(|what| format!("BROKEN {what}")));
     lines.push(String::new());
     lines.join("\n")
-}
-
-fn merge_json(into: &mut Value, from: Value) {
-    match (into, from) {
-        (Value::Object(into), Value::Object(from)) => {
-            for (key, value) in from {
-                merge_json(into.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (into, from) => *into = from,
-    }
 }

@@ -16,10 +16,8 @@ use slipway_core::observed::{
     ReplicaSetView,
 };
 use slipway_core::plan::plan;
-use slipway_crds::v1alpha1::{
-    ModelDeployment, ModelDeploymentStatus, PodTemplatePatch, RolloutStage,
-};
-use slipway_objects::settings::{NetworkPolicies, PlanSettings};
+use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, RolloutStage};
+use slipway_testkit::{merge_json, plan_settings};
 
 /// The digest that the spec names.
 pub const DIGEST: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
@@ -52,7 +50,7 @@ impl World {
             "spec": { "model": { "uri": "http://store/v1", "version": "v1", "digest": DIGEST }, "replicas": 3,
                       "analysis": { "mode": "Custom", "gates": [{ "name": "errors", "type": "ErrorRate" }] } }
         });
-        merge(&mut object["spec"], spec);
+        merge_json(&mut object["spec"], spec);
         let object: ModelDeployment = serde_json::from_value(object).unwrap();
         let observed = ObservedState {
             object,
@@ -74,23 +72,7 @@ impl World {
             refusals: Some(BTreeMap::new()),
             disturbances: BTreeMap::new(),
             evidence: None,
-            settings: PlanSettings {
-                gateway_image: "gateway:1".into(),
-                operator_public_key: None,
-                gateway_replicas: 2,
-                gateway_autoscaler: slipway_objects::settings::GatewayAutoscaler::None,
-                gateway_problem: None,
-                gateway_template: PodTemplatePatch::default(),
-                fixed_user_ids: true,
-                runtime_image: "runtime:1".into(),
-                redis_image: "redis:1".into(),
-                image_pull_policy: "IfNotPresent".into(),
-                image_pull_secrets: Vec::new(),
-                prometheus_matchers: Vec::new(),
-                promql_gates: true,
-                tracing: None,
-                network_policies: Some(NetworkPolicies::default()),
-            },
+            settings: plan_settings(),
         };
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
         Self {
@@ -121,7 +103,7 @@ impl World {
     /// Changes the spec.
     pub fn edit(&mut self, spec: Value) {
         let mut all = serde_json::to_value(&self.observed.object.spec).unwrap();
-        merge(&mut all, spec);
+        merge_json(&mut all, spec);
         self.observed.object.spec = serde_json::from_value(all).unwrap();
         *self.observed.object.metadata.generation.as_mut().unwrap() += 1;
     }
@@ -338,15 +320,4 @@ pub fn stored(status: &ModelDeploymentStatus) -> ModelDeploymentStatus {
 
 fn pod(name: &str) -> GatewayPod {
     GatewayPod { name: name.into(), ready: true, report: None, unreachable: None }
-}
-
-fn merge(into: &mut Value, from: Value) {
-    match (into, from) {
-        (Value::Object(into), Value::Object(from)) => {
-            for (key, value) in from {
-                merge(into.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (into, from) => *into = from,
-    }
 }

@@ -3,10 +3,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use serde_json::json;
 use slipway_core::action::PlanAction;
-use slipway_core::fields::{self, ForeignChange};
-use slipway_core::marks::RevisionMarks;
-use slipway_core::observed::{ModelDigest, ObjectDisturbance, ObjectView, ReplicaSetView};
+use slipway_core::fields::ForeignChange;
+use slipway_core::observed::{ModelDigest, ObjectDisturbance};
 use slipway_objects::desired::{ChildKind, DesiredObject};
+use slipway_testkit::{applied_object, applied_replica_set};
 
 use super::World;
 
@@ -111,22 +111,7 @@ impl World {
 
     fn apply(&mut self, desired: &DesiredObject, change: Option<&ForeignChange>) {
         let uid = self.observed.object.metadata.uid.clone().unwrap();
-        let view = ObjectView {
-            uid: "x".into(),
-            applied_hash: desired.applied_hash().to_owned(),
-            managed_fields: fields::fields_after_apply(desired),
-            owners: desired
-                .metadata()
-                .owner_references
-                .iter()
-                .flatten()
-                .map(|owner| owner.uid.clone())
-                .collect(),
-            controller: (!slipway_objects::is_shared(desired)).then_some(uid),
-            failure: String::new(),
-            desired_replicas: None,
-            rolled_out: false,
-        };
+        let view = applied_object(desired, "x".into(), uid);
         let target = desired.target();
         let before = self.observed.disturbances.get(&target);
         let after =
@@ -146,36 +131,9 @@ impl World {
                     self.writes.push(word);
                     return;
                 }
-                let meta = &set.metadata;
-                let labels = meta.labels.as_ref().unwrap();
-                self.observed.replica_sets.push(ReplicaSetView {
-                    name: meta.name.clone().unwrap(),
-                    uid: format!("set-{}", self.created),
-                    revision: labels[slipway_crds::labels::REVISION].clone(),
-                    version: meta.annotations.as_ref().unwrap()[slipway_crds::labels::VERSION]
-                        .clone(),
-                    digest: ModelDigest::from_annotation(
-                        meta.annotations
-                            .as_ref()
-                            .unwrap()
-                            .get(slipway_crds::labels::MODEL_DIGEST)
-                            .map(String::as_str),
-                    ),
-                    failure: String::new(),
-                    marks: RevisionMarks::default(),
-                    created_at: self.now,
-                    desired: set.spec.as_ref().unwrap().replicas.unwrap(),
-                    current: 0,
-                    ready: 0,
-                    available: 0,
-                    is_observed: false,
-                    owned: true,
-                    orphaned: false,
-                    applied_hash: view.applied_hash,
-                    images: slipway_objects::container_images(set),
-                    managed_fields: view.managed_fields,
-                    deleting: false,
-                });
+                let uid = format!("set-{}", self.created);
+                let made = applied_replica_set(desired, uid, self.now).unwrap();
+                self.observed.replica_sets.push(made);
             }
             DesiredObject::Service(service)
                 if service.metadata.name.as_deref() == Some("slipway-gateway") =>

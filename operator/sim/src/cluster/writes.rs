@@ -1,15 +1,11 @@
 //! What actions of a plan do to the objects.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use slipway_core::action::PlanAction;
 use slipway_core::fields;
-use slipway_core::marks::RevisionMarks;
-use slipway_core::observed::{ModelDigest, ObjectView, ReplicaSetView};
-use slipway_crds::labels;
 use slipway_objects::desired::{ChildKind, DesiredObject};
 use slipway_objects::{GATEWAY, container_images, is_shared};
+use slipway_testkit::{applied_object, applied_replica_set};
 
 use super::{SimulatedCluster, WriteRefusal};
 use crate::behavior::ModelQuality;
@@ -118,22 +114,7 @@ impl SimulatedCluster {
 
     fn apply(&mut self, desired: &DesiredObject, now: Timestamp) {
         let uid = self.object.metadata.uid.clone().unwrap_or_default();
-        let view = ObjectView {
-            uid: self.next_uid(),
-            applied_hash: desired.applied_hash().to_owned(),
-            managed_fields: fields::fields_after_apply(desired),
-            owners: desired
-                .metadata()
-                .owner_references
-                .iter()
-                .flatten()
-                .map(|owner| owner.uid.clone())
-                .collect(),
-            controller: (!is_shared(desired)).then_some(uid),
-            failure: String::new(),
-            desired_replicas: None,
-            rolled_out: false,
-        };
+        let view = applied_object(desired, self.next_uid(), uid);
         match desired {
             DesiredObject::ReplicaSet(_) => self.apply_replica_set(desired, now),
             DesiredObject::Service(_) if is_shared(desired) => self.gateway.service = Some(view),
@@ -171,49 +152,20 @@ impl SimulatedCluster {
     /// Server-side apply of a ReplicaSet: one that exists gets the replicas of the configuration.
     fn apply_replica_set(&mut self, whole: &DesiredObject, now: Timestamp) {
         let DesiredObject::ReplicaSet(desired) = whole else { return };
-        let text = |map: &Option<BTreeMap<String, String>>, key: &str| {
-            map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default()
-        };
-        let name = desired.metadata.name.clone().unwrap_or_default();
-        let replicas = desired.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+        let name = whole.name();
         if let Some(set) = self.replica_sets.iter_mut().find(|set| set.view.name == name) {
-            set.scale(replicas);
+            set.scale(desired.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1));
             set.view.managed_fields = fields::fields_after_apply(whole);
             whole.applied_hash().clone_into(&mut set.view.applied_hash);
             set.view.images = container_images(desired);
             return;
         }
-        let version = text(&desired.metadata.annotations, labels::VERSION);
-        let truth =
-            self.behaviors.get(&version).copied().unwrap_or_else(|| ModelQuality::Good.behavior());
-        let view = ReplicaSetView {
-            name,
-            uid: self.next_uid(),
-            revision: text(&desired.metadata.labels, labels::REVISION),
-            version,
-            digest: ModelDigest::from_annotation(
-                desired
-                    .metadata
-                    .annotations
-                    .as_ref()
-                    .and_then(|all| all.get(labels::MODEL_DIGEST))
-                    .map(String::as_str),
-            ),
-            failure: String::new(),
-            marks: RevisionMarks::default(),
-            created_at: now,
-            desired: replicas,
-            current: 0,
-            ready: 0,
-            available: 0,
-            is_observed: false,
-            owned: true,
-            orphaned: false,
-            applied_hash: whole.applied_hash().to_owned(),
-            images: container_images(desired),
-            managed_fields: fields::fields_after_apply(whole),
-            deleting: false,
-        };
+        let Some(view) = applied_replica_set(whole, self.next_uid(), now) else { return };
+        let truth = self
+            .behaviors
+            .get(&view.version)
+            .copied()
+            .unwrap_or_else(|| ModelQuality::Good.behavior());
         self.replica_sets.push(SimulatedReplicaSet::new(view, truth));
     }
 }
