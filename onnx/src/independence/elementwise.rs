@@ -1,9 +1,9 @@
 //! Operators that work element by element, with the shapes of their inputs broadcast to one
 //! another.
 
+use super::node_call::{NodeCall, RuleResult};
 use super::size::{SymbolTable, SymbolicSize};
 use super::value::{SizeList, SymbolicTensor};
-use super::{NodeCall, RuleResult};
 
 /// Operators of which every element of the output comes of the elements at its place in the inputs.
 const OPERATORS: &[&str] = &[

@@ -1,8 +1,8 @@
 //! Operators that pick elements by indices, or write them there.
 
+use super::node_call::{NodeCall, RuleResult};
 use super::size::SymbolicSize;
 use super::value::{self, SymbolicTensor};
-use super::{NodeCall, RuleResult};
 
 pub(super) fn apply_gather(call: &mut NodeCall<'_>, operator: &str) -> Option<RuleResult> {
     match operator {

@@ -1,8 +1,8 @@
 //! Operators of classic models (`ai.onnx.ml`): they take rows along the first of two axes.
 
+use super::node_call::{NodeCall, RuleResult};
 use super::size::SymbolicSize;
 use super::value::SymbolicTensor;
-use super::{NodeCall, RuleResult};
 
 /// The shape of the input.
 const SAME_SHAPE: &[&str] =

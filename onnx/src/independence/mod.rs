@@ -11,14 +11,17 @@ mod gather;
 mod ml;
 mod movement;
 mod network;
+mod node_call;
 mod product;
 mod reduction;
 mod reshape;
+mod rules;
 mod size;
 mod value;
 
 use std::collections::BTreeMap;
 
+use node_call::NodeCall;
 use size::{SymbolTable, SymbolicSize};
 use value::SymbolicTensor;
 
@@ -74,19 +77,6 @@ struct GraphWalk<'a> {
     steps: usize,
     call_depth: usize,
 }
-
-/// A node with what is known of its inputs.
-struct NodeCall<'a> {
-    node: &'a GraphNode,
-    inputs: Vec<Option<&'a SymbolicTensor>>,
-    /// Version of the operator set of the node's domain.
-    version: i64,
-    symbols: &'a mut SymbolTable,
-}
-
-/// What an operator makes, or why nothing is proven of it. The name of the node is added to the
-/// reason.
-type RuleResult = Result<Vec<SymbolicTensor>, String>;
 
 impl GraphWalk<'_> {
     /// The first axis of every input is that of the batch.
@@ -360,143 +350,6 @@ fn constant_tensor(constant: &ConstantTensor) -> SymbolicTensor {
         elements,
         equals_one: constant.equals_one.clone(),
         ..SymbolicTensor::batch_independent(Some(shape))
-    }
-}
-
-impl NodeCall<'_> {
-    /// Operators keep what is along the axis of the rows in its order, whatever that is; only those
-    /// that change shapes look at it.
-    fn apply(&mut self) -> RuleResult {
-        let order = |tensor: &SymbolicTensor| {
-            let size = tensor
-                .shape
-                .as_ref()
-                .zip(tensor.row_axis)
-                .and_then(|(shape, axis)| shape.get(axis).cloned());
-            (size, tensor.repeats.clone())
-        };
-        let mut orders = self
-            .inputs
-            .iter()
-            .flatten()
-            .filter(|tensor| tensor.has_row_axis())
-            .map(|tensor| order(tensor));
-        let first = orders.next();
-        let Some((size, Some(repeats))) = first.clone() else {
-            if orders.any(|(_, repeats)| repeats.is_some()) {
-                return Err("it joins rows with rows in another order".into());
-            }
-            return self.apply_rule();
-        };
-        if orders.any(|other| Some(other) != first) {
-            return Err("it joins rows with rows in another order".into());
-        }
-        let mut made = self.apply_rule()?;
-        if ["Flatten", "Reshape"].contains(&self.node.op_type.as_str())
-            && self.node.domain.is_empty()
-        {
-            return Ok(made);
-        }
-        for tensor in made.iter_mut().filter(|tensor| tensor.has_row_axis()) {
-            if order(tensor).0 != size {
-                return Err("what it does with rows in this order is not followed".into());
-            }
-            tensor.repeats = Some(repeats.clone());
-        }
-        Ok(made)
-    }
-
-    fn apply_rule(&mut self) -> RuleResult {
-        let operator = self.node.op_type.as_str();
-        if self.node.domain == "ai.onnx.ml" {
-            return ml::apply_ml(self);
-        }
-        if !["", "com.microsoft"].contains(&self.node.domain.as_str()) {
-            return self.unknown_operator();
-        }
-        let made = None
-            .or_else(|| reshape::apply_reshape(self, operator))
-            .or_else(|| movement::apply_movement(self, operator))
-            .or_else(|| gather::apply_gather(self, operator))
-            .or_else(|| reduction::apply_reduction(self, operator))
-            .or_else(|| product::apply_product(self, operator))
-            .or_else(|| network::apply_network(self, operator))
-            .or_else(|| elementwise::apply_elementwise(self, operator));
-        made.unwrap_or_else(|| self.unknown_operator())
-    }
-
-    /// An operator without a rule: what it makes of tensors without rows has none either.
-    fn unknown_operator(&self) -> RuleResult {
-        let inputs = || self.inputs.iter().flatten();
-        if inputs().any(|tensor| tensor.has_row_axis()) {
-            return Err("what this operator does with rows is not known".into());
-        }
-        let random = ["Random", "Bernoulli", "Multinomial"]
-            .iter()
-            .any(|name| self.node.op_type.starts_with(name));
-        if random {
-            return Err("its result is another one in each run".into());
-        }
-        let batch_dependent = inputs().any(|tensor| tensor.batch_dependent);
-        Ok(vec![
-            SymbolicTensor { batch_dependent, ..SymbolicTensor::batch_independent(None) };
-            self.node.outputs.len()
-        ])
-    }
-
-    fn input(&self, number: usize) -> Option<&SymbolicTensor> {
-        self.inputs.get(number).copied().flatten()
-    }
-
-    fn required_input(&self, number: usize) -> Result<&SymbolicTensor, String> {
-        self.input(number).ok_or_else(|| format!("its input {number} is missing"))
-    }
-
-    fn input_shape(&self, number: usize) -> Result<Vec<SymbolicSize>, String> {
-        self.required_input(number)?
-            .shape
-            .clone()
-            .ok_or_else(|| format!("the shape of its input {number} is not known"))
-    }
-
-    /// The numbers of an input that is a constant list.
-    fn input_numbers(&self, number: usize) -> Option<Vec<i64>> {
-        self.input(number)?.numbers()
-    }
-
-    /// Whether rows are among the inputs.
-    fn has_rows(&self) -> bool {
-        self.inputs.iter().flatten().any(|tensor| tensor.has_row_axis())
-    }
-
-    /// All inputs but those of these numbers must be the same whatever the batch is.
-    fn ensure_others_fixed(&self, but: &[usize]) -> Result<(), String> {
-        for (number, tensor) in self.inputs.iter().enumerate() {
-            let Some(tensor) = tensor.filter(|_| !but.contains(&number)) else { continue };
-            if tensor.has_row_axis() {
-                return Err(format!(
-                    "its input {number} holds rows where it should be the same for all"
-                ));
-            }
-            if tensor.batch_dependent {
-                return Err(format!("its input {number} depends on the number of rows"));
-            }
-        }
-        Ok(())
-    }
-
-    /// What is made of inputs that hold no rows.
-    fn output_without_rows(&self, shape: Option<Vec<SymbolicSize>>) -> Vec<SymbolicTensor> {
-        let counted = self.inputs.iter().flatten().any(|tensor| tensor.batch_dependent);
-        self.repeat_output(SymbolicTensor {
-            batch_dependent: counted,
-            ..SymbolicTensor::batch_independent(shape)
-        })
-    }
-
-    /// As many results as the node has outputs.
-    fn repeat_output(&self, tensor: SymbolicTensor) -> Vec<SymbolicTensor> {
-        vec![tensor; self.node.outputs.len().max(1)]
     }
 }
 

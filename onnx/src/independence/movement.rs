@@ -1,8 +1,8 @@
 //! Operators that move, cut, repeat and join elements.
 
+use super::node_call::{NodeCall, RuleResult};
 use super::size::SymbolicSize;
 use super::value::{self, SizeList, SymbolicTensor};
-use super::{NodeCall, RuleResult};
 
 pub(super) fn apply_movement(call: &mut NodeCall<'_>, operator: &str) -> Option<RuleResult> {
     match operator {

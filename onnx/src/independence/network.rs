@@ -1,9 +1,9 @@
 //! Layers of neural networks that take the batch along their first axis, or along their second
 //! (recurrent ones).
 
+use super::node_call::{NodeCall, RuleResult};
 use super::size::SymbolicSize;
 use super::value::SymbolicTensor;
-use super::{NodeCall, RuleResult};
 
 /// Of these the first input holds rows along its first axis, all others are weights; the output has
 /// as many axes.

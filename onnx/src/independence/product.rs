@@ -1,9 +1,9 @@
 //! Products of matrices.
 
 use super::elementwise::broadcast_shapes;
+use super::node_call::{NodeCall, RuleResult};
 use super::size::SymbolicSize;
 use super::value::SymbolicTensor;
-use super::{NodeCall, RuleResult};
 
 pub(super) fn apply_product(call: &mut NodeCall<'_>, operator: &str) -> Option<RuleResult> {
     match operator {

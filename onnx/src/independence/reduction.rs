@@ -1,8 +1,8 @@
 //! Operators that work along some axes: reductions, norms, softmax, sums so far.
 
+use super::node_call::{NodeCall, RuleResult};
 use super::size::SymbolicSize;
 use super::value::{self, SymbolicTensor};
-use super::{NodeCall, RuleResult};
 
 const REDUCTIONS: &[&str] = &[
     "ReduceL1",

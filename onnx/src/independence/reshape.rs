@@ -1,8 +1,8 @@
 //! Operators that read shapes, make tensors of a shape, or change shapes without moving elements.
 
+use super::node_call::{NodeCall, RuleResult};
 use super::size::SymbolicSize;
 use super::value::{self, SizeList, SymbolicTensor};
-use super::{NodeCall, RuleResult};
 use crate::graph::{ConstantTensor, NodeAttribute};
 
 pub(super) fn apply_reshape(call: &mut NodeCall<'_>, operator: &str) -> Option<RuleResult> {
