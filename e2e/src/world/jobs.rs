@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
 
-use super::{PODS_TIMEOUT, TestWorld, infer_request};
+use super::test_world::{PODS_TIMEOUT, TestWorld, infer_request};
 
 /// Key by which callbacks of tests and the demo are signed.
 pub(crate) const SIGNING_KEY: &str = "whsec_c2xpcHdheS1lMmUtc2xpcHdheS1lMmUtMDEyMw==";
