@@ -5,7 +5,6 @@ use std::process::Command;
 
 const E2E: &str = env!("CARGO_BIN_EXE_slipway-e2e");
 const DEMO: &str = env!("CARGO_BIN_EXE_slipway-demo");
-const LOADGEN: &str = env!("CARGO_BIN_EXE_slipway-loadgen");
 /// No cluster has that name, and none of ours may.
 const NOWHERE: &str = "/nowhere/kubeconfig";
 
@@ -30,11 +29,9 @@ fn run(program: &str, args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, Stri
 
 #[test]
 fn help_and_version_are_told() {
-    for (program, purpose) in [
-        (E2E, "Brings a real Kubernetes cluster up"),
-        (DEMO, "Installs Slipway by helm"),
-        (LOADGEN, "Sends held-out rows to a model"),
-    ] {
+    for (program, purpose) in
+        [(E2E, "Brings a real Kubernetes cluster up"), (DEMO, "Installs Slipway by helm")]
+    {
         // Neither looks for a cluster.
         let (code, help, _) = run(program, &["--help"], &[("CONTEXT", "nowhere")]);
         assert!(code == Some(0) && help.contains(purpose) && help.contains("Usage:"), "{help}");
@@ -46,8 +43,6 @@ fn help_and_version_are_told() {
 #[test]
 fn mistakes_are_named() {
     let foreign = [("CONTEXT", "nowhere"), ("KUBECONFIG", NOWHERE)];
-    let load = |rest: &[&'static str]| [&["--model", "m"], rest].concat();
-    let rows = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/digits/heldout.csv");
     for (program, args, env, code, causes) in [
         (E2E, vec!["--nonsense"], &[][..], 2, ["'--nonsense'", ""]),
         (E2E, vec![], &[], 2, ["Usage:", ""]),
@@ -71,28 +66,6 @@ fn mistakes_are_named() {
             ["`nowhere` is not up", "slipway-e2e up"],
         ),
         (DEMO, vec!["install"], &foreign, 1, ["CONTEXT=nowhere", NOWHERE]),
-        (LOADGEN, vec!["--nonsense"], &[], 2, ["'--nonsense'", ""]),
-        (
-            LOADGEN,
-            load(&["--target", "http://localhost", "--rows", "/nowhere.csv"]),
-            &[],
-            2,
-            ["/nowhere.csv", "No such file"],
-        ),
-        (
-            LOADGEN,
-            load(&["--target", "localhost:80", "--rows", rows]),
-            &[],
-            2,
-            ["\"localhost:80\"", "http://"],
-        ),
-        (
-            LOADGEN,
-            load(&["--target", "http://a", "--rows", rows, "--rate=-1"]),
-            &[],
-            2,
-            ["--rate must be from 0", ""],
-        ),
     ] {
         let (status, _, err) = run(program, &args, env);
         let named = err.starts_with("error: ") || code == 2 && err.contains("Usage:");

@@ -122,10 +122,10 @@ pub const PROJECT_IMAGES: &[ProjectImage] = &[
     },
     ProjectImage {
         name: "slipway-loadgen",
-        dockerfile: "e2e/Dockerfile.loadgen",
+        dockerfile: "tools/loadgen/Dockerfile",
         base: SLIM,
         parts: &[
-            ContextPart::Binary("slipway-e2e", "slipway-loadgen"),
+            ContextPart::Binary("slipway-loadgen", "slipway-loadgen"),
             ContextPart::Workspace("examples/digits/heldout.csv", "heldout.csv"),
         ],
     },

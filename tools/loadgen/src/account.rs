@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::histogram::LatencyHistogram;
-use super::protocol::AnswerOrigin;
-use super::reason::FailureReason;
+use crate::histogram::LatencyHistogram;
+use crate::protocol::AnswerOrigin;
+use crate::reason::FailureReason;
 
 /// More revisions than any run has; beyond it answers count as of [`NO_REVISION`], so that a peer
 /// gone mad cannot fill the memory.

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use super::reason::{AnswerDefect, FailureReason};
+use crate::reason::{AnswerDefect, FailureReason};
 
 /// No right answer is larger.
 const MOST_BYTES: usize = 1 << 20;

@@ -19,8 +19,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower::ServiceExt;
 
-use super::worker::LoadPace;
-use super::{LoadGenerator, LoadgenOptions, api};
+use super::{LoadGenerator, LoadgenOptions};
+use crate::api;
+use crate::worker::LoadPace;
 
 const CSV: &str = "label,a,b\n3,1,2\n5,3,4\n";
 

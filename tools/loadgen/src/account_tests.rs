@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::account::{FinishedRequest, RequestAccount};
-use super::protocol::AnswerOrigin;
-use super::reason::{AnswerDefect, FailureReason};
-use super::summary::AccountSummary;
+use crate::account::{FinishedRequest, RequestAccount};
+use crate::protocol::AnswerOrigin;
+use crate::reason::{AnswerDefect, FailureReason};
+use crate::summary::AccountSummary;
 
 fn finished(
     number: u64,

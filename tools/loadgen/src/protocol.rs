@@ -5,7 +5,7 @@ use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::reason::AnswerDefect;
+use crate::reason::AnswerDefect;
 
 const REVISION: &str = "x-slipway-revision";
 const SHIELDED: &str = "x-slipway-shielded";

@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use tokio::sync::{Mutex, mpsc, watch};
 
-use super::account::{FinishedRequest, RequestAccount};
-use super::client::{HttpExchange, LoadTarget, TargetConnection};
-use super::feedback::FeedbackQueue;
-use super::protocol::{AnswerOrigin, InferAnswer, check_answer, infer_body, read_origin};
-use super::reason::FailureReason;
-use super::rows::LabeledRow;
-use super::schedule::RequestSchedule;
+use crate::account::{FinishedRequest, RequestAccount};
+use crate::client::{HttpExchange, LoadTarget, TargetConnection};
+use crate::feedback::FeedbackQueue;
+use crate::protocol::{AnswerOrigin, InferAnswer, check_answer, infer_body, read_origin};
+use crate::reason::FailureReason;
+use crate::rows::LabeledRow;
+use crate::schedule::RequestSchedule;
 
 /// What people ask of the dispatcher.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use super::account::RequestAccount;
-use super::client::{LoadTarget, TargetConnection};
-use super::protocol::{accepted_count, feedback_body};
-use super::reason::FailureReason;
+use crate::account::RequestAccount;
+use crate::client::{LoadTarget, TargetConnection};
+use crate::protocol::{accepted_count, feedback_body};
+use crate::reason::FailureReason;
 
 /// Labels in one request.
 const BATCH_SIZE: usize = 32;

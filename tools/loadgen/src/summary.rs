@@ -7,8 +7,8 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::account::{RequestAccount, RequestRecord, RevisionCounts};
-use super::histogram::LatencyHistogram;
+use crate::account::{RequestAccount, RequestRecord, RevisionCounts};
+use crate::histogram::LatencyHistogram;
 
 /// The whole account.
 #[derive(Debug, Serialize)]
@@ -94,7 +94,7 @@ impl AccountSummary {
         let by_reason = |reasons: &BTreeMap<_, u64>| -> BTreeMap<String, u64> {
             reasons
                 .iter()
-                .map(|(reason, count): (&super::reason::FailureReason, _)| {
+                .map(|(reason, count): (&crate::reason::FailureReason, _)| {
                     (reason.to_string(), *count)
                 })
                 .collect()

@@ -13,9 +13,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::account::{RequestAccount, RequestRecord};
-use super::summary::{AccountSummary, RequestLine};
-use super::worker::LoadPace;
+use crate::account::{RequestAccount, RequestRecord};
+use crate::summary::{AccountSummary, RequestLine};
+use crate::worker::LoadPace;
 
 /// Records that are copied under the lock at once.
 const CHUNK: usize = 4096;

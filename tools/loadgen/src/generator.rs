@@ -1,22 +1,4 @@
-//! The load generator: held-out rows at a fixed rate in an open loop, every answer checked, every
-//! request accounted for.
-
-mod account;
-#[cfg(test)]
-mod account_tests;
-mod api;
-mod callbacks;
-mod client;
-mod feedback;
-mod histogram;
-mod protocol;
-mod reason;
-mod rows;
-mod schedule;
-mod summary;
-#[cfg(test)]
-mod tests;
-mod worker;
+//! A run of the generator: its options, its tasks, its end.
 
 use std::future::Future;
 use std::io::Write as _;
@@ -25,15 +7,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use account::RequestAccount;
 use anyhow::{Context as _, Result, ensure};
-use api::ApiContext;
 use clap::Parser;
-use client::LoadTarget;
-use summary::AccountSummary;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
-use worker::{LoadPace, WorkerContext};
+
+use crate::account::RequestAccount;
+use crate::api::{self, ApiContext};
+use crate::client::LoadTarget;
+use crate::summary::AccountSummary;
+use crate::worker::{self, LoadPace, WorkerContext};
+use crate::{callbacks, feedback, rows};
 
 /// Sends held-out rows to a model at a fixed rate and keeps an account of every request.
 ///
@@ -265,3 +249,6 @@ fn run_id() -> String {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     format!("{:x}{:x}", nanos, std::process::id())
 }
+
+#[cfg(test)]
+mod tests;
