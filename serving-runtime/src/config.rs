@@ -8,10 +8,12 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::batching::BatchingMode;
+use crate::fetch::FetchOptions;
 use crate::jobs::{QueueArgs, WorkerArgs};
+use crate::load::{BuildOptions, LoadOptions};
+use crate::repository::RepositoryOptions;
+use crate::samples::SampleOrigin;
 
-/// Rows of one request where nothing else is said.
-const DEFAULT_REQUEST_ROWS: u32 = 4096;
 /// How large a body a request may have: said by the gateway, for the ModelDeployment that it is of.
 const MAX_REQUEST_HEADER: &str = "x-slipway-max-request-bytes";
 
@@ -36,7 +38,7 @@ pub enum RuntimeCommand {
     /// repository.
     Vet(crate::sandbox::VetArgs),
     /// Load one model and run the jobs of a queue.
-    Worker(Box<WorkerArgs>),
+    Worker(Box<WorkerCommand>),
 }
 
 /// Options of `serve`.
@@ -202,6 +204,17 @@ pub struct ServeArgs {
     pub queue: QueueArgs,
 }
 
+/// Options of `worker`.
+#[derive(Debug, Clone, Args)]
+pub struct WorkerCommand {
+    /// The model, and how to run it.
+    #[command(flatten)]
+    pub serve: ServeArgs,
+    /// How to work.
+    #[command(flatten)]
+    pub worker: WorkerArgs,
+}
+
 fn parse_revision(text: &str) -> Result<String, String> {
     slipway_prediction_id::is_revision(text)
         .then(|| text.to_owned())
@@ -229,11 +242,72 @@ impl ServeArgs {
         }
     }
 
-    /// The largest number of rows of one request, for a model whose first axis is known to be one
-    /// of rows or not.
-    pub fn request_rows(&self, known: bool) -> usize {
-        let default = if known { DEFAULT_REQUEST_ROWS } else { u32::MAX };
-        self.max_request_rows.unwrap_or(default) as usize
+    /// What bounds the fetch of the pod's own model.
+    pub fn fetch_options(&self) -> FetchOptions {
+        FetchOptions {
+            cache_dir: self.cache_dir.clone(),
+            volume_root: self.volume_root.clone(),
+            max_bytes: self.max_model_bytes,
+            timeout: Duration::from_secs(self.download_timeout_seconds),
+            attempts: self.download_attempts,
+            external_data: true,
+        }
+    }
+
+    /// How models are built.
+    pub fn build_options(&self) -> BuildOptions {
+        BuildOptions {
+            onnxruntime: self.onnxruntime.clone(),
+            workers: self.thread_counts().workers,
+            intra_op_threads: usize::from(self.intra_op_threads),
+            max_memory_bytes: self.max_memory_bytes,
+            max_batch_rows: self.max_batch_rows as usize,
+            batching: self.batching,
+            queue_capacity: self.queue_capacity as usize,
+            max_features: usize::from(self.observe.baseline_max_features),
+            features: self.observe.baseline_features.clone(),
+        }
+    }
+
+    /// Where the pod's own model is, and how it is built.
+    pub fn load_options(&self) -> LoadOptions {
+        LoadOptions {
+            name: self.model_name.clone(),
+            version: self.model_version.clone(),
+            uri: self.model_uri.clone(),
+            digest: self.model_digest.clone(),
+            fetched_record: self.fetched_record.clone(),
+            optimised_dir: self.optimised_dir.clone(),
+            baseline: self.observe.baseline.clone(),
+            baseline_digest: self.observe.baseline_digest.clone(),
+            fetch: self.fetch_options(),
+            build: self.build_options(),
+        }
+    }
+
+    /// Which further models may be loaded, and how.
+    pub fn repository_options(&self) -> RepositoryOptions {
+        RepositoryOptions {
+            directory: self.model_repository.clone(),
+            max_bytes: self.max_models_bytes,
+            primary_version: self.model_version.clone(),
+            fetch: self.fetch_options(),
+            build: self.build_options(),
+        }
+    }
+
+    /// Whose samples this process takes.
+    pub fn sample_origin(&self) -> SampleOrigin {
+        SampleOrigin {
+            modeldeployment: self.modeldeployment.clone(),
+            revision: self.revision.clone(),
+            pod_name: self.pod_name.clone(),
+        }
+    }
+
+    /// Name of the queue of jobs where the options give it none.
+    pub fn default_queue_name(&self) -> &str {
+        if self.modeldeployment.is_empty() { &self.model_name } else { &self.modeldeployment }
     }
 
     /// Time for a request that names none.

@@ -1,6 +1,5 @@
-//! The two kinds of failure: a model that cannot be loaded, and a request that cannot be answered.
+//! The two kinds of failure: a model that cannot be loaded, and a prediction that cannot be made.
 
-use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 /// Why a model could not be loaded. The operator reads the name of the variant from the termination
@@ -47,83 +46,36 @@ impl LoadError {
     }
 }
 
-/// A request that is answered with an error.
+/// A prediction that cannot be made, in no protocol's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ApiError {
+pub enum PredictError {
     /// The request is wrong; the text names the part and the remedy.
     #[error("{0}")]
-    BadRequest(String),
-    /// Unknown model, version or path.
+    Invalid(String),
+    /// There is no such model, version or feature row.
     #[error("{0}")]
     NotFound(String),
-    /// Not for everybody, and who asks has not shown that it is for them.
+    /// Well formed, but not what the model or the server can do.
     #[error("{0}")]
-    Forbidden(String),
-    /// The path exists and wants another method.
-    #[error("this path wants {0}")]
-    MethodNotAllowed(&'static str),
-    /// The body is over the limit.
-    #[error("{0}")]
-    TooLarge(String),
-    /// The content encoding is none that we read.
-    #[error("{0}")]
-    UnsupportedEncoding(String),
-    /// The answer cannot be expressed as asked.
-    #[error("{0}")]
-    Unprocessable(String),
+    Unsupported(String),
     /// The queue is full.
     #[error("the queue is full ({0} requests wait); try again later or run more replicas")]
-    Busy(usize),
-    /// The queue of jobs is full.
-    #[error(
-        "the queue of jobs is full ({0} jobs are queued or running); try again later or run more workers"
-    )]
-    QueueFull(u64),
-    /// What is asked for contradicts what is there.
-    #[error("{0}")]
-    Conflict(String),
-    /// The model is not ready (loading, or shutting down).
+    Overloaded(usize),
+    /// The model is not ready, or something that the answer needs is away for now.
     #[error("{0}")]
     Unavailable(String),
     /// The deadline passed.
     #[error("the request was not answered within its time limit of {0} ms")]
-    Deadline(u128),
-    /// The model failed.
+    DeadlineExceeded(u128),
+    /// The model failed, or what runs it.
     #[error("{0}")]
-    Internal(String),
+    ModelFailed(String),
 }
 
-impl ApiError {
-    /// A 400.
-    pub fn bad_request(message: impl Into<String>) -> Self {
-        Self::BadRequest(message.into())
-    }
-
-    /// The HTTP status.
-    pub const fn status(&self) -> StatusCode {
-        match self {
-            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
-            Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::Forbidden(_) => StatusCode::FORBIDDEN,
-            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedEncoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Busy(_) | Self::QueueFull(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Conflict(_) => StatusCode::CONFLICT,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Deadline(_) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
-
-    /// Seconds for `Retry-After`, where trying again makes sense.
-    pub const fn retry_after(&self) -> Option<u32> {
-        match self {
-            Self::Busy(_) | Self::Unavailable(_) => Some(1),
-            Self::QueueFull(_) => Some(5),
-            _ => None,
-        }
+impl PredictError {
+    /// A request that is wrong.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::Invalid(message.into())
     }
 }
 

@@ -8,14 +8,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use ring::hmac::{HMAC_SHA256, Key, sign, verify};
 use slipway_prediction_id::{
     ACCESS_PURPOSE, PREDICTION_ID_PURPOSE, PredictionIdSealer, PredictionReport, derive_key,
     read_master, read_token,
 };
 
-use crate::cache::seal::EntrySealer;
-use crate::error::ApiError;
+use crate::seal::{EntrySealer, constant_time_eq};
 
 /// How long what was read is used before the files are looked at again.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
@@ -33,6 +31,13 @@ struct DerivedKeys {
 
 /// The purpose of what entries of the caches are sealed with.
 const CACHE_PURPOSE: &str = "cache v1";
+
+/// Who asks has not shown that they may do more than predict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this is for those who show the token of the Secret slipway-keys; ask at the port `private` (8081) of the ModelDeployment's Service"
+)]
+pub struct AccessDenied;
 
 /// How entries of the caches in Redis are sealed.
 #[derive(Debug)]
@@ -91,8 +96,8 @@ impl DeploymentKeys {
     /// or shows the token itself.
     ///
     /// # Errors
-    /// `Forbidden`, when there is a directory and it does neither.
-    pub fn authorize(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+    /// When there is a directory and it does neither.
+    pub fn authorize(&self, headers: &HeaderMap) -> Result<(), AccessDenied> {
         let Some(held) = self.current() else { return Ok(()) };
         let proof = headers.get(ACCESS_HEADER).map(http::HeaderValue::as_bytes);
         let token =
@@ -105,10 +110,7 @@ impl DeploymentKeys {
         if equal(proof, &held.access) || equal(token, &held.token) {
             return Ok(());
         }
-        Err(ApiError::Forbidden(
-            "this is for those who show the token of the Secret slipway-keys; ask at the port `private` (8081) of the ModelDeployment's Service"
-                .into(),
-        ))
+        Err(AccessDenied)
     }
 
     /// None without a directory.
@@ -138,12 +140,6 @@ impl DeploymentKeys {
             token: token.and_then(|token| String::from_utf8(token).ok()),
         }
     }
-}
-
-/// In a time that tells nothing of where they differ.
-pub(crate) fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
-    let key = Key::new(HMAC_SHA256, b"equal");
-    verify(&key, a, sign(&key, b).as_ref()).is_ok()
 }
 
 #[cfg(test)]

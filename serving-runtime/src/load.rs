@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use crate::batching::{self, BatchingDecision};
-use crate::config::ServeArgs;
+use crate::batching::{self, BatchingDecision, BatchingMode};
 use crate::engine::{self, OnnxEngine, OptimizedGraphCache};
 use crate::error::{LoadError, LoadErrorReason};
 use crate::fetch::{self, FetchOptions, FetchRecord};
@@ -16,9 +15,56 @@ use crate::pool::{PoolOptions, WorkerPool};
 use crate::prediction::OutputReader;
 use crate::stats::ModelStats;
 
+/// How models are built from their files.
+#[derive(Debug, Clone, Default)]
+pub struct BuildOptions {
+    /// ONNX Runtime's shared library.
+    pub onnxruntime: PathBuf,
+    /// Threads that run the model, each with its own session.
+    pub workers: usize,
+    /// Threads inside one run of the model.
+    pub intra_op_threads: usize,
+    /// Memory that sessions of the model may count on, in bytes; what is free where it is not said.
+    pub max_memory_bytes: Option<u64>,
+    /// Rows of a merged batch.
+    pub max_batch_rows: usize,
+    /// Whether requests may run together.
+    pub batching: BatchingMode,
+    /// Requests that may wait.
+    pub queue_capacity: usize,
+    /// Most features of a baseline whose bins are exported.
+    pub max_features: usize,
+    /// Names of the features to export; none for the first of the baseline.
+    pub features: Vec<String>,
+}
+
+/// Where the pod's own model is, and how it is built.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// Its name in the protocol.
+    pub name: String,
+    /// Its version in the protocol.
+    pub version: String,
+    /// Where it is.
+    pub uri: String,
+    /// `sha256:<hex>` of it; empty when not pinned.
+    pub digest: String,
+    /// What the pod's fetch step noted.
+    pub fetched_record: Option<PathBuf>,
+    /// Where its optimised graph is kept, if it is.
+    pub optimised_dir: Option<PathBuf>,
+    /// Where its baseline is; empty for none.
+    pub baseline: String,
+    /// `sha256:<hex>` of the baseline; empty when not pinned.
+    pub baseline_digest: String,
+    /// What bounds the download.
+    pub fetch: FetchOptions,
+    /// How it is built.
+    pub build: BuildOptions,
+}
+
 /// Fetches, verifies, loads and warms the model. Blocks: it has a thread to itself.
-pub fn load_model(args: &ServeArgs) -> Result<LoadedModel, LoadError> {
-    let options = FetchOptions::from_args(args);
+pub fn load_model(options: &LoadOptions) -> Result<LoadedModel, LoadError> {
     // Writing and hashing block, so the download has its own runtime on this thread and the probes
     // answer meanwhile.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -28,34 +74,31 @@ pub fn load_model(args: &ServeArgs) -> Result<LoadedModel, LoadError> {
             format!("no runtime for the download: {e}"),
         )
     })?;
-    let (path, digest) = runtime.block_on(fetch_or_reuse(args, &options))?;
+    let (path, digest) = runtime.block_on(fetch_or_reuse(options))?;
     tracing::info!(path = %path.display(), digest, "the model file is here");
-    let baseline = fetch_baseline(args, &options, &runtime)?;
-    let (name, version) = (args.model_name.clone(), args.model_version.clone());
-    let optimised_dir = args.optimised_dir.clone();
+    let baseline = fetch_baseline(options, &runtime)?;
+    let (name, version) = (options.name.clone(), options.version.clone());
+    let optimised_dir = options.optimised_dir.clone();
     build_model(
-        args,
+        &options.build,
         ModelArtifact { name, version, path, digest, bytes: 0, baseline, optimised_dir },
     )
 }
 
 /// The model's file and its digest: as the pod's fetch step left it, or fetched here.
-async fn fetch_or_reuse(
-    args: &ServeArgs,
-    options: &FetchOptions,
-) -> Result<(PathBuf, String), LoadError> {
+async fn fetch_or_reuse(options: &LoadOptions) -> Result<(PathBuf, String), LoadError> {
     let record =
-        args.fetched_record.as_deref().and_then(|file| FetchRecord::read(file, &args.model_uri));
+        options.fetched_record.as_deref().and_then(|file| FetchRecord::read(file, &options.uri));
     // What the step fetched is what this pod serves, also when the address has other bytes by now.
-    let record = record
-        .filter(|record| args.model_digest.is_empty() || args.model_digest == record.digest());
+    let record =
+        record.filter(|record| options.digest.is_empty() || options.digest == record.digest());
     if let Some(record) = &record
         && let Some(path) = record.unchanged_path()
     {
         return Ok((path.to_owned(), record.digest().to_owned()));
     }
-    let pin = record.as_ref().map_or(args.model_digest.as_str(), FetchRecord::digest);
-    let fetched = fetch::fetch_model(&args.model_uri, pin, options).await?;
+    let pin = record.as_ref().map_or(options.digest.as_str(), FetchRecord::digest);
+    let fetched = fetch::fetch_model(&options.uri, pin, &options.fetch).await?;
     Ok((fetched.path, fetched.digest))
 }
 
@@ -82,23 +125,27 @@ pub struct ModelArtifact {
 ///
 /// # Errors
 /// `InvalidModel` or `LoadFailed`, with the reason.
-pub fn build_model(args: &ServeArgs, artifact: ModelArtifact) -> Result<LoadedModel, LoadError> {
+pub fn build_model(
+    options: &BuildOptions,
+    artifact: ModelArtifact,
+) -> Result<LoadedModel, LoadError> {
     let ModelArtifact { name, version, path, digest, bytes, baseline, optimised_dir } = artifact;
     let checked = slipway_onnx::check_model(&path)?;
-    let workers = args.thread_counts().workers;
+    let workers = options.workers;
     let place =
-        |dir: PathBuf| OptimizedGraphCache::for_model(&dir, &digest, &path, &args.onnxruntime);
+        |dir: PathBuf| OptimizedGraphCache::for_model(&dir, &digest, &path, &options.onnxruntime);
     let kept = optimised_dir.filter(|_| checked.is_self_contained()).and_then(place);
-    let intra_threads = usize::from(args.intra_op_threads);
-    let loader = engine::EngineLoader::new(&args.onnxruntime, &path, intra_threads, kept.as_ref())?;
-    let mut memory = SessionMemory::start(args.max_memory_bytes);
+    let intra_threads = options.intra_op_threads;
+    let loader =
+        engine::EngineLoader::new(&options.onnxruntime, &path, intra_threads, kept.as_ref())?;
+    let mut memory = SessionMemory::start(options.max_memory_bytes);
     let mut first = loader.load_engine()?;
     let signature = first.signature().clone();
     let baseline =
         baseline.map(|file| golden::read_baseline(&file, &digest, &signature)).transpose()?;
-    let max_rows = args.max_batch_rows as usize;
+    let max_rows = options.max_batch_rows;
     let batching =
-        batching::decide_batching(args.batching, &path, &signature, &mut first, max_rows);
+        batching::decide_batching(options.batching, &path, &signature, &mut first, max_rows);
     let mut batching = warm_up_engine(&mut first, batching, max_rows);
     let mut engines = vec![first];
     while engines.len() < workers && memory.has_room() {
@@ -119,18 +166,17 @@ pub fn build_model(args: &ServeArgs, artifact: ModelArtifact) -> Result<LoadedMo
         outputs = ?signature.outputs, "the model is loaded and warm"
     );
     let reader = OutputReader::new(&signature);
-    let (most, only) =
-        (usize::from(args.observe.baseline_max_features), &args.observe.baseline_features);
+    let (most, only) = (options.max_features, &options.features);
     let observer =
         baseline.map(|baseline| Arc::new(Observer::new(&baseline, &signature, reader, most, only)));
-    let options = PoolOptions {
-        capacity: args.queue_capacity as usize,
+    let pool_options = PoolOptions {
+        capacity: options.queue_capacity,
         max_rows,
         batching: batching.merged,
         bounded: checked.bounded,
     };
     let stats = Arc::new(ModelStats::default());
-    let pool = WorkerPool::start(engines, options, Arc::clone(&stats));
+    let pool = WorkerPool::start(engines, pool_options, Arc::clone(&stats));
     let pool = pool.map_err(|e| {
         LoadError::transient(LoadErrorReason::LoadFailed, format!("cannot start the workers: {e}"))
     })?;
@@ -159,21 +205,19 @@ fn batch_sizes(max_rows: usize) -> impl Iterator<Item = usize> {
 
 /// The file of the pod's own model's baseline, when it is given one.
 fn fetch_baseline(
-    args: &ServeArgs,
-    options: &FetchOptions,
+    options: &LoadOptions,
     runtime: &tokio::runtime::Runtime,
 ) -> Result<Option<PathBuf>, LoadError> {
-    let observe = &args.observe;
-    if observe.baseline.is_empty() {
+    if options.baseline.is_empty() {
         return Ok(None);
     }
-    let options = FetchOptions {
+    let bounds = FetchOptions {
         max_bytes: golden::MAX_BASELINE_BYTES,
         external_data: false,
-        ..options.clone()
+        ..options.fetch.clone()
     };
     let fetched = runtime
-        .block_on(fetch::fetch_model(&observe.baseline, &observe.baseline_digest, &options))
+        .block_on(fetch::fetch_model(&options.baseline, &options.baseline_digest, &bounds))
         .map_err(|e| {
             // The model is not at fault, and the reason's name alone would say so.
             LoadError { message: format!("the baseline: {}", e.message), ..e }

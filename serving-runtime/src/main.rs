@@ -25,9 +25,9 @@ fn main() -> ExitCode {
         tracing::warn!(error, "RUST_LOG is no filter; the log is that of `info`");
     }
     match command {
-        RuntimeCommand::Fetch(args) => slipway_runtime::fetch::command::run_fetch(*args),
-        RuntimeCommand::Serve(args) => slipway_runtime::serve_model(*args),
+        RuntimeCommand::Fetch(args) => slipway_runtime::process::run_fetch(*args),
+        RuntimeCommand::Serve(args) => slipway_runtime::process::serve_model(*args),
         RuntimeCommand::Vet(args) => slipway_runtime::sandbox::run_vet(&args),
-        RuntimeCommand::Worker(args) => slipway_runtime::jobs::run_worker(*args),
+        RuntimeCommand::Worker(args) => slipway_runtime::process::run_worker(*args),
     }
 }

@@ -15,7 +15,6 @@ use slipway_telemetry::metrics::new_histogram;
 
 use crate::batching::BatchingDecision;
 use crate::cache::CacheMetrics;
-use crate::jobs::metrics::JobMetrics;
 use crate::observe::{Observer, ObserverCollector, ObserverSlot};
 use crate::prediction::Predictions;
 use crate::samples::SampleCounters;
@@ -58,13 +57,12 @@ struct ModelInfoLabels {
     digest: String,
 }
 
-/// All metrics of the process.
+/// The metrics of requests and predictions, and the registry of the process.
 #[derive(Debug)]
 pub struct RuntimeMetrics {
     registry: Registry,
-    /// Of jobs.
-    pub jobs: JobMetrics,
-    modeldeployment: String,
+    /// Labels of all series.
+    labels: Vec<(Cow<'static, str>, Cow<'static, str>)>,
     requests: Family<CodeLabel, Counter>,
     request_duration: Histogram,
     queue_duration: Histogram,
@@ -91,8 +89,9 @@ impl RuntimeMetrics {
     pub fn new(modeldeployment: &str, revision: &str) -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
-            jobs: JobMetrics::default(),
-            modeldeployment: modeldeployment.to_owned(),
+            labels: [("modeldeployment", modeldeployment), ("revision", revision)]
+                .map(|(name, value)| (Cow::Borrowed(name), Cow::Owned(value.to_owned())))
+                .to_vec(),
             requests: Family::default(),
             request_duration: new_histogram(LATENCY_BUCKETS),
             queue_duration: new_histogram(LATENCY_BUCKETS),
@@ -110,18 +109,20 @@ impl RuntimeMetrics {
             samples: SampleCounters::default(),
             cache: CacheMetrics::default(),
         };
-        metrics.register(revision);
+        metrics.register();
         for code in [200, 400, 404, 413, 422, 429, CLIENT_CLOSED_REQUEST, 500, 503, 504] {
             let _ = metrics.requests.get_or_create(&CodeLabel { code });
         }
         metrics
     }
 
-    fn register(&mut self, revision: &str) {
-        let labels =
-            [("modeldeployment", self.modeldeployment.clone()), ("revision", revision.to_owned())];
-        let labels = labels.into_iter().map(|(k, v)| (Cow::Borrowed(k), Cow::Owned(v)));
-        let own = self.registry.sub_registry_with_labels(labels);
+    /// A part of the registry whose series have the labels of this process.
+    pub fn labelled_registry(&mut self) -> &mut Registry {
+        self.registry.sub_registry_with_labels(self.labels.clone().into_iter())
+    }
+
+    fn register(&mut self) {
+        let own = self.registry.sub_registry_with_labels(self.labels.clone().into_iter());
         own.register(
             "slipway_runtime_requests",
             "Inference requests by status, each exactly once",
@@ -181,7 +182,6 @@ impl RuntimeMetrics {
         self.samples.register(own);
         own.register_collector(Box::new(ObserverCollector(Arc::clone(&self.observer))));
         self.cache.register(own);
-        self.jobs.register(own);
     }
 
     /// Counts a request in; the guard counts it out.

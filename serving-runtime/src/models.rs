@@ -7,10 +7,11 @@ use tokio::sync::watch;
 
 use crate::batching::BatchingDecision;
 use crate::engine::ModelSignature;
-use crate::error::ApiError;
+use crate::error::PredictError;
 use crate::observe::Observer;
 use crate::pool::WorkerPool;
 use crate::prediction::OutputReader;
+use crate::protocol::ModelDescription;
 use crate::stats::ModelStats;
 
 /// A model that is ready.
@@ -38,6 +39,18 @@ pub struct LoadedModel {
     pub last_used: AtomicU64,
     /// Who counts its traffic by the bins of its baseline, when it has one.
     pub observer: Option<Arc<Observer>>,
+}
+
+impl LoadedModel {
+    /// What its metadata tell of it.
+    pub fn description(&self) -> ModelDescription<'_> {
+        ModelDescription {
+            name: &self.name,
+            digest: &self.digest,
+            signature: &self.signature,
+            batching: &self.batching,
+        }
+    }
 }
 
 /// The models of this process by name.
@@ -134,14 +147,14 @@ impl ModelRegistry {
     /// # Errors
     /// `NotFound` when there is no such model or version; `Unavailable` while the pod's own is
     /// loading.
-    pub fn get(&self, name: &str, version: Option<&str>) -> Result<Arc<LoadedModel>, ApiError> {
+    pub fn get(&self, name: &str, version: Option<&str>) -> Result<Arc<LoadedModel>, PredictError> {
         let ready = self.ready.read().unwrap_or_else(PoisonError::into_inner);
         let mut of_name = ready.iter().rev().filter(|model| model.name == name).peekable();
         if of_name.peek().is_none() {
             return Err(if name == self.primary_name {
-                ApiError::Unavailable("the model is loading; try again later".into())
+                PredictError::Unavailable("the model is loading; try again later".into())
             } else {
-                ApiError::NotFound(format!(
+                PredictError::NotFound(format!(
                     "there is no model {name:?} here; there is {:?}",
                     self.primary_name
                 ))
@@ -150,7 +163,7 @@ impl ModelRegistry {
         let have: Vec<&str> = of_name.clone().map(|model| model.version.as_str()).collect();
         let found = of_name.find(|model| version.is_none_or(|v| v == model.version));
         let found = found.map(Arc::clone).ok_or_else(|| {
-            ApiError::NotFound(format!(
+            PredictError::NotFound(format!(
                 "model {name:?} has no version {:?} here; there is {have:?}",
                 version.unwrap_or_default()
             ))

@@ -10,10 +10,12 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-use crate::error::{ApiError, LoadError};
-use crate::load::{self, ModelArtifact};
-use crate::server::AppState;
-use crate::{fetch, sandbox};
+use crate::batching::BatchingMode;
+use crate::error::{LoadError, PredictError};
+use crate::fetch::{self, FetchOptions};
+use crate::load::{self, BuildOptions, ModelArtifact};
+use crate::models::ModelRegistry;
+use crate::sandbox;
 
 /// Models and versions that are listed.
 const MAX_LISTED: usize = 1000;
@@ -41,25 +43,34 @@ enum AbsenceReason {
     Failed(String),
 }
 
+/// Which models may be loaded, and how.
+#[derive(Debug, Clone, Default)]
+pub struct RepositoryOptions {
+    /// Where they lie; none without it.
+    pub directory: Option<PathBuf>,
+    /// Memory for all of them together, in bytes.
+    pub max_bytes: u64,
+    /// Version of the pod's own model, which is listed while it is loaded.
+    pub primary_version: String,
+    /// What bounds the reading of a model.
+    pub fetch: FetchOptions,
+    /// How a model is built.
+    pub build: BuildOptions,
+}
+
 /// The repository of this process.
 #[derive(Debug)]
 pub struct ModelRepository {
-    directory: Option<PathBuf>,
-    max_bytes: u64,
+    options: RepositoryOptions,
     /// Held while a model is loaded: one at a time keeps memory and processor bounded.
     loading: tokio::sync::Mutex<()>,
     absences: Mutex<HashMap<(String, String), AbsenceReason>>,
 }
 
 impl ModelRepository {
-    /// The repository in `directory`, or none.
-    pub fn new(directory: Option<PathBuf>, max_bytes: u64) -> Self {
-        Self {
-            directory,
-            max_bytes,
-            loading: tokio::sync::Mutex::default(),
-            absences: Mutex::default(),
-        }
+    /// The repository in a directory, or none.
+    pub fn new(options: RepositoryOptions) -> Self {
+        Self { options, loading: tokio::sync::Mutex::default(), absences: Mutex::default() }
     }
 
     fn set_absence(&self, name: &str, version: &str, absent: Option<AbsenceReason>) {
@@ -92,7 +103,7 @@ impl ModelRepository {
 
     /// Versions of a declared model, the newest first.
     fn declared_versions(&self, name: &str) -> Vec<String> {
-        let Some(directory) = &self.directory else { return Vec::new() };
+        let Some(directory) = &self.options.directory else { return Vec::new() };
         let mut versions: Vec<_> = directory_names(&directory.join(name))
             .into_iter()
             .filter(|version| directory.join(name).join(version).join(MODEL_FILE).is_file())
@@ -104,18 +115,19 @@ impl ModelRepository {
     }
 
     /// All that is served or declared; reads the directory, so it blocks.
-    pub fn index(&self, app: &AppState) -> Vec<IndexEntry> {
+    pub fn index(&self, models: &ModelRegistry) -> Vec<IndexEntry> {
         let mut entries: Vec<IndexEntry> = Vec::new();
-        let ready = app.models.all();
-        if app.models.primary().is_none() {
-            let (name, version) = (app.args.model_name.clone(), app.args.model_version.clone());
+        let ready = models.all();
+        if models.primary().is_none() {
+            let (name, version) =
+                (models.primary_name().to_owned(), self.options.primary_version.clone());
             entries.push(IndexEntry { name, version, state: "LOADING", reason: String::new() });
         }
         for model in &ready {
             let (name, version) = (model.name.clone(), model.version.clone());
             entries.push(IndexEntry { name, version, state: "READY", reason: String::new() });
         }
-        for name in self.directory.as_deref().map(directory_names).unwrap_or_default() {
+        for name in self.options.directory.as_deref().map(directory_names).unwrap_or_default() {
             for version in self.declared_versions(&name) {
                 if entries.len() >= MAX_LISTED
                     || entries.iter().any(|e| e.name == name && e.version == version)
@@ -145,44 +157,44 @@ impl ModelRepository {
     /// Loads the newest version of a declared model, or the given one.
     ///
     /// # Errors
-    /// `NotFound` when it is not declared, `Unprocessable` when it cannot be served here, each with
+    /// `NotFound` when it is not declared, `Unsupported` when it cannot be served here, each with
     /// the reason.
     pub async fn load(
         &self,
-        app: &AppState,
+        models: &ModelRegistry,
         name: &str,
         version: Option<&str>,
-    ) -> Result<(), ApiError> {
-        self.load_or_reload(app, name, version, false).await
+    ) -> Result<(), PredictError> {
+        self.load_or_reload(models, name, version, false).await
     }
 
     async fn load_or_reload(
         &self,
-        app: &AppState,
+        models: &ModelRegistry,
         name: &str,
         version: Option<&str>,
         recalled: bool,
-    ) -> Result<(), ApiError> {
-        if name == app.models.primary_name() {
-            return app.models.get(name, version).map(drop);
+    ) -> Result<(), PredictError> {
+        if name == models.primary_name() {
+            return models.get(name, version).map(drop);
         }
-        let Some(directory) = &self.directory else {
-            return Err(ApiError::Unprocessable(
+        let Some(directory) = &self.options.directory else {
+            return Err(PredictError::Unsupported(
                 "this server has no repository; start it with --model-repository to load further models".into(),
             ));
         };
         let version = self.resolve_version(name, version)?;
         let path = directory.join(name).join(&version).join(MODEL_FILE);
         let _one_at_a_time = self.loading.lock().await;
-        if recalled && app.models.get(name, Some(&version)).is_ok() {
+        if recalled && models.get(name, Some(&version)).is_ok() {
             // Another request for it was first.
             return Ok(());
         }
-        let result = self.check_and_load(app, name, &version, path).await;
+        let result = self.check_and_load(models, name, &version, path).await;
         match &result {
             Ok(()) => self.set_absence(name, &version, None),
             // What may pass is tried again by the next request.
-            Err(ApiError::Unavailable(_)) if recalled => {}
+            Err(PredictError::Unavailable(_)) if recalled => {}
             Err(error) => {
                 tracing::warn!(model = name, version, %error, "cannot load a model of the repository");
                 self.set_absence(name, &version, Some(AbsenceReason::Failed(error.to_string())));
@@ -191,21 +203,21 @@ impl ModelRepository {
         result
     }
 
-    fn resolve_version(&self, name: &str, version: Option<&str>) -> Result<String, ApiError> {
+    fn resolve_version(&self, name: &str, version: Option<&str>) -> Result<String, PredictError> {
         let none = || {
-            ApiError::NotFound(format!(
+            PredictError::NotFound(format!(
                 "there is no {name}/<version>/{MODEL_FILE} in the repository"
             ))
         };
         if !is_plain_name(name) || version.is_some_and(|v| !is_plain_name(v)) {
-            return Err(ApiError::bad_request(
+            return Err(PredictError::invalid(
                 "a model's name and version are 1 to 128 letters, digits, '-', '_' and '.'",
             ));
         }
         let versions = self.declared_versions(name);
         let Some(version) = version else { return versions.into_iter().next().ok_or_else(none) };
         versions.into_iter().find(|v| v == version).ok_or_else(|| {
-            ApiError::NotFound(format!(
+            PredictError::NotFound(format!(
                 "there is no {name}/{version}/{MODEL_FILE} in the repository"
             ))
         })
@@ -213,22 +225,25 @@ impl ModelRepository {
 
     async fn check_and_load(
         &self,
-        app: &AppState,
+        models: &ModelRegistry,
         name: &str,
         version: &str,
         path: PathBuf,
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), PredictError> {
         let hashed = {
-            let (path, options) = (path.clone(), fetch::FetchOptions::from_args(&app.args));
+            let (path, options) = (path.clone(), self.options.fetch.clone());
             run_blocking(move || fetch::hash_model(&path, &options)).await?
         };
-        if app.models.get(name, Some(version)).is_ok_and(|model| model.digest == hashed) {
+        if models.get(name, Some(version)).is_ok_and(|model| model.digest == hashed) {
             return Ok(());
         }
+        let build = &self.options.build;
+        let rows = if build.batching == BatchingMode::Disabled { 1 } else { build.max_batch_rows };
         let facts =
-            sandbox::trial_load(&app.args, &path, self.max_bytes).await.map_err(to_api_error)?;
-        let bytes = facts.bytes.saturating_mul(app.args.thread_counts().workers as u64);
-        self.evict_for(app, name, version, bytes)?;
+            sandbox::trial_load(&build.onnxruntime, &path, self.options.max_bytes, rows).await;
+        let facts = facts.map_err(to_predict_error)?;
+        let bytes = facts.bytes.saturating_mul(build.workers as u64);
+        self.evict_for(models, name, version, bytes)?;
         let artifact = ModelArtifact {
             name: name.to_owned(),
             version: version.to_owned(),
@@ -239,8 +254,8 @@ impl ModelRepository {
             // Guests come and go, and together they might fill the disk.
             optimised_dir: None,
         };
-        let args = app.args.clone();
-        let model = run_blocking(move || load::build_model(&args, artifact)).await?;
+        let options = build.clone();
+        let model = run_blocking(move || load::build_model(&options, artifact)).await?;
         tracing::info!(
             model = name,
             version,
@@ -248,33 +263,33 @@ impl ModelRepository {
             digest = model.digest,
             "loaded a model of the repository"
         );
-        app.models.insert(model);
+        models.insert(model);
         Ok(())
     }
 
     /// Sends away those that were not used for longest. What is still answered by them finishes.
     fn evict_for(
         &self,
-        app: &AppState,
+        models: &ModelRegistry,
         name: &str,
         version: &str,
         bytes: u64,
-    ) -> Result<(), ApiError> {
-        if bytes > self.max_bytes {
-            return Err(ApiError::Unprocessable(format!(
+    ) -> Result<(), PredictError> {
+        if bytes > self.options.max_bytes {
+            return Err(PredictError::Unsupported(format!(
                 "the model takes {bytes} bytes of memory; all models of the repository together may take {} (--max-models-bytes)",
-                self.max_bytes
+                self.options.max_bytes
             )));
         }
-        let mut guests = app.models.repository_models();
+        let mut guests = models.repository_models();
         guests.retain(|guest| (guest.name.as_str(), guest.version.as_str()) != (name, version));
         let mut taken: u64 = guests.iter().map(|guest| guest.bytes).sum();
         for guest in guests {
-            if taken + bytes <= self.max_bytes {
+            if taken + bytes <= self.options.max_bytes {
                 break;
             }
             taken -= guest.bytes;
-            app.models.remove(&guest.name, Some(&guest.version));
+            models.remove(&guest.name, Some(&guest.version));
             self.set_absence(&guest.name, &guest.version, Some(AbsenceReason::Evicted));
             tracing::info!(
                 model = guest.name,
@@ -289,26 +304,26 @@ impl ModelRepository {
     /// Takes a model out, all its versions or one.
     ///
     /// # Errors
-    /// `Unprocessable` for the pod's own model, `NotFound` for one that is not loaded.
+    /// `Unsupported` for the pod's own model, `NotFound` for one that is not loaded.
     pub fn unload(
         &self,
-        app: &AppState,
+        models: &ModelRegistry,
         name: &str,
         version: Option<&str>,
-    ) -> Result<(), ApiError> {
-        if name == app.models.primary_name() {
-            return Err(ApiError::Unprocessable(format!(
+    ) -> Result<(), PredictError> {
+        if name == models.primary_name() {
+            return Err(PredictError::Unsupported(format!(
                 "{name:?} is this pod's own model and stays loaded"
             )));
         }
-        let removed = app.models.remove(name, version);
+        let removed = models.remove(name, version);
         let evicted = std::iter::from_fn(|| {
             let version = self.evicted_version(name, version)?;
             self.set_absence(name, &version, Some(AbsenceReason::Unloaded));
             Some(())
         });
         if removed.is_empty() && evicted.take(MAX_LISTED).count() == 0 {
-            return Err(ApiError::NotFound(format!("model {name:?} is not loaded here")));
+            return Err(PredictError::NotFound(format!("model {name:?} is not loaded here")));
         }
         for model in removed {
             self.set_absence(&model.name, &model.version, Some(AbsenceReason::Unloaded));
@@ -322,15 +337,15 @@ impl ModelRepository {
     }
 
     /// Brings a model back that had to make room; `false` when it is no such model.
-    pub(crate) async fn reload_evicted(
+    pub async fn reload_evicted(
         &self,
-        app: &AppState,
+        models: &ModelRegistry,
         name: &str,
         version: Option<&str>,
-    ) -> Result<bool, ApiError> {
+    ) -> Result<bool, PredictError> {
         match self.evicted_version(name, version) {
             Some(version) => {
-                self.load_or_reload(app, name, Some(&version), true).await.map(|()| true)
+                self.load_or_reload(models, name, Some(&version), true).await.map(|()| true)
             }
             None => Ok(false),
         }
@@ -360,20 +375,20 @@ fn is_plain_name(text: &str) -> bool {
         && text.bytes().all(allowed)
 }
 
-fn to_api_error(error: LoadError) -> ApiError {
+fn to_predict_error(error: LoadError) -> PredictError {
     if error.permanent {
-        ApiError::Unprocessable(error.to_string())
+        PredictError::Unsupported(error.to_string())
     } else {
-        ApiError::Unavailable(error.to_string())
+        PredictError::Unavailable(error.to_string())
     }
 }
 
 async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
-) -> Result<T, ApiError> {
+) -> Result<T, PredictError> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|e| ApiError::Internal(format!("the loading thread panicked: {e}")))?
-        .map_err(to_api_error)
+    done.map_err(|e| PredictError::ModelFailed(format!("the loading thread panicked: {e}")))?
+        .map_err(to_predict_error)
 }
 
 #[cfg(test)]
@@ -398,7 +413,9 @@ mod tests {
                 std::fs::write(place.join(MODEL_FILE), "x").unwrap();
             }
         }
-        let repository = ModelRepository::new(Some(dir.path().to_owned()), 0);
+        let directory = Some(dir.path().to_owned());
+        let repository =
+            ModelRepository::new(RepositoryOptions { directory, ..Default::default() });
         assert_eq!(repository.declared_versions("m"), ["10", "9", "1", "beta"]);
     }
 }

@@ -12,8 +12,6 @@ use clap::Args;
 use nix::sys::resource::{Resource, setrlimit};
 use serde::{Deserialize, Serialize};
 
-use crate::batching::BatchingMode;
-use crate::config::ServeArgs;
 use crate::engine::{self, OnnxEngine};
 use crate::error::{LoadError, LoadErrorReason};
 
@@ -102,14 +100,15 @@ fn peak_memory() -> u64 {
     kib.unwrap_or(0).saturating_mul(1024)
 }
 
-/// Tries the model in `file`; it may take `memory_bytes`.
+/// Tries the model in `file` with batches of so many rows; it may take `memory_bytes`.
 ///
 /// # Errors
 /// What the trial found, or how it ended.
 pub async fn trial_load(
-    args: &ServeArgs,
+    onnxruntime: &Path,
     file: &Path,
     memory_bytes: u64,
+    rows: usize,
 ) -> Result<TrialReport, LoadError> {
     let failed = |what: String| LoadError::transient(LoadErrorReason::LoadFailed, what);
     let program =
@@ -119,14 +118,11 @@ pub async fn trial_load(
         .arg("--model")
         .arg(file)
         .arg("--onnxruntime")
-        .arg(&args.onnxruntime)
+        .arg(onnxruntime)
         .arg("--memory-bytes")
         .arg(memory_bytes.to_string())
         .arg("--rows")
-        .arg(
-            if args.batching == BatchingMode::Disabled { 1 } else { args.max_batch_rows }
-                .to_string(),
-        )
+        .arg(rows.to_string())
         // Otherwise every thread reserves address space, which the bound counts.
         .env("MALLOC_ARENA_MAX", "1")
         .env("RUST_LOG", "off")

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::cache::result::now_millis;
+use crate::clock::now_millis;
 
 /// Different sizes of batch that are told apart; more would let clients grow the answer without
 /// end.

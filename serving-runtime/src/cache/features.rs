@@ -16,11 +16,11 @@ use super::key::CacheKey;
 use super::local::LocalTier;
 use super::metrics::{CacheMetrics, CacheOutcome};
 use super::redis_tier::RedisTier;
-use super::result::now_millis;
 use super::single_flight::{FlightRole, SingleFlight};
 use super::source::FeatureRowSource;
 use super::value;
-use crate::error::ApiError;
+use crate::clock::now_millis;
+use crate::error::PredictError;
 use crate::tensor::{Tensor, TensorData};
 
 const CACHE_NAME: &str = "feature";
@@ -37,7 +37,7 @@ const LOCAL_TTL: Duration = Duration::from_secs(5);
 pub type FeatureRow = BTreeMap<String, Box<RawValue>>;
 
 /// What a leader tells those who wait for the same.
-type SharedRowResult = Result<Option<Arc<FeatureRow>>, ApiError>;
+type SharedRowResult = Result<Option<Arc<FeatureRow>>, PredictError>;
 
 /// The feature cache of a process.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl FeatureRowCache {
     ///
     /// # Errors
     /// `NotFound` when nobody has one, `Unavailable` when who might have one does not answer.
-    pub async fn row(&self, model: &str, entity: &str) -> Result<Arc<FeatureRow>, ApiError> {
+    pub async fn row(&self, model: &str, entity: &str) -> Result<Arc<FeatureRow>, PredictError> {
         let found = self.find(model, entity).await;
         let outcome = match &found {
             Ok(Some((_, outcome))) => *outcome,
@@ -98,7 +98,9 @@ impl FeatureRowCache {
             "write one with PUT /v2/models/<model>/features/<entity>"
         };
         let missing = || {
-            ApiError::NotFound(format!("there is no feature row for entity {entity:?}; {remedy}"))
+            PredictError::NotFound(format!(
+                "there is no feature row for entity {entity:?}; {remedy}"
+            ))
         };
         found?.map(|(row, _)| row).ok_or_else(missing)
     }
@@ -107,7 +109,7 @@ impl FeatureRowCache {
         &self,
         model: &str,
         entity: &str,
-    ) -> Result<Option<(Arc<FeatureRow>, CacheOutcome)>, ApiError> {
+    ) -> Result<Option<(Arc<FeatureRow>, CacheOutcome)>, PredictError> {
         let key = self.key(model, entity);
         loop {
             if let Some(row) = self.local.get(&key) {
@@ -132,7 +134,7 @@ impl FeatureRowCache {
         &self,
         key: &CacheKey,
         entity: &str,
-    ) -> Result<Option<(Arc<FeatureRow>, CacheOutcome)>, ApiError> {
+    ) -> Result<Option<(Arc<FeatureRow>, CacheOutcome)>, PredictError> {
         let kept = match &self.redis {
             Some(redis) => redis
                 .try_get(&redis_key(key), 2 * MAX_ROW)
@@ -147,16 +149,16 @@ impl FeatureRowCache {
         let Some(source) = &self.source else {
             // A Redis that does not answer may well have the row.
             return kept.map(|_| None).map_err(|_| {
-                ApiError::Unavailable(format!(
+                PredictError::Unavailable(format!(
                     "the feature row of entity {entity:?} cannot be read now; try again later"
                 ))
             });
         };
-        let Some(text) = source.fetch_row(entity).await.map_err(ApiError::Unavailable)? else {
+        let Some(text) = source.fetch_row(entity).await.map_err(PredictError::Unavailable)? else {
             return Ok(None);
         };
         let row = parse_row(&text).map_err(|e| {
-            ApiError::Unavailable(format!(
+            PredictError::Unavailable(format!(
                 "the feature source's row of entity {entity:?} is not a row: {e}"
             ))
         })?;
@@ -178,12 +180,12 @@ impl FeatureRowCache {
         entity: &str,
         text: &str,
         row: FeatureRow,
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), PredictError> {
         let key = self.key(model, entity);
         if let Some(redis) = &self.redis {
             let stored = redis.try_set(redis_key(&key), self.encode(&key, text), self.ttl).await;
             stored.map_err(|_| {
-                ApiError::Unavailable(format!(
+                PredictError::Unavailable(format!(
                     "the feature row of entity {entity:?} cannot be kept now; send it again later"
                 ))
             })?;

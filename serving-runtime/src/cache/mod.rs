@@ -5,7 +5,7 @@
 //! * **Never an answer of another model**: the digest of the model's file is part of every key, and
 //!   stored values prove whose they are.
 //! * **Never an answer of others**: with the keys of the namespace, what is in Redis proves that
-//!   pods of the ModelDeployment wrote it ([`seal`]).
+//!   pods of the ModelDeployment wrote it ([`seal`](crate::seal)).
 //! * **Fail open**: Redis may be slow, gone, full or spoilt; requests then do without it. One waits
 //!   for at most the budget, and after a few failures nobody asks any more ([`breaker`]) until it
 //!   answers again.
@@ -23,10 +23,8 @@ pub mod hot_keys;
 pub mod key;
 pub mod local;
 pub mod metrics;
-pub mod prewarm;
 pub mod redis_tier;
 pub mod result;
-pub mod seal;
 pub mod single_flight;
 pub mod source;
 pub mod value;

@@ -11,8 +11,9 @@ use tokio::sync::Semaphore;
 
 use super::breaker::{BreakerPermit, BreakerState, CircuitBreaker};
 use super::metrics::{CacheMetrics, RedisFailure};
-use super::seal::{EntrySealer, TAG_LEN};
 use crate::keys::{CacheSealing, DeploymentKeys};
+use crate::seal::{EntrySealer, TAG_LEN};
+use crate::trace::trace_redis_call;
 
 /// Time for a trial, which nobody waits for: connecting to a Redis elsewhere takes longer than a
 /// look-up may.
@@ -281,21 +282,6 @@ impl RedisTier {
         }
         result
     }
-}
-
-/// Shows what Redis is asked within a request or a job, by the names of OpenTelemetry's conventions
-/// for databases.
-pub(crate) async fn trace_redis_call<F: Future>(operation: &'static str, work: F) -> F::Output {
-    let span = || {
-        let system = "redis";
-        slipway_telemetry::span!(
-            "redis",
-            otel.kind = "client",
-            db.system.name = system,
-            db.operation.name = operation
-        )
-    };
-    slipway_telemetry::run_in_child_span(span, work).await
 }
 
 fn classify_error(error: &RedisError) -> RedisFailure {

@@ -2,7 +2,7 @@
 //! it.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rand::Rng as _;
 use tokio::time::timeout_at;
@@ -16,8 +16,9 @@ use super::metrics::{CacheMetrics, CacheOutcome};
 use super::redis_tier::RedisTier;
 use super::single_flight::{FlightLeader, FlightRole, SingleFlight};
 use super::value;
-use crate::error::ApiError;
-use crate::models::LoadedModel;
+use crate::clock::now_millis;
+use crate::engine::ModelSignature;
+use crate::error::PredictError;
 use crate::pool::InferenceResult;
 use crate::tensor::Tensor;
 
@@ -38,7 +39,7 @@ pub struct CacheAnswer {
 }
 
 /// What a leader tells those who wait for the same.
-type SharedOutputsResult = Result<Arc<Vec<Tensor>>, ApiError>;
+type SharedOutputsResult = Result<Arc<Vec<Tensor>>, PredictError>;
 
 /// The result cache of a process; it holds answers of all of its models.
 #[derive(Debug)]
@@ -81,22 +82,23 @@ impl InferResultCache {
         })
     }
 
-    /// The answer of `model` to `inputs`: a kept one, one that another request is about to get, or
+    /// The answer to `inputs` of the model with this digest and signature: a kept one, one that another request is about to get, or
     /// what `run` gives.
     ///
     /// # Errors
     /// Those of `run`; none of the cache's own.
     pub async fn get_or_run<F>(
         &self,
-        model: &LoadedModel,
+        digest: &str,
+        signature: &ModelSignature,
         inputs: Vec<Tensor>,
         deadline: Instant,
         run: impl Fn(Vec<Tensor>) -> F,
-    ) -> Result<CacheAnswer, ApiError>
+    ) -> Result<CacheAnswer, PredictError>
     where
-        F: Future<Output = Result<InferenceResult, ApiError>>,
+        F: Future<Output = Result<InferenceResult, PredictError>>,
     {
-        let answer = self.resolve(model, inputs, deadline, run).await;
+        let answer = self.resolve(digest, signature, inputs, deadline, run).await;
         let outcome = answer.as_ref().map_or(Some(CacheOutcome::Error), |answer| answer.outcome);
         outcome.inspect(|outcome| self.metrics.count_request(CACHE_NAME, *outcome));
         answer
@@ -108,15 +110,16 @@ impl InferResultCache {
     /// Those of `run`.
     pub async fn warm<F>(
         &self,
-        model: &LoadedModel,
+        digest: &str,
+        signature: &ModelSignature,
         inputs: Vec<Tensor>,
         deadline: Instant,
         run: impl Fn(Vec<Tensor>) -> F,
-    ) -> Result<(), ApiError>
+    ) -> Result<(), PredictError>
     where
-        F: Future<Output = Result<InferenceResult, ApiError>>,
+        F: Future<Output = Result<InferenceResult, PredictError>>,
     {
-        let answer = self.resolve(model, inputs, deadline, run).await.map(drop);
+        let answer = self.resolve(digest, signature, inputs, deadline, run).await.map(drop);
         // An empty cache that is being filled says nothing about what looking up is worth.
         self.with_policies(|tiers| *tiers = TierPolicies::default());
         answer
@@ -129,13 +132,14 @@ impl InferResultCache {
 
     async fn resolve<F>(
         &self,
-        model: &LoadedModel,
+        digest: &str,
+        signature: &ModelSignature,
         inputs: Vec<Tensor>,
         deadline: Instant,
         run: impl Fn(Vec<Tensor>) -> F,
-    ) -> Result<CacheAnswer, ApiError>
+    ) -> Result<CacheAnswer, PredictError>
     where
-        F: Future<Output = Result<InferenceResult, ApiError>>,
+        F: Future<Output = Result<InferenceResult, PredictError>>,
     {
         let begun = Instant::now();
         let (all, _) = self.bypassed_tiers();
@@ -147,8 +151,8 @@ impl InferResultCache {
         // The engine gives all outputs whatever is asked for, so all that ask for different ones
         // share an answer.
         let key = CacheKey::new(
-            &model.digest,
-            model.signature.outputs.iter().map(|output| output.name.as_str()),
+            digest,
+            signature.outputs.iter().map(|output| output.name.as_str()),
             &inputs,
         );
         if let Some(outputs) = self.local.get(&key) {
@@ -165,7 +169,7 @@ impl InferResultCache {
                 FlightRole::Follower(follower) => follower,
             };
             let landed = timeout_at(deadline.into(), follower.wait()).await;
-            match landed.map_err(|_| ApiError::Deadline(begun.elapsed().as_millis()))? {
+            match landed.map_err(|_| PredictError::DeadlineExceeded(begun.elapsed().as_millis()))? {
                 Some(Ok(outputs)) => {
                     return Ok(self.record_hit(&outputs, CacheOutcome::Coalesced, Duration::ZERO));
                 }
@@ -183,9 +187,9 @@ impl InferResultCache {
         inputs: Vec<Tensor>,
         begun: Instant,
         run: impl Fn(Vec<Tensor>) -> F,
-    ) -> Result<CacheAnswer, ApiError>
+    ) -> Result<CacheAnswer, PredictError>
     where
-        F: Future<Output = Result<InferenceResult, ApiError>>,
+        F: Future<Output = Result<InferenceResult, PredictError>>,
     {
         let redis = self
             .redis
@@ -218,7 +222,7 @@ impl InferResultCache {
                 })
             }
             // A matter of this request's own time: the others must not hear of it.
-            Err(error @ ApiError::Deadline(_)) => Err(error),
+            Err(error @ PredictError::DeadlineExceeded(_)) => Err(error),
             Err(error) => {
                 leader.complete(Err(error.clone()));
                 Err(error)
@@ -339,12 +343,6 @@ fn redis_key(key: &CacheKey) -> Vec<u8> {
 /// The outputs, without copying them when nobody else holds them.
 fn take_outputs(outputs: Arc<Vec<Tensor>>) -> Vec<Tensor> {
     Arc::try_unwrap(outputs).unwrap_or_else(|shared| shared.as_ref().clone())
-}
-
-/// Milliseconds since 1970, by this machine's clock.
-pub(crate) fn now_millis() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Bytes of tensors in memory, roughly.

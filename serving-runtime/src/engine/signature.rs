@@ -1,6 +1,6 @@
 //! What a model takes and gives, and whether rows of several requests may be merged.
 
-use crate::error::ApiError;
+use crate::error::PredictError;
 use crate::tensor::{DataType, Tensor};
 
 /// The largest product of the other dimensions of a shape with a dimension of 0.
@@ -26,7 +26,7 @@ impl TensorSignature {
     }
 
     /// Checks the shape of a request's tensor.
-    pub fn check_shape(&self, shape: &[usize]) -> Result<(), ApiError> {
+    pub fn check_shape(&self, shape: &[usize]) -> Result<(), PredictError> {
         let name = &self.name;
         let want = self.wire_shape();
         // A shape costs nothing to write when there are no elements; what the model makes of its
@@ -35,7 +35,7 @@ impl TensorSignature {
             shape.iter().try_fold(1_usize, |size, dimension| size.checked_mul((*dimension).max(1)))
         };
         if shape.contains(&0) && size().is_none_or(|size| size > MAX_EMPTY_PRODUCT) {
-            return Err(ApiError::bad_request(format!(
+            return Err(PredictError::invalid(format!(
                 "input {name:?}: shape {shape:?} has no elements, and its other dimensions multiply to more than {MAX_EMPTY_PRODUCT}"
             )));
         }
@@ -43,7 +43,7 @@ impl TensorSignature {
             return Ok(());
         }
         if shape.len() != self.shape.len() {
-            return Err(ApiError::bad_request(format!(
+            return Err(PredictError::invalid(format!(
                 "input {name:?}: shape {shape:?} has {} dimensions; the model wants {} as in {want:?}",
                 shape.len(),
                 want.len()
@@ -51,7 +51,7 @@ impl TensorSignature {
         }
         for (axis, (got, want_dim)) in shape.iter().zip(&self.shape).enumerate() {
             if let Some(n) = want_dim.filter(|n| n != got) {
-                return Err(ApiError::bad_request(format!(
+                return Err(PredictError::invalid(format!(
                     "input {name:?}: dimension {axis} of shape {shape:?} must be {n}; the model wants {want:?}"
                 )));
             }
@@ -103,7 +103,7 @@ impl ModelSignature {
 
     /// Checks that inputs whose first dimensions have one name in the model have equally many rows.
     /// ONNX Runtime would find out only in the middle of the graph, and blame itself.
-    pub fn check_rows(&self, inputs: &[Tensor]) -> Result<(), ApiError> {
+    pub fn check_rows(&self, inputs: &[Tensor]) -> Result<(), PredictError> {
         let named = self
             .inputs
             .iter()
@@ -113,7 +113,7 @@ impl ModelSignature {
         for (axis, name, rows) in &named {
             if let Some((_, other, others)) = named.iter().find(|(a, _, n)| a == axis && n != rows)
             {
-                return Err(ApiError::bad_request(format!(
+                return Err(PredictError::invalid(format!(
                     "input {name:?} has {rows} rows and input {other:?} has {others}; the model wants equally many ({axis})"
                 )));
             }

@@ -120,7 +120,7 @@ impl FileStamp {
 
 impl FetchRecord {
     /// Of what was fetched from `uri`.
-    pub(super) fn from_fetched(uri: &str, fetched: &super::ModelOnDisk) -> Option<Self> {
+    pub fn from_fetched(uri: &str, fetched: &super::ModelOnDisk) -> Option<Self> {
         let directory = fetched.path.parent()?;
         let place = |file: &ModelFile| {
             if file.path == GRAPH_FILE { fetched.path.clone() } else { directory.join(&file.path) }
@@ -145,7 +145,7 @@ impl FetchRecord {
     }
 
     /// Writes it, whole or not at all.
-    pub(super) fn write(&self, file: &Path) -> std::io::Result<()> {
+    pub fn write(&self, file: &Path) -> std::io::Result<()> {
         let draft = file.with_extension("partial");
         std::fs::write(&draft, serde_json::to_vec(self)?)?;
         std::fs::rename(&draft, file)

@@ -1,7 +1,6 @@
 //! Getting a model: from a volume, by HTTP, or out of an object store, with its digest verified.
 //! Weights that lie beside the graph's file come with it.
 
-pub mod command;
 mod disk;
 mod files;
 mod http;
@@ -16,11 +15,10 @@ pub use self::files::{FetchRecord, ModelFile};
 use self::files::{GRAPH_FILE, combined_digest, external_data_files, hash_model_files};
 pub(crate) use self::store::environment_settings;
 pub use self::uri::ModelSource;
-use crate::config::ServeArgs;
 use crate::error::{LoadError, LoadErrorReason};
 
 /// What bounds a fetch.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct FetchOptions {
     /// Where downloads are kept.
     pub cache_dir: PathBuf,
@@ -34,20 +32,6 @@ pub struct FetchOptions {
     pub attempts: u32,
     /// Whether files beside it that it names belong to it.
     pub external_data: bool,
-}
-
-impl FetchOptions {
-    /// Those of the pod's own model.
-    pub fn from_args(args: &ServeArgs) -> Self {
-        Self {
-            cache_dir: args.cache_dir.clone(),
-            volume_root: args.volume_root.clone(),
-            max_bytes: args.max_model_bytes,
-            timeout: Duration::from_secs(args.download_timeout_seconds),
-            attempts: args.download_attempts,
-            external_data: true,
-        }
-    }
 }
 
 /// A model on disk.

@@ -9,7 +9,6 @@ use slipway_egress::AllowRule;
 use super::backoff::RetryBackoff;
 use super::callback::CallbackOptions;
 use super::queue::QueueOptions;
-use crate::config::ServeArgs;
 
 /// A text that no log shows.
 #[derive(Clone, PartialEq, Eq)]
@@ -89,13 +88,11 @@ fn queue_name(text: &str) -> Result<String, String> {
 }
 
 impl QueueArgs {
-    /// What the queue itself needs.
-    pub fn options(&self, args: &ServeArgs) -> QueueOptions {
-        let own =
-            if args.modeldeployment.is_empty() { &args.model_name } else { &args.modeldeployment };
+    /// What the queue itself needs; it is called `own` where the options give it no name.
+    pub fn options(&self, own: &str) -> QueueOptions {
         QueueOptions {
             prefix: self.queue_prefix.clone(),
-            name: self.queue_name.as_ref().unwrap_or(own).clone(),
+            name: self.queue_name.as_deref().unwrap_or(own).to_owned(),
             max_entries: self.queue_max_jobs,
             max_bytes: self.queue_max_bytes,
             lease: Duration::from_secs(self.job_lease_seconds),
@@ -107,12 +104,9 @@ impl QueueArgs {
     }
 }
 
-/// Options of `worker`.
+/// Options that only workers have.
 #[derive(Debug, Clone, Args)]
 pub struct WorkerArgs {
-    /// The model, and how to run it.
-    #[command(flatten)]
-    pub serve: ServeArgs,
     /// Jobs that are taken at once; their rows are merged into batches.
     #[arg(long, env = "SLIPWAY_WORKER_MAX_JOBS", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub max_jobs: u16,
@@ -142,12 +136,12 @@ pub struct WorkerArgs {
 }
 
 impl WorkerArgs {
-    /// What callbacks need.
-    pub fn callback_options(&self) -> CallbackOptions {
+    /// What callbacks to the results of `queue` need.
+    pub fn callback_options(&self, queue: &QueueArgs) -> CallbackOptions {
         CallbackOptions {
             timeout: Duration::from_secs(self.callback_timeout_seconds),
             attempts: self.callback_attempts,
-            age: Duration::from_secs(self.serve.queue.callback_max_age_seconds),
+            age: Duration::from_secs(queue.callback_max_age_seconds),
             backoff: RetryBackoff {
                 first: Duration::from_millis(self.callback_backoff_millis),
                 max: Duration::from_secs(3600),

@@ -38,7 +38,7 @@ const TOTALS: [&str; 7] =
     ["enqueued", "succeeded", "failed", "dead", "expired", "cancelled", "duplicate"];
 
 /// The metrics of jobs. Series exist from the moment that a queue is given.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct JobMetrics {
     submissions: Family<JobOutcomeLabels, Counter>,
     deliveries: Family<JobOutcomeLabels, Counter>,

@@ -2,7 +2,7 @@
 //! that can be read and are called back.
 //!
 //! `job` is the format, `queue` what any queue must do, `redis` and `nats` are the ones that there
-//! are, `worker` takes jobs through [`predict`](crate::predict::make_prediction), `callback` tells
+//! are, `worker` takes jobs through [`Predictor`](crate::predictor::Predictor), `callback` tells
 //! the results. What is promised is in docs/queue.md.
 
 mod args;
@@ -12,7 +12,6 @@ pub mod callback;
 pub mod job;
 pub mod metrics;
 pub mod nats;
-mod process;
 pub mod queue;
 pub mod redis;
 pub mod submit;
@@ -27,11 +26,9 @@ use tokio::sync::watch;
 
 pub use self::args::{QueueArgs, SecretText, WorkerArgs};
 pub use self::broker::JobBroker;
-pub use self::process::run_worker;
+use self::metrics::JobMetrics;
 use self::queue::JobQueue as _;
-use crate::config::ServeArgs;
 use crate::error::{LoadError, LoadErrorReason};
-use crate::server::AppState;
 
 /// How often the queue is asked how much waits.
 const LAG_INTERVAL: Duration = Duration::from_secs(2);
@@ -43,43 +40,48 @@ pub struct JobService {
     pub queue: JobBroker,
     /// Where callbacks may go.
     pub allow: AllowList,
+    /// Bytes of a job at most.
+    pub max_job_bytes: usize,
+    /// What is told about its jobs.
+    pub metrics: JobMetrics,
 }
 
 impl JobService {
-    /// The queue that the options name, if they name one. Must be called inside a tokio runtime.
+    /// Opens the queue that the options name, if they name one, and keeps its metrics fresh; it is
+    /// called `own` where the options give it no name. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// A permanent one when the URL is none of Redis or NATS.
-    pub fn open(args: &ServeArgs) -> Result<Option<Self>, LoadError> {
-        let Some(url) = &args.queue.queue_url else { return Ok(None) };
-        let queue = JobBroker::new(url.reveal(), args.queue.options(args));
-        let queue = queue.map_err(|e| {
+    pub fn start(
+        args: &QueueArgs,
+        own: &str,
+        metrics: &JobMetrics,
+    ) -> Result<Option<Arc<Self>>, LoadError> {
+        let Some(url) = &args.queue_url else { return Ok(None) };
+        let queue = JobBroker::new(url.reveal(), args.options(own)).map_err(|e| {
             LoadError::permanent(LoadErrorReason::LoadFailed, format!("--queue-url: {e}"))
         })?;
-        Ok(Some(Self { queue, allow: AllowList::new(&args.queue.callback_allow) }))
+        metrics.init_series();
+        let jobs = Arc::new(Self {
+            queue,
+            allow: AllowList::new(&args.callback_allow),
+            max_job_bytes: args.max_job_bytes,
+            metrics: metrics.clone(),
+        });
+        let ours = Arc::clone(&jobs);
+        tokio::spawn(async move { ours.watch_lag().await });
+        Ok(Some(jobs))
     }
 
-    /// Opens the queue of an app, and keeps its metrics fresh.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub fn attach(app: &Arc<AppState>) -> Result<Option<Arc<Self>>, LoadError> {
-        let Some(jobs) = Self::open(&app.args)? else { return Ok(None) };
-        let jobs = Arc::new(jobs);
-        app.metrics.jobs.init_series();
-        let _ = app.jobs.set(Arc::clone(&jobs));
-        let (app, ours) = (Arc::clone(app), Arc::clone(&jobs));
-        tokio::spawn(async move {
-            loop {
-                let lag = ours.queue.lag().await;
-                if let Err(error) = &lag {
-                    tracing::debug!(%error, "no lag");
-                }
-                app.metrics.jobs.set_lag(lag.as_ref().ok());
-                tokio::time::sleep(LAG_INTERVAL).await;
+    async fn watch_lag(&self) {
+        loop {
+            let lag = self.queue.lag().await;
+            if let Err(error) = &lag {
+                tracing::debug!(%error, "no lag");
             }
-        });
-        Ok(Some(jobs))
+            self.metrics.set_lag(lag.as_ref().ok());
+            tokio::time::sleep(LAG_INTERVAL).await;
+        }
     }
 }
 

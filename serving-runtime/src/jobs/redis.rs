@@ -17,7 +17,7 @@ use super::queue::{
     JobStatus, QueueError, QueueLag, QueueOptions, RetryRequest, StartDecision, StoredJob,
     duration_millis,
 };
-use crate::cache::redis_tier;
+use crate::trace::trace_redis_call;
 
 /// Entries of the dead-letter streams, about.
 const MAX_DEAD_LETTERS: usize = 10_000;
@@ -98,8 +98,7 @@ impl RedisQueue {
     ) -> Result<T, QueueError> {
         // A handle on the one shared connection.
         let mut connection = self.connection.clone();
-        let asked =
-            redis_tier::trace_redis_call("EVALSHA", invocation.invoke_async(&mut connection));
+        let asked = trace_redis_call("EVALSHA", invocation.invoke_async(&mut connection));
         asked.await.map_err(|e| unavailable_error(&e))
     }
 }

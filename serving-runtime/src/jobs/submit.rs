@@ -10,11 +10,35 @@ use slipway_egress::{AllowList, AllowRule};
 use super::JobService;
 use super::job::{self, JobPriority, QueuedJob};
 use super::queue::{EnqueueOutcome, JobQueue as _, QueueError};
-use crate::error::ApiError;
+use crate::error::PredictError;
 use crate::models::LoadedModel;
-use crate::predict;
+use crate::predictor::Predictor;
 use crate::protocol::{self, InferRequest};
-use crate::server::AppState;
+
+/// A job that is not taken in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// The job is wrong; the text names the field and the remedy.
+    #[error("{0}")]
+    Invalid(String),
+    /// Another job has its key.
+    #[error("{0}")]
+    Conflict(String),
+    /// The queue of jobs is full.
+    #[error(
+        "the queue of jobs is full ({0} jobs are queued or running); try again later or run more workers"
+    )]
+    QueueFull(u64),
+    /// The queue does not answer.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl SubmitError {
+    fn invalid(message: impl Into<String>) -> Self {
+        Self::Invalid(message.into())
+    }
+}
 
 /// The body of `POST /v2/models/{m}/jobs`: a [`QueuedJob`] without what the path and the server
 /// say.
@@ -35,25 +59,25 @@ impl JobSubmission {
     /// Reads the body.
     ///
     /// # Errors
-    /// `BadRequest` with the form that is wanted.
-    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
+    /// `Invalid` with the form that is wanted.
+    pub fn parse(body: &[u8]) -> Result<Self, SubmitError> {
         serde_json::from_slice(body).map_err(|e| {
-            ApiError::bad_request(format!("want {{\"data\": {{\"inputs\": [...]}}, \"callback_url\": \"...\"}} with an inference request as data: {e}"))
+            SubmitError::invalid(format!("want {{\"data\": {{\"inputs\": [...]}}, \"callback_url\": \"...\"}} with an inference request as data: {e}"))
         })
     }
 
     /// The job of it. `version` and `key` are those of the path and of the header.
     ///
     /// # Errors
-    /// `BadRequest` names the field.
+    /// `Invalid` names the field.
     pub fn into_job(
         self,
         model: &str,
         version: Option<&str>,
         key: Option<&str>,
-    ) -> Result<QueuedJob, ApiError> {
+    ) -> Result<QueuedJob, SubmitError> {
         let both =
-            |name: &str| ApiError::bad_request(format!("{name} is given twice, and not the same"));
+            |name: &str| SubmitError::invalid(format!("{name} is given twice, and not the same"));
         let version = merge_field(self.version, version).map_err(|()| both("version"))?;
         let idempotency_key =
             merge_field(self.idempotency_key, key).map_err(|()| both("idempotency_key"))?;
@@ -71,7 +95,7 @@ impl JobSubmission {
             created_at: None,
             traceparent: slipway_telemetry::current_traceparent(),
         };
-        job.check().map_err(ApiError::BadRequest)?;
+        job.check().map_err(SubmitError::Invalid)?;
         Ok(job)
     }
 }
@@ -86,24 +110,24 @@ fn merge_field(body: Option<String>, other: Option<&str>) -> Result<Option<Strin
 /// The inference request of a job, valid for the model.
 ///
 /// # Errors
-/// `BadRequest`, with `data` as the place.
+/// `Invalid`, with `data` as the place.
 pub fn parse_request(
-    app: &AppState,
+    predictor: &Predictor,
     model: &LoadedModel,
     data: &str,
-) -> Result<InferRequest, ApiError> {
+) -> Result<InferRequest, PredictError> {
     let within = |e| match e {
-        ApiError::BadRequest(text) => ApiError::BadRequest(format!("data: {text}")),
+        PredictError::Invalid(text) => PredictError::Invalid(format!("data: {text}")),
         other => other,
     };
     let request =
         protocol::parse_request(data.as_bytes(), None, &model.signature).map_err(within)?;
     if request.outputs.iter().any(|w| w.binary) {
-        return Err(ApiError::bad_request(
+        return Err(PredictError::invalid(
             "data: asks for binary outputs; the result of a job is JSON, leave binary_data out",
         ));
     }
-    predict::check_rows(app, model, &request.inputs).map_err(within)?;
+    predictor.check_rows(model, &request.inputs).map_err(within)?;
     Ok(request)
 }
 
@@ -115,15 +139,15 @@ pub async fn enqueue_job(
     jobs: &JobService,
     job: &QueuedJob,
     max_jobs: u64,
-) -> Result<(String, bool), ApiError> {
+) -> Result<(String, bool), SubmitError> {
     match jobs.queue.enqueue(job, max_jobs).await {
         Ok(EnqueueOutcome::Accepted) => Ok((job.id.clone(), true)),
         Ok(EnqueueOutcome::Duplicate(id)) => Ok((id, false)),
-        Ok(EnqueueOutcome::Conflict(id)) => Err(ApiError::Conflict(format!(
+        Ok(EnqueueOutcome::Conflict(id)) => Err(SubmitError::Conflict(format!(
             "idempotency_key: job {id} has this key and another content; send a new key"
         ))),
-        Ok(EnqueueOutcome::Full(n)) => Err(ApiError::QueueFull(n)),
-        Err(QueueError::TooLarge(bytes, most)) => Err(ApiError::bad_request(format!(
+        Ok(EnqueueOutcome::Full(n)) => Err(SubmitError::QueueFull(n)),
+        Err(QueueError::TooLarge(bytes, most)) => Err(SubmitError::invalid(format!(
             "the job has {bytes} bytes, and the queue takes {most}; send fewer rows, or raise the server's max_payload"
         ))),
         Err(error) => Err(queue_unavailable(&error)),
@@ -139,14 +163,14 @@ const CALLBACK_ALLOW_HEADER: &str = "x-slipway-callback-allow";
 /// may go.
 ///
 /// # Errors
-/// `BadRequest` when a header cannot be read.
+/// `Invalid` when a header cannot be read.
 pub fn submission_limits<'a>(
     jobs: &'a JobService,
     headers: &HeaderMap,
-) -> Result<(u64, Cow<'a, AllowList>), ApiError> {
+) -> Result<(u64, Cow<'a, AllowList>), SubmitError> {
     let told = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?").trim());
     let unread = |name: &str| {
-        ApiError::bad_request(format!("header {name} cannot be read; leave it to the gateway"))
+        SubmitError::invalid(format!("header {name} cannot be read; leave it to the gateway"))
     };
     let max_jobs = match told(MAX_JOBS_HEADER) {
         Some(text) => text.parse().map_err(|_| unread(MAX_JOBS_HEADER))?,
@@ -162,10 +186,10 @@ pub fn submission_limits<'a>(
 }
 
 /// A queue that failed, as an answer.
-pub fn queue_unavailable(error: &QueueError) -> ApiError {
+pub fn queue_unavailable(error: &QueueError) -> SubmitError {
     tracing::warn!(%error, "queue");
     // Not the error's own text: it is about places that are none of the client's business.
-    ApiError::Unavailable(
+    SubmitError::Unavailable(
         "the queue is not available; try again later, with an idempotency key to be safe".into(),
     )
 }

@@ -21,9 +21,9 @@ use super::queue::{
     StartDecision,
 };
 use super::{JobService, WorkerArgs, callback, is_stopping, sleep_or_stop, submit};
-use crate::error::ApiError;
-use crate::server::AppState;
-use crate::{predict, protocol};
+use crate::error::PredictError;
+use crate::predictor::Predictor;
+use crate::protocol;
 
 /// Between two looks at an empty queue.
 const IDLE_POLL: Duration = Duration::from_millis(100);
@@ -49,7 +49,7 @@ enum DeliveryOutcome {
 /// One worker.
 #[derive(Debug)]
 pub struct JobWorker {
-    app: Arc<AppState>,
+    predictor: Arc<Predictor>,
     jobs: Arc<JobService>,
     args: WorkerArgs,
     consumer: String,
@@ -63,14 +63,14 @@ pub struct JobWorker {
 impl JobWorker {
     /// A worker that runs until `stop` says true.
     pub fn new(
-        app: Arc<AppState>,
+        predictor: Arc<Predictor>,
         jobs: Arc<JobService>,
         args: WorkerArgs,
         consumer: String,
         stop: watch::Receiver<bool>,
     ) -> Self {
         Self {
-            app,
+            predictor,
             jobs,
             args,
             consumer,
@@ -98,7 +98,7 @@ impl JobWorker {
                 Ok(false) | Err(_) => "lost",
             };
             tracing::info!(job = lease.id, outcome, "given back");
-            self.app.metrics.jobs.record_delivery(outcome, since.elapsed());
+            self.jobs.metrics.record_delivery(outcome, since.elapsed());
         }
         if let Err(error) = self.jobs.queue.leave(&self.consumer).await {
             tracing::debug!(%error, "cannot leave the queue");
@@ -205,7 +205,7 @@ impl JobWorker {
         let all = taken.fresh.iter().chain(&taken.lost);
         let held: Vec<_> =
             all.map(|c| HeldLease { lease: c.lease.clone(), since: Instant::now() }).collect();
-        self.app.metrics.jobs.add_running(held.len());
+        self.jobs.metrics.add_running(held.len());
         self.lock_held().extend(held);
         Ok(taken)
     }
@@ -251,12 +251,12 @@ impl JobWorker {
             (&lease.entry, lease.priority) == (&claimed.lease.entry, claimed.lease.priority)
         };
         self.lock_held().retain(|held| !same(&held.lease));
-        self.app.metrics.jobs.record_delivery(outcome, begun.elapsed());
+        self.jobs.metrics.record_delivery(outcome, begun.elapsed());
     }
 
     async fn process_job(&self, claimed: &ClaimedJob) -> Result<&'static str, QueueError> {
         let mut lease = claimed.lease.clone();
-        let job = match QueuedJob::parse(&claimed.payload, self.args.serve.queue.max_job_bytes) {
+        let job = match QueuedJob::parse(&claimed.payload, self.jobs.max_job_bytes) {
             Ok(job) => job,
             Err(error) => {
                 return self
@@ -293,7 +293,7 @@ impl JobWorker {
                 &[],
             )),
             StartDecision::Dead => {
-                let times = (claimed.deliveries - 1).max(self.args.serve.queue.job_max_deliveries);
+                let times = (claimed.deliveries - 1).max(self.jobs.queue.options().max_deliveries);
                 let error = format!(
                     "handed out {times} times without an end; it may be what its workers died of"
                 );
@@ -363,12 +363,12 @@ impl JobWorker {
                 ..new_completion(JobStatus::Succeeded, String::new(), &[])
             }),
             // Not the job's fault.
-            Err(ApiError::Busy(_) | ApiError::Unavailable(_)) => {
+            Err(PredictError::Overloaded(_) | PredictError::Unavailable(_)) => {
                 DeliveryOutcome::Retry(self.retry_request(claimed, String::new(), false))
             }
-            Err(error @ (ApiError::Internal(_) | ApiError::Deadline(_))) => {
+            Err(error @ (PredictError::ModelFailed(_) | PredictError::DeadlineExceeded(_))) => {
                 let error = error.to_string();
-                if claimed.deliveries >= self.args.serve.queue.job_max_deliveries {
+                if claimed.deliveries >= self.jobs.queue.options().max_deliveries {
                     DeliveryOutcome::Completed(new_completion(
                         JobStatus::Dead,
                         error,
@@ -397,30 +397,30 @@ impl JobWorker {
         }
     }
 
-    async fn predict(&self, job: &QueuedJob) -> Result<(Vec<u8>, String), ApiError> {
-        let app = self.app.as_ref();
+    async fn predict(&self, job: &QueuedJob) -> Result<(Vec<u8>, String), PredictError> {
+        let predictor = self.predictor.as_ref();
         if let Some(url) = &job.callback_url {
-            callback::check_callback_url(&self.jobs.allow, url).map_err(ApiError::BadRequest)?;
+            callback::check_callback_url(&self.jobs.allow, url).map_err(PredictError::Invalid)?;
         }
-        let model =
-            app.models.get(&job.model_id, job.pinned_version()).map_err(|error| match error {
+        let model = predictor.models.get(&job.model_id, job.pinned_version()).map_err(|error| {
+            match error {
                 // It was there when the job came, or the producer's own entry never was for us.
-                ApiError::NotFound(text) => ApiError::NotFound(format!(
+                PredictError::NotFound(text) => PredictError::NotFound(format!(
                     "{text}; send jobs without a version, or as `latest`, to have whichever serves"
                 )),
                 other => other,
-            })?;
-        let mut request = submit::parse_request(app, &model, job.data.get())?;
+            }
+        })?;
+        let mut request = submit::parse_request(predictor, &model, job.data.get())?;
         let deadline = Instant::now() + Duration::from_secs(self.args.job_timeout_seconds);
         let inputs = std::mem::take(&mut request.inputs);
-        let answer = tokio::time::timeout_at(
-            deadline.into(),
-            predict::make_prediction(app, &model, inputs, deadline),
-        );
-        let late = || ApiError::Deadline(u128::from(self.args.job_timeout_seconds) * 1000);
+        let answer =
+            tokio::time::timeout_at(deadline.into(), predictor.predict(&model, inputs, deadline));
+        let late =
+            || PredictError::DeadlineExceeded(u128::from(self.args.job_timeout_seconds) * 1000);
         let prediction = answer.await.map_err(|_| late())??;
         let names = (model.name.as_str(), model.version.as_str());
-        let id = app.keys.issue_prediction_id(&prediction.report);
+        let id = predictor.keys.issue_prediction_id(&prediction.report);
         let body = protocol::write_response(
             names,
             &model.signature,
@@ -433,7 +433,7 @@ impl JobWorker {
             .max_result_bytes
             .min(self.jobs.queue.max_result_bytes().unwrap_or(usize::MAX));
         if body.bytes.len() > most {
-            return Err(ApiError::bad_request(format!(
+            return Err(PredictError::invalid(format!(
                 "the result has {} bytes; send fewer rows, ask for fewer outputs, or raise --max-result-bytes ({most})",
                 body.bytes.len()
             )));

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::batch::{self, BatchItem, RequestPriority};
 use crate::engine::OnnxEngine;
-use crate::error::ApiError;
+use crate::error::PredictError;
 use crate::stats::ModelStats;
 use crate::tensor::Tensor;
 
@@ -48,11 +48,11 @@ impl QueuedRequest {
     /// Tells that its time is over; nobody listens when the client left, and that is no error.
     fn expire(self) {
         let waited = self.enqueued.elapsed().as_millis();
-        let _ = self.reply.send(Err(ApiError::Deadline(waited)));
+        let _ = self.reply.send(Err(PredictError::DeadlineExceeded(waited)));
     }
 }
 
-type ReplySender = oneshot::Sender<Result<InferenceResult, ApiError>>;
+type ReplySender = oneshot::Sender<Result<InferenceResult, PredictError>>;
 
 impl BatchItem for QueuedRequest {
     fn can_merge_with(&self, other: &Self) -> bool {
@@ -198,7 +198,7 @@ impl WorkerPool {
     /// Runs a request. Dropping the future takes it back.
     ///
     /// # Errors
-    /// `Busy` when the queue is full, `Deadline` when its time was over before it ran, `Internal`
+    /// `Overloaded` when the queue is full, `DeadlineExceeded` when its time was over before it ran, `ModelFailed`
     /// when the model fails.
     pub async fn run(
         &self,
@@ -206,7 +206,7 @@ impl WorkerPool {
         rows: usize,
         deadline: Instant,
         priority: RequestPriority,
-    ) -> Result<InferenceResult, ApiError> {
+    ) -> Result<InferenceResult, PredictError> {
         let bytes = inputs.iter().map(Tensor::bytes).sum();
         let here = self.shared.inline_policy.allows(bytes);
         let (ticket, waiting) = self.submit(inputs, rows, bytes, deadline, priority)?;
@@ -232,7 +232,7 @@ impl WorkerPool {
         bytes: usize,
         deadline: Instant,
         priority: RequestPriority,
-    ) -> Result<(PendingReply, usize), ApiError> {
+    ) -> Result<(PendingReply, usize), PredictError> {
         let (reply, answer) = oneshot::channel();
         let enqueued = Instant::now();
         let job = QueuedRequest {
@@ -251,7 +251,7 @@ impl WorkerPool {
             state.queue.retain(|job| !job.is_abandoned());
         }
         if state.queue.len() >= self.shared.capacity {
-            return Err(ApiError::Busy(state.queue.len()));
+            return Err(PredictError::Overloaded(state.queue.len()));
         }
         let at = batch::insertion_index(&state.queue, priority, |waiting| waiting.priority);
         state.queue.insert(at, job);
@@ -265,15 +265,15 @@ impl WorkerPool {
 /// stopped when nobody else waits for it.
 #[derive(Debug)]
 struct PendingReply {
-    answer: Option<oneshot::Receiver<Result<InferenceResult, ApiError>>>,
+    answer: Option<oneshot::Receiver<Result<InferenceResult, PredictError>>>,
     shared: Arc<PoolState>,
 }
 
 impl Future for PendingReply {
-    type Output = Result<InferenceResult, ApiError>;
+    type Output = Result<InferenceResult, PredictError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let ended = || ApiError::Internal("a worker ended".into());
+        let ended = || PredictError::ModelFailed("a worker ended".into());
         let Some(answer) = &mut self.answer else { return Poll::Ready(Err(ended())) };
         let answer = ready!(Pin::new(answer).poll(cx));
         self.answer = None;

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::inline_policy::InlinePolicy;
 use super::{InferenceResult, QueuedRequest, ReplySender};
 use crate::engine::{EngineError, OnnxEngine, RunCanceller};
-use crate::error::ApiError;
+use crate::error::PredictError;
 use crate::stats::ModelStats;
 use crate::tensor::Tensor;
 
@@ -190,7 +190,7 @@ fn run_each(
             .map_err(|e| {
                 if empty {
                     // Many models do not, and it is the client who chose it.
-                    return ApiError::Unprocessable(format!(
+                    return PredictError::Unsupported(format!(
                         "the model does not take an input without elements: {}",
                         e.message
                     ));
@@ -199,7 +199,7 @@ fn run_each(
                 // still calls an invalid argument comes from inside the graph: a model that blames
                 // its clients must not look healthy to whoever counts 5xx.
                 tracing::error!(error = e.message, "the model failed");
-                ApiError::Internal(format!("the model failed: {}", e.message))
+                PredictError::ModelFailed(format!("the model failed: {}", e.message))
             });
         let _ = reply.send(answer);
     }

@@ -1,27 +1,21 @@
 //! Messages of gRPC to tensors and back.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use slipway_oip::inference::infer_parameter::ParameterChoice;
 use slipway_oip::inference::model_infer_request::InferInputTensor;
 use slipway_oip::inference::model_infer_response::InferOutputTensor;
-use slipway_oip::inference::model_metadata_response::TensorMetadata;
 use slipway_oip::inference::{
     InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse,
-    ModelMetadataResponse,
 };
 
 use super::parameters::ParameterMap;
 use super::select::{InputCollector, OutputSelector, check_dimensions};
-use super::{InferRequest, NAN_OUTPUTS, PLATFORM, binary};
-use crate::cache;
+use super::{InferRequest, binary};
 use crate::engine::{ModelSignature, TensorSignature};
-use crate::error::ApiError;
-use crate::models::LoadedModel;
-use crate::predict::Prediction;
+use crate::error::PredictError;
 use crate::tensor::{DataType, Tensor, TensorData};
 
 /// About how many bytes of tensors a request carries.
@@ -45,14 +39,14 @@ fn count_elements(c: &InferTensorContents) -> usize {
 /// Reads a request.
 ///
 /// # Errors
-/// `BadRequest`, naming the part and the remedy.
+/// `Invalid`, naming the part and the remedy.
 pub fn parse_message(
     request: ModelInferRequest,
     signature: &ModelSignature,
-) -> Result<InferRequest, ApiError> {
+) -> Result<InferRequest, PredictError> {
     let raw = request.raw_input_contents;
     if !raw.is_empty() && raw.len() != request.inputs.len() {
-        return Err(ApiError::bad_request(format!(
+        return Err(PredictError::invalid(format!(
             "raw_input_contents has {} items for {} inputs; send one for each input, in their order, or none",
             raw.len(),
             request.inputs.len()
@@ -108,11 +102,11 @@ fn parse_tensor(
     path: &str,
     spec: &TensorSignature,
     blob: Option<&Bytes>,
-) -> Result<Tensor, ApiError> {
+) -> Result<Tensor, PredictError> {
     let name = &spec.name;
     let (shape, count) = check_dimensions(spec, &input.datatype, &input.shape)?;
     ParameterMap::new(parameter_values(input.parameters), path).refuse_input()?;
-    let bad = |what: String| ApiError::bad_request(format!("input {name:?}: {what}"));
+    let bad = |what: String| PredictError::invalid(format!("input {name:?}: {what}"));
     let contents = input.contents.filter(|c| count_elements(c) > 0);
     let data = match (blob, contents) {
         (Some(_), Some(_)) => {
@@ -199,38 +193,37 @@ fn utf8_strings(bytes: Vec<Vec<u8>>) -> Result<Vec<String>, String> {
     .collect()
 }
 
-/// Writes the answer to `request`.
+/// Writes the answer to `request`; `outputs` are all outputs of the model in the signature's order,
+/// and `parameters` what is told beside them.
 ///
 /// # Errors
-/// `Internal` when the model gave fewer outputs than it declares.
+/// `ModelFailed` when the model gave fewer outputs than it declares.
 pub fn write_message(
-    model: &Arc<LoadedModel>,
+    model: (&str, &str),
+    signature: &ModelSignature,
     request: InferRequest,
-    prediction: Prediction,
-) -> Result<ModelInferResponse, ApiError> {
-    let mut tensors: Vec<Option<Tensor>> = prediction.outputs.into_iter().map(Some).collect();
+    outputs: Vec<Tensor>,
+    parameters: impl IntoIterator<Item = (&'static str, String)>,
+) -> Result<ModelInferResponse, PredictError> {
+    let mut tensors: Vec<Option<Tensor>> = outputs.into_iter().map(Some).collect();
+    let parameter =
+        |text| InferParameter { parameter_choice: Some(ParameterChoice::StringParam(text)) };
     let mut response = ModelInferResponse {
-        model_name: model.name.clone(),
-        model_version: model.version.clone(),
+        model_name: model.0.to_owned(),
+        model_version: model.1.to_owned(),
         id: request.id.unwrap_or_default(),
+        parameters: parameters
+            .into_iter()
+            .map(|(name, text)| (name.to_owned(), parameter(text)))
+            .collect(),
         ..Default::default()
     };
-    if let Some(outcome) = prediction.cache {
-        let outcome = InferParameter {
-            parameter_choice: Some(ParameterChoice::StringParam(outcome.public_name().into())),
-        };
-        response.parameters.insert(cache::CACHE_HEADER.to_owned(), outcome);
-    }
-    if prediction.nan_outputs > 0 {
-        let outputs = ParameterChoice::StringParam(prediction.nan_outputs.to_string());
-        response
-            .parameters
-            .insert(NAN_OUTPUTS.to_owned(), InferParameter { parameter_choice: Some(outputs) });
-    }
     for wanted in &request.outputs {
         let tensor = tensors.get_mut(wanted.index).and_then(Option::take);
-        let (Some(spec), Some(tensor)) = (model.signature.outputs.get(wanted.index), tensor) else {
-            return Err(ApiError::Internal("the model gave fewer outputs than it declares".into()));
+        let (Some(spec), Some(tensor)) = (signature.outputs.get(wanted.index), tensor) else {
+            return Err(PredictError::ModelFailed(
+                "the model gave fewer outputs than it declares".into(),
+            ));
         };
         let mut output = InferOutputTensor {
             name: spec.name.clone(),
@@ -300,27 +293,6 @@ fn typed_contents(data: TensorData) -> InferTensorContents {
         TensorData::Bytes(v) => c.bytes_contents = v.into_iter().map(String::into_bytes).collect(),
     }
     c
-}
-
-/// The metadata of a model whose versions these are.
-pub fn metadata_message(model: &LoadedModel, versions: Vec<String>) -> ModelMetadataResponse {
-    let tensors = |specs: &[TensorSignature]| -> Vec<TensorMetadata> {
-        let each = specs.iter();
-        each.map(|s| TensorMetadata {
-            name: s.name.clone(),
-            datatype: s.datatype.name().to_owned(),
-            shape: s.wire_shape(),
-        })
-        .collect()
-    };
-    ModelMetadataResponse {
-        name: model.name.clone(),
-        versions,
-        platform: PLATFORM.to_owned(),
-        inputs: tensors(&model.signature.inputs),
-        outputs: tensors(&model.signature.outputs),
-        properties: super::response::model_properties(model),
-    }
 }
 
 #[cfg(test)]

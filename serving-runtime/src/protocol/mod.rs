@@ -17,15 +17,17 @@
 mod binary;
 mod data;
 pub mod grpc;
+mod metadata;
 mod parameters;
 mod request;
 mod response;
 mod select;
 
 pub(crate) use self::binary::{decode_binary, encode_binary};
+pub use self::metadata::{ModelDescription, metadata_json, metadata_message};
 pub(crate) use self::request::without_nan;
 pub use self::request::{InferRequest, RequestedOutput, parse_request};
-pub use self::response::{ResponseBody, metadata_json, write_response};
+pub use self::response::{ResponseBody, write_response};
 
 /// The header that carries the length of the JSON part.
 pub const HEADER_LENGTH: &str = "inference-header-content-length";

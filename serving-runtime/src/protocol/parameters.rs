@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::request::parse_part;
 use crate::batch::RequestPriority;
-use crate::error::ApiError;
+use crate::error::PredictError;
 
 /// An object of parameters and where it stands.
 pub(crate) struct ParameterMap<'p> {
@@ -21,7 +21,7 @@ impl<'p> ParameterMap<'p> {
         Self { map: Some(map), path }
     }
 
-    pub(super) fn read(raw: Option<&RawValue>, path: &'p str) -> Result<Self, ApiError> {
+    pub(super) fn read(raw: Option<&RawValue>, path: &'p str) -> Result<Self, PredictError> {
         Ok(Self {
             map: raw.map(|r| parse_part(r, &format!("{path}.parameters"))).transpose()?,
             path,
@@ -32,17 +32,17 @@ impl<'p> ParameterMap<'p> {
         self.map.as_ref()?.get(name)
     }
 
-    fn invalid(&self, name: &str, want: &str) -> ApiError {
-        ApiError::bad_request(format!("{}.parameters.{name} must be {want}", self.path))
+    fn invalid(&self, name: &str, want: &str) -> PredictError {
+        PredictError::invalid(format!("{}.parameters.{name} must be {want}", self.path))
     }
 
-    pub(crate) fn flag(&self, name: &str) -> Result<Option<bool>, ApiError> {
+    pub(crate) fn flag(&self, name: &str) -> Result<Option<bool>, PredictError> {
         self.get(name)
             .map(|v| v.as_bool().ok_or_else(|| self.invalid(name, "true or false")))
             .transpose()
     }
 
-    pub(super) fn size(&self, name: &str) -> Result<Option<usize>, ApiError> {
+    pub(super) fn size(&self, name: &str) -> Result<Option<usize>, PredictError> {
         let size = |v: &Value| v.as_u64().and_then(|n| usize::try_from(n).ok());
         self.get(name)
             .map(|v| size(v).ok_or_else(|| self.invalid(name, "a number of bytes")))
@@ -50,20 +50,20 @@ impl<'p> ParameterMap<'p> {
     }
 
     /// Shared memory and the like: things of one machine, or of another server.
-    pub(crate) fn refuse_input(&self) -> Result<(), ApiError> {
+    pub(crate) fn refuse_input(&self) -> Result<(), PredictError> {
         self.refuse("shared_memory_region", "send the data in the request")
     }
 
-    pub(crate) fn refuse_output(&self) -> Result<(), ApiError> {
+    pub(crate) fn refuse_output(&self) -> Result<(), PredictError> {
         self.refuse("shared_memory_region", "the data comes in the response")?;
         self.refuse("classification", "ask for the output itself")
     }
 
-    fn refuse(&self, name: &str, remedy: &str) -> Result<(), ApiError> {
+    fn refuse(&self, name: &str, remedy: &str) -> Result<(), PredictError> {
         match self.get(name) {
             // What Triton's clients send when they want no classification.
             Some(Value::Number(n)) if name == "classification" && n.as_u64() == Some(0) => Ok(()),
-            Some(_) => Err(ApiError::bad_request(format!(
+            Some(_) => Err(PredictError::invalid(format!(
                 "{}.parameters.{name} is not supported; {remedy}",
                 self.path
             ))),
@@ -72,20 +72,20 @@ impl<'p> ParameterMap<'p> {
     }
 
     /// A whole number, which some clients send as a text.
-    fn whole_number(&self, name: &str, what: &str) -> Result<Option<u64>, ApiError> {
+    fn whole_number(&self, name: &str, what: &str) -> Result<Option<u64>, PredictError> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let number = value.as_u64().or_else(|| value.as_str().and_then(|s| s.parse().ok()));
         number.map(Some).ok_or_else(|| self.invalid(name, what))
     }
 
     /// Microseconds, as in Triton; its clients send the number also as a string. 0 means none.
-    pub(crate) fn timeout(&self) -> Result<Option<Duration>, ApiError> {
+    pub(crate) fn timeout(&self) -> Result<Option<Duration>, PredictError> {
         let micros = self.whole_number("timeout", "a whole number of microseconds")?;
         Ok(micros.filter(|n| *n > 0).map(Duration::from_micros))
     }
 
     /// As in Triton: 1 is served first, larger numbers later, 0 means the default.
-    pub(crate) fn priority(&self) -> Result<RequestPriority, ApiError> {
+    pub(crate) fn priority(&self) -> Result<RequestPriority, PredictError> {
         let want = "0 (the default) or 1 (served first) to 3 (served last)";
         let level = self.whole_number("priority", want)?.unwrap_or(0);
         RequestPriority::from_level(level).ok_or_else(|| self.invalid("priority", want))

@@ -11,7 +11,7 @@ use super::select::{InputCollector, OutputSelector, check_dimensions, check_fp16
 use super::{binary, data};
 use crate::batch::RequestPriority;
 use crate::engine::{ModelSignature, TensorSignature};
-use crate::error::ApiError;
+use crate::error::PredictError;
 use crate::tensor::Tensor;
 
 /// An output that the client asked for.
@@ -65,9 +65,9 @@ struct RequestParts<'a> {
 
 impl<'a> RequestParts<'a> {
     /// Part by part, so that the error names what is wrong.
-    fn parse_by_part(json: &'a [u8]) -> Result<Self, ApiError> {
+    fn parse_by_part(json: &'a [u8]) -> Result<Self, PredictError> {
         let request: RawRequest<'_> = serde_json::from_slice(json).map_err(|e| {
-            ApiError::bad_request(format!("the body is not a JSON inference request: {e}"))
+            PredictError::invalid(format!("the body is not a JSON inference request: {e}"))
         })?;
         let RawRequest { id, parameters, inputs, outputs } = request;
         Ok(Self {
@@ -115,7 +115,7 @@ pub(crate) fn without_nan(json: &[u8]) -> Option<Vec<u8>> {
 fn parse_list<'a, T: Deserialize<'a>>(
     raw: Option<&'a RawValue>,
     path: &str,
-) -> Result<Option<Vec<T>>, ApiError> {
+) -> Result<Option<Vec<T>>, PredictError> {
     let Some(raw) = raw else { return Ok(None) };
     let items: Vec<&RawValue> = parse_part(raw, path)?;
     let each = items.into_iter().enumerate();
@@ -157,9 +157,9 @@ pub(super) fn without_position(e: &serde_json::Error) -> String {
 pub(super) fn parse_part<'a, T: Deserialize<'a>>(
     raw: &'a RawValue,
     path: &str,
-) -> Result<T, ApiError> {
+) -> Result<T, PredictError> {
     serde_json::from_str(raw.get())
-        .map_err(|e| ApiError::bad_request(format!("{path}: {}", without_position(&e))))
+        .map_err(|e| PredictError::invalid(format!("{path}: {}", without_position(&e))))
 }
 
 /// Reads a request body: `header_length` bytes of JSON (all of it when absent), then the raw
@@ -168,13 +168,13 @@ pub fn parse_request(
     body: &[u8],
     header_length: Option<usize>,
     signature: &ModelSignature,
-) -> Result<InferRequest, ApiError> {
+) -> Result<InferRequest, PredictError> {
     let length = header_length.unwrap_or(body.len());
     if header_length == Some(0) {
         return parse_raw_request(body, signature);
     }
     let (json, mut blobs) = body.split_at_checked(length).ok_or_else(|| {
-        ApiError::bad_request(format!(
+        PredictError::invalid(format!(
             "Inference-Header-Content-Length is {length}, but the body has {} bytes",
             body.len()
         ))
@@ -195,7 +195,7 @@ pub fn parse_request(
     let parameters = ParameterMap::read(request.parameters, "request")?;
     let inputs = read_inputs(request.inputs.unwrap_or_default(), &mut blobs, signature)?;
     if !blobs.is_empty() {
-        return Err(ApiError::bad_request(format!(
+        return Err(PredictError::invalid(format!(
             "{} bytes follow the last tensor; the binary_data_size of the inputs must add up to what follows the JSON",
             blobs.len()
         )));
@@ -213,7 +213,7 @@ fn read_inputs(
     list: Vec<JsonInput<'_>>,
     blobs: &mut &[u8],
     signature: &ModelSignature,
-) -> Result<Vec<Tensor>, ApiError> {
+) -> Result<Vec<Tensor>, PredictError> {
     let mut inputs = InputCollector::new(signature);
     for (i, input) in list.into_iter().enumerate() {
         let path = format!("inputs[{i}]");
@@ -228,32 +228,32 @@ fn read_tensor(
     path: &str,
     spec: &TensorSignature,
     blobs: &mut &[u8],
-) -> Result<Tensor, ApiError> {
+) -> Result<Tensor, PredictError> {
     let name = &spec.name;
     let (shape, count) = check_dimensions(spec, &input.datatype, &input.shape)?;
     let parameters = ParameterMap::read(input.parameters, path)?;
     parameters.refuse_input()?;
     let data = match (parameters.size("binary_data_size")?, input.data) {
         (Some(_), Some(_)) => {
-            return Err(ApiError::bad_request(format!(
+            return Err(PredictError::invalid(format!(
                 "input {name:?}: has both data and binary_data_size; send one of them"
             )));
         }
         (Some(size), None) => {
             let (blob, rest) = blobs.split_at_checked(size).ok_or_else(|| {
-                ApiError::bad_request(format!(
+                PredictError::invalid(format!(
                     "input {name:?}: binary_data_size is {size}, but {} bytes are left",
                     blobs.len()
                 ))
             })?;
             *blobs = rest;
             binary::decode_binary(blob, spec.datatype, count)
-                .map_err(|e| ApiError::bad_request(format!("input {name:?}: binary data {e}")))?
+                .map_err(|e| PredictError::invalid(format!("input {name:?}: binary data {e}")))?
         }
         (None, Some(raw)) => data::parse_data(raw, spec.datatype, &shape, count)
-            .map_err(|e| ApiError::bad_request(format!("input {name:?}: {path}.data {e}")))?,
+            .map_err(|e| PredictError::invalid(format!("input {name:?}: {path}.data {e}")))?,
         (None, None) => {
-            return Err(ApiError::bad_request(format!(
+            return Err(PredictError::invalid(format!(
                 "input {name:?}: has neither data nor parameter binary_data_size"
             )));
         }
@@ -265,7 +265,7 @@ fn read_outputs(
     list: Vec<JsonOutput<'_>>,
     binary: bool,
     signature: &ModelSignature,
-) -> Result<Vec<RequestedOutput>, ApiError> {
+) -> Result<Vec<RequestedOutput>, PredictError> {
     let mut outputs = OutputSelector::new(signature);
     for (i, output) in list.into_iter().enumerate() {
         let path = format!("outputs[{i}]");
@@ -279,9 +279,12 @@ fn read_outputs(
 }
 
 /// A body that is nothing but the one input's bytes, batch 1; answered in binary.
-fn parse_raw_request(body: &[u8], signature: &ModelSignature) -> Result<InferRequest, ApiError> {
+fn parse_raw_request(
+    body: &[u8],
+    signature: &ModelSignature,
+) -> Result<InferRequest, PredictError> {
     let [spec] = signature.inputs.as_slice() else {
-        return Err(ApiError::bad_request(
+        return Err(PredictError::invalid(
             "a raw binary request needs a model with exactly one input; send a JSON header",
         ));
     };
@@ -297,20 +300,20 @@ fn parse_raw_request(body: &[u8], signature: &ModelSignature) -> Result<InferReq
         ([], _) => {}
         ([one], Some(width)) => shape[*one] = body.len() / width.saturating_mul(known).max(1),
         _ => {
-            return Err(ApiError::bad_request(
+            return Err(PredictError::invalid(
                 "a raw binary request needs a shape with at most one open dimension; send a JSON header",
             ));
         }
     }
     if body.is_empty() {
-        return Err(ApiError::bad_request(
+        return Err(PredictError::invalid(
             "the body is empty; a raw binary request has at least one element",
         ));
     }
     spec.check_shape(&shape)?;
     let count = shape.iter().product();
     let data = binary::decode_binary(body, spec.datatype, count).map_err(|e| {
-        ApiError::bad_request(format!("input {:?}: the body {e} for shape {shape:?}", spec.name))
+        PredictError::invalid(format!("input {:?}: the body {e} for shape {shape:?}", spec.name))
     })?;
     let outputs =
         (0..signature.outputs.len()).map(|index| RequestedOutput { index, binary: true }).collect();

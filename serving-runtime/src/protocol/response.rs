@@ -1,14 +1,11 @@
 //! Writing answers.
 
-use std::collections::HashMap;
-
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{InferRequest, PLATFORM, binary};
-use crate::engine::{ModelSignature, TensorSignature};
-use crate::error::ApiError;
-use crate::models::LoadedModel;
+use super::{InferRequest, binary};
+use crate::engine::ModelSignature;
+use crate::error::PredictError;
 use crate::tensor::{Tensor, TensorData};
 
 /// The parameter of an output in JSON with the number of its elements that are `null`.
@@ -81,14 +78,16 @@ pub fn write_response(
     request: &InferRequest,
     outputs: &[Tensor],
     prediction_id: Option<&str>,
-) -> Result<ResponseBody, ApiError> {
+) -> Result<ResponseBody, PredictError> {
     let mut blobs = Vec::new();
     let mut listed = Vec::with_capacity(request.outputs.len());
     for wanted in &request.outputs {
         let (Some(spec), Some(tensor)) =
             (signature.outputs.get(wanted.index), outputs.get(wanted.index))
         else {
-            return Err(ApiError::Internal("the model gave fewer outputs than it declares".into()));
+            return Err(PredictError::ModelFailed(
+                "the model gave fewer outputs than it declares".into(),
+            ));
         };
         let mut output = ResponseOutput {
             name: &spec.name,
@@ -122,41 +121,9 @@ pub fn write_response(
     };
     let mut bytes =
         Vec::with_capacity(256 + outputs.iter().map(|t| t.data.len() * 8).sum::<usize>());
-    serde_json::to_writer(&mut bytes, &envelope).map_err(|e| ApiError::Internal(e.to_string()))?;
+    serde_json::to_writer(&mut bytes, &envelope)
+        .map_err(|e| PredictError::ModelFailed(e.to_string()))?;
     let header_length = any_binary.then_some(bytes.len());
     bytes.append(&mut blobs);
     Ok(ResponseBody { bytes, header_length })
-}
-
-/// The metadata of a model whose versions these are.
-pub fn metadata_json(model: &LoadedModel, versions: &[String]) -> Value {
-    let tensors = |specs: &[TensorSignature]| -> Vec<Value> {
-        specs
-            .iter()
-            .map(
-                |s| json!({"name": s.name, "datatype": s.datatype.name(), "shape": s.wire_shape()}),
-            )
-            .collect()
-    };
-    json!({
-        "name": model.name,
-        "versions": versions,
-        "platform": PLATFORM,
-        "inputs": tensors(&model.signature.inputs),
-        "outputs": tensors(&model.signature.outputs),
-        "properties": model_properties(model),
-    })
-}
-
-/// What is told of a model beside its inputs and outputs, by REST and gRPC: which bytes it is,
-/// whether its requests run together, and why.
-pub(super) fn model_properties(model: &LoadedModel) -> HashMap<String, String> {
-    let batching = if model.batching.merged { "enabled" } else { "disabled" };
-    let all = [
-        ("digest", model.digest.as_str()),
-        ("batching", batching),
-        ("batching_cause", model.batching.cause.name()),
-        ("batching_reason", model.batching.reason.as_str()),
-    ];
-    all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }

@@ -2,7 +2,7 @@
 
 use super::RequestedOutput;
 use crate::engine::{ModelSignature, TensorSignature};
-use crate::error::ApiError;
+use crate::error::PredictError;
 use crate::tensor::{DataType, Tensor};
 
 /// The inputs of a request as they come, brought into the signature's order.
@@ -21,15 +21,15 @@ impl<'s> InputCollector<'s> {
         &self,
         path: &str,
         name: &str,
-    ) -> Result<(usize, &'s TensorSignature), ApiError> {
+    ) -> Result<(usize, &'s TensorSignature), PredictError> {
         let Some(at) = self.signature.inputs.iter().position(|s| s.name == name) else {
             let names = ModelSignature::quoted_names(&self.signature.inputs);
-            return Err(ApiError::bad_request(format!(
+            return Err(PredictError::invalid(format!(
                 "{path}: the model has no input {name:?}; it has {names}"
             )));
         };
         if self.tensors[at].is_some() {
-            return Err(ApiError::bad_request(format!("{path}: input {name:?} is given twice")));
+            return Err(PredictError::invalid(format!("{path}: input {name:?} is given twice")));
         }
         Ok((at, &self.signature.inputs[at]))
     }
@@ -39,12 +39,12 @@ impl<'s> InputCollector<'s> {
     }
 
     /// All of them.
-    pub(crate) fn finish(self) -> Result<Vec<Tensor>, ApiError> {
+    pub(crate) fn finish(self) -> Result<Vec<Tensor>, PredictError> {
         let named = self.signature.inputs.iter().zip(&self.tensors);
         let missing: Vec<_> =
             named.filter(|(_, f)| f.is_none()).map(|(s, _)| format!("{:?}", s.name)).collect();
         if !missing.is_empty() {
-            return Err(ApiError::bad_request(format!("inputs: missing {}", missing.join(", "))));
+            return Err(PredictError::invalid(format!("inputs: missing {}", missing.join(", "))));
         }
         let inputs: Vec<Tensor> = self.tensors.into_iter().flatten().collect();
         self.signature.check_rows(&inputs)?;
@@ -57,24 +57,24 @@ pub(crate) fn check_dimensions(
     spec: &TensorSignature,
     datatype: &str,
     shape: &[i64],
-) -> Result<(Vec<usize>, usize), ApiError> {
+) -> Result<(Vec<usize>, usize), PredictError> {
     let name = &spec.name;
     if datatype != spec.datatype.name() {
-        return Err(ApiError::bad_request(format!(
+        return Err(PredictError::invalid(format!(
             "input {name:?}: datatype is {datatype:?}; the model wants {}",
             spec.datatype.name()
         )));
     }
     let dims = shape.iter().map(|d| usize::try_from(*d).ok()).collect::<Option<Vec<_>>>();
     let dims = dims.ok_or_else(|| {
-        ApiError::bad_request(format!(
+        PredictError::invalid(format!(
             "input {name:?}: shape {shape:?} has a negative dimension; send the actual sizes"
         ))
     })?;
     spec.check_shape(&dims)?;
     let count = dims.iter().try_fold(1_usize, |n, d| n.checked_mul(*d));
     let count = count.ok_or_else(|| {
-        ApiError::bad_request(format!("input {name:?}: shape {dims:?} is too large"))
+        PredictError::invalid(format!("input {name:?}: shape {dims:?} is too large"))
     })?;
     Ok((dims, count))
 }
@@ -90,15 +90,20 @@ impl<'s> OutputSelector<'s> {
         Self { signature, wanted: Vec::new() }
     }
 
-    pub(crate) fn select(&mut self, path: &str, name: &str, binary: bool) -> Result<(), ApiError> {
+    pub(crate) fn select(
+        &mut self,
+        path: &str,
+        name: &str,
+        binary: bool,
+    ) -> Result<(), PredictError> {
         let Some(index) = self.signature.outputs.iter().position(|s| s.name == name) else {
             let names = ModelSignature::quoted_names(&self.signature.outputs);
-            return Err(ApiError::bad_request(format!(
+            return Err(PredictError::invalid(format!(
                 "{path}: the model has no output {name:?}; it has {names}"
             )));
         };
         if self.wanted.iter().any(|w| w.index == index) {
-            return Err(ApiError::bad_request(format!(
+            return Err(PredictError::invalid(format!(
                 "{path}: output {name:?} is asked for twice"
             )));
         }
@@ -121,10 +126,10 @@ impl<'s> OutputSelector<'s> {
 pub(crate) fn check_fp16_outputs(
     wanted: &[RequestedOutput],
     signature: &ModelSignature,
-) -> Result<(), ApiError> {
+) -> Result<(), PredictError> {
     for spec in wanted.iter().filter(|w| !w.binary).filter_map(|w| signature.outputs.get(w.index)) {
         if spec.datatype == DataType::F16 {
-            return Err(ApiError::bad_request(format!(
+            return Err(PredictError::invalid(format!(
                 "output {:?} is FP16, which has no form in JSON; ask for it with parameter binary_data or binary_data_output",
                 spec.name
             )));

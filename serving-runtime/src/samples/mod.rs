@@ -18,9 +18,9 @@ use slipway_baseline::GoldenTensor;
 use tokio::sync::{mpsc, oneshot};
 
 use self::sink::SampleWriter;
-use crate::config::ServeArgs;
 use crate::engine::{ModelSignature, TensorSignature};
 use crate::error::{LoadError, LoadErrorReason};
+use crate::observe::args::ObserveArgs;
 use crate::observe::golden;
 use crate::tensor::{Tensor, TensorData};
 
@@ -126,6 +126,17 @@ pub struct PayloadSampler {
     counters: SampleCounters,
 }
 
+/// Whose samples they are.
+#[derive(Debug, Clone)]
+pub struct SampleOrigin {
+    /// Name of the ModelDeployment.
+    pub modeldeployment: String,
+    /// Revision of the pod.
+    pub revision: String,
+    /// Name of the pod, if that is known.
+    pub pod_name: String,
+}
+
 /// What lines need besides the sample.
 #[derive(Debug)]
 struct SampleContext {
@@ -140,18 +151,21 @@ impl PayloadSampler {
     /// # Errors
     /// Permanent, when the sink is none that we know: a pod that samples nowhere would look as if
     /// it did.
-    pub fn start(args: &ServeArgs, counters: &SampleCounters) -> Result<Option<Self>, LoadError> {
-        let observe = &args.observe;
+    pub fn start(
+        observe: &ObserveArgs,
+        origin: SampleOrigin,
+        counters: &SampleCounters,
+    ) -> Result<Option<Self>, LoadError> {
         if observe.sample_payloads <= 0.0 {
             return Ok(None);
         }
         let invalid = |what: String| {
             LoadError::permanent(LoadErrorReason::LoadFailed, format!("--sample-sink: {what}"))
         };
-        let writer = SampleWriter::new(args, counters.clone()).map_err(invalid)?;
+        let writer = SampleWriter::new(observe, &origin, counters.clone()).map_err(invalid)?;
         let names = SampleContext {
-            modeldeployment: args.modeldeployment.clone(),
-            revision: args.revision.clone(),
+            modeldeployment: origin.modeldeployment,
+            revision: origin.revision,
             redact: observe.sample_redact.iter().cloned().collect(),
         };
         let (sender, receiver) = mpsc::channel(QUEUE_CAPACITY);

@@ -11,9 +11,9 @@ use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
 use url::Url;
 
-use super::SampleCounters;
-use crate::config::ServeArgs;
+use super::{SampleCounters, SampleOrigin};
 use crate::fetch::environment_settings;
+use crate::observe::args::ObserveArgs;
 
 /// Time for one object.
 const PUT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,8 +50,11 @@ pub(super) struct SampleWriter {
 impl SampleWriter {
     /// # Errors
     /// A text, when the sink is none.
-    pub(super) fn new(args: &ServeArgs, counters: SampleCounters) -> Result<Self, String> {
-        let observe = &args.observe;
+    pub(super) fn new(
+        observe: &ObserveArgs,
+        origin: &SampleOrigin,
+        counters: SampleCounters,
+    ) -> Result<Self, String> {
         let sink = &observe.sample_sink;
         let want = "want file:///directory, or s3://, gs:// or az:// with bucket and prefix";
         let url = Url::parse(sink).map_err(|e| format!("{sink:?}: {e}; {want}"))?;
@@ -75,14 +78,14 @@ impl SampleWriter {
             }
             other => return Err(format!("{other}:// is none of ours; {want}")),
         };
-        let pod = if args.pod_name.is_empty() {
+        let pod = if origin.pod_name.is_empty() {
             format!("{:08x}", rand::random::<u32>())
         } else {
-            args.pod_name.clone()
+            origin.pod_name.clone()
         };
         Ok(Self {
             target: place,
-            prefix: format!("{}-{pod}", args.revision),
+            prefix: format!("{}-{pod}", origin.revision),
             max_bytes: observe.sample_file_bytes,
             max_age: Duration::from_secs(observe.sample_file_seconds),
             started_at: None,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 
 use super::{AppState, FullResponse, bytes_response, error_response};
-use crate::cache::prewarm;
+use crate::prewarm;
 
 const TEXT_PLAIN: &str = "text/plain; charset=utf-8";
 const OCTET_STREAM: &str = "application/octet-stream";
@@ -22,17 +22,17 @@ pub async fn handle_admin_request<B>(app: &AppState, request: Request<B>) -> Ful
             ),
         },
         "/metrics" => {
-            let queued = app.models.all().iter().map(|model| model.pool.queued()).sum();
-            let (content_type, body) = app.metrics.exposition(queued, request.headers());
+            let queued = app.predictor.models.all().iter().map(|model| model.pool.queued()).sum();
+            let (content_type, body) = app.predictor.metrics.exposition(queued, request.headers());
             bytes_response(StatusCode::OK, content_type, body)
         }
         prewarm::PATH => {
             // Inputs of clients, which are nobody else's to read.
-            if let Err(error) = app.keys.authorize(request.headers()) {
-                return error_response(&error);
+            if let Err(error) = app.predictor.keys.authorize(request.headers()) {
+                return error_response(&error.into());
             }
-            let hot = app.caches.results.as_ref().and_then(|results| results.hot_keys());
-            match (hot, app.models.primary()) {
+            let hot = app.predictor.caches.results.as_ref().and_then(|results| results.hot_keys());
+            match (hot, app.predictor.models.primary()) {
                 (Some(hot), Some(model)) => {
                     bytes_response(StatusCode::OK, OCTET_STREAM, hot.encode(&model.signature))
                 }

@@ -7,11 +7,11 @@ use hyper::body::Incoming;
 use serde_json::json;
 use tracing::Instrument as _;
 
+use super::error::ApiError;
 use super::{
     AppState, FullResponse, error_response, features, infer, jobs, json_response, repository,
     set_connection_close,
 };
-use crate::error::ApiError;
 use crate::protocol;
 
 /// What a path asks for.
@@ -99,7 +99,7 @@ async fn dispatch_request(
 ) -> Result<FullResponse, ApiError> {
     let path = request.uri().path().to_owned();
     if let Some((model, entity)) = features::parse_path(&path) {
-        app.keys.authorize(request.headers())?;
+        app.predictor.keys.authorize(request.headers())?;
         // Boxed, as all that is rare: the future of a prediction would carry their room along, and
         // is moved about several times.
         return Box::pin(features::store_rows(app, model, entity, request)).await;
@@ -127,7 +127,7 @@ async fn dispatch_request(
         return Err(ApiError::MethodNotAllowed(allowed));
     }
     if matches!(route, ApiRoute::Load(_) | ApiRoute::Unload(_)) {
-        app.keys.authorize(request.headers())?;
+        app.predictor.keys.authorize(request.headers())?;
     }
     match route {
         ApiRoute::Server => Ok(server_metadata()),
@@ -147,14 +147,18 @@ async fn dispatch_request(
             Ok(infer::handle_infer(app, model, version, request).await)
         }
         ApiRoute::Model(name, version, ModelRoute::Ready) => {
-            app.is_model_ready(name, version).map(|_| readiness_response(app))
+            app.is_model_ready(name, version)?;
+            Ok(readiness_response(app))
         }
         ApiRoute::Model(name, version, ModelRoute::Stats) => {
             statistics_response(app, Some(name), version)
         }
         ApiRoute::Model(name, version, ModelRoute::Metadata) => {
-            let model = app.models.get(name, version)?;
-            let metadata = protocol::metadata_json(&model, &app.models.versions(&model.name));
+            let model = app.predictor.models.get(name, version)?;
+            let metadata = protocol::metadata_json(
+                &model.description(),
+                &app.predictor.models.versions(&model.name),
+            );
             Ok(json_response(StatusCode::OK, &metadata))
         }
     }

@@ -9,7 +9,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
-use crate::error::ApiError;
+use super::error::ApiError;
 
 fn too_large(limit: usize) -> ApiError {
     ApiError::TooLarge(format!(

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, Full};
 
 use super::FullResponse;
 use super::body::ContentEncoding;
-use crate::error::ApiError;
+use super::error::ApiError;
 
 /// Shorter answers fit a packet or two anyway, and many clients accept gzip without wanting it.
 const MIN_COMPRESS_BYTES: usize = 1 << 10;

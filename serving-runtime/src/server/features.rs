@@ -14,10 +14,10 @@ use serde_json::{Map, Value, json};
 use slipway_oip::inference::ModelInferRequest;
 use slipway_oip::inference::infer_parameter::ParameterChoice;
 
+use super::error::ApiError;
 use super::{AppState, FullResponse, OFFLOAD_BYTES, body, json_response, parse_off_thread};
 use crate::cache::features::{FeatureRow, FeatureRowCache, MAX_ENTITY, parse_row};
 use crate::engine::{ModelSignature, TensorSignature};
-use crate::error::ApiError;
 use crate::models::LoadedModel;
 use crate::protocol;
 
@@ -48,7 +48,7 @@ pub(super) async fn store_rows(
     entity: Option<&str>,
     request: Request<Incoming>,
 ) -> Result<FullResponse, ApiError> {
-    let Some(features) = &app.caches.features else {
+    let Some(features) = &app.predictor.caches.features else {
         return Err(ApiError::NotFound(
             "feature rows are not kept here; set spec.server.cache.features (--feature-cache)"
                 .into(),
@@ -59,7 +59,7 @@ pub(super) async fn store_rows(
         return Err(ApiError::MethodNotAllowed(if entity.is_some() { "PUT" } else { "POST" }));
     }
     let entity = entity.map(percent_decode).transpose()?;
-    let model = app.models.get(name, None)?;
+    let model = app.predictor.models.get(name, None)?;
     let (head, incoming) = request.into_parts();
     let encoding = body::content_encoding(&head.headers)?;
     let (limit, time) = (app.args.body_limit(&head.headers), app.args.request_timeout());
@@ -205,7 +205,7 @@ pub(super) async fn fill_inputs(
     ) else {
         return Ok((body, header_length));
     };
-    let Some(entities) = take_entities(&mut request, app.args.request_rows(true))? else {
+    let Some(entities) = take_entities(&mut request, app.predictor.max_rows(true))? else {
         return Ok((body, header_length));
     };
     let found = load_rows(features, model, &entities).await?;
@@ -248,7 +248,7 @@ pub(super) async fn fill_message(
         },
         _ => Value::Null,
     };
-    let entities = parse_entities(entity, app.args.request_rows(true))?;
+    let entities = parse_entities(entity, app.predictor.max_rows(true))?;
     let found = load_rows(features, model, &entities).await?;
     let rows = rows_by_entity(&entities, &found);
     let absent =

@@ -21,12 +21,14 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
 use super::call::{InferCall, RequestGuard};
+use super::error::ApiError;
 use super::health::HealthService;
 use super::{AppState, OFFLOAD_BYTES, PREDICTION_KEY, features, parse_off_thread};
-use crate::error::ApiError;
+use crate::cache;
+use crate::error::PredictError;
 use crate::metrics::CLIENT_CLOSED_REQUEST;
-use crate::protocol::{InferRequest, NAN_OUTPUTS, grpc as convert};
-use crate::{cache, predict};
+use crate::predictor::Prediction;
+use crate::protocol::{InferRequest, NAN_OUTPUTS, grpc as convert, metadata_message};
 
 const INFERENCE_PATH: &str = "/inference.GRPCInferenceService/";
 const HEALTH_PATH: &str = "/grpc.health.v1.Health/";
@@ -62,7 +64,7 @@ pub(super) async fn handle_call(
     let limit = call_limit(app, request.headers());
     let call = InferCall::begin(limit);
     app.activity.expect_end(call.started_at() + limit);
-    let counting = infers.then(|| RequestGuard::begin(&app.metrics, &call));
+    let counting = infers.then(|| RequestGuard::begin(&app.predictor.metrics, &call));
     request.extensions_mut().insert(Arc::clone(&call));
     let mut service = inference_server(app, request.headers());
     let answer = with_timeout((!streams).then_some(limit), service.call(request)).await;
@@ -200,7 +202,7 @@ impl InferenceService {
         let app = &self.0;
         let model = app.find_model(&request.model_name, non_empty(&request.model_version)).await?;
         call.set_model(&model);
-        if let Some(features) = &app.caches.features {
+        if let Some(features) = &app.predictor.caches.features {
             Box::pin(features::fill_message(app, features, &model, &mut request)).await?;
         }
         let begun = Instant::now();
@@ -211,30 +213,35 @@ impl InferenceService {
             parse_off_thread(move || convert::parse_message(request, &signature)).await?
         };
         model.stats.record_input(begun.elapsed());
-        predict::check_rows(app, &model, &parsed.inputs)?;
+        app.predictor.check_rows(&model, &parsed.inputs)?;
         let limit = parsed.timeout.map_or(call.limit(), |own| own.min(call.limit()));
         let (inputs, deadline) = (std::mem::take(&mut parsed.inputs), call.started_at() + limit);
         let InferRequest { priority, .. } = parsed;
-        let prediction = predict::predict_with_priority(app, &model, inputs, deadline, priority);
-        let mut prediction = match tokio::time::timeout_at(deadline.into(), prediction).await {
-            Err(_) | Ok(Err(ApiError::Deadline(_))) => {
+        let prediction = app.predictor.predict_with_priority(&model, inputs, deadline, priority);
+        let prediction = match tokio::time::timeout_at(deadline.into(), prediction).await {
+            Err(_) | Ok(Err(PredictError::DeadlineExceeded(_))) => {
                 return Err(ApiError::Deadline(limit.as_millis()));
             }
             Ok(prediction) => prediction?,
         };
         let begun = Instant::now();
-        let report = PredictionReport {
-            labels: std::mem::take(&mut prediction.report.labels),
-            ..prediction.report
-        };
-        let answer = convert::write_message(&model, parsed, prediction);
+        let Prediction { outputs, report, cache, nan_outputs } = prediction;
+        let cache = cache.map(|outcome| (cache::CACHE_HEADER, outcome.public_name().to_owned()));
+        let nan = (nan_outputs > 0).then(|| (NAN_OUTPUTS, nan_outputs.to_string()));
+        let names = (model.name.as_str(), model.version.as_str());
+        let told = cache.into_iter().chain(nan);
+        let answer = convert::write_message(names, &model.signature, parsed, outputs, told);
         model.stats.record_output(begun.elapsed());
         Ok((answer?, report))
     }
 
     /// Whether a call may do more than predict.
     fn authorize(&self, metadata: &MetadataMap) -> Result<(), Status> {
-        self.0.keys.authorize(metadata.as_ref()).map_err(|error| grpc_status(&error))
+        self.0
+            .predictor
+            .keys
+            .authorize(metadata.as_ref())
+            .map_err(|error| grpc_status(&error.into()))
     }
 
     /// One message of a stream, counted as a request of its own.
@@ -244,13 +251,13 @@ impl InferenceService {
         limit: Duration,
     ) -> pb::ModelStreamInferResponse {
         let call = InferCall::begin(limit);
-        let counting = RequestGuard::begin(&self.0.metrics, &call);
+        let counting = RequestGuard::begin(&self.0.predictor.metrics, &call);
         let (id, answer) = (request.id.clone(), self.infer(request, &call).await);
         counting.finish(answer.as_ref().map_or_else(|e| e.status().as_u16(), |_| 200));
         match answer {
             Ok((mut response, report)) => {
                 // A stream has one head for many answers, so the id is in the message.
-                if let Some(id) = self.0.keys.issue_prediction_id(&report) {
+                if let Some(id) = self.0.predictor.keys.issue_prediction_id(&report) {
                     let id = pb::InferParameter {
                         parameter_choice: Some(ParameterChoice::StringParam(id)),
                     };
@@ -270,8 +277,8 @@ impl InferenceService {
     }
 }
 
-fn grpc_response<T>(result: Result<T, ApiError>) -> Result<tonic::Response<T>, Status> {
-    result.map(tonic::Response::new).map_err(|e| grpc_status(&e))
+fn grpc_response<T, E: Into<ApiError>>(result: Result<T, E>) -> Result<tonic::Response<T>, Status> {
+    result.map(tonic::Response::new).map_err(|e| grpc_status(&e.into()))
 }
 
 fn check_repository_name(name: &str) -> Result<(), ApiError> {
@@ -290,14 +297,15 @@ impl GrpcInferenceService for InferenceService {
         &self,
         _: tonic::Request<pb::ServerLiveRequest>,
     ) -> Result<tonic::Response<pb::ServerLiveResponse>, Status> {
-        grpc_response(Ok(pb::ServerLiveResponse { live: true }))
+        Ok(tonic::Response::new(pb::ServerLiveResponse { live: true }))
     }
 
     async fn server_ready(
         &self,
         _: tonic::Request<pb::ServerReadyRequest>,
     ) -> Result<tonic::Response<pb::ServerReadyResponse>, Status> {
-        grpc_response(Ok(pb::ServerReadyResponse { ready: self.0.unready_reason().is_none() }))
+        let ready = self.0.unready_reason().is_none();
+        Ok(tonic::Response::new(pb::ServerReadyResponse { ready }))
     }
 
     async fn model_ready(
@@ -316,7 +324,7 @@ impl GrpcInferenceService for InferenceService {
         &self,
         _: tonic::Request<pb::ServerMetadataRequest>,
     ) -> Result<tonic::Response<pb::ServerMetadataResponse>, Status> {
-        grpc_response(Ok(pb::ServerMetadataResponse {
+        Ok(tonic::Response::new(pb::ServerMetadataResponse {
             name: super::SERVER_NAME.to_owned(),
             version: super::SERVER_VERSION.to_owned(),
             extensions: super::EXTENSIONS.map(str::to_owned).to_vec(),
@@ -328,12 +336,10 @@ impl GrpcInferenceService for InferenceService {
         request: tonic::Request<pb::ModelMetadataRequest>,
     ) -> Result<tonic::Response<pb::ModelMetadataResponse>, Status> {
         let request = request.into_inner();
-        let model = self.0.models.get(&request.name, non_empty(&request.version));
-        grpc_response(
-            model.map(|model| {
-                convert::metadata_message(&model, self.0.models.versions(&model.name))
-            }),
-        )
+        let model = self.0.predictor.models.get(&request.name, non_empty(&request.version));
+        grpc_response(model.map(|model| {
+            metadata_message(&model.description(), self.0.predictor.models.versions(&model.name))
+        }))
     }
 
     async fn model_infer(
@@ -434,7 +440,11 @@ impl GrpcInferenceService for InferenceService {
                 _ => return Err(grpc_status(&super::repository::unknown_parameter(&name))),
             }
         }
-        let loaded = self.0.repository.load(&self.0, &request.model_name, version.as_deref()).await;
+        let loaded = self
+            .0
+            .repository
+            .load(&self.0.predictor.models, &request.model_name, version.as_deref())
+            .await;
         grpc_response(loaded.map(|()| pb::RepositoryModelLoadResponse {}))
     }
 
@@ -445,7 +455,8 @@ impl GrpcInferenceService for InferenceService {
         self.authorize(request.metadata())?;
         let request = request.into_inner();
         check_repository_name(&request.repository_name).map_err(|e| grpc_status(&e))?;
-        let unloaded = self.0.repository.unload(&self.0, &request.model_name, None);
+        let unloaded =
+            self.0.repository.unload(&self.0.predictor.models, &request.model_name, None);
         grpc_response(unloaded.map(|()| pb::RepositoryModelUnloadResponse {}))
     }
 }

@@ -53,7 +53,7 @@ impl Service for HealthService {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let (app, service) = (Arc::clone(&self.0), request.into_inner().service);
         let stopping = app.wait_for_stopping();
-        let (models, phases) = (app.models.changes(), app.subscribe_phase());
+        let (models, phases) = (app.predictor.models.changes(), app.subscribe_phase());
         // The state now, and after every change that makes another one.
         let start = (app, service, models, phases, None);
         let states =

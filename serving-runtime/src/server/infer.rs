@@ -9,14 +9,15 @@ use hyper::body::Incoming;
 
 use super::body::{self, ContentEncoding};
 use super::call::{InferCall, RequestGuard};
+use super::error::ApiError;
 use super::{
     AppState, FullResponse, OFFLOAD_BYTES, PREDICTION_HEADER, bytes_response, compress,
     error_response, features, parse_off_thread,
 };
 use crate::cache;
-use crate::error::ApiError;
+use crate::error::PredictError;
 use crate::models::LoadedModel;
-use crate::predict::{self, Prediction};
+use crate::predictor::Prediction;
 use crate::protocol::{self, HEADER_LENGTH, InferRequest, NAN_OUTPUTS};
 
 const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
@@ -29,7 +30,7 @@ pub(super) async fn handle_infer(
     request: Request<Incoming>,
 ) -> FullResponse {
     let call = InferCall::begin(app.args.request_timeout());
-    let counting = RequestGuard::begin(&app.metrics, &call);
+    let counting = RequestGuard::begin(&app.predictor.metrics, &call);
     let answer = match process_infer(app, model, version, request, &call).await {
         Ok(answer) => answer,
         Err(error) => {
@@ -68,8 +69,8 @@ async fn process_infer(
         };
         match answer {
             // The worker and this clock may notice at the same time; the client hears the same.
-            Err(_) | Ok(Err(ApiError::Deadline(_))) => Err(expired(own)),
-            Ok(answer) => answer,
+            Err(_) | Ok(Err(PredictError::DeadlineExceeded(_))) => Err(expired(own)),
+            Ok(answer) => Ok(answer?),
         }
     };
     let answer = tokio::time::timeout_at((call.started_at() + limit).into(), work).await;
@@ -102,7 +103,7 @@ async fn read_request(
     let header_length = header_length(&head.headers)?;
     let limit = app.args.body_limit(&head.headers);
     let body = body::collect_body(&head.headers, incoming, limit).await?;
-    let (body, header_length, encoding) = match &app.caches.features {
+    let (body, header_length, encoding) = match &app.predictor.caches.features {
         Some(features) => {
             let body = body::decode_body(body, encoding, limit)?;
             let (body, header_length) =
@@ -116,17 +117,14 @@ async fn read_request(
         protocol::parse_request(&body, header_length, &model.signature)?
     } else {
         let signature = model.signature.clone();
-        parse_off_thread(move || {
-            protocol::parse_request(
-                &body::decode_body(body, encoding, limit)?,
-                header_length,
-                &signature,
-            )
+        parse_off_thread(move || -> Result<_, ApiError> {
+            let body = body::decode_body(body, encoding, limit)?;
+            Ok(protocol::parse_request(&body, header_length, &signature)?)
         })
         .await?
     };
     model.stats.record_input(begun.elapsed());
-    predict::check_rows(app, model, &request.inputs)?;
+    app.predictor.check_rows(model, &request.inputs)?;
     Ok(request)
 }
 
@@ -143,10 +141,10 @@ async fn run_prediction(
     model: &LoadedModel,
     mut request: InferRequest,
     deadline: Instant,
-) -> Result<FullResponse, ApiError> {
+) -> Result<FullResponse, PredictError> {
     let inputs = std::mem::take(&mut request.inputs);
     let prediction =
-        predict::predict_with_priority(app, model, inputs, deadline, request.priority).await?;
+        app.predictor.predict_with_priority(model, inputs, deadline, request.priority).await?;
     let begun = Instant::now();
     let answer = build_response(model, &request, &prediction);
     model.stats.record_output(begun.elapsed());
@@ -157,7 +155,7 @@ fn build_response(
     model: &LoadedModel,
     request: &InferRequest,
     prediction: &Prediction,
-) -> Result<FullResponse, ApiError> {
+) -> Result<FullResponse, PredictError> {
     let names = (model.name.as_str(), model.version.as_str());
     let body =
         protocol::write_response(names, &model.signature, request, &prediction.outputs, None)?;

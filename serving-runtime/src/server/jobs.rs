@@ -7,8 +7,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
+use super::error::ApiError;
 use super::{AppState, FullResponse, body, json_response};
-use crate::error::ApiError;
 use crate::jobs::queue::{JobQueue as _, JobStatus, StoredJob};
 use crate::jobs::submit::{self, JobSubmission, queue_unavailable};
 use crate::jobs::{JobService, callback, job, view};
@@ -40,7 +40,7 @@ pub(super) async fn submit_job(
         Err(ApiError::Unavailable(_)) => "unavailable",
         Err(_) => "invalid",
     };
-    app.metrics.jobs.count_submission(outcome);
+    app.job_metrics.count_submission(outcome);
     let (id, new) = answer?;
     // With the name of the model, so that it leads back here through a gateway at whatever host the
     // client used.
@@ -65,7 +65,7 @@ async fn enqueue_submission(
     let (head, incoming) = request.into_parts();
     let key = idempotency_key(&head.headers)?;
     let encoding = body::content_encoding(&head.headers)?;
-    let limit = app.args.queue.max_job_bytes.saturating_sub(JOB_OVERHEAD_BYTES).max(1);
+    let limit = jobs.max_job_bytes.saturating_sub(JOB_OVERHEAD_BYTES).max(1);
     let limited = app.args.request_timeout();
     let collected =
         tokio::time::timeout(limited, body::collect_body(&head.headers, incoming, limit)).await;
@@ -83,13 +83,13 @@ async fn enqueue_submission(
     };
     job.traceparent = job.traceparent.or_else(parent);
     // Before it waits for long: what cannot succeed is refused here.
-    let model = app.models.get(&job.model_id, job.pinned_version())?;
-    submit::parse_request(app, &model, job.data.get())?;
+    let model = app.predictor.models.get(&job.model_id, job.pinned_version())?;
+    submit::parse_request(&app.predictor, &model, job.data.get())?;
     let (max_jobs, allow) = submit::submission_limits(jobs, &head.headers)?;
     if let Some(url) = &job.callback_url {
         callback::check_callback_url(&allow, url).map_err(ApiError::BadRequest)?;
     }
-    submit::enqueue_job(jobs, &job, max_jobs).await
+    Ok(submit::enqueue_job(jobs, &job, max_jobs).await?)
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use super::error::ApiError;
 use super::{AppState, FullResponse, body, json_response};
-use crate::error::ApiError;
 
 /// Bodies of these requests are a few words.
 const MAX_BODY: usize = 1 << 20;
@@ -73,7 +73,7 @@ pub(super) async fn load_model(
     if let Some(name) = parameters.keys().next() {
         return Err(unknown_parameter(name));
     }
-    app.repository.load(app, name, version.as_deref()).await?;
+    app.repository.load(&app.predictor.models, name, version.as_deref()).await?;
     Ok(json_response(StatusCode::OK, &json!({})))
 }
 
@@ -85,7 +85,7 @@ pub(super) async fn unload_model(
 ) -> Result<FullResponse, ApiError> {
     // Clients send `unload_dependents`, of which there are none here.
     let LoadRequest { .. } = read_json_body(app, request).await?;
-    app.repository.unload(app, name, None)?;
+    app.repository.unload(&app.predictor.models, name, None)?;
     Ok(json_response(StatusCode::OK, &json!({})))
 }
 

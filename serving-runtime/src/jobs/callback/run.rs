@@ -11,7 +11,6 @@ use super::CallbackSender;
 use crate::jobs::queue::{CallbackOutcome, DueCallback, JobQueue as _};
 use crate::jobs::worker::OUTAGE_BACKOFF;
 use crate::jobs::{JobService, is_stopping, sleep_or_stop};
-use crate::server::AppState;
 
 /// Between two looks for callbacks that are due.
 const IDLE_POLL: Duration = Duration::from_millis(200);
@@ -22,7 +21,6 @@ const MAX_IN_FLIGHT: usize = 16;
 /// longer than an attempt may, made once more by another worker. A slow receiver takes one place of
 /// several, and holds up no other.
 pub async fn send_due_callbacks(
-    app: Arc<AppState>,
     jobs: Arc<JobService>,
     caller: CallbackSender,
     stop: watch::Receiver<bool>,
@@ -38,7 +36,7 @@ pub async fn send_due_callbacks(
         let wait = match due {
             Ok(due) => {
                 failures = 0;
-                flying.extend(due.into_iter().map(|due| send_callback(&app, &jobs, &caller, due)));
+                flying.extend(due.into_iter().map(|due| send_callback(&jobs, &caller, due)));
                 IDLE_POLL
             }
             Err(error) => {
@@ -56,12 +54,7 @@ pub async fn send_due_callbacks(
     while flying.next().await.is_some() {}
 }
 
-async fn send_callback(
-    app: &AppState,
-    jobs: &JobService,
-    caller: &CallbackSender,
-    due: DueCallback,
-) {
+async fn send_callback(jobs: &JobService, caller: &CallbackSender, due: DueCallback) {
     let begun = Instant::now();
     let span = || slipway_telemetry::span!("callback", otel.kind = "client", job = due.id);
     let span = || slipway_telemetry::span_with_parent(span(), due.job.text("traceparent"));
@@ -71,7 +64,7 @@ async fn send_callback(
         CallbackOutcome::Retry(_, note) => ("retried", note.as_str()),
         CallbackOutcome::Dead(note) => ("dead", note.as_str()),
     };
-    app.metrics.jobs.record_callback(outcome, begun.elapsed());
+    jobs.metrics.record_callback(outcome, begun.elapsed());
     if outcome != "delivered" {
         tracing::warn!(job = due.id, outcome, note, "callback");
     }

@@ -29,7 +29,7 @@ use super::queue::{
     CallbackOutcome, ClaimedJob, DueCallback, EnqueueOutcome, JobCompletion, JobLease, JobQueue,
     JobStatus, QueueError, QueueLag, QueueOptions, RetryRequest, StartDecision, StoredJob,
 };
-use crate::cache::result::now_millis;
+use crate::clock::now_millis;
 
 /// How long an answer may take.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);

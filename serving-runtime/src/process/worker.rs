@@ -8,16 +8,16 @@ use slipway_egress::AllowList;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
-use super::callback::CallbackSender;
-use super::callback::sign::CallbackSigner;
-use super::worker::JobWorker;
-use super::{JobService, WorkerArgs, callback};
+use super::{TerminationSignals, bind_admin, load_on_thread, run_to_end, start_jobs, start_port};
+use crate::config::WorkerCommand;
 use crate::error::{LoadError, LoadErrorReason};
-use crate::run::{TerminationSignals, bind_admin, load_on_thread, run_to_end, start_port};
+use crate::jobs::callback::sign::CallbackSigner;
+use crate::jobs::callback::{self, CallbackSender};
+use crate::jobs::worker::JobWorker;
 use crate::server::{AppState, handle_admin_request};
 
 /// Runs `worker` to its end.
-pub fn run_worker(args: WorkerArgs) -> ExitCode {
+pub fn run_worker(args: WorkerCommand) -> ExitCode {
     let serve = args.serve.clone();
     run_to_end(&serve, run_lifecycle(args))
 }
@@ -26,12 +26,12 @@ fn permanent_error(message: String) -> LoadError {
     LoadError::permanent(LoadErrorReason::LoadFailed, message)
 }
 
-async fn run_lifecycle(args: WorkerArgs) -> Result<(), LoadError> {
+async fn run_lifecycle(args: WorkerCommand) -> Result<(), LoadError> {
     let begun = Instant::now();
     let mut signals = TerminationSignals::new()?;
     let app = AppState::new(args.serve.clone())
         .map_err(|e| LoadError::permanent(LoadErrorReason::LoadFailed, e))?;
-    let jobs = JobService::attach(&app)?
+    let jobs = start_jobs(&app)?
         .ok_or_else(|| permanent_error("a worker needs --queue-url (SLIPWAY_QUEUE_URL)".into()))?;
     let caller = build_callback_sender(&args)?;
     let admin = bind_admin(app.args.admin_listen).await?;
@@ -44,19 +44,20 @@ async fn run_lifecycle(args: WorkerArgs) -> Result<(), LoadError> {
         );
     tokio::select! {
         loaded = load_on_thread(&app) => {
-            let model = app.models.insert(loaded?);
-            app.metrics.record_model(&model.name, &model.version, &model.digest, &model.batching, begun.elapsed());
+            let model = app.predictor.models.insert(loaded?);
+            app.predictor.metrics.record_model(&model.name, &model.version, &model.digest, &model.batching, begun.elapsed());
             tracing::info!(digest = model.digest, seconds = begun.elapsed().as_secs_f64(), "ready");
         }
         () = signals.recv() => return Ok(()),
     }
     let (stop, stopped) = watch::channel(false);
     let consumer = consumer_name(&app.args.pod_name);
+    let predictor = Arc::clone(&app.predictor);
     let worker =
-        JobWorker::new(Arc::clone(&app), Arc::clone(&jobs), args, consumer, stopped.clone());
+        JobWorker::new(predictor, Arc::clone(&jobs), args.worker, consumer, stopped.clone());
     let mut tasks = JoinSet::new();
     if let Some(caller) = caller {
-        tasks.spawn(callback::send_due_callbacks(Arc::clone(&app), jobs, caller, stopped));
+        tasks.spawn(callback::send_due_callbacks(jobs, caller, stopped));
     }
     tasks.spawn(async move { worker.run().await });
     wait_for_shutdown(&mut tasks, signals.recv()).await?;
@@ -99,19 +100,23 @@ fn consumer_name(pod: &str) -> String {
     format!("{pod}-{:08x}", rand::random::<u32>())
 }
 
-fn build_callback_sender(args: &WorkerArgs) -> Result<Option<CallbackSender>, LoadError> {
+fn build_callback_sender(args: &WorkerCommand) -> Result<Option<CallbackSender>, LoadError> {
     let allowed = &args.serve.queue.callback_allow;
     if allowed.is_empty() {
         return Ok(None);
     }
-    let key = args.callback_signing_key.as_ref().ok_or_else(|| {
+    let key = args.worker.callback_signing_key.as_ref().ok_or_else(|| {
         permanent_error("callbacks are allowed (--callback-allow), but there is no key to sign them with (SLIPWAY_CALLBACK_SIGNING_KEY)".into())
     })?;
     let signer = CallbackSigner::parse(key.reveal())
         .map_err(|e| permanent_error(format!("SLIPWAY_CALLBACK_SIGNING_KEY: {e}")))?;
-    CallbackSender::new(AllowList::new(allowed), signer, args.callback_options())
-        .map(Some)
-        .map_err(permanent_error)
+    CallbackSender::new(
+        AllowList::new(allowed),
+        signer,
+        args.worker.callback_options(&args.serve.queue),
+    )
+    .map(Some)
+    .map_err(permanent_error)
 }
 
 #[cfg(test)]

@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Client, RequestBuilder, redirect};
 
-use super::hot_keys::{MAX_BYTES, decode_hot_inputs};
 use crate::batch::RequestPriority;
-use crate::config::ServeArgs;
+use crate::cache::CacheArgs;
+use crate::cache::hot_keys::{MAX_BYTES, decode_hot_inputs};
 use crate::models::LoadedModel;
-use crate::predict::run_untimed;
-use crate::server::AppState;
+use crate::predictor::{Predictor, run_untimed};
 
 /// Time to learn what is hot, and for all of it.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -27,19 +26,28 @@ const PRIVATE_PORT: u16 = 8081;
 const REVISION_HEADER: &str = "x-slipway-revision";
 
 /// Warms the caches for `model`, if that was asked for.
-pub async fn prewarm_caches(app: &AppState, model: &LoadedModel) {
-    let Some(results) = app.caches.results.as_ref().filter(|_| app.args.cache.cache_hot_keys > 0)
+pub async fn prewarm_caches(
+    predictor: &Predictor,
+    model: &LoadedModel,
+    modeldeployment: &str,
+    args: &CacheArgs,
+) {
+    let Some(results) = predictor.caches.results.as_ref().filter(|_| args.cache_hot_keys > 0)
     else {
         return;
     };
     let begun = Instant::now();
     let until = begun + WARM_UP_TIMEOUT;
     let (mut answered, mut from) = (0_usize, String::new());
-    let token = app.keys.token();
+    let token = predictor.keys.token();
+    let gateway = format!(
+        "http://{modeldeployment}:{PRIVATE_PORT}/v2/models/{}",
+        predictor.models.primary_name()
+    );
     let work = async {
         let (who, bytes) = match tokio::time::timeout(
             FETCH_TIMEOUT,
-            fetch_hot_inputs(&app.args, token.as_deref()),
+            fetch_hot_inputs(args, modeldeployment, &gateway, token.as_deref()),
         )
         .await
         {
@@ -50,10 +58,10 @@ pub async fn prewarm_caches(app: &AppState, model: &LoadedModel) {
         from = who;
         for inputs in decode_hot_inputs(&bytes, &model.signature)
             .into_iter()
-            .take(app.args.cache.cache_hot_keys as usize)
+            .take(args.cache_hot_keys as usize)
         {
             let warmed = results
-                .warm(model, inputs, until, |inputs| {
+                .warm(&model.digest, &model.signature, inputs, until, |inputs| {
                     run_untimed(model, inputs, until, RequestPriority::default())
                 })
                 .await;
@@ -75,7 +83,9 @@ pub async fn prewarm_caches(app: &AppState, model: &LoadedModel) {
 /// What is hot at a pod that serves, and which that is: one of the revision that answers at the
 /// ModelDeployment's own address.
 async fn fetch_hot_inputs(
-    args: &ServeArgs,
+    args: &CacheArgs,
+    modeldeployment: &str,
+    gateway: &str,
     token: Option<&str>,
 ) -> Result<(String, Vec<u8>), String> {
     let client = Client::builder()
@@ -88,17 +98,15 @@ async fn fetch_hot_inputs(
         Some(token) => request.bearer_auth(token),
         None => request,
     };
-    let base = if args.cache.cache_hot_from.is_empty() {
-        let gateway =
-            format!("http://{}:{PRIVATE_PORT}/v2/models/{}", args.modeldeployment, args.model_name);
+    let base = if args.cache_hot_from.is_empty() {
         let answer = shown(client.get(gateway)).send().await.map_err(|e| e.to_string())?;
         let revision =
             answer.headers().get(REVISION_HEADER).and_then(|revision| revision.to_str().ok());
         let revision = revision.filter(|revision| slipway_prediction_id::is_revision(revision));
         let revision = revision.ok_or("no revision serves yet")?;
-        format!("http://{}-{revision}:{ADMIN_PORT}", args.modeldeployment)
+        format!("http://{modeldeployment}-{revision}:{ADMIN_PORT}")
     } else {
-        args.cache.cache_hot_from.clone()
+        args.cache_hot_from.clone()
     };
     let mut answer =
         shown(client.get(format!("{base}{PATH}"))).send().await.map_err(|e| e.to_string())?;

@@ -5,12 +5,10 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::files::FetchRecord;
-use super::{FetchOptions, fetch_model};
+use super::{TerminationSignals, run_to_end, termination};
 use crate::config::ServeArgs;
 use crate::error::{LoadError, LoadErrorReason};
-use crate::run::{TerminationSignals, run_to_end};
-use crate::termination;
+use crate::fetch::{FetchRecord, fetch_model};
 
 /// Runs `fetch` to its end.
 pub fn run_fetch(args: ServeArgs) -> ExitCode {
@@ -29,8 +27,7 @@ async fn fetch_until_signal(args: ServeArgs) -> Result<(), LoadError> {
 }
 
 async fn fetch_and_record(args: ServeArgs) -> Result<(), LoadError> {
-    let options = FetchOptions::from_args(&args);
-    let fetched = fetch_model(&args.model_uri, &args.model_digest, &options).await?;
+    let fetched = fetch_model(&args.model_uri, &args.model_digest, &args.fetch_options()).await?;
     let bytes: u64 = fetched.files.iter().map(|file| file.bytes).sum();
     tracing::info!(
         digest = fetched.digest,

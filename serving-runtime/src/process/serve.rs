@@ -1,0 +1,122 @@
+//! The life of a server: bind, load, serve, drain.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+
+use super::{
+    PortHandle, TerminationSignals, bind_admin, listen_error, load_on_thread, run_to_end,
+    start_jobs, start_port,
+};
+use crate::config::ServeArgs;
+use crate::error::{LoadError, LoadErrorReason};
+use crate::prewarm;
+use crate::samples::PayloadSampler;
+use crate::server::{AppState, BoundListener, handle_admin_request, handle_api};
+
+/// Runs `serve` to its end.
+pub fn serve_model(args: ServeArgs) -> ExitCode {
+    let of = args.clone();
+    run_to_end(&of, run_server(args))
+}
+
+/// Time for an answer to reach its client after the request's own time.
+const ANSWER_MARGIN: Duration = Duration::from_secs(5);
+
+async fn run_server(args: ServeArgs) -> Result<(), LoadError> {
+    let begun = Instant::now();
+    let mut signals = TerminationSignals::new()?;
+    let app =
+        AppState::new(args).map_err(|e| LoadError::permanent(LoadErrorReason::LoadFailed, e))?;
+    start_jobs(&app)?;
+    let (admin, api) = (bind_admin(app.args.admin_listen).await?, bind_api(&app.args).await?);
+    tracing::info!(
+        api = %api.address(), admin = %admin.address(), pod = app.args.pod_name, revision = app.args.revision,
+        model = app.args.model_name, threads = ?app.args.thread_counts(), "listening"
+    );
+    if let Some(sampler) = PayloadSampler::start(
+        &app.args.observe,
+        app.args.sample_origin(),
+        &app.predictor.metrics.samples,
+    )? {
+        // The cell is new, so it takes it.
+        let _ = app.predictor.sampler.set(sampler);
+    }
+    // The admin port lives until the process ends.
+    let _admin =
+        start_port(
+            admin,
+            &app,
+            |app, request| async move { handle_admin_request(&app, request).await },
+        );
+    let mut api = start_port(api, &app, handle_api);
+
+    tokio::select! {
+        loaded = load_on_thread(&app) => {
+            let model = loaded?;
+            let predictor = &app.predictor;
+            predictor.caches.connect().await;
+            let args = &app.args;
+            prewarm::prewarm_caches(predictor, &model, &args.modeldeployment, &args.cache).await;
+            let model = predictor.models.insert(model);
+            let took = begun.elapsed();
+            if let Some(observer) = &model.observer {
+                predictor.metrics.set_observer(observer);
+            }
+            predictor.metrics.record_model(&model.name, &model.version, &model.digest, &model.batching, took);
+            tracing::info!(digest = model.digest, seconds = took.as_secs_f64(), "ready");
+        }
+        () = signals.recv() => {
+            tracing::info!("told to end while loading");
+            return Ok(());
+        }
+    }
+    tokio::select! {
+        () = signals.recv() => {}
+        lost = api.until_lost() => return Err(lost),
+    }
+    drain_requests(&app, api).await;
+    if let Some(sampler) = app.predictor.sampler.get() {
+        sampler.close().await;
+    }
+    Ok(())
+}
+
+/// Listens for the API.
+async fn bind_api(args: &ServeArgs) -> Result<BoundListener, LoadError> {
+    BoundListener::bind_api(args.listen, args.max_connections)
+        .await
+        .map_err(listen_error(args.listen))
+}
+
+/// Serves on for as long as requests come; then no new connections, and an end of what is in
+/// flight.
+async fn drain_requests(app: &AppState, api: PortHandle) {
+    let quiet = Duration::from_secs(app.args.drain_delay_seconds);
+    let longest = Duration::from_secs(app.args.drain_serve_seconds);
+    tracing::info!(
+        quiet_seconds = quiet.as_secs(),
+        longest_seconds = longest.as_secs(),
+        "draining"
+    );
+    app.start_draining();
+    if timeout(longest.max(quiet), app.activity.wait_until_quiet(quiet)).await.is_err() {
+        tracing::warn!(
+            seconds = longest.as_secs(),
+            "requests still come: no other pod took over in time"
+        );
+    }
+    app.start_stopping();
+    let _ = api.stop.send(());
+    let limit = app
+        .args
+        .drain_timeout_seconds
+        .map_or_else(|| app.activity.remaining() + ANSWER_MARGIN, Duration::from_secs);
+    match timeout(limit, api.task).await {
+        Ok(_) => tracing::info!("drained"),
+        Err(_) => {
+            tracing::warn!(timeout_seconds = limit.as_secs(), "some requests did not end in time")
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! What all connections share.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::watch;
+
+use super::activity::RequestActivity;
+use super::error::ApiError;
+use crate::cache::RuntimeCaches;
+use crate::config::ServeArgs;
+use crate::error::PredictError;
+use crate::jobs::JobService;
+use crate::jobs::metrics::JobMetrics;
+use crate::keys::DeploymentKeys;
+use crate::metrics::RuntimeMetrics;
+use crate::models::{LoadedModel, ModelRegistry};
+use crate::predictor::Predictor;
+use crate::repository::{IndexEntry, ModelRepository};
+
+/// How far the process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ShutdownPhase {
+    /// Loading or serving.
+    Serving,
+    /// Told to end, and serving on for as long as it is asked: it may be the only pod until its
+    /// replacement is ready. It stays ready, so that the EndpointSlice says that it serves while it
+    /// terminates.
+    Draining,
+    /// What is in flight ends; streams that would not end by themselves are ended.
+    Stopping,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct AppState {
+    /// The options.
+    pub args: ServeArgs,
+    /// The models, and what their predictions pass.
+    pub predictor: Arc<Predictor>,
+    /// Further models that can be loaded.
+    pub repository: ModelRepository,
+    /// What is told about jobs.
+    pub job_metrics: JobMetrics,
+    /// The queue of jobs, if there is one.
+    pub jobs: OnceLock<Arc<JobService>>,
+    /// Until when this process is needed.
+    pub activity: RequestActivity,
+    phase: watch::Sender<ShutdownPhase>,
+}
+
+impl AppState {
+    /// The state of a server that has not loaded its model yet.
+    ///
+    /// # Errors
+    /// When an option makes no sense.
+    pub fn new(args: ServeArgs) -> Result<Arc<Self>, String> {
+        let (mut metrics, job_metrics) =
+            (RuntimeMetrics::new(&args.modeldeployment, &args.revision), JobMetrics::default());
+        job_metrics.register(metrics.labelled_registry());
+        let name = format!("{}/{}", args.namespace, args.modeldeployment);
+        let keys = Arc::new(DeploymentKeys::new(
+            args.keys_directory.clone(),
+            &name,
+            &args.uid,
+            &args.revision,
+        ));
+        let caches = RuntimeCaches::new(&args.cache, &name, &keys, &metrics.cache)?;
+        let predictor = Arc::new(Predictor {
+            models: ModelRegistry::new(&args.model_name),
+            caches,
+            metrics,
+            sampler: OnceLock::new(),
+            keys,
+            max_request_rows: args.max_request_rows,
+        });
+        Ok(Arc::new(Self {
+            repository: ModelRepository::new(args.repository_options()),
+            args,
+            predictor,
+            job_metrics,
+            jobs: OnceLock::new(),
+            activity: RequestActivity::default(),
+            phase: watch::Sender::new(ShutdownPhase::Serving),
+        }))
+    }
+
+    /// From here on the server asks its clients to connect elsewhere.
+    pub fn start_draining(&self) {
+        self.phase.send_replace(ShutdownPhase::Draining);
+    }
+
+    /// From here on the server is not ready, and streams end.
+    pub fn start_stopping(&self) {
+        self.phase.send_replace(ShutdownPhase::Stopping);
+    }
+
+    /// Whether the server shuts down.
+    pub fn is_draining(&self) -> bool {
+        *self.phase.borrow() >= ShutdownPhase::Draining
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.phase.borrow() == ShutdownPhase::Stopping
+    }
+
+    pub(super) fn subscribe_phase(&self) -> watch::Receiver<ShutdownPhase> {
+        self.phase.subscribe()
+    }
+
+    /// Completes when streams must end.
+    pub(super) fn wait_for_stopping(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut phases = self.subscribe_phase();
+        async move {
+            // An error means that the process is gone.
+            let _ = phases.wait_for(|phase| *phase == ShutdownPhase::Stopping).await;
+        }
+    }
+
+    /// The model for a request; one of the repository that had to make room comes back.
+    ///
+    /// # Errors
+    /// As [`ModelRegistry::get`], and whatever keeps it from coming back.
+    pub async fn find_model(
+        &self,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<Arc<LoadedModel>, PredictError> {
+        match self.predictor.models.get(name, version) {
+            Err(error @ PredictError::NotFound(_)) => {
+                match self.repository.reload_evicted(&self.predictor.models, name, version).await? {
+                    true => self.predictor.models.get(name, version),
+                    false => Err(error),
+                }
+            }
+            found => found,
+        }
+    }
+
+    /// Whether a model is ready.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such model: not ready and not there are two answers.
+    pub(super) fn is_model_ready(
+        &self,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<bool, PredictError> {
+        match self.predictor.models.get(name, version) {
+            Err(error @ PredictError::NotFound(_)) => Err(error),
+            found => Ok(found.is_ok() && self.unready_reason().is_none()),
+        }
+    }
+
+    /// The models whose statistics are asked for: all, or all versions of one, or one.
+    ///
+    /// # Errors
+    /// As [`ModelRegistry::get`].
+    pub(super) fn models_for_statistics(
+        &self,
+        name: Option<&str>,
+        version: Option<&str>,
+    ) -> Result<Vec<Arc<LoadedModel>>, PredictError> {
+        let Some(name) = name else { return Ok(self.predictor.models.all()) };
+        self.predictor.models.get(name, version)?;
+        let mut models = self.predictor.models.all();
+        models.retain(|model| model.name == name && version.is_none_or(|v| v == model.version));
+        Ok(models)
+    }
+
+    /// The index of the repository.
+    ///
+    /// # Errors
+    /// `Internal` when the thread that reads it is lost.
+    pub(super) async fn repository_index(
+        self: &Arc<Self>,
+        ready: bool,
+    ) -> Result<Vec<IndexEntry>, ApiError> {
+        let app = Arc::clone(self);
+        let listed =
+            tokio::task::spawn_blocking(move || app.repository.index(&app.predictor.models)).await;
+        let mut entries = listed
+            .map_err(|e| ApiError::Internal(format!("reading the repository failed: {e}")))?;
+        entries.retain(|entry| !ready || entry.state == "READY");
+        Ok(entries)
+    }
+
+    /// Why the server is not ready, if it is not.
+    pub fn unready_reason(&self) -> Option<&'static str> {
+        if self.is_stopping() {
+            Some("shutting down")
+        } else if self.predictor.models.primary().is_none() {
+            Some("the model is loading")
+        } else {
+            None
+        }
+    }
+}
