@@ -1,23 +1,20 @@
-//! The regression catalogue: bugs that other progressive delivery tools had, by the numbers of
-//! appendix B of our survey.
+//! The regression catalogue: bugs of other tools for progressive delivery, numbered as `b01` to
+//! `b20`. Numbers are those of issues and pull requests in the public repositories
+//! argoproj/argo-rollouts and fluxcd/flagger, where they are known.
+//!
+//! `b02` to `b06` are in `catalogue_evidence.rs`, `b07` and `b14` to `b16` in
+//! `catalogue_capacity.rs`. Two are not tests of the plan alone: `b12`, a controller that dies
+//! between two writes, works beside a second one or on a stale view (Argo Rollouts #2117, #4073,
+//! #3316), is what `operator/sim` does in every world; `b18`, many rollouts that begin at once and
+//! starve each other (Flagger #1069, #638), is `operator/tests/apiserver_many.rs`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 
 use common::World;
+use common::rollouts::{all_at, canary, steps};
 use serde_json::{Value, json};
 use slipway_crds::v1alpha1::{RolloutOutcome, RolloutStage};
-
-fn steps(weights: &[i32]) -> Value {
-    let steps: Vec<Value> = weights.iter().map(|weight| json!({ "setWeight": weight })).collect();
-    json!({ "strategy": { "canary": { "steps": steps } } })
-}
-
-fn canary(version: &str) -> World {
-    let mut world = World::serving(steps(&[5, 50, 100]));
-    world.version(version);
-    world
-}
 
 fn blue_green(settings: Value) -> World {
     let mut world = World::serving(
@@ -27,10 +24,10 @@ fn blue_green(settings: Value) -> World {
     world
 }
 
-fn all_at(world: &World, version: &str) -> bool {
-    world.weights() == [(version.to_owned(), 1000)]
-}
-
+/// Argo Rollouts: when a pod of the new version was unready, the abort of a blue-green rollout
+/// scaled the new ReplicaSet to nothing and left the active Service selecting it, which is a full
+/// outage. Traffic goes back first, whatever the health of the candidate, and what gateways may
+/// still select keeps its pods.
 #[test]
 fn b01_an_abort_returns_traffic_however_many_new_pods_are_unready() {
     for unready in 1..=3 {
@@ -53,66 +50,9 @@ fn b01_an_abort_returns_traffic_however_many_new_pods_are_unready() {
     }
 }
 
-#[test]
-fn b07_replicas_may_change_at_any_moment() {
-    for (stage, step) in [
-        (RolloutStage::Scaling, 0),
-        (RolloutStage::Confirming, 0),
-        (RolloutStage::Analyzing, 0),
-        (RolloutStage::Scaling, 1),
-        (RolloutStage::Analyzing, 1),
-        (RolloutStage::Confirming, 2),
-    ] {
-        for replicas in [1, 9] {
-            let mut world = canary("v2");
-            world.until(stage, step);
-            world.edit(json!({ "replicas": replicas }));
-            world.step();
-            let stable = world.stable();
-            assert_eq!(world.size(&stable), replicas, "stable follows at {stage:?} {step}");
-            world.finish();
-            assert_eq!(
-                (world.stable().as_str(), world.size("v2")),
-                ("v2", replicas),
-                "{stage:?} {step}"
-            );
-        }
-    }
-}
-
-#[test]
-fn b07_replicas_may_change_during_an_abort() {
-    for replicas in [1, 9] {
-        let mut world = canary("v2");
-        world.until(RolloutStage::Analyzing, 1);
-        world.command("abort", "1");
-        world.step();
-        world.edit(json!({ "replicas": replicas }));
-        world.step();
-        assert!(all_at(&world, "v1"), "traffic does not wait for sizes");
-        assert_eq!(world.size("v1"), replicas);
-        assert!(
-            world.size("v2") >= 2.max((replicas + 1) / 2),
-            "what gateways may still send needs {replicas} / 2"
-        );
-        world.gateways_follow();
-        world.settle();
-        assert_eq!((world.size("v1"), world.size("v2")), (replicas, 0));
-    }
-}
-
-#[test]
-fn b07_replicas_may_change_during_the_delay_after_promotion() {
-    let mut world = canary("v2");
-    world.finish();
-    world.edit(json!({ "replicas": 5 }));
-    world.tick(1);
-    assert_eq!((world.size("v1"), world.size("v2")), (3, 5));
-    world.pass(60);
-    world.settle();
-    assert_eq!((world.size("v1"), world.size("v2")), (0, 5));
-}
-
+/// Argo Rollouts #4534, #4390: when a third version came during the rollout of the second, the pods
+/// of the second went at once, while proxies still sent requests to them. They stay until every
+/// gateway has confirmed that it sends nothing there, and for the delay after that.
 #[test]
 fn b08_a_third_version_takes_the_place_of_the_second_at_every_step() {
     for (stage, step) in [
@@ -150,6 +90,9 @@ fn b08_a_third_version_takes_the_place_of_the_second_at_every_step() {
     }
 }
 
+/// Argo Rollouts #3020: a spec that went back to the stable version in the middle of a rollout
+/// moved all traffic to a stable ReplicaSet that had been scaled down. Stable is whole during a
+/// rollout, so that going back is one switch, and the version that is left is not blamed.
 #[test]
 fn b09_going_back_to_the_stable_content_blames_nobody() {
     let mut world = canary("v2");
@@ -184,6 +127,9 @@ fn b09_going_back_after_promotion_is_a_rollout_that_uses_the_old_pods() {
     );
 }
 
+/// Argo Rollouts #3774, #1292, #2982: an abort while nothing was rolled out was kept and hit the
+/// next rollout, and a retry after an abort did nothing or aborted again. A command acts once, on
+/// the rollout that is there, and one for which there is none is dropped.
 #[test]
 fn b10_abort_retry_abort() {
     let mut world = canary("v2");
@@ -228,6 +174,9 @@ fn b10_an_abort_without_a_rollout_does_nothing() {
     assert_eq!(world.stage(), Some(RolloutStage::Scaling));
 }
 
+/// Argo Rollouts #3765: pods that crash in a loop become ready for a moment now and then, and each
+/// time the progress deadline began anew, so that the rollout never ended. The deadline is counted
+/// from the start of the stage as the status has it.
 #[test]
 fn b11_crash_loops_do_not_reset_the_deadline() {
     let mut world = canary("v2");
@@ -247,6 +196,9 @@ fn b11_crash_loops_do_not_reset_the_deadline() {
     assert!(world.condition("RolledBack").message.contains("exit 137"));
 }
 
+/// Flagger and OpenKruise Rollouts keep timed waits (jobs, grace periods) in the memory of the
+/// process: a restart of the controller in the middle of one shortened it, or advanced twice. All
+/// times are in the status, and the plan itself remembers nothing.
 #[test]
 fn b13_a_restart_shortens_no_pause() {
     let mut world = World::serving(json!({ "strategy": { "canary": { "steps": [
@@ -264,56 +216,9 @@ fn b13_a_restart_shortens_no_pause() {
     assert_eq!(world.stage(), Some(RolloutStage::Scaling));
 }
 
-#[test]
-fn b14_capacity_comes_before_weight_also_when_the_autoscaler_asks_for_more_at_the_end() {
-    let mut world = canary("v2");
-    world.until(RolloutStage::Scaling, 2);
-    world.edit(json!({ "replicas": 10 }));
-    world.step();
-    assert_eq!(world.size("v2"), 10);
-    let set = world.set_mut("v2");
-    (set.current, set.ready, set.available, set.is_observed) = (9, 9, 9, true);
-    world.step();
-    assert_eq!(world.weights()[1].1, 500);
-    world.pods_follow();
-    world.step();
-    assert_eq!(world.weights()[1].1, 1000);
-}
-
-#[test]
-fn b15_a_candidate_that_cannot_fill_up_leaves_stable_whole() {
-    let mut world = canary("v2");
-    world.until(RolloutStage::Scaling, 2);
-    world.set_mut("v2").available = 2;
-    for _ in 0..700 {
-        world.step();
-        world.pass(1);
-    }
-    assert_eq!(world.says("RolledBack"), "True ProgressDeadlineExceeded");
-    assert!(all_at(&world, "v1"));
-    assert_eq!(world.size("v1"), 3);
-}
-
-#[test]
-fn b16_a_scale_step_moves_no_traffic() {
-    let mut world = World::serving(json!({ "strategy": { "canary": { "steps": [
-        { "setCanaryScale": { "replicas": 2 } }, { "setWeight": 5 }, { "setCanaryScale": { "replicas": 4 } }, { "setWeight": 50 } ] } } }));
-    world.version("v2");
-    world.step();
-    assert_eq!((world.size("v2"), world.weights().len()), (2, 1));
-    world.until(RolloutStage::Analyzing, 1);
-    assert_eq!(world.size("v2"), 1, "the next weight ends what a person asked for");
-    let weights = world.weights();
-    world.good();
-    world.step();
-    assert_eq!((world.stage(), world.size("v2")), (Some(RolloutStage::Scaling), 4));
-    world.step();
-    assert_eq!(world.weights(), weights);
-    world.pods_follow();
-    world.step();
-    assert_eq!(world.weights()[1].1, 500);
-}
-
+/// The Gateway API plugin of Argo Rollouts (#203, #158, #208) rewrote rules, backends and labels of
+/// other people in the routes that it managed. What this ModelDeployment does not control is in no
+/// action; fields are owned by server-side apply.
 #[test]
 fn b17_what_is_not_ours_is_not_touched() {
     let mut world = World::serving(json!({}));
@@ -326,6 +231,8 @@ fn b17_what_is_not_ours_is_not_touched() {
     assert!(world.plan().actions.is_empty());
 }
 
+/// Argo Rollouts #4971, #2982: a scale-down deadline that was over, left in an annotation, made the
+/// controller reconcile one rollout a thousand times a minute. A plan wakes only at times to come.
 #[test]
 fn b19_times_that_are_over_wake_nobody() {
     let mut world = canary("v2");
@@ -338,6 +245,10 @@ fn b19_times_that_are_over_wake_nobody() {
     assert!(world.plan().actions.is_empty());
 }
 
+/// Argo Rollouts #2091: a spec that became invalid in the middle of a rollout was an error that was
+/// tried again every 20 s, with nothing said about what was wrong, and sometimes not taken up again
+/// after it was mended. Traffic stays as it is, a condition says why, and the rollout goes on when
+/// the spec is valid again.
 #[test]
 fn b20_a_spec_that_makes_no_sense_holds_and_heals() {
     let mut world = canary("v2");

@@ -1,4 +1,4 @@
-//! The regression catalogue, the part about evidence (B2 to B6); see `catalogue.rs`.
+//! The regression catalogue, the part about evidence (`b02` to `b06`); see `catalogue.rs`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -6,17 +6,14 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::World;
+use common::rollouts::canary;
 use serde_json::json;
 use slipway_crds::v1alpha1::{GateVerdict, RolloutStage};
 use slipway_judge::evidence::{GateCounts, GateReading};
 
-fn canary(version: &str) -> World {
-    let steps = json!([{ "setWeight": 5 }, { "setWeight": 50 }, { "setWeight": 100 }]);
-    let mut world = World::serving(json!({ "strategy": { "canary": { "steps": steps } } }));
-    world.version(version);
-    world
-}
-
+/// Argo Rollouts #3724: when a pod of the new version became unready during the analysis of a
+/// blue-green rollout, the analysis was cancelled and the version promoted. Readiness neither ends
+/// an analysis nor stands in for its verdict.
 #[test]
 fn b02_an_unready_pod_neither_ends_nor_passes_an_analysis() {
     let mut world = canary("v2");
@@ -31,6 +28,8 @@ fn b02_an_unready_pod_neither_ends_nor_passes_an_analysis() {
     assert_eq!(world.weights(), [("v1".to_owned(), 500), ("v2".to_owned(), 500)]);
 }
 
+/// Argo Rollouts #1329, #4479: an analysis that was terminated before its first or its last sample
+/// counted as successful. Without enough evidence the verdict is never Pass.
 #[test]
 fn b03_no_sample_is_no_pass() {
     let mut world = canary("v2");
@@ -50,6 +49,10 @@ fn b03_no_sample_is_no_pass() {
     assert_eq!(world.says("GatePassed"), "Unknown NeedMoreData");
 }
 
+/// Argo Rollouts: NaN, an empty vector and `all()` over nothing pass in common spellings of
+/// conditions, and a ratio over series of successes is empty when every request fails, which passed
+/// as well. What is no usable reading of both arms holds, and an arm that only failed is the worst
+/// there is.
 #[test]
 fn b04_unusable_metrics_hold() {
     let mut world = canary("v2");
@@ -114,6 +117,9 @@ fn b04_evidence_of_another_weight_or_time_is_ignored() {
     assert_eq!(world.stage(), Some(RolloutStage::Analyzing));
 }
 
+/// Argo Rollouts aborts after five failed queries, about 40 s of a Prometheus that is down; Flagger
+/// counts each as a failed check and rolls back. An outage of the provider holds the step, says so,
+/// and costs nothing when it ends.
 #[test]
 fn b05_an_outage_of_the_provider_holds_and_says_so() {
     let mut world = canary("v2");
@@ -131,6 +137,9 @@ fn b05_an_outage_of_the_provider_holds_and_says_so() {
     assert_eq!(world.stable(), "v2");
 }
 
+/// Argo Rollouts #4864, #3258: background analysis began before the candidate had any traffic, so
+/// it passed on no evidence, or aborted a healthy version for want of it. Evidence is asked for
+/// only after every gateway has confirmed the weight.
 #[test]
 fn b06_no_judgement_before_every_gateway_sends() {
     let mut world = canary("v2");

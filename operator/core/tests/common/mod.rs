@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 mod reports;
+pub mod rollouts;
 mod writes;
 
 use std::collections::BTreeMap;
