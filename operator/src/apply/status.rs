@@ -13,6 +13,7 @@ use crate::apply::request::with_timeout;
 
 /// Field manager of the status.
 pub const STATUS_MANAGER: &str = "slipway-status";
+
 /// Whether two statuses differ on the wire.
 pub fn status_differs(
     stored: Option<&ModelDeploymentStatus>,

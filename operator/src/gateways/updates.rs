@@ -24,6 +24,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Requests are counted in buckets of so many looks, as many of them as make ten minutes.
 const POLLS_PER_BUCKET: u32 = 5;
 const BUCKETS: usize = 60;
+
 /// Requests in the last minutes.
 #[derive(Default)]
 struct RecentRequests(VecDeque<ClientRequests>);
