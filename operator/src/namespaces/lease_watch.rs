@@ -7,7 +7,6 @@ use std::time::Duration;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher;
 use tokio::time::interval;
@@ -21,9 +20,9 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Watches the Leases, renews ours, and has ModelDeployments looked at whose namespace changes
 /// hands, until the operator ends.
-pub async fn watch_leases(ctx: WatchContext, leases: Arc<NamespaceLeases>, api: Api<Lease>) {
+pub async fn watch_leases(ctx: WatchContext, leases: Arc<NamespaceLeases>) {
     let config = watcher::Config::default().fields(&format!("metadata.name={LEASE_NAME}"));
-    let events = watcher::watcher(api, config).default_backoff();
+    let events = watcher::watcher(ctx.api::<Lease>(), config).default_backoff();
     let follow = leases.follow_events(
         events.filter_map(|event| std::future::ready(ok_or_log(event, &ctx.metrics))),
     );

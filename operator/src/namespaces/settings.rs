@@ -155,12 +155,8 @@ impl NamespaceSettings {
 
 /// Watches the namespaces, or the one that is looked after, until the operator ends, and has
 /// ModelDeployments looked at whose settings change.
-pub async fn watch_settings(
-    ctx: WatchContext,
-    settings: Arc<NamespaceSettings>,
-    namespace: Option<String>,
-) {
-    let config = namespace.map_or_else(watcher::Config::default, |namespace| {
+pub async fn watch_settings(ctx: WatchContext, settings: Arc<NamespaceSettings>) {
+    let config = ctx.namespace.as_ref().map_or_else(watcher::Config::default, |namespace| {
         watcher::Config::default().fields(&format!("metadata.name={namespace}"))
     });
     let events =

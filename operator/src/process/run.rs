@@ -28,7 +28,7 @@ use crate::process::operator_key;
 use crate::reconcile::context::{ReconcileContext, RunningReconciles};
 use crate::reconcile::controller::run_controller;
 use crate::reconcile::memory::ObjectMemories;
-use crate::watch::context::{WatchContext, WatchScope};
+use crate::watch::context::WatchContext;
 use crate::watch::disturbances::DisturbanceLog;
 
 /// Runs the operator in the cluster that the environment names, until `stop`.
@@ -168,6 +168,7 @@ async fn run_controllers(
     let (push, pushed) = mpsc::unbounded_channel();
     let watch = WatchContext {
         client,
+        namespace: args.namespace.clone(),
         views: Arc::clone(&health.views),
         metrics: Arc::clone(&health.metrics),
         triggers: push,
@@ -175,13 +176,8 @@ async fn run_controllers(
     };
     let ctx = Arc::new(build_context(args, health, &watch).await?);
     health.set_phase(ProcessPhase::Leading);
-    let scope = WatchScope { client: watch.client.clone(), namespace: args.namespace.clone() };
-    let settings = tokio::spawn(watch_settings(
-        watch.clone(),
-        Arc::clone(&ctx.settings),
-        args.namespace.clone(),
-    ));
-    let leases = tokio::spawn(watch_leases(watch.clone(), Arc::clone(&ctx.leases), scope.api()));
+    let settings = tokio::spawn(watch_settings(watch.clone(), Arc::clone(&ctx.settings)));
+    let leases = tokio::spawn(watch_leases(watch.clone(), Arc::clone(&ctx.leases)));
     let of_updates = GatewayUpdateContext {
         watch: watch.clone(),
         settings: Arc::clone(&ctx.settings),
@@ -189,7 +185,7 @@ async fn run_controllers(
         streams: Arc::clone(&ctx.gateway_streams),
     };
     let updates = tokio::spawn(watch_updates(of_updates, args.gateway_update.into()));
-    run_controller(scope, &watch, Arc::clone(&ctx), pushed).await;
+    run_controller(&watch, Arc::clone(&ctx), pushed).await;
     health.set_phase(ProcessPhase::Ending);
     // Ends with `stop`; where the controller ended by itself nothing is left to watch over.
     updates.abort();
@@ -206,7 +202,7 @@ async fn build_context(
     health: &OperatorHealth,
     watch: &WatchContext,
 ) -> Result<ReconcileContext, OperatorError> {
-    let WatchContext { client, views, metrics, triggers, stop } = watch;
+    let WatchContext { client, views, metrics, triggers, stop, .. } = watch;
     let key = load_operator_key(args, client).await?;
     let (mut settings, of_gateways) = args.settings()?;
     settings.operator_public_key = key.as_ref().map(OperatorKey::public_key);

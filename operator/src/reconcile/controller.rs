@@ -13,7 +13,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use crate::reconcile::context::ReconcileContext;
 use crate::reconcile::driver::{on_error, reconcile_model};
 use crate::reconcile::watches::{watch_children, watch_models};
-use crate::watch::context::{WatchContext, WatchScope};
+use crate::watch::context::WatchContext;
 
 /// Gathers what changes together, such as a ReplicaSet and its pods, into one reconcile.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -22,7 +22,6 @@ const CONCURRENCY: u16 = 16;
 
 /// Runs the controller until `ctx.stop`; reconciles that have begun are finished.
 pub async fn run_controller(
-    scope: WatchScope,
     watch: &WatchContext,
     ctx: Arc<ReconcileContext>,
     pushed: UnboundedReceiver<ReconcileTrigger>,
@@ -34,8 +33,8 @@ pub async fn run_controller(
     // itself triggers nothing.
     let controller = Controller::for_stream(stream::pending(), reader)
         .with_config(Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY))
-        .reconcile_on(watch_models(&scope, &ctx, writer))
-        .reconcile_on(watch_children(&scope, watch, &ctx))
+        .reconcile_on(watch_models(watch, &ctx, writer))
+        .reconcile_on(watch_children(watch, &ctx))
         // Gateways that confirmed, braked, drained or went silent, and new evidence.
         .reconcile_on(pushed)
         .graceful_shutdown_on(ctx.stop.clone().cancelled_owned());

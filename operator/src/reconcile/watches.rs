@@ -26,7 +26,7 @@ use slipway_core::observed::ObjectView;
 use slipway_crds::labels;
 
 use crate::reconcile::context::ReconcileContext;
-use crate::watch::context::{WatchContext, WatchScope, ok_or_log};
+use crate::watch::context::{WatchContext, ok_or_log};
 use crate::watch::model_events::apply_model_event;
 use crate::watch::size_limit;
 use crate::watch::stream::{SharedView, TriggerStream, watch_selected};
@@ -37,13 +37,13 @@ const MODEL_PAGE_SIZE: u32 = 25;
 
 /// ModelDeployments: specs, commands of people, statuses that others wrote.
 pub(crate) fn watch_models(
-    scope: &WatchScope,
+    watch: &WatchContext,
     ctx: &Arc<ReconcileContext>,
     writer: reflector::store::Writer<GuardedModel>,
 ) -> TriggerStream {
     let ctx = Arc::clone(ctx);
     watcher::watcher(
-        scope.api::<GuardedModel>(),
+        watch.api::<GuardedModel>(),
         watcher::Config::default().page_size(MODEL_PAGE_SIZE),
     )
     .default_backoff()
@@ -78,15 +78,10 @@ pub(crate) fn watch_models(
 }
 
 /// Children: only those that carry our labels, and of most only the metadata.
-pub(crate) fn watch_children(
-    scope: &WatchScope,
-    watch: &WatchContext,
-    ctx: &Arc<ReconcileContext>,
-) -> TriggerStream {
+pub(crate) fn watch_children(watch: &WatchContext, ctx: &Arc<ReconcileContext>) -> TriggerStream {
     let mut all: Vec<TriggerStream> = Vec::new();
     // Counts of pods, and ReplicaSets that somebody scaled or deleted.
     all.push(watch_managed(
-        scope,
         watch,
         ctx,
         |v| &v.replica_sets,
@@ -110,7 +105,7 @@ pub(crate) fn watch_children(
             streams.follow(change);
         }
     };
-    all.push(watch_selected(scope, watch, &selector, |v| &v.pods, pods, follow));
+    all.push(watch_selected(watch, &selector, |v| &v.pods, pods, follow));
     // Which of the pods with the labels of gateways are gateways.
     let selector = format!(
         "{}={},{}={}",
@@ -122,30 +117,29 @@ pub(crate) fn watch_children(
     let sets = |o: &PartialObjectMeta<ReplicaSet>, fields: &FieldSets| {
         Some((ObjectOwner::from_labels(o)?, object_view(o, fields)?))
     };
-    all.push(watch_selected(scope, watch, &selector, |v| &v.gateway_sets, sets, |_| {}));
+    all.push(watch_selected(watch, &selector, |v| &v.gateway_sets, sets, |_| {}));
     // Deployments: also why Kubernetes makes no pods for them.
     let deployments = |o: &Deployment, fields: &FieldSets| {
         Some((ObjectOwner::from_labels(o)?, deployment_view(o, fields)?))
     };
-    all.push(watch_managed(scope, watch, ctx, |v| &v.deployments, deployments));
+    all.push(watch_managed(watch, ctx, |v| &v.deployments, deployments));
     // Autoscalers: also what they want, which is not told elsewhere while it is what
     // `spec.replicas` says.
     let autoscalers = |o: &HorizontalPodAutoscaler, fields: &FieldSets| {
         Some((ObjectOwner::from_labels(o)?, autoscaler_view(o, fields)?))
     };
-    all.push(watch_managed(scope, watch, ctx, |v| &v.autoscalers, autoscalers));
+    all.push(watch_managed(watch, ctx, |v| &v.autoscalers, autoscalers));
     // The rest: only whether each is there, and as it was applied last, which the metadata tells
     // (`managedFields`).
-    all.push(watch_metadata::<Service>(scope, watch, ctx, |v| &v.services));
-    all.push(watch_metadata::<PodDisruptionBudget>(scope, watch, ctx, |v| &v.disruption_budgets));
-    all.push(watch_metadata::<ServiceAccount>(scope, watch, ctx, |v| &v.service_accounts));
-    all.push(watch_metadata::<RoleBinding>(scope, watch, ctx, |v| &v.role_bindings));
-    all.push(watch_metadata::<NetworkPolicy>(scope, watch, ctx, |v| &v.network_policies));
+    all.push(watch_metadata::<Service>(watch, ctx, |v| &v.services));
+    all.push(watch_metadata::<PodDisruptionBudget>(watch, ctx, |v| &v.disruption_budgets));
+    all.push(watch_metadata::<ServiceAccount>(watch, ctx, |v| &v.service_accounts));
+    all.push(watch_metadata::<RoleBinding>(watch, ctx, |v| &v.role_bindings));
+    all.push(watch_metadata::<NetworkPolicy>(watch, ctx, |v| &v.network_policies));
     stream::select_all(all).boxed()
 }
 
 fn watch_metadata<K>(
-    scope: &WatchScope,
     watch: &WatchContext,
     ctx: &Arc<ReconcileContext>,
     cache: fn(&ClusterViews) -> &ViewCache<ObjectView>,
@@ -161,11 +155,10 @@ where
     let view = |o: &PartialObjectMeta<K>, fields: &FieldSets| {
         Some((ObjectOwner::from_labels(o)?, object_view(o, fields)?))
     };
-    watch_managed(scope, watch, ctx, cache, view)
+    watch_managed(watch, ctx, cache, view)
 }
 
 fn watch_managed<K, V>(
-    scope: &WatchScope,
     watch: &WatchContext,
     ctx: &Arc<ReconcileContext>,
     cache: fn(&ClusterViews) -> &ViewCache<V>,
@@ -187,14 +180,7 @@ where
                 .record_removed(&change.owner, format!("{} {}", K::kind(&()), change.name));
         }
     };
-    watch_selected(
-        scope,
-        watch,
-        &format!("{}={}", labels::MANAGED_BY, labels::MANAGER),
-        cache,
-        view,
-        gone,
-    )
+    watch_selected(watch, &format!("{}={}", labels::MANAGED_BY, labels::MANAGER), cache, view, gone)
 }
 
 /// What goes is missed only where there is a ModelDeployment that would have it.

@@ -11,33 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::OperatorMetrics;
 
-/// What is watched.
-#[derive(Clone)]
-pub struct WatchScope {
-    /// Client.
-    pub client: Client,
-    /// One namespace, or all.
-    pub namespace: Option<String>,
-}
-
-impl WatchScope {
-    /// Objects of a kind that are watched.
-    pub fn api<K>(&self) -> Api<K>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-    {
-        match &self.namespace {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
-        }
-    }
-}
-
 /// Handles of a watch.
 #[derive(Clone)]
 pub struct WatchContext {
     /// Client.
     pub client: Client,
+    /// The one namespace that is watched, or all.
+    pub namespace: Option<String>,
     /// Caches.
     pub views: Arc<ClusterViews>,
     /// Metrics.
@@ -49,6 +29,17 @@ pub struct WatchContext {
 }
 
 impl WatchContext {
+    /// Objects of a kind that are watched.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        }
+    }
+
     /// Has all ModelDeployments of a namespace looked at.
     pub fn trigger_namespace(&self, namespace: &str) {
         for name in self.views.models.models_where(namespace, |_| true) {

@@ -15,7 +15,7 @@ use slipway_cluster_views::{
 };
 use slipway_core::observed::ObjectView;
 
-use crate::watch::context::{WatchContext, WatchScope, ok_or_log};
+use crate::watch::context::{WatchContext, ok_or_log};
 
 /// Objects in one page of a list: bounds the memory of a start with many objects.
 const PAGE_SIZE: u32 = 200;
@@ -26,7 +26,6 @@ pub type TriggerStream = BoxStream<'static, ReconcileTrigger>;
 /// One watch: feeds its cache, lets `seen` look at each change, and triggers whoever the change
 /// concerns.
 pub fn watch_selected<K, V>(
-    scope: &WatchScope,
     ctx: &WatchContext,
     selector: &str,
     cache: fn(&ClusterViews) -> &ViewCache<V>,
@@ -44,7 +43,7 @@ where
 {
     let config = watcher::Config::default().labels(selector).page_size(PAGE_SIZE);
     let ctx = ctx.clone();
-    watcher::watcher(scope.api::<K>(), config)
+    watcher::watcher(ctx.api::<K>(), config)
         .default_backoff()
         .flat_map(move |event| {
             let Some(event) = ok_or_log(event, &ctx.metrics) else {
