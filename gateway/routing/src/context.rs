@@ -12,8 +12,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::keys::KeyStore;
 use crate::metrics::GatewayMetrics;
-use crate::model::{CapacityPools, ModelShares};
 use crate::settings::ProcessSettings;
+use crate::shares::{CapacityPools, ModelShares};
 use crate::table::ModelRouter;
 
 /// The gateway: settings, table, bounds, state of life.

@@ -1,10 +1,8 @@
 //! One ModelDeployment as the data plane sees it: its arms, its split, and what outlives a change
 //! of weights.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -14,77 +12,12 @@ use slipway_gateway_policy::budget::ShieldBudget;
 use slipway_gateway_policy::config::{ArmRole, BrakeConfig, ModelConfig, TrafficWeights};
 use slipway_gateway_policy::latency::{ArmLatency, RequestTiming};
 use slipway_gateway_policy::outcome::RequestOutcome;
-use slipway_gateway_policy::share::{CapacityPool, PoolShare, RequestPermit};
 use slipway_gateway_policy::split::{SLOTS, SlotSchedule, StickySlots};
-use slipway_gateway_policy::uploads::PendingUploads;
 use slipway_gateway_upstream::endpoint::EndpointSet;
-use tokio::sync::watch;
 
+use crate::changes::ModelChanges;
 use crate::metrics::{ArmMetrics, ModelMetrics};
-
-/// So many changes are known by name.
-const MAX_CHANGES: usize = 1024;
-
-/// Says that something changed that the operator wants to know at once, and of which
-/// ModelDeployment.
-#[derive(Clone, Debug)]
-pub struct ChangeNotifier {
-    version: Arc<watch::Sender<u64>>,
-    /// The last ones, and the version that the newest of them made.
-    last: Arc<Mutex<(u64, VecDeque<Arc<str>>)>>,
-}
-
-impl Default for ChangeNotifier {
-    fn default() -> Self {
-        Self { version: Arc::new(watch::Sender::new(0)), last: Arc::default() }
-    }
-}
-
-impl ChangeNotifier {
-    /// Wakes everybody who waits for a change.
-    pub fn announce(&self, model: &str) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.0 += 1;
-        last.1.push_back(model.into());
-        if last.1.len() > MAX_CHANGES {
-            last.1.pop_front();
-        }
-        // Within the lock: who hears of a version finds its name.
-        self.version.send_replace(last.0);
-    }
-
-    /// Hears of changes from now on.
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.version.subscribe()
-    }
-
-    /// Names of the ModelDeployments that changed after a version; none when they are not known any
-    /// more.
-    pub fn changed_since(&self, version: u64) -> Option<BTreeSet<Arc<str>>> {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = usize::try_from(last.0.saturating_sub(version)).unwrap_or(usize::MAX);
-        (new <= last.1.len()).then(|| last.1.iter().rev().take(new).cloned().collect())
-    }
-
-    /// The changes of one ModelDeployment.
-    pub fn for_model(&self, model: &str) -> ModelChanges {
-        ModelChanges { all: self.clone(), model: model.into() }
-    }
-}
-
-/// Says that one ModelDeployment changed.
-#[derive(Clone, Debug)]
-pub struct ModelChanges {
-    all: ChangeNotifier,
-    model: Arc<str>,
-}
-
-impl ModelChanges {
-    /// Wakes everybody who waits for a change.
-    pub fn announce(&self) {
-        self.all.announce(&self.model);
-    }
-}
+use crate::shares::ModelShares;
 
 /// What a revision keeps over changes of weights and endpoints.
 #[derive(Debug, Default)]
@@ -175,58 +108,6 @@ impl Arm {
     /// Whether it has a share of the traffic now.
     fn is_weighted(&self) -> bool {
         self.permille > 0 && !self.is_braked()
-    }
-}
-
-/// What all ModelDeployments share.
-#[derive(Clone, Debug)]
-pub struct CapacityPools {
-    permits: Arc<CapacityPool>,
-    memory: Arc<CapacityPool>,
-}
-
-impl CapacityPools {
-    /// So many requests at one time, and so many bytes of bodies.
-    pub fn new(places: usize, memory: usize) -> Self {
-        Self { permits: CapacityPool::new(places), memory: CapacityPool::new(memory) }
-    }
-}
-
-/// One ModelDeployment's part of the [`CapacityPools`].
-#[derive(Clone, Debug)]
-pub struct ModelShares {
-    /// Of the requests that are there at one time.
-    permits: Arc<PoolShare>,
-    /// Of the memory for bodies, in bytes.
-    pub memory: Arc<PoolShare>,
-    /// Requests whose bodies are on their way.
-    pub uploads: Arc<PendingUploads>,
-}
-
-impl ModelShares {
-    /// Nothing yet.
-    pub fn new(pools: &CapacityPools) -> Self {
-        Self {
-            permits: PoolShare::new(&pools.permits),
-            memory: PoolShare::new(&pools.memory),
-            uploads: Arc::default(),
-        }
-    }
-
-    /// Requests that are there now.
-    pub fn in_flight(&self) -> usize {
-        self.permits.used()
-    }
-
-    /// A place for one more request, if there is one.
-    pub fn try_acquire(&self) -> Option<Arc<RequestPermit>> {
-        RequestPermit::acquire(&self.permits)
-    }
-
-    /// A place for one more request of a client, if need be that of a body that another client
-    /// keeps waiting.
-    pub fn admit(&self, peer: IpAddr) -> Option<Arc<RequestPermit>> {
-        self.try_acquire().or_else(|| self.uploads.reclaim_permit(peer))
     }
 }
 

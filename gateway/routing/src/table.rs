@@ -17,12 +17,12 @@ use slipway_prediction_id::PredictionReport;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::changes::ChangeNotifier;
 use crate::keys::KeyStore;
 use crate::metrics::{GatewayMetrics, ModelMetrics};
-use crate::model::{
-    Arm, ArmState, CapacityPools, ChangeNotifier, LimitHeaders, ModelShares, RoutedModel,
-};
+use crate::model::{Arm, ArmState, LimitHeaders, RoutedModel};
 use crate::settings::ProcessSettings;
+use crate::shares::{CapacityPools, ModelShares};
 use crate::weights::{
     backends_with_preview, guess_weights, has_served_backend, weights_generation,
 };
