@@ -4,9 +4,8 @@
 use std::time::Duration;
 
 use serde_json::Value;
-
-use crate::cluster::ClusterHandle;
-use crate::error::{HarnessError, Result};
+use slipway_cluster::cluster::ClusterHandle;
+use slipway_cluster::error::{HarnessError, Result};
 
 /// Namespace of the operator.
 pub const NAMESPACE: &str = "slipway-system";

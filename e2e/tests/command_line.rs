@@ -3,7 +3,6 @@
 
 use std::process::Command;
 
-const E2E: &str = env!("CARGO_BIN_EXE_slipway-e2e");
 const DEMO: &str = env!("CARGO_BIN_EXE_slipway-demo");
 /// No cluster has that name, and none of ours may.
 const NOWHERE: &str = "/nowhere/kubeconfig";
@@ -29,35 +28,19 @@ fn run(program: &str, args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, Stri
 
 #[test]
 fn help_and_version_are_told() {
-    for (program, purpose) in
-        [(E2E, "Brings a real Kubernetes cluster up"), (DEMO, "Installs Slipway by helm")]
-    {
-        // Neither looks for a cluster.
-        let (code, help, _) = run(program, &["--help"], &[("CONTEXT", "nowhere")]);
-        assert!(code == Some(0) && help.contains(purpose) && help.contains("Usage:"), "{help}");
-        let (code, version, _) = run(program, &["--version"], &[("CONTEXT", "nowhere")]);
-        assert!(code == Some(0) && version.contains(env!("CARGO_PKG_VERSION")), "{version}");
-    }
+    // Neither looks for a cluster.
+    let (code, help, _) = run(DEMO, &["--help"], &[("CONTEXT", "nowhere")]);
+    let purpose = "Installs Slipway by helm";
+    assert!(code == Some(0) && help.contains(purpose) && help.contains("Usage:"), "{help}");
+    let (code, version, _) = run(DEMO, &["--version"], &[("CONTEXT", "nowhere")]);
+    assert!(code == Some(0) && version.contains(env!("CARGO_PKG_VERSION")), "{version}");
 }
 
 #[test]
 fn mistakes_are_named() {
     let foreign = [("CONTEXT", "nowhere"), ("KUBECONFIG", NOWHERE)];
     for (program, args, env, code, causes) in [
-        (E2E, vec!["--nonsense"], &[][..], 2, ["'--nonsense'", ""]),
-        (E2E, vec![], &[], 2, ["Usage:", ""]),
-        (E2E, vec!["--name", "No_Name", "up"], &[], 1, ["`No_Name` is no cluster name", ""]),
-        (
-            E2E,
-            vec!["--name", "nowhere", "exec", "true"],
-            &[],
-            1,
-            ["`nowhere` is not up", "slipway-e2e up --name nowhere"],
-        ),
-        (E2E, vec!["images", "nothing"], &[], 1, ["`nothing`", "; there are "]),
-        (E2E, vec!["up"], &foreign, 1, ["CONTEXT=nowhere", NOWHERE]),
-        (E2E, vec!["wait"], &foreign, 1, ["CONTEXT=nowhere", "No such file"]),
-        (DEMO, vec!["--nonsense"], &[], 2, ["'--nonsense'", ""]),
+        (DEMO, vec!["--nonsense"], &[][..], 2, ["'--nonsense'", ""]),
         (
             DEMO,
             vec!["run"],

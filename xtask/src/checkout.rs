@@ -13,8 +13,14 @@ use slipway_provision::{
 use crate::group::CLIENT_ENVIRONMENTS;
 
 /// The packages that the demo builds: no bench, fuzz, conformance or Parquet.
-pub(crate) const DEMO_PACKAGES: [&str; 5] =
-    ["slipway-operator", "slipway-gateway", "slipway-runtime", "slipway-e2e", "slipway-loadgen"];
+pub(crate) const DEMO_PACKAGES: [&str; 6] = [
+    "slipway-operator",
+    "slipway-gateway",
+    "slipway-runtime",
+    "slipway-cluster",
+    "slipway-e2e",
+    "slipway-loadgen",
+];
 /// Seconds to compile the crates of the registry for the demo, and for everything, on two idle
 /// cores.
 const CRATE_SECONDS: (u64, u64) = (420, 900);

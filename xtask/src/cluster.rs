@@ -145,7 +145,12 @@ pub(crate) fn build_images(checkout: &Checkout) -> slipway_provision::Result<boo
 /// Builds the harness and runs it.
 fn run_harness(checkout: &Checkout, arguments: &[&str]) -> slipway_provision::Result<bool> {
     checkout.restore_crates();
-    if let Err(error) = checkout.cargo_build(&["build", "--package", "slipway-e2e", "--bins"]) {
+    // The harness, and what people run on a cluster by hand.
+    let mut build = vec!["build", "--bins"];
+    for package in ["slipway-cluster", "slipway-e2e", "slipway-loadgen"] {
+        build.extend(["--package", package]);
+    }
+    if let Err(error) = checkout.cargo_build(&build) {
         eprintln!("{error}");
         return Ok(false);
     }

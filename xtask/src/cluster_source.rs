@@ -14,7 +14,7 @@ pub(crate) enum ClusterSource {
     Context(String),
     /// kind, with its nodes as containers.
     Kind,
-    /// The harness in `e2e/`, which builds Kubernetes.
+    /// The harness in `tools/cluster`, which builds Kubernetes.
     Build,
 }
 

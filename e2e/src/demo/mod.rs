@@ -10,10 +10,10 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use request_scenes::{CacheSceneResult, JobSceneResult};
 use scene_runner::SceneRunner;
+use slipway_cluster::cluster::ClusterHandle;
 use slipway_crds::v1alpha1::RolloutOutcome;
 use table::RolloutRow;
 
-use crate::cluster::ClusterHandle;
 use crate::product::{self, PrometheusSource};
 use crate::world::{self, TestWorld};
 

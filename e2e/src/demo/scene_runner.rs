@@ -157,7 +157,7 @@ impl SceneRunner {
             self.remember_versions(&status);
             if done(&status) { Ok(status) } else { Err(super::describe_status(&status)) }
         };
-        let status = crate::wait::until_ok(&what, SCENE_TIMEOUT, look).await?;
+        let status = slipway_cluster::wait::until_ok(&what, SCENE_TIMEOUT, look).await?;
         self.print_changed_row(name, begun, &shown).await?;
         Ok(status)
     }

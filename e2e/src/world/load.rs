@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use serde_json::json;
+use slipway_cluster::error::in_words;
 
 use super::account::{LoadAccount, SingleRequest};
 use super::test_world::{PODS_TIMEOUT, TestWorld};
-use crate::error::in_words;
 
 impl TestWorld {
     /// Starts the load generator at `rate` requests a second against `name`.

@@ -1,9 +1,9 @@
 //! Runs a test of a promise in a namespace of its own.
 
 use anyhow::{Context, ensure};
+use slipway_cluster::cluster::ClusterHandle;
 
 use super::test_world::TestWorld;
-use crate::cluster::ClusterHandle;
 
 /// Tests that disturb the whole cluster hold this alone; all others share it.
 static CLUSTER_LOCK: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use slipway_cluster::error::in_words;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, RolloutStage};
 
 use super::status::{check_ready, deployment_name, describe_status, stable_revision};
 use super::test_world::{PODS_TIMEOUT, TestWorld};
-use crate::error::in_words;
 
 /// How long a whole rollout may take on a busy machine.
 pub const ROLLOUT_TIMEOUT: Duration = Duration::from_secs(240);

@@ -7,10 +7,10 @@ use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
+use slipway_cluster::cluster::ClusterHandle;
 use slipway_crds::v1alpha1::{ModelDeployment, RevisionHeader};
 
 use super::http::HttpClient;
-use crate::cluster::ClusterHandle;
 
 /// Field manager of tests: a person who edits with kubectl.
 const FIELD_MANAGER: &str = "slipway-e2e";

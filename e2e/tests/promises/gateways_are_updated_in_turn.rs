@@ -4,8 +4,8 @@
 
 use anyhow::ensure;
 use serde_json::json;
+use slipway_cluster::cluster::ClusterHandle;
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
-use slipway_e2e::cluster::ClusterHandle;
 use slipway_e2e::product::{self, NAMESPACE, RELEASE};
 use slipway_e2e::world::{self, PODS_TIMEOUT, TestWorld};
 

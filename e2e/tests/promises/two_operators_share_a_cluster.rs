@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use serde_json::Value;
+use slipway_cluster::cluster::ClusterHandle;
 use slipway_crds::v1alpha1::AnalysisMode;
-use slipway_e2e::cluster::ClusterHandle;
 use slipway_e2e::product::{self, NAMESPACE, RELEASE};
 use slipway_e2e::world::{self, ROLLOUT_TIMEOUT, TestWorld};
 

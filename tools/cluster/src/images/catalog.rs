@@ -58,7 +58,7 @@ const SLIM: ImageBase =
 /// The container that holds a pod's namespaces; `up` builds it by itself.
 pub(super) const PAUSE: ProjectImage = ProjectImage {
     name: "pause",
-    dockerfile: "e2e/images/pause.Dockerfile",
+    dockerfile: "tools/cluster/images/pause.Dockerfile",
     base: ImageBase::Scratch,
     parts: &[ContextPart::System("/bin/busybox", "busybox")],
 };
@@ -67,7 +67,7 @@ pub(super) const PAUSE: ProjectImage = ProjectImage {
 /// something to run.
 pub(super) const BUSYBOX: ProjectImage = ProjectImage {
     name: "busybox",
-    dockerfile: "e2e/images/busybox.Dockerfile",
+    dockerfile: "tools/cluster/images/busybox.Dockerfile",
     base: ImageBase::Scratch,
     parts: &[
         ContextPart::System("/bin/busybox", "busybox"),
@@ -110,13 +110,13 @@ pub const PROJECT_IMAGES: &[ProjectImage] = &[
     },
     ProjectImage {
         name: "slipway-nats",
-        dockerfile: "e2e/images/nats.Dockerfile",
+        dockerfile: "tools/cluster/images/nats.Dockerfile",
         base: ImageBase::Scratch,
         parts: &[ContextPart::Tool("nats-server")],
     },
     ProjectImage {
         name: "slipway-prometheus",
-        dockerfile: "e2e/images/prometheus.Dockerfile",
+        dockerfile: "tools/cluster/images/prometheus.Dockerfile",
         base: ImageBase::Scratch,
         parts: &[ContextPart::Tool("prometheus")],
     },

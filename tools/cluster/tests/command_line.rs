@@ -1,0 +1,64 @@
+//! What a person meets at the command line: help, and mistakes in plain words.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, helpers included")]
+
+use std::process::Command;
+
+const E2E: &str = env!("CARGO_BIN_EXE_slipway-e2e");
+/// No cluster has that name, and none of ours may.
+const NOWHERE: &str = "/nowhere/kubeconfig";
+
+/// Runs the program: its status, and what it writes to standard output and error. Dumps and
+/// backtraces, which are asked for, must not come.
+fn run(program: &str, args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let output = Command::new(program)
+        .args(args)
+        .env_remove("SLIPWAY_E2E_NAME")
+        .env_remove("CONTEXT")
+        .envs(env.iter().copied())
+        .env("RUST_BACKTRACE", "1")
+        .output()
+        .unwrap();
+    let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    let dump = ["stack backtrace", "panicked at", "Error {", "Os {"]
+        .into_iter()
+        .find(|dump| err.contains(dump));
+    assert_eq!(dump, None, "{args:?}: {out}{err}");
+    (output.status.code(), out, err)
+}
+
+#[test]
+fn help_and_version_are_told() {
+    // Neither looks for a cluster.
+    let (code, help, _) = run(E2E, &["--help"], &[("CONTEXT", "nowhere")]);
+    let purpose = "Brings a real Kubernetes cluster up";
+    assert!(code == Some(0) && help.contains(purpose) && help.contains("Usage:"), "{help}");
+    let (code, version, _) = run(E2E, &["--version"], &[("CONTEXT", "nowhere")]);
+    assert!(code == Some(0) && version.contains(env!("CARGO_PKG_VERSION")), "{version}");
+}
+
+#[test]
+fn mistakes_are_named() {
+    let foreign = [("CONTEXT", "nowhere"), ("KUBECONFIG", NOWHERE)];
+    for (program, args, env, code, causes) in [
+        (E2E, vec!["--nonsense"], &[][..], 2, ["'--nonsense'", ""]),
+        (E2E, vec![], &[], 2, ["Usage:", ""]),
+        (E2E, vec!["--name", "No_Name", "up"], &[], 1, ["`No_Name` is no cluster name", ""]),
+        (
+            E2E,
+            vec!["--name", "nowhere", "exec", "true"],
+            &[],
+            1,
+            ["`nowhere` is not up", "slipway-e2e up --name nowhere"],
+        ),
+        (E2E, vec!["images", "nothing"], &[], 1, ["`nothing`", "; there are "]),
+        (E2E, vec!["up"], &foreign, 1, ["CONTEXT=nowhere", NOWHERE]),
+        (E2E, vec!["wait"], &foreign, 1, ["CONTEXT=nowhere", "No such file"]),
+    ] {
+        let (status, _, err) = run(program, &args, env);
+        let named = err.starts_with("error: ") || code == 2 && err.contains("Usage:");
+        assert!(
+            status == Some(code) && named && causes.iter().all(|cause| err.contains(cause)),
+            "{args:?}: {err}"
+        );
+    }
+}
