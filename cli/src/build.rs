@@ -9,8 +9,8 @@ use slipway_baseline::{
     BaselineModel as Described, CalibrationCurve, FORMAT, FeatureColumn, GoldenRequest, GoldenSet,
     MAX_GOLDEN, MAX_VALUES, ModelBaseline, NumericTolerance, ReferenceHistogram,
 };
-use slipway_runtime::observe::golden;
-use slipway_runtime::tensor::{Tensor, TensorData};
+use slipway_runtime_engine::tensor::{Tensor, TensorData};
+use slipway_runtime_predict::observe::golden;
 
 use crate::layout::{ColumnLayout, DatasetRows};
 use crate::model::{LocalModel, ModelPredictions};

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use slipway_baseline::BaselineTensorSpec;
-use slipway_runtime::tensor::{DataType, Tensor, TensorData};
+use slipway_runtime_engine::tensor::{DataType, Tensor, TensorData};
 
 use crate::progress::ProgressReporter;
 use crate::source::{TableCell, TableReader};

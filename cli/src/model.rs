@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use slipway_baseline::BaselineTensorSpec;
-use slipway_runtime::batching::{self, BatchingMode};
-use slipway_runtime::engine::{self, OnnxEngine};
-use slipway_runtime::error::LoadErrorReason;
-use slipway_runtime::fetch::{self, FetchOptions};
-use slipway_runtime::observe::{ScoreRows, golden, regression_output};
-use slipway_runtime::prediction::{OutputReader, PredictedLabel};
-use slipway_runtime::tensor::{Tensor, TensorData};
+use slipway_runtime_engine::batching::{self, BatchingMode};
+use slipway_runtime_engine::error::LoadErrorReason;
+use slipway_runtime_engine::fetch::{self, FetchOptions};
+use slipway_runtime_engine::session::{self, OnnxEngine};
+use slipway_runtime_engine::tensor::{Tensor, TensorData};
+use slipway_runtime_predict::observe::{ScoreRows, golden, regression_output};
+use slipway_runtime_predict::prediction::{OutputReader, PredictedLabel};
 
 use crate::progress::ProgressReporter;
 
@@ -68,7 +68,7 @@ impl LocalModel {
             .block_on(fetch::fetch_model(&uri, "", &options))
             .map_err(|e| anyhow!(e.message))?;
         let mut engines =
-            engine::load_engines(&library, &fetched.path, 1, 1, None).map_err(|e| {
+            session::load_engines(&library, &fetched.path, 1, 1, None).map_err(|e| {
                 match e.reason {
                     LoadErrorReason::LoadFailed => anyhow!("{} (--onnxruntime)", e.message),
                     _ => anyhow!("{uri}: {}", e.message),
@@ -84,7 +84,7 @@ impl LocalModel {
             &mut engine,
             BATCH_ROWS,
         );
-        let specs = |all: &[engine::TensorSignature]| {
+        let specs = |all: &[slipway_runtime_engine::signature::TensorSignature]| {
             all.iter().map(golden::baseline_spec).collect::<Vec<_>>()
         };
         let (inputs, outputs) = (specs(&signature.inputs), specs(&signature.outputs));

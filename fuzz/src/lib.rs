@@ -20,12 +20,12 @@ use slipway_egress::AllowList;
 use slipway_gateway_feedback::item::FeedbackRequest;
 use slipway_oip::inference::ModelInferRequest;
 use slipway_prediction_id::{MAX_ROWS, PredictionIdSealer, PredictionReport, is_revision};
-use slipway_runtime::cache::key::CacheKey;
-use slipway_runtime::cache::value;
-use slipway_runtime::engine::ModelSignature;
-use slipway_runtime::jobs::job::{self, QueuedJob};
-use slipway_runtime::protocol::{self, InferRequest, RequestedOutput, grpc};
-use slipway_runtime::tensor::Tensor;
+use slipway_runtime_cache::key::CacheKey;
+use slipway_runtime_cache::value;
+use slipway_runtime_engine::signature::ModelSignature;
+use slipway_runtime_engine::tensor::Tensor;
+use slipway_runtime_protocol::{InferRequest, RequestedOutput, grpc};
+use slipway_runtime_queue::job::{self, QueuedJob};
 
 /// A target: whether the input was accepted.
 pub type Target = fn(&[u8]) -> bool;
@@ -144,7 +144,10 @@ pub fn onnx(data: &[u8]) -> bool {
 }
 
 fn read(body: &[u8], header_length: Option<usize>, signature: &ModelSignature) -> bool {
-    let Ok(request) = protocol::parse_request(body, header_length, signature) else { return false };
+    let Ok(request) = slipway_runtime_protocol::parse_request(body, header_length, signature)
+    else {
+        return false;
+    };
     accepted(&request, body.len(), signature);
     true
 }
@@ -164,7 +167,7 @@ fn accepted(request: &InferRequest, length: usize, signature: &ModelSignature) {
     assert!(bytes <= MAX_GROWTH * length, "{bytes} bytes out of {length}");
     assert!(request.outputs.iter().all(|wanted| wanted.index < signature.outputs.len()));
     let first = echo(&request.inputs, signature);
-    let again = protocol::parse_request(&first.0, Some(first.1), signature)
+    let again = slipway_runtime_protocol::parse_request(&first.0, Some(first.1), signature)
         .expect("our own form of what was accepted");
     assert_eq!(echo(&again.inputs, signature), first, "one request, read as different tensors");
 }
@@ -182,7 +185,8 @@ fn echo(inputs: &[Tensor], signature: &ModelSignature) -> (Vec<u8>, usize) {
         outputs,
     };
     let body =
-        protocol::write_response(("m", "1"), &mirror, &request, inputs, None).expect("an answer");
+        slipway_runtime_protocol::write_response(("m", "1"), &mirror, &request, inputs, None)
+            .expect("an answer");
     let (json, blobs) = body.bytes.split_at(body.header_length.unwrap_or(body.bytes.len()));
     let mut head: Value = serde_json::from_slice(json).expect("JSON");
     let head = serde_json::json!({ "inputs": head["outputs"].take(), "parameters": { "binary_data_output": true } })

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use slipway_oip::inference::model_infer_request::InferInputTensor;
 use slipway_oip::inference::{InferTensorContents, ModelInferRequest};
 use slipway_prediction_id::{PredictedLabel, PredictionReport};
-use slipway_runtime::cache::key::CacheKey;
-use slipway_runtime::cache::value;
-use slipway_runtime::tensor::{Tensor, TensorData};
+use slipway_runtime_cache::key::CacheKey;
+use slipway_runtime_cache::value;
+use slipway_runtime_engine::tensor::{Tensor, TensorData};
 
 fn with(model: u8, rest: &[u8]) -> Vec<u8> {
     [&[model], rest].concat()

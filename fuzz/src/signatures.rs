@@ -1,7 +1,7 @@
 //! Models of every kind that a request can be for.
 
-use slipway_runtime::engine::{ModelSignature, TensorSignature};
-use slipway_runtime::tensor::DataType;
+use slipway_runtime_engine::signature::{ModelSignature, TensorSignature};
+use slipway_runtime_engine::tensor::DataType;
 
 /// How many there are.
 pub(crate) const COUNT: u8 = 5;

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
-
-use crate::batching::BatchingMode;
-use crate::fetch::FetchOptions;
-use crate::jobs::{QueueArgs, WorkerArgs};
-use crate::load::{BuildOptions, LoadOptions};
-use crate::repository::RepositoryOptions;
-use crate::samples::SampleOrigin;
+use slipway_runtime_engine::batching::BatchingMode;
+use slipway_runtime_engine::fetch::FetchOptions;
+use slipway_runtime_jobs::args::{QueueArgs, WorkerArgs};
+use slipway_runtime_predict::load::{BuildOptions, LoadOptions};
+use slipway_runtime_predict::repository::RepositoryOptions;
+use slipway_runtime_predict::samples::SampleOrigin;
 
 /// How large a body a request may have: said by the gateway, for the ModelDeployment that it is of.
 const MAX_REQUEST_HEADER: &str = "x-slipway-max-request-bytes";
@@ -36,7 +35,7 @@ pub enum RuntimeCommand {
     Serve(Box<ServeArgs>),
     /// Try a model within bounds and tell what it costs; the server runs this for models of its
     /// repository.
-    Vet(crate::sandbox::VetArgs),
+    Vet(slipway_runtime_engine::sandbox::VetArgs),
     /// Load one model and run the jobs of a queue.
     Worker(Box<WorkerCommand>),
 }
@@ -182,10 +181,10 @@ pub struct ServeArgs {
 
     /// Baseline and samples.
     #[command(flatten)]
-    pub observe: crate::observe::args::ObserveArgs,
+    pub observe: slipway_runtime_predict::observe::args::ObserveArgs,
     /// The caches.
     #[command(flatten)]
-    pub cache: crate::cache::CacheArgs,
+    pub cache: slipway_runtime_cache::CacheArgs,
 
     /// After SIGTERM the server serves on until no request has come for so long: everybody has
     /// learned that this pod goes, and has another one.

@@ -4,11 +4,11 @@
 use std::process::ExitCode;
 
 use serde_json::json;
+use slipway_runtime_engine::error::{LoadError, LoadErrorReason};
+use slipway_runtime_engine::fetch::{FetchRecord, fetch_model};
 
 use super::{TerminationSignals, run_to_end, termination};
 use crate::config::ServeArgs;
-use crate::error::{LoadError, LoadErrorReason};
-use crate::fetch::{FetchRecord, fetch_model};
 
 /// Runs `fetch` to its end.
 pub fn run_fetch(args: ServeArgs) -> ExitCode {

@@ -10,6 +10,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use slipway_runtime_engine::error::{LoadError, LoadErrorReason};
+use slipway_runtime_jobs::service::JobService;
+use slipway_runtime_predict::load;
+use slipway_runtime_predict::models::LoadedModel;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -18,10 +22,6 @@ pub use self::fetch::run_fetch;
 pub use self::serve::serve_model;
 pub use self::worker::run_worker;
 use crate::config::ServeArgs;
-use crate::error::{LoadError, LoadErrorReason};
-use crate::jobs::JobService;
-use crate::load;
-use crate::models::LoadedModel;
 use crate::server::{AppState, BoundListener};
 
 /// Runs a life to its end, and tells why it failed if it does.

@@ -3,6 +3,9 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use slipway_runtime_engine::error::{LoadError, LoadErrorReason};
+use slipway_runtime_predict::prewarm;
+use slipway_runtime_predict::samples::PayloadSampler;
 use tokio::time::timeout;
 
 use super::{
@@ -10,9 +13,6 @@ use super::{
     start_jobs, start_port,
 };
 use crate::config::ServeArgs;
-use crate::error::{LoadError, LoadErrorReason};
-use crate::prewarm;
-use crate::samples::PayloadSampler;
 use crate::server::{AppState, BoundListener, handle_admin_request, handle_api};
 
 /// Runs `serve` to its end.

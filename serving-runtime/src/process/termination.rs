@@ -6,14 +6,13 @@ use std::io::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
-
-use crate::error::LoadError;
+use slipway_runtime_engine::error::LoadError;
 
 /// Kubernetes keeps 4096 bytes of it.
 const MAX_MESSAGE: usize = 2000;
 
 /// Writes why a container cannot start.
-pub fn write_error(path: &Path, error: &LoadError) {
+pub(super) fn write_error(path: &Path, error: &LoadError) {
     let mut error = error.clone();
     if error.message.len() > MAX_MESSAGE {
         error.message = error.message.chars().take(MAX_MESSAGE / 4).collect();
@@ -22,7 +21,7 @@ pub fn write_error(path: &Path, error: &LoadError) {
 }
 
 /// Writes one line of JSON. A failure is only logged: outside of a pod there is no such file.
-pub fn write_message(path: &Path, message: &impl Serialize) {
+pub(super) fn write_message(path: &Path, message: &impl Serialize) {
     let line = serde_json::to_string(message).unwrap_or_default() + "\n";
     let written = OpenOptions::new()
         .write(true)
@@ -37,8 +36,9 @@ pub fn write_message(path: &Path, message: &impl Serialize) {
 
 #[cfg(test)]
 mod tests {
+    use slipway_runtime_engine::error::LoadErrorReason;
+
     use super::*;
-    use crate::error::LoadErrorReason;
 
     #[test]
     fn one_line_of_json_that_fits() {

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use slipway_egress::AllowList;
+use slipway_runtime_engine::error::{LoadError, LoadErrorReason};
+use slipway_runtime_jobs::callback::sign::CallbackSigner;
+use slipway_runtime_jobs::callback::{self, CallbackSender};
+use slipway_runtime_jobs::worker::JobWorker;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use super::{TerminationSignals, bind_admin, load_on_thread, run_to_end, start_jobs, start_port};
 use crate::config::WorkerCommand;
-use crate::error::{LoadError, LoadErrorReason};
-use crate::jobs::callback::sign::CallbackSigner;
-use crate::jobs::callback::{self, CallbackSender};
-use crate::jobs::worker::JobWorker;
 use crate::server::{AppState, handle_admin_request};
 
 /// Runs `worker` to its end.

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
+use slipway_runtime_predict::prewarm;
 
 use super::{AppState, FullResponse, bytes_response, error_response};
-use crate::prewarm;
 
 const TEXT_PLAIN: &str = "text/plain; charset=utf-8";
 const OCTET_STREAM: &str = "application/octet-stream";

@@ -12,7 +12,6 @@ use super::{
     AppState, FullResponse, error_response, features, infer, jobs, json_response, repository,
     set_connection_close,
 };
-use crate::protocol;
 
 /// What a path asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -155,7 +154,7 @@ async fn dispatch_request(
         }
         ApiRoute::Model(name, version, ModelRoute::Metadata) => {
             let model = app.predictor.models.get(name, version)?;
-            let metadata = protocol::metadata_json(
+            let metadata = slipway_runtime_protocol::metadata_json(
                 &model.description(),
                 &app.predictor.models.versions(&model.name),
             );

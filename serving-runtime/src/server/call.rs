@@ -3,8 +3,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::metrics::{CLIENT_CLOSED_REQUEST, RuntimeMetrics};
-use crate::models::LoadedModel;
+use slipway_runtime_predict::metrics::{CLIENT_CLOSED_REQUEST, RuntimeMetrics};
+use slipway_runtime_predict::models::LoadedModel;
 
 /// What is known of a request while it is answered; shared with whoever answers it.
 #[derive(Debug)]

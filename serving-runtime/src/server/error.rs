@@ -2,14 +2,13 @@
 //! is in `grpc`) and a text.
 
 use http::StatusCode;
-
-use crate::error::PredictError;
-use crate::jobs::submit::SubmitError;
-use crate::keys::AccessDenied;
+use slipway_runtime_common::keys::AccessDenied;
+use slipway_runtime_engine::error::PredictError;
+use slipway_runtime_jobs::submit::SubmitError;
 
 /// A request that is answered with an error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ApiError {
+pub(super) enum ApiError {
     /// The request is wrong; the text names the part and the remedy.
     #[error("{0}")]
     BadRequest(String),
@@ -55,12 +54,12 @@ pub enum ApiError {
 
 impl ApiError {
     /// A 400.
-    pub fn bad_request(message: impl Into<String>) -> Self {
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
         Self::BadRequest(message.into())
     }
 
     /// The HTTP status.
-    pub const fn status(&self) -> StatusCode {
+    pub(super) const fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
@@ -78,7 +77,7 @@ impl ApiError {
     }
 
     /// Seconds for `Retry-After`, where trying again makes sense.
-    pub const fn retry_after(&self) -> Option<u32> {
+    pub(super) const fn retry_after(&self) -> Option<u32> {
         match self {
             Self::Busy(_) | Self::Unavailable(_) => Some(1),
             Self::QueueFull(_) => Some(5),

@@ -13,13 +13,12 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use slipway_oip::inference::ModelInferRequest;
 use slipway_oip::inference::infer_parameter::ParameterChoice;
+use slipway_runtime_cache::features::{FeatureRow, FeatureRowCache, MAX_ENTITY, parse_row};
+use slipway_runtime_engine::signature::{ModelSignature, TensorSignature};
+use slipway_runtime_predict::models::LoadedModel;
 
 use super::error::ApiError;
 use super::{AppState, FullResponse, OFFLOAD_BYTES, body, json_response, parse_off_thread};
-use crate::cache::features::{FeatureRow, FeatureRowCache, MAX_ENTITY, parse_row};
-use crate::engine::{ModelSignature, TensorSignature};
-use crate::models::LoadedModel;
-use crate::protocol;
 
 /// Rows of one write.
 const MAX_ROWS: usize = 10_000;
@@ -95,7 +94,7 @@ struct BulkFeatures {
 }
 
 fn parse_rows(bytes: &[u8], entity: Option<String>) -> Result<Vec<(String, String)>, ApiError> {
-    let mended = protocol::without_nan(bytes);
+    let mended = slipway_runtime_protocol::without_nan(bytes);
     let text = std::str::from_utf8(mended.as_deref().unwrap_or(bytes));
     let text = text.map_err(|_| ApiError::bad_request("the body is not UTF-8"))?;
     let Some(entity) = entity else {
@@ -143,7 +142,7 @@ fn validate_row(
     let filled =
         inputs.iter().map(|spec| render_input(spec, &one)).collect::<Result<Vec<_>, _>>()?;
     let request = format!("{{\"inputs\":[{}]}}", filled.join(","));
-    protocol::parse_request(
+    slipway_runtime_protocol::parse_request(
         request.as_bytes(),
         None,
         &ModelSignature { inputs, outputs: Vec::new() },
@@ -198,7 +197,7 @@ pub(super) async fn fill_inputs(
     if !head.windows(NAME.len()).any(|window| window == NAME) {
         return Ok((body, header_length));
     }
-    let mended = protocol::without_nan(head);
+    let mended = slipway_runtime_protocol::without_nan(head);
     // What is no request is refused by who reads requests.
     let Ok(mut request) = serde_json::from_slice::<BTreeMap<String, Box<RawValue>>>(
         mended.as_deref().unwrap_or(head),
@@ -261,11 +260,11 @@ pub(super) async fn fill_message(
     let (large, signature) =
         (body.len() >= OFFLOAD_BYTES, ModelSignature { inputs: absent, outputs: Vec::new() });
     let read = move || {
-        protocol::parse_request(body.as_bytes(), None, &signature)
+        slipway_runtime_protocol::parse_request(body.as_bytes(), None, &signature)
             .map(|filled| (signature.inputs, filled))
     };
     let (specs, filled) = if large { parse_off_thread(read).await? } else { read()? };
-    protocol::grpc::append_inputs(message, &specs, filled.inputs);
+    slipway_runtime_protocol::grpc::append_inputs(message, &specs, filled.inputs);
     Ok(())
 }
 

@@ -14,6 +14,10 @@ use slipway_oip::inference::grpc_inference_service_server::{
 };
 use slipway_oip::inference::infer_parameter::ParameterChoice;
 use slipway_prediction_id::PredictionReport;
+use slipway_runtime_engine::error::PredictError;
+use slipway_runtime_predict::metrics::CLIENT_CLOSED_REQUEST;
+use slipway_runtime_predict::predictor::Prediction;
+use slipway_runtime_protocol::{InferRequest, NAN_OUTPUTS, grpc as convert, metadata_message};
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding::{self, Deflate, Gzip};
 use tonic::codegen::Service as _;
@@ -24,11 +28,6 @@ use super::call::{InferCall, RequestGuard};
 use super::error::ApiError;
 use super::health::HealthService;
 use super::{AppState, OFFLOAD_BYTES, PREDICTION_KEY, features, parse_off_thread};
-use crate::cache;
-use crate::error::PredictError;
-use crate::metrics::CLIENT_CLOSED_REQUEST;
-use crate::predictor::Prediction;
-use crate::protocol::{InferRequest, NAN_OUTPUTS, grpc as convert, metadata_message};
 
 const INFERENCE_PATH: &str = "/inference.GRPCInferenceService/";
 const HEALTH_PATH: &str = "/grpc.health.v1.Health/";
@@ -226,7 +225,8 @@ impl InferenceService {
         };
         let begun = Instant::now();
         let Prediction { outputs, report, cache, nan_outputs } = prediction;
-        let cache = cache.map(|outcome| (cache::CACHE_HEADER, outcome.public_name().to_owned()));
+        let cache = cache
+            .map(|outcome| (slipway_runtime_cache::CACHE_HEADER, outcome.public_name().to_owned()));
         let nan = (nan_outputs > 0).then(|| (NAN_OUTPUTS, nan_outputs.to_string()));
         let names = (model.name.as_str(), model.version.as_str());
         let told = cache.into_iter().chain(nan);
@@ -356,7 +356,8 @@ impl GrpcInferenceService for InferenceService {
                         _ => None,
                     };
                 // Whoever measures latency must see in the metadata what did not run.
-                let told = [cache::CACHE_HEADER, NAN_OUTPUTS].map(|name| (name, said(name)));
+                let told = [slipway_runtime_cache::CACHE_HEADER, NAN_OUTPUTS]
+                    .map(|name| (name, said(name)));
                 let report = (PREDICTION_KEY, MetadataValue::try_from(report.encode()).ok());
                 let mut answer = tonic::Response::new(response);
                 for (header, value) in told.into_iter().chain([report]) {

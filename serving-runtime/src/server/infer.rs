@@ -6,6 +6,10 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
+use slipway_runtime_engine::error::PredictError;
+use slipway_runtime_predict::models::LoadedModel;
+use slipway_runtime_predict::predictor::Prediction;
+use slipway_runtime_protocol::{HEADER_LENGTH, InferRequest, NAN_OUTPUTS};
 
 use super::body::{self, ContentEncoding};
 use super::call::{InferCall, RequestGuard};
@@ -14,11 +18,6 @@ use super::{
     AppState, FullResponse, OFFLOAD_BYTES, PREDICTION_HEADER, bytes_response, compress,
     error_response, features, parse_off_thread,
 };
-use crate::cache;
-use crate::error::PredictError;
-use crate::models::LoadedModel;
-use crate::predictor::Prediction;
-use crate::protocol::{self, HEADER_LENGTH, InferRequest, NAN_OUTPUTS};
 
 const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
 
@@ -114,12 +113,12 @@ async fn read_request(
     };
     let begun = Instant::now();
     let request = if body.len() < OFFLOAD_BYTES && encoding == ContentEncoding::Identity {
-        protocol::parse_request(&body, header_length, &model.signature)?
+        slipway_runtime_protocol::parse_request(&body, header_length, &model.signature)?
     } else {
         let signature = model.signature.clone();
         parse_off_thread(move || -> Result<_, ApiError> {
             let body = body::decode_body(body, encoding, limit)?;
-            Ok(protocol::parse_request(&body, header_length, &signature)?)
+            Ok(slipway_runtime_protocol::parse_request(&body, header_length, &signature)?)
         })
         .await?
     };
@@ -157,8 +156,13 @@ fn build_response(
     prediction: &Prediction,
 ) -> Result<FullResponse, PredictError> {
     let names = (model.name.as_str(), model.version.as_str());
-    let body =
-        protocol::write_response(names, &model.signature, request, &prediction.outputs, None)?;
+    let body = slipway_runtime_protocol::write_response(
+        names,
+        &model.signature,
+        request,
+        &prediction.outputs,
+        None,
+    )?;
     let content_type =
         if body.header_length.is_some() { "application/octet-stream" } else { "application/json" };
     let mut answer = bytes_response(StatusCode::OK, content_type, Bytes::from(body.bytes));
@@ -173,7 +177,10 @@ fn build_response(
         headers.insert(NAN_OUTPUTS, HeaderValue::from(prediction.nan_outputs));
     }
     if let Some(outcome) = prediction.cache {
-        headers.insert(cache::CACHE_HEADER, HeaderValue::from_static(outcome.public_name()));
+        headers.insert(
+            slipway_runtime_cache::CACHE_HEADER,
+            HeaderValue::from_static(outcome.public_name()),
+        );
     }
     Ok(answer)
 }

@@ -6,12 +6,14 @@ use http::header::LOCATION;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
+use slipway_runtime_jobs::service::JobService;
+use slipway_runtime_jobs::submit::{self, JobSubmission, queue_unavailable};
+use slipway_runtime_jobs::{callback, view};
+use slipway_runtime_queue::job;
+use slipway_runtime_queue::queue::{JobQueue as _, JobStatus, StoredJob};
 
 use super::error::ApiError;
 use super::{AppState, FullResponse, body, json_response};
-use crate::jobs::queue::{JobQueue as _, JobStatus, StoredJob};
-use crate::jobs::submit::{self, JobSubmission, queue_unavailable};
-use crate::jobs::{JobService, callback, job, view};
 
 const KEY_HEADER: &str = "idempotency-key";
 /// What a job has beside its request, in bytes at most.

@@ -2,24 +2,24 @@
 
 use std::sync::{Arc, OnceLock};
 
+use slipway_runtime_cache::RuntimeCaches;
+use slipway_runtime_common::keys::DeploymentKeys;
+use slipway_runtime_engine::error::PredictError;
+use slipway_runtime_jobs::metrics::JobMetrics;
+use slipway_runtime_jobs::service::JobService;
+use slipway_runtime_predict::metrics::RuntimeMetrics;
+use slipway_runtime_predict::models::{LoadedModel, ModelRegistry};
+use slipway_runtime_predict::predictor::Predictor;
+use slipway_runtime_predict::repository::{IndexEntry, ModelRepository};
 use tokio::sync::watch;
 
 use super::activity::RequestActivity;
 use super::error::ApiError;
-use crate::cache::RuntimeCaches;
 use crate::config::ServeArgs;
-use crate::error::PredictError;
-use crate::jobs::JobService;
-use crate::jobs::metrics::JobMetrics;
-use crate::keys::DeploymentKeys;
-use crate::metrics::RuntimeMetrics;
-use crate::models::{LoadedModel, ModelRegistry};
-use crate::predictor::Predictor;
-use crate::repository::{IndexEntry, ModelRepository};
 
 /// How far the process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ShutdownPhase {
+pub(super) enum ShutdownPhase {
     /// Loading or serving.
     Serving,
     /// Told to end, and serving on for as long as it is asked: it may be the only pod until its

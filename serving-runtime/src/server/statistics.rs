@@ -2,9 +2,8 @@
 
 use serde_json::{Value, json};
 use slipway_oip::inference as pb;
-
-use crate::models::LoadedModel;
-use crate::stats::DurationTotal;
+use slipway_runtime_engine::stats::DurationTotal;
+use slipway_runtime_predict::models::LoadedModel;
 
 /// For REST.
 pub(super) fn statistics_json(model: &LoadedModel) -> Value {

@@ -3,9 +3,8 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
-use slipway_runtime::engine::{ModelSignature, TensorSignature};
-use slipway_runtime::protocol;
-use slipway_runtime::tensor::DataType;
+use slipway_runtime_engine::signature::{ModelSignature, TensorSignature};
+use slipway_runtime_engine::tensor::DataType;
 
 use super::support::{Server, answer};
 
@@ -91,12 +90,12 @@ proptest! {
         let signature = signature();
         let mut body = request.to_string().into_bytes();
         let length = body.len();
-        let _ = protocol::parse_request(&body, None, &signature);
+        let _ = slipway_runtime_protocol::parse_request(&body, None, &signature);
         body.extend(tail);
-        let _ = protocol::parse_request(&body, Some(length), &signature);
-        let _ = protocol::parse_request(&body, Some(usize::from(cut)), &signature);
+        let _ = slipway_runtime_protocol::parse_request(&body, Some(length), &signature);
+        let _ = slipway_runtime_protocol::parse_request(&body, Some(usize::from(cut)), &signature);
         body.truncate(usize::from(cut) % (body.len() + 1));
-        if let Ok(parsed) = protocol::parse_request(&body, None, &signature) {
+        if let Ok(parsed) = slipway_runtime_protocol::parse_request(&body, None, &signature) {
             prop_assert!(parsed.inputs.iter().all(|t| t.data.len() == t.shape.iter().product::<usize>()));
         }
     }

@@ -322,12 +322,12 @@ async fn requests_are_conserved() {
 /// turn of the event loop.
 #[tokio::test]
 async fn bursts_do_not_fill_the_queue_of_a_fast_model() {
-    use slipway_runtime::batch::RequestPriority;
-    use slipway_runtime::pool::{PoolOptions, WorkerPool};
-    use slipway_runtime::tensor::{Tensor, TensorData};
+    use slipway_runtime_engine::batch::RequestPriority;
+    use slipway_runtime_engine::pool::{PoolOptions, WorkerPool};
+    use slipway_runtime_engine::tensor::{Tensor, TensorData};
 
     const CAPACITY: usize = 64;
-    let engines = slipway_runtime::engine::load_engines(
+    let engines = slipway_runtime_engine::session::load_engines(
         super::support::onnxruntime(),
         &super::support::model("affine"),
         1,

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
-use slipway_runtime::engine::{self, OnnxEngine};
-use slipway_runtime::tensor::{Tensor, TensorData};
+use slipway_runtime_engine::session::{self, OnnxEngine};
+use slipway_runtime_engine::tensor::{Tensor, TensorData};
 
 use crate::model::BenchModel;
 use crate::process;
@@ -20,7 +20,7 @@ pub(crate) struct RawMeasurement {
 }
 
 fn load_engine(library: &Path, model: &BenchModel) -> anyhow::Result<OnnxEngine> {
-    let engines = engine::load_engines(library, &model.path, 1, 1, None)
+    let engines = session::load_engines(library, &model.path, 1, 1, None)
         .map_err(|error| anyhow!("{error}"))?;
     engines.into_iter().next().context("no engine")
 }

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use slipway_runtime::jobs::callback::sign::CallbackSigner;
+use slipway_runtime_jobs::callback::sign::CallbackSigner;
 use tokio::net::TcpListener;
 
 use super::super::broker::{Broker, Kind};

@@ -3,9 +3,9 @@
 use async_nats::jetstream::{self, stream};
 use futures::future::join_all;
 use serde_json::json;
-use slipway_runtime::jobs::JobBroker;
-use slipway_runtime::jobs::job::JobPriority;
-use slipway_runtime::jobs::queue::{EnqueueOutcome, JobQueue as _, QueueOptions};
+use slipway_runtime_jobs::broker::JobBroker;
+use slipway_runtime_queue::job::JobPriority;
+use slipway_runtime_queue::queue::{EnqueueOutcome, JobQueue as _, QueueOptions};
 
 use super::super::nats::Nats;
 use super::super::support::{DEADLINE, Server, answer, eventually};

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use slipway_runtime::jobs::JobBroker;
-use slipway_runtime::jobs::job::{JobPriority, QueuedJob};
-use slipway_runtime::jobs::queue::{
+use slipway_runtime_jobs::broker::JobBroker;
+use slipway_runtime_queue::job::{JobPriority, QueuedJob};
+use slipway_runtime_queue::queue::{
     CallbackOutcome, ClaimedJob, EnqueueOutcome, JobCompletion, JobQueue as _, JobStatus,
     QueueOptions, RetryRequest, StartDecision,
 };

@@ -1,0 +1,351 @@
+//! The result cache: answers by what they depend on, in this process's memory and in Redis behind
+//! it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rand::Rng as _;
+use slipway_runtime_common::clock::now_millis;
+use slipway_runtime_engine::error::PredictError;
+use slipway_runtime_engine::pool::InferenceResult;
+use slipway_runtime_engine::signature::ModelSignature;
+use slipway_runtime_engine::tensor::Tensor;
+use tokio::time::timeout_at;
+
+use crate::args::CacheArgs;
+use crate::bypass_policy::BypassPolicy;
+use crate::hot_keys::HotKeys;
+use crate::key::{CacheKey, is_probe_input};
+use crate::local::LocalTier;
+use crate::metrics::{CacheMetrics, CacheOutcome};
+use crate::redis_tier::RedisTier;
+use crate::single_flight::{FlightLeader, FlightRole, SingleFlight};
+use crate::value;
+
+const CACHE_NAME: &str = "result";
+const KEY_PREFIX: &[u8] = b"slipway:result:1:";
+/// One of so many inputs goes on to look up what is bypassed: in the cache at all, and in Redis,
+/// where a look costs more than a small model.
+const PROBE_EVERY: u64 = 16;
+const REDIS_PROBE_EVERY: u64 = 64;
+
+/// Outputs, and how they were come by.
+#[derive(Debug)]
+pub struct CacheAnswer {
+    /// All outputs in the signature's order.
+    pub outputs: Vec<Tensor>,
+    /// From where; `None` when there is no cache.
+    pub outcome: Option<CacheOutcome>,
+}
+
+/// What a leader tells those who wait for the same.
+type SharedOutputsResult = Result<Arc<Vec<Tensor>>, PredictError>;
+
+/// The result cache of a process; it holds answers of all of its models.
+#[derive(Debug)]
+pub struct InferResultCache {
+    local: LocalTier<CacheKey, Arc<Vec<Tensor>>>,
+    redis: Option<RedisTier>,
+    flights: SingleFlight<CacheKey, SharedOutputsResult>,
+    policies: Mutex<TierPolicies>,
+    hot_keys: Option<HotKeys>,
+    adaptive: bool,
+    ttl: Duration,
+    max_entry: usize,
+    metrics: CacheMetrics,
+}
+
+/// What looking up is worth: altogether, and in Redis after this process's memory had nothing.
+#[derive(Debug, Default)]
+struct TierPolicies {
+    all: BypassPolicy,
+    redis: BypassPolicy,
+}
+
+impl InferResultCache {
+    /// The cache, when it is switched on.
+    pub fn new(args: &CacheArgs, redis: Option<RedisTier>, metrics: &CacheMetrics) -> Option<Self> {
+        args.result_cache.then(|| {
+            metrics.init_series(CACHE_NAME);
+            Self {
+                local: LocalTier::new(args.result_cache_bytes),
+                redis,
+                flights: SingleFlight::default(),
+                policies: Mutex::default(),
+                hot_keys: (args.cache_hot_keys > 0)
+                    .then(|| HotKeys::new(args.cache_hot_keys as usize)),
+                adaptive: !args.no_cache_bypass,
+                ttl: Duration::from_secs(args.result_cache_ttl_seconds),
+                max_entry: usize::try_from(args.result_cache_max_entry_bytes).unwrap_or(usize::MAX),
+                metrics: metrics.clone(),
+            }
+        })
+    }
+
+    /// The answer to `inputs` of the model with this digest and signature: a kept one, one that another request is about to get, or
+    /// what `run` gives.
+    ///
+    /// # Errors
+    /// Those of `run`; none of the cache's own.
+    pub async fn get_or_run<F>(
+        &self,
+        digest: &str,
+        signature: &ModelSignature,
+        inputs: Vec<Tensor>,
+        deadline: Instant,
+        run: impl Fn(Vec<Tensor>) -> F,
+    ) -> Result<CacheAnswer, PredictError>
+    where
+        F: Future<Output = Result<InferenceResult, PredictError>>,
+    {
+        let answer = self.resolve(digest, signature, inputs, deadline, run).await;
+        let outcome = answer.as_ref().map_or(Some(CacheOutcome::Error), |answer| answer.outcome);
+        outcome.inspect(|outcome| self.metrics.count_request(CACHE_NAME, *outcome));
+        answer
+    }
+
+    /// As [`Self::get_or_run`], for nobody in particular: it is not counted.
+    ///
+    /// # Errors
+    /// Those of `run`.
+    pub async fn warm<F>(
+        &self,
+        digest: &str,
+        signature: &ModelSignature,
+        inputs: Vec<Tensor>,
+        deadline: Instant,
+        run: impl Fn(Vec<Tensor>) -> F,
+    ) -> Result<(), PredictError>
+    where
+        F: Future<Output = Result<InferenceResult, PredictError>>,
+    {
+        let answer = self.resolve(digest, signature, inputs, deadline, run).await.map(drop);
+        // An empty cache that is being filled says nothing about what looking up is worth.
+        self.with_policies(|tiers| *tiers = TierPolicies::default());
+        answer
+    }
+
+    /// What is hot here; `None` when that is not remembered.
+    pub fn hot_keys(&self) -> Option<&HotKeys> {
+        self.hot_keys.as_ref()
+    }
+
+    async fn resolve<F>(
+        &self,
+        digest: &str,
+        signature: &ModelSignature,
+        inputs: Vec<Tensor>,
+        deadline: Instant,
+        run: impl Fn(Vec<Tensor>) -> F,
+    ) -> Result<CacheAnswer, PredictError>
+    where
+        F: Future<Output = Result<InferenceResult, PredictError>>,
+    {
+        let begun = Instant::now();
+        let (all, _) = self.bypassed_tiers();
+        if all && !is_probe_input(&inputs, PROBE_EVERY) {
+            let done = run(inputs).await?;
+            self.record_run(&done);
+            return Ok(CacheAnswer { outputs: done.outputs, outcome: Some(CacheOutcome::Bypass) });
+        }
+        // The engine gives all outputs whatever is asked for, so all that ask for different ones
+        // share an answer.
+        let key = CacheKey::new(
+            digest,
+            signature.outputs.iter().map(|output| output.name.as_str()),
+            &inputs,
+        );
+        if let Some(outputs) = self.local.get(&key) {
+            if let Some(hot) = &self.hot_keys {
+                hot.record_hit(key, inputs);
+            }
+            return Ok(self.record_hit(&outputs, CacheOutcome::HitLocal, begun.elapsed()));
+        }
+        loop {
+            let follower = match self.flights.join(&key) {
+                FlightRole::Leader(leader) => {
+                    return self.run_as_leader(leader, key, inputs, begun, run).await;
+                }
+                FlightRole::Follower(follower) => follower,
+            };
+            let landed = timeout_at(deadline.into(), follower.wait()).await;
+            match landed.map_err(|_| PredictError::DeadlineExceeded(begun.elapsed().as_millis()))? {
+                Some(Ok(outputs)) => {
+                    return Ok(self.record_hit(&outputs, CacheOutcome::Coalesced, Duration::ZERO));
+                }
+                Some(Err(error)) => return Err(error),
+                // The leader's client left, or its time was up; ours may have more.
+                None => {}
+            }
+        }
+    }
+
+    async fn run_as_leader<F>(
+        &self,
+        leader: FlightLeader<CacheKey, SharedOutputsResult>,
+        key: CacheKey,
+        inputs: Vec<Tensor>,
+        begun: Instant,
+        run: impl Fn(Vec<Tensor>) -> F,
+    ) -> Result<CacheAnswer, PredictError>
+    where
+        F: Future<Output = Result<InferenceResult, PredictError>>,
+    {
+        let redis = self
+            .redis
+            .as_ref()
+            .filter(|_| !self.bypassed_tiers().1 || is_probe_input(&inputs, REDIS_PROBE_EVERY));
+        // Who led before may have landed between our look and our joining.
+        let found = match (self.local.get(&key), redis) {
+            (Some(outputs), _) => Some((outputs, CacheOutcome::HitLocal)),
+            (None, Some(redis)) => self
+                .get_from_redis(redis, &key)
+                .await
+                .map(|outputs| (outputs, CacheOutcome::HitRedis)),
+            (None, None) => None,
+        };
+        if let Some((outputs, outcome)) = found {
+            leader.complete(Ok(Arc::clone(&outputs)));
+            return Ok(self.record_hit(&outputs, outcome, begun.elapsed()));
+        }
+        self.record_lookup(begun.elapsed(), false);
+        let result = run(inputs).await;
+        match result {
+            Ok(done) => {
+                self.record_run(&done);
+                let outputs = Arc::new(done.outputs);
+                self.insert(key, &outputs, redis);
+                leader.complete(Ok(Arc::clone(&outputs)));
+                Ok(CacheAnswer {
+                    outputs: take_outputs(outputs),
+                    outcome: Some(CacheOutcome::Miss),
+                })
+            }
+            // A matter of this request's own time: the others must not hear of it.
+            Err(error @ PredictError::DeadlineExceeded(_)) => Err(error),
+            Err(error) => {
+                leader.complete(Err(error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    async fn get_from_redis(&self, redis: &RedisTier, key: &CacheKey) -> Option<Arc<Vec<Tensor>>> {
+        if !redis.is_available() {
+            return None;
+        }
+        let begun = Instant::now();
+        let found = redis.get(&redis_key(key), self.max_stored()).await.and_then(|bytes| {
+            let decoded = value::decode_value(key, &bytes);
+            if decoded.is_none() {
+                redis.count_corrupt();
+            }
+            decoded
+        });
+        let now = now_millis();
+        let found = found.and_then(|(expires, outputs)| {
+            let left = Duration::from_millis(expires.saturating_sub(now)).min(self.ttl);
+            (!left.is_zero()).then_some((left, Arc::new(outputs)))
+        });
+        self.with_policies(|tiers| {
+            tiers.redis.record_lookup(begun.elapsed().as_secs_f64(), found.is_some())
+        });
+        let (left, outputs) = found?;
+        self.local.insert(*key, Arc::clone(&outputs), outputs_bytes(&outputs), left);
+        Some(outputs)
+    }
+
+    /// Keeps an answer in this process's memory and in `redis`, unless it is too large or holds a
+    /// NaN or an infinity: what is wrong must not last.
+    fn insert(&self, key: CacheKey, outputs: &Arc<Vec<Tensor>>, redis: Option<&RedisTier>) {
+        let bytes = outputs_bytes(outputs);
+        if bytes > self.max_entry
+            || outputs.iter().any(|output| output.data.first_non_finite().is_some())
+        {
+            return;
+        }
+        let ttl = self.ttl.mul_f64(rand::rng().random_range(0.9..=1.0));
+        self.local.insert(key, Arc::clone(outputs), bytes, ttl);
+        self.metrics.set_bytes(CACHE_NAME, self.local.bytes());
+        if let Some(redis) = redis {
+            let expires =
+                now_millis().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+            redis.set_in_background(
+                redis_key(&key),
+                value::encode_value(&key, expires, outputs),
+                ttl,
+            );
+        }
+    }
+
+    fn record_hit(
+        &self,
+        outputs: &Arc<Vec<Tensor>>,
+        outcome: CacheOutcome,
+        took: Duration,
+    ) -> CacheAnswer {
+        if outcome != CacheOutcome::Coalesced {
+            self.record_lookup(took, true);
+            let saved = self.with_policies(|tiers| tiers.all.saved_seconds());
+            self.metrics.add_saved_seconds(CACHE_NAME, saved - took.as_secs_f64());
+        }
+        CacheAnswer { outputs: outputs.as_ref().clone(), outcome: Some(outcome) }
+    }
+
+    fn record_lookup(&self, took: Duration, hit: bool) {
+        self.with_policies(|tiers| tiers.all.record_lookup(took.as_secs_f64(), hit));
+    }
+
+    fn record_run(&self, done: &InferenceResult) {
+        let seconds = (done.queued + done.inference).as_secs_f64();
+        self.with_policies(|tiers| {
+            tiers.all.record_run(seconds);
+            tiers.redis.record_run(seconds);
+        });
+    }
+
+    /// Whether the whole cache, and whether Redis, costs more than it saves.
+    fn bypassed_tiers(&self) -> (bool, bool) {
+        let (all, redis) =
+            self.with_policies(|tiers| (tiers.all.is_bypassing(), tiers.redis.is_bypassing()));
+        (self.adaptive && all, self.adaptive && redis)
+    }
+
+    fn with_policies<T>(&self, act: impl FnOnce(&mut TierPolicies) -> T) -> T {
+        let mut tiers = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = (tiers.all.is_bypassing(), tiers.redis.is_bypassing());
+        let result = act(&mut tiers);
+        let after = (tiers.all.is_bypassing(), tiers.redis.is_bypassing());
+        drop(tiers);
+        if before != after {
+            tracing::info!(
+                all = after.0,
+                redis = after.1,
+                "the result cache is bypassed where it costs more than it saves"
+            );
+            self.metrics.set_bypassed("all", self.adaptive && after.0);
+            self.metrics.set_bypassed("redis", self.adaptive && after.1);
+        }
+        result
+    }
+
+    /// Bytes of the largest value that we store.
+    fn max_stored(&self) -> usize {
+        // Names, shapes and lengths of the outputs take little; twice the values is plenty.
+        value::HEADER_LEN + self.max_entry.saturating_mul(2)
+    }
+}
+
+fn redis_key(key: &CacheKey) -> Vec<u8> {
+    [KEY_PREFIX, hex::encode(key.0).as_bytes()].concat()
+}
+
+/// The outputs, without copying them when nobody else holds them.
+fn take_outputs(outputs: Arc<Vec<Tensor>>) -> Vec<Tensor> {
+    Arc::try_unwrap(outputs).unwrap_or_else(|shared| shared.as_ref().clone())
+}
+
+/// Bytes of tensors in memory, roughly.
+fn outputs_bytes(outputs: &[Tensor]) -> usize {
+    outputs.iter().map(Tensor::bytes).sum()
+}

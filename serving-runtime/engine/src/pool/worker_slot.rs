@@ -1,0 +1,215 @@
+//! Where an engine runs: one batch at a time, for those who wait for it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::inline_policy::InlinePolicy;
+use super::{InferenceResult, QueuedRequest, ReplySender};
+use crate::error::PredictError;
+use crate::session::{EngineError, OnnxEngine, RunCanceller};
+use crate::stats::ModelStats;
+use crate::tensor::Tensor;
+
+/// What a worker is at: those who wait for its run, and what stops it. A run that nobody waits for
+/// any more is stopped: a few clients whose patience is shorter than the model would otherwise keep
+/// all workers from everybody else.
+#[derive(Debug)]
+pub(super) struct WorkerSlot {
+    engine: Mutex<OnnxEngine>,
+    waiting: Mutex<Vec<ReplySender>>,
+    canceller: RunCanceller,
+}
+
+impl WorkerSlot {
+    pub(super) fn new(engine: OnnxEngine) -> Self {
+        let brake = engine.canceller();
+        Self { engine: Mutex::new(engine), waiting: Mutex::default(), canceller: brake }
+    }
+
+    /// The engine, if nobody runs it now.
+    pub(super) fn try_lock_engine(&self) -> Option<MutexGuard<'_, OnnxEngine>> {
+        match self.engine.try_lock() {
+            Ok(engine) => Some(engine),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// The engine, when whoever runs it has ended.
+    pub(super) fn lock_engine(&self) -> MutexGuard<'_, OnnxEngine> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_waiting(&self) -> MutexGuard<'_, Vec<ReplySender>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is anybody to run for. If so they wait here until [`WorkerSlot::end`].
+    fn begin_run(&self, replies: impl Iterator<Item = ReplySender>) -> bool {
+        let mut waiting = self.lock_waiting();
+        waiting.extend(replies);
+        // Who left between the queue and here found nothing to stop.
+        let any = waiting.iter().any(|reply| !reply.is_closed());
+        if !any {
+            waiting.clear();
+        }
+        any
+    }
+
+    /// Those who wait, in the order of the batch; none when all have left and the run was stopped.
+    fn end_run(&self) -> Vec<ReplySender> {
+        let mut waiting = self.lock_waiting();
+        let replies = std::mem::take(&mut *waiting);
+        if replies.iter().all(oneshot::Sender::is_closed) {
+            self.canceller.reset();
+            return Vec::new();
+        }
+        replies
+    }
+
+    /// Stops the run when everybody has left.
+    pub(super) fn cancel_if_abandoned(&self) {
+        let waiting = self.lock_waiting();
+        if !waiting.is_empty() && waiting.iter().all(oneshot::Sender::is_closed) {
+            self.canceller.cancel();
+        }
+    }
+}
+
+/// A request that runs; its reply waits at the bench.
+struct RunningRequest {
+    inputs: Vec<Tensor>,
+    rows: usize,
+    bytes: usize,
+    enqueued: Instant,
+}
+
+/// What runs are counted in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RunCounters<'a> {
+    pub(super) stats: &'a ModelStats,
+    pub(super) inline_policy: &'a InlinePolicy,
+}
+
+impl RunCounters<'_> {
+    fn record_run(&self, rows: usize, bytes: usize, took: std::time::Duration) {
+        self.stats.record_execution(rows, took);
+        self.inline_policy.record(bytes, took);
+    }
+}
+
+/// Runs a batch and answers its requests.
+pub(super) fn run_batch(
+    engine: &mut OnnxEngine,
+    batch: Vec<QueuedRequest>,
+    bench: &WorkerSlot,
+    counters: RunCounters<'_>,
+) {
+    let (seats, mut replies): (Vec<_>, Vec<_>) = batch
+        .into_iter()
+        .map(|QueuedRequest { inputs, rows, bytes, enqueued, reply, .. }| {
+            (RunningRequest { inputs, rows, bytes, enqueued }, reply)
+        })
+        .unzip();
+    if seats.len() > 1 {
+        let begun = Instant::now();
+        let total: usize = seats.iter().map(|seat| seat.rows).sum();
+        let Some(inputs) = stack_inputs(&seats) else {
+            return run_each(engine, seats, replies, bench, counters);
+        };
+        if !bench.begin_run(replies.drain(..)) {
+            return;
+        }
+        let outputs = run_catching_panics(engine, inputs);
+        replies = bench.end_run();
+        if replies.is_empty() {
+            return;
+        }
+        if let Ok(outputs) = outputs
+            && outputs.iter().all(|t| !t.shape.is_empty() && t.rows() == total)
+        {
+            let bytes = seats.iter().map(|seat| seat.bytes).sum();
+            counters.record_run(total, bytes, begun.elapsed());
+            return split_outputs(&seats, replies, &outputs, begun);
+        }
+        // One request of the batch is bad, or the model does not keep rows apart: each alone gets
+        // its own answer.
+    }
+    run_each(engine, seats, replies, bench, counters);
+}
+
+fn stack_inputs(batch: &[RunningRequest]) -> Option<Vec<Tensor>> {
+    let inputs = batch.first()?.inputs.len();
+    (0..inputs).map(|i| Tensor::stack(batch.iter().filter_map(|seat| seat.inputs.get(i)))).collect()
+}
+
+fn split_outputs(
+    seats: &[RunningRequest],
+    replies: Vec<ReplySender>,
+    outputs: &[Tensor],
+    begun: Instant,
+) {
+    let inference = begun.elapsed();
+    let mut from = 0;
+    for (seat, reply) in seats.iter().zip(replies) {
+        let own = outputs.iter().map(|t| t.slice_rows(from, seat.rows)).collect();
+        from += seat.rows;
+        let _ = reply.send(Ok(InferenceResult {
+            outputs: own,
+            queued: begun - seat.enqueued,
+            inference,
+        }));
+    }
+}
+
+fn run_each(
+    engine: &mut OnnxEngine,
+    seats: Vec<RunningRequest>,
+    replies: Vec<ReplySender>,
+    bench: &WorkerSlot,
+    counters: RunCounters<'_>,
+) {
+    for (seat, reply) in seats.into_iter().zip(replies) {
+        let begun = Instant::now();
+        if !bench.begin_run(std::iter::once(reply)) {
+            continue;
+        }
+        let empty = seat.inputs.iter().any(|tensor| tensor.data.is_empty());
+        let outputs = run_catching_panics(engine, seat.inputs);
+        let inference = begun.elapsed();
+        // Nobody listens to a run that was stopped, and its error is not the model's.
+        let Some(reply) = bench.end_run().pop() else { continue };
+        let answer = outputs
+            .map(|outputs| {
+                counters.record_run(seat.rows, seat.bytes, inference);
+                InferenceResult { outputs, queued: begun - seat.enqueued, inference }
+            })
+            .map_err(|e| {
+                if empty {
+                    // Many models do not, and it is the client who chose it.
+                    return PredictError::Unsupported(format!(
+                        "the model does not take an input without elements: {}",
+                        e.message
+                    ));
+                }
+                // Names, types and shapes were checked against the model before. What ONNX Runtime
+                // still calls an invalid argument comes from inside the graph: a model that blames
+                // its clients must not look healthy to whoever counts 5xx.
+                tracing::error!(error = e.message, "the model failed");
+                PredictError::ModelFailed(format!("the model failed: {}", e.message))
+            });
+        let _ = reply.send(answer);
+    }
+}
+
+/// A panic in the binding costs one request, not the worker.
+fn run_catching_panics(
+    engine: &mut OnnxEngine,
+    inputs: Vec<Tensor>,
+) -> Result<Vec<Tensor>, EngineError> {
+    catch_unwind(AssertUnwindSafe(|| engine.run(inputs)))
+        .unwrap_or_else(|_| Err(EngineError { message: "the engine panicked".into() }))
+}

@@ -1,0 +1,407 @@
+//! ONNX Runtime: loading a model, running it, and turning its values into ours.
+
+mod graph_cache;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use ort::environment::Environment;
+use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights};
+use ort::session::{NoSelectedOutputs, RunOptions, Session, SessionInputValue};
+use ort::value::{DynValue, Outlet, Tensor as OrtTensor, TensorElementType, ValueType};
+
+pub use self::graph_cache::OptimizedGraphCache;
+use crate::error::{LoadError, LoadErrorReason};
+use crate::signature::{ModelSignature, TensorSignature};
+use crate::tensor::{DataType, Tensor, TensorData};
+
+/// The library can be loaded once in a process, and after a failed attempt not again.
+static ENVIRONMENT: OnceLock<Result<Environment, String>> = OnceLock::new();
+
+fn ort_environment(library: &Path) -> Result<&'static Environment, LoadError> {
+    // ort keeps its slot for the library after a failed load, so look before.
+    if !library.is_file() {
+        let message = format!(
+            "no ONNX Runtime at {}; set ORT_DYLIB_PATH to libonnxruntime.so",
+            library.display()
+        );
+        return Err(LoadError::transient(LoadErrorReason::LoadFailed, message));
+    }
+    let made = ENVIRONMENT.get_or_init(|| {
+        let env = ort::init_from(library).map_err(|e| e.to_string())?;
+        let env =
+            env.with_name("slipway").with_telemetry(false).build().map_err(|e| e.to_string())?;
+        // It would write its own lines between ours, for some models one for every request. What
+        // fails comes back as an error anyway.
+        env.set_log_level(ort::logging::LogLevel::Fatal);
+        Ok(env)
+    });
+    made.as_ref().map_err(|e| {
+        LoadError::transient(
+            LoadErrorReason::LoadFailed,
+            format!("ONNX Runtime does not start: {e}"),
+        )
+    })
+}
+
+/// Constants larger than this are computed by each run rather than once at load. Otherwise a small
+/// file can ask for any amount of memory before anybody sends a request: 180 bytes took 17 GB in
+/// one of our tests.
+const MAX_FOLDED_BYTES: &str = "67108864";
+
+/// How a run failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineError {
+    /// What ONNX Runtime says.
+    pub message: String,
+}
+
+/// One session. A session runs one call at a time, so every worker thread has its own.
+#[derive(Debug)]
+pub struct OnnxEngine {
+    session: Session,
+    signature: ModelSignature,
+    canceller: RunCanceller,
+    /// How long the last run took.
+    last_run: Duration,
+}
+
+/// Runs of so many bytes of inputs, and those after a run that took so long, give back what ONNX
+/// Runtime's arena took for them. Otherwise one large request would hold its memory until the pod's
+/// end; for small runs the arena is what makes them fast.
+const LARGE_RUN_BYTES: usize = 1 << 20;
+const LONG_RUN: Duration = Duration::from_millis(20);
+
+/// Stops an engine's run from another thread, before the next operator of the graph (of a loop's
+/// body as well). What runs then fails; so does every later run, until the brake is released.
+#[derive(Clone)]
+pub struct RunCanceller(Arc<RunOptionsPair>);
+
+/// One of them is used by each run.
+struct RunOptionsPair {
+    ordinary: RunOptions<NoSelectedOutputs>,
+    shrinking: RunOptions<NoSelectedOutputs>,
+}
+
+impl fmt::Debug for RunCanceller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RunCanceller")
+    }
+}
+
+impl RunCanceller {
+    fn new() -> ort::Result<Self> {
+        let mut shrinking = RunOptions::new()?;
+        shrinking.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
+        Ok(Self(Arc::new(RunOptionsPair { ordinary: RunOptions::new()?, shrinking })))
+    }
+
+    fn run_options(&self) -> [&RunOptions<NoSelectedOutputs>; 2] {
+        [&self.0.ordinary, &self.0.shrinking]
+    }
+
+    /// Stops what runs.
+    pub fn cancel(&self) {
+        for options in self.run_options() {
+            // It sets a flag; it cannot fail.
+            let _ = options.terminate();
+        }
+    }
+
+    /// Lets runs run again.
+    pub fn reset(&self) {
+        for options in self.run_options() {
+            let _ = options.unterminate();
+        }
+    }
+}
+
+/// Brings ONNX Runtime itself into the process.
+///
+/// # Errors
+/// `LoadFailed` when there is no library or it does not start.
+pub fn init_onnx_runtime(library: &Path) -> Result<(), LoadError> {
+    ort_environment(library).map(drop)
+}
+
+/// Loads `count` sessions of the model in `file`; they share prepacked weights, and the optimised
+/// graph where there is a place to keep it.
+///
+/// # Errors
+/// `InvalidModel` or `LoadFailed`, with the reason.
+pub fn load_engines(
+    library: &Path,
+    file: &Path,
+    count: usize,
+    intra_threads: usize,
+    kept: Option<&OptimizedGraphCache>,
+) -> Result<Vec<OnnxEngine>, LoadError> {
+    let loader = EngineLoader::new(library, file, intra_threads, kept)?;
+    (0..count).map(|_| loader.load_engine()).collect()
+}
+
+/// Loads sessions of one model, one after the other.
+pub struct EngineLoader<'a> {
+    environment: &'static Environment,
+    weights: PrepackedWeights,
+    file: &'a Path,
+    intra_threads: usize,
+    graph_cache: Option<&'a OptimizedGraphCache>,
+}
+
+impl<'a> EngineLoader<'a> {
+    /// For the model in `file`.
+    ///
+    /// # Errors
+    /// `LoadFailed` when ONNX Runtime itself is not there.
+    pub fn new(
+        library: &Path,
+        file: &'a Path,
+        intra_threads: usize,
+        kept: Option<&'a OptimizedGraphCache>,
+    ) -> Result<Self, LoadError> {
+        let (environment, weights) = (ort_environment(library)?, PrepackedWeights::new());
+        Ok(Self { environment, weights, file, intra_threads, graph_cache: kept })
+    }
+
+    /// One more session. It shares prepacked weights with the others, and the optimised graph where
+    /// there is a place to keep it.
+    ///
+    /// # Errors
+    /// `InvalidModel` or `LoadFailed`, with the reason.
+    pub fn load_engine(&self) -> Result<OnnxEngine, LoadError> {
+        let open = |graph: GraphSource<'_>| {
+            build_session(self.environment, graph, self.intra_threads, &self.weights)
+        };
+        let kept = self.graph_cache.and_then(|kept| open_cached(kept, open));
+        let session = kept
+            .map_or_else(|| open_original(self.graph_cache, self.file, open), Ok)
+            .map_err(|e| load_error(&e))?;
+        let signature = read_signature(&session)?;
+        let brake = RunCanceller::new().map_err(|e| load_error(&e))?;
+        Ok(OnnxEngine { session, signature, canceller: brake, last_run: Duration::ZERO })
+    }
+}
+
+/// What a session is made from.
+#[derive(Debug, Clone, Copy)]
+enum GraphSource<'a> {
+    /// The model, to be optimised; and where the optimised graph is written to.
+    Model(&'a Path, Option<&'a Path>),
+    /// A graph that was optimised before.
+    Optimised(&'a Path),
+}
+
+/// A session of the graph that is kept. One that cannot be loaded is forgotten: the model itself
+/// decides.
+fn open_cached(
+    kept: &OptimizedGraphCache,
+    open: impl Fn(GraphSource<'_>) -> ort::Result<Session>,
+) -> Option<Session> {
+    let session = open(GraphSource::Optimised(kept.cached_file()?));
+    if let Err(error) = &session {
+        tracing::warn!(%error, "the optimised graph that was kept cannot be loaded; the model is optimised again");
+        kept.discard();
+    }
+    session.ok()
+}
+
+/// A session of the model itself, whose optimised graph is kept if that can be.
+fn open_original(
+    kept: Option<&OptimizedGraphCache>,
+    file: &Path,
+    open: impl Fn(GraphSource<'_>) -> ort::Result<Session>,
+) -> ort::Result<Session> {
+    if let Some(kept) = kept {
+        let draft = kept.draft_path();
+        if let Ok(session) = open(GraphSource::Model(file, Some(&draft))) {
+            kept.commit(&draft);
+            return Ok(session);
+        }
+        // Whether the model is bad or the disk is full shows without a draft.
+        let _ = std::fs::remove_file(&draft);
+    }
+    open(GraphSource::Model(file, None))
+}
+
+fn build_session(
+    env: &Environment,
+    graph: GraphSource<'_>,
+    intra_threads: usize,
+    weights: &PrepackedWeights,
+) -> ort::Result<Session> {
+    let (file, level) = match graph {
+        GraphSource::Model(file, _) => (file, GraphOptimizationLevel::All),
+        GraphSource::Optimised(file) => (file, GraphOptimizationLevel::Disable),
+    };
+    let mut builder = Session::builder(env)?;
+    if let GraphSource::Model(_, Some(draft)) = graph {
+        builder = builder.with_optimized_model_path(draft)?;
+    }
+    builder
+        .with_optimization_level(level)?
+        .with_intra_threads(intra_threads)?
+        .with_inter_threads(1)?
+        // A spinning thread burns the pod's CPU quota while idle.
+        .with_intra_op_spinning(false)?
+        .with_inter_op_spinning(false)?
+        .with_prepacked_weights(weights)?
+        .with_config_entry(
+            "optimization.constant_folding_max_output_size_in_bytes",
+            MAX_FOLDED_BYTES,
+        )?
+        .commit_from_file(file)
+}
+
+fn load_error(e: &ort::Error) -> LoadError {
+    use ort::ErrorCode as C;
+    match e.code() {
+        C::GenericFailure
+        | C::EngineError
+        | C::ExecutionProviderFailure
+        | C::ModelLoadCanceled
+        | C::RuntimeException => {
+            // ORT reports a wrong operator version or a failed shape inference as a plain failure:
+            // more often the model than the machine.
+            LoadError::permanent(
+                LoadErrorReason::LoadFailed,
+                format!("ONNX Runtime cannot load the model: {e}"),
+            )
+        }
+        C::NoSuchFile => LoadError::transient(
+            LoadErrorReason::LoadFailed,
+            format!("the model file vanished while loading: {e}"),
+        ),
+        _ => LoadError::permanent(
+            LoadErrorReason::InvalidModel,
+            format!("not a model that ONNX Runtime can load: {e}"),
+        ),
+    }
+}
+
+fn read_signature(session: &Session) -> Result<ModelSignature, LoadError> {
+    let specs = |side: &str, outlets: &[Outlet]| {
+        outlets.iter().map(|o| tensor_signature(side, o)).collect::<Result<Vec<_>, _>>()
+    };
+    let inputs = specs("input", session.inputs())?;
+    let outputs = specs("output", session.outputs())?;
+    Ok(ModelSignature { inputs, outputs })
+}
+
+fn tensor_signature(side: &str, outlet: &Outlet) -> Result<TensorSignature, LoadError> {
+    let name = outlet.name();
+    let invalid = |what: String| {
+        LoadError::permanent(LoadErrorReason::InvalidModel, format!("{side} {name:?} {what}"))
+    };
+    let ValueType::Tensor { ty, shape, dimension_symbols } = outlet.dtype() else {
+        return Err(invalid(format!(
+            "is a {}, not a tensor; convert the model with `zipmap=False` (skl2onnx: options={{id(model): {{'zipmap': False}}}})",
+            outlet.dtype()
+        )));
+    };
+    let datatype = from_element_type(*ty)
+        .ok_or_else(|| invalid(format!("has elements of type {ty}, which we do not serve")))?;
+    let dims: Vec<_> = shape.iter().map(|d| usize::try_from(*d).ok()).collect();
+    let axis = match (dims.first(), dimension_symbols.first()) {
+        (Some(None), Some(symbol)) if !symbol.is_empty() => Some(symbol.to_string()),
+        _ => None,
+    };
+    Ok(TensorSignature { name: name.to_owned(), datatype, shape: dims, axis })
+}
+
+const fn from_element_type(ty: TensorElementType) -> Option<DataType> {
+    Some(match ty {
+        TensorElementType::Bool => DataType::Bool,
+        TensorElementType::Uint8 => DataType::U8,
+        TensorElementType::Uint16 => DataType::U16,
+        TensorElementType::Uint32 => DataType::U32,
+        TensorElementType::Uint64 => DataType::U64,
+        TensorElementType::Int8 => DataType::I8,
+        TensorElementType::Int16 => DataType::I16,
+        TensorElementType::Int32 => DataType::I32,
+        TensorElementType::Int64 => DataType::I64,
+        TensorElementType::Float16 => DataType::F16,
+        TensorElementType::Float32 => DataType::F32,
+        TensorElementType::Float64 => DataType::F64,
+        TensorElementType::String => DataType::Bytes,
+        _ => return None,
+    })
+}
+
+fn to_ort(tensor: Tensor) -> ort::Result<SessionInputValue<'static>> {
+    let Tensor { shape, data } = tensor;
+    macro_rules! convert {
+        ($($variant:ident),*) => {
+            match data {
+                $(TensorData::$variant(v) => OrtTensor::from_array((shape, v))?.into(),)*
+                TensorData::Bytes(v) => OrtTensor::from_string_array((shape, v.as_slice()))?.into(),
+            }
+        };
+    }
+    Ok(convert!(Bool, U8, U16, U32, U64, I8, I16, I32, I64, F16, F32, F64))
+}
+
+fn from_ort(value: &DynValue) -> ort::Result<Tensor> {
+    let ty = value.dtype().tensor_type().and_then(from_element_type);
+    let Some(ty) = ty else {
+        return Err(ort::Error::new(format!("an output is a {}", value.dtype())));
+    };
+    macro_rules! convert {
+        ($($variant:ident),*) => {
+            match ty {
+                $(DataType::$variant => {
+                    let (shape, values) = value.try_extract_tensor()?;
+                    (shape, TensorData::$variant(values.to_vec()))
+                })*
+                DataType::Bytes => {
+                    let (shape, values) = value.try_extract_strings()?;
+                    (shape, TensorData::Bytes(values))
+                }
+            }
+        };
+    }
+    let (shape, data) = convert!(Bool, U8, U16, U32, U64, I8, I16, I32, I64, F16, F32, F64);
+    Ok(Tensor { shape: shape.iter().map(|d| usize::try_from(*d).unwrap_or(0)).collect(), data })
+}
+
+impl OnnxEngine {
+    /// What the model takes and gives.
+    pub fn signature(&self) -> &ModelSignature {
+        &self.signature
+    }
+
+    /// What stops its runs.
+    pub fn canceller(&self) -> RunCanceller {
+        self.canceller.clone()
+    }
+
+    /// Whether a failed run wanted more memory than there was.
+    pub fn is_out_of_memory(error: &EngineError) -> bool {
+        ["Failed to allocate memory", "bad_alloc"].iter().any(|part| error.message.contains(part))
+    }
+
+    /// Runs the model; inputs and outputs are in the signature's order.
+    pub fn run(&mut self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, EngineError> {
+        self.try_run(inputs).map_err(|e| EngineError { message: e.message().to_owned() })
+    }
+
+    fn try_run(&mut self, inputs: Vec<Tensor>) -> ort::Result<Vec<Tensor>> {
+        let large = inputs.iter().map(Tensor::bytes).sum::<usize>() >= LARGE_RUN_BYTES
+            || self.last_run >= LONG_RUN;
+        let values = inputs.into_iter().map(to_ort).collect::<ort::Result<Vec<_>>>()?;
+        let options = if large { &self.canceller.0.shrinking } else { &self.canceller.0.ordinary };
+        let begun = Instant::now();
+        let outputs = self.session.run_with_options(values.as_slice(), options);
+        self.last_run = begun.elapsed();
+        let outputs = outputs?;
+        outputs.values().map(|v| from_ort(&v)).collect()
+    }
+
+    /// Runs zeros of `rows` rows.
+    pub fn warm_up(&mut self, rows: usize) -> Result<Vec<Tensor>, EngineError> {
+        let inputs = self.signature.inputs.iter().map(|s| s.sample_tensor(rows)).collect();
+        self.run(inputs)
+    }
+}

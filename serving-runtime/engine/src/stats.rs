@@ -1,0 +1,141 @@
+//! The statistics extension: what a model has answered, in counts and nanoseconds since it was
+//! loaded.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use slipway_runtime_common::clock::now_millis;
+
+/// Different sizes of batch that are told apart; more would let clients grow the answer without
+/// end.
+const MAX_SIZES: usize = 256;
+
+/// How often something happened, and how long it took in total.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct DurationTotal {
+    /// Times.
+    pub count: u64,
+    /// Nanoseconds of all together.
+    pub ns: u64,
+}
+
+impl DurationTotal {
+    fn add(&mut self, took: Duration) {
+        self.count += 1;
+        self.ns = self.ns.saturating_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    }
+}
+
+/// Where the time of requests went, each request counted once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct InferenceStats {
+    /// Requests answered well, from head to answer.
+    pub success: DurationTotal,
+    /// All others that reached the model, also those whose client left.
+    pub fail: DurationTotal,
+    /// Waiting for a worker.
+    pub queue: DurationTotal,
+    /// Reading the request into tensors.
+    pub compute_input: DurationTotal,
+    /// In the engine (of the whole batch).
+    pub compute_infer: DurationTotal,
+    /// Writing the answer.
+    pub compute_output: DurationTotal,
+    /// Answers from a cache.
+    pub cache_hit: DurationTotal,
+    /// Look-ups in a cache that found nothing.
+    pub cache_miss: DurationTotal,
+}
+
+/// A moment's statistics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StatsSnapshot {
+    /// Milliseconds since 1970; 0 before the first.
+    pub last_inference: u64,
+    /// Rows inferred.
+    pub inference_count: u64,
+    /// Batches run.
+    pub execution_count: u64,
+    /// By request.
+    pub requests: InferenceStats,
+    /// Executions by rows of the batch.
+    pub batches: BTreeMap<usize, DurationTotal>,
+}
+
+/// The statistics of one model.
+#[derive(Debug, Default)]
+pub struct ModelStats(Mutex<StatsSnapshot>);
+
+impl ModelStats {
+    fn update(&self, change: impl FnOnce(&mut StatsSnapshot)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The numbers now.
+    pub fn snapshot(&self) -> StatsSnapshot {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A batch of `rows` ran well.
+    pub fn record_execution(&self, rows: usize, took: Duration) {
+        self.update(|s| {
+            s.last_inference = now_millis();
+            s.inference_count += rows as u64;
+            s.execution_count += 1;
+            if s.batches.len() < MAX_SIZES || s.batches.contains_key(&rows) {
+                s.batches.entry(rows).or_default().add(took);
+            }
+        });
+    }
+
+    /// A request left the engine.
+    pub fn record_inference(&self, queued: Duration, inference: Duration) {
+        self.update(|s| {
+            s.requests.queue.add(queued);
+            s.requests.compute_infer.add(inference);
+        });
+    }
+
+    /// A request was read.
+    pub fn record_input(&self, took: Duration) {
+        self.update(|s| s.requests.compute_input.add(took));
+    }
+
+    /// An answer was written.
+    pub fn record_output(&self, took: Duration) {
+        self.update(|s| s.requests.compute_output.add(took));
+    }
+
+    /// An answer came from a cache, or did not.
+    pub fn record_cache_lookup(&self, hit: bool, took: Duration) {
+        self.update(|s| {
+            if hit { s.requests.cache_hit.add(took) } else { s.requests.cache_miss.add(took) }
+        });
+    }
+
+    /// A request ended.
+    pub fn record_request(&self, well: bool, took: Duration) {
+        self.update(
+            |s| if well { s.requests.success.add(took) } else { s.requests.fail.add(took) },
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_of_batches_are_bounded_and_all_executions_count() {
+        let stats = ModelStats::default();
+        for rows in 0..2 * MAX_SIZES {
+            stats.record_execution(rows, Duration::from_nanos(10));
+        }
+        stats.record_execution(1, Duration::from_nanos(5));
+        let now = stats.snapshot();
+        assert_eq!((now.batches.len(), now.execution_count), (MAX_SIZES, 2 * MAX_SIZES as u64 + 1));
+        assert_eq!(now.batches[&1], DurationTotal { count: 2, ns: 15 });
+    }
+}

@@ -1,0 +1,162 @@
+//! Options of the queue, for servers and workers.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use slipway_egress::AllowRule;
+use slipway_runtime_queue::backoff::RetryBackoff;
+use slipway_runtime_queue::queue::QueueOptions;
+
+/// Bounds of callbacks.
+#[derive(Debug, Clone, Copy)]
+pub struct CallbackOptions {
+    /// Time for one attempt, from the name to the head of the answer.
+    pub timeout: Duration,
+    /// Attempts at most.
+    pub attempts: u32,
+    /// Time from the first attempt after which there is no other.
+    pub age: Duration,
+    /// Time between attempts.
+    pub backoff: RetryBackoff,
+}
+
+/// A text that no log shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretText(String);
+
+impl SecretText {
+    /// The text.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+impl FromStr for SecretText {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Options that servers and workers share.
+#[derive(Debug, Clone, Args)]
+pub struct QueueArgs {
+    /// The queue of jobs: `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS; or
+    /// on NATS JetStream, `nats://[user:password@]host[:port]`, or `tls://`. Without it there are
+    /// no jobs.
+    #[arg(long, env = "SLIPWAY_QUEUE_URL", hide_env_values = true)]
+    pub queue_url: Option<SecretText>,
+    /// Name of the queue. Default: the ModelDeployment's name, or else the model's.
+    #[arg(long, env = "SLIPWAY_QUEUE_NAME", value_parser = queue_name)]
+    pub queue_name: Option<String>,
+    /// First part of all keys.
+    #[arg(long, default_value = "slipway", value_parser = queue_name)]
+    pub queue_prefix: String,
+    /// Servers that keep the queue, when it is on JetStream and its stream is made by us.
+    #[arg(long, env = "SLIPWAY_QUEUE_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub queue_replicas: u8,
+    /// Jobs that may be queued or running before others are refused with 429.
+    #[arg(long, env = "SLIPWAY_QUEUE_MAX_JOBS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub queue_max_jobs: u64,
+    /// The same for the bytes of their requests.
+    #[arg(long, default_value_t = 256 << 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub queue_max_bytes: u64,
+    /// Largest job in bytes.
+    #[arg(long, default_value_t = 1 << 20)]
+    pub max_job_bytes: usize,
+    /// A worker that is silent for so long has died, and its jobs are given to others.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub job_lease_seconds: u64,
+    /// How often a job is handed out before it goes to the dead-letter stream.
+    #[arg(long, env = "SLIPWAY_JOB_MAX_DELIVERIES", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub job_max_deliveries: u32,
+    /// How long results can be read.
+    #[arg(long, env = "SLIPWAY_JOB_RESULT_TTL_SECONDS", default_value_t = 24 * 3600, value_parser = clap::value_parser!(u64).range(1..=2_592_000))]
+    pub job_result_ttl_seconds: u64,
+    /// Where callbacks may go, separated by commas: host names, `.suffix`, networks, or `*` for
+    /// any public address. Default: nowhere.
+    #[arg(long, env = "SLIPWAY_CALLBACK_ALLOW", value_delimiter = ',')]
+    pub callback_allow: Vec<AllowRule>,
+    /// How long a callback is tried.
+    #[arg(long, default_value_t = 24 * 3600, value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    pub callback_max_age_seconds: u64,
+}
+
+fn queue_name(text: &str) -> Result<String, String> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/');
+    let valid = (1..=256).contains(&text.len()) && text.bytes().all(fits);
+    valid
+        .then(|| text.to_owned())
+        .ok_or_else(|| "want 1 to 256 of a-z, A-Z, 0-9, - _ . and /".into())
+}
+
+impl QueueArgs {
+    /// What the queue itself needs; it is called `own` where the options give it no name.
+    pub fn options(&self, own: &str) -> QueueOptions {
+        QueueOptions {
+            prefix: self.queue_prefix.clone(),
+            name: self.queue_name.as_deref().unwrap_or(own).to_owned(),
+            max_entries: self.queue_max_jobs,
+            max_bytes: self.queue_max_bytes,
+            lease: Duration::from_secs(self.job_lease_seconds),
+            max_deliveries: self.job_max_deliveries,
+            result_ttl: Duration::from_secs(self.job_result_ttl_seconds),
+            callback_age: Duration::from_secs(self.callback_max_age_seconds),
+            replicas: usize::from(self.queue_replicas),
+        }
+    }
+}
+
+/// Options that only workers have.
+#[derive(Debug, Clone, Args)]
+pub struct WorkerArgs {
+    /// Jobs that are taken at once; their rows are merged into batches.
+    #[arg(long, env = "SLIPWAY_WORKER_MAX_JOBS", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub max_jobs: u16,
+    /// Longest time for one attempt at a job.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub job_timeout_seconds: u64,
+    /// Largest result in bytes.
+    #[arg(long, default_value_t = 4 << 20)]
+    pub max_result_bytes: usize,
+    /// After SIGTERM: how long to go on with what was taken before it is given back.
+    #[arg(long, env = "SLIPWAY_WORKER_DRAIN_SECONDS", default_value_t = 15)]
+    pub worker_drain_seconds: u64,
+    /// What callbacks are signed with: `whsec_<base64>`, or another text of at least 16 bytes.
+    /// Several, separated by spaces, for a rotation.
+    #[arg(long, env = "SLIPWAY_CALLBACK_SIGNING_KEY", hide_env_values = true)]
+    pub callback_signing_key: Option<SecretText>,
+    /// Time for one attempt at a callback.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub callback_timeout_seconds: u64,
+    /// Attempts at a callback.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub callback_attempts: u32,
+    /// Bound of the first wait between attempts in milliseconds; it doubles each time up to an
+    /// hour, and the wait is random below it.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub callback_backoff_millis: u64,
+}
+
+impl WorkerArgs {
+    /// What callbacks to the results of `queue` need.
+    pub fn callback_options(&self, queue: &QueueArgs) -> CallbackOptions {
+        CallbackOptions {
+            timeout: Duration::from_secs(self.callback_timeout_seconds),
+            attempts: self.callback_attempts,
+            age: Duration::from_secs(queue.callback_max_age_seconds),
+            backoff: RetryBackoff {
+                first: Duration::from_millis(self.callback_backoff_millis),
+                max: Duration::from_secs(3600),
+            },
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The queue of a server or worker, with what is told about it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use slipway_egress::AllowList;
+use slipway_runtime_engine::error::{LoadError, LoadErrorReason};
+use slipway_runtime_queue::backoff::RetryBackoff;
+use slipway_runtime_queue::queue::JobQueue as _;
+use tokio::sync::watch;
+
+use crate::args::QueueArgs;
+use crate::broker::JobBroker;
+use crate::metrics::JobMetrics;
+
+/// Waits while the queue does not answer.
+pub(crate) const OUTAGE_BACKOFF: RetryBackoff =
+    RetryBackoff { first: Duration::from_millis(200), max: Duration::from_secs(5) };
+/// How often the queue is asked how much waits.
+const LAG_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The queue of a server or worker.
+#[derive(Debug)]
+pub struct JobService {
+    /// The queue.
+    pub queue: JobBroker,
+    /// Where callbacks may go.
+    pub allow: AllowList,
+    /// Bytes of a job at most.
+    pub max_job_bytes: usize,
+    /// What is told about its jobs.
+    pub metrics: JobMetrics,
+}
+
+impl JobService {
+    /// Opens the queue that the options name, if they name one, and keeps its metrics fresh; it is
+    /// called `own` where the options give it no name. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// A permanent one when the URL is none of Redis or NATS.
+    pub fn start(
+        args: &QueueArgs,
+        own: &str,
+        metrics: &JobMetrics,
+    ) -> Result<Option<Arc<Self>>, LoadError> {
+        let Some(url) = &args.queue_url else { return Ok(None) };
+        let queue = JobBroker::new(url.reveal(), args.options(own)).map_err(|e| {
+            LoadError::permanent(LoadErrorReason::LoadFailed, format!("--queue-url: {e}"))
+        })?;
+        metrics.init_series();
+        let jobs = Arc::new(Self {
+            queue,
+            allow: AllowList::new(&args.callback_allow),
+            max_job_bytes: args.max_job_bytes,
+            metrics: metrics.clone(),
+        });
+        let ours = Arc::clone(&jobs);
+        tokio::spawn(async move { ours.watch_lag().await });
+        Ok(Some(jobs))
+    }
+
+    async fn watch_lag(&self) {
+        loop {
+            let lag = self.queue.lag().await;
+            if let Err(error) = &lag {
+                tracing::debug!(%error, "no lag");
+            }
+            self.metrics.set_lag(lag.as_ref().ok());
+            tokio::time::sleep(LAG_INTERVAL).await;
+        }
+    }
+}
+
+/// Whether it is time to stop.
+pub(crate) fn is_stopping(stop: &watch::Receiver<bool>) -> bool {
+    *stop.borrow()
+}
+
+/// Waits, or not any longer when it is time to stop.
+pub(crate) async fn sleep_or_stop(stop: &watch::Receiver<bool>, time: Duration) {
+    let mut stop = stop.clone();
+    let _ = tokio::time::timeout(time, stop.wait_for(|stop| *stop)).await;
+}

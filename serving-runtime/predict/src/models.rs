@@ -1,0 +1,174 @@
+//! The models that are served.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use slipway_runtime_engine::batching::BatchingDecision;
+use slipway_runtime_engine::error::PredictError;
+use slipway_runtime_engine::pool::WorkerPool;
+use slipway_runtime_engine::signature::ModelSignature;
+use slipway_runtime_engine::stats::ModelStats;
+use slipway_runtime_protocol::ModelDescription;
+use tokio::sync::watch;
+
+use crate::observe::Observer;
+use crate::prediction::OutputReader;
+
+/// A model that is ready.
+#[derive(Debug)]
+pub struct LoadedModel {
+    /// Its name in the protocol.
+    pub name: String,
+    /// Its version in the protocol.
+    pub version: String,
+    /// `sha256:<hex>` of its file.
+    pub digest: String,
+    /// Its inputs and outputs.
+    pub signature: ModelSignature,
+    /// Whether its requests run together, and why.
+    pub batching: BatchingDecision,
+    /// Its workers.
+    pub pool: WorkerPool,
+    /// How to read its predictions.
+    pub reader: OutputReader,
+    /// What it has answered.
+    pub stats: Arc<ModelStats>,
+    /// Memory that it takes, in bytes; 0 for the pod's own, which is not measured.
+    pub bytes: u64,
+    /// When it was asked last, in a clock of [`ModelRegistry`].
+    pub last_used: AtomicU64,
+    /// Who counts its traffic by the bins of its baseline, when it has one.
+    pub observer: Option<Arc<Observer>>,
+}
+
+impl LoadedModel {
+    /// What its metadata tell of it.
+    pub fn description(&self) -> ModelDescription<'_> {
+        ModelDescription {
+            name: &self.name,
+            digest: &self.digest,
+            signature: &self.signature,
+            batching: &self.batching,
+        }
+    }
+}
+
+/// The models of this process by name.
+#[derive(Debug)]
+pub struct ModelRegistry {
+    /// The name of the pod's own model: before it is there, requests for it are told that it is
+    /// loading.
+    primary_name: String,
+    ready: RwLock<Vec<Arc<LoadedModel>>>,
+    /// Counts uses: only their order matters.
+    clock: AtomicU64,
+    changes: watch::Sender<()>,
+}
+
+impl ModelRegistry {
+    /// None yet; `own` will come.
+    pub fn new(own: &str) -> Self {
+        Self {
+            primary_name: own.to_owned(),
+            ready: RwLock::default(),
+            clock: AtomicU64::new(1),
+            changes: watch::Sender::new(()),
+        }
+    }
+
+    /// The name of the pod's own model.
+    pub fn primary_name(&self) -> &str {
+        &self.primary_name
+    }
+
+    /// Tells of every model that comes or goes.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Adds a model, in the place of one of the same name and version. Requests that are at the
+    /// other one finish there.
+    pub fn insert(&self, model: LoadedModel) -> Arc<LoadedModel> {
+        let model = Arc::new(model);
+        self.touch(&model);
+        let mut ready = self.ready.write().unwrap_or_else(PoisonError::into_inner);
+        ready.retain(|it| (&it.name, &it.version) != (&model.name, &model.version));
+        ready.push(Arc::clone(&model));
+        drop(ready);
+        self.changes.send_replace(());
+        model
+    }
+
+    /// Takes models out: all versions of a name, or one. Requests that are at them finish.
+    pub fn remove(&self, name: &str, version: Option<&str>) -> Vec<Arc<LoadedModel>> {
+        let mut ready = self.ready.write().unwrap_or_else(PoisonError::into_inner);
+        let gone =
+            |it: &Arc<LoadedModel>| it.name == name && version.is_none_or(|v| v == it.version);
+        let removed: Vec<_> = ready.iter().filter(|it| gone(it)).map(Arc::clone).collect();
+        ready.retain(|it| !gone(it));
+        drop(ready);
+        self.changes.send_replace(());
+        removed
+    }
+
+    /// The pod's own model, once it is ready.
+    pub fn primary(&self) -> Option<Arc<LoadedModel>> {
+        self.all().into_iter().find(|model| model.name == self.primary_name)
+    }
+
+    /// All that are ready.
+    pub fn all(&self) -> Vec<Arc<LoadedModel>> {
+        self.ready.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Versions of a model that are ready, in the order in which they came.
+    pub fn versions(&self, name: &str) -> Vec<String> {
+        self.all()
+            .iter()
+            .filter(|model| model.name == name)
+            .map(|model| model.version.clone())
+            .collect()
+    }
+
+    /// All but the pod's own, those that were not used for longest first.
+    pub fn repository_models(&self) -> Vec<Arc<LoadedModel>> {
+        let mut guests = self.all();
+        guests.retain(|model| model.name != self.primary_name);
+        guests.sort_by_key(|model| model.last_used.load(Ordering::Relaxed));
+        guests
+    }
+
+    fn touch(&self, model: &LoadedModel) {
+        model.last_used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// The model for a request; the newest of its versions when the request names none.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such model or version; `Unavailable` while the pod's own is
+    /// loading.
+    pub fn get(&self, name: &str, version: Option<&str>) -> Result<Arc<LoadedModel>, PredictError> {
+        let ready = self.ready.read().unwrap_or_else(PoisonError::into_inner);
+        let mut of_name = ready.iter().rev().filter(|model| model.name == name).peekable();
+        if of_name.peek().is_none() {
+            return Err(if name == self.primary_name {
+                PredictError::Unavailable("the model is loading; try again later".into())
+            } else {
+                PredictError::NotFound(format!(
+                    "there is no model {name:?} here; there is {:?}",
+                    self.primary_name
+                ))
+            });
+        }
+        let have: Vec<&str> = of_name.clone().map(|model| model.version.as_str()).collect();
+        let found = of_name.find(|model| version.is_none_or(|v| v == model.version));
+        let found = found.map(Arc::clone).ok_or_else(|| {
+            PredictError::NotFound(format!(
+                "model {name:?} has no version {:?} here; there is {have:?}",
+                version.unwrap_or_default()
+            ))
+        })?;
+        self.touch(&found);
+        Ok(found)
+    }
+}

@@ -1,0 +1,88 @@
+//! Whether there is room for a job.
+//!
+//! Asking the server costs as much as queueing, so what it said is believed for a moment, with what
+//! this process has queued since on top. That is never less than there is of this process's own;
+//! and nothing is refused but by a fresh answer.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long an answer is believed.
+const MAX_ESTIMATE_AGE: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Clone, Copy)]
+struct ObservedUsage {
+    at: Instant,
+    entries: u64,
+    bytes: u64,
+}
+
+/// What was seen last.
+#[derive(Debug, Default)]
+pub(crate) struct CapacityEstimate(Mutex<Option<ObservedUsage>>);
+
+impl CapacityEstimate {
+    /// Notes what the server says at `at`, the time when it was asked.
+    pub(crate) fn observe(&self, entries: u64, bytes: u64, at: Instant) {
+        *self.lock_usage() = Some(ObservedUsage { at, entries, bytes });
+    }
+
+    /// Takes room for a job of `bytes` among the most entries and bytes. False when there is none,
+    /// or nothing is known that is fresh.
+    pub(crate) fn try_reserve(
+        &self,
+        bytes: u64,
+        (max_entries, max_bytes): (u64, u64),
+        now: Instant,
+    ) -> bool {
+        let mut seen = self.lock_usage();
+        let Some(known) = seen
+            .as_mut()
+            .filter(|known| now.saturating_duration_since(known.at) < MAX_ESTIMATE_AGE)
+        else {
+            return false;
+        };
+        let (entries, bytes) = (known.entries.saturating_add(1), known.bytes.saturating_add(bytes));
+        let fits = entries <= max_entries && bytes <= max_bytes;
+        if fits {
+            (known.entries, known.bytes) = (entries, bytes);
+        }
+        fits
+    }
+
+    fn lock_usage(&self) -> std::sync::MutexGuard<'_, Option<ObservedUsage>> {
+        // Numbers are whole whoever panicked.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_queued_since_counts() {
+        let (room, bounds, now) = (CapacityEstimate::default(), (3, 100), Instant::now());
+        assert!(!room.try_reserve(1, bounds, now), "nothing is known");
+        room.observe(1, 10, now);
+        assert_eq!(
+            [1, 1, 1].map(|bytes| room.try_reserve(bytes, bounds, now)),
+            [true, true, false]
+        );
+        room.observe(0, 95, now);
+        assert_eq!(
+            [6, 5, 1].map(|bytes| room.try_reserve(bytes, bounds, now)),
+            [false, true, false]
+        );
+    }
+
+    #[test]
+    fn an_old_answer_is_none() {
+        let (room, bounds, now) = (CapacityEstimate::default(), (10, 100), Instant::now());
+        room.observe(0, 0, now);
+        assert!(
+            room.try_reserve(1, bounds, now + MAX_ESTIMATE_AGE / 2)
+                && !room.try_reserve(1, bounds, now + MAX_ESTIMATE_AGE)
+        );
+    }
+}
