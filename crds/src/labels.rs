@@ -24,7 +24,7 @@ pub const REVISION: &str = "ml.slipway.dev/revision";
 pub const GATEWAY_SETTINGS: &str = "ml.slipway.dev/gateway";
 
 /// Annotation of a person: end the current pause, or skip what the current step waits for. For the
-/// value of commands see [`crate::commands`].
+/// value of commands see `commands.rs`.
 pub const PROMOTE: &str = "ml.slipway.dev/promote";
 /// Annotation of a person: skip all remaining steps and gates; capacity and confirmation still
 /// hold.
