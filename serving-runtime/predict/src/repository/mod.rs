@@ -4,16 +4,18 @@
 //! by bytes: the model that was not used for longest makes room, never the pod's own. One that had
 //! to go comes back with its next request; one that was unloaded does not.
 
+mod index;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use serde::Serialize;
 use slipway_runtime_engine::batching::BatchingMode;
 use slipway_runtime_engine::error::{LoadError, PredictError};
 use slipway_runtime_engine::fetch::{self, FetchOptions};
 use slipway_runtime_engine::sandbox;
 
+pub use self::index::IndexEntry;
 use crate::load::{self, BuildOptions, ModelArtifact};
 use crate::models::ModelRegistry;
 
@@ -21,19 +23,6 @@ use crate::models::ModelRegistry;
 const MAX_LISTED: usize = 1000;
 const MAX_NAME: usize = 128;
 const MODEL_FILE: &str = "model.onnx";
-
-/// A line of the index.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct IndexEntry {
-    /// Name of the model.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// READY, LOADING or UNAVAILABLE.
-    pub state: &'static str,
-    /// Why it is not ready.
-    pub reason: String,
-}
 
 /// Why a declared model is not loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,46 +101,6 @@ impl ModelRepository {
         versions.sort_by_key(|v| (v.parse::<u64>().ok(), v.clone()));
         versions.reverse();
         versions
-    }
-
-    /// All that is served or declared; reads the directory, so it blocks.
-    pub fn index(&self, models: &ModelRegistry) -> Vec<IndexEntry> {
-        let mut entries: Vec<IndexEntry> = Vec::new();
-        let ready = models.all();
-        if models.primary().is_none() {
-            let (name, version) =
-                (models.primary_name().to_owned(), self.options.primary_version.clone());
-            entries.push(IndexEntry { name, version, state: "LOADING", reason: String::new() });
-        }
-        for model in &ready {
-            let (name, version) = (model.name.clone(), model.version.clone());
-            entries.push(IndexEntry { name, version, state: "READY", reason: String::new() });
-        }
-        for name in self.options.directory.as_deref().map(directory_names).unwrap_or_default() {
-            for version in self.declared_versions(&name) {
-                if entries.len() >= MAX_LISTED
-                    || entries.iter().any(|e| e.name == name && e.version == version)
-                {
-                    continue;
-                }
-                let reason = match self.absence_reason(&name, &version) {
-                    Some(AbsenceReason::Unloaded) => "unloaded".to_owned(),
-                    Some(AbsenceReason::Evicted) => {
-                        "made room for others; comes back with its next request".to_owned()
-                    }
-                    Some(AbsenceReason::Failed(reason)) => reason,
-                    None => "not loaded".to_owned(),
-                };
-                entries.push(IndexEntry {
-                    name: name.clone(),
-                    version,
-                    state: "UNAVAILABLE",
-                    reason,
-                });
-            }
-        }
-        entries.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
-        entries
     }
 
     /// Loads the newest version of a declared model, or the given one.
