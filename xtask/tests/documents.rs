@@ -67,13 +67,26 @@ fn path_ends(folder: &Path, below: &str, all: &mut BTreeSet<String>) {
     }
 }
 
-/// Paths of Rust files in back quotes, without leading `../`.
-fn source_files(text: &str) -> Vec<&str> {
+/// Paths of Rust files in back quotes, without leading `../`; `a/{b,c}.rs` are two.
+fn source_files(text: &str) -> Vec<String> {
     let quoted = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
-    let plain = |word: &str| word.chars().all(|c| c.is_alphanumeric() || "_-./".contains(c));
-    let files = quoted
-        .filter(|word| Path::new(word).extension().is_some_and(|end| end == "rs") && plain(word));
-    files.map(|word| word.trim_start_matches("../")).collect()
+    let plain = |word: &&str| word.chars().all(|c| c.is_alphanumeric() || "_-./{,}".contains(c));
+    quoted.filter(plain).flat_map(expand_braces).filter(|word| is_source_file(word)).collect()
+}
+
+fn is_source_file(word: &str) -> bool {
+    Path::new(word).extension().is_some_and(|end| end == "rs")
+}
+
+/// `{a,b}` at one place of a word are two words; the ending may be inside or after the braces.
+fn expand_braces(word: &str) -> Vec<String> {
+    let word = word.trim_start_matches("../");
+    match word.split_once('{').and_then(|(start, rest)| Some((start, rest.split_once('}')?))) {
+        Some((start, (parts, end))) => {
+            parts.split(',').map(|part| format!("{start}{part}{end}")).collect()
+        }
+        None => vec![word.to_owned()],
+    }
 }
 
 #[test]
@@ -86,12 +99,8 @@ fn source_files_that_documents_name_exist() {
         let Ok(text) = fs::read_to_string(root().join(document)) else { continue };
         let files = source_files(&text);
         found += files.len();
-        missing.extend(
-            files
-                .iter()
-                .filter(|file| !all.contains(**file))
-                .map(|file| format!("{document}: {file}")),
-        );
+        let lost = files.iter().filter(|file| !all.contains(*file));
+        missing.extend(lost.map(|file| format!("{document}: {file}")));
     }
     assert!(found >= 100, "only {found} files are named: are the documents read?");
     assert!(missing.is_empty(), "documents name files that are not there: {missing:#?}");
