@@ -54,7 +54,7 @@ mod tests {
         assert_eq!(timeout_of("2S"), Some(Duration::from_secs(2)));
         assert_eq!(timeout_of("1H"), Some(Duration::from_secs(3600)));
         assert_eq!((timeout_of("soon"), timeout_of(""), timeout_of("5")), (None, None, None));
-        assert_eq!((timeout_of("-1S"), timeout_of("1s")), (None, None));
+        assert_eq!((timeout_of("-1S"), timeout_of("1s"), timeout_of("x1S")), (None, None, None));
         assert!(timeout_of(&format!("{}H", u64::MAX)).is_some(), "bounded, without overflow");
     }
 

@@ -14,7 +14,7 @@ use slipway_runtime_predict::repository::RepositoryOptions;
 use slipway_runtime_predict::samples::SampleOrigin;
 
 /// How large a body a request may have: said by the gateway, for the ModelDeployment that it is of.
-const MAX_REQUEST_HEADER: &str = "x-slipway-max-request-bytes";
+const MAX_REQUEST_HEADER: &str = slipway_contracts::headers::MAX_REQUEST_BYTES;
 
 /// The model server of Slipway: serves an ONNX model by the Open Inference Protocol v2, by REST and
 /// gRPC.

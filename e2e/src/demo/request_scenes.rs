@@ -44,7 +44,9 @@ pub(super) async fn run_cache_scene(stage: &SceneRunner) -> anyhow::Result<Cache
         for (_, row) in &rows {
             let answer = world.http.post(&url, Some("cached"), &world::infer_request(row)).await?;
             ensure!(answer.status.is_success(), "{answer:?}");
-            *seen.entry(answer.header("x-slipway-cache").to_owned()).or_default() += 1;
+            *seen
+                .entry(answer.header(slipway_contracts::headers::CACHE).to_owned())
+                .or_default() += 1;
         }
         let mean = begun.elapsed().as_secs_f64() * 1e3 / rows.len() as f64;
         let of = |what: &str| seen.get(what).copied().unwrap_or(0);

@@ -3,88 +3,25 @@
 //! An operator that asks for changes (`/v1/state?changes=true`) is told everything once and then
 //! what is new; one that does not, everything in each line.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::Serialize;
-use slipway_gateway_policy::brake::BrakeTrip;
+use slipway_contracts::state::{ClientCounts, MAX_MODELS_PER_LINE, ModelState, StateLine};
 use slipway_gateway_routing::context::GatewayContext;
 use slipway_gateway_routing::model::{ArmCounts, RoutedModel};
 
-/// One line.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StateReport {
-    /// This pod.
-    pub pod: String,
-    /// Requests of all clients since the process began.
-    pub clients: ClientCounts,
-    /// All ModelDeployments, or those about which there is news.
-    pub models: Vec<ModelState>,
-    /// Present when a line says only what is new since the line before.
-    #[serde(flatten)]
-    pub news: Option<StateDelta>,
-}
-
-/// Requests of all clients.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ClientCounts {
-    /// All that ended.
-    pub ended: u64,
-    /// Those that failed by no fault of the client.
-    pub failed: u64,
-}
-
-/// What there is besides in a stream of news.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StateDelta {
-    /// Always: what the line does not name is as it was.
-    pub changes: bool,
-    /// UIDs of ModelDeployments that are not there any more.
-    pub gone: Vec<String>,
-    /// Whether what there is now goes on in the next line.
-    pub more: bool,
-}
-
-/// One ModelDeployment.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ModelState {
-    /// Its name.
-    pub name: String,
-    /// Its uid.
-    pub uid: String,
-    /// The generation of weights in force; 0 when none was ever seen.
-    pub generation: i64,
-    /// Requests since the generation was applied, by revision.
-    pub requests: BTreeMap<String, u64>,
-    /// Those that were answered, clients' own mistakes included, by revision.
-    pub answered: BTreeMap<String, u64>,
-    /// Requests since the generation was applied that were kept from the candidate, because their
-    /// bodies could not be kept to be sent again.
-    pub unshielded: u64,
-    /// Requests that are there now, by revision.
-    pub in_flight: BTreeMap<String, usize>,
-    /// Ready endpoints, by revision.
-    pub ready_endpoints: BTreeMap<String, usize>,
-    /// Why this pod keeps traffic from a candidate, if it does.
-    pub brake: Option<BrakeTrip>,
-}
-
 /// The state at this moment.
-pub fn full_state(gateway: &GatewayContext) -> StateReport {
+pub fn full_state(gateway: &GatewayContext) -> StateLine {
     let mut models: Vec<_> =
         gateway.router.models().iter().map(|model| model_state(model)).collect();
     models.sort_by(|a, b| a.name.cmp(&b.name));
-    StateReport {
+    StateLine {
         pod: gateway.settings.pod_name.clone(),
-        clients: client_counts(gateway),
+        clients: Some(client_counts(gateway)),
         models,
-        news: None,
+        ..StateLine::default()
     }
 }
 
@@ -110,10 +47,13 @@ fn model_state(model: &RoutedModel) -> ModelState {
         requests: tally(|tally| &tally.requests),
         unshielded: arms().map(|arm| arm.counts.unshielded.load(Ordering::Relaxed)).sum(),
         // In this order, so that what looks ended has its answer counted.
-        in_flight: in_flight.chain(lingering.filter(|(_, count)| *count > 0)).collect(),
-        answered: tally(|tally| &tally.answered),
+        in_flight: in_flight
+            .chain(lingering.filter(|(_, count)| *count > 0))
+            .map(|(revision, count)| (revision, count as u64))
+            .collect(),
+        answered: Some(tally(|tally| &tally.answered)),
         ready_endpoints: arms()
-            .map(|arm| (arm.revision.clone(), arm.endpoints.ready_count()))
+            .map(|arm| (arm.revision.clone(), arm.endpoints.ready_count() as u64))
             .collect(),
         brake: arms().find(|arm| arm.is_braked()).and_then(|arm| arm.state.brake.trip()),
     }
@@ -121,14 +61,12 @@ fn model_state(model: &RoutedModel) -> ModelState {
 
 /// The state as a line; an empty line when it cannot be written, which would be a bug, and which a
 /// reader skips.
-pub fn encode_line(state: &StateReport) -> String {
+pub fn encode_line(state: &StateLine) -> String {
     let mut line = serde_json::to_string(state).unwrap_or_default();
     line.push('\n');
     line
 }
 
-/// ModelDeployments in one line. A line is read whole, and thus bounded by its reader.
-const MAX_MODELS: usize = 500;
 /// Counts of a ModelDeployment that is not in a rollout are told so many seconds apart: nobody
 /// waits for them, and ten thousand a second are a load.
 const REST_INTERVAL_SECONDS: u64 = 60;
@@ -179,7 +117,7 @@ impl ReportedState {
         &mut self,
         gateway: &GatewayContext,
         names: Option<&BTreeSet<Arc<str>>>,
-    ) -> StateReport {
+    ) -> StateLine {
         let mut gone = Vec::new();
         match names {
             Some(names) => {
@@ -214,12 +152,12 @@ impl ReportedState {
     }
 
     /// The next part.
-    pub fn next_part(&mut self, gateway: &GatewayContext, gone: Vec<String>) -> StateReport {
-        let part = self.pending.drain(..self.pending.len().min(MAX_MODELS));
+    pub fn next_part(&mut self, gateway: &GatewayContext, gone: Vec<String>) -> StateLine {
+        let part = self.pending.drain(..self.pending.len().min(MAX_MODELS_PER_LINE));
         let models = part.map(|model| model_state(&model)).collect();
         let more = self.has_more();
-        let (pod, clients) = (gateway.settings.pod_name.clone(), client_counts(gateway));
-        StateReport { pod, clients, models, news: Some(StateDelta { changes: true, gone, more }) }
+        let (pod, clients) = (gateway.settings.pod_name.clone(), Some(client_counts(gateway)));
+        StateLine { pod, clients, models, changes: true, gone: Some(gone), more: Some(more) }
     }
 
     fn compare(

@@ -5,29 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
-use serde::Serialize;
+use slipway_contracts::state::BrakeTrip;
 
 use crate::config::BrakeConfig;
 
 /// Most requests over which the share of failures is taken: one bit each.
 pub const MAX_WINDOW: u32 = u64::BITS;
-
-/// Why and when a candidate was taken out; reported to the operator as it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct BrakeTrip {
-    /// The candidate.
-    pub revision: String,
-    /// The generation of weights at that moment.
-    pub generation: i64,
-    /// For people.
-    pub reason: String,
-    /// Failures since the generation was applied.
-    pub failures: u64,
-    /// Judged requests since the generation was applied.
-    pub requests: u64,
-    /// When.
-    pub at: Timestamp,
-}
 
 /// The brake of one revision. It outlives route tables and generations.
 #[derive(Debug, Default)]

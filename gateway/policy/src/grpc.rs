@@ -1,18 +1,18 @@
 //! The little of gRPC that a proxy must know: which calls are unary, and what a status means.
 
-use std::time::Duration;
-
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::HeaderValue;
 use http::{HeaderMap, HeaderName};
+use slipway_contracts::grpc as contract;
+pub use slipway_contracts::grpc::{client_timeout, is_grpc};
 
 use crate::outcome::RequestOutcome;
 
 /// The status of a call.
-pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub const STATUS: HeaderName = HeaderName::from_static(contract::STATUS_HEADER);
 /// Its message, percent-encoded.
-pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+pub const MESSAGE: HeaderName = HeaderName::from_static(contract::MESSAGE_HEADER);
 /// The client's own deadline.
-pub const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub const TIMEOUT: HeaderName = HeaderName::from_static(contract::TIMEOUT_HEADER);
 
 /// Calls with one request and one answer that may run twice. Others are streams in both directions,
 /// which cannot be read whole before they are sent on, or change something.
@@ -49,11 +49,6 @@ pub const SERVER_READY: &str = "/inference.GRPCInferenceService/ServerReady";
 /// Who it is.
 pub const SERVER_METADATA: &str = "/inference.GRPCInferenceService/ServerMetadata";
 
-/// Whether these are the headers of gRPC.
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-}
-
 /// Whether the call has one request and one answer, and can be repeated.
 pub fn is_known_unary(path: &str) -> bool {
     UNARY.contains(&path)
@@ -67,22 +62,6 @@ pub fn names_model(path: &str) -> bool {
 /// Whether the call is about a server as a whole.
 pub fn is_about_server(path: &str) -> bool {
     [SERVER_LIVE, SERVER_READY, SERVER_METADATA].contains(&path)
-}
-
-/// The client's own deadline.
-pub fn client_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(TIMEOUT)?.to_str().ok()?;
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let number: u64 = number.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(number.saturating_mul(3600))),
-        "M" => Some(Duration::from_secs(number.saturating_mul(60))),
-        "S" => Some(Duration::from_secs(number)),
-        "m" => Some(Duration::from_millis(number)),
-        "u" => Some(Duration::from_micros(number)),
-        "n" => Some(Duration::from_nanos(number)),
-        _ => None,
-    }
 }
 
 /// What a status in headers or trailers means; none when there is no status.
@@ -110,25 +89,6 @@ mod tests {
 
     fn headers(name: HeaderName, value: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(name, HeaderValue::from_static(value))])
-    }
-
-    #[test]
-    fn timeouts() {
-        let cases = [
-            ("30S", Some(30_000)),
-            ("250m", Some(250)),
-            ("1H", Some(3_600_000)),
-            ("", None),
-            ("5", None),
-            ("x1S", None),
-        ];
-        for (text, millis) in cases {
-            assert_eq!(
-                client_timeout(&headers(TIMEOUT, text)),
-                millis.map(Duration::from_millis),
-                "{text}"
-            );
-        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often another gateway is asked to count what the one before did not.
 const MAX_TRIES: usize = 3;
 /// Proves to a gateway that another one sends its share: a MAC of the body.
-const HOP: HeaderName = HeaderName::from_static("x-slipway-feedback-hop");
+const HOP: HeaderName = HeaderName::from_static(slipway_contracts::headers::FEEDBACK_HOP);
 const HOP_PURPOSE: &str = "feedback between gateways v1";
 
 /// The time in Unix seconds.

@@ -8,34 +8,35 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use slipway_contracts::headers as contract;
 
 /// Who answered.
-pub const REVISION: HeaderName = HeaderName::from_static("x-slipway-revision");
+pub const REVISION: HeaderName = HeaderName::from_static(contract::REVISION);
 /// The candidate whose failure the client was spared.
-pub const SHIELDED: HeaderName = HeaderName::from_static("x-slipway-shielded");
+pub const SHIELDED: HeaderName = HeaderName::from_static(contract::SHIELDED);
 /// Tells the pod how large a body it may take.
-pub const MAX_REQUEST: HeaderName = HeaderName::from_static("x-slipway-max-request-bytes");
+pub const MAX_REQUEST: HeaderName = HeaderName::from_static(contract::MAX_REQUEST_BYTES);
 /// Tells the pod how many jobs may wait.
-pub const MAX_JOBS: HeaderName = HeaderName::from_static("x-slipway-queue-max-jobs");
+pub const MAX_JOBS: HeaderName = HeaderName::from_static(contract::QUEUE_MAX_JOBS);
 /// Tells the pod where callbacks may go.
-pub const CALLBACK_ALLOW: HeaderName = HeaderName::from_static("x-slipway-callback-allow");
+pub const CALLBACK_ALLOW: HeaderName = HeaderName::from_static(contract::CALLBACK_ALLOW);
 /// By which a client sends feedback for its answer.
-pub const PREDICTION_ID: HeaderName = HeaderName::from_static("x-slipway-prediction-id");
+pub const PREDICTION_ID: HeaderName = HeaderName::from_static(contract::PREDICTION_ID);
 /// Proves to a pod that a client has shown the token.
-pub const ACCESS: HeaderName = HeaderName::from_static("x-slipway-access");
+pub const ACCESS: HeaderName = HeaderName::from_static(contract::ACCESS);
 /// What a pod tells the gateway of a prediction, for its id.
-pub const PREDICTION: HeaderName = HeaderName::from_static("x-slipway-prediction");
+pub const PREDICTION: HeaderName = HeaderName::from_static(contract::PREDICTION);
 /// The client's own deadline in milliseconds; it can only shorten.
-pub const TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
+pub const TIMEOUT: HeaderName = HeaderName::from_static(contract::REQUEST_TIMEOUT_MS);
 
 /// How an answer was come by: `hit`, `miss` or `bypass`.
-pub const CACHE: HeaderName = HeaderName::from_static("x-slipway-cache");
+pub const CACHE: HeaderName = HeaderName::from_static(contract::CACHE);
 
 /// How many outputs of an answer hold a NaN.
-pub const NAN_OUTPUTS: HeaderName = HeaderName::from_static("x-slipway-nan-outputs");
+pub const NAN_OUTPUTS: HeaderName = HeaderName::from_static(contract::NAN_OUTPUTS);
 
 /// How headers begin that are between gateways and pods.
-const SLIPWAY_PREFIX: &str = "x-slipway-";
+const SLIPWAY_PREFIX: &str = contract::PREFIX;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");

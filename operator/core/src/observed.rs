@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
+use slipway_contracts::state::BrakeTrip;
 use slipway_crds::v1alpha1::ModelDeployment;
 use slipway_judge::evidence::GateEvidence;
 use slipway_objects::settings::PlanSettings;
@@ -309,24 +310,7 @@ pub struct GatewayReport {
     /// Endpoints that it holds for ready, by revision.
     pub ready_endpoints: BTreeMap<String, u64>,
     /// Set while this pod has taken a candidate out by itself.
-    pub brake: Option<BrakeReport>,
-}
-
-/// A brake that acted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BrakeReport {
-    /// The revision that it took out.
-    pub revision: String,
-    /// Generation at which it acted.
-    pub generation: i64,
-    /// For people.
-    pub reason: String,
-    /// Failures that it had counted.
-    pub failures: u64,
-    /// Requests that it had counted.
-    pub requests: u64,
-    /// When.
-    pub at: Timestamp,
+    pub brake: Option<BrakeTrip>,
 }
 
 /// A pod.

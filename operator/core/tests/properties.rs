@@ -10,11 +10,12 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use slipway_contracts::state::BrakeTrip;
 use slipway_core::action::PlanAction;
 use slipway_core::fields::ManagedFields;
 use slipway_core::marks::RevisionMarks;
 use slipway_core::observed::{
-    BrakeReport, FetchedModel, GatewayPod, GatewayReport, ModelDigest, PodProblem, ReplicaSetView,
+    FetchedModel, GatewayPod, GatewayReport, ModelDigest, PodProblem, ReplicaSetView,
     UnreachableGateway,
 };
 use slipway_core::plan::plan;
@@ -187,7 +188,7 @@ prop_compose! {
             unshielded: 0,
             in_flight: BTreeMap::from([(revision.clone(), flight)]),
             ready_endpoints: BTreeMap::new(),
-            brake: brake.then(|| BrakeReport {
+            brake: brake.then(|| BrakeTrip {
                 revision, generation, reason: "x".into(), failures: 10, requests: 11, at: start(),
             }),
         };

@@ -11,11 +11,14 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use prometheus_client::metrics::gauge::Gauge;
 use slipway_cluster_views::ReconcileTrigger;
+use slipway_contracts::state::StateLine;
 use slipway_core::gateway_rollout::ClientRequests;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::report::{LineDecoder, LineTooLong, StateLine, StreamRateLimiter, is_relevant_change};
+use crate::report::{
+    LineDecoder, LineTooLong, StreamRateLimiter, is_relevant_change, to_gateway_report,
+};
 use crate::state::{GatewayEndpoint, PodReports, StreamState};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -192,12 +195,12 @@ fn handle_line(
         let Some(known) = all.get_mut(&pod.uid) else {
             return Ok(false);
         };
-        let gone: Vec<_> = line.gone.iter().filter_map(|uid| known.remove(uid)).collect();
+        let gone: Vec<_> = line.gone.iter().flatten().filter_map(|uid| known.remove(uid)).collect();
         news.extend(gone.into_iter().map(|(name, _)| name));
         let mut fresh = PodReports::with_capacity(line.models.len());
         for model in line.models {
             let (uid, name) = (model.uid.clone(), model.name.clone());
-            let report = model.into_report();
+            let report = to_gateway_report(model);
             let before = known.remove(&uid).map(|(_, before)| before);
             if is_relevant_change(before.as_ref(), &report, draining.get(&uid).unwrap_or(&none)) {
                 news.push(name.clone());
@@ -214,7 +217,7 @@ fn handle_line(
         }
     }
     trigger_models(shared, pod, news);
-    Ok(line.more)
+    Ok(line.more.unwrap_or_default())
 }
 
 /// The stream is lost: what the pod said is no longer known.

@@ -1,112 +1,28 @@
 //! The wire format of a gateway's state stream (docs/contracts.md, "State stream"), and what of a
 //! change is worth a reconcile.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use serde::Deserialize;
-use slipway_core::observed::{BrakeReport, GatewayReport};
+use slipway_contracts::state::{MAX_LINE_BYTES, ModelState};
+use slipway_core::observed::GatewayReport;
 use tokio::time::Instant;
-
-/// Longest line that is read: some thousand ModelDeployments. A gateway that tells changes puts 500
-/// into a line.
-pub const MAX_LINE: usize = 1 << 20;
 
 /// Bytes that a stream may bring at once, and each second after that. Ten thousand ModelDeployments
 /// are 2 MB in all and take 64 KiB a second at rest.
 const BURST_BYTES: u64 = 16 << 20;
 const BYTES_PER_SECOND: u64 = 1 << 20;
 
-/// One line.
-#[derive(Debug, Deserialize)]
-pub struct StateLine {
-    /// Name of the pod that says it.
-    pub pod: String,
-    /// What it says of each ModelDeployment.
-    #[serde(default)]
-    pub models: Vec<ModelLine>,
-    /// What all its clients have asked since it began. Gateways of old do not tell.
-    #[serde(default)]
-    pub clients: Option<ClientsLine>,
-    /// Whether what the line does not name is as it was before. Gateways of old say everything in
-    /// each line.
-    #[serde(default)]
-    pub changes: bool,
-    /// UIDs of ModelDeployments that are not there any more.
-    #[serde(default)]
-    pub gone: Vec<String>,
-    /// Whether what there is now goes on in the next line.
-    #[serde(default)]
-    pub more: bool,
-}
-
-/// Requests of all clients of a gateway since it began.
-#[derive(Clone, Copy, Debug, Deserialize)]
-pub struct ClientsLine {
-    /// All that ended.
-    pub ended: u64,
-    /// Those that failed by no fault of the client.
-    pub failed: u64,
-}
-
-/// What a gateway says of one ModelDeployment.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ModelLine {
-    /// Name.
-    pub name: String,
-    /// UID.
-    pub uid: String,
-    #[serde(default)]
-    generation: i64,
-    #[serde(default)]
-    requests: BTreeMap<String, u64>,
-    #[serde(default)]
-    answered: Option<BTreeMap<String, u64>>,
-    #[serde(default)]
-    unshielded: u64,
-    #[serde(default)]
-    in_flight: BTreeMap<String, u64>,
-    #[serde(default)]
-    ready_endpoints: BTreeMap<String, u64>,
-    #[serde(default)]
-    brake: Option<BrakeLine>,
-}
-
-#[derive(Debug, Deserialize)]
-struct BrakeLine {
-    revision: String,
-    #[serde(default)]
-    generation: i64,
-    #[serde(default)]
-    reason: String,
-    #[serde(default)]
-    failures: u64,
-    #[serde(default)]
-    requests: u64,
-    at: Timestamp,
-}
-
-impl ModelLine {
-    /// The report in the words of the plan.
-    pub fn into_report(self) -> GatewayReport {
-        GatewayReport {
-            generation: self.generation,
-            requests: self.requests,
-            answered: self.answered,
-            unshielded: self.unshielded,
-            in_flight: self.in_flight,
-            ready_endpoints: self.ready_endpoints,
-            brake: self.brake.map(|b| BrakeReport {
-                revision: b.revision,
-                generation: b.generation,
-                reason: b.reason,
-                failures: b.failures,
-                requests: b.requests,
-                at: b.at,
-            }),
-        }
+/// What a gateway reports of one ModelDeployment, in the words of the plan.
+pub fn to_gateway_report(model: ModelState) -> GatewayReport {
+    GatewayReport {
+        generation: model.generation,
+        requests: model.requests,
+        answered: model.answered,
+        unshielded: model.unshielded,
+        in_flight: model.in_flight,
+        ready_endpoints: model.ready_endpoints,
+        brake: model.brake,
     }
 }
 
@@ -131,7 +47,7 @@ pub fn is_relevant_change(
         || draining.iter().any(left)
 }
 
-/// Cuts a stream of bytes into lines, none longer than [`MAX_LINE`].
+/// Cuts a stream of bytes into lines, none longer than [`MAX_LINE_BYTES`].
 #[derive(Default)]
 pub struct LineDecoder {
     rest: Vec<u8>,
@@ -141,7 +57,7 @@ impl LineDecoder {
     /// Takes in bytes and gives the lines that are complete; an error when a line is too long.
     ///
     /// # Errors
-    /// When a line is longer than [`MAX_LINE`].
+    /// When a line is longer than [`MAX_LINE_BYTES`].
     pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, LineTooLong> {
         let mut lines = Vec::new();
         let mut bytes = bytes;
@@ -149,13 +65,13 @@ impl LineDecoder {
             let mut line = std::mem::take(&mut self.rest);
             line.extend_from_slice(&bytes[..end]);
             bytes = &bytes[end + 1..];
-            if line.len() > MAX_LINE {
+            if line.len() > MAX_LINE_BYTES {
                 return Err(LineTooLong);
             }
             lines.push(line);
         }
         self.rest.extend_from_slice(bytes);
-        if self.rest.len() > MAX_LINE { Err(LineTooLong) } else { Ok(lines) }
+        if self.rest.len() > MAX_LINE_BYTES { Err(LineTooLong) } else { Ok(lines) }
     }
 }
 
@@ -189,13 +105,15 @@ impl StreamRateLimiter {
     }
 }
 
-/// A line is longer than [`MAX_LINE`].
+/// A line is longer than [`MAX_LINE_BYTES`].
 #[derive(Debug, thiserror::Error)]
-#[error("a line is longer than {MAX_LINE} bytes")]
+#[error("a line is longer than {MAX_LINE_BYTES} bytes")]
 pub struct LineTooLong;
 
 #[cfg(test)]
 mod tests {
+    use slipway_contracts::state::StateLine;
+
     use super::*;
 
     const LINE: &str = r#"{"pod":"gw-1","models":[{"name":"digits","uid":"u","generation":12,"requests":{"a":123},"answered":{"a":120},"inFlight":{"a":2},
@@ -206,12 +124,12 @@ mod tests {
     fn the_line_of_the_architecture_is_understood() {
         let line: StateLine = serde_json::from_str(LINE).unwrap();
         let mut models = line.models.into_iter();
-        let digits = models.next().unwrap().into_report();
+        let digits = to_gateway_report(models.next().unwrap());
         assert_eq!((digits.generation, digits.requests["a"], digits.in_flight["a"]), (12, 123, 2));
         assert_eq!(digits.answered, Some([("a".to_owned(), 120)].into()));
         assert_eq!(digits.brake.map(|b| (b.revision, b.failures)), Some(("b".to_owned(), 11)));
         // Of a gateway that does not tell.
-        let other = models.next().unwrap().into_report();
+        let other = to_gateway_report(models.next().unwrap());
         assert_eq!((other.brake, other.answered), (None, None));
     }
 
@@ -250,7 +168,7 @@ mod tests {
         );
         assert_eq!(lines.push(b"\n").unwrap(), [b"e".to_vec()]);
         assert!(
-            lines.push(&vec![b'x'; MAX_LINE + 1]).is_err(),
+            lines.push(&vec![b'x'; MAX_LINE_BYTES + 1]).is_err(),
             "a line that never ends is not collected"
         );
     }

@@ -1,7 +1,8 @@
 //! Gateways: they watch the weights with a lag, send, count, brake, die and come back.
 
 use jiff::{SignedDuration, Timestamp};
-use slipway_core::observed::{BrakeReport, GatewayPod, GatewayReport, UnreachableGateway};
+use slipway_contracts::state::BrakeTrip;
+use slipway_core::observed::{GatewayPod, GatewayReport, UnreachableGateway};
 use slipway_crds::v1alpha1::{RevisionRole, TrafficBackend, TrafficStatus};
 
 use crate::clock::START;
@@ -192,7 +193,7 @@ impl SimulatedGateway {
             && failures * 2 >= self.recent_failures.len()
             && self.report.brake.is_none()
         {
-            self.report.brake = Some(BrakeReport {
+            self.report.brake = Some(BrakeTrip {
                 revision: backend.revision.clone(),
                 generation: self.report.generation,
                 reason: "half of the last requests failed".to_owned(),

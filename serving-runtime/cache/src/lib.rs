@@ -40,7 +40,7 @@ use self::redis_tier::RedisTier;
 use self::result::InferResultCache;
 
 /// The header and the parameter that tell how an answer was come by: `hit`, `miss` or `bypass`.
-pub const CACHE_HEADER: &str = "x-slipway-cache";
+pub const CACHE_HEADER: &str = slipway_contracts::headers::CACHE;
 
 /// The caches of a process.
 #[derive(Debug, Default)]

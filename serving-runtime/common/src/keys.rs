@@ -18,7 +18,7 @@ use crate::seal::{EntrySealer, constant_time_eq};
 /// How long what was read is used before the files are looked at again.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 /// By which a gateway proves that it has seen the token: hex of a key that is derived for it.
-const ACCESS_HEADER: &str = "x-slipway-access";
+const ACCESS_HEADER: &str = slipway_contracts::headers::ACCESS;
 
 /// What the files held.
 #[derive(Debug)]

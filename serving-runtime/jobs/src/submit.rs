@@ -155,9 +155,9 @@ pub async fn enqueue_job(
 }
 
 /// Says how many jobs may wait, where it is not what the server was started with: gateways tell it.
-const MAX_JOBS_HEADER: &str = "x-slipway-queue-max-jobs";
+const MAX_JOBS_HEADER: &str = slipway_contracts::headers::QUEUE_MAX_JOBS;
 /// Says where callbacks may go, in the same way.
-const CALLBACK_ALLOW_HEADER: &str = "x-slipway-callback-allow";
+const CALLBACK_ALLOW_HEADER: &str = slipway_contracts::headers::CALLBACK_ALLOW;
 
 /// What holds for a job that comes with these headers: how many may wait, and where its callback
 /// may go.

@@ -19,11 +19,11 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
 const WARM_UP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where a pod tells what is hot, on its admin port.
 pub const PATH: &str = "/v1/cache/hot";
-const ADMIN_PORT: u16 = 9090;
+const ADMIN_PORT: u16 = slipway_contracts::ports::METRICS.number;
 /// Where gateways answer those who show the token, and say who answered.
-const PRIVATE_PORT: u16 = 8081;
+const PRIVATE_PORT: u16 = slipway_contracts::ports::PRIVATE.number;
 /// Who answered, says the gateway.
-const REVISION_HEADER: &str = "x-slipway-revision";
+const REVISION_HEADER: &str = slipway_contracts::headers::REVISION;
 
 /// Warms the caches for `model`, if that was asked for.
 pub async fn prewarm_caches(

@@ -35,7 +35,7 @@ pub const HEADER_LENGTH: &str = "inference-header-content-length";
 
 /// The header, or the parameter of gRPC, with the number of outputs that hold a NaN; absent when
 /// there are none. The gateway asks stable about such an answer of a candidate.
-pub const NAN_OUTPUTS: &str = "x-slipway-nan-outputs";
+pub const NAN_OUTPUTS: &str = slipway_contracts::headers::NAN_OUTPUTS;
 
 /// Our name for the kind of model, as KServe and MLServer spell it.
 pub const PLATFORM: &str = "onnx_onnxv1";

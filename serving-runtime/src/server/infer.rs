@@ -19,7 +19,7 @@ use super::{
     error_response, features, parse_off_thread,
 };
 
-const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
+const TIMEOUT_HEADER: &str = slipway_contracts::headers::REQUEST_TIMEOUT_MS;
 
 /// Answers one inference request.
 pub(super) async fn handle_infer(

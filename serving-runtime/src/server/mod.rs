@@ -44,7 +44,7 @@ const SERVER_VERSION: &str = env!("CARGO_PKG_VERSION");
 const EXTENSIONS: [&str; 4] =
     ["binary_tensor_data", "model_repository", "statistics", "parameters"];
 /// Tells the gateway what was predicted, for the prediction id.
-const PREDICTION_KEY: &str = "x-slipway-prediction";
+const PREDICTION_KEY: &str = slipway_contracts::headers::PREDICTION;
 const PREDICTION_HEADER: HeaderName = HeaderName::from_static(PREDICTION_KEY);
 /// Requests from here on are parsed off the HTTP threads, where they would hold up everybody else.
 const OFFLOAD_BYTES: usize = 128 << 10;
@@ -66,7 +66,7 @@ where
 /// apart.
 pub async fn handle_api(app: Arc<AppState>, request: Request<Incoming>) -> ApiResponse {
     app.activity.note_request();
-    if request.version() == Version::HTTP_2 && grpc::is_grpc(request.headers()) {
+    if request.version() == Version::HTTP_2 && slipway_contracts::grpc::is_grpc(request.headers()) {
         return grpc::handle_call(&app, request).await.map(Either::Right);
     }
     api::handle_rest(&app, request).await.map(Either::Left)

@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use crate::reason::AnswerDefect;
 
-const REVISION: &str = "x-slipway-revision";
-const SHIELDED: &str = "x-slipway-shielded";
-const PREDICTION_ID: &str = "x-slipway-prediction-id";
+const REVISION: &str = slipway_contracts::headers::REVISION;
+const SHIELDED: &str = slipway_contracts::headers::SHIELDED;
+const PREDICTION_ID: &str = slipway_contracts::headers::PREDICTION_ID;
 
 /// Body of an infer request.
 pub(crate) fn infer_body(id: &str, input: &str) -> String {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use slipway_core::observed::{BrakeReport, PodProblem};
+use slipway_contracts::state::BrakeTrip;
+use slipway_core::observed::PodProblem;
 use slipway_judge::evidence::{GateCounts, GateEvidence, GateReading};
 
 use super::World;
@@ -57,7 +58,7 @@ impl World {
         let at = self.now;
         let report = self.observed.gateway.pods[index].report.as_mut().unwrap();
         let generation = report.generation;
-        report.brake = Some(BrakeReport {
+        report.brake = Some(BrakeTrip {
             revision,
             generation,
             reason: "failures".into(),

@@ -140,7 +140,7 @@ impl CallbackSender {
             .header("webhook-id", &due.id)
             .header("webhook-timestamp", timestamp)
             .header("webhook-signature", self.signer.sign(&due.id, timestamp, &body))
-            .header("x-slipway-attempt", attempt)
+            .header(slipway_contracts::headers::ATTEMPT, attempt)
             .body(body);
         // The body of the answer says nothing to us and is never read, so it needs no bound.
         request.send().await.map_err(|e| {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Request, Response};
 use hyper::body::Incoming;
+use slipway_contracts::grpc::client_timeout;
 use slipway_oip::health::health_server::HealthServer;
 use slipway_oip::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use slipway_runtime_predict::metrics::CLIENT_CLOSED_REQUEST;
@@ -25,15 +26,7 @@ use super::health::HealthService;
 
 const INFERENCE_PATH: &str = "/inference.GRPCInferenceService/";
 const HEALTH_PATH: &str = "/grpc.health.v1.Health/";
-const GRPC_TIMEOUT_HEADER: HeaderName = HeaderName::from_static("grpc-timeout");
 const GRPC_ENCODING_HEADER: HeaderName = HeaderName::from_static("grpc-encoding");
-
-/// Whether these are the headers of gRPC.
-pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers
-        .get(http::header::CONTENT_TYPE)
-        .is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"))
-}
 
 /// Answers one call.
 pub(super) async fn handle_call(
@@ -111,23 +104,6 @@ async fn with_timeout<E>(
         .unwrap_or_else(|_| grpc_status(&ApiError::Deadline(limit.as_millis())).into_http())
 }
 
-/// The client's deadline. One that is malformed is none: gRPC has clients enough that ours would be
-/// the first to complain.
-fn client_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(GRPC_TIMEOUT_HEADER)?.to_str().ok()?;
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let number: u64 = number.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(number.saturating_mul(3600))),
-        "M" => Some(Duration::from_secs(number.saturating_mul(60))),
-        "S" => Some(Duration::from_secs(number)),
-        "m" => Some(Duration::from_millis(number)),
-        "u" => Some(Duration::from_micros(number)),
-        "n" => Some(Duration::from_nanos(number)),
-        _ => None,
-    }
-}
-
 /// The answer to an inference and the status of HTTP to count it by. What the framing refused
 /// (before a method of ours was called) is the client's error, whatever the library calls it: a
 /// server that calls it its own would be taken for a broken one.
@@ -153,22 +129,5 @@ fn classify_response(answer: Response<Body>, call: &InferCall) -> (Response<Body
         }
         Code::Unimplemented => (answer, 415),
         _ => (Status::invalid_argument(failed.message()).into_http(), 400),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_clients_timeout_is_read() {
-        let of = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(GRPC_TIMEOUT_HEADER, text.parse().unwrap());
-            client_timeout(&headers)
-        };
-        assert_eq!(of("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(of("2S"), Some(Duration::from_secs(2)));
-        assert_eq!((of("soon"), of(""), of("5")), (None, None, None));
     }
 }
