@@ -11,7 +11,8 @@
 //! ```
 //! # async fn get() -> u8 { 7 }
 //! # async fn example() {
-//! let value = slipway_telemetry::traced(|| slipway_telemetry::span!("redis get", keys = 1), get()).await;
+//! let span = || slipway_telemetry::span!("redis get", keys = 1);
+//! let value = slipway_telemetry::run_in_span(span, get()).await;
 //! # }
 //! ```
 //!

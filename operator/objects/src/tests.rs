@@ -136,11 +136,9 @@ fn runtime(object: &ModelDeployment) -> Container {
 fn golden() {
     let yaml = |desired: &DesiredObject| serde_yaml::to_string(&json_of(desired)).unwrap();
     let objects: Vec<String> = all(&full()).iter().map(yaml).collect();
-    let now = format!(
-        "# Written by the test `build::tests::golden`; do not edit.\n{}",
-        objects.join("---\n")
-    );
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/build/testdata/golden.yaml");
+    let now =
+        format!("# Written by the test `tests::golden`; do not edit.\n{}", objects.join("---\n"));
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/testdata/golden.yaml");
     if std::fs::read_to_string(path).ok().as_deref() != Some(now.as_str()) {
         std::fs::write(path, now).unwrap();
         panic!("the objects changed; {path} was rewritten: look at the difference and commit it");
