@@ -9,4 +9,3 @@ pub mod headers;
 pub mod metric_names;
 pub mod ports;
 pub mod state;
-pub mod termination;

@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto;
+use slipway_contracts::state::{CHANGES_QUERY, PATH as STATE_PATH};
 use slipway_gateway_control::state::{self, ReportedState};
 use slipway_gateway_control::streams::StateStreams;
 use slipway_gateway_routing::context::GatewayContext;
@@ -81,8 +82,8 @@ async fn handle_request(
         }
         "/readyz" => text_response(StatusCode::SERVICE_UNAVAILABLE, "not synced\n"),
         "/metrics" => metrics_response(&admin.gateway, request.headers()),
-        "/v1/state" => match admin.authenticate(request.headers()) {
-            Ok(()) => stream_state(&admin, peer, request.uri().query() == Some("changes=true")),
+        STATE_PATH => match admin.authenticate(request.headers()) {
+            Ok(()) => stream_state(&admin, peer, request.uri().query() == Some(CHANGES_QUERY)),
             Err(why) => unauthorized_response(why),
         },
         _ => text_response(StatusCode::NOT_FOUND, "not found\n"),

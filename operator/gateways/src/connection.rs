@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use prometheus_client::metrics::gauge::Gauge;
 use slipway_cluster_views::ReconcileTrigger;
-use slipway_contracts::state::StateLine;
+use slipway_contracts::state::{CHANGES_QUERY, PATH, StateLine};
 use slipway_core::gateway_rollout::ClientRequests;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -113,7 +113,7 @@ async fn read_stream(
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
     // The connection must be polled for the body to arrive; it ends with the sender and the body.
     let conversation = async {
-        let mut request = http::Request::get("/v1/state?changes=true")
+        let mut request = http::Request::get(format!("{PATH}?{CHANGES_QUERY}"))
             .header(http::header::HOST, "gateway")
             .header(http::header::USER_AGENT, "slipway-operator");
         if let Some(key) = &shared.key {
