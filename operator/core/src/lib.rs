@@ -80,6 +80,3 @@ pub mod validate;
 mod wake_times;
 
 pub use report::stalled_status;
-// What a plan is asked with and made of.
-pub use slipway_judge::{self as judge, evidence};
-pub use slipway_objects::{self as build, desired, gateway_settings, revision, settings};

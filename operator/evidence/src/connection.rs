@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use prometheus_http_query::Client;
 use reqwest::header::AUTHORIZATION;
-use slipway_core::evidence::EvidenceQuery;
-use slipway_core::judge::scope;
+use slipway_judge::evidence::EvidenceQuery;
+use slipway_judge::scope;
 
 use crate::args::{PromQlGates, PrometheusArgs};
 use crate::credentials::ConnectionFiles;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use slipway_cluster_views::ReconcileTrigger;
-use slipway_core::evidence::{EvidenceRequest, GateEvidence};
+use slipway_judge::evidence::{EvidenceRequest, GateEvidence};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::Timestamp;
 use prometheus_http_query::response::{Data, InstantVector, PromqlResult};
 use serde::Deserialize;
-use slipway_core::evidence::{EvidenceQuery, GateCounts, GateReading};
+use slipway_judge::evidence::{EvidenceQuery, GateCounts, GateReading};
 
 /// Longest text of an error that is kept.
 const TEXT_CHARS: usize = 200;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::future::join_all;
 use jiff::Timestamp;
 use slipway_cluster_views::ReconcileTrigger;
-use slipway_core::evidence::{
+use slipway_judge::evidence::{
     EvidenceQuery, EvidenceRequest, GateEvidence, GateQueries, GateReading,
 };
 use tokio::sync::Semaphore;

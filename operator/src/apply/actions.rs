@@ -16,11 +16,11 @@ use slipway_cluster_views::{
     DIGEST_MANAGER, MARK_MANAGER, ManagedKind, OWNERS_MANAGER, SCALE_MANAGER, version_of,
 };
 use slipway_core::action::PlanAction;
-use slipway_core::build::{DIGEST_VARIABLE, FETCH};
-use slipway_core::desired::ChildKind;
 use slipway_core::marks::RevisionMarks;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{ModelDeployment, SERVER_CONTAINER};
+use slipway_objects::desired::ChildKind;
+use slipway_objects::{DIGEST_VARIABLE, FETCH};
 
 use crate::apply::applier::{ActionApplier, ApplyOutcome};
 use crate::apply::error::{WriteError, WriteFault};

@@ -2,8 +2,8 @@
 
 use kube::Client;
 use slipway_cluster_views::{ClusterViews, ObjectOwner, OwnWrites, ReconcileTrigger};
-use slipway_core::build::GATEWAY;
 use slipway_crds::v1alpha1::ModelDeployment;
+use slipway_objects::GATEWAY;
 
 use crate::apply::expectation::WriteExpectation;
 use crate::apply::locks::NamespaceLocks;

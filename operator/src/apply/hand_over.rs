@@ -10,7 +10,7 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource};
 use serde_json::json;
 use slipway_cluster_views::{HANDOVER_MANAGER, KnownObject};
-use slipway_core::desired::DesiredObject;
+use slipway_objects::desired::DesiredObject;
 
 use crate::apply::error::WriteError;
 use crate::apply::request::with_timeout;

@@ -12,10 +12,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use slipway_cluster_views::{KnownObject, ManagedKind, OWNERS_MANAGER, ObjectOwner, version_of};
-use slipway_core::build::{GATEWAY, is_shared};
-use slipway_core::desired::DesiredObject;
 use slipway_core::fields;
 use slipway_crds::labels;
+use slipway_objects::desired::DesiredObject;
+use slipway_objects::{GATEWAY, is_shared};
 
 use crate::apply::applier::{ActionApplier, ApplyOutcome};
 use crate::apply::error::{WriteError, WriteFault};

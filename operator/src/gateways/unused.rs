@@ -8,8 +8,8 @@ use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use slipway_cluster_views::{ClusterViews, ManagedKind, ObjectOwner, ViewCache};
-use slipway_core::build::GATEWAY;
 use slipway_core::observed::ObjectView;
+use slipway_objects::GATEWAY;
 use tokio::time::Instant;
 
 use crate::apply::kind_types::with_kind_type;

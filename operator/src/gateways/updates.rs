@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use slipway_core::build::gateway_applied_hash;
 use slipway_core::gateway_rollout::{ClientRequests, NamespaceGateway, UpdateMode, decide_updates};
 use slipway_core::observed::UpdatePermission;
-use slipway_core::settings::PlanSettings;
 use slipway_gateway_streams::GatewayStreams;
+use slipway_objects::gateway_applied_hash;
+use slipway_objects::settings::PlanSettings;
 use tokio::time::{Instant, interval};
 
 use crate::gateways::unused::{UnusedGateways, delete_gateway};

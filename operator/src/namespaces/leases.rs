@@ -16,8 +16,8 @@ use kube::api::PostParams;
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, Resource, ResourceExt};
 use slipway_cluster_views::{ManagedKind, ObjectOwner, version_of};
-use slipway_core::build::GATEWAY;
 use slipway_crds::labels;
+use slipway_objects::GATEWAY;
 use tokio::sync::watch;
 
 use crate::apply::{WriteError, WriteFault, with_timeout};

@@ -11,9 +11,9 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, ResourceExt};
-use slipway_core::gateway_settings::GatewaySettings;
-use slipway_core::settings::PlanSettings;
 use slipway_crds::labels::GATEWAY_SETTINGS;
+use slipway_objects::gateway_settings::GatewaySettings;
+use slipway_objects::settings::PlanSettings;
 use tokio::sync::watch;
 
 use crate::watch::context::{WatchContext, ok_or_log};
@@ -177,7 +177,7 @@ pub async fn watch_settings(ctx: WatchContext, settings: Arc<NamespaceSettings>)
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use slipway_core::settings::GatewayAutoscaler;
+    use slipway_objects::settings::GatewayAutoscaler;
 
     use super::*;
 

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use slipway_core::gateway_settings::GatewaySettings;
-use slipway_core::settings::{GatewayAutoscaler, PlanSettings, TracingSettings};
 use slipway_crds::v1alpha1::PodTemplatePatch;
 use slipway_evidence::{PromQlGates, PrometheusArgs};
+use slipway_objects::gateway_settings::GatewaySettings;
+use slipway_objects::settings::{GatewayAutoscaler, PlanSettings, TracingSettings};
 
 use crate::namespaces::settings;
 use crate::process::error::OperatorError;

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use serde_json::Value;
-use slipway_core::settings::NetworkPolicies;
+use slipway_objects::settings::NetworkPolicies;
 
 use crate::process::error::OperatorError;
 

@@ -6,9 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use slipway_cluster_views::ObjectOwner;
-use slipway_core::desired::DesiredObject;
 use slipway_core::fields::ForeignChange;
 use slipway_core::observed::ObjectDisturbance;
+use slipway_objects::desired::DesiredObject;
 
 /// By owner, then by kind and name; objects of a gateway are those of its namespace, whoever writes
 /// them.
@@ -101,8 +101,7 @@ mod tests {
     use super::*;
 
     fn service(stamp: &str) -> DesiredObject {
-        let metadata =
-            json!({"name": "m", "annotations": {slipway_core::desired::APPLIED_ANNOTATION: stamp}});
+        let metadata = json!({"name": "m", "annotations": {slipway_objects::desired::APPLIED_ANNOTATION: stamp}});
         let service: Service = serde_json::from_value(json!({"metadata": metadata})).unwrap();
         DesiredObject::Service(service)
     }

@@ -6,14 +6,14 @@ use kube::ResourceExt;
 use slipway_cluster_views::{
     CacheEntry, CachedPod, CachedReplicaSet, ClusterViews, ObjectOwner, ViewCache,
 };
-use slipway_core::build::{GATEWAY, revision_name, worker_name};
-use slipway_core::evidence::GateEvidence;
 use slipway_core::observed::{
     GatewayPod, GatewayReport, GatewayView, ObjectDisturbance, ObservedState, PodView,
     ReplicaSetView, UnreachableGateway,
 };
-use slipway_core::settings::PlanSettings;
 use slipway_crds::v1alpha1::ModelDeployment;
+use slipway_judge::evidence::GateEvidence;
+use slipway_objects::settings::PlanSettings;
+use slipway_objects::{GATEWAY, revision_name, worker_name};
 
 /// What a gateway pod says of a ModelDeployment, and why it cannot be heard if it cannot.
 pub type HeardReport = (Option<GatewayReport>, Option<UnreachableGateway>);

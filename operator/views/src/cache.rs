@@ -212,9 +212,8 @@ impl<V: Clone + PartialEq> ViewCache<V> {
     pub fn gateways(&self) -> Vec<(String, V)> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         let gateways = inner.views.iter().filter(|(owner, _)| owner.model.is_none());
-        let named = gateways.filter_map(|(owner, entries)| {
-            Some((owner, entries.get(slipway_core::build::GATEWAY)?))
-        });
+        let named = gateways
+            .filter_map(|(owner, entries)| Some((owner, entries.get(slipway_objects::GATEWAY)?)));
         named.map(|(owner, entry)| (owner.namespace.clone(), entry.view.clone())).collect()
     }
 

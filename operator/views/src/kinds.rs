@@ -1,6 +1,6 @@
 //! The kinds of objects that the operator writes.
 
-use slipway_core::desired::{ChildKind, DesiredObject};
+use slipway_objects::desired::{ChildKind, DesiredObject};
 
 /// A kind that we write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

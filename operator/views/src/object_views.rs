@@ -4,11 +4,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::ResourceExt;
-use slipway_core::build::container_images;
-use slipway_core::desired::APPLIED_ANNOTATION;
 use slipway_core::marks::RevisionMarks;
 use slipway_core::observed::{ModelDigest, ObjectView, ReplicaSetView};
 use slipway_crds::labels;
+use slipway_objects::container_images;
+use slipway_objects::desired::APPLIED_ANNOTATION;
 
 use crate::field_sets::FieldSets;
 

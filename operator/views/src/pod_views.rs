@@ -5,9 +5,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use kube::ResourceExt;
 use serde::Deserialize;
-use slipway_core::build::FETCH;
 use slipway_core::observed::{FetchedModel, PodProblem};
 use slipway_crds::labels;
+use slipway_objects::FETCH;
 
 /// Longest message of a pod that is kept.
 const MESSAGE_CHARS: usize = 1024;

@@ -1,7 +1,7 @@
 //! The caches of all watched kinds.
 
-use slipway_core::build::GATEWAY;
 use slipway_core::observed::ObjectView;
+use slipway_objects::GATEWAY;
 
 use crate::cache::{ObjectOwner, ViewCache};
 use crate::claims::AllClaims;

@@ -1,4 +1,4 @@
-use slipway_core::evidence::{EvidenceQuery, GateQueries, GateReading};
+use slipway_judge::evidence::{EvidenceQuery, GateQueries, GateReading};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};

@@ -6,7 +6,8 @@ use slipway_cluster_views::{
     object_view,
 };
 use slipway_core::observed::ObjectView;
-use slipway_core::settings::PlanSettings;
+use slipway_objects::settings::PlanSettings;
+use slipway_testkit::plan_settings;
 
 use super::*;
 
@@ -15,23 +16,7 @@ fn yaml<T: serde::de::DeserializeOwned>(text: &str) -> T {
 }
 
 pub(crate) fn settings() -> PlanSettings {
-    PlanSettings {
-        gateway_image: "gateway:1".into(),
-        operator_public_key: None,
-        gateway_replicas: 2,
-        gateway_autoscaler: slipway_core::settings::GatewayAutoscaler::None,
-        gateway_problem: None,
-        gateway_template: slipway_crds::v1alpha1::PodTemplatePatch::default(),
-        fixed_user_ids: true,
-        runtime_image: "runtime:1".into(),
-        redis_image: "redis:1".into(),
-        image_pull_policy: "IfNotPresent".into(),
-        image_pull_secrets: Vec::new(),
-        prometheus_matchers: Vec::new(),
-        promql_gates: true,
-        tracing: None,
-        network_policies: None,
-    }
+    PlanSettings { network_policies: None, ..plan_settings() }
 }
 
 fn model() -> ModelDeployment {
