@@ -1,7 +1,7 @@
 //! Environment variables that the operator sets in pods and that gateway and model server read.
 //!
-//! Every one of them is an option of the program as well; options that the operator does not set are
-//! declared by the programs alone.
+//! Every one of them is an option of the program as well; options that the operator does not set
+//! are declared by the programs alone.
 
 /// How the variables of Slipway begin. Pod templates of users may set none.
 pub const PREFIX: &str = "SLIPWAY_";

@@ -3,7 +3,8 @@
 /// How the headers of Slipway begin. Gateways remove what clients send under it.
 pub const PREFIX: &str = "x-slipway-";
 
-/// Response: the revision that answered. Only where the spec asks for it, and at the port `private`.
+/// Response: the revision that answered. Only where the spec asks for it, and at the port
+/// `private`.
 pub const REVISION: &str = "x-slipway-revision";
 /// Response: the candidate whose failure stable made up for.
 pub const SHIELDED: &str = "x-slipway-shielded";

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::io::{Error, ErrorKind, Result};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder};
@@ -142,7 +143,7 @@ impl EgressGuard {
         }
         let host = to.host_str().unwrap_or_default().to_owned();
         let may = |address: &IpAddr| self.0.allow_list.allows_connection(&host, *address);
-        let mut seen = self.lock_history();
+        let mut seen = self.0.history.lock();
         if Some(host.as_str()) == from.host_str() {
             // It has private addresses beside public ones, and who answers at the latter gains
             // nothing by the former.
@@ -166,11 +167,11 @@ impl EgressGuard {
     /// The addresses of a name that may be connected to.
     async fn allowed_addresses(&self, host: String) -> Result<Vec<IpAddr>> {
         let host = host.to_ascii_lowercase();
-        if let Some(pinned) = self.lock_history().pinned.get(&host) {
+        if let Some(pinned) = self.0.history.lock().pinned.get(&host) {
             return Ok(pinned.clone());
         }
         let mut found = self.0.lookup.lookup(host.clone()).await?;
-        let mut seen = self.lock_history();
+        let mut seen = self.0.history.lock();
         if !self.0.first_url_trusted || seen.redirected {
             found.retain(|address| self.0.allow_list.allows_connection(&host, *address));
         }
@@ -185,10 +186,6 @@ impl EgressGuard {
             seen.pinned.insert(host, found.clone());
         }
         Ok(found)
-    }
-
-    fn lock_history(&self) -> MutexGuard<'_, DownloadHistory> {
-        self.0.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -128,12 +128,12 @@ mod tests {
     use std::collections::BTreeMap;
 
     use slipway_crds::routing::RoutingClaims;
-
-    use super::*;
     use slipway_gateway_policy::config::{
         BrakeConfig, ModelConfig, PodSettings, RoutingSnapshot, ShieldConfig,
     };
     use slipway_gateway_routing::settings::ProcessSettings;
+
+    use super::*;
 
     fn gateway(drain_timeout: Option<Duration>, timeouts: &[u64]) -> Arc<GatewayContext> {
         let gateway =

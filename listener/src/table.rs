@@ -3,9 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::entry::{CloseOrder, ConnectionEntry};
@@ -92,15 +93,11 @@ impl ConnectionTable {
         Arc::new(Self { settings, waiting: AtomicUsize::new(0), state: Mutex::default() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, TableState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Enters a new connection: it has a place, or waits for one.
     pub(crate) fn register(self: &Arc<Self>, peer: IpAddr) -> ConnectionGuard {
         // An IPv4 client of a socket that listens on both is the same peer as one of IPv4.
         let peer = peer.to_canonical();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let entry = Arc::new(ConnectionEntry::new(state.next_id, peer));
         state.next_id += 1;
         if state.has_room(&self.settings, peer) {
@@ -118,7 +115,7 @@ impl ConnectionTable {
     /// Gives places to those who wait, as far as there is room.
     pub(crate) fn admit_waiting(&self) {
         if self.waiting.load(Ordering::Acquire) > 0 {
-            self.admit_from_queue(&mut self.lock());
+            self.admit_from_queue(&mut self.state.lock());
         }
     }
 
@@ -135,14 +132,14 @@ impl ConnectionTable {
 
     /// Makes room, when the process is out of something else than places.
     pub(crate) fn evict_one(&self) {
-        self.lock().evict(OverloadPolicy::Wait, None);
+        self.state.lock().evict(OverloadPolicy::Wait, None);
     }
 
     /// The head of a request has arrived.
     pub(crate) fn begin_request(&self, entry: &Arc<ConnectionEntry>) {
         entry.active.fetch_add(1, Ordering::AcqRel);
         if !entry.sent_request.swap(true, Ordering::AcqRel) {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             if let Some(peer) = state.peers.get_mut(&entry.peer)
                 && let Some(entry) = peer.before_request.remove(&entry.id)
             {
@@ -161,7 +158,7 @@ impl ConnectionTable {
     }
 
     fn remove(&self, entry: &ConnectionEntry) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.take(entry).is_none()
             && state.waiting.remove(&entry.id).is_none()
             && entry.is_admitted()

@@ -159,13 +159,13 @@ async fn the_books_are_kept() {
         places.iter().step_by(2).filter(|place| place.entry.is_admitted()).for_each(begin);
         pass(IDLE_GRACE / 3).await;
         let more = enter(&table, &[round, 7, 8, 1]);
-        let state = table.lock();
+        let state = table.state.lock();
         assert!(state.admitted <= BOUND);
         assert_eq!(state.admitted, state.peers.values().map(PeerConnections::len).sum::<usize>());
         drop(state);
         drop((places, more));
     }
-    let state = table.lock();
+    let state = table.state.lock();
     assert_eq!(
         (state.admitted, state.leaving, state.waiting.len(), state.peers.len()),
         (0, 0, 0, 0)

@@ -1,5 +1,5 @@
-//! What the machine must have: Debian packages, which only `make setup`, `make demo` and `make test`
-//! install; all else says what is missing and ends.
+//! What the machine must have: Debian packages, which only `make setup`, `make demo` and `make
+//! test` install; all else says what is missing and ends.
 
 use slipway_provision::packages::{self, DebianPackage};
 

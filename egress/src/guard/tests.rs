@@ -23,7 +23,7 @@ impl Names {
 
 impl HostLookup for Names {
     fn lookup(&self, host: String) -> BoxFuture<'static, Result<Vec<IpAddr>>> {
-        let mut all = self.0.lock().unwrap();
+        let mut all = self.0.lock();
         let answers = all.get_mut(&host).unwrap_or_else(|| panic!("nobody knows {host}"));
         let answer =
             if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0].clone() };
@@ -179,7 +179,7 @@ async fn server(answers: Vec<String>) -> (u16, Arc<Mutex<Vec<String>>>) {
             while !head.ends_with(b"\r\n\r\n") {
                 head.push(stream.read_u8().await.unwrap());
             }
-            kept.lock().unwrap().push(String::from_utf8(head).unwrap().to_ascii_lowercase());
+            kept.lock().push(String::from_utf8(head).unwrap().to_ascii_lowercase());
             let answer = answer.replace("PORT", &port.to_string());
             stream
                 .write_all(
@@ -209,7 +209,7 @@ async fn a_name_that_moves_between_two_connections_is_connected_to_where_it_was(
         &[("store.test", &["127.0.0.1"]), ("store.test", &["127.0.0.2"])];
     let answer =
         client(&written(names)).get(format!("http://store.test:{port}/m")).send().await.unwrap();
-    assert_eq!((answer.status().as_u16(), heads.lock().unwrap().len()), (200, 2));
+    assert_eq!((answer.status().as_u16(), heads.lock().len()), (200, 2));
 }
 
 #[tokio::test]
@@ -225,7 +225,7 @@ async fn another_host_gets_neither_credentials_nor_the_address_that_led_to_it() 
         .await
         .unwrap();
     assert_eq!(answer.status().as_u16(), 200);
-    let heads = heads.lock().unwrap();
+    let heads = heads.lock();
     assert_eq!(
         heads.iter().map(|head| head.contains("authorization: basic")).collect::<Vec<_>>(),
         [true, true, false]
@@ -242,7 +242,7 @@ async fn redirects_have_an_end_and_strict_clients_follow_none() {
     let guard = written(&[("store.test", &["127.0.0.1"])]);
     let error = client(&guard).get(format!("http://store.test:{port}/")).send().await.unwrap_err();
     assert!(error.is_redirect(), "{error}");
-    assert_eq!(heads.lock().unwrap().len(), MAX_REDIRECTS + 1);
+    assert_eq!(heads.lock().len(), MAX_REDIRECTS + 1);
     let guard = EgressGuard::strict(AllowList::new(&["127.0.0.0/8".parse().unwrap()]));
     let answer = client(&guard).get(format!("http://127.0.0.1:{port}/")).send().await.unwrap();
     assert_eq!(answer.status().as_u16(), 302);

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 /// The open streams. When there are too many, the oldest of the peer that holds most ends for the
@@ -26,14 +27,10 @@ impl StateStreams {
         Arc::new(Self { limit, open: Mutex::default() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, OpenStreams> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Opens one more; another one ends if need be.
     pub fn open(self: &Arc<Self>, peer: IpAddr) -> StateStreamGuard {
         let replaced = CancellationToken::new();
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         let id = open.next;
         open.next += 1;
         while open.streams.len() >= self.limit.max(1) {
@@ -79,7 +76,7 @@ impl StateStreamGuard {
 
 impl Drop for StateStreamGuard {
     fn drop(&mut self) {
-        self.streams.lock().streams.remove(&self.id);
+        self.streams.open.lock().streams.remove(&self.id);
     }
 }
 

@@ -2,8 +2,8 @@
 //! predicted.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde_json::Value;
 use slipway_gateway_policy::split::hash_parts;
 use slipway_prediction_id::{MAX_ROWS, PredictedLabel, PredictionId};
@@ -85,7 +85,7 @@ impl FeedbackLedger {
     }
 
     fn remember(&self, key: FeedbackKey, now: u64) -> Result<(), FeedbackRejection> {
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = self.memory.lock();
         if !memory.seen.insert(key) {
             return Err(FeedbackRejection::Duplicate);
         }
@@ -248,12 +248,12 @@ mod tests {
         }
         assert_eq!(record(2), Err(FeedbackRejection::Duplicate));
         assert!(record(0).is_ok(), "the oldest is forgotten");
-        assert_eq!(book.memory.lock().unwrap().seen.len(), 2);
+        assert_eq!(book.memory.lock().seen.len(), 2);
         // A day later nothing of today can come again, so nothing of it is kept.
         let tomorrow = NOW + 2 * 86_400;
         let late = PredictionId { seconds: tomorrow as u32, ..id(9, 0, &[1]) };
         book.record(late, &one(json!(1)), tomorrow, &[]).unwrap();
-        assert_eq!(book.memory.lock().unwrap().seen.len(), 1);
+        assert_eq!(book.memory.lock().seen.len(), 1);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What is known of feedback: what was counted already, what is counted of it, and the other
-//! gateways of the namespace, each of which counts its share. Each id is counted by one gateway pod,
-//! which remembers it: the first in rank of those that are there (rendezvous hashing). A pod that is
-//! replaced takes its memory with it, so an id may count twice then, and no more often.
+//! gateways of the namespace, each of which counts its share. Each id is counted by one gateway
+//! pod, which remembers it: the first in rank of those that are there (rendezvous hashing). A pod
+//! that is replaced takes its memory with it, so an id may count twice then, and no more often.
 
 pub mod item;
 pub mod ledger;

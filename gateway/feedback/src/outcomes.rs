@@ -3,10 +3,11 @@
 //! quotients of two counters over any window, and their standard errors too.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -147,10 +148,7 @@ impl FeedbackMetrics {
                 reason,
             });
         }
-        self.models
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(modeldeployment.to_owned());
+        self.models.lock().insert(modeldeployment.to_owned());
         for result in ["correct", "incorrect"] {
             let _ = self.labels.get_or_create(&result_labels(modeldeployment, revision, result));
         }
@@ -213,17 +211,14 @@ impl FeedbackMetrics {
             modeldeployment: modeldeployment.to_owned(),
             reason: rejected.name(),
         };
-        self.models
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(modeldeployment.to_owned());
+        self.models.lock().insert(modeldeployment.to_owned());
         self.rejected.get_or_create(&because).inc();
     }
 
     /// Notes that a revision has series, and forgets the longest silent one where there are too
     /// many.
     fn track_revision(&self, modeldeployment: &str, revision: &str, names: &[String]) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         let key = (modeldeployment.to_owned(), revision.to_owned());
         let fresh = || KnownRevision { last_counted: Instant::now(), outcomes: HashSet::new() };
         let is_new = !known.contains_key(&key);
@@ -246,7 +241,7 @@ impl FeedbackMetrics {
     /// Forgets revisions that take no traffic (`serves` says) and for which nothing was counted for
     /// as long as feedback is taken.
     pub fn sweep(&self, now: Instant, ttl: Duration, serves: impl Fn(&str, &str) -> bool) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         known.retain(|key, known| {
             let keep =
                 now.saturating_duration_since(known.last_counted) < ttl || serves(&key.0, &key.1);
@@ -256,7 +251,7 @@ impl FeedbackMetrics {
             keep
         });
         let left: HashSet<&str> = known.keys().map(|(model, _)| model.as_str()).collect();
-        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut models = self.models.lock();
         models.retain(|model| {
             let keep = left.contains(model.as_str());
             if !keep {

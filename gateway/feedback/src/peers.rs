@@ -2,7 +2,6 @@
 
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +9,7 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use parking_lot::RwLock;
 use slipway_gateway_policy::affinity::rendezvous_rank;
 use slipway_gateway_policy::split::hash_parts;
 use tokio::net::TcpStream;
@@ -64,13 +64,13 @@ impl GatewayPeers {
             all.into_iter().filter(|peer| peer.name != self.own_name).collect();
         others.sort_by(|a, b| a.name.cmp(&b.name));
         others.dedup_by(|a, b| a.name == b.name);
-        *self.others.write().unwrap_or_else(PoisonError::into_inner) = others;
+        *self.others.write() = others;
     }
 
     /// Who counts a prediction, after so many before it in rank did not; none when it is this
     /// gateway. All gateways that know of each other say the same.
     pub fn owner(&self, number: u64, tried: usize) -> Option<GatewayPeer> {
-        let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
+        let others = self.others.read();
         let of = |name: &str| rendezvous_rank(number, hash_parts(&[name.as_bytes()]));
         let mut before: Vec<_> = others.iter().map(|peer| (of(&peer.name), peer)).collect();
         let own = of(&self.own_name);

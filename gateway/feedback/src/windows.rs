@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
@@ -43,13 +43,12 @@ impl Default for FeedbackWindows {
 impl FeedbackWindows {
     /// Feedback is taken for so many seconds.
     pub(super) fn set_length(&self, ttl_seconds: u64) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).0 =
-            ttl_seconds.div_ceil(WINDOW_COUNT as u64).max(1);
+        self.state.lock().0 = ttl_seconds.div_ceil(WINDOW_COUNT as u64).max(1);
     }
 
     /// A revision has no windows any more.
     pub(super) fn remove_revision(&self, modeldeployment: &str, revision: &str) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if let Some(revisions) = state.1.get_mut(modeldeployment) {
             revisions.remove(revision);
             if revisions.is_empty() {
@@ -66,7 +65,7 @@ impl FeedbackWindows {
         seconds: u64,
         add: impl FnOnce(&mut FeedbackWindow),
     ) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let ((length, models), (modeldeployment, revision)) = (&mut *state, of);
         let number = seconds / *length;
         // Twice looked up rather than a name made for each prediction.
@@ -95,7 +94,7 @@ impl FeedbackWindows {
     /// # Errors
     /// When the encoder has one.
     pub(super) fn encode_at(&self, encoder: &mut DescriptorEncoder<'_>, now: u64) -> fmt::Result {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock();
         let (length, models) = &*state;
         let current = now / length;
         let find = |windows: &[FeedbackWindow; WINDOW_COUNT], age: usize| {

@@ -2,9 +2,9 @@
 //! once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use slipway_contracts::state::BrakeTrip;
 
 use crate::config::BrakeConfig;
@@ -37,7 +37,7 @@ impl ArmBrake {
 
     /// The trip, if there is one.
     pub fn trip(&self) -> Option<BrakeTrip> {
-        self.lock_counts().trip.clone()
+        self.counts.lock().trip.clone()
     }
 
     /// Notes one judged request and returns the trip when this request was the last straw.
@@ -48,7 +48,7 @@ impl ArmBrake {
         config: BrakeConfig,
         at: Timestamp,
     ) -> Option<BrakeTrip> {
-        let mut ledger = self.lock_counts();
+        let mut ledger = self.counts.lock();
         ledger.requests += 1;
         ledger.failures += u64::from(failed);
         ledger.recent = ledger.recent << 1 | u64::from(failed);
@@ -68,7 +68,7 @@ impl ArmBrake {
     /// it only if it takes the weight away. The one after that was written by an operator that had
     /// our report, or that aborted without waiting for it.
     pub fn apply_generation(&self, generation: i64, permille: u32) {
-        let mut ledger = self.lock_counts();
+        let mut ledger = self.counts.lock();
         if generation == ledger.generation {
             return;
         }
@@ -78,11 +78,6 @@ impl ArmBrake {
         });
         self.tripped.store(keep.is_some(), Ordering::Release);
         *ledger = BrakeCounts { generation, trip: keep, ..BrakeCounts::default() };
-    }
-
-    fn lock_counts(&self) -> std::sync::MutexGuard<'_, BrakeCounts> {
-        // Plain counters: they are whole even if a thread died while it held the lock.
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

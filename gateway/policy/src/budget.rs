@@ -5,8 +5,9 @@
 //! capacity for all traffic during a rollout), while in an outage that both arms share the load on
 //! stable grows by no more than the floor and the percentage.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 const SLOTS: usize = 10;
 const SLOT_DURATION: Duration = Duration::from_secs(1);
@@ -75,8 +76,7 @@ impl ShieldBudget {
 
     fn with_window<T>(&self, now: Instant, act: impl FnOnce(&mut BudgetWindow) -> T) -> T {
         let second = now.saturating_duration_since(self.origin).as_secs() / SLOT_DURATION.as_secs();
-        // Plain counters: they are whole even if a thread died while it held the lock.
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut window = self.window.lock();
         window.advance(second);
         act(&mut window)
     }

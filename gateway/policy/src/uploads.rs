@@ -4,9 +4,10 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use parking_lot::Mutex;
 use slab::Slab;
 
 use crate::share::RequestPermit;
@@ -39,13 +40,9 @@ pub struct UploadGuard {
 }
 
 impl PendingUploads {
-    fn lock(&self) -> MutexGuard<'_, UploadState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Notes a body on its way, and the place that its request holds.
     pub fn register(self: &Arc<Self>, peer: IpAddr, place: &Arc<RequestPermit>) -> UploadGuard {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.next += 1;
         let entry = UploadEntry {
             number: state.next,
@@ -60,7 +57,7 @@ impl PendingUploads {
     /// Ends the oldest body of the client that has most on their way, and gives its place to one
     /// that has fewer.
     pub fn reclaim_permit(&self, peer: IpAddr) -> Option<Arc<RequestPermit>> {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         let mut held: HashMap<IpAddr, usize> = HashMap::new();
         for (_, entry) in state.entries.iter().filter(|(_, entry)| !entry.ended) {
             *held.entry(entry.peer).or_default() += 1;
@@ -85,7 +82,7 @@ impl PendingUploads {
 impl UploadGuard {
     /// Completes when the body has lost its place.
     pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.uploads.lock();
+        let mut state = self.uploads.0.lock();
         let Some(entry) = state.entries.get_mut(self.key) else { return Poll::Ready(()) };
         if entry.ended {
             return Poll::Ready(());
@@ -99,7 +96,7 @@ impl UploadGuard {
 
 impl Drop for UploadGuard {
     fn drop(&mut self) {
-        self.uploads.lock().entries.try_remove(self.key);
+        self.uploads.0.lock().entries.try_remove(self.key);
     }
 }
 
@@ -142,7 +139,7 @@ mod tests {
         assert_eq!(share.used(), 6);
         drop((places, first, second, of_two, bodies));
         assert_eq!(share.used(), 0);
-        assert!(uploads.lock().entries.is_empty());
+        assert!(uploads.0.lock().entries.is_empty());
     }
 
     #[test]

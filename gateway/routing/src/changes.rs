@@ -1,8 +1,9 @@
 //! Changes that the operator wants to know at once.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// So many changes are known by name.
@@ -26,7 +27,7 @@ impl Default for ChangeNotifier {
 impl ChangeNotifier {
     /// Wakes everybody who waits for a change.
     pub fn announce(&self, model: &str) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         last.0 += 1;
         last.1.push_back(model.into());
         if last.1.len() > MAX_CHANGES {
@@ -44,7 +45,7 @@ impl ChangeNotifier {
     /// Names of the ModelDeployments that changed after a version; none when they are not known any
     /// more.
     pub fn changed_since(&self, version: u64) -> Option<BTreeSet<Arc<str>>> {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.last.lock();
         let new = usize::try_from(last.0.saturating_sub(version)).unwrap_or(usize::MAX);
         (new <= last.1.len()).then(|| last.1.iter().rev().take(new).cloned().collect())
     }

@@ -8,10 +8,11 @@
 use std::fmt::{self, Debug, Formatter};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use parking_lot::RwLock;
 use ring::hmac::{self, HMAC_SHA256};
 use ring::rand::SystemRandom;
 use slipway_prediction_id::{KeyFileContent, MasterKey, TOKEN_BYTES, read_master, read_token};
@@ -78,13 +79,13 @@ impl KeyStore {
 
     /// The master key, if there is one.
     pub fn master(&self) -> Option<MasterKey> {
-        self.loaded.read().unwrap_or_else(PoisonError::into_inner).master.clone()
+        self.loaded.read().master.clone()
     }
 
     /// The master key that was replaced, or taken away, less than [`PREVIOUS_KEY_TTL`] ago: for
     /// what was made with it, and for nothing new.
     pub fn previous_master(&self) -> Option<MasterKey> {
-        let held = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        let held = self.loaded.read();
         held.previous
             .as_ref()
             .filter(|(_, until)| Instant::now() < *until)
@@ -98,20 +99,14 @@ impl KeyStore {
 
     /// Whether this is the token; never when there is none.
     pub fn is_token(&self, shown: &[u8]) -> bool {
-        let held = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        let held = self.loaded.read();
         TOKEN_BYTES.contains(&shown.len())
             && held.token.as_ref().is_some_and(|token| token.matches(shown))
     }
 
     /// The header by which this gateway shows the token to another one.
     pub fn authorization(&self) -> Option<HeaderValue> {
-        self.loaded
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .token
-            .as_ref()?
-            .authorization
-            .clone()
+        self.loaded.read().token.as_ref()?.authorization.clone()
     }
 
     /// Reads the files. What cannot be read for another reason than that it is not there stays as
@@ -119,7 +114,7 @@ impl KeyStore {
     pub fn reload(&self) {
         let master = read_master(&self.directory);
         let token = read_token(&self.directory);
-        let mut held = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.loaded.write();
         self.report_key_file(&mut held.reported[0], "master", &master);
         self.report_key_file(&mut held.reported[1], "token", &token);
         if let Ok(read) = master {

@@ -1,9 +1,10 @@
 //! The route table, changed by one ModelDeployment at a time, and what is remembered of each.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::Arc;
 
 use http::HeaderValue;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use slipway_crds::routing::{ClaimRegistry, RouteClaimant};
 use slipway_gateway_policy::budget::ShieldBudget;
 use slipway_gateway_policy::config::{
@@ -93,7 +94,7 @@ impl ModelRouter {
 
     /// The current table. Not for long: changes wait for it.
     pub fn table(&self) -> RwLockReadGuard<'_, RouteTable> {
-        self.table.read().unwrap_or_else(PoisonError::into_inner)
+        self.table.read()
     }
 
     /// Hears of every change: weights, endpoints, brakes.
@@ -136,7 +137,7 @@ impl ModelRouter {
     /// One ModelDeployment is another, or is gone.
     pub fn update_model(&self, name: &str, told: Option<(&ModelConfig, RevisionEndpoints)>) {
         // One at a time: what comes is made from what is there.
-        let mut memory = self.lock_history();
+        let mut memory = self.history.lock();
         let old = self.table().models.get(name).cloned();
         let new = told.map(|(config, endpoints)| {
             Arc::new(self.build_model(&mut memory, old.as_ref(), config, &endpoints))
@@ -145,7 +146,7 @@ impl ModelRouter {
             memory.models.remove(name);
         }
         record_removed_series(&mut memory, name, old.as_deref(), new.as_deref());
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.write();
         if let Some(old) = old {
             table.holders.remove(&claimant_of(&old.config), &old.config.claims);
             table.models.remove(name);
@@ -161,7 +162,7 @@ impl ModelRouter {
 
     /// Drops series of what is long gone, and connections that nobody used for long.
     pub fn sweep(&self, now: Instant) {
-        self.lock_history().removed_series.retain(|(model, revision), since| {
+        self.history.lock().removed_series.retain(|(model, revision), since| {
             let keep = now.saturating_duration_since(*since) < self.settings.series_retention;
             if !keep {
                 match revision {
@@ -172,12 +173,6 @@ impl ModelRouter {
             keep
         });
         self.models().iter().flat_map(|model| &model.arms).for_each(|arm| arm.endpoints.sweep());
-    }
-
-    fn lock_history(&self) -> MutexGuard<'_, RouterHistory> {
-        // A table that could not be finished was not swapped in, so what is remembered still fits
-        // the current one.
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn build_model(

@@ -1,6 +1,6 @@
 //! A request, read and ready to be sent as often as it must be.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +8,7 @@ use http::header::HOST;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use parking_lot::Mutex;
 use slipway_gateway_policy::affinity::{grpc_fingerprint, request_fingerprint};
 use slipway_gateway_policy::config::PodSettings;
 use slipway_gateway_policy::grpc;
@@ -177,9 +178,7 @@ impl BufferedRequest {
     pub fn next_attempt(&self) -> Option<Request<UploadBody>> {
         let body = match &self.body {
             BodySource::Buffered(whole) => UploadBody::Replay(ReplayBody::new(Arc::clone(whole))),
-            BodySource::Streaming(stream) => {
-                UploadBody::Stream(stream.lock().unwrap_or_else(PoisonError::into_inner).take()?)
-            }
+            BodySource::Streaming(stream) => UploadBody::Stream(stream.lock().take()?),
         };
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
@@ -209,7 +208,7 @@ impl BufferedRequest {
         if let (BodySource::Streaming(stream), UploadBody::Stream(unsent)) =
             (&self.body, request.into_body())
         {
-            *stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(unsent);
+            *stream.lock() = Some(unsent);
         }
     }
 }

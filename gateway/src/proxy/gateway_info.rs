@@ -16,7 +16,8 @@ use super::answer::{AnswerBody, json_response, refusal_response};
 const NAME: &str = "slipway-gateway";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The answer by REST, to one of the paths that [`slipway_gateway_routing::select`] leaves to the gateway.
+/// The answer by REST, to one of the paths that [`slipway_gateway_routing::select`] leaves to the
+/// gateway.
 pub fn rest_response(
     gateway: &GatewayContext,
     method: &Method,

@@ -2,12 +2,12 @@
 //! client gets stable's answer, the candidate gets the blame.
 //!
 //! A candidate that is slow is not cut off: after the time-out of a try, which comes from stable's
-//! own times ([`slipway_gateway_policy::latency`]) and from no client, stable is asked beside it, and the first
-//! whole answer goes to the client. So each arm has all of the client's deadline, however short
-//! that is, and an equally good candidate loses nothing that stable would have answered. What took
-//! longer than a try may take is counted alike in both arms, given up or answered, so that the
-//! judge compares like with like. The brake compares with nothing but a witness: stable, asked the
-//! same, answered within the same time ([`super::witness`]).
+//! own times ([`slipway_gateway_policy::latency`]) and from no client, stable is asked beside it,
+//! and the first whole answer goes to the client. So each arm has all of the client's deadline,
+//! however short that is, and an equally good candidate loses nothing that stable would have
+//! answered. What took longer than a try may take is counted alike in both arms, given up or
+//! answered, so that the judge compares like with like. The brake compares with nothing but a
+//! witness: stable, asked the same, answered within the same time ([`super::witness`]).
 
 use std::future::Future;
 use std::pin::{Pin, pin};

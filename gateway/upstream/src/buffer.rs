@@ -216,9 +216,9 @@ impl Body for ReplayBody {
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt;
+    use slipway_gateway_policy::share::CapacityPool;
 
     use super::*;
-    use slipway_gateway_policy::share::CapacityPool;
 
     fn share(bytes: usize) -> Arc<PoolShare> {
         PoolShare::new(&CapacityPool::new(bytes))

@@ -7,12 +7,13 @@
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -117,7 +118,7 @@ impl ConnectionPool {
 
     /// An unused connection, if there is one.
     pub(crate) fn take_idle(&self) -> Option<Http1Handle> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         // Newest first. A connection that is not ready yet finishes its last answer this instant;
         // an older one is ready.
         let at = idle.iter().rposition(|candidate| candidate.link.sender.is_ready())?;
@@ -129,7 +130,7 @@ impl ConnectionPool {
         if link.sender.is_closed() {
             return;
         }
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         if idle.len() >= MAX_IDLE {
             idle.retain(|kept| !kept.link.sender.is_closed());
         }
@@ -140,7 +141,7 @@ impl ConnectionPool {
 
     /// Drops connections that were unused for too long or were closed by the pod.
     pub fn sweep(&self) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         idle.retain(|kept| {
             !kept.link.sender.is_closed() && kept.since.elapsed() <= self.connector.idle_timeout
         });

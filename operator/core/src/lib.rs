@@ -6,10 +6,11 @@
 //!
 //! # The way of a decision
 //!
-//! validate the spec ([`validate`]) → its revision ([`slipway_objects::revision`]) → which revision serves, and is
-//! what is remembered consistent → follow the spec (first revision, new candidate, back to stable)
-//! → note confirmations → commands of people ([`command`]) → the stage machine, until nothing moves
-//! → objects (`slipway-objects`) and sizes ([`sizing`]) → status with conditions.
+//! validate the spec ([`validate`]) → its revision ([`slipway_objects::revision`]) → which revision
+//! serves, and is what is remembered consistent → follow the spec (first revision, new candidate,
+//! back to stable) → note confirmations → commands of people ([`command`]) → the stage machine,
+//! until nothing moves → objects (`slipway-objects`) and sizes ([`sizing`]) → status with
+//! conditions.
 //!
 //! # Invariants
 //!

@@ -10,9 +10,8 @@ use kube::ResourceExt;
 use slipway_crds::v1alpha1::{
     AutoscalingSpec, GateSpec, HoldPolicy, ModelDeployment, StrategyType,
 };
-pub use steps::RolloutStep;
-
 use slipway_objects::revision;
+pub use steps::RolloutStep;
 
 /// A ModelDeployment as the plan reads it.
 #[derive(Clone, Debug)]

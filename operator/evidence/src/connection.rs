@@ -1,8 +1,8 @@
 //! The connection to Prometheus: who the operator is there, and whom it trusts.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use prometheus_http_query::Client;
 use reqwest::header::AUTHORIZATION;
 use slipway_judge::evidence::EvidenceQuery;
@@ -84,7 +84,7 @@ impl PrometheusConnection {
     /// # Errors
     /// Which file cannot be read or understood, and why.
     pub fn client(&self) -> Result<Client, String> {
-        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = self.cached.lock();
         if let Some(known) = cached.as_ref().filter(|known| known.read_at.elapsed() < FILES_TTL) {
             return Ok(known.client.clone());
         }

@@ -1,5 +1,5 @@
-//! What is secret is in files, which are read again, so that a token or a certificate may be renewed
-//! while the operator runs.
+//! What is secret is in files, which are read again, so that a token or a certificate may be
+//! renewed while the operator runs.
 
 use std::path::Path;
 

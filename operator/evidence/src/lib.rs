@@ -1,5 +1,5 @@
-//! The client side of Prometheus: how the operator logs in there, which queries it asks for whom, and
-//! the readings of gates that it makes of the answers. What a reading means is decided by
+//! The client side of Prometheus: how the operator logs in there, which queries it asks for whom,
+//! and the readings of gates that it makes of the answers. What a reading means is decided by
 //! `slipway-core`.
 
 mod args;

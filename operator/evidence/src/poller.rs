@@ -2,10 +2,11 @@
 //! asks.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use slipway_cluster_views::ReconcileTrigger;
 use slipway_judge::evidence::{EvidenceRequest, GateEvidence};
 use tokio::sync::mpsc::UnboundedSender;
@@ -53,7 +54,7 @@ impl EvidencePoller {
         object: &ReconcileTrigger,
         request: Option<&EvidenceRequest>,
     ) {
-        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut requests = self.requests.lock();
         let running = requests.get(uid);
         if running.map(|p| &p.request) == request {
             return;
@@ -87,7 +88,7 @@ impl EvidencePoller {
 
     /// The newest evidence of a ModelDeployment.
     pub fn evidence(&self, uid: &str) -> Option<GateEvidence> {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner).get(uid)?.evidence.clone()
+        self.requests.lock().get(uid)?.evidence.clone()
     }
 
     /// Ends all polling and waits for the tasks.
@@ -117,7 +118,7 @@ async fn poll_evidence(
         tokio::time::sleep(wait.mul_f64(0.9 + 0.1 * rand::random::<f64>())).await;
         let evidence =
             source.read_evidence(&request, object.namespace.as_deref().unwrap_or_default()).await;
-        if let Some(polled) = requests.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&uid)
+        if let Some(polled) = requests.lock().get_mut(&uid)
             && polled.request == request
         {
             polled.evidence = Some(evidence);

@@ -1,11 +1,12 @@
 //! Asks Prometheus, for all ModelDeployments and within their shares.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::join_all;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use slipway_cluster_views::ReconcileTrigger;
 use slipway_judge::evidence::{
     EvidenceQuery, EvidenceRequest, GateEvidence, GateQueries, GateReading,
@@ -108,7 +109,7 @@ impl EvidenceReader {
 
     /// The share of a namespace. Shares that nobody holds are forgotten.
     fn namespace_share(&self, namespace: &str) -> Arc<Semaphore> {
-        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shares = self.shares.lock();
         shares.retain(|name, share| name == namespace || Arc::strong_count(share) > 1);
         let share = shares
             .entry(namespace.to_owned())

@@ -1,7 +1,6 @@
 //! One stream to one gateway pod: connected again and again, read line by line.
 
 use std::collections::BTreeSet;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -180,17 +179,13 @@ fn handle_line(
     if let Some(clients) = line.clients {
         let requests = ClientRequests { ended: clients.ended, failed: clients.failed };
         let told = (pod.namespace.clone(), requests);
-        shared
-            .clients
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(pod.uid.clone(), told);
+        shared.clients.write().insert(pod.uid.clone(), told);
     }
     let mut news = Vec::new();
     {
-        let draining = shared.draining.read().unwrap_or_else(PoisonError::into_inner);
+        let draining = shared.draining.read();
         let none = BTreeSet::new();
-        let mut all = shared.reports.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = shared.reports.write();
         // Missing: the pod left while the line was on its way.
         let Some(known) = all.get_mut(&pod.uid) else {
             return Ok(false);
@@ -222,12 +217,7 @@ fn handle_line(
 
 /// The stream is lost: what the pod said is no longer known.
 fn clear_reports(shared: &StreamState, pod: &GatewayEndpoint) {
-    let lost = shared
-        .reports
-        .write()
-        .unwrap_or_else(PoisonError::into_inner)
-        .get_mut(&pod.uid)
-        .map(std::mem::take);
+    let lost = shared.reports.write().get_mut(&pod.uid).map(std::mem::take);
     trigger_models(shared, pod, lost.into_iter().flatten().map(|(_, (name, _))| name).collect());
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use parking_lot::RwLock;
 use prometheus_client::metrics::gauge::Gauge;
 use slipway_cluster_views::{ClusterViews, ObjectOwner, ReconcileTrigger};
 use slipway_core::gateway_rollout::ClientRequests;
@@ -66,7 +67,7 @@ impl StreamState {
     /// until now.
     pub(crate) fn mark_unreachable(&self, pod: &GatewayEndpoint, why: &str) {
         let error = format!("{}: {why}", SocketAddr::new(pod.ip, self.port));
-        let mut all = self.unreachable.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.unreachable.write();
         let entry = all.entry(pod.uid.clone());
         entry
             .and_modify(|known| known.error.clone_from(&error))
@@ -74,6 +75,6 @@ impl StreamState {
     }
 
     pub(crate) fn mark_reachable(&self, pod: &GatewayEndpoint) {
-        self.unreachable.write().unwrap_or_else(PoisonError::into_inner).remove(&pod.uid);
+        self.unreachable.write().remove(&pod.uid);
     }
 }

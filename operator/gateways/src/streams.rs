@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use prometheus_client::metrics::gauge::Gauge;
 use slipway_cluster_views::{CachedPod, ReconcileTrigger, ViewChange};
 use slipway_core::gateway_rollout::ClientRequests;
@@ -76,29 +77,29 @@ impl GatewayStreams {
     }
 
     fn has_stream(&self, pod_uid: &str) -> bool {
-        self.streams.read().unwrap_or_else(PoisonError::into_inner).contains_key(pod_uid)
+        self.streams.read().contains_key(pod_uid)
     }
 
     /// The newest word of a pod about a ModelDeployment, while the stream to it stands.
     pub fn report(&self, pod_uid: &str, model_uid: &str) -> Option<GatewayReport> {
-        let reports = self.shared.reports.read().unwrap_or_else(PoisonError::into_inner);
+        let reports = self.shared.reports.read();
         reports.get(pod_uid)?.get(model_uid).map(|(_, report)| report.clone())
     }
 
     /// What clients have asked of each pod that tells, by its UID, and its namespace.
     pub fn client_requests(&self) -> HashMap<String, (String, ClientRequests)> {
-        self.shared.clients.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.clients.read().clone()
     }
 
     /// Since when and why the stream to a pod does not stand.
     pub fn unreachable(&self, pod_uid: &str) -> Option<UnreachableGateway> {
-        self.shared.unreachable.read().unwrap_or_else(PoisonError::into_inner).get(pod_uid).cloned()
+        self.shared.unreachable.read().get(pod_uid).cloned()
     }
 
     /// Notes which revisions of a ModelDeployment get no traffic: the last request that leaves them
     /// is news.
     pub fn set_draining(&self, model_uid: &str, revisions: BTreeSet<String>) {
-        let mut draining = self.shared.draining.write().unwrap_or_else(PoisonError::into_inner);
+        let mut draining = self.shared.draining.write();
         if revisions.is_empty() {
             draining.remove(model_uid);
         } else {
@@ -115,16 +116,12 @@ impl GatewayStreams {
 
     fn open_stream(&self, pod: GatewayEndpoint) {
         let token = self.stop.child_token();
-        let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
+        let mut streams = self.streams.write();
         if let Some(former) = streams.insert(pod.uid.clone(), token.clone()) {
             former.cancel();
         }
         drop(streams);
-        self.shared
-            .reports
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(pod.uid.clone(), PodReports::new());
+        self.shared.reports.write().insert(pod.uid.clone(), PodReports::new());
         self.shared.mark_unreachable(&pod, "there is no connection yet");
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
@@ -133,15 +130,13 @@ impl GatewayStreams {
     }
 
     fn close_stream(&self, pod_uid: &str) {
-        if let Some(token) =
-            self.streams.write().unwrap_or_else(PoisonError::into_inner).remove(pod_uid)
-        {
+        if let Some(token) = self.streams.write().remove(pod_uid) {
             token.cancel();
         }
         // The pod's own change triggers the reconciles; its reports only must not outlive it.
-        self.shared.reports.write().unwrap_or_else(PoisonError::into_inner).remove(pod_uid);
-        self.shared.unreachable.write().unwrap_or_else(PoisonError::into_inner).remove(pod_uid);
-        self.shared.clients.write().unwrap_or_else(PoisonError::into_inner).remove(pod_uid);
+        self.shared.reports.write().remove(pod_uid);
+        self.shared.unreachable.write().remove(pod_uid);
+        self.shared.clients.write().remove(pod_uid);
     }
 }
 

@@ -1,4 +1,5 @@
-//! The judge: from evidence to a verdict. Pure: it knows no plan, no objects, no client and no clock.
+//! The judge: from evidence to a verdict. Pure: it knows no plan, no objects, no client and no
+//! clock.
 //!
 //! A verdict is one of five. **Pass**: a regression worth catching is excluded. **Fail**: the
 //! candidate is worse. **NeedMoreData**, **NoData** and **ProviderDown** hold, each saying why.
@@ -9,8 +10,9 @@
 //! compares one number with thresholds. `docs/judge.md` has the operating characteristics as
 //! measured.
 //!
-//! What is particular to a type of gate (defaults, query, reading, judgement, what makes its settings
-//! wrong) is in its file in `gates/`; a new one is a line in the registry of `gates.rs` besides.
+//! What is particular to a type of gate (defaults, query, reading, judgement, what makes its
+//! settings wrong) is in its file in `gates/`; a new one is a line in the registry of `gates.rs`
+//! besides.
 //!
 //! # The test
 //!

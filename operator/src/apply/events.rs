@@ -3,7 +3,6 @@
 //! so here an equal note is part of what makes a repeat.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -11,6 +10,7 @@ use k8s_openapi::api::events::v1::{Event, EventSeries};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
+use parking_lot::Mutex;
 use serde_json::json;
 use slipway_core::event::PlannedEvent;
 use slipway_crds::v1alpha1::ModelDeployment;
@@ -66,14 +66,14 @@ impl EventPublisher {
         let event = self.build_event(subject, note, now);
         let name = event.metadata.name.clone().unwrap_or_default();
         with_timeout("create", "Event", &name, api.create(&PostParams::default(), &event)).await?;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         known.insert(key, PublishedEvent { name, count: 1, last: now });
         Ok(())
     }
 
     /// Name and new count of the series that an event continues. Forgets old ones on the way.
     fn continue_series(&self, key: &SeriesKey, now: Timestamp) -> Option<(String, i32)> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         known.retain(|_, k| now.duration_since(k.last) < SERIES_TIMEOUT);
         let before = known.get_mut(key)?;
         before.count = before.count.saturating_add(1);

@@ -3,8 +3,8 @@
 //! them cost nothing.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -61,7 +61,7 @@ impl ConditionMetrics {
     }
 
     fn replace(&self, uid: &str, wanted: BTreeSet<ConditionLabels>) {
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.shown.lock();
         for gone in shown.get(uid).into_iter().flatten().filter(|it| !wanted.contains(it)) {
             self.family.remove(gone);
         }

@@ -2,9 +2,10 @@
 //! at rest ([`conditions`]).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -143,7 +144,7 @@ impl OperatorMetrics {
     /// Shows the gateways that do worse since they were updated, and says so where that is news.
     pub fn show_gateway_troubles(&self, troubles: &BTreeMap<String, String>) {
         let label = |namespace: &String| GatewayLabel { gateway_namespace: namespace.clone() };
-        let mut shown = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.troubles.lock();
         for gone in shown.iter().filter(|namespace| !troubles.contains_key(*namespace)) {
             self.gateway_trouble.remove(&label(gone));
             tracing::info!(namespace = gone, "the gateway does as well as before it was updated");

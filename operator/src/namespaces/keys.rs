@@ -5,7 +5,6 @@
 //! gateway, whose ServiceAccount owns it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -15,6 +14,7 @@ use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::PostParams;
 use kube::{Api, Resource};
+use parking_lot::Mutex;
 use slipway_cluster_views::ManagedKind;
 use slipway_crds::labels;
 use slipway_objects::{GATEWAY, KEYS, KEYS_FILES};
@@ -55,14 +55,14 @@ impl NamespaceKeys {
             Err(WriteError { fault: WriteFault::Conflict(_), .. }) => {}
             Err(error) => return Err(error),
         }
-        let mut there = self.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut there = self.last_seen.lock();
         there.retain(|_, at| at.elapsed() < RECHECK_INTERVAL);
         there.insert(namespace.clone(), Instant::now());
         Ok(())
     }
 
     fn was_seen(&self, namespace: &str, now: Instant) -> bool {
-        let there = self.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = self.last_seen.lock();
         there.get(namespace).is_some_and(|at| now.saturating_duration_since(*at) < RECHECK_INTERVAL)
     }
 }
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn what_was_there_lately_is_not_asked_for() {
         let (keys, now) = (NamespaceKeys::default(), Instant::now());
-        keys.last_seen.lock().unwrap().insert("lab".into(), now);
+        keys.last_seen.lock().insert("lab".into(), now);
         assert!(keys.was_seen("lab", now) && !keys.was_seen("other", now));
         assert!(!keys.was_seen("lab", now + RECHECK_INTERVAL));
     }

@@ -7,8 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher;
+use kube::runtime::{WatchStreamExt, watcher};
 use tokio::time::interval;
 
 use crate::namespaces::lease_object::{LEASE_NAME, NamespaceHolder};

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::pin::pin;
-use std::sync::{PoisonError, RwLock};
 
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -15,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::PostParams;
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, Resource, ResourceExt};
+use parking_lot::RwLock;
 use slipway_cluster_views::{ManagedKind, ObjectOwner, version_of};
 use slipway_crds::labels;
 use slipway_objects::GATEWAY;
@@ -53,7 +53,7 @@ impl NamespaceLeases {
 
     /// Who holds a namespace.
     pub fn holder(&self, namespace: &str, now: Timestamp) -> NamespaceHolder {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.read();
         namespace_holder(known.get(namespace), &self.identity, now)
     }
 
@@ -109,8 +109,7 @@ impl NamespaceLeases {
         namespace: &str,
         owner: Option<OwnerReference>,
     ) -> Result<(), WriteError> {
-        let before =
-            self.known.read().unwrap_or_else(PoisonError::into_inner).get(namespace).cloned();
+        let before = self.known.read().get(namespace).cloned();
         let lease =
             renewed_lease(before.as_ref(), &self.identity, namespace, owner, Timestamp::now());
         let api = Api::<Lease>::namespaced(client.clone(), namespace);
@@ -136,7 +135,7 @@ impl NamespaceLeases {
 
     /// Takes in a Lease, unless a newer one is known.
     fn store_lease(&self, lease: Lease) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.write();
         let namespace = lease.namespace().unwrap_or_default();
         let newer = known
             .get(&namespace)
@@ -147,7 +146,7 @@ impl NamespaceLeases {
     }
 
     fn remove_lease(&self, namespace: &str) {
-        self.known.write().unwrap_or_else(PoisonError::into_inner).remove(namespace);
+        self.known.write().remove(namespace);
     }
 
     /// Follows a watch until it ends.
@@ -161,10 +160,7 @@ impl NamespaceLeases {
                     self.store_lease(lease);
                 }
                 Event::InitDone => {
-                    self.known
-                        .write()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .retain(|it, _| listed.contains(it));
+                    self.known.write().retain(|it, _| listed.contains(it));
                     self.synced.send_replace(true);
                 }
                 Event::Apply(lease) => self.store_lease(lease),
@@ -188,7 +184,6 @@ impl NamespaceLeases {
         let owner = self
             .known
             .read()
-            .unwrap_or_else(PoisonError::into_inner)
             .get(namespace)
             .and_then(|lease| lease.owner_references().first().map(|owner| owner.uid.clone()));
         let adopt = account.is_some() && account != owner;

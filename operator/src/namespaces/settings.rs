@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::pin::pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
@@ -11,6 +11,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, ResourceExt};
+use parking_lot::RwLock;
 use slipway_crds::labels::GATEWAY_SETTINGS;
 use slipway_objects::gateway_settings::GatewaySettings;
 use slipway_objects::settings::PlanSettings;
@@ -70,7 +71,7 @@ impl NamespaceSettings {
 
     /// Those of a namespace. The same pointer as long as they do not change.
     pub fn for_namespace(&self, namespace: &str) -> Arc<PlanSettings> {
-        let own = self.overrides.read().unwrap_or_else(PoisonError::into_inner);
+        let own = self.overrides.read();
         own.get(namespace).map_or_else(|| Arc::clone(&self.common), |own| Arc::clone(&own.settings))
     }
 
@@ -82,7 +83,7 @@ impl NamespaceSettings {
 
     /// Takes in what a namespace says. Gives whether that is news.
     fn update_namespace(&self, namespace: &str, text: Option<&str>) -> bool {
-        let mut own = self.overrides.write().unwrap_or_else(PoisonError::into_inner);
+        let mut own = self.overrides.write();
         if own.get(namespace).map(|own| own.text.as_str()) == text {
             return false;
         }
@@ -134,7 +135,7 @@ impl NamespaceSettings {
                 said(&object).into_iter().collect()
             }
             Event::InitDone => {
-                let known = self.overrides.read().unwrap_or_else(PoisonError::into_inner);
+                let known = self.overrides.read();
                 let gone: Vec<String> =
                     known.keys().filter(|name| !listed.contains(*name)).cloned().collect();
                 drop(known);

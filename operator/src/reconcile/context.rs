@@ -1,11 +1,12 @@
 //! What all reconciles share.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::Client;
+use parking_lot::Mutex;
 use slipway_cluster_views::{ClusterViews, ObjectOwner, OwnWrites, ReconcileTrigger};
 use slipway_evidence::EvidencePoller;
 use slipway_gateway_streams::GatewayStreams;
@@ -87,13 +88,13 @@ impl RunningReconciles {
     /// Notes a reconcile until the guard is dropped.
     pub fn start(self: &Arc<Self>) -> RunningGuard {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.since.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Instant::now());
+        self.since.lock().insert(id, Instant::now());
         RunningGuard { running: Arc::clone(self), id }
     }
 
     /// How long the oldest reconcile runs.
     pub fn oldest_age(&self) -> Option<Duration> {
-        let since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = self.since.lock();
         since.values().map(Instant::elapsed).max()
     }
 }
@@ -106,6 +107,6 @@ pub struct RunningGuard {
 
 impl Drop for RunningGuard {
     fn drop(&mut self) {
-        self.running.since.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        self.running.since.lock().remove(&self.id);
     }
 }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream;
+use futures::{StreamExt, stream};
 use kube::runtime::controller::{Config, Controller};
 use kube::runtime::reflector;
 use slipway_cluster_views::{GuardedModel, ReconcileTrigger};
@@ -29,8 +28,8 @@ pub async fn run_controller(
     let (reader, writer) = reflector::store::<GuardedModel>();
     let pushed =
         stream::unfold(pushed, |mut from| async move { from.recv().await.map(|t| (t, from)) });
-    // The main watch feeds the store; what triggers is decided by the fingerprints, so the stream of objects
-    // itself triggers nothing.
+    // The main watch feeds the store; what triggers is decided by the fingerprints, so the stream
+    // of objects itself triggers nothing.
     let controller = Controller::for_stream(stream::pending(), reader)
         .with_config(Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY))
         .reconcile_on(watch_models(watch, &ctx, writer))

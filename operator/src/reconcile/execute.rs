@@ -13,8 +13,7 @@ use slipway_crds::conditions::reason::WRITE_REFUSED;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, RolloutRecord};
 
 use crate::apply::actions::action_target;
-use crate::apply::status;
-use crate::apply::{ActionApplier, ApplyOutcome, ModelIdentity, WriteError};
+use crate::apply::{ActionApplier, ApplyOutcome, ModelIdentity, WriteError, status};
 use crate::namespaces::keys;
 use crate::reconcile::context::ReconcileContext;
 use crate::reconcile::memory::refusals::WriteRound;

@@ -1,5 +1,5 @@
-//! ModelDeployments that cannot be planned: their status or an event says so, and nothing of them is
-//! touched.
+//! ModelDeployments that cannot be planned: their status or an event says so, and nothing of them
+//! is touched.
 
 use jiff::Timestamp;
 use kube::api::ListParams;
@@ -11,8 +11,7 @@ use slipway_core::stalled_status;
 use slipway_crds::conditions::reason::{INVALID_SPEC, TOO_LARGE};
 use slipway_crds::v1alpha1::ModelDeployment;
 
-use crate::apply::status;
-use crate::apply::{ModelIdentity, WriteError, with_timeout};
+use crate::apply::{ModelIdentity, WriteError, status, with_timeout};
 use crate::reconcile::context::ReconcileContext;
 use crate::reconcile::error::ReconcileError;
 use crate::reconcile::holder::holds_namespace;

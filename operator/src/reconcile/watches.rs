@@ -3,8 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use futures::StreamExt;
-use futures::stream;
+use futures::{StreamExt, stream};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -13,9 +12,8 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::core::PartialObjectMeta;
-use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, ObjectRef};
-use kube::runtime::watcher;
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use slipway_cluster_views::{
@@ -31,8 +29,8 @@ use crate::watch::model_events::apply_model_event;
 use crate::watch::size_limit;
 use crate::watch::stream::{SharedView, TriggerStream, watch_selected};
 
-/// ModelDeployments in one page of a list, fewer than of others: each may have the 1.5 MB of an object in etcd before it is found to
-/// be too large.
+/// ModelDeployments in one page of a list, fewer than of others: each may have the 1.5 MB of an
+/// object in etcd before it is found to be too large.
 const MODEL_PAGE_SIZE: u32 = 25;
 
 /// ModelDeployments: specs, commands of people, statuses that others wrote.

@@ -2,9 +2,9 @@
 //! are put back.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use slipway_cluster_views::ObjectOwner;
 use slipway_core::fields::ForeignChange;
 use slipway_core::observed::ObjectDisturbance;
@@ -34,7 +34,7 @@ impl DisturbanceLog {
         overridden: Option<String>,
         now: Timestamp,
     ) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let known = inner.by_owner.entry(owner.clone()).or_default();
         let target = desired.target();
         let after = ObjectDisturbance::after_apply(
@@ -49,12 +49,12 @@ impl DisturbanceLog {
 
     /// Notes that we delete an object: its end is no news.
     pub fn record_deletion(&self, owner: &ObjectOwner, target: String) {
-        self.lock().deleted.insert((owner.clone(), target));
+        self.inner.lock().deleted.insert((owner.clone(), target));
     }
 
     /// Notes that an object is gone.
     pub fn record_removed(&self, owner: &ObjectOwner, target: String) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if !inner.deleted.remove(&(owner.clone(), target.clone())) {
             inner.by_owner.entry(owner.clone()).or_default().entry(target).or_default().removed =
                 true;
@@ -67,7 +67,7 @@ impl DisturbanceLog {
         model: &ObjectOwner,
         now: Timestamp,
     ) -> BTreeMap<String, ObjectDisturbance> {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let mut found = BTreeMap::new();
         for owner in [model.clone(), ObjectOwner::gateway(&model.namespace)] {
             let Some(known) = inner.by_owner.get_mut(&owner) else { continue };
@@ -82,13 +82,9 @@ impl DisturbanceLog {
 
     /// Forgets a ModelDeployment that is gone.
     pub fn forget(&self, model: &ObjectOwner) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.by_owner.remove(model);
         inner.deleted.retain(|(owner, _)| owner != model);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, DisturbanceState> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -119,7 +115,7 @@ mod tests {
         assert_eq!((known.removed, known.restore_count), (false, 1));
         let later = start + SignedDuration::from_mins(3);
         assert!(all.for_model(&model, later).is_empty());
-        assert!(all.lock().by_owner.is_empty(), "nothing is kept of what is over");
+        assert!(all.inner.lock().by_owner.is_empty(), "nothing is kept of what is over");
     }
 
     #[test]

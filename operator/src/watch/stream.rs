@@ -6,8 +6,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use k8s_openapi::NamespaceResourceScope;
 use kube::Resource;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher;
+use kube::runtime::{WatchStreamExt, watcher};
 use serde::de::DeserializeOwned;
 use slipway_cluster_views::{
     CachedPod, CachedReplicaSet, ClusterViews, FieldSets, ObjectOwner, ReconcileTrigger, ViewCache,

@@ -3,10 +3,10 @@
 //! reconcile only when a view changed).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{PoisonError, RwLock};
 
 use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt};
+use parking_lot::RwLock;
 use slipway_crds::labels;
 use tokio::sync::watch;
 
@@ -119,7 +119,7 @@ impl<V: Clone + PartialEq> ViewCache<V> {
         seen: impl FnOnce(&[ViewChange<V>]),
     ) -> Vec<ViewChange<V>> {
         let is_whole = matches!(event, Event::InitDone);
-        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.write();
         let read = |object: &K| {
             let (owner, view) = view(object)?;
             Some((owner, object.name_any(), CacheEntry { version: version_of(object), view }))
@@ -153,29 +153,17 @@ impl<V: Clone + PartialEq> ViewCache<V> {
 
     /// Everything of one owner, by name.
     pub fn owned_by(&self, owner: &ObjectOwner) -> BTreeMap<String, CacheEntry<V>> {
-        self.inner
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .views
-            .get(owner)
-            .cloned()
-            .unwrap_or_default()
+        self.inner.read().views.get(owner).cloned().unwrap_or_default()
     }
 
     /// One object of an owner.
     pub fn get(&self, owner: &ObjectOwner, name: &str) -> Option<CacheEntry<V>> {
-        self.inner
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .views
-            .get(owner)?
-            .get(name)
-            .cloned()
+        self.inner.read().views.get(owner)?.get(name).cloned()
     }
 
     /// Names of the ModelDeployments in a namespace of which a view is as asked.
     pub fn models_where(&self, namespace: &str, asked: impl Fn(&V) -> bool) -> Vec<String> {
-        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.inner.read();
         let here = inner.views.iter().filter(|(owner, _)| owner.namespace == namespace);
         let asked = here.filter(|(_, entries)| entries.values().any(|entry| asked(&entry.view)));
         asked.filter_map(|(owner, _)| owner.model.clone()).collect()
@@ -183,7 +171,7 @@ impl<V: Clone + PartialEq> ViewCache<V> {
 
     /// Namespaces with a ModelDeployment.
     pub fn namespaces(&self) -> BTreeSet<String> {
-        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.inner.read();
         inner
             .views
             .keys()
@@ -194,13 +182,13 @@ impl<V: Clone + PartialEq> ViewCache<V> {
 
     /// Whether a namespace has any ModelDeployment.
     pub fn has_models(&self, namespace: &str) -> bool {
-        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.inner.read();
         inner.views.keys().any(|owner| owner.namespace == namespace && owner.model.is_some())
     }
 
     /// How many ModelDeployments a namespace has.
     pub fn count_models(&self, namespace: &str) -> usize {
-        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.inner.read();
         inner
             .views
             .keys()
@@ -210,7 +198,7 @@ impl<V: Clone + PartialEq> ViewCache<V> {
 
     /// Objects of gateways that have the gateway's name, by namespace.
     pub fn gateways(&self) -> Vec<(String, V)> {
-        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.inner.read();
         let gateways = inner.views.iter().filter(|(owner, _)| owner.model.is_none());
         let named = gateways
             .filter_map(|(owner, entries)| Some((owner, entries.get(slipway_objects::GATEWAY)?)));

@@ -2,9 +2,9 @@
 //! neighbours.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{PoisonError, RwLock};
 
 use kube::ResourceExt;
+use parking_lot::RwLock;
 use slipway_core::conflicts::{self, ClaimConflict};
 use slipway_crds::routing::{ClaimRegistry, RouteClaimant, RoutingClaims};
 use slipway_crds::v1alpha1::ModelDeployment;
@@ -35,7 +35,7 @@ impl AllClaims {
         &self,
         changes: &[ViewChange<ObjectFingerprint>],
     ) -> BTreeSet<(String, String)> {
-        let mut all = self.namespaces.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.namespaces.write();
         // Most of what a watch tells is of a status, and leaves the claims as they are.
         let news = |change: &&ViewChange<ObjectFingerprint>| {
             let known =
@@ -53,13 +53,13 @@ impl AllClaims {
 
     /// How many ModelDeployments a namespace has.
     pub fn count_models(&self, namespace: &str) -> usize {
-        let all = self.namespaces.read().unwrap_or_else(PoisonError::into_inner);
+        let all = self.namespaces.read();
         all.get(namespace).map_or(0, |namespace| namespace.by_name.len())
     }
 
     /// What of an object's claims others hold.
     pub fn conflicts(&self, object: &ModelDeployment) -> Vec<ClaimConflict> {
-        let all = self.namespaces.read().unwrap_or_else(PoisonError::into_inner);
+        let all = self.namespaces.read();
         let namespace = object.namespace().and_then(|namespace| all.get(&namespace));
         let found = namespace.map(|it| {
             conflicts::find_conflicts(

@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use kube::ResourceExt;
+use parking_lot::Mutex;
 use serde_json::Value;
 use slipway_core::fields::ManagedFields;
 use slipway_crds::labels::MANAGER;
@@ -64,7 +65,7 @@ impl FieldSets {
         let mut hasher = DefaultHasher::new();
         fields.hash(&mut hasher);
         let hash = hasher.finish();
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock();
         if let Some(known) =
             inner.by_hash.get(&hash).and_then(Weak::upgrade).filter(|known| **known == fields)
         {
@@ -165,7 +166,7 @@ mod tests {
             of(n);
         }
         assert!(
-            sets.inner.lock().unwrap().by_hash.len() <= 2 * MIN_SWEEP_SETS,
+            sets.inner.lock().by_hash.len() <= 2 * MIN_SWEEP_SETS,
             "sets that nobody has are dropped"
         );
         assert!(Arc::ptr_eq(&one, &of(0).fields.unwrap()), "what a view has stays");

@@ -3,9 +3,9 @@
 //! twice.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kube::ResourceExt;
+use parking_lot::Mutex;
 use slipway_crds::v1alpha1::ModelDeployment;
 
 use crate::cache::version_of;
@@ -28,22 +28,22 @@ pub struct OwnWrites {
 impl OwnWrites {
     /// Notes that a status goes out.
     pub fn record_sent(&self, uid: &str, status: u64) {
-        self.lock().entry(uid.to_owned()).or_default().sent = Some(status);
+        self.by_uid.lock().entry(uid.to_owned()).or_default().sent = Some(status);
     }
 
     /// Keeps the server's answer to a write.
     pub fn record_answer(&self, uid: &str, answer: ModelDeployment) {
-        self.lock().entry(uid.to_owned()).or_default().answer = Some(answer);
+        self.by_uid.lock().entry(uid.to_owned()).or_default().answer = Some(answer);
     }
 
     /// Whether a status of this hash is the one that was sent last.
     pub fn is_own(&self, uid: &str, status: u64) -> bool {
-        self.lock().get(uid).is_some_and(|own| own.sent == Some(status))
+        self.by_uid.lock().get(uid).is_some_and(|own| own.sent == Some(status))
     }
 
     /// The newer of what the store has and what the last write answered.
     pub fn newest(&self, stored: &ModelDeployment) -> ModelDeployment {
-        let mut all = self.lock();
+        let mut all = self.by_uid.lock();
         let own = stored.uid().and_then(|uid| all.get_mut(&uid));
         match own {
             Some(LastStatusWrite { answer: Some(answer), .. })
@@ -61,11 +61,7 @@ impl OwnWrites {
 
     /// Forgets an object that is gone.
     pub fn forget(&self, uid: &str) {
-        self.lock().remove(uid);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, LastStatusWrite>> {
-        self.by_uid.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_uid.lock().remove(uid);
     }
 }
 

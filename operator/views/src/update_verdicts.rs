@@ -1,8 +1,8 @@
 //! Which gateways may be updated now, as was decided last.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{PoisonError, RwLock};
 
+use parking_lot::RwLock;
 use slipway_core::observed::UpdatePermission;
 
 /// Which gateways may be updated now, by namespace.
@@ -12,7 +12,7 @@ pub struct UpdateVerdicts(RwLock<BTreeMap<String, UpdatePermission>>);
 impl UpdateVerdicts {
     /// What was decided for a namespace. Before anything was, it waits.
     pub fn for_namespace(&self, namespace: &str) -> UpdatePermission {
-        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let all = self.0.read();
         all.get(namespace).cloned().unwrap_or(UpdatePermission::Waiting)
     }
 
@@ -24,7 +24,7 @@ impl UpdateVerdicts {
         new: BTreeMap<String, UpdatePermission>,
         current: &BTreeSet<String>,
     ) -> Vec<String> {
-        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.write();
         let said = |update: Option<&UpdatePermission>| {
             matches!(update, Some(UpdatePermission::Stopped(_)))
         };

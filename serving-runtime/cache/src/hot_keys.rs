@@ -1,8 +1,9 @@
 //! Which inputs are asked for most, so that a new pod can answer them before it gets traffic.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use slipway_runtime_engine::signature::ModelSignature;
 use slipway_runtime_engine::tensor::Tensor;
 
@@ -36,7 +37,7 @@ impl HotKeys {
 
     /// Counts a hit.
     pub fn record_hit(&self, key: CacheKey, inputs: Vec<Tensor>) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.lock();
         if let Some(entry) = entries.get_mut(&key) {
             entry.count += 1;
             return;
@@ -60,7 +61,7 @@ impl HotKeys {
     /// The remembered inputs, the hottest first, as [`decode_hot_inputs`] takes them: the names of
     /// the inputs as a line of JSON, then of each its key, its length and its value.
     pub fn encode(&self, signature: &ModelSignature) -> Vec<u8> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.entries.lock();
         let mut all: Vec<_> =
             entries.iter().map(|(key, it)| (it.count, *key, Arc::clone(&it.inputs))).collect();
         drop(entries);

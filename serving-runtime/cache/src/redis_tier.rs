@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, Cmd, FromRedisValue, IntoConnectionInfo as _, ProtocolVersion, RedisError};
 use slipway_runtime_common::keys::{CacheSealing, DeploymentKeys};
@@ -267,8 +268,7 @@ impl RedisTier {
     }
 
     fn with_breaker<T>(&self, act: impl FnOnce(&mut CircuitBreaker) -> T) -> T {
-        let mut breaker: MutexGuard<'_, CircuitBreaker> =
-            self.0.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut breaker: MutexGuard<'_, CircuitBreaker> = self.0.breaker.lock();
         let before = breaker.state();
         let result = act(&mut breaker);
         let after = breaker.state();

@@ -1,9 +1,10 @@
 //! The result cache: answers by what they depend on, in this process's memory and in Redis behind
 //! it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rand::Rng as _;
 use slipway_runtime_common::clock::now_millis;
 use slipway_runtime_engine::error::PredictError;
@@ -82,8 +83,8 @@ impl InferResultCache {
         })
     }
 
-    /// The answer to `inputs` of the model with this digest and signature: a kept one, one that another request is about to get, or
-    /// what `run` gives.
+    /// The answer to `inputs` of the model with this digest and signature: a kept one, one that
+    /// another request is about to get, or what `run` gives.
     ///
     /// # Errors
     /// Those of `run`; none of the cache's own.
@@ -312,7 +313,7 @@ impl InferResultCache {
     }
 
     fn with_policies<T>(&self, act: impl FnOnce(&mut TierPolicies) -> T) -> T {
-        let mut tiers = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tiers = self.policies.lock();
         let before = (tiers.all.is_bypassing(), tiers.redis.is_bypassing());
         let result = act(&mut tiers);
         let after = (tiers.all.is_bypassing(), tiers.redis.is_bypassing());

@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// Works in progress by key.
@@ -44,8 +45,7 @@ impl<K, V> Default for SingleFlight<K, V> {
 impl<K: Hash + Eq + Clone, V: Clone> SingleFlight<K, V> {
     /// Joins the work on `key`, or begins it.
     pub fn join(&self, key: &K) -> FlightRole<K, V> {
-        // The map is whole whenever the lock is let go.
-        let mut open = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.in_flight.lock();
         if let Some(flight) = open.get(key) {
             return FlightRole::Follower(FlightFollower(flight.clone()));
         }
@@ -68,7 +68,7 @@ impl<K: Hash + Eq, V> FlightLeader<K, V> {
 
 impl<K: Hash + Eq, V> Drop for FlightLeader<K, V> {
     fn drop(&mut self) {
-        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.in_flight.lock().remove(&self.key);
     }
 }
 

@@ -3,11 +3,12 @@
 //! predictions.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use parking_lot::Mutex;
 use slipway_prediction_id::{
     ACCESS_PURPOSE, PREDICTION_ID_PURPOSE, PredictionIdSealer, PredictionReport, derive_key,
     read_master, read_token,
@@ -116,7 +117,7 @@ impl DeploymentKeys {
     /// None without a directory.
     fn current(&self) -> Option<Arc<DerivedKeys>> {
         let directory = self.directory.as_ref()?;
-        let mut held = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.cached.lock();
         if let Some((_, fresh)) = held.as_ref().filter(|(at, _)| at.elapsed() < RELOAD_INTERVAL) {
             return Some(Arc::clone(fresh));
         }

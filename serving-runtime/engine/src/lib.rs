@@ -1,6 +1,6 @@
 //! Models in ONNX Runtime: a file is fetched ([`fetch`]) and loaded ([`session`]); requests wait in
-//! a bounded queue ([`pool`]), from which workers run batches ([`batch`]) where rows are known to be
-//! independent ([`batching`]).
+//! a bounded queue ([`pool`]), from which workers run batches ([`batch`]) where rows are known to
+//! be independent ([`batching`]).
 //!
 //! It knows tensors and no protocol: what fails is an [`error::PredictError`] or an
 //! [`error::LoadError`].

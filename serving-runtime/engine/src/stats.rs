@@ -2,9 +2,9 @@
 //! loaded.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use slipway_runtime_common::clock::now_millis;
 
@@ -70,12 +70,12 @@ pub struct ModelStats(Mutex<StatsSnapshot>);
 
 impl ModelStats {
     fn update(&self, change: impl FnOnce(&mut StatsSnapshot)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.0.lock());
     }
 
     /// The numbers now.
     pub fn snapshot(&self) -> StatsSnapshot {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 
     /// A batch of `rows` ran well.

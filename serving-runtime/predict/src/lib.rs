@@ -1,8 +1,8 @@
 //! The models of a process ([`models`]), from their files ([`load`], [`repository`]) to predictions
 //! ([`predictor`]): what REST, gRPC and jobs share.
 //!
-//! [`observe`] counts into the bins of the baseline, [`samples`] writes samples, and [`metrics`] are
-//! what the operator judges a revision by; none of them may fail a request.
+//! [`observe`] counts into the bins of the baseline, [`samples`] writes samples, and [`metrics`]
+//! are what the operator judges a revision by; none of them may fail a request.
 
 pub mod load;
 pub mod metrics;

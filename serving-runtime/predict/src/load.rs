@@ -25,7 +25,8 @@ pub struct BuildOptions {
     pub workers: usize,
     /// Threads inside one run of the model.
     pub intra_op_threads: usize,
-    /// Memory that sessions of the model may count on, in bytes; what is free where it is not said.
+    /// Memory that sessions of the model may count on, in bytes; what is free where it is not
+    /// said.
     pub max_memory_bytes: Option<u64>,
     /// Rows of a merged batch.
     pub max_batch_rows: usize,

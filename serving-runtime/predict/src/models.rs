@@ -1,8 +1,9 @@
 //! The models that are served.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
+use parking_lot::RwLock;
 use slipway_runtime_engine::batching::BatchingDecision;
 use slipway_runtime_engine::error::PredictError;
 use slipway_runtime_engine::pool::WorkerPool;
@@ -91,7 +92,7 @@ impl ModelRegistry {
     pub fn insert(&self, model: LoadedModel) -> Arc<LoadedModel> {
         let model = Arc::new(model);
         self.touch(&model);
-        let mut ready = self.ready.write().unwrap_or_else(PoisonError::into_inner);
+        let mut ready = self.ready.write();
         ready.retain(|it| (&it.name, &it.version) != (&model.name, &model.version));
         ready.push(Arc::clone(&model));
         drop(ready);
@@ -101,7 +102,7 @@ impl ModelRegistry {
 
     /// Takes models out: all versions of a name, or one. Requests that are at them finish.
     pub fn remove(&self, name: &str, version: Option<&str>) -> Vec<Arc<LoadedModel>> {
-        let mut ready = self.ready.write().unwrap_or_else(PoisonError::into_inner);
+        let mut ready = self.ready.write();
         let gone =
             |it: &Arc<LoadedModel>| it.name == name && version.is_none_or(|v| v == it.version);
         let removed: Vec<_> = ready.iter().filter(|it| gone(it)).map(Arc::clone).collect();
@@ -118,7 +119,7 @@ impl ModelRegistry {
 
     /// All that are ready.
     pub fn all(&self) -> Vec<Arc<LoadedModel>> {
-        self.ready.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.ready.read().clone()
     }
 
     /// Versions of a model that are ready, in the order in which they came.
@@ -148,7 +149,7 @@ impl ModelRegistry {
     /// `NotFound` when there is no such model or version; `Unavailable` while the pod's own is
     /// loading.
     pub fn get(&self, name: &str, version: Option<&str>) -> Result<Arc<LoadedModel>, PredictError> {
-        let ready = self.ready.read().unwrap_or_else(PoisonError::into_inner);
+        let ready = self.ready.read();
         let mut of_name = ready.iter().rev().filter(|model| model.name == name).peekable();
         if of_name.peek().is_none() {
             return Err(if name == self.primary_name {

@@ -49,12 +49,12 @@ pub struct Predictor {
 }
 
 impl Predictor {
-    /// Runs `inputs` (valid for the model's signature) and counts what came out. Dropping the future
-    /// takes the request back.
+    /// Runs `inputs` (valid for the model's signature) and counts what came out. Dropping the
+    /// future takes the request back.
     ///
     /// # Errors
-    /// `Invalid` for more rows than one request may have, `Overloaded` when the queue is full, `DeadlineExceeded`,
-    /// and `ModelFailed` when the model fails.
+    /// `Invalid` for more rows than one request may have, `Overloaded` when the queue is full,
+    /// `DeadlineExceeded`, and `ModelFailed` when the model fails.
     pub async fn predict(
         &self,
         model: &LoadedModel,
@@ -111,8 +111,8 @@ impl Predictor {
         Ok(Prediction { outputs, report, cache, nan_outputs })
     }
 
-    /// Runs the model. Only what runs is timed: whoever judges a revision by its inference time must
-    /// not see how well its answers are kept.
+    /// Runs the model. Only what runs is timed: whoever judges a revision by its inference time
+    /// must not see how well its answers are kept.
     async fn run_timed(
         &self,
         model: &LoadedModel,

@@ -1,8 +1,8 @@
 //! Steps that wait to be written together.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use slipway_runtime_queue::queue::QueueError;
 use tokio::sync::oneshot;
 
@@ -39,11 +39,6 @@ impl PendingStep {
 pub(crate) struct WriteBatcher(Mutex<VecDeque<PendingStep>>);
 
 impl WriteBatcher {
-    fn lock_pending(&self) -> MutexGuard<'_, VecDeque<PendingStep>> {
-        // A queue is whole whoever panicked.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Queues a step. What comes back is told what became of it.
     pub(crate) fn submit(
         &self,
@@ -51,7 +46,7 @@ impl WriteBatcher {
         deltas: &[(&'static str, i64)],
     ) -> oneshot::Receiver<CommitResult> {
         let (told, heard) = oneshot::channel();
-        self.lock_pending().push_back(PendingStep { writes, deltas: deltas.to_vec(), reply: told });
+        self.0.lock().push_back(PendingStep { writes, deltas: deltas.to_vec(), reply: told });
         heard
     }
 
@@ -59,7 +54,7 @@ impl WriteBatcher {
     /// them write to one subject: the later one has read what is going to be the past, and has to
     /// find that out.
     pub(crate) fn next_batch(&self) -> Vec<PendingStep> {
-        let mut waiting = self.lock_pending();
+        let mut waiting = self.0.lock();
         let (mut group, mut later) = (Vec::new(), VecDeque::new());
         let (mut subjects, mut bytes) = (HashSet::new(), 0);
         for step in waiting.drain(..).filter(|step| !step.reply.is_closed()) {

@@ -4,8 +4,9 @@
 //! this process has queued since on top. That is never less than there is of this process's own;
 //! and nothing is refused but by a fresh answer.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// How long an answer is believed.
 const MAX_ESTIMATE_AGE: Duration = Duration::from_millis(100);
@@ -24,7 +25,7 @@ pub(crate) struct CapacityEstimate(Mutex<Option<ObservedUsage>>);
 impl CapacityEstimate {
     /// Notes what the server says at `at`, the time when it was asked.
     pub(crate) fn observe(&self, entries: u64, bytes: u64, at: Instant) {
-        *self.lock_usage() = Some(ObservedUsage { at, entries, bytes });
+        *self.0.lock() = Some(ObservedUsage { at, entries, bytes });
     }
 
     /// Takes room for a job of `bytes` among the most entries and bytes. False when there is none,
@@ -35,7 +36,7 @@ impl CapacityEstimate {
         (max_entries, max_bytes): (u64, u64),
         now: Instant,
     ) -> bool {
-        let mut seen = self.lock_usage();
+        let mut seen = self.0.lock();
         let Some(known) = seen
             .as_mut()
             .filter(|known| now.saturating_duration_since(known.at) < MAX_ESTIMATE_AGE)
@@ -48,11 +49,6 @@ impl CapacityEstimate {
             (known.entries, known.bytes) = (entries, bytes);
         }
         fits
-    }
-
-    fn lock_usage(&self) -> std::sync::MutexGuard<'_, Option<ObservedUsage>> {
-        // Numbers are whole whoever panicked.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

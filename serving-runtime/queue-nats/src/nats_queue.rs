@@ -1,9 +1,10 @@
 //! The queue on JetStream: one task for each operation, over one connection.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use slipway_runtime_common::clock::now_millis;
 use slipway_runtime_queue::job::{JobPriority, QueuedJob};
 use slipway_runtime_queue::queue::{
@@ -94,14 +95,9 @@ impl NatsQueue {
 }
 
 impl NatsQueueInner {
-    fn lock_connection(&self) -> std::sync::MutexGuard<'_, Option<Arc<JetStreamConnection>>> {
-        // A handle is whole whoever panicked.
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The connection, with the stream and its consumers.
     async fn connect(&self) -> Result<Arc<JetStreamConnection>, QueueError> {
-        let known = || match self.lock_connection().clone() {
+        let known = || match self.connection.lock().clone() {
             Some(link) if link.is_connected() => Some(Ok(link)),
             Some(_) => Some(Err(QueueError::Unavailable(
                 "the connection to NATS is down; it is made again".into(),
@@ -117,7 +113,7 @@ impl NatsQueueInner {
         }
         let link =
             Arc::new(JetStreamConnection::open(&self.url, &self.subjects, &self.options).await?);
-        *self.lock_connection() = Some(Arc::clone(&link));
+        *self.connection.lock() = Some(Arc::clone(&link));
         Ok(link)
     }
 
@@ -135,7 +131,7 @@ impl NatsQueueInner {
         };
         let amiss = matches!(answer, Err(QueueError::Unavailable(_) | QueueError::Unexpected(_)));
         if amiss && link.is_connected() {
-            *self.lock_connection() = None;
+            *self.connection.lock() = None;
         }
         answer
     }
@@ -147,7 +143,7 @@ impl JobQueue for NatsQueue {
     }
 
     fn max_result_bytes(&self) -> Option<usize> {
-        let link = self.0.lock_connection().clone()?;
+        let link = self.0.connection.lock().clone()?;
         Some(link.client.max_payload().saturating_sub(MESSAGE_OVERHEAD))
     }
 

@@ -2,10 +2,10 @@
 //! answered + failed + in flight`, always.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use crate::histogram::LatencyHistogram;
 use crate::protocol::AnswerOrigin;
@@ -121,11 +121,6 @@ impl RequestAccount {
         Self { origin, most_records, state: Mutex::new(state) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, AccountState> {
-        // A panic elsewhere does not make counts wrong that were each changed under the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Microseconds since the Unix epoch.
     pub(crate) fn wall_micros(&self, at: Instant) -> i64 {
         let (wall, monotonic) = self.origin;
@@ -136,20 +131,20 @@ impl RequestAccount {
 
     /// A request is about to be sent.
     pub(crate) fn begin_request(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.counts.sent += 1;
         state.counts.in_flight += 1;
     }
 
     /// Requests that came due were not sent, because too many were waiting for a connection.
     pub(crate) fn skip_requests(&self, count: u64) {
-        self.lock().counts.skipped += count;
+        self.state.lock().counts.skipped += count;
     }
 
     /// A request that began has ended.
     pub(crate) fn finish_request(&self, finished: &FinishedRequest) {
         let (sent, done) = (self.wall_micros(finished.sent), self.wall_micros(finished.done));
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let record = RequestRecord {
             number: finished.number,
             sent,
@@ -169,13 +164,13 @@ impl RequestAccount {
 
     /// Changes the counts of feedback.
     pub(crate) fn update_feedback(&self, change: impl FnOnce(&mut FeedbackCounts)) {
-        change(&mut self.lock().counts.feedback);
+        change(&mut self.state.lock().counts.feedback);
     }
 
     /// Begins a new account. What is in flight belongs to the new one, so that the sum holds.
     pub(crate) fn reset(&self) {
         let now = self.wall_micros(Instant::now());
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.started = now;
         state.counts = empty_counts(state.counts.in_flight);
         state.dropped += state.records.len() as u64;
@@ -184,7 +179,7 @@ impl RequestAccount {
 
     /// When the account began, and all counts.
     pub(crate) fn snapshot(&self) -> (i64, RequestCounts) {
-        let state = self.lock();
+        let state = self.state.lock();
         (state.started, state.counts.clone())
     }
 
@@ -195,7 +190,7 @@ impl RequestAccount {
         cursor: u64,
         most: usize,
     ) -> Option<(Vec<RequestRecord>, Vec<String>, u64)> {
-        let state = self.lock();
+        let state = self.state.lock();
         let from = cursor.max(state.dropped);
         let records: Vec<_> = state
             .records

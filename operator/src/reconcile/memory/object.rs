@@ -1,8 +1,10 @@
-//! One map of what is remembered, by UID of the ModelDeployment: one lock, and forgotten as a whole.
+//! One map of what is remembered, by UID of the ModelDeployment: one lock, and forgotten as a
+//! whole.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::apply::expectation::WriteExpectation;
 
@@ -47,6 +49,6 @@ impl ObjectMemories {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<String, ObjectMemory>> {
-        self.by_uid.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_uid.lock()
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use crate::batch::{self, BatchItem, RequestPriority};
@@ -99,11 +100,6 @@ struct PoolState {
 const MAX_INLINE_BATCHES: usize = 8;
 
 impl PoolState {
-    fn lock(&self) -> MutexGuard<'_, RequestQueue> {
-        // Nothing panics under this lock; if it ever did, the queue itself is still whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn run_counters(&self) -> RunCounters<'_> {
         RunCounters { stats: &self.stats, inline_policy: &self.inline_policy }
     }
@@ -117,7 +113,7 @@ impl PoolState {
             else {
                 break;
             };
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let room = self.inline_policy.allowed_bytes();
             let Some(lead) = state.queue.front() else { return };
             if !self.inline_policy.allows(lead.bytes) {
@@ -132,7 +128,7 @@ impl PoolState {
             formed.dropped.into_iter().for_each(QueuedRequest::expire);
             run_batch(&mut engine, formed.batch, bench, self.run_counters());
         }
-        if !self.lock().queue.is_empty() {
+        if !self.state.lock().queue.is_empty() {
             self.wake.notify_one();
         }
     }
@@ -192,14 +188,14 @@ impl WorkerPool {
 
     /// Requests that wait now.
     pub fn queued(&self) -> usize {
-        self.shared.lock().queue.len()
+        self.shared.state.lock().queue.len()
     }
 
     /// Runs a request. Dropping the future takes it back.
     ///
     /// # Errors
-    /// `Overloaded` when the queue is full, `DeadlineExceeded` when its time was over before it ran, `ModelFailed`
-    /// when the model fails.
+    /// `Overloaded` when the queue is full, `DeadlineExceeded` when its time was over before it
+    /// ran, `ModelFailed` when the model fails.
     pub async fn run(
         &self,
         inputs: Vec<Tensor>,
@@ -245,7 +241,7 @@ impl WorkerPool {
             batching: self.shared.batching,
             reply,
         };
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         if state.queue.len() >= self.shared.capacity {
             // Those whose client left make room first.
             state.queue.retain(|job| !job.is_abandoned());
@@ -291,7 +287,7 @@ impl Drop for PendingReply {
 
 impl Drop for WorkerPool {
     fn drop(&mut self) {
-        self.shared.lock().closed = true;
+        self.shared.state.lock().closed = true;
         self.shared.wake.notify_all();
     }
 }
@@ -300,12 +296,12 @@ fn run_worker(shared: &PoolState, index: usize) {
     // There is one for each worker.
     let Some(bench) = shared.slots.get(index) else { return };
     loop {
-        let mut state = shared.lock();
+        let mut state = shared.state.lock();
         while state.queue.is_empty() {
             if state.closed {
                 return;
             }
-            state = shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            shared.wake.wait(&mut state);
         }
         let formed = batch::form_batch(&mut state.queue, shared.max_rows, Instant::now());
         drop(state);

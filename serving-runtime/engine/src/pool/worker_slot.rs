@@ -1,9 +1,9 @@
 //! Where an engine runs: one batch at a time, for those who wait for it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Instant;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::inline_policy::InlinePolicy;
@@ -31,25 +31,17 @@ impl WorkerSlot {
 
     /// The engine, if nobody runs it now.
     pub(super) fn try_lock_engine(&self) -> Option<MutexGuard<'_, OnnxEngine>> {
-        match self.engine.try_lock() {
-            Ok(engine) => Some(engine),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
+        self.engine.try_lock()
     }
 
     /// The engine, when whoever runs it has ended.
     pub(super) fn lock_engine(&self) -> MutexGuard<'_, OnnxEngine> {
-        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_waiting(&self) -> MutexGuard<'_, Vec<ReplySender>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.engine.lock()
     }
 
     /// Whether there is anybody to run for. If so they wait here until [`WorkerSlot::end`].
     fn begin_run(&self, replies: impl Iterator<Item = ReplySender>) -> bool {
-        let mut waiting = self.lock_waiting();
+        let mut waiting = self.waiting.lock();
         waiting.extend(replies);
         // Who left between the queue and here found nothing to stop.
         let any = waiting.iter().any(|reply| !reply.is_closed());
@@ -61,7 +53,7 @@ impl WorkerSlot {
 
     /// Those who wait, in the order of the batch; none when all have left and the run was stopped.
     fn end_run(&self) -> Vec<ReplySender> {
-        let mut waiting = self.lock_waiting();
+        let mut waiting = self.waiting.lock();
         let replies = std::mem::take(&mut *waiting);
         if replies.iter().all(oneshot::Sender::is_closed) {
             self.canceller.reset();
@@ -72,7 +64,7 @@ impl WorkerSlot {
 
     /// Stops the run when everybody has left.
     pub(super) fn cancel_if_abandoned(&self) {
-        let waiting = self.lock_waiting();
+        let waiting = self.waiting.lock();
         if !waiting.is_empty() && waiting.iter().all(oneshot::Sender::is_closed) {
             self.canceller.cancel();
         }

@@ -9,11 +9,12 @@ mod delivery;
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use parking_lot::Mutex;
 use slipway_runtime_predict::predictor::Predictor;
 use slipway_runtime_queue::queue::{ClaimedJob, JobLease, JobQueue as _, QueueError, RetryRequest};
 use tokio::sync::watch;
@@ -71,7 +72,7 @@ impl JobWorker {
             () = self.renew_leases() => {}
             () = self.wait_for_drain() => {}
         }
-        let left = std::mem::take(&mut *self.lock_held());
+        let left = std::mem::take(&mut *self.held_leases.lock());
         for HeldLease { lease, since } in &left {
             let again = RetryRequest { delay: Duration::ZERO, error: String::new(), counts: false };
             let outcome = match self.jobs.queue.retry(&self.consumer, lease, &again).await {
@@ -188,13 +189,8 @@ impl JobWorker {
         let held: Vec<_> =
             all.map(|c| HeldLease { lease: c.lease.clone(), since: Instant::now() }).collect();
         self.jobs.metrics.add_running(held.len());
-        self.lock_held().extend(held);
+        self.held_leases.lock().extend(held);
         Ok(taken)
-    }
-
-    fn lock_held(&self) -> std::sync::MutexGuard<'_, Vec<HeldLease>> {
-        // A list of names is whole whoever panicked.
-        self.held_leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Renews the leases of what is held; never ends.
@@ -202,7 +198,7 @@ impl JobWorker {
         loop {
             tokio::time::sleep(self.jobs.queue.options().lease / 3).await;
             let held: Vec<JobLease> =
-                self.lock_held().iter().map(|held| held.lease.clone()).collect();
+                self.held_leases.lock().iter().map(|held| held.lease.clone()).collect();
             if let Err(error) = self.jobs.queue.extend(&self.consumer, &held).await {
                 tracing::warn!(%error, "cannot renew leases; others may run the same jobs");
             }
@@ -232,7 +228,7 @@ impl JobWorker {
         let same = |lease: &JobLease| {
             (&lease.entry, lease.priority) == (&claimed.lease.entry, claimed.lease.priority)
         };
-        self.lock_held().retain(|held| !same(&held.lease));
+        self.held_leases.lock().retain(|held| !same(&held.lease));
         self.jobs.metrics.record_delivery(outcome, begun.elapsed());
     }
 }

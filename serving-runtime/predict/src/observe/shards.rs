@@ -1,7 +1,8 @@
 //! Counters that many threads add to without waiting for each other.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 /// More HTTP threads than this share.
 const SHARDS: usize = 16;
@@ -75,7 +76,7 @@ impl ShardedCounts {
     /// beyond the sixteenth.
     pub(super) fn update(&self, add: impl FnOnce(&mut ObservedCounts)) {
         if let Some(shard) = self.shards.get(OWN.with(|own| *own)) {
-            add(&mut shard.0.lock().unwrap_or_else(PoisonError::into_inner));
+            add(&mut shard.0.lock());
         }
     }
 
@@ -83,7 +84,7 @@ impl ShardedCounts {
     pub(super) fn totals(&self) -> ObservedCounts {
         let mut totals = self.zero.clone();
         for shard in &self.shards {
-            totals.merge(&shard.0.lock().unwrap_or_else(PoisonError::into_inner));
+            totals.merge(&shard.0.lock());
         }
         totals
     }

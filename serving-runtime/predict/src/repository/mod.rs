@@ -8,8 +8,8 @@ mod index;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use slipway_runtime_engine::batching::BatchingMode;
 use slipway_runtime_engine::error::{LoadError, PredictError};
 use slipway_runtime_engine::fetch::{self, FetchOptions};
@@ -64,7 +64,7 @@ impl ModelRepository {
 
     fn set_absence(&self, name: &str, version: &str, absent: Option<AbsenceReason>) {
         let key = (name.to_owned(), version.to_owned());
-        let mut map = self.absences.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut map = self.absences.lock();
         match absent {
             // Only declared versions get here, but their files can change without end.
             Some(absent) if map.len() < MAX_LISTED || map.contains_key(&key) => {
@@ -76,13 +76,13 @@ impl ModelRepository {
     }
 
     fn absence_reason(&self, name: &str, version: &str) -> Option<AbsenceReason> {
-        let map = self.absences.lock().unwrap_or_else(PoisonError::into_inner);
+        let map = self.absences.lock();
         map.get(&(name.to_owned(), version.to_owned())).cloned()
     }
 
     /// The version of that model that had to make room, if there is one.
     fn evicted_version(&self, name: &str, version: Option<&str>) -> Option<String> {
-        let map = self.absences.lock().unwrap_or_else(PoisonError::into_inner);
+        let map = self.absences.lock();
         let mut versions =
             map.iter().filter(|((n, _), absent)| n == name && **absent == AbsenceReason::Evicted);
         versions
