@@ -275,5 +275,4 @@ impl TableState {
 }
 
 #[cfg(test)]
-#[path = "table_tests.rs"]
 mod tests;

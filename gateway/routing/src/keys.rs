@@ -184,5 +184,4 @@ pub async fn reload_periodically(keys: Arc<KeyStore>, stop: CancellationToken) {
 }
 
 #[cfg(test)]
-#[path = "keys_tests.rs"]
 mod tests;

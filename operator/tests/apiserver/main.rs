@@ -3,28 +3,18 @@
 //! that it needs.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
-#[path = "apiserver/children.rs"]
 mod children;
-#[path = "apiserver/conflicts.rs"]
 mod conflicts;
-#[path = "apiserver/gateway_settings.rs"]
 mod gateway_settings;
-#[path = "apiserver/leader_election.rs"]
 mod leader_election;
-#[path = "apiserver/orphans.rs"]
 mod orphans;
-#[path = "apiserver/refused.rs"]
 mod refused;
-#[path = "apiserver/request_budget.rs"]
 mod request_budget;
-#[path = "apiserver/restart.rs"]
 mod restart;
-#[path = "apiserver/scale.rs"]
 mod scale;
+#[path = "../support/mod.rs"]
 mod support;
-#[path = "apiserver/two_operators.rs"]
 mod two_operators;
-#[path = "apiserver/unplanned.rs"]
 mod unplanned;
 
 use std::collections::BTreeSet;
