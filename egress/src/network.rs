@@ -1,14 +1,13 @@
 //! Networks, and the addresses that are reached only when somebody says so.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
-/// A range of addresses.
+use ipnet::IpNet;
+
+/// A range of addresses, without bits beyond its prefix; IPv4 is never written as IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IpNetwork {
-    address: IpAddr,
-    prefix: u8,
-}
+pub struct IpNetwork(IpNet);
 
 /// Ranges that nobody is led to unless a network of the allow-list lies within the range, from the
 /// registries of special-purpose addresses (RFC 6890 and successors). The addresses of the clouds'
@@ -57,22 +56,11 @@ const SPECIAL_PURPOSE_RANGES: [&str; 38] = [
 impl IpNetwork {
     /// Whether the address, or the IPv4 address that it maps, is in it.
     pub fn contains(&self, address: IpAddr) -> bool {
-        let shift = |width: u8| u32::from(width.saturating_sub(self.prefix));
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(ours), IpAddr::V4(other)) => {
-                let (ours, other) = (u32::from(ours), u32::from(other));
-                (ours ^ other).checked_shr(shift(32)).unwrap_or(0) == 0
-            }
-            (IpAddr::V6(ours), IpAddr::V6(other)) => {
-                let (ours, other) = (u128::from(ours), u128::from(other));
-                (ours ^ other).checked_shr(shift(128)).unwrap_or(0) == 0
-            }
-            _ => false,
-        }
+        self.0.contains(&address.to_canonical())
     }
 
     fn is_within(&self, other: &Self) -> bool {
-        self.prefix >= other.prefix && other.contains(self.address)
+        other.0.contains(&self.0)
     }
 }
 
@@ -81,32 +69,24 @@ impl FromStr for IpNetwork {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is no network; want an address or address/prefix");
+        // The standard library reads the address: `IpNet` would take 010.0.0.0 for 10.0.0.0, where
+        // other programs read an octal number.
         let (address, prefix) = text.split_once('/').map_or((text, None), |(a, p)| (a, Some(p)));
         let address = address.parse::<IpAddr>().map_err(|_| wrong())?;
-        let width = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = prefix.map_or(Ok(width), |p| p.parse::<u8>().map_err(|_| wrong()))?;
-        if prefix > width {
-            return Err(wrong());
+        let network = match prefix {
+            Some(prefix) => prefix.parse().ok().and_then(|p| IpNet::new(address, p).ok()),
+            None => Some(IpNet::from(address)),
         }
+        .ok_or_else(wrong)?;
         if address.to_canonical() != address {
             return Err(format!("{text:?}: write the IPv4 address itself"));
         }
-        let masked = match address {
-            IpAddr::V4(a) => {
-                IpAddr::V4(Ipv4Addr::from(mask_bits(u32::from(a).into(), 32, prefix) as u32))
-            }
-            IpAddr::V6(a) => IpAddr::V6(Ipv6Addr::from(mask_bits(u128::from(a), 128, prefix))),
-        };
-        if masked != address {
-            return Err(format!("{text:?} has bits beyond its prefix; want {masked}/{prefix}"));
+        let truncated = network.trunc();
+        if truncated != network {
+            return Err(format!("{text:?} has bits beyond its prefix; want {truncated}"));
         }
-        Ok(Self { address, prefix })
+        Ok(Self(network))
     }
-}
-
-fn mask_bits(bits: u128, width: u8, prefix: u8) -> u128 {
-    let low = u32::from(width - prefix);
-    bits.checked_shr(low).and_then(|b| b.checked_shl(low)).unwrap_or(0)
 }
 
 /// Whether an address may be connected to. `public` says whether the allow-list lets the host's
