@@ -1,6 +1,7 @@
 //! Options of the caches.
 
 use clap::Args;
+use secrecy::SecretString;
 
 /// Options of the caches; all of them are off by default.
 #[derive(Debug, Clone, Args)]
@@ -49,57 +50,29 @@ pub struct CacheArgs {
     /// Redis behind the caches: `redis://[user:password@]host[:port][/db]`, `rediss://...` for
     /// TLS, or `unix:///path`. Empty: none.
     #[arg(long, env = "SLIPWAY_REDIS_URL", default_value = "", hide_env_values = true)]
-    pub redis_url: RedisUrl,
+    pub redis_url: SecretString,
     /// Longest time that one request waits for Redis, in milliseconds, before it goes on without.
     #[arg(long, env = "SLIPWAY_REDIS_BUDGET_MS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub redis_budget_ms: u64,
 }
 
-/// An address that may hold a password, and so is never printed.
-#[derive(Clone, Default)]
-pub struct RedisUrl(String);
-
-impl RedisUrl {
-    /// The address; empty when there is none.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for RedisUrl {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl std::str::FromStr for RedisUrl {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl std::fmt::Debug for RedisUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_empty() { "none" } else { "(set)" })
-    }
-}
-
-impl std::fmt::Display for RedisUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // clap prints defaults by this.
-        f.write_str(if self.0.is_empty() { "" } else { "(set)" })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+    use secrecy::ExposeSecret as _;
+
     use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Options {
+        #[command(flatten)]
+        cache: CacheArgs,
+    }
 
     #[test]
     fn a_password_is_never_printed() {
-        let url = RedisUrl::from("redis://:secret@host".to_owned());
-        assert!(!format!("{url:?} {url}").contains("secret"));
+        let options = Options::parse_from(["server", "--redis-url=redis://:hidden@host"]);
+        assert_eq!(options.cache.redis_url.expose_secret(), "redis://:hidden@host");
+        assert!(!format!("{options:?}").contains("hidden"));
     }
 }

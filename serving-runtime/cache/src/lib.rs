@@ -31,6 +31,7 @@ pub mod value;
 
 use std::sync::Arc;
 
+use secrecy::ExposeSecret as _;
 use slipway_runtime_common::keys::DeploymentKeys;
 
 pub use self::args::CacheArgs;
@@ -64,7 +65,7 @@ impl RuntimeCaches {
         keys: &Arc<DeploymentKeys>,
         metrics: &CacheMetrics,
     ) -> Result<Self, String> {
-        let url = args.redis_url.as_str();
+        let url = args.redis_url.expose_secret();
         let wanted = (args.result_cache || args.feature_cache) && !url.is_empty();
         let budget = std::time::Duration::from_millis(args.redis_budget_ms);
         let redis = wanted

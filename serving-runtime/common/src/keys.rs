@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use parking_lot::Mutex;
+use secrecy::{ExposeSecret as _, SecretString};
 use slipway_prediction_id::{
     ACCESS_PURPOSE, PREDICTION_ID_PURPOSE, PredictionIdSealer, PredictionReport, derive_key,
     read_master, read_token,
@@ -26,8 +27,8 @@ const ACCESS_HEADER: &str = slipway_contracts::headers::ACCESS;
 struct DerivedKeys {
     sealer: Option<PredictionIdSealer>,
     seal: Option<EntrySealer>,
-    access: Option<String>,
-    token: Option<String>,
+    access: Option<SecretString>,
+    token: Option<SecretString>,
 }
 
 /// The purpose of what entries of the caches are sealed with.
@@ -89,7 +90,7 @@ impl DeploymentKeys {
     }
 
     /// The token, to be shown to another pod or a gateway.
-    pub fn token(&self) -> Option<String> {
+    pub fn token(&self) -> Option<SecretString> {
         self.current()?.token.clone()
     }
 
@@ -103,10 +104,10 @@ impl DeploymentKeys {
         let proof = headers.get(ACCESS_HEADER).map(http::HeaderValue::as_bytes);
         let token =
             headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-        let equal = |shown: Option<&[u8]>, wanted: &Option<String>| {
+        let equal = |shown: Option<&[u8]>, wanted: &Option<SecretString>| {
             shown
                 .zip(wanted.as_ref())
-                .is_some_and(|(shown, wanted)| constant_time_eq(shown, wanted.as_bytes()))
+                .is_some_and(|(shown, it)| constant_time_eq(shown, it.expose_secret().as_bytes()))
         };
         if equal(proof, &held.access) || equal(token, &held.token) {
             return Ok(());
@@ -137,8 +138,8 @@ impl DeploymentKeys {
             // By the name: feature rows belong to it, whatever UID the ModelDeployment of that name
             // has.
             seal: derived_for(CACHE_PURPOSE, self.name.as_str()).map(|key| EntrySealer::new(&key)),
-            access: derived(ACCESS_PURPOSE).map(hex::encode),
-            token: token.and_then(|token| String::from_utf8(token).ok()),
+            access: derived(ACCESS_PURPOSE).map(|key| hex::encode(key).into()),
+            token: token.and_then(|token| String::from_utf8(token).ok()).map(SecretString::from),
         }
     }
 }
@@ -206,6 +207,10 @@ mod tests {
         assert!(
             DeploymentKeys::new(None, "ns/m", "uid", "rev1").authorize(&HeaderMap::new()).is_ok()
         );
+        let keys = DeploymentKeys::new(Some(directory.path().to_owned()), "ns/m", "uid", "rev1");
+        assert!(keys.token().is_some());
+        let shown = format!("{keys:?}");
+        assert!(!shown.contains(TOKEN_TEXT) && !shown.contains(&proof), "{shown}");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Options of the queue, for servers and workers.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
+use secrecy::SecretString;
 use slipway_egress::AllowRule;
 use slipway_runtime_queue::backoff::RetryBackoff;
 use slipway_runtime_queue::queue::QueueOptions;
@@ -21,31 +21,6 @@ pub struct CallbackOptions {
     pub backoff: RetryBackoff,
 }
 
-/// A text that no log shows.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SecretText(String);
-
-impl SecretText {
-    /// The text.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for SecretText {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(secret)")
-    }
-}
-
-impl FromStr for SecretText {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(text.to_owned()))
-    }
-}
-
 /// Options that servers and workers share.
 #[derive(Debug, Clone, Args)]
 pub struct QueueArgs {
@@ -53,7 +28,7 @@ pub struct QueueArgs {
     /// on NATS JetStream, `nats://[user:password@]host[:port]`, or `tls://`. Without it there are
     /// no jobs.
     #[arg(long, env = "SLIPWAY_QUEUE_URL", hide_env_values = true)]
-    pub queue_url: Option<SecretText>,
+    pub queue_url: Option<SecretString>,
     /// Name of the queue. Default: the ModelDeployment's name, or else the model's.
     #[arg(long, env = "SLIPWAY_QUEUE_NAME", value_parser = queue_name)]
     pub queue_name: Option<String>,
@@ -133,7 +108,7 @@ pub struct WorkerArgs {
     /// What callbacks are signed with: `whsec_<base64>`, or another text of at least 16 bytes.
     /// Several, separated by spaces, for a rotation.
     #[arg(long, env = "SLIPWAY_CALLBACK_SIGNING_KEY", hide_env_values = true)]
-    pub callback_signing_key: Option<SecretText>,
+    pub callback_signing_key: Option<SecretString>,
     /// Time for one attempt at a callback.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=300))]
     pub callback_timeout_seconds: u64,
@@ -158,5 +133,31 @@ impl WorkerArgs {
                 max: Duration::from_secs(3600),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Options {
+        #[command(flatten)]
+        queue: QueueArgs,
+        #[command(flatten)]
+        worker: WorkerArgs,
+    }
+
+    #[test]
+    fn passwords_and_keys_are_never_printed() {
+        let options = Options::parse_from([
+            "worker",
+            "--queue-url=redis://:hidden@host",
+            "--callback-signing-key=hidden-key-of-16-bytes",
+        ]);
+        assert!(options.queue.queue_url.is_some() && options.worker.callback_signing_key.is_some());
+        assert!(!format!("{options:?}").contains("hidden"));
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::ExposeSecret as _;
 use slipway_egress::AllowList;
 use slipway_runtime_engine::error::{LoadError, LoadErrorReason};
 use slipway_runtime_queue::backoff::RetryBackoff;
@@ -44,7 +45,7 @@ impl JobService {
         metrics: &JobMetrics,
     ) -> Result<Option<Arc<Self>>, LoadError> {
         let Some(url) = &args.queue_url else { return Ok(None) };
-        let queue = JobBroker::new(url.reveal(), args.options(own)).map_err(|e| {
+        let queue = JobBroker::new(url.expose_secret(), args.options(own)).map_err(|e| {
             LoadError::permanent(LoadErrorReason::LoadFailed, format!("--queue-url: {e}"))
         })?;
         metrics.init_series();

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, RequestBuilder, redirect};
+use secrecy::{ExposeSecret as _, SecretString};
 use slipway_runtime_cache::CacheArgs;
 use slipway_runtime_cache::hot_keys::{MAX_BYTES, decode_hot_inputs};
 use slipway_runtime_engine::batch::RequestPriority;
@@ -47,7 +48,7 @@ pub async fn prewarm_caches(
     let work = async {
         let (who, bytes) = match tokio::time::timeout(
             FETCH_TIMEOUT,
-            fetch_hot_inputs(args, modeldeployment, &gateway, token.as_deref()),
+            fetch_hot_inputs(args, modeldeployment, &gateway, token.as_ref()),
         )
         .await
         {
@@ -86,7 +87,7 @@ async fn fetch_hot_inputs(
     args: &CacheArgs,
     modeldeployment: &str,
     gateway: &str,
-    token: Option<&str>,
+    token: Option<&SecretString>,
 ) -> Result<(String, Vec<u8>), String> {
     let client = Client::builder()
         .redirect(redirect::Policy::none())
@@ -95,7 +96,7 @@ async fn fetch_hot_inputs(
         .build();
     let client = client.map_err(|e| e.to_string())?;
     let shown = |request: RequestBuilder| match token {
-        Some(token) => request.bearer_auth(token),
+        Some(token) => request.bearer_auth(token.expose_secret()),
         None => request,
     };
     let base = if args.cache_hot_from.is_empty() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use secrecy::{ExposeSecret as _, SecretString};
 use slipway_runtime_common::clock::now_millis;
 use slipway_runtime_queue::job::{JobPriority, QueuedJob};
 use slipway_runtime_queue::queue::{
@@ -28,7 +29,8 @@ use crate::subjects::QueueSubjects;
 pub struct NatsQueue(Arc<NatsQueueInner>);
 
 pub(crate) struct NatsQueueInner {
-    url: String,
+    /// It may hold a password.
+    url: SecretString,
     pub(crate) subjects: QueueSubjects,
     pub(crate) options: QueueOptions,
     pub(crate) counters: CounterLedger,
@@ -59,7 +61,7 @@ impl NatsQueue {
         let names = QueueSubjects::new(&options.prefix, &options.name);
         let (link, linking) = (Mutex::default(), tokio::sync::Mutex::default());
         Ok(Self(Arc::new(NatsQueueInner {
-            url: url.to_owned(),
+            url: url.into(),
             subjects: names,
             options,
             counters: CounterLedger::new(),
@@ -111,8 +113,10 @@ impl NatsQueueInner {
         if let Some(known) = known() {
             return known;
         }
-        let link =
-            Arc::new(JetStreamConnection::open(&self.url, &self.subjects, &self.options).await?);
+        let link = Arc::new(
+            JetStreamConnection::open(self.url.expose_secret(), &self.subjects, &self.options)
+                .await?,
+        );
         *self.connection.lock() = Some(Arc::clone(&link));
         Ok(link)
     }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+use secrecy::ExposeSecret as _;
 use slipway_egress::AllowList;
 use slipway_runtime_engine::error::{LoadError, LoadErrorReason};
 use slipway_runtime_jobs::callback::sign::CallbackSigner;
@@ -108,7 +109,7 @@ fn build_callback_sender(args: &WorkerCommand) -> Result<Option<CallbackSender>,
     let key = args.worker.callback_signing_key.as_ref().ok_or_else(|| {
         permanent_error("callbacks are allowed (--callback-allow), but there is no key to sign them with (SLIPWAY_CALLBACK_SIGNING_KEY)".into())
     })?;
-    let signer = CallbackSigner::parse(key.reveal())
+    let signer = CallbackSigner::parse(key.expose_secret())
         .map_err(|e| permanent_error(format!("SLIPWAY_CALLBACK_SIGNING_KEY: {e}")))?;
     CallbackSender::new(
         AllowList::new(allowed),
