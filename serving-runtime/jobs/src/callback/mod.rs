@@ -124,7 +124,12 @@ impl CallbackSender {
         };
         let body = serde_json::to_vec(&view::job_view(&due.id, &due.job, false))
             .map_err(|e| FailedAttempt::permanent(e.to_string()))?;
-        let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let timestamp = i64::try_from(now).unwrap_or(i64::MAX);
+        let signature = self
+            .signer
+            .sign(&due.id, timestamp, &body)
+            .map_err(|e| FailedAttempt::permanent(e.to_string()))?;
         let mut trace = HeaderMap::new();
         if let Some(parent) =
             due.job.text("traceparent").and_then(|it| HeaderValue::from_str(it).ok())
@@ -139,7 +144,7 @@ impl CallbackSender {
             .header("idempotency-key", &due.id)
             .header("webhook-id", &due.id)
             .header("webhook-timestamp", timestamp)
-            .header("webhook-signature", self.signer.sign(&due.id, timestamp, &body))
+            .header("webhook-signature", signature)
             .header(slipway_contracts::headers::ATTEMPT, attempt)
             .body(body);
         // The body of the answer says nothing to us and is never read, so it needs no bound.

@@ -6,7 +6,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ring::hmac;
+use standardwebhooks::{Webhook, WebhookError};
 
 /// Keys at once: the new one and the old one of a rotation.
 const MAX_KEYS: usize = 4;
@@ -15,9 +15,8 @@ const MIN_KEY: usize = 16;
 const PREFIX: &str = "whsec_";
 
 /// What callbacks are signed with.
-#[derive(Clone)]
 pub struct CallbackSigner {
-    keys: Vec<hmac::Key>,
+    keys: Vec<Webhook>,
 }
 
 impl std::fmt::Debug for CallbackSigner {
@@ -40,35 +39,20 @@ impl CallbackSigner {
         Ok(Self { keys })
     }
 
-    /// The value of `webhook-signature`.
-    pub fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> String {
-        let one = |key| format!("v1,{}", STANDARD.encode(compute_tag(key, id, timestamp, body)));
-        self.keys.iter().map(one).collect::<Vec<_>>().join(" ")
-    }
-
-    /// What a receiver does: whether any of the signatures is of any of the keys (in constant
-    /// time), and the timestamp within `tolerance` seconds of `now`.
-    pub fn verify(
-        &self,
-        id: &str,
-        timestamp: u64,
-        body: &[u8],
-        signatures: &str,
-        (now, tolerance): (u64, u64),
-    ) -> bool {
-        if now.abs_diff(timestamp) > tolerance {
-            return false;
-        }
-        let content = signed_content(id, timestamp, body);
-        let given =
-            signatures.split(' ').filter_map(|s| STANDARD.decode(s.strip_prefix("v1,")?).ok());
-        given
-            .into_iter()
-            .any(|tag| self.keys.iter().any(|key| hmac::verify(key, &content, &tag).is_ok()))
+    /// The value of `webhook-signature`; `timestamp` is in seconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// When the body is not UTF-8, which JSON always is.
+    pub fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> Result<String, WebhookError> {
+        let signatures: Vec<_> =
+            self.keys.iter().map(|key| key.sign(id, timestamp, body)).collect::<Result<_, _>>()?;
+        Ok(signatures.join(" "))
     }
 }
 
-fn parse_key(text: &str) -> Result<hmac::Key, String> {
+fn parse_key(text: &str) -> Result<Webhook, String> {
+    // Decoded here: `Webhook::new` takes keys of any length, and texts without the prefix as
+    // base64.
     let bytes = match text.strip_prefix(PREFIX) {
         Some(encoded) => {
             STANDARD.decode(encoded).map_err(|_| format!("what follows {PREFIX} must be base64"))?
@@ -80,19 +64,15 @@ fn parse_key(text: &str) -> Result<hmac::Key, String> {
             "a key must have at least {MIN_KEY} bytes; make one with `openssl rand -base64 32`"
         ));
     }
-    Ok(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
-}
-
-fn signed_content(id: &str, timestamp: u64, body: &[u8]) -> Vec<u8> {
-    [id.as_bytes(), b".", timestamp.to_string().as_bytes(), b".", body].concat()
-}
-
-fn compute_tag(key: &hmac::Key, id: &str, timestamp: u64, body: &[u8]) -> hmac::Tag {
-    hmac::sign(key, &signed_content(id, timestamp, body))
+    Webhook::from_bytes(bytes).map_err(|_| "the key cannot be used".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    use http::HeaderMap;
+
     use super::*;
 
     const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -103,25 +83,33 @@ mod tests {
         let signer = CallbackSigner::parse(KEY).unwrap();
         let body = br#"{"test": 2432232314}"#;
         let signature = signer.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, body);
-        assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+        assert_eq!(signature.unwrap(), "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 
     #[test]
-    fn only_the_same_message_at_the_same_time_verifies() {
-        let old =
-            CallbackSigner::parse("an old key of 16 bytes".replace(' ', "-").as_str()).unwrap();
-        let both = CallbackSigner::parse(&format!("{KEY} an-old-key-of-16-bytes")).unwrap();
-        let signatures = both.sign("id", 1000, b"body");
-        assert!(
-            old.verify("id", 1000, b"body", &signatures, (1200, 300)),
-            "a receiver that has only the old key"
-        );
-        assert!(both.verify("id", 1000, b"body", &signatures, (900, 300)));
-        assert!(!old.verify("id", 1000, b"body", &signatures, (1301, 300)), "too old");
-        assert!(!old.verify("id", 1001, b"body", &signatures, (1001, 300)));
-        assert!(!old.verify("di", 1000, b"body", &signatures, (1000, 300)));
-        assert!(!old.verify("id", 1000, b"bodY", &signatures, (1000, 300)));
-        assert!(!old.verify("id", 1000, b"body", "v1,AAAA v2,x garbage", (1000, 300)));
+    fn a_rotation_signs_with_each_key() {
+        let sign =
+            |keys: &str| CallbackSigner::parse(keys).unwrap().sign("id", 1000, b"body").unwrap();
+        let both = sign(&format!("{KEY} an-old-key-of-16-bytes"));
+        assert_eq!(both, format!("{} {}", sign(KEY), sign("an-old-key-of-16-bytes")));
+        assert_eq!(both.matches("v1,").count(), 2);
+    }
+
+    #[test]
+    fn a_receiver_that_has_only_the_old_key_verifies() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let now = i64::try_from(now).unwrap();
+        let signer = CallbackSigner::parse(&format!("{KEY} an-old-key-of-16-bytes")).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert("webhook-id", "id".parse().unwrap());
+        headers.insert("webhook-timestamp", now.into());
+        let signature = signer.sign("id", now, b"body").unwrap();
+        headers.insert("webhook-signature", signature.parse().unwrap());
+        for (key, known) in [("an-old-key-of-16-bytes", true), ("another-key-of-16-bytes", false)] {
+            let receiver = Webhook::from_bytes(key.into()).unwrap();
+            assert_eq!(receiver.verify(b"body", &headers).is_ok(), known, "{key}");
+            assert!(receiver.verify(b"bodY", &headers).is_err(), "{key}");
+        }
     }
 
     #[test]

@@ -5,12 +5,12 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use slipway_runtime_jobs::callback::sign::CallbackSigner;
+use standardwebhooks::Webhook;
 use tokio::net::TcpListener;
 
 use super::super::broker::{Broker, Kind};
@@ -33,9 +33,12 @@ impl Call {
     }
 
     fn verify(&self, key: &str) -> bool {
-        let time = self.headers["webhook-timestamp"].parse().unwrap();
-        let (id, signature) = (&self.headers["webhook-id"], &self.headers["webhook-signature"]);
-        CallbackSigner::parse(key).unwrap().verify(id, time, &self.body, signature, (time, 0))
+        let receiver = match key.starts_with("whsec_") {
+            true => Webhook::new(key),
+            false => Webhook::from_bytes(key.into()),
+        };
+        let headers = HeaderMap::try_from(&self.headers).unwrap();
+        receiver.unwrap().verify(&self.body, &headers).is_ok()
     }
 }
 
