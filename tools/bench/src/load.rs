@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
+use hdrhistogram::Histogram;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::{http1, http2};
@@ -16,6 +17,9 @@ use tokio::task::LocalSet;
 
 use crate::variation::BodyVariation;
 use crate::{BenchOptions, process};
+
+/// Significant decimal digits of latencies.
+const LATENCY_DIGITS: u8 = 3;
 
 /// One request, ready to be sent again and again.
 #[derive(Debug, Clone)]
@@ -53,22 +57,27 @@ impl BenchResponse {
 }
 
 /// What was measured.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct LoadMeasurement {
     pub(crate) requests: u64,
     pub(crate) errors: u64,
     pub(crate) seconds: f64,
-    /// Latencies in microseconds, sorted.
-    pub(crate) latencies: Vec<u32>,
+    /// Latencies in microseconds.
+    latencies: Histogram<u64>,
 }
 
 impl LoadMeasurement {
+    fn new() -> anyhow::Result<Self> {
+        let latencies = Histogram::new_with_max(u32::MAX.into(), LATENCY_DIGITS)?;
+        Ok(Self { requests: 0, errors: 0, seconds: 0.0, latencies })
+    }
+
     /// A percentile in microseconds.
     pub(crate) fn percentile(&self, share: f64) -> f64 {
-        let last = self.latencies.len().saturating_sub(1);
-        self.latencies
-            .get((last as f64 * share).round() as usize)
-            .map_or(f64::NAN, |us| f64::from(*us))
+        if self.latencies.is_empty() {
+            return f64::NAN;
+        }
+        self.latencies.value_at_quantile(share) as f64
     }
 }
 
@@ -205,15 +214,14 @@ fn drive_load(
                 until,
             )));
         }
-        let mut all = LoadMeasurement::default();
+        let mut all = LoadMeasurement::new()?;
         for task in tasks {
             let part = task.await??;
             all.requests += part.requests;
             all.errors += part.errors;
-            all.latencies.extend(part.latencies);
+            all.latencies.add(part.latencies)?;
         }
         all.seconds = begun.elapsed().as_secs_f64();
-        all.latencies.sort_unstable();
         ensure!(all.requests > 0, "nothing was answered");
         Ok(all)
     })
@@ -226,7 +234,7 @@ async fn run_connection(
     until: Instant,
 ) -> anyhow::Result<LoadMeasurement> {
     let mut connection = BenchConnection::open(&call).await?;
-    let mut measured = LoadMeasurement::default();
+    let mut measured = LoadMeasurement::new()?;
     let mut due = first;
     loop {
         if let Some(gap) = gap {
@@ -260,7 +268,9 @@ impl LoadMeasurement {
         match connection.send(call, call.next_body()).await {
             Ok(answer) if answer.is_success(call.grpc) => {
                 self.requests += 1;
-                self.latencies.push(u32::try_from(due.elapsed().as_micros()).unwrap_or(u32::MAX));
+                let micros = u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX);
+                // Above the bound, which is more than an hour, it counts as the bound.
+                self.latencies.saturating_record(micros);
             }
             Ok(_) => self.errors += 1,
             Err(_) => {
@@ -283,12 +293,12 @@ mod tests {
 
     #[test]
     fn percentiles() {
-        let measured =
-            LoadMeasurement { latencies: (0..=100).collect(), ..LoadMeasurement::default() };
+        let mut measured = LoadMeasurement::new().unwrap();
+        assert!(measured.percentile(0.5).is_nan());
+        (0..=100).for_each(|micros| measured.latencies.saturating_record(micros));
         assert_eq!(
             [0.0, 0.5, 0.99, 1.0].map(|share| measured.percentile(share)),
             [0.0, 50.0, 99.0, 100.0]
         );
-        assert!(LoadMeasurement::default().percentile(0.5).is_nan());
     }
 }
