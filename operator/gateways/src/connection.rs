@@ -3,21 +3,20 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use prometheus_client::metrics::gauge::Gauge;
 use slipway_cluster_views::ReconcileTrigger;
-use slipway_contracts::state::{CHANGES_QUERY, PATH, StateLine};
+use slipway_contracts::state::{CHANGES_QUERY, MAX_LINE_BYTES, PATH, StateLine};
 use slipway_core::gateway_rollout::ClientRequests;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_util::codec::{Decoder as _, LinesCodec, LinesCodecError};
 
-use crate::report::{
-    LineDecoder, LineTooLong, StreamRateLimiter, is_relevant_change, to_gateway_report,
-};
+use crate::report::{StreamRateLimiter, is_relevant_change, to_gateway_report};
 use crate::state::{GatewayEndpoint, PodReports, StreamState};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -62,8 +61,10 @@ enum StreamError {
     Unauthorized(String),
     #[error("not a state line: {0}")]
     Line(#[from] serde_json::Error),
-    #[error(transparent)]
-    TooLong(#[from] LineTooLong),
+    #[error("not a state line: {0}")]
+    Text(std::io::Error),
+    #[error("a line is longer than {MAX_LINE_BYTES} bytes")]
+    TooLong,
     #[error("the address answers for pod {0}")]
     OtherPod(String),
     #[error("the gateway closed the stream")]
@@ -72,6 +73,15 @@ enum StreamError {
     TooMany(usize),
     #[error("no ReplicaSet of the Deployment slipway-gateway made this pod")]
     NoGateway,
+}
+
+impl From<LinesCodecError> for StreamError {
+    fn from(error: LinesCodecError) -> Self {
+        match error {
+            LinesCodecError::MaxLineLengthExceeded => Self::TooLong,
+            LinesCodecError::Io(error) => Self::Text(error),
+        }
+    }
 }
 
 /// Counts a stream as long as it lives, however it ends.
@@ -131,14 +141,18 @@ async fn read_stream(
             return Err(StreamError::Answer(answer.status()));
         }
         let standing = StreamGauge::new(&shared.open_streams);
-        let (mut body, mut lines, mut pace) =
-            (answer.into_body(), LineDecoder::default(), StreamRateLimiter::default());
+        let (mut body, mut pace) = (answer.into_body(), StreamRateLimiter::default());
+        let mut lines = LinesCodec::new_with_max_length(MAX_LINE_BYTES);
+        let mut unread = BytesMut::new();
         while let Some(frame) = timeout(READ_TIMEOUT, body.frame()).await.map_err(late)? {
             let Ok(data) = frame?.into_data() else { continue };
             pace.consume(data.len()).await;
-            for line in lines.push(&data)? {
+            // Frame by frame, not by `FramedRead`: the time limit is for any bytes, not for a line,
+            // and what waits for the pace does not count against it.
+            unread.extend_from_slice(&data);
+            while let Some(line) = lines.decode(&mut unread)? {
                 if !line.is_empty() {
-                    let more = handle_line(shared, pod, serde_json::from_slice(&line)?)?;
+                    let more = handle_line(shared, pod, serde_json::from_str(&line)?)?;
                     // After what it says is known: it is never neither.
                     if !more && !std::mem::replace(spoke, true) {
                         shared.mark_reachable(pod);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use slipway_contracts::state::{MAX_LINE_BYTES, ModelState};
+use slipway_contracts::state::ModelState;
 use slipway_core::observed::GatewayReport;
 use tokio::time::Instant;
 
@@ -47,34 +47,6 @@ pub fn is_relevant_change(
         || draining.iter().any(left)
 }
 
-/// Cuts a stream of bytes into lines, none longer than [`MAX_LINE_BYTES`].
-#[derive(Default)]
-pub struct LineDecoder {
-    rest: Vec<u8>,
-}
-
-impl LineDecoder {
-    /// Takes in bytes and gives the lines that are complete; an error when a line is too long.
-    ///
-    /// # Errors
-    /// When a line is longer than [`MAX_LINE_BYTES`].
-    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, LineTooLong> {
-        let mut lines = Vec::new();
-        let mut bytes = bytes;
-        while let Some(end) = bytes.iter().position(|b| *b == b'\n') {
-            let mut line = std::mem::take(&mut self.rest);
-            line.extend_from_slice(&bytes[..end]);
-            bytes = &bytes[end + 1..];
-            if line.len() > MAX_LINE_BYTES {
-                return Err(LineTooLong);
-            }
-            lines.push(line);
-        }
-        self.rest.extend_from_slice(bytes);
-        if self.rest.len() > MAX_LINE_BYTES { Err(LineTooLong) } else { Ok(lines) }
-    }
-}
-
 /// Bytes that may still come at once. What comes faster waits in the pod.
 pub struct StreamRateLimiter {
     available: u64,
@@ -104,11 +76,6 @@ impl StreamRateLimiter {
         }
     }
 }
-
-/// A line is longer than [`MAX_LINE_BYTES`].
-#[derive(Debug, thiserror::Error)]
-#[error("a line is longer than {MAX_LINE_BYTES} bytes")]
-pub struct LineTooLong;
 
 #[cfg(test)]
 mod tests {
@@ -156,20 +123,5 @@ mod tests {
         let mut endpoints = report(1, 0, 3);
         endpoints.ready_endpoints.insert("old".into(), 1);
         assert!(is_relevant_change(Some(&report(1, 0, 3)), &endpoints, &none), "endpoints");
-    }
-
-    #[test]
-    fn lines_are_cut_wherever_the_bytes_break() {
-        let mut lines = LineDecoder::default();
-        assert!(lines.push(b"ab").unwrap().is_empty());
-        assert_eq!(
-            lines.push(b"c\nd\n\ne").unwrap(),
-            [b"abc".to_vec(), b"d".to_vec(), b"".to_vec()]
-        );
-        assert_eq!(lines.push(b"\n").unwrap(), [b"e".to_vec()]);
-        assert!(
-            lines.push(&vec![b'x'; MAX_LINE_BYTES + 1]).is_err(),
-            "a line that never ends is not collected"
-        );
     }
 }

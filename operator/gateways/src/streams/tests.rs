@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use slipway_cluster_views::ObjectOwner;
+use slipway_contracts::state::MAX_LINE_BYTES;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::net::tcp::OwnedWriteHalf;
@@ -153,6 +154,30 @@ async fn a_stream_that_brings_too_much_is_read_slowly() {
         pace.consume(1 << 20).await;
     }
     assert_eq!(begun.elapsed().as_secs(), 4, "16 MiB at once and 1 MiB a second");
+}
+
+#[tokio::test]
+async fn lines_are_read_wherever_the_bytes_break_and_none_without_an_end() {
+    let (listener, links, mut triggered) = world().await;
+    links.follow(&change(None, Some(pod("p", listener.local_addr().unwrap(), true, false))));
+    let mut stream = accept(&listener).await;
+    stream.write_all(b"\n{\"pod\":\"gw\",\"mod").await.unwrap();
+    tokio::task::yield_now().await;
+    stream
+        .write_all(b"els\":[{\"name\":\"m\",\"uid\":\"u\",\"generation\":5}]}\r\n")
+        .await
+        .unwrap();
+    soon(triggered.recv()).await.unwrap();
+    assert_eq!(links.report("p", "u").map(|r| r.generation), Some(5));
+    // It may hang up before it has all of them.
+    let _ = stream.write_all(&vec![b'x'; MAX_LINE_BYTES + 1]).await;
+    let refused = async || {
+        while !links.unreachable("p").is_some_and(|it| it.error.contains("longer than 1048576")) {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(refused()).await;
+    soon(links.close()).await;
 }
 
 #[tokio::test]
