@@ -6,7 +6,10 @@ use std::process::Command;
 use anyhow::Context as _;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
+use prost::Message as _;
 use serde_json::json;
+use slipway_oip::inference::ModelInferRequest;
+use slipway_oip::inference::model_infer_request::InferInputTensor;
 
 use crate::load::BenchRequest;
 use crate::venv;
@@ -112,39 +115,23 @@ impl InputRow {
         }
     }
 
-    /// `ModelInferRequest` with raw contents. Five fields are less than another copy of the
-    /// generated code.
+    /// A `ModelInferRequest` with raw contents.
     fn grpc_message(&self, model: &str) -> Vec<u8> {
-        let mut shape = Vec::new();
-        for size in &self.shape {
-            write_varint(size.cast_unsigned(), &mut shape);
-        }
-        let mut input = Vec::new();
-        write_field(1, self.input.as_bytes(), &mut input);
-        write_field(2, b"FP32", &mut input);
-        write_field(3, &shape, &mut input);
-        let mut message = Vec::new();
-        write_field(1, model.as_bytes(), &mut message);
-        write_field(3, b"1", &mut message);
-        write_field(5, &input, &mut message);
-        write_field(7, &self.raw_bytes(), &mut message);
-        message
+        let input = InferInputTensor {
+            name: self.input.clone(),
+            datatype: "FP32".into(),
+            shape: self.shape.clone(),
+            ..InferInputTensor::default()
+        };
+        let request = ModelInferRequest {
+            model_name: model.into(),
+            id: "1".into(),
+            inputs: vec![input],
+            raw_input_contents: vec![self.raw_bytes().into()],
+            ..ModelInferRequest::default()
+        };
+        request.encode_to_vec()
     }
-}
-
-fn write_varint(mut value: u64, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// A field of wire type 2: bytes with their length.
-fn write_field(number: u8, bytes: &[u8], out: &mut Vec<u8>) {
-    out.push(number << 3 | 2);
-    write_varint(bytes.len() as u64, out);
-    out.extend_from_slice(bytes);
 }
 
 /// A gRPC message: not compressed, length, bytes.
