@@ -78,7 +78,7 @@ impl StickySlots {
 /// badly on short input.
 ///
 /// Written out here, and pinned by a test, because a library that changes its hash would move every
-/// entity to another side.
+/// entity to another side; and so would a change to a hash that is specified, such as XXH3.
 pub fn hash_parts(parts: &[&[u8]]) -> u64 {
     let mut state = 0xcbf2_9ce4_8422_2325_u64;
     let mut eat = |byte: u8| {
