@@ -1,10 +1,17 @@
 //! Environment variables that the operator sets in pods and that gateway and model server read.
 //!
 //! Every one of them is an option of the program as well; options that the operator does not set
-//! are declared by the programs alone.
+//! are declared by the programs alone. The lists at the end say which program reads what: a test of
+//! the builders (`operator/objects`) holds them against what pods get, a test of each program
+//! against its options.
 
 /// How the variables of Slipway begin. Pod templates of users may set none.
 pub const PREFIX: &str = "SLIPWAY_";
+
+/// Name of the pod, from its metadata.
+pub const POD_NAME: &str = "POD_NAME";
+/// Namespace of the pod, from its metadata.
+pub const POD_NAMESPACE: &str = "POD_NAMESPACE";
 
 /// Namespace of the ModelDeployment.
 pub const NAMESPACE: &str = "SLIPWAY_NAMESPACE";
@@ -87,8 +94,11 @@ pub const WORKER_DRAIN_SECONDS: &str = "SLIPWAY_WORKER_DRAIN_SECONDS";
 /// Public key of the operator, for gateways: who else asks for the state is refused.
 pub const OPERATOR_PUBLIC_KEY: &str = "SLIPWAY_OPERATOR_PUBLIC_KEY";
 
-/// All of them.
-pub const ALL: [&str; 40] = [
+/// What gateways read.
+pub const GATEWAY: [&str; 4] = [POD_NAME, POD_NAMESPACE, KEYS_DIRECTORY, OPERATOR_PUBLIC_KEY];
+
+/// What model servers read, the init container `fetch` and workers.
+pub const MODEL_SERVER: [&str; 37] = [
     NAMESPACE,
     MODELDEPLOYMENT,
     REVISION,
@@ -98,6 +108,7 @@ pub const ALL: [&str; 40] = [
     MODEL_URI,
     MODEL_DIGEST,
     FETCHED_RECORD,
+    POD_NAME,
     KEYS_DIRECTORY,
     BATCHING,
     BASELINE_URI,
@@ -125,8 +136,7 @@ pub const ALL: [&str; 40] = [
     JOB_MAX_DELIVERIES,
     JOB_RESULT_TTL_SECONDS,
     CALLBACK_ALLOW,
-    CALLBACK_SIGNING_KEY,
-    WORKER_MAX_JOBS,
-    WORKER_DRAIN_SECONDS,
-    OPERATOR_PUBLIC_KEY,
 ];
+
+/// What workers read besides.
+pub const WORKER: [&str; 3] = [WORKER_MAX_JOBS, WORKER_DRAIN_SECONDS, CALLBACK_SIGNING_KEY];

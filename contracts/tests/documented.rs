@@ -22,6 +22,11 @@ fn quoted_words(text: &str) -> BTreeSet<String> {
     words
 }
 
+fn variables() -> impl Iterator<Item = &'static str> {
+    let servers = environment::MODEL_SERVER.into_iter().chain(environment::WORKER);
+    servers.chain(environment::GATEWAY)
+}
+
 #[test]
 fn headers_and_variables_are_documented() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/contracts.md");
@@ -33,7 +38,7 @@ fn headers_and_variables_are_documented() {
             word == name || word.strip_prefix(name).is_some_and(|rest| rest.starts_with(':'))
         })
     };
-    let all = headers::ALL.into_iter().chain(environment::ALL).chain([headers::REQUEST_TIMEOUT_MS]);
+    let all = headers::ALL.into_iter().chain([headers::REQUEST_TIMEOUT_MS]).chain(variables());
     let missing: Vec<_> = all.filter(|name| !is_named(name)).collect();
     assert!(missing.is_empty(), "docs/contracts.md does not name {missing:?}");
     assert!(text.contains(state::PATH));
@@ -44,7 +49,12 @@ fn names_are_unique_and_have_their_prefix() {
     let headers: BTreeSet<_> = headers::ALL.into_iter().collect();
     assert_eq!(headers.len(), headers::ALL.len());
     assert!(headers.iter().all(|name| name.starts_with(headers::PREFIX)));
-    let variables: BTreeSet<_> = environment::ALL.into_iter().collect();
-    assert_eq!(variables.len(), environment::ALL.len());
-    assert!(variables.iter().all(|name| name.starts_with(environment::PREFIX)));
+    for list in
+        [&environment::GATEWAY[..], &environment::MODEL_SERVER[..], &environment::WORKER[..]]
+    {
+        assert_eq!(list.iter().collect::<BTreeSet<_>>().len(), list.len());
+    }
+    let downward = [environment::POD_NAME, environment::POD_NAMESPACE];
+    let own = |name: &str| name.starts_with(environment::PREFIX) || downward.contains(&name);
+    assert!(variables().all(own));
 }

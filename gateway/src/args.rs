@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
+use slipway_contracts::environment;
 use slipway_gateway_routing::settings::ProcessSettings;
 use slipway_listener::OperatorPublicKey;
 
@@ -15,10 +16,10 @@ use slipway_listener::OperatorPublicKey;
 #[command(name = "slipway-gateway", version)]
 pub struct GatewayArgs {
     /// Namespace whose ModelDeployments are served.
-    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    #[arg(long, env = environment::POD_NAMESPACE, default_value = "default")]
     pub namespace: String,
     /// Name of this pod, as told to the operator.
-    #[arg(long, env = "POD_NAME", default_value = "slipway-gateway")]
+    #[arg(long, env = environment::POD_NAME, default_value = "slipway-gateway")]
     pub pod_name: String,
     /// Address of the data port.
     #[arg(long, env = "SLIPWAY_LISTEN", default_value = "[::]:8080")]
@@ -28,7 +29,7 @@ pub struct GatewayArgs {
     #[arg(long, env = "SLIPWAY_PRIVATE_LISTEN", default_value = "[::]:8081")]
     pub private_listen: SocketAddr,
     /// Directory with the files of the Secret `slipway-keys`: `master` and `token`.
-    #[arg(long, env = "SLIPWAY_KEYS_DIRECTORY", default_value = "/var/run/slipway/keys")]
+    #[arg(long, env = environment::KEYS_DIRECTORY, default_value = "/var/run/slipway/keys")]
     pub keys_directory: PathBuf,
     /// Age at which a prediction takes no more feedback, in seconds.
     #[arg(long, env = "SLIPWAY_FEEDBACK_TTL_SECONDS", default_value_t = 24 * 3600, value_parser = clap::value_parser!(u64).range(1..=366 * 86_400))]
@@ -41,7 +42,7 @@ pub struct GatewayArgs {
     pub admin_listen: SocketAddr,
     /// Public key of the operator (Ed25519, base64): `/v1/state` of the admin port answers nobody
     /// else. Everybody when absent.
-    #[arg(long, env = "SLIPWAY_OPERATOR_PUBLIC_KEY", value_name = "BASE64")]
+    #[arg(long, env = environment::OPERATOR_PUBLIC_KEY, value_name = "BASE64")]
     pub operator_public_key: Option<OperatorPublicKey>,
     /// Threads; as many as the CPU quota allows when absent.
     #[arg(long, env = "SLIPWAY_THREADS", value_parser = RangedU64ValueParser::<usize>::new().range(0..=1024))]
@@ -121,6 +122,22 @@ impl GatewayArgs {
             drain_delay: Duration::from_secs(self.drain_delay_seconds),
             drain_timeout: self.drain_timeout_seconds.map(Duration::from_secs),
             ..ProcessSettings::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn what_the_operator_sets_is_read() {
+        let command = GatewayArgs::command();
+        let read: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_env).collect();
+        for name in environment::GATEWAY {
+            assert!(read.iter().any(|it| *it == name), "{name} is not among {read:?}");
         }
     }
 }

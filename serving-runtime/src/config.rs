@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
+use slipway_contracts::{environment, headers};
 use slipway_runtime_engine::batching::BatchingMode;
 use slipway_runtime_engine::fetch::FetchOptions;
 use slipway_runtime_jobs::args::{QueueArgs, WorkerArgs};
@@ -14,7 +15,7 @@ use slipway_runtime_predict::repository::RepositoryOptions;
 use slipway_runtime_predict::samples::SampleOrigin;
 
 /// How large a body a request may have: said by the gateway, for the ModelDeployment that it is of.
-const MAX_REQUEST_HEADER: &str = slipway_contracts::headers::MAX_REQUEST_BYTES;
+const MAX_REQUEST_HEADER: &str = headers::MAX_REQUEST_BYTES;
 
 /// The model server of Slipway: serves an ONNX model by the Open Inference Protocol v2, by REST and
 /// gRPC.
@@ -44,34 +45,34 @@ pub enum RuntimeCommand {
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
     /// Name of the ModelDeployment; a label of all metrics.
-    #[arg(long, env = "SLIPWAY_MODELDEPLOYMENT", default_value = "")]
+    #[arg(long, env = environment::MODELDEPLOYMENT, default_value = "")]
     pub modeldeployment: String,
     /// Namespace of the ModelDeployment: what is shared with others, such as a Redis, holds each
     /// namespace's apart.
-    #[arg(long, env = "SLIPWAY_NAMESPACE", default_value = "")]
+    #[arg(long, env = environment::NAMESPACE, default_value = "")]
     pub namespace: String,
     /// Revision of this pod: at most 16 of a-z and 0-9. A label of all metrics and part of
     /// prediction ids.
-    #[arg(long, env = "SLIPWAY_REVISION", default_value = "local", value_parser = parse_revision)]
+    #[arg(long, env = environment::REVISION, default_value = "local", value_parser = parse_revision)]
     pub revision: String,
     /// Name under which the model is served.
-    #[arg(long, env = "SLIPWAY_MODEL_NAME", default_value = "model")]
+    #[arg(long, env = environment::MODEL_NAME, default_value = "model")]
     pub model_name: String,
     /// Version under which the model is served.
-    #[arg(long, env = "SLIPWAY_MODEL_VERSION", default_value = "1")]
+    #[arg(long, env = environment::MODEL_VERSION, default_value = "1")]
     pub model_version: String,
     /// Where the model is: a path, file://, pvc://claim/path, http(s)://, s3://, gs:// or az://.
-    #[arg(long, env = "SLIPWAY_MODEL_URI")]
+    #[arg(long, env = environment::MODEL_URI)]
     pub model_uri: String,
     /// `sha256:<hex>` of the model: of its file, or of the list of its files where weights lie
     /// beside it (see docs/protocol.md). Empty when not pinned.
-    #[arg(long, env = "SLIPWAY_MODEL_DIGEST", default_value = "")]
+    #[arg(long, env = environment::MODEL_DIGEST, default_value = "")]
     pub model_digest: String,
     /// Where `fetch` notes for `serve` what it has fetched: a file that only this pod can write.
-    #[arg(long, env = "SLIPWAY_FETCHED_RECORD")]
+    #[arg(long, env = environment::FETCHED_RECORD)]
     pub fetched_record: Option<PathBuf>,
     /// Name of this pod, for the log.
-    #[arg(long, env = "POD_NAME", default_value = "")]
+    #[arg(long, env = environment::POD_NAME, default_value = "")]
     pub pod_name: String,
 
     /// ONNX Runtime's shared library.
@@ -147,7 +148,7 @@ pub struct ServeArgs {
     pub max_batch_rows: u32,
     /// Whether requests of different clients may run as one batch. `auto`: where it is proven that
     /// the model keeps rows apart.
-    #[arg(long, env = "SLIPWAY_BATCHING", value_enum, default_value_t)]
+    #[arg(long, env = environment::BATCHING, value_enum, default_value_t)]
     pub batching: BatchingMode,
     /// Rows that one request may carry. Default: 4096 where rows are known to be rows (see
     /// `--batching`); other models may take the first axis for the length of a sequence, which
@@ -170,13 +171,13 @@ pub struct ServeArgs {
     #[arg(long, default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub max_request_timeout_seconds: u64,
     /// UID of the ModelDeployment, for the keys that are its own.
-    #[arg(long, env = "SLIPWAY_UID", default_value = "")]
+    #[arg(long, env = environment::UID, default_value = "")]
     pub uid: String,
     /// Directory with the files of the Secret `slipway-keys`: `master`, from which prediction ids
     /// of jobs and streams are sealed, and `token`, which those show who ask for more than
     /// predictions. They are read when they are needed, so that they may come later and change.
     /// Without it nobody is asked for a token.
-    #[arg(long, env = "SLIPWAY_KEYS_DIRECTORY")]
+    #[arg(long, env = environment::KEYS_DIRECTORY)]
     pub keys_directory: Option<std::path::PathBuf>,
 
     /// Baseline and samples.
@@ -335,12 +336,30 @@ impl ServeArgs {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory as _;
         RuntimeCli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_the_operator_sets_is_read() {
+        let command = RuntimeCli::command();
+        let servers = environment::MODEL_SERVER.into_iter();
+        for (program, names) in [
+            ("serve", servers.clone().collect::<Vec<_>>()),
+            ("fetch", servers.clone().collect()),
+            ("worker", servers.chain(environment::WORKER).collect()),
+        ] {
+            let command = command.find_subcommand(program).unwrap();
+            let read: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_env).collect();
+            for name in names {
+                assert!(read.iter().any(|it| *it == name), "{program} does not read {name}");
+            }
+        }
     }
 
     #[test]

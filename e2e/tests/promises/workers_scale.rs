@@ -129,15 +129,10 @@ async fn follow_the_lag(world: &TestWorld) -> anyhow::Result<()> {
         .wait_for(&world.namespace, "workers to settle", world::PODS_TIMEOUT, settled)
         .await?;
     world.patch_spec("digits", json!({"queue": {"worker": {"maxBatchJobs": 32}}})).await?;
+    let variable = slipway_contracts::environment::WORKER_MAX_JOBS;
+    let value = format!("-o=jsonpath={{..env[?(@.name==\"{variable}\")].value}}");
     let rolled = || async {
-        let batch = [
-            "get",
-            "deployment",
-            WORKERS,
-            "-n",
-            &world.namespace,
-            "-o=jsonpath={..env[?(@.name==\"SLIPWAY_WORKER_MAX_JOBS\")].value}",
-        ];
+        let batch = ["get", "deployment", WORKERS, "-n", &world.namespace, &value];
         let batch = world.cluster.kubectl(batch).await.map_err(|error| error.to_string())?;
         let count = workers(world).await?;
         if batch.trim() == "32" {

@@ -38,9 +38,6 @@ use crate::service::gateway_service;
 use crate::settings::{GatewayAutoscaler, PlanSettings};
 use crate::{keys, template};
 
-/// By what a gateway knows the operator.
-const OPERATOR_PUBLIC_KEY: &str = environment::OPERATOR_PUBLIC_KEY;
-
 /// The whole set in the order in which it is applied: identity and rights before the pods that need
 /// them.
 pub fn gateway_objects(object: &ModelDeployment, settings: &PlanSettings) -> [DesiredObject; 5] {
@@ -209,11 +206,16 @@ fn gateway_pod(settings: &PlanSettings) -> PodSpec {
 
 fn gateway_environment(settings: &PlanSettings) -> Vec<EnvVar> {
     let mut all = vec![
-        env_from_field("POD_NAME", "metadata.name"),
-        env_from_field("POD_NAMESPACE", "metadata.namespace"),
+        env_from_field(environment::POD_NAME, "metadata.name"),
+        env_from_field(environment::POD_NAMESPACE, "metadata.namespace"),
     ];
     all.push(keys::keys_environment());
-    all.extend(settings.operator_public_key.as_ref().map(|key| env_var(OPERATOR_PUBLIC_KEY, key)));
+    all.extend(
+        settings
+            .operator_public_key
+            .as_ref()
+            .map(|key| env_var(environment::OPERATOR_PUBLIC_KEY, key)),
+    );
     all.extend(tracing_env(settings));
     all
 }

@@ -263,7 +263,7 @@ fn server_environment(
         env_var(environment::MODEL_URI, &model.uri),
         env_var(DIGEST_VARIABLE, digest),
         env_var(environment::FETCHED_RECORD, "/tmp/slipway-fetched.json"),
-        env_from_field("POD_NAME", "metadata.name"),
+        env_from_field(environment::POD_NAME, "metadata.name"),
     ];
     if object.spec.template.server_image().is_none() {
         all.push(env_var(environment::UID, &object.uid().unwrap_or_default()));

@@ -66,7 +66,7 @@ pub fn is_reserved(name: &str) -> bool {
 /// Variables of the model server that nobody else may set: labels of metrics and the digest that is
 /// verified must be those of the revision.
 pub fn is_reserved_variable(variable: &str) -> bool {
-    variable.starts_with(environment::PREFIX) || variable == "POD_NAME"
+    variable.starts_with(environment::PREFIX) || variable == environment::POD_NAME
 }
 
 /// The times of a probe.

@@ -9,6 +9,7 @@ use crate::desired::DesiredObject;
 use crate::settings::{GatewayAutoscaler, NetworkPolicies, PlanSettings};
 
 mod cache;
+mod environment;
 mod network_policy;
 mod pods;
 mod stamps;

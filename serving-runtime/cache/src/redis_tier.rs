@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, Cmd, FromRedisValue, IntoConnectionInfo as _, ProtocolVersion, RedisError};
+use slipway_contracts::environment;
 use slipway_runtime_common::keys::{CacheSealing, DeploymentKeys};
 use slipway_runtime_common::seal::{EntrySealer, TAG_LEN};
 use slipway_runtime_common::trace::trace_redis_call;
@@ -65,7 +66,8 @@ impl RedisTier {
     ) -> Result<Self, String> {
         let wrong = |e: RedisError| {
             format!(
-                "--redis-url (SLIPWAY_REDIS_URL) must be redis://, rediss:// or unix:///path: {}",
+                "--redis-url ({}) must be redis://, rediss:// or unix:///path: {}",
+                environment::REDIS_URL,
                 e.category()
             )
         };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use reqwest::{Client, StatusCode, redirect};
+use slipway_contracts::environment::FEATURE_SOURCE_URL;
 use url::Url;
 
 /// What stands for the entity in the address.
@@ -27,7 +28,7 @@ impl FeatureRowSource {
     /// # Errors
     /// What is wrong with the address.
     pub fn new(template: &str, timeout: Duration) -> Result<Self, String> {
-        let wrong = |why: &str| format!("--feature-source-url (SLIPWAY_FEATURE_SOURCE_URL): {why}");
+        let wrong = |why: &str| format!("--feature-source-url ({FEATURE_SOURCE_URL}): {why}");
         let url = Url::parse(&template.replace(ENTITY_PLACEHOLDER, "x"))
             .map_err(|e| wrong(&e.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use secrecy::SecretString;
+use slipway_contracts::environment;
 use slipway_egress::AllowRule;
 use slipway_runtime_queue::backoff::RetryBackoff;
 use slipway_runtime_queue::queue::QueueOptions;
@@ -27,19 +28,19 @@ pub struct QueueArgs {
     /// The queue of jobs: `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS; or
     /// on NATS JetStream, `nats://[user:password@]host[:port]`, or `tls://`. Without it there are
     /// no jobs.
-    #[arg(long, env = "SLIPWAY_QUEUE_URL", hide_env_values = true)]
+    #[arg(long, env = environment::QUEUE_URL, hide_env_values = true)]
     pub queue_url: Option<SecretString>,
     /// Name of the queue. Default: the ModelDeployment's name, or else the model's.
-    #[arg(long, env = "SLIPWAY_QUEUE_NAME", value_parser = queue_name)]
+    #[arg(long, env = environment::QUEUE_NAME, value_parser = queue_name)]
     pub queue_name: Option<String>,
     /// First part of all keys.
     #[arg(long, default_value = "slipway", value_parser = queue_name)]
     pub queue_prefix: String,
     /// Servers that keep the queue, when it is on JetStream and its stream is made by us.
-    #[arg(long, env = "SLIPWAY_QUEUE_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    #[arg(long, env = environment::QUEUE_REPLICAS, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     pub queue_replicas: u8,
     /// Jobs that may be queued or running before others are refused with 429.
-    #[arg(long, env = "SLIPWAY_QUEUE_MAX_JOBS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, env = environment::QUEUE_MAX_JOBS, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub queue_max_jobs: u64,
     /// The same for the bytes of their requests.
     #[arg(long, default_value_t = 256 << 20, value_parser = clap::value_parser!(u64).range(1..))]
@@ -51,14 +52,14 @@ pub struct QueueArgs {
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub job_lease_seconds: u64,
     /// How often a job is handed out before it goes to the dead-letter stream.
-    #[arg(long, env = "SLIPWAY_JOB_MAX_DELIVERIES", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, env = environment::JOB_MAX_DELIVERIES, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub job_max_deliveries: u32,
     /// How long results can be read.
-    #[arg(long, env = "SLIPWAY_JOB_RESULT_TTL_SECONDS", default_value_t = 24 * 3600, value_parser = clap::value_parser!(u64).range(1..=2_592_000))]
+    #[arg(long, env = environment::JOB_RESULT_TTL_SECONDS, default_value_t = 24 * 3600, value_parser = clap::value_parser!(u64).range(1..=2_592_000))]
     pub job_result_ttl_seconds: u64,
     /// Where callbacks may go, separated by commas: host names, `.suffix`, networks, or `*` for
     /// any public address. Default: nowhere.
-    #[arg(long, env = "SLIPWAY_CALLBACK_ALLOW", value_delimiter = ',')]
+    #[arg(long, env = environment::CALLBACK_ALLOW, value_delimiter = ',')]
     pub callback_allow: Vec<AllowRule>,
     /// How long a callback is tried.
     #[arg(long, default_value_t = 24 * 3600, value_parser = clap::value_parser!(u64).range(1..=604_800))]
@@ -94,7 +95,7 @@ impl QueueArgs {
 #[derive(Debug, Clone, Args)]
 pub struct WorkerArgs {
     /// Jobs that are taken at once; their rows are merged into batches.
-    #[arg(long, env = "SLIPWAY_WORKER_MAX_JOBS", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, env = environment::WORKER_MAX_JOBS, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub max_jobs: u16,
     /// Longest time for one attempt at a job.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -103,11 +104,11 @@ pub struct WorkerArgs {
     #[arg(long, default_value_t = 4 << 20)]
     pub max_result_bytes: usize,
     /// After SIGTERM: how long to go on with what was taken before it is given back.
-    #[arg(long, env = "SLIPWAY_WORKER_DRAIN_SECONDS", default_value_t = 15)]
+    #[arg(long, env = environment::WORKER_DRAIN_SECONDS, default_value_t = 15)]
     pub worker_drain_seconds: u64,
     /// What callbacks are signed with: `whsec_<base64>`, or another text of at least 16 bytes.
     /// Several, separated by spaces, for a rotation.
-    #[arg(long, env = "SLIPWAY_CALLBACK_SIGNING_KEY", hide_env_values = true)]
+    #[arg(long, env = environment::CALLBACK_SIGNING_KEY, hide_env_values = true)]
     pub callback_signing_key: Option<SecretString>,
     /// Time for one attempt at a callback.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=300))]

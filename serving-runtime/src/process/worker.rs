@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use secrecy::ExposeSecret as _;
+use slipway_contracts::environment::{CALLBACK_SIGNING_KEY, QUEUE_URL};
 use slipway_egress::AllowList;
 use slipway_runtime_engine::error::{LoadError, LoadErrorReason};
 use slipway_runtime_jobs::callback::sign::CallbackSigner;
@@ -33,7 +34,7 @@ async fn run_lifecycle(args: WorkerCommand) -> Result<(), LoadError> {
     let app = AppState::new(args.serve.clone())
         .map_err(|e| LoadError::permanent(LoadErrorReason::LoadFailed, e))?;
     let jobs = start_jobs(&app)?
-        .ok_or_else(|| permanent_error("a worker needs --queue-url (SLIPWAY_QUEUE_URL)".into()))?;
+        .ok_or_else(|| permanent_error(format!("a worker needs --queue-url ({QUEUE_URL})")))?;
     let caller = build_callback_sender(&args)?;
     let admin = bind_admin(app.args.admin_listen).await?;
     tracing::info!(admin = %admin.address(), pod = app.args.pod_name, revision = app.args.revision, "listening");
@@ -107,10 +108,10 @@ fn build_callback_sender(args: &WorkerCommand) -> Result<Option<CallbackSender>,
         return Ok(None);
     }
     let key = args.worker.callback_signing_key.as_ref().ok_or_else(|| {
-        permanent_error("callbacks are allowed (--callback-allow), but there is no key to sign them with (SLIPWAY_CALLBACK_SIGNING_KEY)".into())
+        permanent_error(format!("callbacks are allowed (--callback-allow), but there is no key to sign them with ({CALLBACK_SIGNING_KEY})"))
     })?;
     let signer = CallbackSigner::parse(key.expose_secret())
-        .map_err(|e| permanent_error(format!("SLIPWAY_CALLBACK_SIGNING_KEY: {e}")))?;
+        .map_err(|e| permanent_error(format!("{CALLBACK_SIGNING_KEY}: {e}")))?;
     CallbackSender::new(
         AllowList::new(allowed),
         signer,

@@ -1,16 +1,17 @@
 //! Options of what is observed beside the answers.
 
 use clap::Args;
+use slipway_contracts::environment;
 
 /// Baseline and samples.
 #[derive(Debug, Clone, Args)]
 pub struct ObserveArgs {
     /// Where the model's baseline.json is (made by `kubectl slipway baseline`); same schemes as
     /// the model. Empty: no drift metrics.
-    #[arg(long, env = "SLIPWAY_BASELINE_URI", default_value = "", hide_default_value = true)]
+    #[arg(long, env = environment::BASELINE_URI, default_value = "", hide_default_value = true)]
     pub baseline: String,
     /// `sha256:<hex>` of the baseline file; empty when not pinned.
-    #[arg(long, env = "SLIPWAY_BASELINE_DIGEST", default_value = "", hide_default_value = true)]
+    #[arg(long, env = environment::BASELINE_DIGEST, default_value = "", hide_default_value = true)]
     pub baseline_digest: String,
     /// Most features whose bins are exported: each is about 13 series a pod.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(0..=256))]
@@ -20,13 +21,13 @@ pub struct ObserveArgs {
     pub baseline_features: Vec<String>,
 
     /// Share of the requests whose inputs and outputs are written to `--sample-sink`, 0 to 1.
-    #[arg(long, env = "SLIPWAY_SAMPLE_PAYLOADS", default_value_t = 0.0, value_parser = parse_share)]
+    #[arg(long, env = environment::SAMPLE_PAYLOADS, default_value_t = 0.0, value_parser = parse_share)]
     pub sample_payloads: f64,
     /// Where samples go, as JSON lines: file:///directory, or s3://, gs:// or az:// with bucket and prefix.
-    #[arg(long, env = "SLIPWAY_SAMPLE_SINK", default_value = "", hide_default_value = true)]
+    #[arg(long, env = environment::SAMPLE_SINK, default_value = "", hide_default_value = true)]
     pub sample_sink: String,
     /// Inputs whose values are left out of samples.
-    #[arg(long, env = "SLIPWAY_SAMPLE_REDACT", value_delimiter = ',')]
+    #[arg(long, env = environment::SAMPLE_REDACT, value_delimiter = ',')]
     pub sample_redact: Vec<String>,
     /// Bytes of samples that may wait for the sink; further ones are dropped and counted.
     #[arg(long, default_value_t = 16 << 20)]
