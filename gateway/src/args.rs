@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
-use slipway_contracts::environment;
+use slipway_contracts::{environment, ports};
 use slipway_gateway_routing::settings::ProcessSettings;
 use slipway_listener::OperatorPublicKey;
 
@@ -22,11 +22,11 @@ pub struct GatewayArgs {
     #[arg(long, env = environment::POD_NAME, default_value = "slipway-gateway")]
     pub pod_name: String,
     /// Address of the data port.
-    #[arg(long, env = "SLIPWAY_LISTEN", default_value = "[::]:8080")]
+    #[arg(long, env = "SLIPWAY_LISTEN", default_value_t = ports::HTTP.at_every_address())]
     pub listen: SocketAddr,
     /// Address of the port for those who show the token of the Secret `slipway-keys`: feedback,
     /// feature rows, previews.
-    #[arg(long, env = "SLIPWAY_PRIVATE_LISTEN", default_value = "[::]:8081")]
+    #[arg(long, env = "SLIPWAY_PRIVATE_LISTEN", default_value_t = ports::PRIVATE.at_every_address())]
     pub private_listen: SocketAddr,
     /// Directory with the files of the Secret `slipway-keys`: `master` and `token`.
     #[arg(long, env = environment::KEYS_DIRECTORY, default_value = "/var/run/slipway/keys")]
@@ -38,7 +38,7 @@ pub struct GatewayArgs {
     #[arg(long, env = "SLIPWAY_MAX_REMEMBERED_FEEDBACK", default_value_t = 500_000, value_parser = count_parser())]
     pub max_remembered_feedback: usize,
     /// Address of the admin port.
-    #[arg(long, env = "SLIPWAY_ADMIN_LISTEN", default_value = "[::]:9091")]
+    #[arg(long, env = "SLIPWAY_ADMIN_LISTEN", default_value_t = ports::GATEWAY_ADMIN.at_every_address())]
     pub admin_listen: SocketAddr,
     /// Public key of the operator (Ed25519, base64): `/v1/state` of the admin port answers nobody
     /// else. Everybody when absent.

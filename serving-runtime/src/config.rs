@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
-use slipway_contracts::{environment, headers};
+use slipway_contracts::{environment, headers, ports};
 use slipway_runtime_engine::batching::BatchingMode;
 use slipway_runtime_engine::fetch::FetchOptions;
 use slipway_runtime_jobs::args::{QueueArgs, WorkerArgs};
@@ -93,10 +93,10 @@ pub struct ServeArgs {
     pub termination_log: PathBuf,
 
     /// Address of the inference API.
-    #[arg(long, default_value = "[::]:8080")]
+    #[arg(long, default_value_t = ports::HTTP.at_every_address())]
     pub listen: SocketAddr,
     /// Address of metrics and probes.
-    #[arg(long, default_value = "[::]:9090")]
+    #[arg(long, default_value_t = ports::METRICS.at_every_address())]
     pub admin_listen: SocketAddr,
 
     /// Connections to the inference API at one time. Beyond it, those that idle make room, the

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::item::FeedbackResponse;
 
 /// Name of the port on which gateways answer each other.
-const PORT: &str = "private";
+const PORT: &str = slipway_contracts::ports::PRIVATE.name;
 /// Time for another gateway to take a connection, and to answer.
 const TIMEOUTS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// Longest answer.

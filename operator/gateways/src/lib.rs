@@ -8,6 +8,3 @@ mod streams;
 
 pub use state::GatewayLookup;
 pub use streams::GatewayStreams;
-
-/// Admin port of a gateway pod.
-pub const GATEWAY_ADMIN_PORT: u16 = 9091;

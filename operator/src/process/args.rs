@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use slipway_contracts::ports;
 use slipway_crds::v1alpha1::PodTemplatePatch;
 use slipway_evidence::{PromQlGates, PrometheusArgs};
 use slipway_objects::gateway_settings::GatewaySettings;
@@ -115,11 +116,11 @@ pub struct RunArgs {
     pub key_secret: Option<String>,
 
     /// Address of /livez, /readyz and /metrics.
-    #[arg(long, env = "SLIPWAY_ADMIN_LISTEN", default_value = "[::]:9090")]
+    #[arg(long, env = "SLIPWAY_ADMIN_LISTEN", default_value_t = ports::METRICS.at_every_address())]
     pub admin_listen: SocketAddr,
 
     /// Port of the gateways' admin server.
-    #[arg(long, env = "SLIPWAY_GATEWAY_ADMIN_PORT", default_value_t = slipway_gateway_streams::GATEWAY_ADMIN_PORT, hide = true)]
+    #[arg(long, env = "SLIPWAY_GATEWAY_ADMIN_PORT", default_value_t = ports::GATEWAY_ADMIN.number, hide = true)]
     pub gateway_admin_port: u16,
 
     /// Form of the log.

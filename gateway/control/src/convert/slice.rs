@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use slipway_gateway_policy::config::EndpointGroup;
 
 /// Name of the port that takes requests.
-const PORT_NAME: &str = "http";
+const PORT_NAME: &str = slipway_contracts::ports::HTTP.name;
 
 /// The endpoints of one slice.
 pub(super) fn slice_endpoints(slice: &EndpointSlice) -> EndpointGroup {
