@@ -4,6 +4,7 @@
 //! description for people is `docs/contracts.md`.
 
 pub mod environment;
+pub mod files;
 pub mod grpc;
 pub mod headers;
 pub mod metric_names;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
-use slipway_contracts::{environment, ports};
+use slipway_contracts::{environment, files, ports};
 use slipway_gateway_routing::settings::ProcessSettings;
 use slipway_listener::OperatorPublicKey;
 
@@ -29,7 +29,7 @@ pub struct GatewayArgs {
     #[arg(long, env = "SLIPWAY_PRIVATE_LISTEN", default_value_t = ports::PRIVATE.at_every_address())]
     pub private_listen: SocketAddr,
     /// Directory with the files of the Secret `slipway-keys`: `master` and `token`.
-    #[arg(long, env = environment::KEYS_DIRECTORY, default_value = "/var/run/slipway/keys")]
+    #[arg(long, env = environment::KEYS_DIRECTORY, default_value = files::KEYS_DIRECTORY)]
     pub keys_directory: PathBuf,
     /// Age at which a prediction takes no more feedback, in seconds.
     #[arg(long, env = "SLIPWAY_FEEDBACK_TTL_SECONDS", default_value_t = 24 * 3600, value_parser = clap::value_parser!(u64).range(1..=366 * 86_400))]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
-use slipway_contracts::{environment, headers, ports};
+use slipway_contracts::{environment, files, headers, ports};
 use slipway_runtime_engine::batching::BatchingMode;
 use slipway_runtime_engine::fetch::FetchOptions;
 use slipway_runtime_jobs::args::{QueueArgs, WorkerArgs};
@@ -79,17 +79,17 @@ pub struct ServeArgs {
     #[arg(long, env = "ORT_DYLIB_PATH", default_value = "/usr/lib/libonnxruntime.so")]
     pub onnxruntime: PathBuf,
     /// Where downloaded models are kept.
-    #[arg(long, env = "SLIPWAY_CACHE_DIR", default_value = "/models")]
+    #[arg(long, env = "SLIPWAY_CACHE_DIR", default_value = files::MODELS_DIRECTORY)]
     pub cache_dir: PathBuf,
     /// Where the optimised graph of the pod's own model is kept, for its other workers and for
     /// restarts; a directory that nobody else can write.
     #[arg(long, env = "SLIPWAY_OPTIMISED_DIR")]
     pub optimised_dir: Option<PathBuf>,
     /// Where `pvc://claim/path` is mounted: `<root>/claim/path`.
-    #[arg(long, env = "SLIPWAY_VOLUME_ROOT", default_value = "/mnt/models")]
+    #[arg(long, env = "SLIPWAY_VOLUME_ROOT", default_value = files::CLAIMS_DIRECTORY)]
     pub volume_root: PathBuf,
     /// Where the reason of a failed start is written.
-    #[arg(long, env = "SLIPWAY_TERMINATION_LOG", default_value = "/dev/termination-log")]
+    #[arg(long, env = "SLIPWAY_TERMINATION_LOG", default_value = files::TERMINATION_LOG)]
     pub termination_log: PathBuf,
 
     /// Address of the inference API.

@@ -8,6 +8,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use slipway_cluster::cluster::ClusterHandle;
+use slipway_contracts::files;
 use slipway_crds::v1alpha1::{ModelDeployment, RevisionHeader};
 
 use super::http::HttpClient;
@@ -96,9 +97,12 @@ impl TestWorld {
     /// The token of the namespace.
     pub async fn token(&self) -> anyhow::Result<String> {
         let secrets: Api<Secret> = Api::namespaced(self.cluster.client(), &self.namespace);
-        let secret = secrets.get("slipway-keys").await?;
-        let token =
-            secret.data.unwrap_or_default().remove("token").context("no token in the Secret")?;
+        let secret = secrets.get(files::KEYS_SECRET).await?;
+        let token = secret
+            .data
+            .unwrap_or_default()
+            .remove(files::TOKEN)
+            .context("no token in the Secret")?;
         Ok(String::from_utf8(token.0)?)
     }
 

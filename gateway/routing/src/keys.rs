@@ -15,6 +15,7 @@ use http::HeaderValue;
 use parking_lot::RwLock;
 use ring::hmac::{self, HMAC_SHA256};
 use ring::rand::SystemRandom;
+use slipway_contracts::files;
 use slipway_prediction_id::{KeyFileContent, MasterKey, TOKEN_BYTES, read_master, read_token};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -115,8 +116,8 @@ impl KeyStore {
         let master = read_master(&self.directory);
         let token = read_token(&self.directory);
         let mut held = self.loaded.write();
-        self.report_key_file(&mut held.reported[0], "master", &master);
-        self.report_key_file(&mut held.reported[1], "token", &token);
+        self.report_key_file(&mut held.reported[0], files::MASTER_KEY, &master);
+        self.report_key_file(&mut held.reported[1], files::TOKEN, &token);
         if let Ok(read) = master {
             held.replace_master(read.ok().map(MasterKey::new), Instant::now());
         }

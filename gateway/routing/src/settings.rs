@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use slipway_contracts::files::KEYS_DIRECTORY;
 use slipway_listener::OperatorPublicKey;
 
 /// Bounds and timings of this process.
@@ -70,7 +71,7 @@ impl Default for ProcessSettings {
             max_in_flight: 4096,
             feedback_ttl: Duration::from_secs(24 * 3600),
             max_remembered_feedback: 500_000,
-            keys_directory: "/var/run/slipway/keys".into(),
+            keys_directory: KEYS_DIRECTORY.into(),
             operator_key: None,
             max_state_streams: 16,
             // Longer than the pools of common clients (90 s), so that it is the client who closes

@@ -2,19 +2,16 @@
 //! operator makes and never reads.
 
 use k8s_openapi::api::core::v1::{EnvVar, KeyToPath, SecretVolumeSource, Volume, VolumeMount};
-use slipway_contracts::environment;
+use slipway_contracts::{environment, files};
 
 use crate::pod::env_var;
 use crate::reserved::KEYS_VOLUME;
 use crate::volumes::volume_mount;
 
 /// Name of the Secret.
-pub const KEYS: &str = "slipway-keys";
-/// Its data: 32 random bytes that keys are derived from, and the token that people show.
-pub const KEYS_FILES: [&str; 2] = ["master", "token"];
-
-/// Where the files are.
-const FOLDER: &str = "/var/run/slipway/keys";
+pub const KEYS: &str = files::KEYS_SECRET;
+/// Its data: 32 random bytes that keys are derived from, and the token that clients show.
+pub const KEYS_FILES: [&str; 2] = [files::MASTER_KEY, files::TOKEN];
 
 /// The volume. A pod starts without the Secret as well: who needs a key looks for it when it is
 /// needed.
@@ -28,10 +25,13 @@ pub(crate) fn keys_volume() -> (Volume, VolumeMount) {
         ..SecretVolumeSource::default()
     };
     let volume = Volume { name: KEYS_VOLUME.to_owned(), secret: Some(secret), ..Volume::default() };
-    (volume, VolumeMount { read_only: Some(true), ..volume_mount(KEYS_VOLUME, FOLDER) })
+    (
+        volume,
+        VolumeMount { read_only: Some(true), ..volume_mount(KEYS_VOLUME, files::KEYS_DIRECTORY) },
+    )
 }
 
 /// Tells a program where the files are.
 pub(crate) fn keys_environment() -> EnvVar {
-    env_var(environment::KEYS_DIRECTORY, FOLDER)
+    env_var(environment::KEYS_DIRECTORY, files::KEYS_DIRECTORY)
 }

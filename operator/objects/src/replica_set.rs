@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
-use slipway_contracts::environment;
+use slipway_contracts::{environment, files};
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{
     BatchingPolicy, ModelDeployment, ModelDeploymentSpec, SERVER_CONTAINER,
@@ -205,7 +205,7 @@ fn server_container(
         security_context: Some(container_security()),
         // The runtime writes one line of JSON there when it cannot start; where another image does
         // not, the end of its log is better than nothing.
-        termination_message_path: Some("/dev/termination-log".to_owned()),
+        termination_message_path: Some(files::TERMINATION_LOG.to_owned()),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(mounts),
         ..Container::default()

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{
     EmptyDirVolumeSource, PersistentVolumeClaimVolumeSource, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use slipway_contracts::files::{CLAIMS_DIRECTORY, MODELS_DIRECTORY};
 
 use crate::reserved::CLAIM_VOLUMES;
 
@@ -19,7 +20,7 @@ pub(crate) fn pod_volumes(
 ) -> (Vec<Volume>, Vec<VolumeMount>) {
     let mut volumes =
         vec![models.unwrap_or_else(|| scratch_volume(MODELS, "8Gi")), scratch_volume("tmp", "1Gi")];
-    let mut mounts = vec![volume_mount(MODELS, "/models"), volume_mount("tmp", "/tmp")];
+    let mut mounts = vec![volume_mount(MODELS, MODELS_DIRECTORY), volume_mount("tmp", "/tmp")];
     let of_model = claim_from_uri(model);
     let of_baseline = baseline.and_then(claim_from_uri).filter(|claim| Some(*claim) != of_model);
     for (name, claim) in CLAIM_VOLUMES.into_iter().zip([of_model, of_baseline]) {
@@ -34,7 +35,7 @@ pub(crate) fn pod_volumes(
         });
         mounts.push(VolumeMount {
             read_only: Some(true),
-            ..volume_mount(name, &format!("/mnt/models/{claim}"))
+            ..volume_mount(name, &format!("{CLAIMS_DIRECTORY}/{claim}"))
         });
     }
     (volumes, mounts)

@@ -19,11 +19,11 @@ fn world() -> (TempDir, Arc<GatewayMetrics>, Arc<KeyStore>) {
 fn write(directory: &TempDir, version: &str, master: &[u8], token: &[u8]) {
     let (root, data) = (directory.path().join("keys"), directory.path().join("keys").join(version));
     std::fs::create_dir_all(&data).unwrap();
-    std::fs::write(data.join("master"), master).unwrap();
-    std::fs::write(data.join("token"), token).unwrap();
+    std::fs::write(data.join(files::MASTER_KEY), master).unwrap();
+    std::fs::write(data.join(files::TOKEN), token).unwrap();
     symlink(version, root.join("..new")).unwrap();
     std::fs::rename(root.join("..new"), root.join("..data")).unwrap();
-    for file in ["master", "token"] {
+    for file in [files::MASTER_KEY, files::TOKEN] {
         // There after the first time.
         drop(symlink(Path::new("..data").join(file), root.join(file)));
     }
@@ -106,7 +106,7 @@ async fn what_was_replaced_is_known_for_a_day() {
     assert_eq!(previous(), None);
     // A Secret that is deleted and made again: between them there is none, and the old one stays
     // known.
-    for file in ["master", "token"] {
+    for file in [files::MASTER_KEY, files::TOKEN] {
         std::fs::remove_file(directory.path().join("keys").join(file)).unwrap();
     }
     keys.reload();
