@@ -8,5 +8,6 @@ pub mod files;
 pub mod grpc;
 pub mod headers;
 pub mod metric_names;
+pub mod paths;
 pub mod ports;
 pub mod state;

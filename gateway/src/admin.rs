@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto;
+use slipway_contracts::paths;
 use slipway_contracts::state::{CHANGES_QUERY, PATH as STATE_PATH};
 use slipway_gateway_control::state::{self, ReportedState};
 use slipway_gateway_control::streams::StateStreams;
@@ -75,13 +76,13 @@ async fn handle_request(
         return Ok(text_response(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"));
     }
     Ok(match request.uri().path() {
-        "/livez" => text_response(StatusCode::OK, "ok\n"),
-        "/readyz" if admin.gateway.is_ready() => text_response(StatusCode::OK, "ok\n"),
-        "/readyz" if admin.gateway.is_draining() => {
+        paths::LIVENESS => text_response(StatusCode::OK, "ok\n"),
+        paths::READINESS if admin.gateway.is_ready() => text_response(StatusCode::OK, "ok\n"),
+        paths::READINESS if admin.gateway.is_draining() => {
             text_response(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
         }
-        "/readyz" => text_response(StatusCode::SERVICE_UNAVAILABLE, "not synced\n"),
-        "/metrics" => metrics_response(&admin.gateway, request.headers()),
+        paths::READINESS => text_response(StatusCode::SERVICE_UNAVAILABLE, "not synced\n"),
+        paths::METRICS => metrics_response(&admin.gateway, request.headers()),
         STATE_PATH => match admin.authenticate(request.headers()) {
             Ok(()) => stream_state(&admin, peer, request.uri().query() == Some(CHANGES_QUERY)),
             Err(why) => unauthorized_response(why),

@@ -13,6 +13,7 @@ use futures::future::join_all;
 use http::header::HOST;
 use http::{HeaderValue, Request};
 use http_body_util::BodyExt;
+use slipway_contracts::paths::SERVER_READY;
 use slipway_gateway_routing::context::GatewayContext;
 use slipway_gateway_upstream::buffer::{BufferedBody, ReplayBody};
 use slipway_gateway_upstream::endpoint::InFlightGuard;
@@ -48,7 +49,7 @@ fn terminating_pods(gateway: &GatewayContext) -> Vec<InFlightGuard> {
 async fn probe_pod(visit: InFlightGuard) {
     let mut request =
         Request::new(UploadBody::Replay(ReplayBody::new(Arc::new(BufferedBody::default()))));
-    *request.uri_mut() = http::Uri::from_static("/v2/health/ready");
+    *request.uri_mut() = http::Uri::from_static(SERVER_READY);
     request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
     let asked = async {
         if let Ok(answer) = send_request(visit, request, UpstreamProtocol::Http1, false).await {

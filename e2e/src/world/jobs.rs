@@ -6,6 +6,7 @@ use http::HeaderMap;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use slipway_contracts::paths::MODELS;
 use standardwebhooks::Webhook;
 
 use super::test_world::{PODS_TIMEOUT, TestWorld, infer_request};
@@ -148,7 +149,7 @@ impl TestWorld {
         row: &[f64],
         callback: Option<&str>,
     ) -> anyhow::Result<String> {
-        let url = format!("{}/v2/models/{name}/jobs", self.service_url(name, 80).await?);
+        let url = format!("{}{MODELS}{name}/jobs", self.service_url(name, 80).await?);
         let mut job =
             json!({"data": infer_request(row), "idempotency_key": format!("job-{number}")});
         if let Some(callback) = callback {

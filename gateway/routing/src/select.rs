@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use slipway_contracts::paths;
 use slipway_crds::routing::{RouteClaimant, normalize_host, service_name};
 use slipway_gateway_policy::grpc;
 use slipway_gateway_policy::refusal::RequestRefusal;
@@ -54,8 +55,8 @@ pub fn select_target(
         };
     }
     match path {
-        "/v2" | "/v2/" | "/v2/health/live" | "/v2/health/ready" => RouteTarget::Gateway,
-        _ => match path.strip_prefix("/v2/models/").and_then(|rest| rest.split('/').next()) {
+        paths::PROTOCOL | "/v2/" | paths::SERVER_LIVE | paths::SERVER_READY => RouteTarget::Gateway,
+        _ => match path.strip_prefix(paths::MODELS).and_then(|rest| rest.split('/').next()) {
             Some(name) => route_by_model_name(table, name)
                 .map_or(RouteTarget::Refused(RequestRefusal::UnknownModel), RouteTarget::Model),
             None => RouteTarget::Refused(RequestRefusal::UndeclaredHost),

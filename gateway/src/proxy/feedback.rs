@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_ENCODING;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use ring::hmac;
+use slipway_contracts::paths::MODELS;
 use slipway_gateway_feedback::item::{
     FeedbackItem, FeedbackRejection, FeedbackRequest, FeedbackResponse,
 };
@@ -258,7 +259,7 @@ async fn send_to_peer(
     let share = PeerRequest { feedback: share.iter().map(|opened| &opened.item).collect() };
     let body = Bytes::from(serde_json::to_vec(&share).ok()?);
     let proof = hex::encode(hmac::sign(&hop_key(gateway, model)?, &body));
-    let path = format!("/v2/models/{}/feedback", model.config.claims.model_name);
+    let path = format!("{MODELS}{}/feedback", model.config.claims.model_name);
     let host = format!("{}.{}", model.config.name, gateway.settings.namespace);
     let token = gateway.keys.authorization()?;
     let headers =

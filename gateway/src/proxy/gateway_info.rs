@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde_json::json;
+use slipway_contracts::paths;
 use slipway_gateway_policy::grpc;
 use slipway_gateway_policy::message::frame_message;
 use slipway_gateway_policy::refusal::RequestRefusal;
@@ -28,8 +29,8 @@ pub fn rest_response(
     }
     let ready = gateway.is_ready();
     match path {
-        "/v2/health/live" => health_response(true, ready),
-        "/v2/health/ready" => health_response(ready, ready),
+        paths::SERVER_LIVE => health_response(true, ready),
+        paths::SERVER_READY => health_response(ready, ready),
         _ => json_response(
             StatusCode::OK,
             &json!({ "name": NAME, "version": VERSION, "extensions": [] }),

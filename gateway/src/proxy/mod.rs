@@ -24,6 +24,7 @@ use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
+use slipway_contracts::paths;
 use slipway_gateway_policy::grpc;
 use slipway_gateway_policy::refusal::RequestRefusal;
 use slipway_gateway_routing::context::GatewayContext;
@@ -158,8 +159,8 @@ async fn forward_to_model(
 /// counted.
 fn model_health(route: &RouteMatch, parts: &Parts) -> Option<Response<AnswerBody>> {
     let well = match parts.uri.path() {
-        "/v2/health/live" => true,
-        "/v2/health/ready" => {
+        paths::SERVER_LIVE => true,
+        paths::SERVER_READY => {
             let serves = |arm: Option<&Arc<Arm>>| arm.is_some_and(|arm| !arm.endpoints.is_empty());
             let model = &route.model;
             if route.preview {

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
     WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use slipway_contracts::paths;
 use slipway_crds::v1alpha1::SecretKeyRef;
 
 use crate::meta::{LabelMap, label_map, label_selector};
@@ -73,7 +74,7 @@ pub(crate) fn readiness_probe(port: &str) -> Probe {
         period_seconds: Some(1),
         timeout_seconds: Some(2),
         failure_threshold: Some(3),
-        ..http_probe("/readyz", port)
+        ..http_probe(paths::READINESS, port)
     }
 }
 
@@ -84,7 +85,7 @@ pub(crate) fn liveness_probe(port: &str) -> Probe {
         period_seconds: Some(10),
         timeout_seconds: Some(5),
         failure_threshold: Some(6),
-        ..http_probe("/livez", port)
+        ..http_probe(paths::LIVENESS, port)
     }
 }
 
@@ -148,7 +149,7 @@ pub(crate) fn scrape_annotations(port: i32) -> LabelMap {
     label_map([
         ("prometheus.io/scrape", "true"),
         ("prometheus.io/port", &port),
-        ("prometheus.io/path", "/metrics"),
+        ("prometheus.io/path", paths::METRICS),
     ])
 }
 

@@ -13,6 +13,7 @@ use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use slipway_cluster_views::ClusterViews;
+use slipway_contracts::paths;
 use slipway_listener::{HttpServer, ListenerSettings, ShutdownMode};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -103,12 +104,15 @@ async fn serve_metrics(State(health): State<OperatorHealth>) -> impl IntoRespons
 /// Serves until `stop`, and then at most as long as [`DRAIN_TIMEOUT`].
 pub async fn serve_admin(listener: TcpListener, health: OperatorHealth, stop: CancellationToken) {
     let router = Router::new()
-        .route("/livez", get(async |State(h): State<OperatorHealth>| probe_response(h.liveness())))
         .route(
-            "/readyz",
+            paths::LIVENESS,
+            get(async |State(h): State<OperatorHealth>| probe_response(h.liveness())),
+        )
+        .route(
+            paths::READINESS,
             get(async |State(h): State<OperatorHealth>| probe_response(h.readiness())),
         )
-        .route("/metrics", get(serve_metrics))
+        .route(paths::METRICS, get(serve_metrics))
         .with_state(health);
     let make = move |_| TowerToHyperService::new(router.clone());
     let builder = auto::Builder::new(TokioExecutor::new());

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Client, RequestBuilder, redirect};
 use secrecy::{ExposeSecret as _, SecretString};
+use slipway_contracts::paths::{HOT_INPUTS, MODELS};
 use slipway_runtime_cache::CacheArgs;
 use slipway_runtime_cache::hot_keys::{MAX_BYTES, decode_hot_inputs};
 use slipway_runtime_engine::batch::RequestPriority;
@@ -18,8 +19,7 @@ use crate::predictor::{Predictor, run_untimed};
 /// Time to learn what is hot, and for all of it.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
 const WARM_UP_TIMEOUT: Duration = Duration::from_secs(5);
-/// Where a pod tells what is hot, on its admin port.
-pub const PATH: &str = "/v1/cache/hot";
+/// Where a pod answers what is hot.
 const ADMIN_PORT: u16 = slipway_contracts::ports::METRICS.number;
 /// Where gateways answer those who show the token, and say who answered.
 const PRIVATE_PORT: u16 = slipway_contracts::ports::PRIVATE.number;
@@ -42,7 +42,7 @@ pub async fn prewarm_caches(
     let (mut answered, mut from) = (0_usize, String::new());
     let token = predictor.keys.token();
     let gateway = format!(
-        "http://{modeldeployment}:{PRIVATE_PORT}/v2/models/{}",
+        "http://{modeldeployment}:{PRIVATE_PORT}{MODELS}{}",
         predictor.models.primary_name()
     );
     let work = async {
@@ -110,7 +110,7 @@ async fn fetch_hot_inputs(
         args.cache_hot_from.clone()
     };
     let mut answer =
-        shown(client.get(format!("{base}{PATH}"))).send().await.map_err(|e| e.to_string())?;
+        shown(client.get(format!("{base}{HOT_INPUTS}"))).send().await.map_err(|e| e.to_string())?;
     if !answer.status().is_success() {
         return Err(format!("it answered {}", answer.status()));
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use slipway_runtime_predict::prewarm;
+use slipway_contracts::paths;
 
 use super::{AppState, FullResponse, bytes_response, error_response};
 
@@ -12,8 +12,8 @@ const OCTET_STREAM: &str = "application/octet-stream";
 /// Answers one request.
 pub async fn handle_admin_request<B>(app: &AppState, request: Request<B>) -> FullResponse {
     match request.uri().path() {
-        "/livez" => bytes_response(StatusCode::OK, TEXT_PLAIN, "ok\n"),
-        "/readyz" => match app.unready_reason() {
+        paths::LIVENESS => bytes_response(StatusCode::OK, TEXT_PLAIN, "ok\n"),
+        paths::READINESS => match app.unready_reason() {
             None => bytes_response(StatusCode::OK, TEXT_PLAIN, "ok\n"),
             Some(why) => bytes_response(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -21,12 +21,12 @@ pub async fn handle_admin_request<B>(app: &AppState, request: Request<B>) -> Ful
                 Bytes::from_static(why.as_bytes()),
             ),
         },
-        "/metrics" => {
+        paths::METRICS => {
             let queued = app.predictor.models.all().iter().map(|model| model.pool.queued()).sum();
             let (content_type, body) = app.predictor.metrics.exposition(queued, request.headers());
             bytes_response(StatusCode::OK, content_type, body)
         }
-        prewarm::PATH => {
+        paths::HOT_INPUTS => {
             // Inputs of clients, which are nobody else's to read.
             if let Err(error) = app.predictor.keys.authorize(request.headers()) {
                 return error_response(&error.into());

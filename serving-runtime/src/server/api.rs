@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use serde_json::json;
+use slipway_contracts::paths;
 use tracing::Instrument as _;
 
 use super::error::ApiError;
@@ -38,7 +39,7 @@ enum ModelRoute {
 }
 
 fn parse_route(path: &str) -> Option<ApiRoute<'_>> {
-    let path = path.strip_prefix("/v2")?;
+    let path = path.strip_prefix(paths::PROTOCOL)?;
     let mut parts = path.split('/').filter(|p| !p.is_empty());
     let rest: Vec<&str> = parts.by_ref().take(6).collect();
     Some(match rest.as_slice() {

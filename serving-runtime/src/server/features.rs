@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+use slipway_contracts::paths::MODELS;
 use slipway_oip::inference::ModelInferRequest;
 use slipway_oip::inference::infer_parameter::ParameterChoice;
 use slipway_runtime_cache::features::{FeatureRow, FeatureRowCache, MAX_ENTITY, parse_row};
@@ -30,7 +31,7 @@ const ENTITY: &str = "entity";
 /// `/v2/models/{m}/features` or `/v2/models/{m}/features/{entity}`: the model, and the entity as it
 /// is written there.
 pub(super) fn parse_path(path: &str) -> Option<(&str, Option<&str>)> {
-    let (model, rest) = path.strip_prefix("/v2/models/")?.split_once('/')?;
+    let (model, rest) = path.strip_prefix(MODELS)?.split_once('/')?;
     match rest.strip_prefix("features")? {
         "" => Some((model, None)),
         rest => rest

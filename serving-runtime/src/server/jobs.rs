@@ -6,6 +6,7 @@ use http::header::LOCATION;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
+use slipway_contracts::paths::MODELS;
 use slipway_runtime_jobs::service::JobService;
 use slipway_runtime_jobs::submit::{self, JobSubmission, queue_unavailable};
 use slipway_runtime_jobs::{callback, view};
@@ -46,7 +47,7 @@ pub(super) async fn submit_job(
     let (id, new) = answer?;
     // With the name of the model, so that it leads back here through a gateway at whatever host the
     // client used.
-    let url = format!("/v2/models/{model}/jobs/{id}");
+    let url = format!("{MODELS}{model}/jobs/{id}");
     let mut answer = json_response(
         StatusCode::ACCEPTED,
         &json!({"id": id, "status_url": url, "duplicate": !new}),

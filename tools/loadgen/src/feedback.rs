@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use slipway_contracts::paths::MODELS;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
@@ -45,7 +46,7 @@ pub(crate) fn feedback_channel(
     let sender = FeedbackSender {
         queue: receiver,
         connection: TargetConnection::new(Arc::clone(target)),
-        path: format!("/v2/models/{model}/feedback"),
+        path: format!("{MODELS}{model}/feedback"),
         account: Arc::clone(account),
     };
     (FeedbackQueue { share, queue, account: Arc::clone(account) }, sender)

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use slipway_contracts::paths::MODELS;
 use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::account::{FinishedRequest, RequestAccount};
@@ -86,7 +87,7 @@ pub(crate) struct WorkerContext {
 impl WorkerContext {
     /// One worker: sends due requests until the dispatcher ends.
     pub(crate) async fn run_worker(self: Arc<Self>) {
-        let path = format!("/v2/models/{}/infer", self.model);
+        let path = format!("{MODELS}{}/infer", self.model);
         let mut connection = TargetConnection::new(Arc::clone(&self.target));
         loop {
             let slot = self.slots.lock().await.recv().await;
