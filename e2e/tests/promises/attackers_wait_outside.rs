@@ -8,13 +8,14 @@ use anyhow::Context;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
+use slipway_contracts::ports;
 use slipway_e2e::world::{self, TestWorld};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-const DATA: u16 = 8080;
-const ADMIN: u16 = 9091;
+const DATA: u16 = ports::HTTP.number;
+const ADMIN: u16 = ports::GATEWAY_ADMIN.number;
 
 async fn gateways(world: &TestWorld) -> anyhow::Result<Vec<(IpAddr, i32)>> {
     let pods: Api<Pod> = Api::namespaced(world.cluster.client(), &world.namespace);

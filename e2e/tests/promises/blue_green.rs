@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use slipway_contracts::{headers, ports};
 use slipway_crds::v1alpha1::{ModelDeployment, RolloutStage};
 use slipway_e2e::world::{self, TestWorld, candidate_revision, revision_weights, stable_revision};
 
@@ -23,14 +24,17 @@ fn by_hand(world: &TestWorld, file: &str) -> anyhow::Result<ModelDeployment> {
 /// One request to the preview address; returns who answered.
 async fn ask_preview(world: &TestWorld) -> anyhow::Result<String> {
     let preview = format!("{NAME}-preview");
-    let url = format!("{}/v2/models/digits/infer", world.service_url(&preview, 8081).await?);
+    let url = format!(
+        "{}/v2/models/digits/infer",
+        world.service_url(&preview, ports::PRIVATE.number).await?
+    );
     let row = vec![0.0; 64];
     let body = world::infer_request(&row);
     let refused = world.http.post(&url, Some(&preview), &body).await?;
     anyhow::ensure!(refused.status == 401, "without the token: {refused:?}");
     let answer = world.http.post_with_token(&url, &preview, &world.token().await?, &body).await?;
     anyhow::ensure!(answer.status.is_success(), "{answer:?}");
-    Ok(answer.header("x-slipway-revision").to_owned())
+    Ok(answer.header(headers::REVISION).to_owned())
 }
 
 async fn until_stage(

@@ -4,6 +4,7 @@
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
+use slipway_contracts::{headers, ports};
 use slipway_e2e::world::{self, TestWorld};
 
 fn cached(world: &TestWorld, file: &str) -> anyhow::Result<String> {
@@ -25,7 +26,7 @@ async fn ask(world: &TestWorld) -> anyhow::Result<(String, String, Value)> {
     let answer = world.http.post(&url, Some("digits"), &world::infer_request(&row)).await?;
     ensure!(answer.status.is_success(), "{answer:?}");
     let value: Value = answer.json()?;
-    let (cache, revision) = (answer.header("x-slipway-cache"), answer.header("x-slipway-revision"));
+    let (cache, revision) = (answer.header(headers::CACHE), answer.header(headers::REVISION));
     Ok((cache.to_owned(), revision.to_owned(), value["outputs"].clone()))
 }
 
@@ -39,7 +40,7 @@ async fn warmed(world: &TestWorld, candidate: &str, stable: &str) -> anyhow::Res
     let lines = logs.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let told: Vec<Value> =
         lines.filter(|line| line.to_string().contains("the caches are warm")).collect();
-    let from = format!("http://digits-{stable}:9090");
+    let from = format!("http://digits-{stable}:{}", ports::METRICS.number);
     // Pods that come later may be told by the candidate's own.
     let found =
         told.iter().find(|line| line["from"] == from && line["answered"].as_u64() > Some(0));

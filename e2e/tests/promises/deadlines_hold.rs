@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use slipway_contracts::{paths, ports};
 use slipway_crds::v1alpha1::ModelDeployment;
 use slipway_e2e::world::{self, HttpClient, TestWorld};
 
@@ -101,8 +102,13 @@ async fn in_flight(world: &TestWorld, revision: &str) -> anyhow::Result<()> {
         "-o=jsonpath={.items[0].metadata.name}",
     ];
     let pod = world.cluster.kubectl(arguments).await?;
-    let path =
-        format!("/api/v1/namespaces/{}/pods/{}:9090/proxy/metrics", world.namespace, pod.trim());
+    let path = format!(
+        "/api/v1/namespaces/{}/pods/{}:{}/proxy{}",
+        world.namespace,
+        pod.trim(),
+        ports::METRICS.number,
+        paths::METRICS
+    );
     let look = || async {
         let metrics = world
             .cluster

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::ensure;
 use serde_json::Value;
+use slipway_contracts::headers;
 use slipway_crds::labels::MODEL_DEPLOYMENT;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
 use slipway_e2e::world::{self, PODS_TIMEOUT, TestWorld, infer_request};
@@ -80,7 +81,7 @@ async fn picture(world: &TestWorld) -> anyhow::Result<Vec<String>> {
             .post(&format!("{base}/v2/models/digits/infer"), Some(host), &infer_request(&row))
             .await?;
         let body: Value = answer.json()?;
-        let revision = answer.header("x-slipway-revision");
+        let revision = answer.header(headers::REVISION);
         seen.push(format!(
             "{host} infer: {} {revision} {}",
             answer.status, body["outputs"][0]["data"]

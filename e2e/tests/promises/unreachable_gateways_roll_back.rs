@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use slipway_contracts::ports::GATEWAY_ADMIN;
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
 use slipway_e2e::world::{self, TestWorld};
 
@@ -108,7 +109,8 @@ async fn unreachable_gateways_roll_back() -> anyhow::Result<()> {
         world.wait_promoted("digits", "v2").await?;
 
         // The operator hears nobody: nothing goes to the next version, and status names pod, port and error.
-        let rules: Vec<String> = gateways.iter().map(|to| format!("{} daddr {to} tcp dport 9091", family(to))).collect();
+        let port = GATEWAY_ADMIN.number;
+        let rules: Vec<String> = gateways.iter().map(|to| format!("{} daddr {to} tcp dport {port}", family(to))).collect();
         let operator = addresses(&world, "slipway-system", "app.kubernetes.io/name=slipway-operator").await?;
         let rules: Vec<String> = operator
             .iter()
@@ -116,7 +118,8 @@ async fn unreachable_gateways_roll_back() -> anyhow::Result<()> {
             .collect();
         let dark = Firewall::new(&world, &rules)?;
         world.apply(&world.quick_example("digits/v3.yaml")?).await?;
-        let told = |status: &ModelDeploymentStatus| unreachable(status, &["slipway-gateway-", ":9091: "]);
+        let address_end = format!(":{port}: ");
+        let told = |status: &ModelDeploymentStatus| unreachable(status, &["slipway-gateway-", &address_end]);
         world.wait_for_status("digits", "the gateways to be named", Duration::from_secs(90), told).await?;
         drop(dark);
         world.wait_for_weight("digits", 50).await?;

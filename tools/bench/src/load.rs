@@ -12,6 +12,7 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use slipway_contracts::grpc::STATUS_HEADER;
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
@@ -120,7 +121,7 @@ impl BenchConnection {
             }
         };
         let whole = body.collect().await?;
-        let status = |headers: &HeaderMap| headers.get("grpc-status")?.to_str().ok()?.parse().ok();
+        let status = |headers: &HeaderMap| headers.get(STATUS_HEADER)?.to_str().ok()?.parse().ok();
         let grpc_status = whole.trailers().and_then(status).or_else(|| status(&head.headers));
         Ok(BenchResponse {
             status: head.status,

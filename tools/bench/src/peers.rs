@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use http::HeaderValue;
+use slipway_contracts::grpc::TIMEOUT_HEADER;
 
 use crate::load::BenchRequest;
 use crate::model::BenchModel;
@@ -127,7 +128,7 @@ impl PeerServer {
         let port = self.grpc_port(port).filter(|_| wire == WireEncoding::Grpc).unwrap_or(port);
         let mut call = model.row.build_request(port, self.infer_path(), "m", wire);
         if self.is_ours() && wire == WireEncoding::Grpc {
-            call.headers.insert("grpc-timeout", HeaderValue::from_static("10S"));
+            call.headers.insert(TIMEOUT_HEADER, HeaderValue::from_static("10S"));
         }
         call.variation = match self {
             Self::SlipwayCacheMiss => {
