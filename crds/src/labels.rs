@@ -14,6 +14,8 @@ pub const COMPONENT_RUNTIME: &str = "runtime";
 pub const COMPONENT_GATEWAY: &str = "gateway";
 /// [`COMPONENT`] of the pods that run jobs.
 pub const COMPONENT_WORKER: &str = "worker";
+/// How labels and annotations of Slipway begin. Pod templates of users may set none.
+pub const PREFIX: &str = "ml.slipway.dev/";
 /// The ModelDeployment that an object belongs to.
 pub const MODEL_DEPLOYMENT: &str = "ml.slipway.dev/modeldeployment";
 /// The revision that an object belongs to.
@@ -57,6 +59,10 @@ pub const STABLE_SINCE: &str = "ml.slipway.dev/stable-since";
 /// Annotation on a ReplicaSet: when and why the rollout of its revision was taken back, as RFC
 /// 3339, a blank and the reason. Read when the status is lost.
 pub const ABORTED: &str = "ml.slipway.dev/aborted";
+
+/// Annotation on objects that the operator makes: hash of what was applied last. A child is applied
+/// again when it differs, and only then.
+pub const APPLIED: &str = "ml.slipway.dev/applied";
 
 /// The selector of the scale subresource: the runtime pods of all revisions, stable over time.
 pub fn scale_selector(name: &str) -> String {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use jiff::Timestamp;
+use slipway_crds::labels::ABORT;
 use slipway_crds::v1alpha1::{ModelDeploymentStatus, RolloutStage};
 
 use super::table::RolloutRow;
@@ -125,8 +126,8 @@ impl SceneRunner {
         };
         self.watch_until("digits-bg", warm).await?;
         print_heading("green has all the traffic, blue is still warm; a person aborts");
-        println!("$ kubectl annotate modeldeployment digits-bg ml.slipway.dev/abort=1");
-        self.world.annotate("digits-bg", "ml.slipway.dev/abort", "1").await?;
+        println!("$ kubectl annotate modeldeployment digits-bg {ABORT}=1");
+        self.world.annotate("digits-bg", ABORT, "1").await?;
         let status = self.watch_until("digits-bg", |status| rollout_ended(status, version)).await?;
         self.rollout_row(&self.blue_green_world(), since, &status).await
     }

@@ -9,7 +9,8 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use slipway_objects::desired::{APPLIED_ANNOTATION, DesiredObject};
+use slipway_crds::labels::APPLIED;
+use slipway_objects::desired::DesiredObject;
 use slipway_objects::reserved::DIGEST_VARIABLE;
 
 use crate::event::PlannedEvent;
@@ -70,7 +71,7 @@ impl ManagedFields {
 
     /// Whether the stamp is not what we wrote: then its difference is no news of ours.
     pub fn is_applied_hash_lost(&self) -> bool {
-        let key = format!("f:{APPLIED_ANNOTATION}");
+        let key = format!("f:{APPLIED}");
         self.fields
             .as_deref()
             .is_some_and(|owned| owned["f:metadata"]["f:annotations"][key].is_null())

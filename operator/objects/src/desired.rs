@@ -9,10 +9,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
-
-/// Annotation with the hash of what was applied last. A child is applied again when it differs, and
-/// only then.
-pub const APPLIED_ANNOTATION: &str = "ml.slipway.dev/applied";
+use slipway_crds::labels;
 
 /// Kinds that are deleted and adopted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,10 +104,7 @@ impl DesiredObject {
     /// The hash that its builder stamped it with.
     pub fn applied_hash(&self) -> &str {
         let annotations = self.metadata().annotations.as_ref();
-        annotations
-            .and_then(|all| all.get(APPLIED_ANNOTATION))
-            .map(String::as_str)
-            .unwrap_or_default()
+        annotations.and_then(|all| all.get(labels::APPLIED)).map(String::as_str).unwrap_or_default()
     }
 
     /// As it is sent.

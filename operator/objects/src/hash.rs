@@ -2,16 +2,17 @@
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use slipway_crds::labels::APPLIED;
 
 use crate::canonical_json::canonical_json;
-use crate::desired::{APPLIED_ANNOTATION, DesiredObject};
+use crate::desired::DesiredObject;
 
 /// Bytes of the digest that are kept: 2^64 is plenty against accidents, and nobody attacks their
 /// own annotation.
 const HASH_BYTES: usize = 8;
 
 /// Hash of an object as it is applied: the first 16 hex digits of sha256 over its canonical JSON,
-/// without the annotation [`APPLIED_ANNOTATION`] itself and without owner references (they differ
+/// without the annotation [`APPLIED`] itself and without owner references (they differ
 /// between the ModelDeployments that share a gateway, and views tell them apart), and of a
 /// ReplicaSet without its size, which is not decided by what it is made from.
 pub fn applied_hash(desired: &DesiredObject) -> String {
@@ -25,7 +26,7 @@ pub fn applied_hash(desired: &DesiredObject) -> String {
         metadata.remove("ownerReferences");
         let mut nothing_left = false;
         if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
-            annotations.remove(APPLIED_ANNOTATION);
+            annotations.remove(APPLIED);
             nothing_left = annotations.is_empty();
         }
         if nothing_left {
@@ -36,13 +37,9 @@ pub fn applied_hash(desired: &DesiredObject) -> String {
     hex::encode(digest.get(..HASH_BYTES).unwrap_or(&digest))
 }
 
-/// `desired` with the annotation [`APPLIED_ANNOTATION`] set to its [`applied_hash`].
+/// `desired` with the annotation [`APPLIED`] set to its [`applied_hash`].
 pub fn with_applied_hash(mut desired: DesiredObject) -> DesiredObject {
     let hash = applied_hash(&desired);
-    desired
-        .metadata_mut()
-        .annotations
-        .get_or_insert_default()
-        .insert(APPLIED_ANNOTATION.to_owned(), hash);
+    desired.metadata_mut().annotations.get_or_insert_default().insert(APPLIED.to_owned(), hash);
     desired
 }

@@ -15,7 +15,7 @@ use slipway_crds::v1alpha1::{
     BatchingPolicy, ModelDeployment, ModelDeploymentSpec, SERVER_CONTAINER,
 };
 
-use crate::desired::{APPLIED_ANNOTATION, DesiredObject};
+use crate::desired::DesiredObject;
 use crate::hash::with_applied_hash;
 use crate::meta::{
     LabelMap, controlled_metadata, label_map, label_selector, revision_labels, revision_selector,
@@ -61,7 +61,7 @@ pub fn replica_set(
         made.metadata_mut()
             .annotations
             .get_or_insert_default()
-            .insert(APPLIED_ANNOTATION.to_owned(), stamp);
+            .insert(labels::APPLIED.to_owned(), stamp);
     }
     made
 }

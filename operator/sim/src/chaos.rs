@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use random::{random_faults, random_object};
 use result::check_result;
 use serde_json::json;
+use slipway_crds::labels;
 use slipway_crds::v1alpha1::{ModelDeployment, RolloutStage};
 
 use crate::behavior::ModelQuality;
@@ -189,7 +190,7 @@ fn bound_value(world: &SimulatedWorld, nonce: &str) -> String {
 pub(crate) fn give_command(world: &mut SimulatedWorld, command: &str, nonce: &str) {
     world.edit(command, |object| {
         let annotations = object.metadata.annotations.get_or_insert_default();
-        annotations.insert(format!("ml.slipway.dev/{command}"), nonce.to_owned());
+        annotations.insert(format!("{}{command}", labels::PREFIX), nonce.to_owned());
     });
 }
 

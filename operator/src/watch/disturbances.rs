@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     fn service(stamp: &str) -> DesiredObject {
-        let metadata = json!({"name": "m", "annotations": {slipway_objects::desired::APPLIED_ANNOTATION: stamp}});
+        let metadata = json!({"name": "m", "annotations": {slipway_crds::labels::APPLIED: stamp}});
         let service: Service = serde_json::from_value(json!({"metadata": metadata})).unwrap();
         DesiredObject::Service(service)
     }

@@ -8,7 +8,6 @@ use slipway_core::marks::RevisionMarks;
 use slipway_core::observed::{ModelDigest, ObjectView, ReplicaSetView};
 use slipway_crds::labels;
 use slipway_objects::container_images;
-use slipway_objects::desired::APPLIED_ANNOTATION;
 
 use crate::field_sets::FieldSets;
 
@@ -52,7 +51,7 @@ pub fn cached_replica_set(object: &ReplicaSet, fields: &FieldSets) -> Option<Cac
         is_observed: status.and_then(|s| s.observed_generation) >= object.metadata.generation,
         owned: false,
         orphaned: false,
-        applied_hash: object.annotations().get(APPLIED_ANNOTATION).cloned().unwrap_or_default(),
+        applied_hash: object.annotations().get(labels::APPLIED).cloned().unwrap_or_default(),
         images: container_images(object),
         managed_fields: fields.managed_fields(object),
         deleting: object.metadata.deletion_timestamp.is_some(),
@@ -68,7 +67,7 @@ fn controller_uid(object: &impl ResourceExt) -> Option<String> {
 pub fn object_view(object: &impl ResourceExt, fields: &FieldSets) -> Option<ObjectView> {
     Some(ObjectView {
         uid: object.uid()?,
-        applied_hash: object.annotations().get(APPLIED_ANNOTATION).cloned().unwrap_or_default(),
+        applied_hash: object.annotations().get(labels::APPLIED).cloned().unwrap_or_default(),
         managed_fields: fields.managed_fields(object),
         owners: object.owner_references().iter().map(|o| o.uid.clone()).collect(),
         controller: controller_uid(object),

@@ -4,6 +4,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
 use slipway_crds::conditions::reason;
+use slipway_crds::labels::ABORT;
 use slipway_crds::v1alpha1::{AbortStatus, GateVerdict, HoldPolicy, RolloutOutcome, RolloutStage};
 use slipway_judge::MIN_EVENTS_TO_FAIL;
 
@@ -82,7 +83,7 @@ pub(super) fn abort_if_needed(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bo
 /// A person takes the candidate back; nothing when there is none.
 pub(super) fn abort_by_person(cx: &PlanContext<'_>, draft: &mut PlanDraft, user: &str) {
     if draft.active_rollout().is_some() {
-        let message = format!("aborted by {user} (annotation ml.slipway.dev/abort)");
+        let message = format!("aborted by {user} (annotation {ABORT})");
         abort_rollout(cx, draft, &AbortCause { reason: AbortReason::UserAborted, message });
     }
 }

@@ -85,7 +85,7 @@ pub(super) fn enter_step(cx: &PlanContext<'_>, draft: &mut PlanDraft, index: usi
             false,
             reason::PAUSE_STEP,
             "Pause",
-            &format!("{next}; go on with the annotation ml.slipway.dev/promote"),
+            &format!("{next}; go on with the annotation {}", labels::PROMOTE),
         );
     }
 }

@@ -1,7 +1,7 @@
 //! What a template must not override, because the promises need it. The messages name the field.
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
-use slipway_crds::labels::{COMPONENT, MANAGED_BY, PART_OF};
+use slipway_crds::labels::{COMPONENT, MANAGED_BY, PART_OF, PREFIX};
 use slipway_crds::v1alpha1::{ModelDeploymentSpec, SERVER_CONTAINER};
 use slipway_objects::reserved::{
     CONTAINERS, HTTP, METRICS, VOLUMES, has_handler, is_reserved_variable,
@@ -17,8 +17,7 @@ const END_SECONDS: i64 = 10;
 /// The first thing that may not be.
 pub(super) fn find_template_problem(spec: &ModelDeploymentSpec) -> Option<String> {
     let metadata = spec.template.metadata.as_ref();
-    let ours =
-        |name: &&String| name.starts_with("ml.slipway.dev/") || LABELS.contains(&name.as_str());
+    let ours = |name: &&String| name.starts_with(PREFIX) || LABELS.contains(&name.as_str());
     if let Some(label) = metadata.and_then(|metadata| metadata.labels.keys().find(ours)) {
         return Some(format!(
             "spec.template.metadata.labels[{label}]: says which pods are Slipway's and is set by it; choose another name"

@@ -1,13 +1,12 @@
 //! The stamps by which it is known whether an object is what was applied last.
 
 use super::*;
-use crate::desired::APPLIED_ANNOTATION;
 
 #[test]
 fn stamps_are_stable_and_tell_differences() {
     for desired in all(&full()) {
         let hash = applied_hash(&desired);
-        assert_eq!(json_of(&desired)["metadata"]["annotations"][APPLIED_ANNOTATION], json!(hash));
+        assert_eq!(json_of(&desired)["metadata"]["annotations"][labels::APPLIED], json!(hash));
         assert_eq!(
             applied_hash(&with_applied_hash(desired.clone())),
             hash,
