@@ -94,6 +94,20 @@ pub const WORKER_DRAIN_SECONDS: &str = "SLIPWAY_WORKER_DRAIN_SECONDS";
 /// Public key of the operator, for gateways: who else asks for the state is refused.
 pub const OPERATOR_PUBLIC_KEY: &str = "SLIPWAY_OPERATOR_PUBLIC_KEY";
 
+/// Options of the model server that only its variables may give, because a server with others would
+/// be another's, or serve something else. Templates of users may not have them.
+pub const FIXED_OPTIONS: [&str; 9] = [
+    "--modeldeployment",
+    "--revision",
+    "--model-name",
+    "--model-version",
+    "--model-uri",
+    "--model-digest",
+    "--queue-url",
+    "--queue-name",
+    "--fetched-record",
+];
+
 /// What gateways read.
 pub const GATEWAY: [&str; 4] = [POD_NAME, POD_NAMESPACE, KEYS_DIRECTORY, OPERATOR_PUBLIC_KEY];
 

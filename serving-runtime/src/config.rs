@@ -363,6 +363,16 @@ mod tests {
     }
 
     #[test]
+    fn what_templates_may_not_set_are_options() {
+        let command = RuntimeCli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        for option in environment::FIXED_OPTIONS {
+            let name = option.strip_prefix("--");
+            assert!(serve.get_arguments().any(|it| it.get_long() == name), "{option}");
+        }
+    }
+
+    #[test]
     fn threads_are_at_least_one() {
         let cli = RuntimeCli::parse_from(["slipway-runtime", "serve", "--model-uri", "/m"]);
         let RuntimeCommand::Serve(args) = cli.command else { panic!("not serve") };

@@ -11,9 +11,9 @@ use slipway_crds::v1alpha1::units::quantity_bytes;
 use slipway_crds::v1alpha1::{CacheBypass, CacheMode, CacheSpec, EvictionPolicy, RedisSidecar};
 
 use crate::pod::{container_security, env_from_secret, env_var};
-use crate::reserved::{REDIS, SOCKET_VOLUME};
+use crate::reserved::{MODELS_VOLUME, REDIS, SOCKET_VOLUME};
 use crate::settings::PlanSettings;
-use crate::volumes::{MODELS, scratch_volume, volume_mount};
+use crate::volumes::{scratch_volume, volume_mount};
 
 /// The folder that runtime and Redis share, and the socket in it.
 const FOLDER: &str = "/run/slipway";
@@ -29,7 +29,7 @@ pub(crate) fn model_cache_volume(cache: Option<&CacheSpec>) -> Option<Volume> {
     let claim_name = cache?.models.as_ref()?.claim_name.clone();
     let claim = PersistentVolumeClaimVolumeSource { claim_name, read_only: None };
     Some(Volume {
-        name: MODELS.to_owned(),
+        name: MODELS_VOLUME.to_owned(),
         persistent_volume_claim: Some(claim),
         ..Volume::default()
     })

@@ -38,6 +38,9 @@ use crate::service::gateway_service;
 use crate::settings::{GatewayAutoscaler, PlanSettings};
 use crate::{keys, template};
 
+/// The container of a gateway's pod.
+const CONTAINER: &str = "gateway";
+
 /// The whole set in the order in which it is applied: identity and rights before the pods that need
 /// them.
 pub fn gateway_objects(object: &ModelDeployment, settings: &PlanSettings) -> [DesiredObject; 5] {
@@ -151,7 +154,7 @@ pub fn gateway_autoscaler(
     };
     // In cores and not in percent of the request, which is what a gateway without load needs.
     let metric = ContainerResourceMetricSource {
-        container: "gateway".to_owned(),
+        container: CONTAINER.to_owned(),
         name: "cpu".to_owned(),
         target: MetricTarget {
             type_: "AverageValue".to_owned(),
@@ -228,7 +231,7 @@ fn resource_quantities(of: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
 
 fn gateway_container(settings: &PlanSettings, keys: VolumeMount) -> Container {
     Container {
-        name: "gateway".to_owned(),
+        name: CONTAINER.to_owned(),
         image: Some(settings.gateway_image.clone()),
         image_pull_policy: Some(settings.image_pull_policy.clone()),
         env: Some(gateway_environment(settings)),

@@ -2,7 +2,8 @@
 //! have. Users choose others; one that is taken is refused.
 
 use k8s_openapi::api::core::v1::Probe;
-use slipway_contracts::{environment, ports};
+use slipway_contracts::{environment, files, ports};
+use slipway_crds::labels;
 
 /// Name of all objects of a namespace's gateway.
 pub const GATEWAY: &str = "slipway-gateway";
@@ -38,29 +39,47 @@ pub(crate) const SOCKET_VOLUME: &str = "redis";
 /// The volumes of the claims that the URIs of the model and of its baseline name.
 pub(crate) const CLAIM_VOLUMES: [&str; 2] = ["claim", "claim-baseline"];
 /// The volume of the Secret with the keys of the namespace.
-pub(crate) const KEYS_VOLUME: &str = "slipway-keys";
-/// Volumes that a template cannot take the place of, unlike that of `/tmp` and that of the model
-/// files.
+pub(crate) const KEYS_VOLUME: &str = files::KEYS_SECRET;
+/// Volumes that a template cannot take the place of, unlike [`MODELS_VOLUME`] and [`TMP_VOLUME`].
 pub const VOLUMES: [&str; 4] = [CLAIM_VOLUMES[0], CLAIM_VOLUMES[1], SOCKET_VOLUME, KEYS_VOLUME];
 
+/// The volume of the model files.
+pub(crate) const MODELS_VOLUME: &str = "models";
+/// The volume of `/tmp`.
+pub(crate) const TMP_VOLUME: &str = "tmp";
 /// Volumes of which nothing is missed when a pod goes.
-pub(crate) const SCRATCH_VOLUMES: [&str; 3] = ["models", "tmp", SOCKET_VOLUME];
+pub(crate) const SCRATCH_VOLUMES: [&str; 3] = [MODELS_VOLUME, TMP_VOLUME, SOCKET_VOLUME];
 
 /// The port of predictions.
-pub const HTTP: (&str, i32) = ports::HTTP.for_kubernetes();
+pub(crate) const HTTP: (&str, i32) = ports::HTTP.for_kubernetes();
 /// The port of a gateway for those who show the token of the namespace.
 pub(crate) const PRIVATE: (&str, i32) = ports::PRIVATE.for_kubernetes();
 /// The port of metrics, probes and administration.
-pub const METRICS: (&str, i32) = ports::METRICS.for_kubernetes();
+pub(crate) const METRICS: (&str, i32) = ports::METRICS.for_kubernetes();
 
 /// The port of the metrics, probes and state stream of gateways.
 pub(crate) const GATEWAY_ADMIN: (&str, i32) = ports::GATEWAY_ADMIN.for_kubernetes();
+/// Ports of the model server, by name and by number.
+pub const SERVER_PORTS: [(&str, i32); 2] = [HTTP, METRICS];
+
+/// Labels by which pods are found, besides those under [`labels::PREFIX`].
+const LABELS: [&str; 3] = [labels::COMPONENT, labels::MANAGED_BY, labels::PART_OF];
 
 /// Whether a ModelDeployment may not have this name, because another one's objects would have it,
 /// or the gateway has.
 pub fn is_reserved(name: &str) -> bool {
     name == GATEWAY
         || [preview_name(""), worker_name("")].iter().any(|suffix| name.ends_with(suffix.as_str()))
+}
+
+/// Whether a template may not set this label: it says which pods are Slipway's.
+pub fn is_reserved_label(label: &str) -> bool {
+    label.starts_with(labels::PREFIX) || LABELS.contains(&label)
+}
+
+/// Whether a template may not have this argument of the model server, alone or with its value.
+pub fn is_reserved_argument(argument: &str) -> bool {
+    environment::FIXED_OPTIONS.contains(&argument.split('=').next().unwrap_or_default())
 }
 
 /// Variables of the model server that nobody else may set: labels of metrics and the digest that is

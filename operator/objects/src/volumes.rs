@@ -6,10 +6,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use slipway_contracts::files::{CLAIMS_DIRECTORY, MODELS_DIRECTORY};
 
-use crate::reserved::CLAIM_VOLUMES;
-
-/// The volume of the model files.
-pub(crate) const MODELS: &str = "models";
+use crate::reserved::{CLAIM_VOLUMES, MODELS_VOLUME, TMP_VOLUME};
 
 /// The cache of models (a claim, or a folder of the pod's own) and `/tmp`, bounded so that one pod
 /// cannot fill a node, and the claims that a `pvc://claim/path` of the model or its baseline names.
@@ -18,9 +15,12 @@ pub(crate) fn pod_volumes(
     baseline: Option<&str>,
     models: Option<Volume>,
 ) -> (Vec<Volume>, Vec<VolumeMount>) {
-    let mut volumes =
-        vec![models.unwrap_or_else(|| scratch_volume(MODELS, "8Gi")), scratch_volume("tmp", "1Gi")];
-    let mut mounts = vec![volume_mount(MODELS, MODELS_DIRECTORY), volume_mount("tmp", "/tmp")];
+    let mut volumes = vec![
+        models.unwrap_or_else(|| scratch_volume(MODELS_VOLUME, "8Gi")),
+        scratch_volume(TMP_VOLUME, "1Gi"),
+    ];
+    let mut mounts =
+        vec![volume_mount(MODELS_VOLUME, MODELS_DIRECTORY), volume_mount(TMP_VOLUME, "/tmp")];
     let of_model = claim_from_uri(model);
     let of_baseline = baseline.and_then(claim_from_uri).filter(|claim| Some(*claim) != of_model);
     for (name, claim) in CLAIM_VOLUMES.into_iter().zip([of_model, of_baseline]) {

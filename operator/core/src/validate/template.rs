@@ -1,24 +1,21 @@
 //! What a template must not override, because the promises need it. The messages name the field.
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
-use slipway_crds::labels::{COMPONENT, MANAGED_BY, PART_OF, PREFIX};
 use slipway_crds::v1alpha1::{ModelDeploymentSpec, SERVER_CONTAINER};
 use slipway_objects::reserved::{
-    CONTAINERS, HTTP, METRICS, VOLUMES, has_handler, is_reserved_variable,
+    CONTAINERS, SERVER_PORTS, VOLUMES, has_handler, is_reserved_argument, is_reserved_label,
+    is_reserved_variable,
 };
 
-/// Ports of the model server.
-const PORTS: [(&str, i32); 2] = [HTTP, METRICS];
-/// Labels by which pods are found.
-const LABELS: [&str; 3] = [COMPONENT, MANAGED_BY, PART_OF];
 /// Seconds that a pod needs at its end beside the longest request.
 const END_SECONDS: i64 = 10;
 
 /// The first thing that may not be.
 pub(super) fn find_template_problem(spec: &ModelDeploymentSpec) -> Option<String> {
     let metadata = spec.template.metadata.as_ref();
-    let ours = |name: &&String| name.starts_with(PREFIX) || LABELS.contains(&name.as_str());
-    if let Some(label) = metadata.and_then(|metadata| metadata.labels.keys().find(ours)) {
+    if let Some(label) =
+        metadata.and_then(|metadata| metadata.labels.keys().find(|label| is_reserved_label(label)))
+    {
         return Some(format!(
             "spec.template.metadata.labels[{label}]: says which pods are Slipway's and is set by it; choose another name"
         ));
@@ -66,27 +63,13 @@ fn find_pod_problem(pod: &PodSpec, spec: &ModelDeploymentSpec) -> Option<(String
     })
 }
 
-/// Arguments by which a model server would be another's, or serve something else. Its own come from
-/// the environment, which arguments override.
-const ARGUMENTS: [&str; 9] = [
-    "--modeldeployment",
-    "--revision",
-    "--model-name",
-    "--model-version",
-    "--model-uri",
-    "--model-digest",
-    "--queue-url",
-    "--queue-name",
-    "--fetched-record",
-];
-
 fn find_server_problem(server: &Container) -> Option<(String, String)> {
     let set = "is set by Slipway";
-    let names =
-        |argument: &str| ARGUMENTS.contains(&argument.split('=').next().unwrap_or_default());
     // The user's own image has arguments of its own.
     let ours = server.image.is_none();
-    if let Some(argument) = server.args.iter().flatten().find(|argument| ours && names(argument)) {
+    if let Some(argument) =
+        server.args.iter().flatten().find(|argument| ours && is_reserved_argument(argument))
+    {
         return Some((
             format!(".args[{argument}]"),
             format!("{set}, from spec.model and spec.server; leave it out"),
@@ -107,14 +90,17 @@ fn find_server_problem(server: &Container) -> Option<(String, String)> {
         ));
     }
     let taken = |name: Option<&str>, number: i32| {
-        PORTS.iter().any(|(n, port)| name == Some(*n) || number == *port)
+        SERVER_PORTS.iter().any(|(n, port)| name == Some(*n) || number == *port)
     };
     let port =
         server.ports.iter().flatten().find(|port| taken(port.name.as_deref(), port.container_port));
     if let Some(port) = port {
         let name = port.name.clone().unwrap_or_else(|| port.container_port.to_string());
-        let why = "the ports http (8080) and metrics (9090) are those that gateways and the operator ask; choose another name and number";
-        return Some((format!(".ports[{name}]"), why.to_owned()));
+        let [http, metrics] = SERVER_PORTS.map(|(name, number)| format!("{name} ({number})"));
+        let why = format!(
+            "the ports {http} and {metrics} are those that gateways and the operator ask; choose another name and number"
+        );
+        return Some((format!(".ports[{name}]"), why));
     }
     if let Some(own) = server.termination_message_path.as_ref() {
         return Some((
