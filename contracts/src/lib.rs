@@ -11,3 +11,4 @@ pub mod metric_names;
 pub mod paths;
 pub mod ports;
 pub mod state;
+pub mod termination;

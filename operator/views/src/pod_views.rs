@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use kube::ResourceExt;
-use serde::Deserialize;
+use slipway_contracts::termination::{FailureReport, FetchReport};
 use slipway_core::observed::{FetchedModel, PodProblem};
 use slipway_crds::labels;
 use slipway_objects::FETCH;
@@ -68,19 +68,15 @@ pub fn cached_pod(object: &Pod) -> Option<CachedPod> {
 
 /// What the step before the server has told, if it has ended well.
 fn fetched_model(pod: &Pod) -> Option<FetchedModel> {
-    #[derive(Deserialize)]
-    struct FetchReport {
-        digest: String,
-    }
     let revision = pod.labels().get(labels::REVISION)?.clone();
     let mut steps = pod.status.as_ref()?.init_container_statuses.iter().flatten();
     let ended = steps.find(|step| step.name == FETCH)?.state.as_ref()?.terminated.as_ref()?;
     let message = ended.message.as_deref().filter(|_| ended.exit_code == 0)?;
-    let told: FetchReport = serde_json::from_str(message.trim()).ok()?;
+    let report: FetchReport = serde_json::from_str(message.trim()).ok()?;
     // It goes into a template and into status: nothing else than a digest may.
-    let hex = told.digest.strip_prefix("sha256:")?;
+    let hex = report.digest.strip_prefix("sha256:")?;
     let valid = hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    valid.then(|| FetchedModel { revision, pod: pod.name_any(), digest: told.digest })
+    valid.then(|| FetchedModel { revision, pod: pod.name_any(), digest: report.digest })
 }
 
 /// What keeps a pod from running: first what a container says, then the phase, then the scheduler.
@@ -146,12 +142,6 @@ fn container_problem(container: &ContainerStatus) -> Option<(String, String, i32
 /// the kubelet gives the end of the log, which whoever may read the ModelDeployment would read with
 /// it. Of that the last line is told, and not all of a long one.
 fn termination_text(message: &str) -> String {
-    #[derive(Deserialize)]
-    #[expect(dead_code, reason = "only whether they are there")]
-    struct FailureReport {
-        reason: String,
-        permanent: bool,
-    }
     if serde_json::from_str::<FailureReport>(message.trim()).is_ok() {
         return message.to_owned();
     }

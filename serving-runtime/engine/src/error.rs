@@ -22,7 +22,7 @@ pub enum LoadErrorReason {
     GoldenRequestFailed,
 }
 
-/// A failure to load, as it goes into the termination message.
+/// A failure to load.
 #[derive(Debug, Clone, thiserror::Error, Serialize, Deserialize)]
 #[error("{reason:?}: {message}")]
 pub struct LoadError {

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use serde_json::json;
+use slipway_contracts::termination::FetchReport;
 use slipway_runtime_engine::error::{LoadError, LoadErrorReason};
 use slipway_runtime_engine::fetch::{FetchRecord, fetch_model};
 
@@ -43,7 +43,7 @@ async fn fetch_and_record(args: ServeArgs) -> Result<(), LoadError> {
             tracing::warn!(path = %place.display(), "cannot write the record of what was fetched");
         }
     }
-    let told = json!({"digest": fetched.digest, "bytes": bytes, "files": fetched.files.len()});
-    termination::write_message(&args.termination_log, &told);
+    let report = FetchReport { bytes, files: fetched.files.len(), digest: fetched.digest };
+    termination::write_message(&args.termination_log, &report);
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
+use slipway_contracts::termination::FailureReport;
 use slipway_runtime_engine::error::LoadError;
 
 /// Kubernetes keeps 4096 bytes of it.
@@ -13,11 +14,14 @@ const MAX_MESSAGE: usize = 2000;
 
 /// Writes why a container cannot start.
 pub(super) fn write_error(path: &Path, error: &LoadError) {
-    let mut error = error.clone();
-    if error.message.len() > MAX_MESSAGE {
-        error.message = error.message.chars().take(MAX_MESSAGE / 4).collect();
-    }
-    write_message(path, &error);
+    let message = if error.message.len() > MAX_MESSAGE {
+        error.message.chars().take(MAX_MESSAGE / 4).collect()
+    } else {
+        error.message.clone()
+    };
+    // The name of the variant.
+    let reason = format!("{:?}", error.reason);
+    write_message(path, &FailureReport { reason, message, permanent: error.permanent });
 }
 
 /// Writes one line of JSON. A failure is only logged: outside of a pod there is no such file.
@@ -50,8 +54,7 @@ mod tests {
         );
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.len() < 4096 && text.ends_with('\n') && text.lines().count() == 1);
-        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(value["reason"], "DigestMismatch");
-        assert_eq!(value["permanent"], true);
+        let report: FailureReport = serde_json::from_str(&text).unwrap();
+        assert_eq!((report.reason.as_str(), report.permanent), ("DigestMismatch", true));
     }
 }

@@ -44,9 +44,14 @@ fn crash_looping(restarts: i32, ended: &str) -> String {
 
 #[test]
 fn the_runtimes_own_word_wins_over_back_off() {
-    let message = r#"{"reason":"ModelNotFound","message":"404","permanent":true}"#;
+    let report = FailureReport {
+        reason: "ModelNotFound".to_owned(),
+        message: "404".to_owned(),
+        permanent: true,
+    };
+    let message = serde_json::to_string(&report).unwrap();
     let status = crash_looping(3, &format!("exitCode: 1, reason: Error, message: '{message}'"));
-    assert_eq!(problem_of(&status), found("CrashLoopBackOff", message, 3));
+    assert_eq!(problem_of(&status), found("CrashLoopBackOff", &message, 3));
 }
 
 #[test]
@@ -181,12 +186,15 @@ fn what_a_pod_has_fetched_is_read_from_its_first_step() {
     imageID: i
     ready: true
     restartCount: 0
-    state: {{terminated: {{exitCode: {exit}, message: '{message}'}}}}
-"
+    state: {{terminated: {{exitCode: {exit}, message: {}}}}}
+",
+            serde_json::json!(message)
         );
         cached_pod(&pod_with(&status)).unwrap().fetched.map(|it| (it.revision, it.pod, it.digest))
     };
-    let message = format!(r#"{{"digest":"sha256:{hex}","bytes":7,"files":1}}"#);
+    let report = FetchReport { digest: format!("sha256:{hex}"), bytes: 7, files: 1 };
+    // With the end of the line that the model server writes.
+    let message = serde_json::to_string(&report).unwrap() + "\n";
     let want = Some(("aaaa".to_owned(), "digits-aaaa-x".to_owned(), format!("sha256:{hex}")));
     assert_eq!(told(&message, 0, "fetch"), want);
     assert_eq!(told(&message, 1, "fetch"), None, "it failed");
