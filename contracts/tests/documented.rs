@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use slipway_contracts::metric_names::{self, family_name};
 use slipway_contracts::{environment, headers, state};
 
 /// Words in back quotes; `A_{B,C}` counts as `A_B` and `A_C`.
@@ -29,8 +30,7 @@ fn variables() -> impl Iterator<Item = &'static str> {
 
 #[test]
 fn headers_and_variables_are_documented() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/contracts.md");
-    let text = std::fs::read_to_string(file).unwrap();
+    let text = repository_file("docs/contracts.md");
     let words = quoted_words(&text);
     // A header may stand with its value: `x-slipway-shielded: <revision>`.
     let is_named = |name: &str| {
@@ -57,4 +57,26 @@ fn names_are_unique_and_have_their_prefix() {
     let downward = [environment::POD_NAME, environment::POD_NAMESPACE];
     let own = |name: &str| name.starts_with(environment::PREFIX) || downward.contains(&name);
     assert!(variables().all(own));
+}
+
+fn repository_file(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap()
+}
+
+fn metrics_in(text: &str) -> BTreeSet<&str> {
+    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let words = text.split(|c| !is_part(c)).filter(|word| word.starts_with("slipway_"));
+    words.map(family_name).collect()
+}
+
+#[test]
+fn alerts_and_dashboard_name_the_metrics_of_the_list() {
+    let text = ["alerts.yaml", "rollout.json"]
+        .map(|file| repository_file(&format!("charts/slipway/files/{file}")))
+        .concat();
+    let listed: BTreeSet<_> = metric_names::ALL.into_iter().map(family_name).collect();
+    assert_eq!(metrics_in(&text), listed);
+    let adapter = repository_file("examples/prometheus-adapter.yaml");
+    let scaling = [metric_names::RUNTIME_QUEUE_JOBS, metric_names::QUEUE_JOBS];
+    assert_eq!(metrics_in(&adapter), BTreeSet::from(scaling));
 }

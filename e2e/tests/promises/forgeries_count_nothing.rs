@@ -3,6 +3,7 @@
 
 use anyhow::{Context, ensure};
 use serde_json::json;
+use slipway_contracts::metric_names;
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
 use slipway_e2e::world::{self, TestWorld};
 
@@ -19,14 +20,14 @@ async fn forge(world: &TestWorld, candidate: &str, stable: &str) -> anyhow::Resu
         )
     };
     let (requests, buckets) =
-        ("slipway_gateway_requests_total", "slipway_gateway_request_duration_seconds_bucket");
+        (metric_names::GATEWAY_REQUESTS_TOTAL, metric_names::GATEWAY_REQUEST_DURATION_BUCKET);
     let lines: String = [
         series(requests, candidate, "candidate", "outcome=\\\"server_error\\\""),
         series(requests, stable, "stable", "outcome=\\\"success\\\""),
         series(buckets, candidate, "candidate", "le=\\\"+Inf\\\""),
         series(buckets, stable, "stable", "le=\\\"0.005\\\""),
         series(
-            "slipway_gateway_feedback_total",
+            metric_names::GATEWAY_FEEDBACK_TOTAL,
             candidate,
             "candidate",
             "result=\\\"incorrect\\\"",

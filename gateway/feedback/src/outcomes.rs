@@ -13,6 +13,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use slipway_contracts::metric_names::{
+    GATEWAY_FEEDBACK_TOTAL, GATEWAY_OUTCOME_VALUE_TOTAL, GATEWAY_OUTCOMES_TOTAL, family_name,
+};
 use tokio::time::Instant;
 
 use super::item::{CountedFeedback, FeedbackRejection};
@@ -109,15 +112,23 @@ impl FeedbackMetrics {
     /// Into the registry.
     pub fn register(&self, registry: &mut Registry) {
         let r = registry;
-        r.register("slipway_gateway_feedback", "Rows of feedback by result", self.labels.clone());
+        r.register(
+            family_name(GATEWAY_FEEDBACK_TOTAL),
+            "Rows of feedback by result",
+            self.labels.clone(),
+        );
         r.register(
             "slipway_gateway_feedback_rejected",
             "Items of feedback that were not counted",
             self.rejected.clone(),
         );
-        r.register("slipway_gateway_outcomes", "Outcomes reported, by name", self.counts.clone());
         r.register(
-            "slipway_gateway_outcome_value",
+            family_name(GATEWAY_OUTCOMES_TOTAL),
+            "Outcomes reported, by name",
+            self.counts.clone(),
+        );
+        r.register(
+            family_name(GATEWAY_OUTCOME_VALUE_TOTAL),
             "Sum of the values of outcomes",
             self.sums.clone(),
         );

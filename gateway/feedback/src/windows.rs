@@ -9,6 +9,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
+use slipway_contracts::metric_names;
 
 /// Windows in which predictions and their labels are counted, over the time in which feedback is
 /// taken.
@@ -111,11 +112,11 @@ impl FeedbackWindows {
             .collect();
         for (name, help, value) in [
             (
-                "slipway_gateway_window_predicted_rows",
+                metric_names::GATEWAY_WINDOW_PREDICTED_ROWS,
                 "Rows predicted in the window that is so many windows old",
                 (|w| w.predicted) as fn(&FeedbackWindow) -> u64,
             ),
-            ("slipway_gateway_window_labelled_rows", "Those of them whose label came", |w| {
+            (metric_names::GATEWAY_WINDOW_LABELLED_ROWS, "Those of them whose label came", |w| {
                 w.labelled
             }),
         ] {

@@ -17,6 +17,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use slipway_contracts::environment;
+use slipway_contracts::metric_names::QUEUE_JOBS;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{ModelDeployment, QueueSpec, SERVER_CONTAINER, WorkerAutoscaling};
 
@@ -31,8 +32,6 @@ use crate::reserved::{FETCH, HTTP, METRICS, WORKER, worker_name};
 use crate::settings::PlanSettings;
 use crate::template;
 
-/// The External metric that workers are scaled by: jobs that are queued or running.
-const METRIC: &str = "slipway_queue_jobs";
 /// Between the end of a worker's drain and the end of its pod's grace period.
 const AFTER_DRAIN_SECONDS: i64 = 10;
 
@@ -146,7 +145,7 @@ pub fn worker_autoscaler(
         type_: "External".to_owned(),
         external: Some(ExternalMetricSource {
             metric: MetricIdentifier {
-                name: METRIC.to_owned(),
+                name: QUEUE_JOBS.to_owned(),
                 selector: Some(label_selector(label_map([("modeldeployment", &name)]))),
             },
             target: MetricTarget {

@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use slipway_contracts::metric_names::{self, family_name};
 use slipway_crds::v1alpha1::RolloutOutcome;
 use slipway_evidence::QueryMetrics;
 
@@ -87,7 +88,7 @@ pub struct OperatorMetrics {
 impl Default for OperatorMetrics {
     fn default() -> Self {
         let mut metrics = Self {
-            registry: Registry::with_prefix("slipway_operator"),
+            registry: Registry::default(),
             reconciles: Family::default(),
             reconcile_duration: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
             api_requests: Family::default(),
@@ -109,36 +110,73 @@ impl Default for OperatorMetrics {
 
 impl OperatorMetrics {
     fn register(&mut self) {
+        self.register_work();
+        self.register_state();
+    }
+
+    fn register_work(&mut self) {
         let r = &mut self.registry;
-        r.register("reconciles", "Reconciles by result", self.reconciles.clone());
         r.register(
-            "reconcile_duration_seconds",
+            family_name(metric_names::OPERATOR_RECONCILES_TOTAL),
+            "Reconciles by result",
+            self.reconciles.clone(),
+        );
+        r.register(
+            "slipway_operator_reconcile_duration_seconds",
             "Time of a reconcile",
             self.reconcile_duration.clone(),
         );
         r.register(
-            "api_requests",
+            "slipway_operator_api_requests",
             "Requests to the Kubernetes API server",
             self.api_requests.clone(),
         );
-        r.register("rollouts", "Rollouts that ended, by outcome", self.rollouts.clone());
-        r.register("prometheus_queries", "Queries to Prometheus by result", self.queries.family());
         r.register(
-            "gateway_streams",
+            family_name(metric_names::OPERATOR_ROLLOUTS_TOTAL),
+            "Rollouts that ended, by outcome",
+            self.rollouts.clone(),
+        );
+        r.register(
+            family_name(metric_names::OPERATOR_PROMETHEUS_QUERIES_TOTAL),
+            "Queries to Prometheus by result",
+            self.queries.family(),
+        );
+    }
+
+    fn register_state(&mut self) {
+        let r = &mut self.registry;
+        r.register(
+            "slipway_operator_gateway_streams",
             "Streams to gateway pods that stand",
             self.gateway_streams.clone(),
         );
-        r.register("leader", "Whether this process leads", self.leader.clone());
+        r.register(
+            metric_names::OPERATOR_LEADER,
+            "Whether this process leads",
+            self.leader.clone(),
+        );
         let help = "Namespaces with ModelDeployments that another operator looks after";
-        r.register("namespaces_of_others", help, self.namespaces_of_others.clone());
-        r.register("events_lost", "Events that could not be published", self.events_lost.clone());
-        r.register("watch_errors", "Watches that ended with an error", self.watch_errors.clone());
+        r.register(
+            "slipway_operator_namespaces_of_others",
+            help,
+            self.namespaces_of_others.clone(),
+        );
+        r.register(
+            "slipway_operator_events_lost",
+            "Events that could not be published",
+            self.events_lost.clone(),
+        );
+        r.register(
+            family_name(metric_names::OPERATOR_WATCH_ERRORS_TOTAL),
+            "Watches that ended with an error",
+            self.watch_errors.clone(),
+        );
         let help = "Conditions of ModelDeployments that are not as they are at rest";
-        r.register("condition", help, self.conditions.family());
+        r.register(metric_names::OPERATOR_CONDITION, help, self.conditions.family());
         let help = "Gateways that do worse since they were updated, by their namespace";
-        r.register("gateway_trouble", help, self.gateway_trouble.clone());
+        r.register(metric_names::OPERATOR_GATEWAY_TROUBLE, help, self.gateway_trouble.clone());
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
-        r.register("build", "Version of the operator", build);
+        r.register("slipway_operator_build", "Version of the operator", build);
     }
 
     /// Shows the gateways that do worse since they were updated, and says so where that is news.

@@ -9,6 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use slipway_contracts::metric_names;
 use slipway_runtime_queue::queue::QueueLag;
 
 const DURATION_BUCKETS: [f64; 14] =
@@ -89,17 +90,17 @@ impl JobMetrics {
             self.callback_duration.clone(),
         );
         to.register(
-            name("queue_jobs"),
+            metric_names::RUNTIME_QUEUE_JOBS,
             "The whole queue: jobs waiting and taken, callbacks to be made, and what became of all so far",
             self.jobs.clone(),
         );
         to.register(
-            name("queue_oldest_age_seconds"),
+            metric_names::RUNTIME_QUEUE_OLDEST_AGE,
             "Age of the oldest job in the queue, and how late the first callback is",
             self.age.clone(),
         );
         to.register(
-            name("queue_up"),
+            metric_names::RUNTIME_QUEUE_UP,
             "Whether the queue answered when it was asked last",
             self.up.clone(),
         );

@@ -12,6 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use slipway_contracts::metric_names::{self, family_name};
 use slipway_runtime_cache::CacheMetrics;
 use slipway_runtime_engine::batching::BatchingDecision;
 use slipway_telemetry::metrics::new_histogram;
@@ -135,12 +136,12 @@ impl RuntimeMetrics {
             self.request_duration.clone(),
         );
         own.register(
-            "slipway_runtime_queue_duration_seconds",
+            family_name(metric_names::RUNTIME_QUEUE_DURATION_BUCKET),
             "Time in the queue",
             self.queue_duration.clone(),
         );
         own.register(
-            "slipway_runtime_inference_duration_seconds",
+            family_name(metric_names::RUNTIME_INFERENCE_DURATION_BUCKET),
             "Time in the engine, of the whole batch that the request was part of",
             self.inference_duration.clone(),
         );
@@ -155,17 +156,17 @@ impl RuntimeMetrics {
             self.queued.clone(),
         );
         own.register(
-            "slipway_runtime_predictions",
+            family_name(metric_names::RUNTIME_PREDICTIONS_TOTAL),
             "Predicted rows by class",
             self.predictions.clone(),
         );
         own.register(
-            "slipway_runtime_prediction_confidence",
+            family_name(metric_names::RUNTIME_PREDICTION_CONFIDENCE_SUM),
             "Highest probability of each row",
             self.confidence.clone(),
         );
         own.register(
-            "slipway_runtime_nan_outputs",
+            family_name(metric_names::RUNTIME_NAN_OUTPUTS_TOTAL),
             "Outputs that held a NaN or an infinity",
             self.nan_outputs.clone(),
         );

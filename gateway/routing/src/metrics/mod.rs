@@ -134,7 +134,7 @@ impl GatewayMetrics {
 
     fn register(&mut self) {
         self.feedback.register(&mut self.registry);
-        let registry = self.registry.sub_registry_with_prefix("slipway_gateway");
+        let registry = &mut self.registry;
         self.requests.register(registry);
         self.clients.register(registry);
         self.model_counters.register(registry);
@@ -142,12 +142,20 @@ impl GatewayMetrics {
         self.arm_gauges.register(registry);
         self.model_gauges.register(registry);
         registry.register(
-            "key",
+            "slipway_gateway_key",
             "1 while a file of the Secret slipway-keys is there",
             self.keys.clone(),
         );
-        registry.register("unrouted", "Requests without a ModelDeployment", self.unrouted.clone());
-        registry.register("connections", "Open client connections", self.connections.clone());
+        registry.register(
+            "slipway_gateway_unrouted",
+            "Requests without a ModelDeployment",
+            self.unrouted.clone(),
+        );
+        registry.register(
+            "slipway_gateway_connections",
+            "Open client connections",
+            self.connections.clone(),
+        );
     }
 
     /// Whether a key file is there and has the size of a key.

@@ -6,6 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use slipway_contracts::metric_names::{self, family_name};
 use slipway_gateway_policy::outcome::{RejectReason, RequestOutcome};
 
 use super::labels::{ArmLabels, ClientLabels, OutcomeLabels, ReasonLabels, RevisionLabels};
@@ -57,12 +58,12 @@ impl Default for RequestFamilies {
 impl RequestFamilies {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
-            "requests",
+            family_name(metric_names::GATEWAY_REQUESTS_TOTAL),
             "Requests to an arm by outcome, each once",
             self.requests.clone(),
         );
         registry.register(
-            "request_duration_seconds",
+            family_name(metric_names::GATEWAY_REQUEST_DURATION_BUCKET),
             "Time of an arm's own answer",
             self.duration.clone(),
         );
@@ -118,11 +119,15 @@ pub(super) struct ClientFamilies {
 impl ClientFamilies {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
-            "client_requests",
+            family_name(metric_names::GATEWAY_CLIENT_REQUESTS_TOTAL),
             "What clients saw, each request once",
             self.ended.clone(),
         );
-        registry.register("rejected", "Client requests that reached no arm", self.rejected.clone());
+        registry.register(
+            "slipway_gateway_rejected",
+            "Client requests that reached no arm",
+            self.rejected.clone(),
+        );
     }
 
     /// Handles of a ModelDeployment; the series exist from now on.

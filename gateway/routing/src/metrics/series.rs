@@ -6,6 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use slipway_contracts::metric_names::{self, family_name};
 
 use super::labels::{ModelLabels, RevisionLabels};
 
@@ -15,7 +16,7 @@ macro_rules! declare_series {
     (
         $(#[$doc:meta])*
         $handles:ident of $families:ident by $labels:ident: $kind:ident {
-            $($(#[$about:meta])* $name:ident = $metric:literal, $help:literal;)+
+            $($(#[$about:meta])* $name:ident = $metric:expr, $help:literal;)+
         }
     ) => {
         $(#[$doc])*
@@ -51,7 +52,8 @@ declare_series! {
     /// What is counted of a ModelDeployment.
     ModelCounters of ModelCounterFamilies by ModelLabels: Counter {
         /// Requests that had to be kept from the candidate, because they cannot be replayed.
-        unshielded = "unshielded", "Requests kept from the candidate: not replayable";
+        unshielded = "slipway_gateway_unshielded",
+            "Requests kept from the candidate: not replayable";
     }
 }
 
@@ -59,13 +61,15 @@ declare_series! {
     /// What is counted of a revision.
     ArmCounters of ArmCounterFamilies by RevisionLabels: Counter {
         /// Replays to the other arm.
-        shielded = "shielded", "Requests that one arm failed, asked of the other";
+        shielded = family_name(metric_names::GATEWAY_SHIELDED_TOTAL),
+            "Requests that one arm failed, asked of the other";
         /// Failures that were passed on because the budget was spent.
-        shield_refused = "shield_refused", "Failures passed on: budget spent";
+        shield_refused = "slipway_gateway_shield_refused", "Failures passed on: budget spent";
         /// Requests of stable that it took while stable had no endpoint.
-        spilled = "spilled", "Requests that the candidate took for want of a pod of stable";
+        spilled = "slipway_gateway_spilled",
+            "Requests that the candidate took for want of a pod of stable";
         /// Attempts on another pod.
-        retries = "retries", "Attempts on another pod of the same arm";
+        retries = "slipway_gateway_retries", "Attempts on another pod of the same arm";
     }
 }
 
@@ -73,11 +77,12 @@ declare_series! {
     /// How a revision is.
     ArmGauges of ArmGaugeFamilies by RevisionLabels: Gauge {
         /// The weight in force.
-        weight = "weight_permille", "Weight in force";
+        weight = metric_names::GATEWAY_WEIGHT_PERMILLE, "Weight in force";
         /// 1 while the brake holds.
-        braked = "braked", "1 while this gateway keeps traffic from the candidate";
+        braked = metric_names::GATEWAY_BRAKED,
+            "1 while this gateway keeps traffic from the candidate";
         /// Endpoints that are used.
-        endpoints = "endpoints", "Endpoints in use";
+        endpoints = "slipway_gateway_endpoints", "Endpoints in use";
     }
 }
 
@@ -85,6 +90,6 @@ declare_series! {
     /// How a ModelDeployment is.
     ModelGauges of ModelGaugeFamilies by ModelLabels: Gauge {
         /// The generation in force.
-        generation = "generation", "Generation of weights in force";
+        generation = metric_names::GATEWAY_GENERATION, "Generation of weights in force";
     }
 }

@@ -8,6 +8,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use slipway_baseline::{ReferenceHistogram, stats};
+use slipway_contracts::metric_names::{self, family_name};
 
 use crate::observe::{MARGIN_BINS, Observer, ObserverSlot};
 
@@ -40,13 +41,13 @@ impl Collector for ObserverCollector {
                 |right: bool| totals.expected.iter().map(move |s| if right { s.0 } else { s.1 });
             let help = "Sum over rows of the calibrated probability that the prediction is right, by predicted class";
             out.float_counters(
-                "slipway_runtime_expected_correct",
+                family_name(metric_names::RUNTIME_EXPECTED_CORRECT_TOTAL),
                 help,
                 classes().zip(sums(true)),
             )?;
             let help = "Sum over rows of the calibrated probability that the prediction is wrong, by predicted class";
             out.float_counters(
-                "slipway_runtime_expected_incorrect",
+                family_name(metric_names::RUNTIME_EXPECTED_INCORRECT_TOTAL),
                 help,
                 classes().zip(sums(false)),
             )?;
@@ -69,7 +70,7 @@ impl Collector for ObserverCollector {
             single_series(totals.abstained),
         )?;
         out.gauges(
-            "slipway_runtime_reference_rows",
+            metric_names::RUNTIME_REFERENCE_ROWS,
             "Rows of the baseline",
             single_series(observer.rows as f64),
         )?;
@@ -168,11 +169,15 @@ impl MetricWriter<'_, '_> {
             })
         };
         let counts = series().map(|(labels, at)| (labels, bins.get(at).copied().unwrap_or(0)));
-        self.counters("slipway_runtime_feature_bin", "Rows by bin of the baseline", counts)?;
+        self.counters(
+            family_name(metric_names::RUNTIME_FEATURE_BIN_TOTAL),
+            "Rows by bin of the baseline",
+            counts,
+        )?;
         let shares = observer.feature_columns().flat_map(|(_, histogram, _)| histogram.shares());
         let shares = series().zip(shares).map(|((labels, _), share)| (labels, share));
         let help = "Share of the reference rows in each bin";
-        self.gauges("slipway_runtime_feature_reference_share", help, shares)?;
+        self.gauges(metric_names::RUNTIME_FEATURE_REFERENCE_SHARE, help, shares)?;
         let quantiles = observer.feature_columns().map(|(feature, histogram, _)| {
             (
                 [("feature", feature.to_owned())],
@@ -180,7 +185,7 @@ impl MetricWriter<'_, '_> {
             )
         });
         let help = "95 % quantile of chi-square; times (1/n + 1/m) it is the threshold of the PSI";
-        self.gauges("slipway_runtime_feature_chi2", help, quantiles)
+        self.gauges(metric_names::RUNTIME_FEATURE_CHI2, help, quantiles)
     }
 
     fn histogram(

@@ -15,6 +15,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use slipway_baseline::GoldenTensor;
+use slipway_contracts::metric_names::{RUNTIME_SAMPLES_DROPPED_TOTAL, family_name};
 use slipway_runtime_engine::error::{LoadError, LoadErrorReason};
 use slipway_runtime_engine::signature::{ModelSignature, TensorSignature};
 use slipway_runtime_engine::tensor::{Tensor, TensorData};
@@ -45,7 +46,7 @@ impl SampleCounters {
             self.written.clone(),
         );
         registry.register(
-            "slipway_runtime_samples_dropped",
+            family_name(RUNTIME_SAMPLES_DROPPED_TOTAL),
             "Samples that were dropped, because the sink was slow or failed",
             self.dropped.clone(),
         );
