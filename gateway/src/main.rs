@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use slipway_chassis::telemetry::{self, ParentTrust};
 use slipway_gateway::app;
 use slipway_gateway::args::GatewayArgs;
-use slipway_telemetry::ParentTrust;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -16,11 +16,8 @@ fn main() -> ExitCode {
     // Named, because a process with two providers in it would otherwise refuse to choose; first,
     // because traces may go by TLS.
     let installed = rustls::crypto::ring::default_provider().install_default().is_ok();
-    let _telemetry = slipway_telemetry::init_telemetry(
-        "slipway-gateway",
-        filter,
-        ParentTrust::from_environment(),
-    );
+    let _telemetry =
+        telemetry::init_telemetry("slipway-gateway", filter, ParentTrust::from_environment());
     if let Some(error) = wrong {
         tracing::warn!(error, "--log (SLIPWAY_LOG) is no filter; the log is that of `info`");
     }

@@ -6,6 +6,7 @@ mod support;
 
 use http_body_util::Full;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SpanData};
+use slipway_chassis::telemetry;
 use support::client::{http1, infer, predict, send};
 use support::upstream::{Mood, Upstream};
 use support::{CANDIDATE, STABLE, World, eventually};
@@ -20,7 +21,7 @@ fn traceparent(upstream: &Upstream) -> String {
 #[tokio::test]
 async fn both_arms_of_a_shielded_request_stand_in_the_client_s_trace() {
     let exporter = InMemorySpanExporter::default();
-    let telemetry = slipway_telemetry::init_with_exporter("test", exporter.clone(), None);
+    let telemetry = telemetry::init_with_exporter("test", exporter.clone(), None);
     let (stable, candidate) = (
         Upstream::start("stable", Mood::Good).await,
         Upstream::start("candidate", Mood::Status(500)).await,

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use slipway_chassis::telemetry::{self, ParentTrust};
 use slipway_runtime::config::{RuntimeCli, RuntimeCommand};
-use slipway_telemetry::ParentTrust;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -19,8 +19,7 @@ fn main() -> ExitCode {
     // Traces may go by TLS.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
-    let _telemetry =
-        slipway_telemetry::init_telemetry("slipway-runtime", filter, ParentTrust::Trusted);
+    let _telemetry = telemetry::init_telemetry("slipway-runtime", filter, ParentTrust::Trusted);
     if let Some(error) = wrong {
         tracing::warn!(error, "RUST_LOG is no filter; the log is that of `info`");
     }

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use http::Response;
+use slipway_chassis::telemetry;
 use slipway_gateway_policy::config::ArmRole;
 use slipway_gateway_policy::failure::ArmFailure;
 use slipway_gateway_routing::context::GatewayContext;
@@ -61,10 +62,10 @@ pub async fn send_to_arm(
             }
         }
     };
-    let span = || slipway_telemetry::span!("arm", otel.kind = "client", revision = arm.revision.as_str(), role = ?arm.role);
+    let span = || slipway_chassis::span!("arm", otel.kind = "client", revision = arm.revision.as_str(), role = ?arm.role);
     // By reference: the future of who waits would have room for it twice.
     let work = pin!(timeout_at(deadline, work));
-    slipway_telemetry::run_in_span(span, work).await.unwrap_or(Err(ArmFailure::Deadline))
+    telemetry::run_in_span(span, work).await.unwrap_or(Err(ArmFailure::Deadline))
 }
 
 /// Why a round of attempts ended without an answer.
@@ -99,7 +100,7 @@ impl RetryAttempts {
             let Some(mut request) = plan.next_attempt() else {
                 return Err(AttemptsError::Final(self.failure()));
             };
-            slipway_telemetry::inject_traceparent(request.headers_mut());
+            telemetry::inject_traceparent(request.headers_mut());
             let endpoint = Arc::clone(&visit.endpoint);
             if self.sent > 0 {
                 arm.metrics.counters.retries.inc();

@@ -24,6 +24,7 @@ use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
+use slipway_chassis::telemetry;
 use slipway_contracts::paths;
 use slipway_gateway_policy::grpc;
 use slipway_gateway_policy::refusal::RequestRefusal;
@@ -47,13 +48,12 @@ pub async fn handle_traced(
     peer: IpAddr,
     access: PortAccess,
 ) -> Response<AnswerBody> {
-    if !slipway_telemetry::enabled() {
+    if !telemetry::enabled() {
         return handle_request(gateway, request, peer, access).await;
     }
-    let span =
-        slipway_telemetry::server_span(request.method(), request.uri().path(), request.headers());
+    let span = telemetry::server_span(request.method(), request.uri().path(), request.headers());
     let response = handle_request(gateway, request, peer, access).instrument(span.clone()).await;
-    slipway_telemetry::record_status(&span, response.status());
+    telemetry::record_status(&span, response.status());
     response
 }
 

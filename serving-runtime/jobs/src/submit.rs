@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use slipway_chassis::telemetry;
 use slipway_egress::{AllowList, AllowRule};
 use slipway_runtime_engine::error::PredictError;
 use slipway_runtime_predict::models::LoadedModel;
@@ -93,7 +94,7 @@ impl JobSubmission {
             ttl_seconds: self.ttl_seconds,
             // By the queue's clock, when it is written.
             created_at: None,
-            traceparent: slipway_telemetry::current_traceparent(),
+            traceparent: telemetry::current_traceparent(),
         };
         job.check().map_err(SubmitError::Invalid)?;
         Ok(job)

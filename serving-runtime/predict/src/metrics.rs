@@ -12,10 +12,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use slipway_chassis::metrics::new_histogram;
 use slipway_contracts::metric_names::{self, family_name};
 use slipway_runtime_cache::CacheMetrics;
 use slipway_runtime_engine::batching::BatchingDecision;
-use slipway_telemetry::metrics::new_histogram;
 
 use crate::observe::{Observer, ObserverCollector, ObserverSlot};
 use crate::prediction::Predictions;
@@ -263,7 +263,7 @@ impl RuntimeMetrics {
     pub fn exposition(&self, queued: usize, headers: &http::HeaderMap) -> (&'static str, Vec<u8>) {
         self.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
         // Our collectors do not fail.
-        slipway_telemetry::metrics::encode_metrics(&self.registry, headers).unwrap_or_default()
+        slipway_chassis::metrics::encode_metrics(&self.registry, headers).unwrap_or_default()
     }
 
     /// The text for Prometheus; `queued` is the length of the queue at this moment.

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use slipway_chassis::telemetry;
 use slipway_prediction_id::{MAX_ROWS, PredictionReport};
 use slipway_runtime_cache::{CacheOutcome, RuntimeCaches};
 use slipway_runtime_common::keys::DeploymentKeys;
@@ -157,6 +158,6 @@ pub(crate) async fn run_untimed(
 ) -> Result<InferenceResult, PredictError> {
     let rows = model.signature.rows(&inputs);
     let answer = model.pool.run(inputs, rows, deadline, priority);
-    let span = || slipway_telemetry::span!("inference", model = model.name, rows);
-    slipway_telemetry::run_in_span(span, answer).await
+    let span = || slipway_chassis::span!("inference", model = model.name, rows);
+    telemetry::run_in_span(span, answer).await
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
+use slipway_chassis::telemetry;
 use slipway_runtime_common::clock::now_millis;
 use slipway_runtime_queue::job::{JobPriority, QueuedJob};
 use slipway_runtime_queue::queue::{
@@ -82,7 +83,7 @@ impl NatsQueue {
     ) -> Result<T, QueueError> {
         let span = || {
             let system = "nats";
-            slipway_telemetry::span!(
+            slipway_chassis::span!(
                 "nats",
                 otel.kind = "client",
                 db.system.name = system,
@@ -91,8 +92,7 @@ impl NatsQueue {
         };
         let inner = Arc::clone(&self.0);
         let task = tokio::spawn(async move { inner.run_operation(step).await });
-        slipway_telemetry::run_in_child_span(span, async { task.await.map_err(unavailable_error)? })
-            .await
+        telemetry::run_in_child_span(span, async { task.await.map_err(unavailable_error)? }).await
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use serde_json::json;
+use slipway_chassis::telemetry;
 use slipway_contracts::paths;
 use tracing::Instrument as _;
 
@@ -74,13 +75,12 @@ impl ModelRoute {
 
 /// Answers one request, within a span of it where traces are on.
 pub(super) async fn handle_rest(app: &Arc<AppState>, request: Request<Incoming>) -> FullResponse {
-    if !slipway_telemetry::enabled() {
+    if !telemetry::enabled() {
         return answer_request(app, request).await;
     }
-    let span =
-        slipway_telemetry::server_span(request.method(), request.uri().path(), request.headers());
+    let span = telemetry::server_span(request.method(), request.uri().path(), request.headers());
     let answer = Box::pin(answer_request(app, request).instrument(span.clone())).await;
-    slipway_telemetry::record_status(&span, answer.status());
+    telemetry::record_status(&span, answer.status());
     answer
 }
 

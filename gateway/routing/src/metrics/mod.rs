@@ -217,7 +217,7 @@ impl GatewayMetrics {
         &self,
         headers: &http::HeaderMap,
     ) -> Result<(&'static str, Vec<u8>), std::fmt::Error> {
-        slipway_telemetry::metrics::encode_metrics(&self.registry, headers)
+        slipway_chassis::metrics::encode_metrics(&self.registry, headers)
     }
 
     /// All series as OpenMetrics text.

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::{Client, ClientBuilder, Response};
+use slipway_chassis::telemetry;
 use slipway_egress::{AllowList, EgressGuard, RefusedUrl, was_refused};
 use slipway_runtime_engine::error::error_chain;
 use slipway_runtime_queue::queue::{CallbackOutcome, DueCallback};
@@ -136,7 +137,7 @@ impl CallbackSender {
         {
             trace.insert("traceparent", parent);
         }
-        slipway_telemetry::inject_traceparent(&mut trace);
+        telemetry::inject_traceparent(&mut trace);
         let request = client
             .post(url)
             .headers(trace)

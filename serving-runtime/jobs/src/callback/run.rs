@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use slipway_chassis::telemetry;
 use slipway_runtime_queue::queue::{CallbackOutcome, DueCallback, JobQueue as _};
 use tokio::sync::watch;
 
@@ -55,9 +56,9 @@ pub async fn send_due_callbacks(
 
 async fn send_callback(jobs: &JobService, caller: &CallbackSender, due: DueCallback) {
     let begun = Instant::now();
-    let span = || slipway_telemetry::span!("callback", otel.kind = "client", job = due.id);
-    let span = || slipway_telemetry::span_with_parent(span(), due.job.text("traceparent"));
-    let called = slipway_telemetry::run_in_span(span, caller.send(&due)).await;
+    let span = || slipway_chassis::span!("callback", otel.kind = "client", job = due.id);
+    let span = || telemetry::span_with_parent(span(), due.job.text("traceparent"));
+    let called = telemetry::run_in_span(span, caller.send(&due)).await;
     let (outcome, note) = match &called {
         CallbackOutcome::Delivered => ("delivered", ""),
         CallbackOutcome::Retry(_, note) => ("retried", note.as_str()),

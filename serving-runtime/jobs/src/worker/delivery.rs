@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use slipway_chassis::telemetry;
 use slipway_runtime_engine::error::PredictError;
 use slipway_runtime_queue::backoff::RetryBackoff;
 use slipway_runtime_queue::job::QueuedJob;
@@ -46,11 +47,10 @@ impl JobWorker {
         }
         let span = || {
             let (kind, deliveries) = ("consumer", claimed.deliveries);
-            let span =
-                slipway_telemetry::span!("job", otel.kind = kind, job = lease.id, deliveries);
-            slipway_telemetry::span_with_parent(span, job.traceparent.as_deref())
+            let span = slipway_chassis::span!("job", otel.kind = kind, job = lease.id, deliveries);
+            telemetry::span_with_parent(span, job.traceparent.as_deref())
         };
-        slipway_telemetry::run_in_span(span, self.execute(&lease, &job, claimed)).await
+        telemetry::run_in_span(span, self.execute(&lease, &job, claimed)).await
     }
 
     /// Everything from the beginning of a job to the keeping of what became of it.

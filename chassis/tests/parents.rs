@@ -3,6 +3,7 @@
 
 use http::{HeaderMap, HeaderValue, Method};
 use opentelemetry_sdk::trace::InMemorySpanExporter;
+use slipway_chassis::telemetry;
 
 /// Sampled, and of an id that a sampler by ids takes at any share.
 const PARENT: &str = "00-00000000000000000000000000000001-b7ad6b7169203331-01";
@@ -10,12 +11,12 @@ const PARENT: &str = "00-00000000000000000000000000000001-b7ad6b7169203331-01";
 #[test]
 fn where_anybody_may_ask_nobody_says_what_is_recorded() {
     let exporter = InMemorySpanExporter::default();
-    let _telemetry = slipway_telemetry::init_with_exporter("test", exporter.clone(), Some(0.0));
+    let _telemetry = telemetry::init_with_exporter("test", exporter.clone(), Some(0.0));
     let headers =
         HeaderMap::from_iter([("traceparent".parse().unwrap(), HeaderValue::from_static(PARENT))]);
-    let span = slipway_telemetry::server_span(&Method::POST, "/v2", &headers);
+    let span = telemetry::server_span(&Method::POST, "/v2", &headers);
     let mut passed = HeaderMap::new();
-    span.in_scope(|| slipway_telemetry::inject_traceparent(&mut passed));
+    span.in_scope(|| telemetry::inject_traceparent(&mut passed));
     drop(span);
     assert!(exporter.get_finished_spans().unwrap().is_empty());
     let passed = passed["traceparent"].to_str().unwrap();
@@ -25,6 +26,6 @@ fn where_anybody_may_ask_nobody_says_what_is_recorded() {
     );
 
     // What another of our programs has decided, as it stands in a queue, holds.
-    drop(slipway_telemetry::span_with_parent(slipway_telemetry::span!("job"), Some(PARENT)));
+    drop(telemetry::span_with_parent(slipway_chassis::span!("job"), Some(PARENT)));
     assert_eq!(exporter.get_finished_spans().unwrap().len(), 1);
 }

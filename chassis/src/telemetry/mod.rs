@@ -1,4 +1,4 @@
-//! Logs and traces of Slipway's programs.
+//! Logs and traces.
 //!
 //! Logs are JSON lines. Traces go by OTLP over HTTP where `OTEL_EXPORTER_OTLP_ENDPOINT` (or
 //! `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`) says, and nowhere otherwise: then [`enabled`] is false,
@@ -11,15 +11,14 @@
 //! ```
 //! # async fn get() -> u8 { 7 }
 //! # async fn example() {
-//! let span = || slipway_telemetry::span!("redis get", keys = 1);
-//! let value = slipway_telemetry::run_in_span(span, get()).await;
+//! let span = || slipway_chassis::span!("redis get", keys = 1);
+//! let value = slipway_chassis::telemetry::run_in_span(span, get()).await;
 //! # }
 //! ```
 //!
 //! Across a queue, [`current_traceparent`] is the text to send along, and [`span_with_parent`]
 //! continues it at the other end.
 
-pub mod metrics;
 mod parent_trust;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,7 +40,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-pub use crate::parent_trust::ParentTrust;
+pub use self::parent_trust::ParentTrust;
 
 /// Target of the spans that are traced; libraries' own spans are not.
 pub const TARGET: &str = "slipway::trace";
@@ -61,10 +60,13 @@ pub fn enabled() -> bool {
 #[macro_export]
 macro_rules! span {
     ($name:literal $(, $($fields:tt)*)?) => {
-        if $crate::enabled() {
-            $crate::tracing::info_span!(target: $crate::TARGET, $name $(, $($fields)*)?)
+        if $crate::telemetry::enabled() {
+            $crate::telemetry::tracing::info_span!(
+                target: $crate::telemetry::TARGET,
+                $name $(, $($fields)*)?
+            )
         } else {
-            $crate::tracing::Span::none()
+            $crate::telemetry::tracing::Span::none()
         }
     };
 }

@@ -1,0 +1,4 @@
+//! What every program of Slipway needs as a process.
+
+pub mod metrics;
+pub mod telemetry;
