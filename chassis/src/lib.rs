@@ -1,4 +1,7 @@
 //! What every program of Slipway needs as a process.
 
+mod error_chain;
 pub mod metrics;
 pub mod telemetry;
+
+pub use error_chain::error_chain;

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use prometheus_http_query::Client;
 use reqwest::header::AUTHORIZATION;
+use slipway_chassis::error_chain;
 use slipway_judge::evidence::EvidenceQuery;
 use slipway_judge::scope;
 
 use crate::args::{PromQlGates, PrometheusArgs};
 use crate::credentials::ConnectionFiles;
-use crate::errors::{PrometheusArgumentError, error_chain};
+use crate::errors::PrometheusArgumentError;
 
 /// How long one query may take, body included.
 pub(crate) const QUERY_TIMEOUT: Duration = Duration::from_secs(5);

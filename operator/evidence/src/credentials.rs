@@ -7,9 +7,9 @@ use base64::Engine as _;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Certificate, Identity};
 use sha2::{Digest, Sha256};
+use slipway_chassis::error_chain;
 
 use crate::args::PrometheusArgs;
-use crate::errors::error_chain;
 
 /// Largest file that is read.
 const MAX_FILE_BYTES: u64 = 256 << 10;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::future::join_all;
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use slipway_chassis::error_chain;
 use slipway_cluster_views::ReconcileTrigger;
 use slipway_judge::evidence::{
     EvidenceQuery, EvidenceRequest, GateEvidence, GateQueries, GateReading,
@@ -15,7 +16,6 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::connection::{PrometheusConnection, QUERY_TIMEOUT};
-use crate::errors::error_chain;
 use crate::promql;
 use crate::query_metrics::QueryMetrics;
 

@@ -91,14 +91,3 @@ impl From<slipway_onnx::OnnxError> for LoadError {
         }
     }
 }
-
-/// An error with its causes: reqwest's own text leaves out the cause, which is what helps.
-pub fn error_chain(e: &dyn std::error::Error) -> String {
-    let mut text = e.to_string();
-    let mut next = e.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
-}

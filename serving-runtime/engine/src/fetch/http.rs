@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use reqwest::{Client, StatusCode};
+use slipway_chassis::error_chain;
 use slipway_egress::{AllowList, EgressGuard};
 use url::Url;
 
 use super::FetchOptions;
 use super::disk::{CompletedDownload, DownloadWriter, too_large};
-use crate::error::{LoadError, LoadErrorReason, error_chain};
+use crate::error::{LoadError, LoadErrorReason};
 
 fn download_error(message: String) -> LoadError {
     LoadError::transient(LoadErrorReason::DownloadFailed, message)

@@ -8,9 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::{Client, ClientBuilder, Response};
-use slipway_chassis::telemetry;
+use slipway_chassis::{error_chain, telemetry};
 use slipway_egress::{AllowList, EgressGuard, RefusedUrl, was_refused};
-use slipway_runtime_engine::error::error_chain;
 use slipway_runtime_queue::queue::{CallbackOutcome, DueCallback};
 use url::Url;
 
