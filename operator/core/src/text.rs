@@ -8,6 +8,5 @@ pub fn clip_message(text: &str) -> String {
     if text.len() <= MESSAGE_BYTES {
         return text.to_owned();
     }
-    let end = (0..=MESSAGE_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
-    format!("{}…", text.get(..end).unwrap_or_default())
+    format!("{}…", &text[..text.floor_char_boundary(MESSAGE_BYTES)])
 }

@@ -115,11 +115,7 @@ impl EventPublisher {
 
 /// The first `bytes` bytes at most, whole characters only: the API server counts bytes.
 fn truncate_bytes(text: &str, bytes: usize) -> String {
-    let mut end = text.len().min(bytes);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
+    text[..text.floor_char_boundary(bytes)].to_owned()
 }
 
 #[cfg(test)]

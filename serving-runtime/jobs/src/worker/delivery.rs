@@ -164,7 +164,7 @@ impl JobWorker {
     }
 
     fn retry_request(&self, claimed: &ClaimedJob, mut error: String, counts: bool) -> RetryRequest {
-        truncate_error(&mut error);
+        error.truncate(error.floor_char_boundary(MAX_ERROR));
         RetryRequest {
             delay: RETRY_BACKOFF
                 .jittered_delay(claimed.deliveries)
@@ -220,14 +220,6 @@ impl JobWorker {
 }
 
 fn new_completion(status: JobStatus, mut error: String, payload: &[u8]) -> JobCompletion {
-    truncate_error(&mut error);
+    error.truncate(error.floor_char_boundary(MAX_ERROR));
     JobCompletion::without_result(status, error, payload)
-}
-
-fn truncate_error(text: &mut String) {
-    let mut at = MAX_ERROR.min(text.len());
-    while !text.is_char_boundary(at) {
-        at -= 1;
-    }
-    text.truncate(at);
 }
