@@ -10,11 +10,11 @@ use std::time::Duration;
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::DeserializeGuard;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::{WatchStreamExt, utils};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use slipway_chassis::backoff::{Backoff, Jitter};
 use slipway_crds::labels::{MANAGED_BY, MANAGER, REVISION};
 use slipway_gateway_feedback::peers::peers_from_slices;
 use slipway_gateway_routing::context::GatewayContext;
@@ -23,10 +23,14 @@ use thiserror::Error;
 use crate::convert::{AffectedModels, ResourceConverter};
 use crate::resource::RoutedModelDeployment;
 
-/// Shortest and longest pause between two tries to reach the API server. Shorter than kube's
-/// default of 30 s: a gateway that comes back late holds up an abort, and a namespace has only a
-/// few gateway pods.
-const BACKOFF_RANGE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// Waits between two attempts to reach the API server. Shorter than kube's default of 30 s: a
+/// gateway that comes back late holds up an abort. Without jitter: a namespace has only a few
+/// gateway pods.
+const RETRY_BACKOFF: Backoff = Backoff {
+    initial: Duration::from_millis(200),
+    max: Duration::from_secs(5),
+    jitter: Jitter::None,
+};
 
 /// The Service of the gateways of a namespace.
 const GATEWAY: &str = "slipway-gateway";
@@ -208,27 +212,22 @@ where
     events.boxed()
 }
 
-/// Pauses that double up to the longest one, until something succeeds.
-#[derive(Debug)]
-struct WatchBackoff(Duration);
-
-impl Default for WatchBackoff {
-    fn default() -> Self {
-        Self(BACKOFF_RANGE.0)
-    }
+/// [`RETRY_BACKOFF`] in the form that kube takes.
+#[derive(Debug, Default)]
+struct WatchBackoff {
+    failures: u32,
 }
 
 impl Iterator for WatchBackoff {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let pause = self.0;
-        self.0 = (pause * 2).min(BACKOFF_RANGE.1);
-        Some(pause)
+        self.failures = self.failures.saturating_add(1);
+        Some(RETRY_BACKOFF.base_delay(self.failures))
     }
 }
 
-impl Backoff for WatchBackoff {
+impl utils::Backoff for WatchBackoff {
     fn reset(&mut self) {
         *self = Self::default();
     }
@@ -243,7 +242,7 @@ mod tests {
         let mut pauses = WatchBackoff::default();
         let millis: Vec<_> = pauses.by_ref().take(7).map(|pause| pause.as_millis()).collect();
         assert_eq!(millis, [200, 400, 800, 1600, 3200, 5000, 5000]);
-        pauses.reset();
-        assert_eq!(pauses.next(), Some(BACKOFF_RANGE.0));
+        utils::Backoff::reset(&mut pauses);
+        assert_eq!(pauses.next(), Some(RETRY_BACKOFF.initial));
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use slipway_chassis::backoff::Jitter;
 use slipway_cluster_views::ReconcileTrigger;
 use slipway_judge::evidence::{EvidenceRequest, GateEvidence};
 use tokio::sync::mpsc::UnboundedSender;
@@ -115,7 +116,7 @@ async fn poll_evidence(
     let mut wait = interval.saturating_sub(age);
     loop {
         // A tenth of jitter keeps ModelDeployments that were changed together from asking together.
-        tokio::time::sleep(wait.mul_f64(0.9 + 0.1 * rand::random::<f64>())).await;
+        tokio::time::sleep(Jitter::Subtract(0.1).apply_random(wait)).await;
         let evidence =
             source.read_evidence(&request, object.namespace.as_deref().unwrap_or_default()).await;
         if let Some(polled) = requests.lock().get_mut(&uid)

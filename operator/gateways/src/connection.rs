@@ -9,6 +9,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use prometheus_client::metrics::gauge::Gauge;
+use slipway_chassis::backoff::{Backoff, Jitter};
 use slipway_cluster_views::ReconcileTrigger;
 use slipway_contracts::state::{CHANGES_QUERY, MAX_LINE_BYTES, PATH, StateLine};
 use slipway_core::gateway_rollout::ClientRequests;
@@ -22,26 +23,26 @@ use crate::state::{GatewayEndpoint, PodReports, StreamState};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A line comes at least every second.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
-const INITIAL_RETRY_DELAY: Duration = Duration::from_millis(100);
-const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
+const RETRY_BACKOFF: Backoff = Backoff {
+    initial: Duration::from_millis(100),
+    max: Duration::from_secs(5),
+    jitter: Jitter::PlusMinus(0.2),
+};
 
 /// A pod tells of so many more ModelDeployments than there are: those that came or went just now.
 const MODEL_COUNT_SLACK: usize = 100;
 
 /// Keeps a stream to a pod, for ever.
 pub(crate) async fn maintain_stream(shared: &StreamState, pod: &GatewayEndpoint) {
-    let mut wait = INITIAL_RETRY_DELAY;
+    let mut failures = 0_u32;
     loop {
         let mut spoke = false;
         let error = run_stream(shared, pod, &mut spoke).await;
         shared.mark_unreachable(pod, &error.to_string());
         clear_reports(shared, pod);
-        if spoke {
-            wait = INITIAL_RETRY_DELAY;
-        }
+        failures = if spoke { 1 } else { failures.saturating_add(1) };
         tracing::debug!(pod = pod.name, namespace = pod.namespace, %error, "stream to a gateway ended");
-        tokio::time::sleep(wait.mul_f64(0.8 + 0.4 * rand::random::<f64>())).await;
-        wait = (wait * 2).min(MAX_RETRY_DELAY);
+        tokio::time::sleep(RETRY_BACKOFF.random_delay(failures)).await;
     }
 }
 

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease as LeaseObject;
 use kube::{Api, Client};
 use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
+use slipway_chassis::backoff::Jitter;
 use tokio_util::sync::CancellationToken;
 
 use crate::process::error::OperatorError;
@@ -61,7 +62,7 @@ pub async fn acquire_lease(
                 tracing::warn!(lease = candidacy.name, %error, "cannot look at the lease")
             }
         }
-        let pause = RETRY_INTERVAL.mul_f64(0.8 + 0.4 * rand::random::<f64>());
+        let pause = Jitter::PlusMinus(0.2).apply_random(RETRY_INTERVAL);
         stop.run_until_cancelled(tokio::time::sleep(pause)).await?;
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::ResourceExt;
+use slipway_chassis::backoff::Jitter;
 use slipway_cluster_views::{ManagedKind, ReconcileTrigger};
 use slipway_core::action::{PlanAction, ReconcilePlan};
 use slipway_core::event::PlannedEvent;
@@ -209,7 +210,7 @@ pub(crate) fn requeue_after(
     for_status: Option<Duration>,
     now: Timestamp,
 ) -> Duration {
-    let net = RESYNC_INTERVAL.mul_f64(0.9 + 0.2 * rand::random::<f64>());
+    let net = Jitter::PlusMinus(0.1).apply_random(RESYNC_INTERVAL);
     let wake =
         plan.wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
     [wake, for_status].into_iter().flatten().fold(net, Duration::min)

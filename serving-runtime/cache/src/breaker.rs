@@ -6,11 +6,16 @@
 
 use std::time::{Duration, Instant};
 
+use slipway_chassis::backoff::{Backoff, Jitter};
+
 /// Failures among the last 16 answers that open it.
 const FAILURE_THRESHOLD: u32 = 8;
 /// For how long it stays open at first, and at most.
-const MIN_OPEN_TIME: Duration = Duration::from_millis(500);
-const MAX_OPEN_TIME: Duration = Duration::from_secs(30);
+const OPEN_TIME: Backoff = Backoff {
+    initial: Duration::from_millis(500),
+    max: Duration::from_secs(30),
+    jitter: Jitter::None,
+};
 /// A trial that has not been heard of for so long is lost; another may start.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -99,10 +104,9 @@ impl CircuitBreaker {
     }
 
     fn open(&mut self, now: Instant) {
-        let pause =
-            MIN_OPEN_TIME.saturating_mul(1 << self.consecutive_openings.min(16)).min(MAX_OPEN_TIME);
-        self.state = BreakerState::Open(now + pause);
         self.consecutive_openings = self.consecutive_openings.saturating_add(1);
+        let pause = OPEN_TIME.base_delay(self.consecutive_openings);
+        self.state = BreakerState::Open(now + pause);
     }
 }
 
@@ -129,13 +133,13 @@ mod tests {
         }
         breaker.record(now, false);
         assert_eq!(breaker.permit(now), BreakerPermit::Deny);
-        let later = now + MIN_OPEN_TIME;
+        let later = now + OPEN_TIME.initial;
         assert_eq!(breaker.permit(later), BreakerPermit::Trial);
         assert_eq!(breaker.permit(later), BreakerPermit::Deny, "one tries at a time");
         breaker.record_trial(later, false);
-        assert_eq!(breaker.permit(later + MIN_OPEN_TIME), BreakerPermit::Deny, "twice as long");
-        assert_eq!(breaker.permit(later + MIN_OPEN_TIME * 2), BreakerPermit::Trial);
-        breaker.record_trial(later + MIN_OPEN_TIME * 2, true);
+        assert_eq!(breaker.permit(later + OPEN_TIME.initial), BreakerPermit::Deny, "twice as long");
+        assert_eq!(breaker.permit(later + OPEN_TIME.initial * 2), BreakerPermit::Trial);
+        breaker.record_trial(later + OPEN_TIME.initial * 2, true);
         assert_eq!(breaker.state(), BreakerState::Closed);
     }
 
@@ -185,10 +189,10 @@ mod tests {
                     },
                 }
                 if let BreakerState::Open(until) = breaker.state() {
-                    prop_assert!(until <= now + MAX_OPEN_TIME);
+                    prop_assert!(until <= now + OPEN_TIME.max);
                 }
             }
-            now += MAX_OPEN_TIME + TRIAL_TIMEOUT;
+            now += OPEN_TIME.max + TRIAL_TIMEOUT;
             if breaker.permit(now) == BreakerPermit::Trial {
                 breaker.record_trial(now, true);
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rand::Rng as _;
+use slipway_chassis::backoff::Jitter;
 use slipway_runtime_common::clock::now_millis;
 use slipway_runtime_engine::error::PredictError;
 use slipway_runtime_engine::pool::InferenceResult;
@@ -29,6 +29,8 @@ const KEY_PREFIX: &[u8] = b"slipway:result:1:";
 /// where a look costs more than a small model.
 const PROBE_EVERY: u64 = 16;
 const REDIS_PROBE_EVERY: u64 = 64;
+/// So that what was kept together is not computed anew together.
+const TTL_JITTER: Jitter = Jitter::Subtract(0.1);
 
 /// Outputs, and how they were come by.
 #[derive(Debug)]
@@ -265,7 +267,7 @@ impl InferResultCache {
         {
             return;
         }
-        let ttl = self.ttl.mul_f64(rand::rng().random_range(0.9..=1.0));
+        let ttl = TTL_JITTER.apply_random(self.ttl);
         self.local.insert(key, Arc::clone(outputs), bytes, ttl);
         self.metrics.set_bytes(CACHE_NAME, self.local.bytes());
         if let Some(redis) = redis {

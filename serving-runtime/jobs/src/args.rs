@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 use secrecy::SecretString;
+use slipway_chassis::backoff::{Backoff, Jitter};
 use slipway_contracts::environment;
 use slipway_egress::AllowRule;
-use slipway_runtime_queue::backoff::RetryBackoff;
 use slipway_runtime_queue::queue::QueueOptions;
 
 /// Bounds of callbacks.
@@ -19,7 +19,7 @@ pub struct CallbackOptions {
     /// Time from the first attempt after which there is no other.
     pub age: Duration,
     /// Time between attempts.
-    pub backoff: RetryBackoff,
+    pub backoff: Backoff,
 }
 
 /// Options that servers and workers share.
@@ -129,9 +129,10 @@ impl WorkerArgs {
             timeout: Duration::from_secs(self.callback_timeout_seconds),
             attempts: self.callback_attempts,
             age: Duration::from_secs(queue.callback_max_age_seconds),
-            backoff: RetryBackoff {
-                first: Duration::from_millis(self.callback_backoff_millis),
+            backoff: Backoff {
+                initial: Duration::from_millis(self.callback_backoff_millis),
                 max: Duration::from_secs(3600),
+                jitter: Jitter::Full,
             },
         }
     }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
+use slipway_chassis::backoff::{Backoff, Jitter};
 use slipway_egress::AllowList;
 use slipway_runtime_engine::error::{LoadError, LoadErrorReason};
-use slipway_runtime_queue::backoff::RetryBackoff;
 use slipway_runtime_queue::queue::JobQueue as _;
 use tokio::sync::watch;
 
@@ -15,8 +15,11 @@ use crate::broker::JobBroker;
 use crate::metrics::JobMetrics;
 
 /// Waits while the queue does not answer.
-pub(crate) const OUTAGE_BACKOFF: RetryBackoff =
-    RetryBackoff { first: Duration::from_millis(200), max: Duration::from_secs(5) };
+pub(crate) const OUTAGE_BACKOFF: Backoff = Backoff {
+    initial: Duration::from_millis(200),
+    max: Duration::from_secs(5),
+    jitter: Jitter::Full,
+};
 /// How often the queue is asked how much waits.
 const LAG_INTERVAL: Duration = Duration::from_secs(2);
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use slipway_runtime_queue::backoff::RetryBackoff;
+use slipway_chassis::backoff::{Backoff, Jitter};
 use slipway_runtime_queue::queue::QueueError;
 use tokio::sync::Mutex;
 use tokio::sync::oneshot::error::TryRecvError;
@@ -26,8 +26,11 @@ const DEPARTED_PROCESS: &str = "gone";
 const EMPTY_COUNTERS_TTL_MS: u64 = 3_600_000;
 
 /// Waits between attempts at what is only counted.
-const CONFLICT_BACKOFF: RetryBackoff =
-    RetryBackoff { first: Duration::from_millis(10), max: Duration::from_millis(500) };
+const CONFLICT_BACKOFF: Backoff = Backoff {
+    initial: Duration::from_millis(10),
+    max: Duration::from_millis(500),
+    jitter: Jitter::Full,
+};
 
 /// The counters of this process.
 #[derive(Debug)]
@@ -68,7 +71,7 @@ impl ConflictRetry {
         if self.0 as usize >= MAX_ATTEMPTS {
             return contention_error();
         }
-        tokio::time::sleep(CONFLICT_BACKOFF.jittered_delay(self.0)).await;
+        tokio::time::sleep(CONFLICT_BACKOFF.random_delay(self.0)).await;
         Ok(())
     }
 }

@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
+use slipway_chassis::backoff::{Backoff, Jitter};
+
 use crate::reconcile::memory::object::ObjectMemories;
 
-const INITIAL_DELAY: Duration = Duration::from_millis(250);
-const MAX_DELAY: Duration = Duration::from_secs(60);
+const RETRY_BACKOFF: Backoff = Backoff {
+    initial: Duration::from_millis(250),
+    max: Duration::from_secs(60),
+    jitter: Jitter::PlusMinus(0.2),
+};
 
-/// The wait after `failures` failures in a row; `chance` in [0, 1) spreads it by a fifth to both
-/// sides, so that objects that failed together do not come back together.
+/// The wait after `failures` failures in a row, for a `chance` of 0 to 1.
 pub fn retry_delay(failures: u32, chance: f64) -> Duration {
-    let doubled = INITIAL_DELAY
-        .saturating_mul(1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
-    doubled.min(MAX_DELAY).mul_f64(0.8 + 0.4 * chance.clamp(0.0, 1.0))
+    RETRY_BACKOFF.delay(failures, chance)
 }
 
 impl ObjectMemories {
@@ -46,7 +48,7 @@ mod tests {
         let middle: Vec<u128> = (1..=12).map(|n| retry_delay(n, 0.5).as_millis()).collect();
         assert_eq!(middle[..4], [250, 500, 1000, 2000]);
         assert_eq!(middle[9..], [60_000, 60_000, 60_000]);
-        assert_eq!(retry_delay(u32::MAX, 0.5), MAX_DELAY);
+        assert_eq!(retry_delay(u32::MAX, 0.5), RETRY_BACKOFF.max);
     }
 
     #[test]

@@ -10,12 +10,22 @@ mod uri;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use slipway_chassis::backoff::{Backoff, Jitter};
+
 use self::disk::CompletedDownload;
 pub use self::files::{FetchRecord, ModelFile};
 use self::files::{GRAPH_FILE, combined_digest, external_data_files, hash_model_files};
 pub use self::store::environment_settings;
 pub use self::uri::ModelSource;
 use crate::error::{LoadError, LoadErrorReason};
+
+/// Waits between attempts at one file. The jitter keeps the pods of a revision from coming back in
+/// step.
+const RETRY_BACKOFF: Backoff = Backoff {
+    initial: Duration::from_millis(250),
+    max: Duration::from_secs(8),
+    jitter: Jitter::Subtract(0.5),
+};
 
 /// What bounds a fetch.
 #[derive(Debug, Clone, Default)]
@@ -172,7 +182,7 @@ async fn download_with_retries(
         };
         match result {
             Err(error) if !error.permanent && attempt < options.attempts => {
-                let pause = retry_delay(attempt);
+                let pause = RETRY_BACKOFF.random_delay(attempt);
                 tracing::warn!(%error, attempt, pause_ms = pause.as_millis(), "the download failed and is tried again");
                 tokio::time::sleep(pause).await;
                 attempt += 1;
@@ -180,12 +190,6 @@ async fn download_with_retries(
             done => return done,
         }
     }
-}
-
-/// 0.25 s, doubling up to 8 s, with jitter so that the pods of a revision do not return in step.
-fn retry_delay(attempt: u32) -> Duration {
-    let base = 250_u64 << attempt.saturating_sub(1).min(5);
-    Duration::from_millis(base / 2 + rand::random_range(0..=base / 2))
 }
 
 #[cfg(test)]
@@ -256,16 +260,5 @@ mod tests {
         assert_eq!(open_cached(HEX_ABC, &o), None);
         std::fs::write(&place, "abc").unwrap();
         assert!(open_cached(HEX_ABC, &o).is_some());
-    }
-
-    #[test]
-    fn pauses_grow_within_bounds() {
-        for attempt in 1..20 {
-            let pause = retry_delay(attempt);
-            assert!(
-                pause >= Duration::from_millis(125) && pause <= Duration::from_secs(8),
-                "{pause:?}"
-            );
-        }
     }
 }

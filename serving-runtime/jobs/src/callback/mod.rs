@@ -91,7 +91,7 @@ impl CallbackSender {
         let delay = self
             .options
             .backoff
-            .jittered_delay(attempt)
+            .random_delay(attempt)
             .max(failed.not_before.min(self.options.backoff.max));
         if failed.permanent || attempt >= self.options.attempts || age + delay > self.options.age {
             return CallbackOutcome::Dead(failed.message);

@@ -42,7 +42,7 @@ pub async fn send_due_callbacks(
             Err(error) => {
                 failures += 1;
                 tracing::debug!(%error, "no callbacks");
-                OUTAGE_BACKOFF.jittered_delay(failures)
+                OUTAGE_BACKOFF.random_delay(failures)
             }
         };
         tokio::select! {

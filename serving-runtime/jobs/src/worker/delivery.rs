@@ -3,9 +3,9 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use slipway_chassis::backoff::{Backoff, Jitter};
 use slipway_chassis::telemetry;
 use slipway_runtime_engine::error::PredictError;
-use slipway_runtime_queue::backoff::RetryBackoff;
 use slipway_runtime_queue::job::QueuedJob;
 use slipway_runtime_queue::queue::{
     ClaimedJob, JobCompletion, JobLease, JobQueue as _, JobStatus, QueueError, RetryRequest,
@@ -17,8 +17,11 @@ use crate::service::OUTAGE_BACKOFF;
 use crate::{callback, submit};
 
 /// Waits before another attempt at a job; the lease bounds them too.
-const RETRY_BACKOFF: RetryBackoff =
-    RetryBackoff { first: Duration::from_secs(1), max: Duration::from_secs(300) };
+const RETRY_BACKOFF: Backoff = Backoff {
+    initial: Duration::from_secs(1),
+    max: Duration::from_secs(300),
+    jitter: Jitter::Full,
+};
 /// Bytes of an error that are stored.
 const MAX_ERROR: usize = 2048;
 
@@ -124,7 +127,7 @@ impl JobWorker {
                 Err(error) if Instant::now() < until => {
                     failures += 1;
                     tracing::debug!(%error, failures, "not stored yet");
-                    tokio::time::sleep(OUTAGE_BACKOFF.jittered_delay(failures)).await;
+                    tokio::time::sleep(OUTAGE_BACKOFF.random_delay(failures)).await;
                 }
                 answer => return answer,
             }
@@ -167,7 +170,7 @@ impl JobWorker {
         error.truncate(error.floor_char_boundary(MAX_ERROR));
         RetryRequest {
             delay: RETRY_BACKOFF
-                .jittered_delay(claimed.deliveries)
+                .random_delay(claimed.deliveries)
                 .min(self.jobs.queue.options().lease),
             error,
             counts,

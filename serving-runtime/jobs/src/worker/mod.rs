@@ -131,7 +131,7 @@ impl JobWorker {
                 Err(error) => {
                     failures = failures.saturating_add(1);
                     tracing::warn!(%error, failures, "cannot take jobs");
-                    OUTAGE_BACKOFF.jittered_delay(failures)
+                    OUTAGE_BACKOFF.random_delay(failures)
                 }
             };
             self.drive_running(&mut flying, !lone.is_empty(), wait).await;
