@@ -3,6 +3,7 @@
 pub mod backoff;
 mod error_chain;
 pub mod metrics;
+pub mod signals;
 pub mod telemetry;
 
 pub use error_chain::error_chain;

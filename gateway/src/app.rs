@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use slipway_chassis::signals::ShutdownSignal;
 use slipway_gateway_control::watch::{self, WatchEnded};
 use slipway_gateway_routing::context::GatewayContext;
 use slipway_gateway_routing::keys;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
@@ -50,8 +50,7 @@ pub async fn run_gateway(args: GatewayArgs) -> Result<(), GatewayError> {
     let ports = ListeningPorts { data, private, admin: bind_port(args.admin_listen).await? };
     let client = slipway_cluster_client::client_builder(kube::Config::infer().await?)?.build();
 
-    let mut term = signal(SignalKind::terminate()).map_err(GatewayError::Signals)?;
-    let mut int = signal(SignalKind::interrupt()).map_err(GatewayError::Signals)?;
+    let mut signals = ShutdownSignal::new().map_err(GatewayError::Signals)?;
     let shutdown = CancellationToken::new();
     // Goes on while the gateway drains: until the last request is done, endpoints must be right.
     let watching = watch::run_watch(Arc::clone(&gateway), client);
@@ -60,8 +59,7 @@ pub async fn run_gateway(args: GatewayArgs) -> Result<(), GatewayError> {
     let mut serving = std::pin::pin!(serving);
     loop {
         tokio::select! {
-            _ = term.recv() => shutdown.cancel(),
-            _ = int.recv() => shutdown.cancel(),
+            () = signals.recv() => shutdown.cancel(),
             // Without its watch the gateway would serve an ever older world: better to start again.
             ended = &mut watching => {
                 return match ended {

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
+use slipway_chassis::signals::ShutdownSignal;
 use slipway_operator::process::args::{LogFormat, OperatorCli, OperatorCommand, RunArgs};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -52,18 +52,17 @@ async fn run_process(args: RunArgs) -> ExitCode {
         tracing::warn!(error, "RUST_LOG is no filter; the log is that of `info`");
     }
     let stop = CancellationToken::new();
-    let (mut terminate, mut interrupt) =
-        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-            (Err(error), _) | (_, Err(error)) => {
-                tracing::error!(%error, "cannot listen for signals");
-                return ExitCode::FAILURE;
-            }
-        };
+    let mut signals = match ShutdownSignal::new() {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!(%error, "cannot listen for signals");
+            return ExitCode::FAILURE;
+        }
+    };
     tokio::spawn({
         let stop = stop.clone();
         async move {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            signals.recv().await;
             tracing::info!("asked to end");
             stop.cancel();
         }

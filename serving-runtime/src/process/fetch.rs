@@ -7,7 +7,7 @@ use slipway_contracts::termination::FetchReport;
 use slipway_runtime_engine::error::{LoadError, LoadErrorReason};
 use slipway_runtime_engine::fetch::{FetchRecord, fetch_model};
 
-use super::{TerminationSignals, run_to_end, termination};
+use super::{listen_for_shutdown, run_to_end, termination};
 use crate::config::ServeArgs;
 
 /// Runs `fetch` to its end.
@@ -17,7 +17,7 @@ pub fn run_fetch(args: ServeArgs) -> ExitCode {
 }
 
 async fn fetch_until_signal(args: ServeArgs) -> Result<(), LoadError> {
-    let mut signals = TerminationSignals::new()?;
+    let mut signals = listen_for_shutdown()?;
     tokio::select! {
         done = tokio::spawn(fetch_and_record(args)) => {
             done.unwrap_or_else(|e| Err(LoadError::transient(LoadErrorReason::LoadFailed, format!("the download panicked: {e}"))))

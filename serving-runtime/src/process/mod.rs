@@ -10,11 +10,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use slipway_chassis::signals::ShutdownSignal;
 use slipway_runtime_engine::error::{LoadError, LoadErrorReason};
 use slipway_runtime_jobs::service::JobService;
 use slipway_runtime_predict::load;
 use slipway_runtime_predict::models::LoadedModel;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -108,31 +108,10 @@ fn listen_error(address: SocketAddr) -> impl Fn(std::io::Error) -> LoadError {
     }
 }
 
-/// Either signal to end.
-struct TerminationSignals {
-    term: Signal,
-    int: Signal,
-}
-
-impl TerminationSignals {
-    fn new() -> Result<Self, LoadError> {
-        let listen = |kind| {
-            signal(kind).map_err(|e| {
-                LoadError::transient(
-                    LoadErrorReason::LoadFailed,
-                    format!("cannot listen for signals: {e}"),
-                )
-            })
-        };
-        Ok(Self { term: listen(SignalKind::terminate())?, int: listen(SignalKind::interrupt())? })
-    }
-
-    async fn recv(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-        }
-    }
+fn listen_for_shutdown() -> Result<ShutdownSignal, LoadError> {
+    ShutdownSignal::new().map_err(|e| {
+        LoadError::transient(LoadErrorReason::LoadFailed, format!("cannot listen for signals: {e}"))
+    })
 }
 
 fn start_port<H, F, B>(listener: BoundListener, app: &Arc<AppState>, handler: H) -> PortHandle

@@ -9,7 +9,7 @@ use slipway_runtime_predict::samples::PayloadSampler;
 use tokio::time::timeout;
 
 use super::{
-    PortHandle, TerminationSignals, bind_admin, listen_error, load_on_thread, run_to_end,
+    PortHandle, bind_admin, listen_error, listen_for_shutdown, load_on_thread, run_to_end,
     start_jobs, start_port,
 };
 use crate::config::ServeArgs;
@@ -26,7 +26,7 @@ const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 
 async fn run_server(args: ServeArgs) -> Result<(), LoadError> {
     let begun = Instant::now();
-    let mut signals = TerminationSignals::new()?;
+    let mut signals = listen_for_shutdown()?;
     let app =
         AppState::new(args).map_err(|e| LoadError::permanent(LoadErrorReason::LoadFailed, e))?;
     start_jobs(&app)?;

@@ -14,7 +14,7 @@ use slipway_runtime_jobs::worker::JobWorker;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
-use super::{TerminationSignals, bind_admin, load_on_thread, run_to_end, start_jobs, start_port};
+use super::{bind_admin, listen_for_shutdown, load_on_thread, run_to_end, start_jobs, start_port};
 use crate::config::WorkerCommand;
 use crate::server::{AppState, handle_admin_request};
 
@@ -30,7 +30,7 @@ fn permanent_error(message: String) -> LoadError {
 
 async fn run_lifecycle(args: WorkerCommand) -> Result<(), LoadError> {
     let begun = Instant::now();
-    let mut signals = TerminationSignals::new()?;
+    let mut signals = listen_for_shutdown()?;
     let app = AppState::new(args.serve.clone())
         .map_err(|e| LoadError::permanent(LoadErrorReason::LoadFailed, e))?;
     let jobs = start_jobs(&app)?

@@ -1,6 +1,5 @@
 //! A run of the generator: its options, its tasks, its end.
 
-use std::future::Future;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
+use slipway_chassis::signals::ShutdownSignal;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -186,17 +186,17 @@ impl LoadGenerator {
 pub(crate) async fn run_loadgen(options: LoadgenOptions) -> Result<bool> {
     let path = &options.rows;
     let csv = std::fs::read_to_string(path).with_context(|| format!("rows {}", path.display()))?;
+    let mut signals = ShutdownSignal::new().context("cannot listen for signals")?;
     let mut generator = LoadGenerator::start(&options, &csv)?;
     let summary = if options.once.is_some() {
         tokio::select! {
             summary = generator.finish() => summary?,
-            signal = stop_signal() => {
-                signal?;
+            () = signals.recv() => {
                 anyhow::bail!("interrupted\n{}", AccountSummary::from_account(&generator.context.account).to_table().trim_end());
             }
         }
     } else {
-        serve_api(&options, &generator).await?;
+        serve_api(&options, &generator, &mut signals).await?;
         generator.stop();
         generator.finish().await?
     };
@@ -207,7 +207,11 @@ pub(crate) async fn run_loadgen(options: LoadgenOptions) -> Result<bool> {
 }
 
 /// Serves the API until a signal comes; the load itself ends by `--max-duration`.
-async fn serve_api(options: &LoadgenOptions, generator: &LoadGenerator) -> Result<()> {
+async fn serve_api(
+    options: &LoadgenOptions,
+    generator: &LoadGenerator,
+    signals: &mut ShutdownSignal,
+) -> Result<()> {
     let listener = slipway_listener::bind_address(options.listen)
         .with_context(|| format!("cannot listen on {}", options.listen))?;
     let pace = Arc::clone(&generator.context.pace);
@@ -217,30 +221,15 @@ async fn serve_api(options: &LoadgenOptions, generator: &LoadGenerator) -> Resul
         tokio::time::sleep(limit).await;
         pace.send_replace(LoadPace::Stopped);
     });
-    let mut failed = None;
     let router = api::api_router(Arc::clone(&generator.context))
         .merge(callbacks::callback_router(Arc::default()));
     let server = axum::serve(listener, router);
     tokio::select! {
         ended = server.into_future() => ended.context("HTTP API")?,
-        signal = stop_signal() => failed = signal.err(),
+        () = signals.recv() => {}
     }
     timer.abort();
-    failed.map_or(Ok(()), Err)
-}
-
-/// Resolves on SIGTERM and SIGINT.
-fn stop_signal() -> impl Future<Output = Result<()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 /// Ids are unique over runs and pods: start time and process.
