@@ -1,5 +1,6 @@
 //! What every program of Slipway needs as a process.
 
+pub mod admin;
 pub mod backoff;
 mod error_chain;
 pub mod metrics;

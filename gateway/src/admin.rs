@@ -1,6 +1,6 @@
 //! The admin port: probes, metrics, and the stream to the operator.
 
-use std::convert::Infallible;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,26 +8,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Frame;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioExecutor;
-use hyper_util::server::conn::auto;
-use slipway_contracts::paths;
+use http_body_util::{BodyExt, StreamBody};
+use slipway_chassis::admin::{
+    self, AdminEndpoints, AdminFormat, AdminResponse, AllowedMethods, ProbeResult, body_response,
+};
 use slipway_contracts::state::{CHANGES_QUERY, PATH as STATE_PATH};
 use slipway_gateway_control::state::{self, ReportedState};
 use slipway_gateway_control::streams::StateStreams;
 use slipway_gateway_routing::context::GatewayContext;
-use slipway_listener::{HttpServer, ListenerSettings, OperatorAuthError, ShutdownMode};
+use slipway_listener::{OperatorAuthError, ShutdownMode};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-
-type AdminBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Time between two lines when nothing changes.
 const STATE_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,6 +45,38 @@ impl AdminServer {
     }
 }
 
+impl AdminEndpoints for AdminServer {
+    const FORMAT: AdminFormat = AdminFormat {
+        text_type: None,
+        not_found: "not found\n",
+        methods: AllowedMethods::ReadAnywhere("only GET\n"),
+    };
+
+    fn readiness(&self) -> ProbeResult {
+        if self.gateway.is_ready() {
+            Ok("ok\n".into())
+        } else if self.gateway.is_draining() {
+            Err("draining\n".into())
+        } else {
+            Err("not synced\n".into())
+        }
+    }
+
+    fn metrics(&self, headers: &HeaderMap) -> Result<(&'static str, Vec<u8>), fmt::Error> {
+        self.gateway.metrics.encode_for_scrape(headers)
+    }
+
+    fn respond(&self, request: &Parts, peer: IpAddr) -> Option<AdminResponse> {
+        if request.uri.path() != STATE_PATH {
+            return None;
+        }
+        Some(match self.authenticate(&request.headers) {
+            Ok(()) => stream_state(self, peer, request.uri.query() == Some(CHANGES_QUERY)),
+            Err(why) => unauthorized_response(why),
+        })
+    }
+}
+
 /// Serves the admin port until `stop`.
 pub async fn serve_admin(
     gateway: Arc<GatewayContext>,
@@ -56,60 +84,13 @@ pub async fn serve_admin(
     stop: CancellationToken,
 ) {
     let streams = StateStreams::new(gateway.settings.max_state_streams);
-    let admin = Arc::new(AdminServer { gateway, streams, stop: stop.clone() });
-    let make = move |peer| {
-        let admin = Arc::clone(&admin);
-        service_fn(move |request| handle_request(Arc::clone(&admin), request, peer))
-    };
-    let builder = auto::Builder::new(TokioExecutor::new());
-    HttpServer::new(listener, ListenerSettings::for_admin_port(ShutdownMode::Abort), builder)
-        .serve(make, stop.cancelled())
-        .await;
+    let endpoints = Arc::new(AdminServer { gateway, streams, stop: stop.clone() });
+    admin::serve_admin(listener, ShutdownMode::Abort, endpoints, stop.cancelled()).await;
 }
 
-async fn handle_request(
-    admin: Arc<AdminServer>,
-    request: Request<Incoming>,
-    peer: IpAddr,
-) -> Result<Response<AdminBody>, Infallible> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Ok(text_response(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"));
-    }
-    Ok(match request.uri().path() {
-        paths::LIVENESS => text_response(StatusCode::OK, "ok\n"),
-        paths::READINESS if admin.gateway.is_ready() => text_response(StatusCode::OK, "ok\n"),
-        paths::READINESS if admin.gateway.is_draining() => {
-            text_response(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-        }
-        paths::READINESS => text_response(StatusCode::SERVICE_UNAVAILABLE, "not synced\n"),
-        paths::METRICS => metrics_response(&admin.gateway, request.headers()),
-        STATE_PATH => match admin.authenticate(request.headers()) {
-            Ok(()) => stream_state(&admin, peer, request.uri().query() == Some(CHANGES_QUERY)),
-            Err(why) => unauthorized_response(why),
-        },
-        _ => text_response(StatusCode::NOT_FOUND, "not found\n"),
-    })
-}
-
-fn text_response(status: StatusCode, text: &'static str) -> Response<AdminBody> {
-    let mut response = Response::new(Full::from(text).boxed_unsync());
-    *response.status_mut() = status;
-    response
-}
-
-fn unauthorized_response(why: OperatorAuthError) -> Response<AdminBody> {
-    let mut response = Response::new(Full::from(format!("{why}\n")).boxed_unsync());
-    *response.status_mut() = StatusCode::UNAUTHORIZED;
+fn unauthorized_response(why: OperatorAuthError) -> AdminResponse {
+    let mut response = body_response(StatusCode::UNAUTHORIZED, None, format!("{why}\n"));
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Slipway"));
-    response
-}
-
-fn metrics_response(gateway: &GatewayContext, headers: &HeaderMap) -> Response<AdminBody> {
-    let Ok((kind, body)) = gateway.metrics.encode_for_scrape(headers) else {
-        return text_response(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be written\n");
-    };
-    let mut response = Response::new(Full::from(body).boxed_unsync());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
@@ -160,7 +141,7 @@ impl StateSubscriber {
     }
 }
 
-fn stream_state(admin: &AdminServer, peer: IpAddr, only_changes: bool) -> Response<AdminBody> {
+fn stream_state(admin: &AdminServer, peer: IpAddr, only_changes: bool) -> AdminResponse {
     // One more stream takes the place of another: an operator that comes back must be heard,
     // whoever else listens.
     let place = admin.streams.open(peer);

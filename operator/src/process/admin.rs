@@ -1,20 +1,17 @@
 //! The admin server: `/livez`, `/readyz`, `/metrics`.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
-use axum::routing::get;
-use hyper_util::rt::TokioExecutor;
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
+use http::HeaderMap;
+use slipway_chassis::admin::{
+    self, AdminEndpoints, AdminFormat, AllowedMethods, ProbeResult, TEXT_PLAIN,
+};
+use slipway_chassis::metrics::OPENMETRICS;
 use slipway_cluster_views::ClusterViews;
-use slipway_contracts::paths;
-use slipway_listener::{HttpServer, ListenerSettings, ShutdownMode};
+use slipway_listener::ShutdownMode;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -67,58 +64,42 @@ impl OperatorHealth {
         self.phase.store(phase as u8, Ordering::Relaxed);
         self.metrics.leader.set(i64::from(phase == ProcessPhase::Leading));
     }
+}
 
-    fn liveness(&self) -> Result<&'static str, String> {
+impl AdminEndpoints for OperatorHealth {
+    const FORMAT: AdminFormat = AdminFormat {
+        text_type: Some(TEXT_PLAIN),
+        not_found: "",
+        methods: AllowedMethods::ReadKnownPaths,
+    };
+
+    fn liveness(&self) -> ProbeResult {
         match self.running.oldest_age() {
             Some(age) if age > STUCK_AFTER => {
-                Err(format!("a reconcile has run for {} s", age.as_secs()))
+                Err(format!("a reconcile has run for {} s", age.as_secs()).into())
             }
-            _ => Ok("ok"),
+            _ => Ok("ok".into()),
         }
     }
 
-    fn readiness(&self) -> Result<&'static str, String> {
+    fn readiness(&self) -> ProbeResult {
         match self.phase.load(Ordering::Relaxed) {
-            0 => Ok("standing by"),
-            1 if self.views.are_synced() => Ok("leading"),
+            0 => Ok("standing by".into()),
+            1 if self.views.are_synced() => Ok("leading".into()),
             1 => Err("caches are not synced yet".into()),
             _ => Err("ending".into()),
         }
     }
-}
 
-fn probe_response(result: Result<&'static str, String>) -> (StatusCode, String) {
-    match result {
-        Ok(text) => (StatusCode::OK, text.to_owned()),
-        Err(text) => (StatusCode::SERVICE_UNAVAILABLE, text),
+    fn metrics(&self, _headers: &HeaderMap) -> Result<(&'static str, Vec<u8>), fmt::Error> {
+        Ok((OPENMETRICS, self.metrics.encode_text().into_bytes()))
     }
-}
-
-async fn serve_metrics(State(health): State<OperatorHealth>) -> impl IntoResponse {
-    (
-        [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],
-        health.metrics.encode_text(),
-    )
 }
 
 /// Serves until `stop`, and then at most as long as [`DRAIN_TIMEOUT`].
 pub async fn serve_admin(listener: TcpListener, health: OperatorHealth, stop: CancellationToken) {
-    let router = Router::new()
-        .route(
-            paths::LIVENESS,
-            get(async |State(h): State<OperatorHealth>| probe_response(h.liveness())),
-        )
-        .route(
-            paths::READINESS,
-            get(async |State(h): State<OperatorHealth>| probe_response(h.readiness())),
-        )
-        .route(paths::METRICS, get(serve_metrics))
-        .with_state(health);
-    let make = move |_| TowerToHyperService::new(router.clone());
-    let builder = auto::Builder::new(TokioExecutor::new());
     let serving =
-        HttpServer::new(listener, ListenerSettings::for_admin_port(ShutdownMode::Drain), builder)
-            .serve(make, stop.cancelled());
+        admin::serve_admin(listener, ShutdownMode::Drain, Arc::new(health), stop.cancelled());
     let drained = async {
         stop.cancelled().await;
         tokio::time::sleep(DRAIN_TIMEOUT).await;

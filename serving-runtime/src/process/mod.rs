@@ -94,18 +94,13 @@ impl PortHandle {
     }
 }
 
-/// Listens for probes and scrapes.
-async fn bind_admin(address: SocketAddr) -> Result<BoundListener, LoadError> {
-    BoundListener::bind_admin(address).await.map_err(listen_error(address))
-}
-
-fn listen_error(address: SocketAddr) -> impl Fn(std::io::Error) -> LoadError {
-    move |e| {
+fn bind_port(address: SocketAddr) -> Result<BoundListener, LoadError> {
+    BoundListener::bind(address).map_err(|e| {
         LoadError::transient(
             LoadErrorReason::LoadFailed,
             format!("cannot listen on {address}: {e}"),
         )
-    }
+    })
 }
 
 fn listen_for_shutdown() -> Result<ShutdownSignal, LoadError> {
@@ -114,18 +109,10 @@ fn listen_for_shutdown() -> Result<ShutdownSignal, LoadError> {
     })
 }
 
-fn start_port<H, F, B>(listener: BoundListener, app: &Arc<AppState>, handler: H) -> PortHandle
-where
-    H: Fn(Arc<AppState>, http::Request<hyper::body::Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = http::Response<B>> + Send + 'static,
-    B: http_body::Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
-        + Send
-        + Unpin
-        + 'static,
-{
+/// Serves the API until the handle says otherwise.
+fn start_api(listener: BoundListener, app: &Arc<AppState>) -> PortHandle {
     let (stop, stopped) = oneshot::channel();
-    let app = Arc::clone(app);
-    let task = tokio::spawn(listener.serve(app, handler, async {
+    let task = tokio::spawn(listener.serve_api(Arc::clone(app), async {
         // Dropping the sender must not stop the port; only a message does.
         if stopped.await.is_err() {
             std::future::pending::<()>().await;

@@ -1,6 +1,7 @@
 //! The life of a server: bind, load, serve, drain.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slipway_runtime_engine::error::{LoadError, LoadErrorReason};
@@ -9,11 +10,10 @@ use slipway_runtime_predict::samples::PayloadSampler;
 use tokio::time::timeout;
 
 use super::{
-    PortHandle, bind_admin, listen_error, listen_for_shutdown, load_on_thread, run_to_end,
-    start_jobs, start_port,
+    PortHandle, bind_port, listen_for_shutdown, load_on_thread, run_to_end, start_api, start_jobs,
 };
 use crate::config::ServeArgs;
-use crate::server::{AppState, BoundListener, handle_admin_request, handle_api};
+use crate::server::AppState;
 
 /// Runs `serve` to its end.
 pub fn serve_model(args: ServeArgs) -> ExitCode {
@@ -30,7 +30,7 @@ async fn run_server(args: ServeArgs) -> Result<(), LoadError> {
     let app =
         AppState::new(args).map_err(|e| LoadError::permanent(LoadErrorReason::LoadFailed, e))?;
     start_jobs(&app)?;
-    let (admin, api) = (bind_admin(app.args.admin_listen).await?, bind_api(&app.args).await?);
+    let (admin, api) = (bind_port(app.args.admin_listen)?, bind_port(app.args.listen)?);
     tracing::info!(
         api = %api.address(), admin = %admin.address(), pod = app.args.pod_name, revision = app.args.revision,
         model = app.args.model_name, threads = ?app.args.thread_counts(), "listening"
@@ -44,13 +44,8 @@ async fn run_server(args: ServeArgs) -> Result<(), LoadError> {
         let _ = app.predictor.sampler.set(sampler);
     }
     // The admin port lives until the process ends.
-    let _admin =
-        start_port(
-            admin,
-            &app,
-            |app, request| async move { handle_admin_request(&app, request).await },
-        );
-    let mut api = start_port(api, &app, handle_api);
+    tokio::spawn(admin.serve_admin(Arc::clone(&app)));
+    let mut api = start_api(api, &app);
 
     tokio::select! {
         loaded = load_on_thread(&app) => {
@@ -81,13 +76,6 @@ async fn run_server(args: ServeArgs) -> Result<(), LoadError> {
         sampler.close().await;
     }
     Ok(())
-}
-
-/// Listens for the API.
-async fn bind_api(args: &ServeArgs) -> Result<BoundListener, LoadError> {
-    BoundListener::bind_api(args.listen, args.max_connections)
-        .await
-        .map_err(listen_error(args.listen))
 }
 
 /// Serves on for as long as requests come; then no new connections, and an end of what is in

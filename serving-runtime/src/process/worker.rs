@@ -14,9 +14,9 @@ use slipway_runtime_jobs::worker::JobWorker;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
-use super::{bind_admin, listen_for_shutdown, load_on_thread, run_to_end, start_jobs, start_port};
+use super::{bind_port, listen_for_shutdown, load_on_thread, run_to_end, start_jobs};
 use crate::config::WorkerCommand;
-use crate::server::{AppState, handle_admin_request};
+use crate::server::AppState;
 
 /// Runs `worker` to its end.
 pub fn run_worker(args: WorkerCommand) -> ExitCode {
@@ -36,14 +36,9 @@ async fn run_lifecycle(args: WorkerCommand) -> Result<(), LoadError> {
     let jobs = start_jobs(&app)?
         .ok_or_else(|| permanent_error(format!("a worker needs --queue-url ({QUEUE_URL})")))?;
     let caller = build_callback_sender(&args)?;
-    let admin = bind_admin(app.args.admin_listen).await?;
+    let admin = bind_port(app.args.admin_listen)?;
     tracing::info!(admin = %admin.address(), pod = app.args.pod_name, revision = app.args.revision, "listening");
-    let _admin =
-        start_port(
-            admin,
-            &app,
-            |app, request| async move { handle_admin_request(&app, request).await },
-        );
+    tokio::spawn(admin.serve_admin(Arc::clone(&app)));
     tokio::select! {
         loaded = load_on_thread(&app) => {
             let model = app.predictor.models.insert(loaded?);

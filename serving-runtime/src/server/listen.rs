@@ -1,23 +1,20 @@
 //! The ports, with their bounds.
 
 use std::convert::Infallible;
-use std::error::Error;
-use std::future::Future;
+use std::future::pending;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use slipway_chassis::admin;
 use slipway_listener::{HttpServer, ListenerSettings, OverloadPolicy, ShutdownMode, bind_address};
 use tokio::net::TcpListener;
 
-use super::AppState;
+use super::{AppState, handle_api};
 
 /// Time for the head of a connection's first request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
@@ -34,38 +31,17 @@ const MAX_STREAMS: u32 = 1024;
 pub struct BoundListener {
     socket: TcpListener,
     address: SocketAddr,
-    settings: ListenerSettings,
 }
 
 impl BoundListener {
-    /// Binds the port of the API, for so many connections at one time.
+    /// Binds a port.
     ///
     /// # Errors
     /// When the address is taken or not ours.
-    pub async fn bind_api(address: SocketAddr, max_connections: usize) -> std::io::Result<Self> {
-        let (header_timeout, idle_timeout) = (HEADER_TIMEOUT, IDLE_TIMEOUT);
-        let settings = ListenerSettings {
-            max_connections,
-            header_timeout,
-            idle_timeout,
-            overload_policy: OverloadPolicy::Wait,
-            shutdown_mode: ShutdownMode::Drain,
-        };
-        Self::bind(address, settings)
-    }
-
-    /// Binds the port of probes and metrics.
-    ///
-    /// # Errors
-    /// When the address is taken or not ours.
-    pub async fn bind_admin(address: SocketAddr) -> std::io::Result<Self> {
-        Self::bind(address, ListenerSettings::for_admin_port(ShutdownMode::Drain))
-    }
-
-    fn bind(address: SocketAddr, settings: ListenerSettings) -> std::io::Result<Self> {
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = bind_address(address)?;
         let address = socket.local_addr()?;
-        Ok(Self { socket, address, settings })
+        Ok(Self { socket, address })
     }
 
     /// Where it listens.
@@ -73,27 +49,30 @@ impl BoundListener {
         self.address
     }
 
-    /// Serves HTTP/1.1 and HTTP/2 (prior knowledge) until `stop`, then takes no more connections,
-    /// lets what is in flight finish and closes the idle ones.
-    pub async fn serve<H, F, B>(
-        self,
-        app: Arc<AppState>,
-        handler: H,
-        stop: impl Future<Output = ()>,
-    ) where
-        H: Fn(Arc<AppState>, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
-    {
+    /// Serves probes and metrics until the process ends.
+    pub async fn serve_admin(self, app: Arc<AppState>) {
+        admin::serve_admin(self.socket, ShutdownMode::Drain, app, pending()).await;
+    }
+
+    /// Serves the API by HTTP/1.1 and HTTP/2 (prior knowledge) until `stop`, then takes no more
+    /// connections, lets what is in flight finish and closes the idle ones.
+    pub async fn serve_api(self, app: Arc<AppState>, stop: impl Future<Output = ()>) {
+        let settings = ListenerSettings {
+            max_connections: app.args.max_connections,
+            header_timeout: HEADER_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
+            overload_policy: OverloadPolicy::Wait,
+            shutdown_mode: ShutdownMode::Drain,
+        };
         let make = move |_| {
-            let (app, handler) = (Arc::clone(&app), handler.clone());
+            let app = Arc::clone(&app);
             service_fn(move |request| {
                 // Boxed: hyper and the listener move it several times before it runs.
-                let answer = Box::pin(handler(Arc::clone(&app), request));
+                let answer = Box::pin(handle_api(Arc::clone(&app), request));
                 async move { Ok::<_, Infallible>(answer.await) }
             })
         };
-        HttpServer::new(self.socket, self.settings, connection_builder()).serve(make, stop).await;
+        HttpServer::new(self.socket, settings, connection_builder()).serve(make, stop).await;
     }
 }
 

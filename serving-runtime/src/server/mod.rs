@@ -26,7 +26,6 @@ use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use serde::Serialize;
 
-pub use self::admin::handle_admin_request;
 use self::error::ApiError;
 pub use self::listen::BoundListener;
 pub use self::state::AppState;
