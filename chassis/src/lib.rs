@@ -6,5 +6,6 @@ mod error_chain;
 pub mod metrics;
 pub mod signals;
 pub mod telemetry;
+pub mod tls;
 
 pub use error_chain::error_chain;

@@ -69,7 +69,7 @@ enum BaselineCommand {
 
 fn main() -> ExitCode {
     // The client that fetches models by HTTP uses whatever provider the process installs.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    slipway_chassis::tls::install_provider();
     let give = |command, target: &TargetArgs| {
         command::run_command(command, target).map(|()| ExitCode::SUCCESS)
     };

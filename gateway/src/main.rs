@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use slipway_chassis::telemetry::{self, ParentTrust};
+use slipway_chassis::tls;
 use slipway_gateway::app;
 use slipway_gateway::args::GatewayArgs;
 use tracing_subscriber::EnvFilter;
@@ -15,7 +16,7 @@ fn main() -> ExitCode {
     let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
     // Named, because a process with two providers in it would otherwise refuse to choose; first,
     // because traces may go by TLS.
-    let installed = rustls::crypto::ring::default_provider().install_default().is_ok();
+    let installed = tls::install_provider();
     let _telemetry =
         telemetry::init_telemetry("slipway-gateway", filter, ParentTrust::from_environment());
     if let Some(error) = wrong {

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use slipway_chassis::telemetry::{self, ParentTrust};
+use slipway_chassis::tls;
 use slipway_runtime::config::{RuntimeCli, RuntimeCommand};
 use tracing_subscriber::EnvFilter;
 
@@ -16,8 +17,8 @@ fn main() -> ExitCode {
         .err()
         .filter(|_| std::env::var_os("RUST_LOG").is_some())
         .map(ToString::to_string);
-    // Traces may go by TLS.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    // Before traces, which may go by TLS, and for both HTTP clients.
+    tls::install_provider();
     let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
     let _telemetry = telemetry::init_telemetry("slipway-runtime", filter, ParentTrust::Trusted);
     if let Some(error) = wrong {

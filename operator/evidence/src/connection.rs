@@ -138,7 +138,7 @@ mod tests {
                 .map(|error| error.to_string())
                 .unwrap_or_default()
         };
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        slipway_chassis::tls::install_provider();
         assert_eq!(open(&|_| {}), "");
         assert!(
             open(&|args| args.prometheus_url = Some("p:x".into())).contains("--prometheus-url")

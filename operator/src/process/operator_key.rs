@@ -111,7 +111,7 @@ mod tests {
 
     #[tokio::test]
     async fn operators_that_find_no_key_agree_on_one() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        slipway_chassis::tls::install_provider();
         let (client, stored) = world(Value::Null).await;
         let all = futures::future::join_all((0..4).map(|_| load_key(&client, "ns", "key"))).await;
         let all: Vec<String> = all.into_iter().map(|key| key.unwrap().public_key()).collect();
@@ -122,7 +122,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_key_is_told_and_not_written_over() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        slipway_chassis::tls::install_provider();
         let (client, stored) = world(json!({KEY_FIELD: "AAAA"})).await;
         let error = load_key(&client, "ns", "key").await.unwrap_err().to_string();
         assert!(error.contains("ns/key") && error.contains("PKCS#8"), "{error}");

@@ -100,7 +100,7 @@ fn spawn(binary: &Path, log: &Path, arguments: &[String]) -> Child {
 
 impl Plane {
     async fn start() -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        slipway_chassis::tls::install_provider();
         let directory =
             std::env::temp_dir().join(format!("slipway-apiserver-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();

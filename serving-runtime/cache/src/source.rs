@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn addresses_that_cannot_work_are_refused() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        slipway_chassis::tls::install_provider();
         let new = |url: &str| FeatureRowSource::new(url, Duration::from_secs(1)).map(drop);
         assert_eq!(new("http://store/rows/{entity}"), Ok(()));
         assert_eq!(new("https://store:8443/rows?id={entity}"), Ok(()));

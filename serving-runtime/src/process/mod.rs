@@ -26,9 +26,6 @@ use crate::server::{AppState, BoundListener};
 
 /// Runs a life to its end, and tells why it failed if it does.
 fn run_to_end(args: &ServeArgs, life: impl Future<Output = Result<(), LoadError>>) -> ExitCode {
-    // Both HTTP clients use whatever provider the process installs; an error means that one is
-    // installed.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(args.thread_counts().io)
         .enable_all()

@@ -53,7 +53,7 @@ fn request(generation: i64) -> EvidenceRequest {
 
 async fn world()
 -> (TcpListener, EvidencePoller, UnboundedReceiver<ReconcileTrigger>, ReconcileTrigger) {
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    slipway_chassis::tls::install_provider();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (triggers, triggered) = unbounded_channel();
