@@ -3,25 +3,27 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use slipway_chassis::telemetry::{self, ParentTrust};
+use slipway_chassis::telemetry::{
+    self, LogFilter, LogFormat, LogOptions, LogOutput, ParentTrust, TelemetryOptions,
+};
 use slipway_chassis::tls;
 use slipway_gateway::app;
 use slipway_gateway::args::GatewayArgs;
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let args = GatewayArgs::parse();
-    let filter = EnvFilter::try_new(&args.log);
-    let wrong = filter.as_ref().err().map(ToString::to_string);
-    let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
     // Named, because a process with two providers in it would otherwise refuse to choose; first,
     // because traces may go by TLS.
     let installed = tls::install_provider();
-    let _telemetry =
-        telemetry::init_telemetry("slipway-gateway", filter, ParentTrust::from_environment());
-    if let Some(error) = wrong {
-        tracing::warn!(error, "--log (SLIPWAY_LOG) is no filter; the log is that of `info`");
-    }
+    let _telemetry = telemetry::init_telemetry(TelemetryOptions {
+        service: "slipway-gateway",
+        logs: LogOptions {
+            filter: LogFilter::parse(&args.log, "--log (SLIPWAY_LOG)"),
+            format: LogFormat::Json,
+            output: LogOutput::Stdout,
+        },
+        parents: ParentTrust::from_environment(),
+    });
     if !installed {
         tracing::warn!("a TLS provider was installed already");
     }

@@ -1,9 +1,9 @@
 //! Logs and traces.
 //!
-//! Logs are JSON lines. Traces go by OTLP over HTTP where `OTEL_EXPORTER_OTLP_ENDPOINT` (or
-//! `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`) says, and nowhere otherwise: then [`enabled`] is false,
-//! [`span!`] makes nothing, and [`run_in_span`] is the future itself; what is left of tracing in a
-//! request is a read of one flag. Sampling is that of the SDK:
+//! Logs are lines of JSON or text. Traces go by OTLP over HTTP where `OTEL_EXPORTER_OTLP_ENDPOINT`
+//! (or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`) says, and nowhere otherwise: then [`enabled`] is
+//! false, [`span!`] makes nothing, and [`run_in_span`] is the future itself; what is left of
+//! tracing in a request is a read of one flag. Sampling is that of the SDK:
 //! `OTEL_TRACES_SAMPLER=parentbased_traceidratio` with `OTEL_TRACES_SAMPLER_ARG=0.01`.
 //!
 //! For work that belongs to a request, on whatever task it runs:
@@ -19,6 +19,7 @@
 //! Across a queue, [`current_traceparent`] is the text to send along, and [`span_with_parent`]
 //! continues it at the other end.
 
+mod logs;
 mod parent_trust;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,11 +36,13 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 pub use tracing;
 use tracing::{Instrument as _, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _};
 
+use self::logs::LogLayer;
+pub use self::logs::{LogFilter, LogFormat, LogOptions, LogOutput};
 pub use self::parent_trust::ParentTrust;
 
 /// Target of the spans that are traced; libraries' own spans are not.
@@ -96,18 +99,32 @@ impl Drop for TelemetryGuard {
     }
 }
 
+/// What a program logs and traces.
+#[derive(Debug)]
+pub struct TelemetryOptions {
+    /// The name that traces carry unless `OTEL_SERVICE_NAME` says otherwise.
+    pub service: &'static str,
+    /// The log.
+    pub logs: LogOptions,
+    /// Whether the sender of a request decides what is recorded.
+    pub parents: ParentTrust,
+}
+
 /// Starts logs, and traces when an endpoint is set. Call it once, before any thread of an
-/// asynchronous runtime: the exporter's client blocks. `service` is the name that traces carry
-/// unless `OTEL_SERVICE_NAME` says otherwise, `parents` whether whoever asks says what is recorded.
-pub fn init_telemetry(
-    service: &'static str,
-    filter: EnvFilter,
-    parents: ParentTrust,
-) -> TelemetryGuard {
-    parents.apply();
+/// asynchronous runtime: the exporter's client blocks.
+pub fn init_telemetry(options: TelemetryOptions) -> TelemetryGuard {
+    options.parents.apply();
+    let (logs, problem) = options.logs.into_layer();
+    let guard = init_subscriber(options.service, logs);
+    if let Some(problem) = problem {
+        problem.warn();
+    }
+    guard
+}
+
+fn init_subscriber(service: &'static str, logs: LogLayer) -> TelemetryGuard {
     let wanted = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
     let wanted = wanted.iter().any(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty()));
-    let logs = tracing_subscriber::fmt::layer().json().flatten_event(true).with_filter(filter);
     if !wanted {
         tracing_subscriber::registry().with(logs).init();
         return TelemetryGuard::default();
