@@ -5,9 +5,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use slipway_chassis::signals::ShutdownSignal;
-use slipway_operator::process::args::{LogFormat, OperatorCli, OperatorCommand, RunArgs};
+use slipway_chassis::telemetry::{
+    self, LogFilter, LogOptions, LogOutput, ParentTrust, TelemetryOptions,
+};
+use slipway_chassis::tls;
+use slipway_operator::process::args::{OperatorCli, OperatorCommand, RunArgs};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let cli = OperatorCli::parse();
@@ -34,23 +37,28 @@ fn print_crds() -> ExitCode {
     }
 }
 
-#[tokio::main]
-async fn run_process(args: RunArgs) -> ExitCode {
-    let filter = EnvFilter::try_from_default_env();
-    let wrong = filter
-        .as_ref()
-        .err()
-        .filter(|_| std::env::var_os("RUST_LOG").is_some())
-        .map(ToString::to_string);
-    let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match args.log_format {
-        LogFormat::Json => log.json().flatten_event(true).init(),
-        LogFormat::Text => log.init(),
+fn run_process(args: RunArgs) -> ExitCode {
+    // First, because traces may go by TLS; for kube and reqwest, too.
+    tls::install_provider();
+    let _telemetry = telemetry::init_telemetry(TelemetryOptions {
+        service: "slipway-operator",
+        logs: LogOptions {
+            filter: LogFilter::from_environment(),
+            format: args.log_format.into(),
+            output: LogOutput::Stderr,
+        },
+        parents: ParentTrust::Trusted,
+    });
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run_until_signal(args)),
+        Err(error) => {
+            tracing::error!(%error, "cannot start threads");
+            ExitCode::FAILURE
+        }
     }
-    if let Some(error) = wrong {
-        tracing::warn!(error, "RUST_LOG is no filter; the log is that of `info`");
-    }
+}
+
+async fn run_until_signal(args: RunArgs) -> ExitCode {
     let stop = CancellationToken::new();
     let mut signals = match ShutdownSignal::new() {
         Ok(signals) => signals,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use slipway_chassis::telemetry;
 use slipway_contracts::ports;
 use slipway_crds::v1alpha1::PodTemplatePatch;
 use slipway_evidence::{PromQlGates, PrometheusArgs};
@@ -180,6 +181,15 @@ pub enum LogFormat {
     Json,
     /// For people.
     Text,
+}
+
+impl From<LogFormat> for telemetry::LogFormat {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Json => Self::Json,
+            LogFormat::Text => Self::Text,
+        }
+    }
 }
 
 impl RunArgs {

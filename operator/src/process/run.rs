@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use kube::Client;
-use slipway_chassis::tls;
 use slipway_cluster_views::{ClusterViews, OwnWrites};
 use slipway_evidence::{EvidencePoller, PrometheusConnection};
 use slipway_gateway_streams::{GatewayLookup, GatewayStreams};
@@ -36,8 +35,6 @@ use crate::watch::disturbances::DisturbanceLog;
 /// # Errors
 /// When it cannot start, or must end because it lost the lease.
 pub async fn run_operator(args: RunArgs, stop: CancellationToken) -> Result<(), OperatorError> {
-    // For kube and reqwest.
-    tls::install_provider();
     run_in_cluster(client::infer_config().await?, args, stop).await
 }
 

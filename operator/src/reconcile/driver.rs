@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use kube::runtime::controller::Action as Next;
 use kube::{Resource, ResourceExt};
+use slipway_chassis::telemetry;
 use slipway_cluster_views::{GuardedModel, ObjectOwner, ReconcileTrigger};
 use slipway_core::plan::plan;
 use slipway_crds::v1alpha1::ModelDeployment;
@@ -32,10 +33,17 @@ pub(crate) async fn reconcile_model(
 ) -> Result<Next, ReconcileError> {
     let _running = ctx.running.start();
     let start = Instant::now();
-    let result = match &object.0 {
-        Ok(valid) => reconcile_readable(valid, &ctx).await,
-        Err(invalid) => report_unreadable(&object, &invalid.error, &ctx).await,
+    let span = || {
+        let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
+        slipway_chassis::span!("reconcile", modeldeployment = name, namespace)
     };
+    let work = async {
+        match &object.0 {
+            Ok(valid) => reconcile_readable(valid, &ctx).await,
+            Err(invalid) => report_unreadable(&object, &invalid.error, &ctx).await,
+        }
+    };
+    let result = telemetry::run_in_span(span, work).await;
     ctx.metrics.count_reconcile(
         result.as_ref().map_or_else(ReconcileError::category, |_| "ok"),
         start.elapsed().as_secs_f64(),
