@@ -1,7 +1,7 @@
 //! The admin port: probes, metrics, and what a program adds to them.
 //!
-//! Where a program answers is the same everywhere; in which form ([`AdminFormat`]) is its own,
-//! because users have written probes and scrapers for it.
+//! The paths are the same in all programs. The form of the answers ([`AdminFormat`]) is each
+//! program's own, because probes and scrapers of users rely on it.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -48,7 +48,7 @@ pub struct AdminFormat {
 /// Which methods are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AllowedMethods {
-    /// All alike.
+    /// All of them, alike.
     Any,
     /// GET and HEAD, whatever the path. Others get 405 with this text.
     ReadAnywhere(&'static str),
@@ -57,7 +57,7 @@ pub enum AllowedMethods {
     ReadKnownPaths,
 }
 
-/// What a program has to say at its admin port.
+/// What a program answers at its admin port.
 pub trait AdminEndpoints: Send + Sync + 'static {
     /// The form of the answers.
     const FORMAT: AdminFormat;

@@ -1,8 +1,9 @@
-//! Waits between attempts: exponential backoff and its jitter. Pure where the chance is passed in.
+//! Waits between attempts: exponential backoff and its jitter. Pure functions take the chance as an
+//! argument.
 
 use std::time::Duration;
 
-/// How chance changes a wait, so that those who failed together do not come back together.
+/// How chance changes a wait, so that clients that failed together do not retry together.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Jitter {
     /// Not at all.

@@ -1,5 +1,5 @@
-//! Metrics on the wire: text for people and most scrapers, protobuf for a Prometheus that asks for
-//! it, because native histograms need it.
+//! Metrics on the wire: text, or protobuf for a Prometheus that accepts it, because native
+//! histograms need it.
 
 use http::HeaderMap;
 use http::header::ACCEPT;
@@ -44,7 +44,7 @@ pub fn encode_metrics(
     Ok((OPENMETRICS, body.into_bytes()))
 }
 
-/// Whether protobuf is asked for, and no text more than it.
+/// Whether protobuf is accepted, and at least as much as text.
 fn prefers_protobuf(accept: &str) -> bool {
     let (mut protobuf, mut other) = (0.0_f64, 0.0_f64);
     for range in accept.split(',') {
@@ -76,7 +76,7 @@ mod tests {
         application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
 
     #[test]
-    fn protobuf_goes_to_who_prefers_it() {
+    fn protobuf_is_sent_when_it_is_preferred() {
         assert!(prefers_protobuf(NATIVE));
         for other in [CLASSIC, "", "*/*", "application/vnd.google.protobuf", "text/plain"] {
             assert!(!prefers_protobuf(other), "{other}");

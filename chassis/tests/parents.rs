@@ -1,4 +1,4 @@
-//! A test binary of its own, because what is said of parents holds for the process.
+//! A test binary of its own, because trust in parents is a setting of the process.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use http::{HeaderMap, HeaderValue, Method};
@@ -9,7 +9,7 @@ use slipway_chassis::telemetry;
 const PARENT: &str = "00-00000000000000000000000000000001-b7ad6b7169203331-01";
 
 #[test]
-fn where_anybody_may_ask_nobody_says_what_is_recorded() {
+fn untrusted_clients_do_not_decide_what_is_recorded() {
     let exporter = InMemorySpanExporter::default();
     let _telemetry = telemetry::init_with_exporter("test", exporter.clone(), Some(0.0));
     let headers =

@@ -1,9 +1,9 @@
 //! Logs and traces.
 //!
-//! Logs are lines of JSON or text. Traces go by OTLP over HTTP where `OTEL_EXPORTER_OTLP_ENDPOINT`
-//! (or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`) says, and nowhere otherwise: then [`enabled`] is
-//! false, [`span!`] makes nothing, and [`run_in_span`] is the future itself; what is left of
-//! tracing in a request is a read of one flag. Sampling is that of the SDK:
+//! Logs are lines of JSON or text. Traces go by OTLP over HTTP to the collector in
+//! `OTEL_EXPORTER_OTLP_ENDPOINT` (or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`). Without one [`enabled`]
+//! is false, [`span!`] makes nothing, and [`run_in_span`] is the future itself: tracing then costs
+//! a request the read of one flag. Sampling is that of the SDK:
 //! `OTEL_TRACES_SAMPLER=parentbased_traceidratio` with `OTEL_TRACES_SAMPLER_ARG=0.01`.
 //!
 //! For work that belongs to a request, on whatever task it runs:
@@ -52,7 +52,7 @@ const TRACEPARENT: &str = "traceparent";
 
 static ENABLED: AtomicBool = AtomicBool::new(false);
 
-/// Whether spans go anywhere.
+/// Whether spans are exported.
 #[inline]
 pub fn enabled() -> bool {
     ENABLED.load(Ordering::Relaxed)
@@ -79,8 +79,8 @@ pub async fn run_in_span<F: Future>(make: impl FnOnce() -> Span, work: F) -> F::
     if enabled() { work.instrument(make()).await } else { work.await }
 }
 
-/// The same within another span, and no span outside: for calls that are also made by the clock,
-/// which would begin a trace each.
+/// The same within another span, and no span outside of one: for calls that timers make as well,
+/// each of which would begin a trace.
 pub async fn run_in_child_span<F: Future>(make: impl FnOnce() -> Span, work: F) -> F::Output {
     if enabled() && !Span::current().is_none() { work.instrument(make()).await } else { work.await }
 }
@@ -102,7 +102,7 @@ impl Drop for TelemetryGuard {
 /// What a program logs and traces.
 #[derive(Debug)]
 pub struct TelemetryOptions {
-    /// The name that traces carry unless `OTEL_SERVICE_NAME` says otherwise.
+    /// The name that traces carry unless `OTEL_SERVICE_NAME` is set.
     pub service: &'static str,
     /// The log.
     pub logs: LogOptions,
@@ -138,7 +138,7 @@ fn init_subscriber(service: &'static str, logs: LogLayer) -> TelemetryGuard {
         }
         Err(error) => {
             tracing_subscriber::registry().with(logs).init();
-            // A wrong address of a collector is no reason to serve nobody.
+            // A wrong address of a collector is no reason not to start.
             tracing::error!(%error, "no traces: the exporter does not start; look at OTEL_EXPORTER_OTLP_ENDPOINT");
             TelemetryGuard::default()
         }
@@ -235,13 +235,13 @@ fn set_remote_parent(
     if parent.is_valid() {
         let _ = span.set_parent(Context::new().with_remote_span_context(decided(parent)));
     }
-    // In the log, so that a line leads to its trace.
+    // Written into the log, so that its lines can be matched with their trace.
     let context = span.context();
     let trace = context.span().span_context().trace_id();
     span.record("trace_id", tracing::field::display(trace));
 }
 
-/// Notes the status of the answer on a server's span.
+/// Records the status of an answer in a server's span.
 pub fn record_status(span: &Span, status: http::StatusCode) {
     span.record("http.response.status_code", status.as_u16());
     if status.is_server_error() {
@@ -249,8 +249,8 @@ pub fn record_status(span: &Span, status: http::StatusCode) {
     }
 }
 
-/// Names the current span as the parent to whoever gets these headers. Without traces a client's
-/// own `traceparent` passes as it came.
+/// Makes the current span the parent of what the receiver of these headers traces. Without traces
+/// a client's own `traceparent` stays as it is.
 pub fn inject_traceparent(headers: &mut HeaderMap) {
     if enabled() {
         TraceContextPropagator::new()
@@ -272,7 +272,8 @@ pub fn span_with_parent(span: Span, traceparent: Option<&str>) -> Span {
         && let Some(value) = traceparent.and_then(|t| HeaderValue::from_str(t).ok())
     {
         let headers = HeaderMap::from_iter([(HeaderName::from_static(TRACEPARENT), value)]);
-        // Whoever wrote the message has decided: it is one of ours, or may write to our queue.
+        // The writer of the message has decided: one of our programs, or another one that may write
+        // to our queue.
         set_remote_parent(&span, &HeaderExtractor(&headers), |parent| parent);
     }
     span

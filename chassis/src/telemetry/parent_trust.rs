@@ -1,9 +1,9 @@
-//! Whether whoever asks says what is traced.
+//! Whether clients decide what is traced.
 //!
-//! A `traceparent` has a flag that says that its trace is recorded, and the SDK's samplers that are
-//! based on parents follow it. Where anybody may ask, anybody could so make all requests be
-//! recorded. There the trace goes on, and whether it is recorded is decided by our own share. Not
-//! by the id of the trace, as the SDK would do it: that is the client's choice as well.
+//! A `traceparent` has a flag that its trace is recorded, and the SDK's samplers that are based on
+//! parents follow it: any client could have all of its requests recorded. Where clients are not
+//! trusted, the trace is continued, and chance with our own ratio decides whether it is recorded.
+//! Not the id of the trace, by which the SDK would decide: the client chooses that as well.
 
 use std::sync::OnceLock;
 
@@ -12,18 +12,18 @@ use opentelemetry::trace::{SpanContext, TraceFlags};
 /// The share of traces that are recorded where parents are not trusted.
 static SAMPLING_RATIO: OnceLock<f64> = OnceLock::new();
 
-/// Those who send us a `traceparent`.
+/// Whether senders of a `traceparent` decide what is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParentTrust {
-    /// They have decided already: gateways, before model servers.
+    /// They do: gateways, which have decided for model servers.
     Trusted,
-    /// Anybody.
+    /// They do not: they may be any client.
     Untrusted,
 }
 
 impl ParentTrust {
-    /// As `SLIPWAY_TRACE_PARENTS` says: `Trusted`, where all who reach the program are known to
-    /// decide well; or else not.
+    /// Trusted when `SLIPWAY_TRACE_PARENTS` is `Trusted`: for programs that only known senders
+    /// reach.
     pub fn from_environment() -> Self {
         Self::from_name(std::env::var("SLIPWAY_TRACE_PARENTS").ok().as_deref())
     }
@@ -32,7 +32,7 @@ impl ParentTrust {
         if word == Some("Trusted") { Self::Trusted } else { Self::Untrusted }
     }
 
-    /// From now on it is so.
+    /// Puts it into force for the process.
     pub(crate) fn apply(self) {
         if self == Self::Untrusted {
             let variable = |name| std::env::var(name).ok();
@@ -45,7 +45,7 @@ impl ParentTrust {
     }
 }
 
-/// From now on such a share is recorded, whatever parents say.
+/// From now on this share of traces is recorded, whatever their parents' flags.
 pub(crate) fn distrust_parents(share: f64) {
     // A second call finds what the first has read.
     let _ = SAMPLING_RATIO.set(share);
@@ -65,7 +65,7 @@ fn sampling_ratio(sampler: Option<&str>, argument: Option<&str>) -> f64 {
     }
 }
 
-/// A parent as it counts.
+/// The parent with the flag that is in force.
 pub(crate) fn resample_parent(parent: SpanContext) -> SpanContext {
     match SAMPLING_RATIO.get() {
         Some(share) => with_sampled_flag(parent, rand::random_bool(*share)),
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_own_share_is_that_of_the_sampler() {
+    fn the_ratio_is_that_of_the_sampler() {
         for (sampler, argument, share) in [
             (Some("parentbased_traceidratio"), Some("0.01"), 0.01),
             (Some("traceidratio"), Some("7"), 1.0),

@@ -39,7 +39,7 @@ impl AdminEndpoints for AppState {
 
 impl AppState {
     fn hot_keys_response(&self, headers: &HeaderMap) -> AdminResponse {
-        // Inputs of clients, which are nobody else's to read.
+        // They contain inputs of clients.
         if let Err(error) = self.predictor.keys.authorize(headers) {
             return error_response(&error.into()).map(|body| body.boxed_unsync());
         }
