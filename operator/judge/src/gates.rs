@@ -3,7 +3,7 @@
 mod accuracy;
 mod error_rate;
 pub(crate) mod latency;
-mod prom_ql;
+mod promql;
 
 use jiff::Timestamp;
 use slipway_crds::v1alpha1::{AnalysisMode, AnalysisSpec, GateSpec, GateType};
@@ -90,7 +90,7 @@ registry! {
     ErrorRate => error_rate::ErrorRateKind,
     Accuracy => accuracy::AccuracyKind,
     Latency => latency::LatencyKind,
-    PromQl => prom_ql::PromQlKind,
+    PromQl => promql::PromQlKind,
 }
 
 /// The gates of an analysis: with mode Default those that have a default name, with their defaults
