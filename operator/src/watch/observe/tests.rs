@@ -7,7 +7,7 @@ use slipway_cluster_views::{
 };
 use slipway_core::observed::ObjectView;
 use slipway_objects::settings::PlanSettings;
-use slipway_testkit::plan_settings;
+use slipway_testkit::{plan_settings, replica_set_of};
 
 use super::*;
 
@@ -28,27 +28,6 @@ metadata: {name: digits, namespace: ns, uid: u-digits}
 spec: {model: {uri: 'http://store/m'}}
 ",
     )
-}
-
-fn replica_set_of(controller: &str) -> ReplicaSet {
-    yaml(&format!(
-        "
-metadata:
-  name: digits-aaaa
-  namespace: ns
-  uid: u-rs
-  generation: 3
-  creationTimestamp: 2026-01-02T03:04:05Z
-  labels: {{app.kubernetes.io/managed-by: slipway, ml.slipway.dev/modeldeployment: digits, ml.slipway.dev/revision: aaaa}}
-  annotations: {{ml.slipway.dev/version: v1}}
-  ownerReferences:
-  - {{apiVersion: ml.slipway.dev/v1alpha1, kind: ModelDeployment, name: digits, uid: {controller}, controller: true}}
-spec:
-  replicas: 4
-  selector: {{}}
-status: {{replicas: 3, readyReplicas: 2, availableReplicas: 1, observedGeneration: 2}}
-"
-    ))
 }
 
 #[test]

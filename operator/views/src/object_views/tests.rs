@@ -1,29 +1,6 @@
+use slipway_testkit::replica_set_of;
+
 use super::*;
-
-fn yaml<T: serde::de::DeserializeOwned>(text: &str) -> T {
-    serde_yaml::from_str(text).unwrap()
-}
-
-fn replica_set_of(controller: &str) -> ReplicaSet {
-    yaml(&format!(
-        "
-metadata:
-  name: digits-aaaa
-  namespace: ns
-  uid: u-rs
-  generation: 3
-  creationTimestamp: 2026-01-02T03:04:05Z
-  labels: {{app.kubernetes.io/managed-by: slipway, ml.slipway.dev/modeldeployment: digits, ml.slipway.dev/revision: aaaa}}
-  annotations: {{ml.slipway.dev/version: v1}}
-  ownerReferences:
-  - {{apiVersion: ml.slipway.dev/v1alpha1, kind: ModelDeployment, name: digits, uid: {controller}, controller: true}}
-spec:
-  replicas: 4
-  selector: {{}}
-status: {{replicas: 3, readyReplicas: 2, availableReplicas: 1, observedGeneration: 2}}
-"
-    ))
-}
 
 #[test]
 fn a_replica_set_is_read_in_full() {
