@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
 use slipway_judge::evidence::EvidenceRequest;
-use slipway_objects::desired::{ChildKind, DesiredObject};
+use slipway_objects::ManagedKind;
+use slipway_objects::desired::DesiredObject;
 
 use crate::event::PlannedEvent;
 use crate::fields::ForeignChange;
@@ -47,7 +48,7 @@ pub enum PlanAction {
     /// ModelDeployment was deleted and its children were not. Preconditioned on the UID.
     Adopt {
         /// Kind.
-        kind: ChildKind,
+        kind: ManagedKind,
         /// Name.
         name: String,
         /// Precondition.
@@ -103,7 +104,7 @@ pub enum PlanAction {
     /// Deletes an object, preconditioned on the UID, background propagation.
     Delete {
         /// Kind.
-        kind: ChildKind,
+        kind: ManagedKind,
         /// Name.
         name: String,
         /// Precondition.

@@ -6,7 +6,8 @@ mod common;
 use common::World;
 use serde_json::{Value, json};
 use slipway_core::action::PlanAction;
-use slipway_objects::desired::{ChildKind, DesiredObject};
+use slipway_objects::ManagedKind;
+use slipway_objects::desired::DesiredObject;
 use slipway_objects::gateway_settings::GatewaySettings;
 
 fn settings(value: &Value) -> GatewaySettings {
@@ -88,7 +89,7 @@ fn the_number_of_pods_is_the_autoscalers_while_there_is_one() {
     // Taken back: the field is the operator's again, and its autoscaler goes.
     say(&mut world, &json!({"replicas": 3}));
     assert_eq!(applied(&world, "Deployment").unwrap()["spec"]["replicas"], 3);
-    let gone = |action: &PlanAction| matches!(action, PlanAction::Delete { kind: ChildKind::HorizontalPodAutoscaler, name, .. } if name == "slipway-gateway");
+    let gone = |action: &PlanAction| matches!(action, PlanAction::Delete { kind: ManagedKind::HorizontalPodAutoscaler, name, .. } if name == "slipway-gateway");
     assert!(world.plan().actions.iter().any(gone));
     world.settle();
     assert!(world.observed.gateway.autoscaler.is_none());

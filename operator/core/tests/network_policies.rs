@@ -6,7 +6,7 @@ mod common;
 use common::{UID, World};
 use serde_json::{Value, json};
 use slipway_core::action::PlanAction;
-use slipway_objects::desired::ChildKind;
+use slipway_objects::ManagedKind;
 use slipway_objects::settings::NetworkPolicies;
 
 const ANOTHER: &str = "4d2c1a9e-0000-4000-8000-000000000002";
@@ -20,7 +20,7 @@ fn names(world: &World) -> Vec<&str> {
 fn deleted(world: &World) -> Vec<String> {
     let actions = world.plan().actions;
     let deleted = actions.iter().filter_map(|action| match action {
-        PlanAction::Delete { kind: ChildKind::NetworkPolicy, name, .. } => Some(name.clone()),
+        PlanAction::Delete { kind: ManagedKind::NetworkPolicy, name, .. } => Some(name.clone()),
         _ => None,
     });
     deleted.collect()

@@ -9,22 +9,10 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
+
 use slipway_crds::labels;
 
-/// Kinds that are deleted and adopted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ChildKind {
-    /// apps/v1 ReplicaSet.
-    ReplicaSet,
-    /// v1 Service.
-    Service,
-    /// autoscaling/v2 HorizontalPodAutoscaler.
-    HorizontalPodAutoscaler,
-    /// apps/v1 Deployment.
-    Deployment,
-    /// networking.k8s.io/v1 NetworkPolicy.
-    NetworkPolicy,
-}
+use crate::kinds::ManagedKind;
 
 /// An object as we want it: only the fields that we mean.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,46 +36,44 @@ pub enum DesiredObject {
     NetworkPolicy(NetworkPolicy),
 }
 
+/// Evaluates an expression with the object of whatever kind under a name.
+macro_rules! with_object {
+    ($desired:expr, $object:ident => $body:expr) => {
+        match $desired {
+            DesiredObject::ReplicaSet($object) => $body,
+            DesiredObject::Service($object) => $body,
+            DesiredObject::HorizontalPodAutoscaler($object) => $body,
+            DesiredObject::PodDisruptionBudget($object) => $body,
+            DesiredObject::ServiceAccount($object) => $body,
+            DesiredObject::RoleBinding($object) => $body,
+            DesiredObject::Deployment($object) => $body,
+            DesiredObject::NetworkPolicy($object) => $body,
+        }
+    };
+}
+
 impl DesiredObject {
     /// Its metadata.
     pub fn metadata(&self) -> &ObjectMeta {
-        match self {
-            Self::ReplicaSet(object) => object.metadata(),
-            Self::Service(object) => object.metadata(),
-            Self::HorizontalPodAutoscaler(object) => object.metadata(),
-            Self::PodDisruptionBudget(object) => object.metadata(),
-            Self::ServiceAccount(object) => object.metadata(),
-            Self::RoleBinding(object) => object.metadata(),
-            Self::Deployment(object) => object.metadata(),
-            Self::NetworkPolicy(object) => object.metadata(),
-        }
+        with_object!(self, object => object.metadata())
     }
 
     /// The same, to be changed.
     pub fn metadata_mut(&mut self) -> &mut ObjectMeta {
-        match self {
-            Self::ReplicaSet(object) => object.metadata_mut(),
-            Self::Service(object) => object.metadata_mut(),
-            Self::HorizontalPodAutoscaler(object) => object.metadata_mut(),
-            Self::PodDisruptionBudget(object) => object.metadata_mut(),
-            Self::ServiceAccount(object) => object.metadata_mut(),
-            Self::RoleBinding(object) => object.metadata_mut(),
-            Self::Deployment(object) => object.metadata_mut(),
-            Self::NetworkPolicy(object) => object.metadata_mut(),
-        }
+        with_object!(self, object => object.metadata_mut())
     }
 
     /// Its kind.
-    pub fn kind(&self) -> &'static str {
+    pub const fn kind(&self) -> ManagedKind {
         match self {
-            Self::ReplicaSet(_) => "ReplicaSet",
-            Self::Service(_) => "Service",
-            Self::HorizontalPodAutoscaler(_) => "HorizontalPodAutoscaler",
-            Self::PodDisruptionBudget(_) => "PodDisruptionBudget",
-            Self::ServiceAccount(_) => "ServiceAccount",
-            Self::RoleBinding(_) => "RoleBinding",
-            Self::Deployment(_) => "Deployment",
-            Self::NetworkPolicy(_) => "NetworkPolicy",
+            Self::ReplicaSet(_) => ManagedKind::ReplicaSet,
+            Self::Service(_) => ManagedKind::Service,
+            Self::HorizontalPodAutoscaler(_) => ManagedKind::HorizontalPodAutoscaler,
+            Self::PodDisruptionBudget(_) => ManagedKind::PodDisruptionBudget,
+            Self::ServiceAccount(_) => ManagedKind::ServiceAccount,
+            Self::RoleBinding(_) => ManagedKind::RoleBinding,
+            Self::Deployment(_) => ManagedKind::Deployment,
+            Self::NetworkPolicy(_) => ManagedKind::NetworkPolicy,
         }
     }
 
@@ -111,16 +97,6 @@ impl DesiredObject {
     pub fn to_json(&self) -> Value {
         // Maps with string keys and plain data: there is nothing in these types that JSON cannot
         // express.
-        match self {
-            Self::ReplicaSet(object) => serde_json::to_value(object),
-            Self::Service(object) => serde_json::to_value(object),
-            Self::HorizontalPodAutoscaler(object) => serde_json::to_value(object),
-            Self::PodDisruptionBudget(object) => serde_json::to_value(object),
-            Self::ServiceAccount(object) => serde_json::to_value(object),
-            Self::RoleBinding(object) => serde_json::to_value(object),
-            Self::Deployment(object) => serde_json::to_value(object),
-            Self::NetworkPolicy(object) => serde_json::to_value(object),
-        }
-        .unwrap_or_default()
+        with_object!(self, object => serde_json::to_value(object)).unwrap_or_default()
     }
 }

@@ -33,6 +33,7 @@ mod gateway;
 pub mod gateway_settings;
 mod hash;
 mod keys;
+mod kinds;
 mod meta;
 mod network_policy;
 mod pod;
@@ -53,6 +54,7 @@ pub use gateway::{
 };
 pub use hash::{applied_hash, with_applied_hash};
 pub use keys::{KEYS, KEYS_FILES};
+pub use kinds::ManagedKind;
 pub use meta::{MAX_OWNERS, controller_reference, is_shared};
 pub use network_policy::{
     gateway_network_policy, network_policy, template_network_policy, worker_network_policy,

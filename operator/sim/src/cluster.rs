@@ -8,6 +8,7 @@ use serde_json::Value;
 use slipway_core::fields::ManagedFields;
 use slipway_core::observed::{GatewayPod, GatewayView, ObjectView, ObservedState};
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
+use slipway_objects::ManagedKind;
 use slipway_objects::settings::PlanSettings;
 use slipway_testkit::plan_settings;
 
@@ -113,28 +114,32 @@ impl SimulatedCluster {
     }
 
     /// The child of a kind; of the Services that of the stable address.
-    fn child(&mut self, kind: &str) -> &mut Option<ObjectView> {
+    fn child(&mut self, kind: ManagedKind) -> &mut Option<ObjectView> {
         match kind {
-            "PodDisruptionBudget" => &mut self.budget,
-            "ServiceAccount" => &mut self.gateway.service_account,
-            "RoleBinding" => &mut self.gateway.role_binding,
-            "NetworkPolicy" => &mut self.gateway.network_policy,
+            ManagedKind::PodDisruptionBudget => &mut self.budget,
+            ManagedKind::ServiceAccount => &mut self.gateway.service_account,
+            ManagedKind::RoleBinding => &mut self.gateway.role_binding,
+            ManagedKind::NetworkPolicy => &mut self.gateway.network_policy,
             _ => &mut self.gateway.deployment,
         }
     }
 
     /// Somebody deletes the child of a kind.
-    pub(crate) fn delete_child(&mut self, kind: &str) {
+    pub(crate) fn delete_child(&mut self, kind: ManagedKind) {
         *self.child(kind) = None;
         self.changes += 1;
     }
 
     /// Somebody changes a child of a kind, if it is as it was applied.
-    pub(crate) fn alter_child(&mut self, kind: &str) -> bool {
+    pub(crate) fn alter_child(&mut self, kind: ManagedKind) -> bool {
         let name = self.object.metadata.name.clone().unwrap_or_default();
         let managed = match kind {
-            "ReplicaSet" => self.replica_sets.first_mut().map(|set| &mut set.view.managed_fields),
-            "Service" => self.services.get_mut(&name).map(|view| &mut view.managed_fields),
+            ManagedKind::ReplicaSet => {
+                self.replica_sets.first_mut().map(|set| &mut set.view.managed_fields)
+            }
+            ManagedKind::Service => {
+                self.services.get_mut(&name).map(|view| &mut view.managed_fields)
+            }
             kind => self.child(kind).as_mut().map(|view| &mut view.managed_fields),
         };
         let Some(managed) = managed.filter(|it| !is_altered(it)) else { return false };

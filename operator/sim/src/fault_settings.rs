@@ -1,5 +1,7 @@
 //! What goes wrong in a world, and how often.
 
+use slipway_objects::ManagedKind;
+
 /// How much goes wrong, as chances a second, or a write.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct FaultSettings {
@@ -32,9 +34,9 @@ pub struct FaultSettings {
     /// Somebody deletes the ModelDeployment without its children, and makes it again.
     pub orphan: f64,
     /// Another controller changes the child of this kind each time that it is as we want it.
-    pub contested_kind: Option<&'static str>,
+    pub contested_kind: Option<ManagedKind>,
     /// Applies of this kind are refused for good, also when all other faults end.
-    pub refused_kind: Option<&'static str>,
+    pub refused_kind: Option<ManagedKind>,
     /// A second operator believes that it leads, too.
     pub two_leaders: bool,
     /// An operator sleeps between a plan and its first write, and then does what it had planned (a

@@ -13,19 +13,17 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use slipway_cluster_views::{
-    DIGEST_MANAGER, MARK_MANAGER, ManagedKind, OWNERS_MANAGER, SCALE_MANAGER, version_of,
+    DIGEST_MANAGER, MARK_MANAGER, OWNERS_MANAGER, SCALE_MANAGER, version_of,
 };
 use slipway_core::action::PlanAction;
 use slipway_core::marks::RevisionMarks;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{ModelDeployment, SERVER_CONTAINER};
-use slipway_objects::desired::ChildKind;
-use slipway_objects::{DIGEST_VARIABLE, FETCH};
+use slipway_objects::{DIGEST_VARIABLE, FETCH, ManagedKind, with_kind_type};
 
 use crate::apply::applier::{ActionApplier, ApplyOutcome};
 use crate::apply::error::{WriteError, WriteFault};
 use crate::apply::expectation::{AwaitedState, WriteExpectation};
-use crate::apply::kind_types::with_kind_type;
 use crate::apply::replicas;
 use crate::apply::request::with_timeout;
 
@@ -35,13 +33,13 @@ pub fn action_target(action: &PlanAction) -> String {
         PlanAction::Apply(desired) | PlanAction::Restore { desired, .. } => {
             return format!("apply {}", desired.target());
         }
-        PlanAction::Adopt { kind, name, .. } => ("adopt", ManagedKind::from(*kind), name.clone()),
+        PlanAction::Adopt { kind, name, .. } => ("adopt", *kind, name.clone()),
         PlanAction::WriteReplicas { .. } => return format!("scale {}", ModelDeployment::kind(&())),
         PlanAction::Scale { name, .. } => ("scale", ManagedKind::ReplicaSet, name.clone()),
         PlanAction::Pin { name, .. } => ("pin", ManagedKind::ReplicaSet, name.clone()),
         PlanAction::Mark { name, .. } => ("mark", ManagedKind::ReplicaSet, name.clone()),
         PlanAction::Evict { name, .. } => ("evict", ManagedKind::Pod, name.clone()),
-        PlanAction::Delete { kind, name, .. } => ("delete", ManagedKind::from(*kind), name.clone()),
+        PlanAction::Delete { kind, name, .. } => ("delete", *kind, name.clone()),
     };
     format!("{verb} {} {name}", child.kind_name())
 }
@@ -101,14 +99,13 @@ impl ActionApplier<'_> {
 
     async fn adopt(
         &self,
-        kind: ChildKind,
+        kind: ManagedKind,
         name: &str,
         uid: &str,
         owner: &OwnerReference,
     ) -> Result<WriteExpectation, WriteError> {
         // Where somebody else became the controller meanwhile the API server refuses a second one.
         let body = json!({"metadata": {"uid": uid, "ownerReferences": [owner]}});
-        let kind = ManagedKind::from(kind);
         with_kind_type!(kind, K => {
             self.merge_patch::<K>("adopt", kind, name, OWNERS_MANAGER, &body).await
         })
@@ -206,11 +203,10 @@ impl ActionApplier<'_> {
 
     async fn delete(
         &self,
-        kind: ChildKind,
+        kind: ManagedKind,
         name: &str,
         uid: &str,
     ) -> Result<WriteExpectation, WriteError> {
-        let kind = ManagedKind::from(kind);
         let result = with_kind_type!(kind, K => self.delete_object::<K>(kind, name, uid).await);
         match result {
             Ok(()) | Err(WriteError { fault: WriteFault::NotFound(_), .. }) => {

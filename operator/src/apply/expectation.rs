@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use slipway_cluster_views::{ClusterViews, ManagedKind, ObjectOwner};
+use slipway_cluster_views::{ClusterViews, ObjectOwner};
+use slipway_objects::ManagedKind;
 
 /// How long a plan waits for the watch to bring back what was written. A watch that is slower than
 /// this is broken, and the preconditions of the writes keep a stale plan harmless.

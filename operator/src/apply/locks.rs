@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use slipway_cluster_views::ManagedKind;
+use slipway_objects::ManagedKind;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::apply::expectation::EXPECTATION_TIMEOUT;

@@ -7,7 +7,6 @@ pub mod error;
 pub mod events;
 pub mod expectation;
 mod hand_over;
-pub(crate) mod kind_types;
 pub mod locks;
 mod overrides;
 mod replicas;

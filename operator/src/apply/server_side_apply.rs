@@ -11,17 +11,16 @@ use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use slipway_cluster_views::{KnownObject, ManagedKind, OWNERS_MANAGER, ObjectOwner, version_of};
+use slipway_cluster_views::{KnownObject, OWNERS_MANAGER, ObjectOwner, version_of};
 use slipway_core::fields;
 use slipway_crds::labels;
 use slipway_objects::desired::DesiredObject;
-use slipway_objects::{GATEWAY, is_shared};
+use slipway_objects::{GATEWAY, ManagedKind, is_shared, with_kind_type};
 
 use crate::apply::applier::{ActionApplier, ApplyOutcome};
 use crate::apply::error::{WriteError, WriteFault};
 use crate::apply::expectation::{AwaitedState, WriteExpectation};
 use crate::apply::hand_over;
-use crate::apply::kind_types::with_kind_type;
 use crate::apply::locks::LastApply;
 use crate::apply::overrides::find_overridden;
 use crate::apply::request::with_timeout;
@@ -68,7 +67,7 @@ impl ActionApplier<'_> {
         desired: &DesiredObject,
         restoring: bool,
     ) -> Result<ApplyOutcome, WriteError> {
-        let (child, shared) = (ManagedKind::from(desired), is_shared(desired));
+        let (child, shared) = (desired.kind(), is_shared(desired));
         let write = ObjectWrite { child, shared, desired, restoring };
         with_kind_type!(child, K => self.write_object::<K>(&write).await)
     }

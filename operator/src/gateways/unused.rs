@@ -7,12 +7,11 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
-use slipway_cluster_views::{ClusterViews, ManagedKind, ObjectOwner, ViewCache};
+use slipway_cluster_views::{ClusterViews, ObjectOwner, ViewCache};
 use slipway_core::observed::ObjectView;
-use slipway_objects::GATEWAY;
+use slipway_objects::{GATEWAY, ManagedKind, with_kind_type};
 use tokio::time::Instant;
 
-use crate::apply::kind_types::with_kind_type;
 use crate::apply::{WriteError, WriteFault, with_timeout};
 use crate::watch::context::WatchContext;
 

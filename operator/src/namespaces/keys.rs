@@ -15,9 +15,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::api::PostParams;
 use kube::{Api, Resource};
 use parking_lot::Mutex;
-use slipway_cluster_views::ManagedKind;
 use slipway_crds::labels;
-use slipway_objects::{GATEWAY, KEYS, KEYS_FILES};
+use slipway_objects::{GATEWAY, KEYS, KEYS_FILES, ManagedKind};
 
 use crate::apply::{ActionApplier, WriteError, WriteFault, with_timeout};
 

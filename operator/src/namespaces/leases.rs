@@ -15,9 +15,9 @@ use kube::api::PostParams;
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, Resource, ResourceExt};
 use parking_lot::RwLock;
-use slipway_cluster_views::{ManagedKind, ObjectOwner, version_of};
+use slipway_cluster_views::{ObjectOwner, version_of};
 use slipway_crds::labels;
-use slipway_objects::GATEWAY;
+use slipway_objects::{GATEWAY, ManagedKind};
 use tokio::sync::watch;
 
 use crate::apply::{WriteError, WriteFault, with_timeout};

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use http::{Method, Request, Response, StatusCode};
 use kube::client::Body;
 use kube::{Client, Config};
-use slipway_cluster_views::ManagedKind;
+use slipway_objects::ManagedKind;
 use tower::{Layer, Service};
 
 use crate::metrics::OperatorMetrics;

@@ -1,7 +1,7 @@
 //! What the operator does with the API, as rules of RBAC. A test compares this table with the
 //! chart.
 
-use slipway_cluster_views::ManagedKind;
+use slipway_objects::ManagedKind;
 
 /// Verbs on one resource.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use slipway_chassis::backoff::Jitter;
-use slipway_cluster_views::{ManagedKind, ReconcileTrigger};
+use slipway_cluster_views::ReconcileTrigger;
 use slipway_core::action::{PlanAction, ReconcilePlan};
 use slipway_core::event::PlannedEvent;
 use slipway_core::observed::ObservedState;
@@ -125,7 +125,7 @@ async fn execute_actions(
             continue;
         }
         if let PlanAction::Delete { kind, name, .. } = action {
-            let target = format!("{} {name}", ManagedKind::from(*kind).kind_name());
+            let target = format!("{kind} {name}");
             ctx.disturbances.record_deletion(&subject.owner_of(name), target);
         }
         match applier.execute(action).await {

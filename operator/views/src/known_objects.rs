@@ -1,9 +1,9 @@
 //! What the caches know of one object of a kind that the operator writes.
 
 use slipway_core::fields::ManagedFields;
+use slipway_objects::ManagedKind;
 
 use crate::cache::ObjectOwner;
-use crate::kinds::ManagedKind;
 use crate::views::ClusterViews;
 
 /// What the caches know of an object.

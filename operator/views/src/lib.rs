@@ -7,7 +7,6 @@ mod claims;
 mod field_managers;
 mod field_sets;
 mod fingerprint;
-mod kinds;
 mod known_objects;
 mod object_views;
 mod own_writes;
@@ -24,7 +23,6 @@ pub use field_sets::FieldSets;
 pub use fingerprint::{
     GuardedModel, ModelClaims, ObjectFingerprint, ReconcileTrigger, fingerprint_model, status_hash,
 };
-pub use kinds::ManagedKind;
 pub use known_objects::KnownObject;
 pub use object_views::{
     CachedReplicaSet, autoscaler_view, cached_replica_set, deployment_view, object_view,

@@ -1,13 +1,12 @@
 //! The caches of all watched kinds.
 
 use slipway_core::observed::ObjectView;
-use slipway_objects::GATEWAY;
+use slipway_objects::{GATEWAY, ManagedKind};
 
 use crate::cache::{ObjectOwner, ViewCache};
 use crate::claims::AllClaims;
 use crate::field_sets::FieldSets;
 use crate::fingerprint::ObjectFingerprint;
-use crate::kinds::ManagedKind;
 use crate::object_views::CachedReplicaSet;
 use crate::pod_views::CachedPod;
 use crate::update_verdicts::UpdateVerdicts;

@@ -1,6 +1,7 @@
 //! Invariants about objects that are not ours, and those that others disturb.
 
-use slipway_objects::desired::{ChildKind, DesiredObject};
+use slipway_objects::ManagedKind;
+use slipway_objects::desired::DesiredObject;
 
 use super::{CheckedPlan, report_unless};
 use crate::action::PlanAction;
@@ -10,14 +11,14 @@ use crate::observed::ObjectView;
 pub(super) fn check_children(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
     for action in &case.plan.actions {
         match action {
-            PlanAction::Delete { kind, name, uid } if *kind != ChildKind::ReplicaSet => {
+            PlanAction::Delete { kind, name, uid } if *kind != ManagedKind::ReplicaSet => {
                 let ours = child_view(case, *kind, name)
                     .is_some_and(|view| view.uid == *uid && is_ours(case, name, view));
                 report_unless(broken, ours, || format!("I11: {name} is deleted and is not ours"));
             }
             PlanAction::Adopt { kind, name, uid, .. } => {
                 let free = match kind {
-                    ChildKind::ReplicaSet => case.observed.replica_sets.iter().any(|set| {
+                    ManagedKind::ReplicaSet => case.observed.replica_sets.iter().any(|set| {
                         set.name == *name
                             && set.uid == *uid
                             && set.owned
@@ -50,23 +51,24 @@ fn is_ours(case: &CheckedPlan<'_>, name: &str, view: &ObjectView) -> bool {
 
 fn child_view<'a>(
     case: &'a CheckedPlan<'_>,
-    kind: ChildKind,
+    kind: ManagedKind,
     name: &str,
 ) -> Option<&'a ObjectView> {
     let worker = name == slipway_objects::worker_name(&case.spec.name);
     match kind {
-        ChildKind::ReplicaSet => None,
-        ChildKind::Service => case.observed.services.get(name),
-        ChildKind::HorizontalPodAutoscaler if name == slipway_objects::GATEWAY => {
+        ManagedKind::Service => case.observed.services.get(name),
+        ManagedKind::HorizontalPodAutoscaler if name == slipway_objects::GATEWAY => {
             case.observed.gateway.autoscaler.as_ref()
         }
-        ChildKind::HorizontalPodAutoscaler if worker => case.observed.worker_autoscaler.as_ref(),
-        ChildKind::HorizontalPodAutoscaler => case.observed.autoscaler.as_ref(),
-        ChildKind::Deployment => case.observed.worker.as_ref(),
-        ChildKind::NetworkPolicy if name == slipway_objects::GATEWAY => {
+        ManagedKind::HorizontalPodAutoscaler if worker => case.observed.worker_autoscaler.as_ref(),
+        ManagedKind::HorizontalPodAutoscaler => case.observed.autoscaler.as_ref(),
+        ManagedKind::Deployment => case.observed.worker.as_ref(),
+        ManagedKind::NetworkPolicy if name == slipway_objects::GATEWAY => {
             case.observed.gateway.network_policy.as_ref()
         }
-        ChildKind::NetworkPolicy => case.observed.network_policies.get(name),
+        ManagedKind::NetworkPolicy => case.observed.network_policies.get(name),
+        // No plan adopts or deletes an object of another kind; ReplicaSets are looked up elsewhere.
+        _ => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Invariants about pods.
 
 use slipway_crds::v1alpha1::RolloutStage;
-use slipway_objects::desired::ChildKind;
+use slipway_objects::ManagedKind;
 
 use super::{CheckedPlan, report_unless};
 use crate::action::PlanAction;
@@ -26,7 +26,7 @@ pub(super) fn check_sizes(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
                 }
                 None => broken.push(format!("I11: {name} is scaled and is not ours")),
             },
-            PlanAction::Delete { kind: ChildKind::ReplicaSet, name, uid } => {
+            PlanAction::Delete { kind: ManagedKind::ReplicaSet, name, uid } => {
                 match find_replica_set(case, name, uid) {
                     Some(set) => {
                         check_scale(case, set, 0, broken);

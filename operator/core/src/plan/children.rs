@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use slipway_crds::v1alpha1::RolloutStage;
-use slipway_objects::desired::{ChildKind, DesiredObject};
-use slipway_objects::revision;
+use slipway_objects::desired::DesiredObject;
+use slipway_objects::{ManagedKind, revision};
 
 use super::disturbance::{self, apply_object};
 use super::network_policies;
@@ -36,8 +36,8 @@ pub(crate) fn apply_children(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Vec
 pub(crate) fn adopt_orphans(cx: &PlanContext<'_>, actions: &mut Vec<PlanAction>) {
     let owner = || Box::new(slipway_objects::controller_reference(&cx.observed.object));
     for set in cx.replica_sets().filter(|set| set.orphaned) {
-        let (name, uid) = (set.name.clone(), set.uid.clone());
-        actions.push(PlanAction::Adopt { kind: ChildKind::ReplicaSet, name, uid, owner: owner() });
+        let (kind, name, uid) = (ManagedKind::ReplicaSet, set.name.clone(), set.uid.clone());
+        actions.push(PlanAction::Adopt { kind, name, uid, owner: owner() });
     }
     for (name, view) in &cx.observed.services {
         let of_revision = revision::revision_in_name(&cx.spec.name, name)
@@ -46,8 +46,8 @@ pub(crate) fn adopt_orphans(cx: &PlanContext<'_>, actions: &mut Vec<PlanAction>)
             .iter()
             .any(|it| matches!(it, PlanAction::Apply(desired) if desired.target() == format!("Service {name}")));
         if of_revision && view.controller.is_none() && !applied {
-            let (name, uid) = (name.clone(), view.uid.clone());
-            actions.push(PlanAction::Adopt { kind: ChildKind::Service, name, uid, owner: owner() });
+            let (kind, name, uid) = (ManagedKind::Service, name.clone(), view.uid.clone());
+            actions.push(PlanAction::Adopt { kind, name, uid, owner: owner() });
         }
     }
 }
@@ -56,7 +56,7 @@ pub(crate) fn adopt_orphans(cx: &PlanContext<'_>, actions: &mut Vec<PlanAction>)
 /// controller, or none, is a copy that somebody made.
 pub(super) fn delete_child(
     cx: &PlanContext<'_>,
-    kind: ChildKind,
+    kind: ManagedKind,
     name: &str,
     view: Option<&ObjectView>,
     actions: &mut Vec<PlanAction>,
@@ -79,12 +79,12 @@ fn apply_gateway(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<
     let policy = slipway_objects::gateway_network_policy(object, settings)
         .map(|policy| (policy, &view.network_policy));
     if policy.is_none() {
-        delete_shared(cx, ChildKind::NetworkPolicy, view.network_policy.as_ref(), actions);
+        delete_shared(cx, ManagedKind::NetworkPolicy, view.network_policy.as_ref(), actions);
     }
     let autoscaler = slipway_objects::gateway_autoscaler(object, settings)
         .map(|autoscaler| (autoscaler, &view.autoscaler));
     if autoscaler.is_none() && settings.gateway_problem.is_none() {
-        delete_shared(cx, ChildKind::HorizontalPodAutoscaler, view.autoscaler.as_ref(), actions);
+        delete_shared(cx, ManagedKind::HorizontalPodAutoscaler, view.autoscaler.as_ref(), actions);
     }
     let set = slipway_objects::gateway_objects(object, settings).into_iter().zip(views);
     for (mut desired, there) in set.chain(policy).chain(autoscaler) {
@@ -106,7 +106,7 @@ fn apply_gateway(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<
 /// Deletes an object of the gateway that is not wanted any more: whoever owns it takes it away.
 fn delete_shared(
     cx: &PlanContext<'_>,
-    kind: ChildKind,
+    kind: ManagedKind,
     there: Option<&ObjectView>,
     actions: &mut Vec<PlanAction>,
 ) {
@@ -166,7 +166,7 @@ fn apply_services(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec
             actions,
         );
     } else {
-        delete_child(cx, ChildKind::Service, &preview, services.get(&preview), actions);
+        delete_child(cx, ManagedKind::Service, &preview, services.get(&preview), actions);
     }
     for revision in serving_revisions(cx, draft) {
         let view = services.get(&slipway_objects::revision_name(&cx.spec.name, &revision));
@@ -266,7 +266,7 @@ fn apply_scaling_objects(
             actions,
         );
     } else {
-        delete_child(cx, ChildKind::HorizontalPodAutoscaler, &cx.spec.name, view, actions);
+        delete_child(cx, ManagedKind::HorizontalPodAutoscaler, &cx.spec.name, view, actions);
     }
 }
 
@@ -296,7 +296,7 @@ fn apply_workers(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<
         );
         apply_object(cx, draft, desired, view, actions);
     } else {
-        delete_child(cx, ChildKind::Deployment, &name, view, actions);
+        delete_child(cx, ManagedKind::Deployment, &name, view, actions);
     }
     match queue.as_ref().and_then(|queue| queue.worker.autoscaling.as_ref()) {
         Some(autoscaling) => apply_object(
@@ -306,6 +306,6 @@ fn apply_workers(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<
             scaler,
             actions,
         ),
-        None => delete_child(cx, ChildKind::HorizontalPodAutoscaler, &name, scaler, actions),
+        None => delete_child(cx, ManagedKind::HorizontalPodAutoscaler, &name, scaler, actions),
     }
 }

@@ -1,7 +1,6 @@
 //! Who may reach the pods.
 
-use slipway_objects::desired::ChildKind;
-use slipway_objects::revision;
+use slipway_objects::{ManagedKind, revision};
 
 use super::children::{delete_child, serving_revisions};
 use super::disturbance::apply_object;
@@ -31,7 +30,7 @@ pub(super) fn apply_model_policies(
     }
     for (name, view) in views {
         if !wanted.iter().any(|desired| desired.name() == name) && !is_policy_kept(cx, name) {
-            delete_child(cx, ChildKind::NetworkPolicy, name, Some(view), actions);
+            delete_child(cx, ManagedKind::NetworkPolicy, name, Some(view), actions);
         }
     }
     // Whether the gateways are in the network of their nodes is not known while the settings of the

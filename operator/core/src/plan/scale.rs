@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use slipway_objects::desired::ChildKind;
-use slipway_objects::revision;
+use slipway_objects::{ManagedKind, revision};
 
 use super::children;
 use crate::action::PlanAction;
@@ -79,13 +78,13 @@ fn garbage_collect(cx: &PlanContext<'_>, draft: &PlanDraft) -> Vec<PlanAction> {
     for set in idle.into_iter().skip(cx.spec.history_limit) {
         children::delete_child(
             cx,
-            ChildKind::Service,
+            ManagedKind::Service,
             &set.name,
             cx.observed.services.get(&set.name),
             &mut actions,
         );
         actions.push(PlanAction::Delete {
-            kind: ChildKind::ReplicaSet,
+            kind: ManagedKind::ReplicaSet,
             name: set.name.clone(),
             uid: set.uid.clone(),
         });
@@ -98,7 +97,7 @@ fn garbage_collect(cx: &PlanContext<'_>, draft: &PlanDraft) -> Vec<PlanAction> {
                 && sizing::is_drained(cx, draft, revision)
         });
         if orphan {
-            children::delete_child(cx, ChildKind::Service, name, Some(service), &mut actions);
+            children::delete_child(cx, ManagedKind::Service, name, Some(service), &mut actions);
         }
     }
     actions

@@ -5,7 +5,8 @@ use serde_json::json;
 use slipway_core::action::PlanAction;
 use slipway_core::fields::ForeignChange;
 use slipway_core::observed::{ModelDigest, ObjectDisturbance};
-use slipway_objects::desired::{ChildKind, DesiredObject};
+use slipway_objects::ManagedKind;
+use slipway_objects::desired::DesiredObject;
 use slipway_testkit::{applied_object, applied_replica_set};
 
 use super::World;
@@ -33,7 +34,7 @@ impl World {
             PlanAction::Adopt { kind, name, uid, owner } => {
                 self.writes.push(format!("adopt {kind:?} {name}"));
                 match kind {
-                    ChildKind::ReplicaSet => {
+                    ManagedKind::ReplicaSet => {
                         let mut sets = self.observed.replica_sets.iter_mut();
                         sets.find(|set| set.name == *name && set.uid == *uid).unwrap().orphaned =
                             false;
@@ -88,22 +89,23 @@ impl World {
             PlanAction::Delete { kind, name, .. } => {
                 self.writes.push(format!("delete {kind:?} {name}"));
                 match kind {
-                    ChildKind::ReplicaSet => {
+                    ManagedKind::ReplicaSet => {
                         self.observed.replica_sets.retain(|set| set.name != *name)
                     }
-                    ChildKind::Service => drop(self.observed.services.remove(name)),
-                    ChildKind::HorizontalPodAutoscaler if name == "slipway-gateway" => {
+                    ManagedKind::Service => drop(self.observed.services.remove(name)),
+                    ManagedKind::HorizontalPodAutoscaler if name == "slipway-gateway" => {
                         self.observed.gateway.autoscaler = None;
                     }
-                    ChildKind::HorizontalPodAutoscaler if name.ends_with("-worker") => {
+                    ManagedKind::HorizontalPodAutoscaler if name.ends_with("-worker") => {
                         self.observed.worker_autoscaler = None
                     }
-                    ChildKind::HorizontalPodAutoscaler => self.observed.autoscaler = None,
-                    ChildKind::Deployment => self.observed.worker = None,
-                    ChildKind::NetworkPolicy if name == slipway_objects::GATEWAY => {
+                    ManagedKind::HorizontalPodAutoscaler => self.observed.autoscaler = None,
+                    ManagedKind::Deployment => self.observed.worker = None,
+                    ManagedKind::NetworkPolicy if name == slipway_objects::GATEWAY => {
                         self.observed.gateway.network_policy = None
                     }
-                    ChildKind::NetworkPolicy => drop(self.observed.network_policies.remove(name)),
+                    ManagedKind::NetworkPolicy => drop(self.observed.network_policies.remove(name)),
+                    other => panic!("a plan deletes no {other}"),
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use slipway_crds::v1alpha1::ModelDeployment;
+use slipway_objects::ManagedKind;
 
 use crate::fault_settings::FaultSettings;
 use crate::rng::SeededRng;
@@ -90,8 +91,13 @@ pub(super) fn random_faults(rng: &mut SeededRng) -> FaultSettings {
     faults.two_leaders = rng.chance(0.2);
     faults.wipe = if rng.chance(0.15) { 0.005 } else { 0.0 };
     faults.meddle = if rng.chance(0.1) { 0.01 } else { 0.0 };
-    let kinds =
-        ["PodDisruptionBudget", "ServiceAccount", "RoleBinding", "Deployment", "NetworkPolicy"];
+    let kinds = [
+        ManagedKind::PodDisruptionBudget,
+        ManagedKind::ServiceAccount,
+        ManagedKind::RoleBinding,
+        ManagedKind::Deployment,
+        ManagedKind::NetworkPolicy,
+    ];
     faults.alter = if rng.chance(0.5) { 0.02 } else { 0.0 };
     faults.orphan = if rng.chance(0.1) { 0.005 } else { 0.0 };
     faults.refused_kind = if rng.chance(0.15) { Some(rng.pick(&kinds)) } else { None };

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use slipway_core::action::PlanAction;
 use slipway_core::fields;
-use slipway_objects::desired::{ChildKind, DesiredObject};
-use slipway_objects::{GATEWAY, container_images, is_shared};
+use slipway_objects::desired::DesiredObject;
+use slipway_objects::{GATEWAY, ManagedKind, container_images, is_shared};
 use slipway_testkit::{applied_object, applied_replica_set};
 
 use super::{SimulatedCluster, WriteRefusal};
@@ -35,7 +35,7 @@ impl SimulatedCluster {
                 self.apply_times.entry(desired.target()).or_default().push(seconds);
                 self.apply(desired, now);
             }
-            PlanAction::Adopt { kind: ChildKind::ReplicaSet, name, uid, .. } => {
+            PlanAction::Adopt { kind: ManagedKind::ReplicaSet, name, uid, .. } => {
                 let set = self
                     .replica_sets
                     .iter_mut()
@@ -78,36 +78,40 @@ impl SimulatedCluster {
                 let goes = self.replica_sets.iter_mut().find_map(|set| set.try_evict(name));
                 goes.filter(|goes| *goes).ok_or(WriteRefusal::Conflict)?;
             }
-            PlanAction::Delete { kind: ChildKind::ReplicaSet, name, uid } => {
+            PlanAction::Delete { kind: ManagedKind::ReplicaSet, name, uid } => {
                 let before = self.replica_sets.len();
                 self.replica_sets.retain(|set| set.view.name != *name || set.view.uid != *uid);
                 if before == self.replica_sets.len() {
                     return Err(WriteRefusal::Conflict);
                 }
             }
-            PlanAction::Delete { kind: ChildKind::Service, name, .. } => {
+            PlanAction::Delete { kind: ManagedKind::Service, name, .. } => {
                 drop(self.services.remove(name))
             }
-            PlanAction::Delete { kind: ChildKind::HorizontalPodAutoscaler, name, .. }
+            PlanAction::Delete { kind: ManagedKind::HorizontalPodAutoscaler, name, .. }
                 if name == GATEWAY =>
             {
                 self.gateway.autoscaler = None;
             }
-            PlanAction::Delete { kind: ChildKind::HorizontalPodAutoscaler, name, .. }
+            PlanAction::Delete { kind: ManagedKind::HorizontalPodAutoscaler, name, .. }
                 if name.ends_with("-worker") =>
             {
                 self.worker_autoscaler = None;
             }
-            PlanAction::Delete { kind: ChildKind::HorizontalPodAutoscaler, .. } => {
+            PlanAction::Delete { kind: ManagedKind::HorizontalPodAutoscaler, .. } => {
                 self.autoscaler = None
             }
-            PlanAction::Delete { kind: ChildKind::Deployment, .. } => self.worker = None,
-            PlanAction::Delete { kind: ChildKind::NetworkPolicy, name, .. } if name == GATEWAY => {
+            PlanAction::Delete { kind: ManagedKind::Deployment, .. } => self.worker = None,
+            PlanAction::Delete { kind: ManagedKind::NetworkPolicy, name, .. }
+                if name == GATEWAY =>
+            {
                 self.gateway.network_policy = None;
             }
-            PlanAction::Delete { kind: ChildKind::NetworkPolicy, name, .. } => {
+            PlanAction::Delete { kind: ManagedKind::NetworkPolicy, name, .. } => {
                 drop(self.policies.remove(name))
             }
+            // A plan deletes nothing else.
+            PlanAction::Delete { .. } => return Err(WriteRefusal::Conflict),
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use slipway_core::fields::ForeignChange;
 use slipway_core::observed::{ObjectDisturbance, ObservedState};
 use slipway_core::plan::plan;
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
+use slipway_objects::ManagedKind;
 use slipway_objects::desired::DesiredObject;
 
 use super::{ClusterSnapshot, OperatorProcess, ProcessEnvironment, STATUS_WAIT_SECONDS};
@@ -196,15 +197,7 @@ fn applied_object(action: &PlanAction) -> Option<(&DesiredObject, Option<&Foreig
 }
 
 /// The kind that an action applies, when that is refused for good.
-fn refused_kind(action: &PlanAction, faults: &FaultSettings) -> Option<&'static str> {
+fn refused_kind(action: &PlanAction, faults: &FaultSettings) -> Option<ManagedKind> {
     let (desired, _) = applied_object(action)?;
-    let kind = match desired {
-        DesiredObject::PodDisruptionBudget(_) => "PodDisruptionBudget",
-        DesiredObject::ServiceAccount(_) => "ServiceAccount",
-        DesiredObject::RoleBinding(_) => "RoleBinding",
-        DesiredObject::Deployment(_) => "Deployment",
-        DesiredObject::NetworkPolicy(_) => "NetworkPolicy",
-        _ => return None,
-    };
-    faults.refused_kind.filter(|it| *it == kind)
+    faults.refused_kind.filter(|it| *it == desired.kind())
 }

@@ -1,19 +1,21 @@
 //! Faults: by chance, by a word of a script, and their end.
 
+use slipway_objects::ManagedKind;
+
 use super::SimulatedWorld;
 use crate::fault_settings::FaultSettings;
 use crate::gateway::SimulatedGateway;
 use crate::operator_process::OperatorProcess;
 
 /// Kinds of children that somebody changes.
-const KINDS: [&str; 7] = [
-    "ReplicaSet",
-    "Service",
-    "PodDisruptionBudget",
-    "ServiceAccount",
-    "RoleBinding",
-    "Deployment",
-    "NetworkPolicy",
+const KINDS: [ManagedKind; 7] = [
+    ManagedKind::ReplicaSet,
+    ManagedKind::Service,
+    ManagedKind::PodDisruptionBudget,
+    ManagedKind::ServiceAccount,
+    ManagedKind::RoleBinding,
+    ManagedKind::Deployment,
+    ManagedKind::NetworkPolicy,
 ];
 
 impl SimulatedWorld {
@@ -107,10 +109,11 @@ impl SimulatedWorld {
     /// One fault by its word in a script; nothing for a word that is none.
     pub fn inject_fault(&mut self, word: &str) -> Option<()> {
         let (first, kind) = word.split_once(' ').unwrap_or((word, ""));
+        let kind = KINDS.into_iter().find(|it| it.kind_name() == kind);
         match first {
-            "alter" => drop(self.cluster.alter_child(kind)),
-            "lose" => self.cluster.delete_child(kind),
-            "contest" => self.faults.contested_kind = KINDS.into_iter().find(|it| *it == kind),
+            "alter" => drop(self.cluster.alter_child(kind?)),
+            "lose" => self.cluster.delete_child(kind?),
+            "contest" => self.faults.contested_kind = kind,
             "orphan" => self.cluster.recreate_orphaned(),
             "prometheus" => self.metrics.is_down = true,
             "cure" => self.metrics.is_down = false,

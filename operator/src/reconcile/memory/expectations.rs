@@ -36,7 +36,8 @@ mod tests {
     use k8s_openapi::api::core::v1::Service;
     use kube::runtime::watcher::Event;
     use serde_json::json;
-    use slipway_cluster_views::{ManagedKind, ObjectOwner, object_view};
+    use slipway_cluster_views::{ObjectOwner, object_view};
+    use slipway_objects::ManagedKind;
 
     use super::*;
     use crate::apply::expectation::AwaitedState;
