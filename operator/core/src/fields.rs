@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use slipway_crds::labels::APPLIED;
+use slipway_objects::ObjectTarget;
 use slipway_objects::desired::DesiredObject;
 use slipway_objects::reserved::DIGEST_VARIABLE;
 
@@ -42,12 +43,15 @@ pub enum ForeignChange {
 
 impl ForeignChange {
     /// For people, once it was put back.
-    pub fn to_event(&self, target: &str) -> PlannedEvent {
+    pub fn to_event(&self, target: &ObjectTarget) -> PlannedEvent {
         let note = match self {
             Self::Removed => format!("{target} was removed; it is made again"),
             Self::Changed { field, by } => {
-                let what =
-                    if field.is_empty() { target.to_owned() } else { format!("{target}: {field}") };
+                let what = if field.is_empty() {
+                    target.to_string()
+                } else {
+                    format!("{target}: {field}")
+                };
                 let who = by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
                 format!("{what} was changed{who}; it is put back")
             }

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use slipway_contracts::state::BrakeTrip;
 use slipway_crds::v1alpha1::ModelDeployment;
 use slipway_judge::evidence::GateEvidence;
+use slipway_objects::ObjectTarget;
 use slipway_objects::settings::PlanSettings;
 
 use crate::conflicts::ClaimConflict;
@@ -47,8 +48,8 @@ pub struct ObservedState {
     /// tried yet by this process, so that what the status says of refusals is still the newest.
     pub refusals: Option<BTreeMap<String, String>>,
     /// Objects that this process wrote a short while ago, that others removed, or that others keep
-    /// changing, by kind and name .
-    pub disturbances: BTreeMap<String, ObjectDisturbance>,
+    /// changing.
+    pub disturbances: BTreeMap<ObjectTarget, ObjectDisturbance>,
     /// The newest evidence of the metrics poller, if any.
     pub evidence: Option<GateEvidence>,
     /// What the operator was started with.

@@ -11,6 +11,7 @@ use slipway_core::action::PlanAction;
 use slipway_core::fields::{self, ManagedFields};
 use slipway_core::observed::{ModelDigest, UpdatePermission};
 use slipway_objects::desired::DesiredObject;
+use slipway_objects::{GATEWAY, ManagedKind, ObjectTarget};
 
 /// Beyond a bound each further owner would rewrite the gateway's objects with all the others.
 #[test]
@@ -156,7 +157,7 @@ fn what_a_person_removes_is_made_again_and_told() {
     world
         .observed
         .disturbances
-        .entry("PodDisruptionBudget digits".to_owned())
+        .entry(ObjectTarget::new(ManagedKind::PodDisruptionBudget, "digits"))
         .or_default()
         .removed = true;
     world.step();
@@ -241,7 +242,7 @@ fn somebody_who_removes_or_strips_what_we_make_costs_no_more() {
         world
             .observed
             .disturbances
-            .entry("RoleBinding slipway-gateway".to_owned())
+            .entry(ObjectTarget::new(ManagedKind::RoleBinding, GATEWAY))
             .or_default()
             .removed = true;
     });
@@ -251,7 +252,7 @@ fn somebody_who_removes_or_strips_what_we_make_costs_no_more() {
 #[test]
 fn what_an_admission_policy_makes_of_our_objects_is_told_and_tried_now_and_then() {
     let mut world = World::serving(json!({}));
-    let target = "Deployment slipway-gateway".to_owned();
+    let target = ObjectTarget::new(ManagedKind::Deployment, GATEWAY);
     let known = world.observed.disturbances.entry(target.clone()).or_default();
     let stamp = world.observed.gateway.deployment.as_ref().unwrap().applied_hash.clone();
     (known.applied_hash, known.applied_at, known.overridden_field) =

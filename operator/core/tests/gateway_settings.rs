@@ -6,9 +6,9 @@ mod common;
 use common::World;
 use serde_json::{Value, json};
 use slipway_core::action::PlanAction;
-use slipway_objects::ManagedKind;
 use slipway_objects::desired::DesiredObject;
 use slipway_objects::gateway_settings::GatewaySettings;
+use slipway_objects::{GATEWAY, ManagedKind, ObjectTarget};
 
 fn settings(value: &Value) -> GatewaySettings {
     serde_json::from_value(value.clone()).unwrap()
@@ -19,8 +19,8 @@ fn say(world: &mut World, value: &Value) {
 }
 
 /// The gateway's objects of a kind that a plan applies, as JSON.
-fn applied(world: &World, kind: &str) -> Option<Value> {
-    let of = |desired: &DesiredObject| desired.target() == format!("{kind} slipway-gateway");
+fn applied(world: &World, kind: ManagedKind) -> Option<Value> {
+    let of = |desired: &DesiredObject| desired.target() == ObjectTarget::new(kind, GATEWAY);
     world.plan().actions.into_iter().find_map(|action| match action {
         PlanAction::Apply(desired) if of(&desired) => Some(desired.to_json()),
         PlanAction::Restore { desired, .. } if of(&desired) => Some(desired.to_json()),
@@ -53,7 +53,7 @@ fn what_a_namespace_says_wins_and_templates_are_merged() {
     }));
     let mut world = World::new(json!({}));
     own.or(&chart).apply_to(&mut world.observed.settings).unwrap();
-    let deployment = applied(&world, "Deployment").unwrap();
+    let deployment = applied(&world, ManagedKind::Deployment).unwrap();
     let pod = &deployment["spec"]["template"];
     assert_eq!(pod["metadata"]["labels"]["team"], "fraud");
     assert_eq!(pod["metadata"]["labels"]["tier"], "edge");
@@ -62,7 +62,7 @@ fn what_a_namespace_says_wins_and_templates_are_merged() {
     assert_eq!(container["args"], json!(["--max-connections=5", "--max-connections=9"]));
     assert_eq!(container["resources"]["limits"], json!({"cpu": "2", "memory": "3Gi"}));
     assert_eq!(pod["spec"]["tolerations"], json!([{"key": "edge"}, {"key": "gold"}]));
-    let autoscaler = applied(&world, "HorizontalPodAutoscaler").unwrap();
+    let autoscaler = applied(&world, ManagedKind::HorizontalPodAutoscaler).unwrap();
     assert_eq!(
         (&autoscaler["spec"]["minReplicas"], &autoscaler["spec"]["maxReplicas"]),
         (&json!(4), &json!(20))
@@ -76,19 +76,23 @@ fn what_a_namespace_says_wins_and_templates_are_merged() {
 #[test]
 fn the_number_of_pods_is_the_autoscalers_while_there_is_one() {
     let mut world = World::serving(json!({}));
-    assert_eq!(applied(&world, "Deployment"), None, "all is as it shall be");
+    assert_eq!(applied(&world, ManagedKind::Deployment), None, "all is as it shall be");
     say(&mut world, &json!({"replicas": 3, "autoscaling": {"mode": "External"}}));
-    assert_eq!(applied(&world, "Deployment").unwrap()["spec"]["replicas"], Value::Null);
-    assert_eq!(applied(&world, "HorizontalPodAutoscaler"), None, "it is the user's own");
+    assert_eq!(applied(&world, ManagedKind::Deployment).unwrap()["spec"]["replicas"], Value::Null);
+    assert_eq!(applied(&world, ManagedKind::HorizontalPodAutoscaler), None, "it is the user's own");
     world.settle();
     say(&mut world, &json!({"replicas": 3, "autoscaling": {"mode": "Enabled"}}));
-    assert_eq!(applied(&world, "Deployment"), None, "it says nothing of replicas either way");
-    assert!(applied(&world, "HorizontalPodAutoscaler").is_some());
+    assert_eq!(
+        applied(&world, ManagedKind::Deployment),
+        None,
+        "it says nothing of replicas either way"
+    );
+    assert!(applied(&world, ManagedKind::HorizontalPodAutoscaler).is_some());
     world.settle();
     assert!(world.observed.gateway.autoscaler.is_some() && world.observed.autoscaler.is_none());
     // Taken back: the field is the operator's again, and its autoscaler goes.
     say(&mut world, &json!({"replicas": 3}));
-    assert_eq!(applied(&world, "Deployment").unwrap()["spec"]["replicas"], 3);
+    assert_eq!(applied(&world, ManagedKind::Deployment).unwrap()["spec"]["replicas"], 3);
     let gone = |action: &PlanAction| matches!(action, PlanAction::Delete { kind: ManagedKind::HorizontalPodAutoscaler, name, .. } if name == "slipway-gateway");
     assert!(world.plan().actions.iter().any(gone));
     world.settle();
@@ -114,7 +118,7 @@ fn a_gateway_whose_settings_cannot_be_read_stays_as_it_is() {
     assert!(world.says("Ready").starts_with("True"), "it serves all the same");
     // One that is gone is made all the same: without it nobody is served.
     world.observed.gateway.deployment = None;
-    assert_eq!(applied(&world, "Deployment").unwrap()["spec"]["replicas"], 2);
+    assert_eq!(applied(&world, ManagedKind::Deployment).unwrap()["spec"]["replicas"], 2);
     world.observed.settings.gateway_problem = None;
     world.settle();
     assert!(world.status().conditions.iter().all(|it| it.type_ != "GatewayOutdated"));

@@ -10,9 +10,9 @@ use k8s_openapi::api::rbac::v1::RoleBinding;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
+use crate::kinds::{ManagedKind, ObjectTarget};
 use slipway_crds::labels;
 
-use crate::kinds::ManagedKind;
 
 /// An object as we want it: only the fields that we mean.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,9 +82,9 @@ impl DesiredObject {
         self.metadata().name.as_deref().unwrap_or_default()
     }
 
-    /// Kind and name: what people call it, and the key of what was observed of disturbances.
-    pub fn target(&self) -> String {
-        format!("{} {}", self.kind(), self.name())
+    /// Its kind and name.
+    pub fn target(&self) -> ObjectTarget {
+        ObjectTarget::new(self.kind(), self.name())
     }
 
     /// The hash that its builder stamped it with.

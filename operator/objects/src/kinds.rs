@@ -1,4 +1,5 @@
-//! The kinds of objects that the operator writes, each with its type in Rust.
+//! The kinds of objects that the operator writes, each with its type in Rust, and which of them is
+//! meant.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -92,11 +93,38 @@ impl ManagedKind {
     pub const fn resource(self) -> &'static str {
         with_kind_type!(self, K => <K as Resource>::URL_PATH_SEGMENT)
     }
+
+    /// The kind of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.kind_name() == name)
+    }
 }
 
 impl Display for ManagedKind {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind_name())
+    }
+}
+
+/// One of the objects that we write, within its namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectTarget {
+    /// Kind.
+    pub kind: ManagedKind,
+    /// Name.
+    pub name: String,
+}
+
+impl ObjectTarget {
+    /// The object of a kind and a name.
+    pub fn new(kind: ManagedKind, name: &str) -> Self {
+        Self { kind, name: name.to_owned() }
+    }
+}
+
+impl Display for ObjectTarget {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
     }
 }
 
@@ -108,6 +136,7 @@ mod tests {
     fn every_kind_has_the_type_of_its_name_and_is_in_the_order_of_names() {
         for kind in ManagedKind::ALL {
             assert_eq!(kind.kind_name(), format!("{kind:?}"));
+            assert_eq!(ManagedKind::from_name(kind.kind_name()), Some(kind));
         }
         assert!(ManagedKind::ALL.is_sorted());
         assert!(ManagedKind::ALL.is_sorted_by_key(|kind| kind.kind_name()));

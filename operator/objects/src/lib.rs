@@ -54,7 +54,7 @@ pub use gateway::{
 };
 pub use hash::{applied_hash, with_applied_hash};
 pub use keys::{KEYS, KEYS_FILES};
-pub use kinds::ManagedKind;
+pub use kinds::{ManagedKind, ObjectTarget};
 pub use meta::{MAX_OWNERS, controller_reference, is_shared};
 pub use network_policy::{
     gateway_network_policy, network_policy, template_network_policy, worker_network_policy,

@@ -8,8 +8,8 @@ use serde_json::Value;
 use slipway_core::fields::ManagedFields;
 use slipway_core::observed::{GatewayPod, GatewayView, ObjectView, ObservedState};
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
-use slipway_objects::ManagedKind;
 use slipway_objects::settings::PlanSettings;
+use slipway_objects::{ManagedKind, ObjectTarget};
 use slipway_testkit::plan_settings;
 
 use crate::behavior::ModelBehavior;
@@ -54,8 +54,8 @@ pub(crate) struct SimulatedCluster {
     pub(crate) changes: u64,
     pub(crate) writes: u64,
     uids: u64,
-    /// When each object was applied, in seconds, by kind and name.
-    pub(crate) apply_times: BTreeMap<String, Vec<i64>>,
+    /// When each object was applied, in seconds.
+    pub(crate) apply_times: BTreeMap<ObjectTarget, Vec<i64>>,
 }
 
 impl SimulatedCluster {

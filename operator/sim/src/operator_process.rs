@@ -12,7 +12,7 @@ use slipway_core::check::check_plan;
 use slipway_core::observed::{ObjectDisturbance, ObservedState};
 use slipway_core::plan::plan;
 use slipway_judge::evidence::{EvidenceRequest, GateEvidence};
-use slipway_objects::GATEWAY;
+use slipway_objects::{GATEWAY, ManagedKind, ObjectTarget};
 
 use crate::clock::START;
 use crate::cluster::SimulatedCluster;
@@ -51,9 +51,9 @@ pub(crate) struct OperatorProcess {
     /// What was refused at the last plan.
     refusals: Option<BTreeMap<String, String>>,
     /// What others did to the objects that it writes.
-    disturbances: BTreeMap<String, ObjectDisturbance>,
+    disturbances: BTreeMap<ObjectTarget, ObjectDisturbance>,
     /// The ModelDeployment and its objects as they were at the last plan.
-    last_observed: (Option<String>, BTreeSet<String>),
+    last_observed: (Option<String>, BTreeSet<ObjectTarget>),
     /// What it had planned when it fell asleep, and until when it sleeps.
     suspended: Option<(i64, Box<SuspendedPlan>)>,
     serial: u64,
@@ -212,32 +212,33 @@ impl OperatorProcess {
     }
 }
 
-/// The objects that are there, by kind and name.
-fn object_targets(observed: &ObservedState) -> BTreeSet<String> {
+/// The objects that are there.
+fn object_targets(observed: &ObservedState) -> BTreeSet<ObjectTarget> {
     let (name, gateway) =
         (observed.object.metadata.name.as_deref().unwrap_or_default(), &observed.gateway);
     let single = [
-        ("PodDisruptionBudget", name, &observed.disruption_budget),
-        ("HorizontalPodAutoscaler", name, &observed.autoscaler),
-        ("ServiceAccount", GATEWAY, &gateway.service_account),
-        ("RoleBinding", GATEWAY, &gateway.role_binding),
-        ("Service", GATEWAY, &gateway.service),
-        ("Deployment", GATEWAY, &gateway.deployment),
-        ("PodDisruptionBudget", GATEWAY, &gateway.disruption_budget),
-        ("NetworkPolicy", GATEWAY, &gateway.network_policy),
-        ("HorizontalPodAutoscaler", GATEWAY, &gateway.autoscaler),
+        (ManagedKind::PodDisruptionBudget, name, &observed.disruption_budget),
+        (ManagedKind::HorizontalPodAutoscaler, name, &observed.autoscaler),
+        (ManagedKind::ServiceAccount, GATEWAY, &gateway.service_account),
+        (ManagedKind::RoleBinding, GATEWAY, &gateway.role_binding),
+        (ManagedKind::Service, GATEWAY, &gateway.service),
+        (ManagedKind::Deployment, GATEWAY, &gateway.deployment),
+        (ManagedKind::PodDisruptionBudget, GATEWAY, &gateway.disruption_budget),
+        (ManagedKind::NetworkPolicy, GATEWAY, &gateway.network_policy),
+        (ManagedKind::HorizontalPodAutoscaler, GATEWAY, &gateway.autoscaler),
     ];
     let single = single
         .into_iter()
         .filter(|(_, _, view)| view.is_some())
         .map(|(kind, name, _)| (kind, name));
-    let services = observed.services.keys().map(|name| ("Service", name.as_str()));
-    let policies = observed.network_policies.keys().map(|name| ("NetworkPolicy", name.as_str()));
-    let sets = observed.replica_sets.iter().map(|set| ("ReplicaSet", set.name.as_str()));
+    let services = observed.services.keys().map(|name| (ManagedKind::Service, name.as_str()));
+    let policies =
+        observed.network_policies.keys().map(|name| (ManagedKind::NetworkPolicy, name.as_str()));
+    let sets = observed.replica_sets.iter().map(|set| (ManagedKind::ReplicaSet, set.name.as_str()));
     single
         .chain(services)
         .chain(policies)
         .chain(sets)
-        .map(|(kind, name)| format!("{kind} {name}"))
+        .map(|(kind, name)| ObjectTarget::new(kind, name))
         .collect()
 }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use jiff::SignedDuration;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
+use slipway_objects::ObjectTarget;
 
 use crate::behavior::ModelBehavior;
 use crate::clock::START;
@@ -79,8 +80,8 @@ impl SimulatedWorld {
         self.cluster.object.status.clone().unwrap_or_default()
     }
 
-    /// At which seconds an object was applied, by kind and name.
-    pub fn apply_times(&self, target: &str) -> &[i64] {
+    /// At which seconds an object was applied.
+    pub fn apply_times(&self, target: &ObjectTarget) -> &[i64] {
         self.cluster.apply_times.get(target).map(Vec::as_slice).unwrap_or_default()
     }
 

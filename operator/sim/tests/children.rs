@@ -2,9 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use serde_json::json;
+use slipway_objects::{GATEWAY, ManagedKind, ObjectTarget};
 use slipway_sim::SimulatedWorld;
-
-const GATEWAY: &str = "Deployment slipway-gateway";
 
 /// A model that has come up.
 fn serving() -> SimulatedWorld {
@@ -67,10 +66,11 @@ fn what_somebody_changes_or_removes_is_put_back_within_ten_seconds() {
 #[test]
 fn somebody_who_changes_an_object_for_ever_costs_one_write_a_minute() {
     let mut world = serving();
-    let before = world.apply_times(GATEWAY).len();
+    let gateway = ObjectTarget::new(ManagedKind::Deployment, GATEWAY);
+    let before = world.apply_times(&gateway).len();
     world.inject_fault("contest Deployment").unwrap();
     pass(&mut world, 600);
-    let writes = world.apply_times(GATEWAY).len() - before;
+    let writes = world.apply_times(&gateway).len() - before;
     assert!((10..=11).contains(&writes), "{writes} writes in ten minutes");
     assert_eq!(stalled(&world), "WriteReverted");
     let statuses = world.transcript.iter().filter(|line| line.ends_with(": status")).count();

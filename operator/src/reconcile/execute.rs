@@ -12,6 +12,7 @@ use slipway_core::event::PlannedEvent;
 use slipway_core::observed::ObservedState;
 use slipway_crds::conditions::reason::WRITE_REFUSED;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, RolloutRecord};
+use slipway_objects::ObjectTarget;
 
 use crate::apply::actions::action_target;
 use crate::apply::{ActionApplier, ApplyOutcome, ModelIdentity, WriteError, status};
@@ -125,7 +126,7 @@ async fn execute_actions(
             continue;
         }
         if let PlanAction::Delete { kind, name, .. } = action {
-            let target = format!("{kind} {name}");
+            let target = ObjectTarget::new(*kind, name);
             ctx.disturbances.record_deletion(&subject.owner_of(name), target);
         }
         match applier.execute(action).await {

@@ -22,6 +22,7 @@ use slipway_cluster_views::{
 };
 use slipway_core::observed::ObjectView;
 use slipway_crds::labels;
+use slipway_objects::{ManagedKind, ObjectTarget};
 
 use crate::reconcile::context::ReconcileContext;
 use crate::watch::context::{WatchContext, ok_or_log};
@@ -171,11 +172,13 @@ where
         + 'static,
     V: SharedView + Clone + PartialEq + Send + Sync + 'static,
 {
-    let ctx = Arc::clone(ctx);
+    let (ctx, kind) = (Arc::clone(ctx), ManagedKind::from_name(&K::kind(&())));
     let gone = move |change: &ViewChange<V>| {
-        if change.after.is_none() && is_wanted(&ctx.views, &change.owner) {
-            ctx.disturbances
-                .record_removed(&change.owner, format!("{} {}", K::kind(&()), change.name));
+        if let Some(kind) = kind
+            && change.after.is_none()
+            && is_wanted(&ctx.views, &change.owner)
+        {
+            ctx.disturbances.record_removed(&change.owner, ObjectTarget::new(kind, &change.name));
         }
     };
     watch_selected(watch, &format!("{}={}", labels::MANAGED_BY, labels::MANAGER), cache, view, gone)

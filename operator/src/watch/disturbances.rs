@@ -8,9 +8,10 @@ use parking_lot::Mutex;
 use slipway_cluster_views::ObjectOwner;
 use slipway_core::fields::ForeignChange;
 use slipway_core::observed::ObjectDisturbance;
+use slipway_objects::ObjectTarget;
 use slipway_objects::desired::DesiredObject;
 
-/// By owner, then by kind and name; objects of a gateway are those of its namespace, whoever writes
+/// By owner, then by object; objects of a gateway are those of its namespace, whoever writes
 /// them.
 #[derive(Default)]
 pub struct DisturbanceLog {
@@ -19,9 +20,9 @@ pub struct DisturbanceLog {
 
 #[derive(Default)]
 struct DisturbanceState {
-    by_owner: HashMap<ObjectOwner, BTreeMap<String, ObjectDisturbance>>,
+    by_owner: HashMap<ObjectOwner, BTreeMap<ObjectTarget, ObjectDisturbance>>,
     /// What we deleted ourselves and the watch has not brought back yet.
-    deleted: HashSet<(ObjectOwner, String)>,
+    deleted: HashSet<(ObjectOwner, ObjectTarget)>,
 }
 
 impl DisturbanceLog {
@@ -48,12 +49,12 @@ impl DisturbanceLog {
     }
 
     /// Notes that we delete an object: its end is no news.
-    pub fn record_deletion(&self, owner: &ObjectOwner, target: String) {
+    pub fn record_deletion(&self, owner: &ObjectOwner, target: ObjectTarget) {
         self.inner.lock().deleted.insert((owner.clone(), target));
     }
 
     /// Notes that an object is gone.
-    pub fn record_removed(&self, owner: &ObjectOwner, target: String) {
+    pub fn record_removed(&self, owner: &ObjectOwner, target: ObjectTarget) {
         let mut inner = self.inner.lock();
         if !inner.deleted.remove(&(owner.clone(), target.clone())) {
             inner.by_owner.entry(owner.clone()).or_default().entry(target).or_default().removed =
@@ -66,7 +67,7 @@ impl DisturbanceLog {
         &self,
         model: &ObjectOwner,
         now: Timestamp,
-    ) -> BTreeMap<String, ObjectDisturbance> {
+    ) -> BTreeMap<ObjectTarget, ObjectDisturbance> {
         let mut inner = self.inner.lock();
         let mut found = BTreeMap::new();
         for owner in [model.clone(), ObjectOwner::gateway(&model.namespace)] {
@@ -93,6 +94,7 @@ mod tests {
     use jiff::SignedDuration;
     use k8s_openapi::api::core::v1::Service;
     use serde_json::json;
+    use slipway_objects::{GATEWAY, ManagedKind};
 
     use super::*;
 
@@ -102,16 +104,20 @@ mod tests {
         DesiredObject::Service(service)
     }
 
+    fn target(name: &str) -> ObjectTarget {
+        ObjectTarget::new(ManagedKind::Service, name)
+    }
+
     #[test]
     fn what_is_written_removed_and_written_again_is_remembered_for_a_while() {
         let (all, model, start) =
             (DisturbanceLog::default(), ObjectOwner::model("ns", "m"), Timestamp::UNIX_EPOCH);
         all.record_applied(&model, &service("x"), None, None, start);
-        assert_eq!(all.for_model(&model, start)["Service m"].restore_count, 0);
-        all.record_removed(&model, "Service m".into());
-        assert!(all.for_model(&model, start)["Service m"].removed);
+        assert_eq!(all.for_model(&model, start)[&target("m")].restore_count, 0);
+        all.record_removed(&model, target("m"));
+        assert!(all.for_model(&model, start)[&target("m")].removed);
         all.record_applied(&model, &service("x"), Some(&ForeignChange::Removed), None, start);
-        let known = all.for_model(&model, start)["Service m"].clone();
+        let known = all.for_model(&model, start)[&target("m")].clone();
         assert_eq!((known.removed, known.restore_count), (false, 1));
         let later = start + SignedDuration::from_mins(3);
         assert!(all.for_model(&model, later).is_empty());
@@ -121,15 +127,16 @@ mod tests {
     #[test]
     fn what_we_delete_is_not_missed() {
         let (all, model) = (DisturbanceLog::default(), ObjectOwner::model("ns", "m"));
-        all.record_deletion(&model, "Service m-preview".into());
-        all.record_removed(&model, "Service m-preview".into());
+        all.record_deletion(&model, target("m-preview"));
+        all.record_removed(&model, target("m-preview"));
         assert!(all.for_model(&model, Timestamp::UNIX_EPOCH).is_empty());
-        all.record_removed(&ObjectOwner::gateway("ns"), "Deployment slipway-gateway".into());
+        let gateway = ObjectTarget::new(ManagedKind::Deployment, GATEWAY);
+        all.record_removed(&ObjectOwner::gateway("ns"), gateway.clone());
         assert!(
-            all.for_model(&model, Timestamp::UNIX_EPOCH)["Deployment slipway-gateway"].removed,
+            all.for_model(&model, Timestamp::UNIX_EPOCH)[&gateway].removed,
             "the neighbours' too"
         );
-        all.record_removed(&model, "Service m".into());
+        all.record_removed(&model, target("m"));
         all.forget(&model);
         assert_eq!(
             all.for_model(&model, Timestamp::UNIX_EPOCH).len(),

@@ -13,7 +13,7 @@ use slipway_core::observed::{
 use slipway_crds::v1alpha1::ModelDeployment;
 use slipway_judge::evidence::GateEvidence;
 use slipway_objects::settings::PlanSettings;
-use slipway_objects::{GATEWAY, revision_name, worker_name};
+use slipway_objects::{GATEWAY, ObjectTarget, revision_name, worker_name};
 
 /// What a gateway pod says of a ModelDeployment, and why it cannot be heard if it cannot.
 pub type HeardReport = (Option<GatewayReport>, Option<UnreachableGateway>);
@@ -26,7 +26,7 @@ pub fn observe_model(
     heard: impl Fn(&str) -> HeardReport,
     evidence: Option<GateEvidence>,
     refusals: Option<BTreeMap<String, String>>,
-    disturbances: BTreeMap<String, ObjectDisturbance>,
+    disturbances: BTreeMap<ObjectTarget, ObjectDisturbance>,
     settings: &PlanSettings,
 ) -> ObservedState {
     let namespace = object.namespace().unwrap_or_default();

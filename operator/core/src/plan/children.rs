@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use slipway_crds::v1alpha1::RolloutStage;
 use slipway_objects::desired::DesiredObject;
-use slipway_objects::{ManagedKind, revision};
+use slipway_objects::{ManagedKind, ObjectTarget, revision};
 
 use super::disturbance::{self, apply_object};
 use super::network_policies;
@@ -42,9 +42,10 @@ pub(crate) fn adopt_orphans(cx: &PlanContext<'_>, actions: &mut Vec<PlanAction>)
     for (name, view) in &cx.observed.services {
         let of_revision = revision::revision_in_name(&cx.spec.name, name)
             .is_some_and(|revision| cx.replica_set(revision).is_some());
+        let target = ObjectTarget::new(ManagedKind::Service, name);
         let applied = actions
             .iter()
-            .any(|it| matches!(it, PlanAction::Apply(desired) if desired.target() == format!("Service {name}")));
+            .any(|it| matches!(it, PlanAction::Apply(desired) if desired.target() == target));
         if of_revision && view.controller.is_none() && !applied {
             let (kind, name, uid) = (ManagedKind::Service, name.clone(), view.uid.clone());
             actions.push(PlanAction::Adopt { kind, name, uid, owner: owner() });

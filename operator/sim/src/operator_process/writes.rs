@@ -8,8 +8,8 @@ use slipway_core::fields::ForeignChange;
 use slipway_core::observed::{ObjectDisturbance, ObservedState};
 use slipway_core::plan::plan;
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
-use slipway_objects::ManagedKind;
 use slipway_objects::desired::DesiredObject;
+use slipway_objects::{ManagedKind, ObjectTarget};
 
 use super::{ClusterSnapshot, OperatorProcess, ProcessEnvironment, STATUS_WAIT_SECONDS};
 use crate::clock::START;
@@ -112,7 +112,7 @@ impl OperatorProcess {
             PlanAction::Delete { kind, name, .. } => format!("delete {kind:?} {name}"),
         };
         if let PlanAction::Delete { kind, name, .. } = action {
-            self.last_observed.1.remove(&format!("{kind:?} {name}"));
+            self.last_observed.1.remove(&ObjectTarget::new(*kind, name));
         }
         let done = self.attempt(&word, around, |around| {
             let time = START + SignedDuration::from_secs(around.now);
