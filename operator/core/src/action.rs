@@ -11,26 +11,6 @@ use crate::event::PlannedEvent;
 use crate::fields::ForeignChange;
 use crate::marks::RevisionMarks;
 
-/// What the error of an eviction says that a disruption budget refuses for now, after the name of
-/// the pod. By it [`RefusalCause`] tells such a refusal from others.
-pub const HELD_BY_BUDGET: &str = "held by a disruption budget";
-
-/// Why a write was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RefusalCause {
-    /// A disruption budget lets the pod not go for now, which is no fault of anybody's.
-    Budget,
-    /// Somebody has to change something.
-    Fault,
-}
-
-impl RefusalCause {
-    /// Reads it from what the error of the write says.
-    pub fn from_message(message: &str) -> Self {
-        if message.contains(HELD_BY_BUDGET) { Self::Budget } else { Self::Fault }
-    }
-}
-
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PlanAction {

@@ -70,6 +70,7 @@ mod lost_status;
 pub mod marks;
 pub mod observed;
 pub mod plan;
+pub mod refusal;
 mod replicas;
 mod report;
 pub mod sizing;

@@ -13,6 +13,7 @@ use slipway_objects::settings::PlanSettings;
 use crate::conflicts::ClaimConflict;
 use crate::fields::{ForeignChange, ManagedFields};
 use crate::marks::RevisionMarks;
+use crate::refusal::{RefusalReport, WriteTarget};
 
 /// Everything that one decision depends on, besides the time.
 #[derive(Clone, Debug)]
@@ -44,9 +45,9 @@ pub struct ObservedState {
     pub fetched_models: Vec<FetchedModel>,
     /// Hosts and the name of the model that an older ModelDeployment of the namespace holds.
     pub conflicts: Vec<ClaimConflict>,
-    /// Writes for this ModelDeployment that are refused, by what they are to. Nothing: none was
-    /// tried yet by this process, so that what the status says of refusals is still the newest.
-    pub refusals: Option<BTreeMap<String, String>>,
+    /// Writes for this ModelDeployment that are refused. Nothing: none was tried yet by this
+    /// process, so that what the status says of refusals is still the newest.
+    pub refusals: Option<BTreeMap<WriteTarget, RefusalReport>>,
     /// Objects that this process wrote a short while ago, that others removed, or that others keep
     /// changing.
     pub disturbances: BTreeMap<ObjectTarget, ObjectDisturbance>,

@@ -8,14 +8,16 @@ use std::collections::BTreeMap;
 use common::World;
 use serde_json::json;
 use slipway_core::action::PlanAction;
+use slipway_core::refusal::{RefusalCause, RefusalReport, WriteTarget};
 use slipway_objects::desired::DesiredObject;
 
 const REFUSAL: &str = "apply PodDisruptionBudget digits: an object of this name exists and is not managed by this ModelDeployment";
 
 fn refuse(world: &mut World) {
-    let refusals =
-        BTreeMap::from([("apply PodDisruptionBudget digits".to_owned(), REFUSAL.to_owned())]);
-    world.observed.refusals = Some(refusals);
+    let target =
+        WriteTarget { verb: "apply", kind: "PodDisruptionBudget", name: "digits".to_owned() };
+    let report = RefusalReport { cause: RefusalCause::Fault, message: REFUSAL.to_owned() };
+    world.observed.refusals = Some(BTreeMap::from([(target, report)]));
 }
 
 /// Seen: a budget of the same name that was somebody else's kept the model from growing for ever.

@@ -6,8 +6,9 @@ mod common;
 use common::World;
 use proptest::prelude::*;
 use serde_json::json;
-use slipway_core::action::{HELD_BY_BUDGET, PlanAction};
+use slipway_core::action::PlanAction;
 use slipway_core::observed::PodProblem;
+use slipway_core::refusal::{RefusalCause, RefusalReport, WriteTarget};
 use slipway_crds::v1alpha1::RolloutStage;
 
 fn asked(world: &mut World) {
@@ -171,8 +172,10 @@ fn a_restart_waits_for_the_end_of_a_rollout() {
 #[test]
 fn a_budget_that_holds_a_pod_is_a_reason_to_wait() {
     let mut world = restarted(json!({}));
-    let told = format!("evict Pod a: {HELD_BY_BUDGET}: Cannot evict pod");
-    world.observed.refusals = Some([("evict Pod a".to_owned(), told)].into());
+    let message = "evict Pod a: held by a disruption budget: Cannot evict pod".to_owned();
+    let target = WriteTarget { verb: "evict", kind: "Pod", name: "a".to_owned() };
+    let report = RefusalReport { cause: RefusalCause::Budget, message };
+    world.observed.refusals = Some([(target, report)].into());
     world.observed.object.status = Some(world.plan().status);
     assert_eq!(
         (world.says("Stalled").as_str(), world.says("Reconciling").as_str()),

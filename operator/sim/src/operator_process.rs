@@ -11,6 +11,7 @@ use slipway_core::action::ReconcilePlan;
 use slipway_core::check::check_plan;
 use slipway_core::observed::{ObjectDisturbance, ObservedState};
 use slipway_core::plan::plan;
+use slipway_core::refusal::{RefusalReport, WriteTarget};
 use slipway_judge::evidence::{EvidenceRequest, GateEvidence};
 use slipway_objects::{GATEWAY, ManagedKind, ObjectTarget};
 
@@ -49,7 +50,7 @@ pub(crate) struct OperatorProcess {
     evidence: Option<GateEvidence>,
     next_read: i64,
     /// What was refused at the last plan.
-    refusals: Option<BTreeMap<String, String>>,
+    refusals: Option<BTreeMap<WriteTarget, RefusalReport>>,
     /// What others did to the objects that it writes.
     disturbances: BTreeMap<ObjectTarget, ObjectDisturbance>,
     /// The ModelDeployment and its objects as they were at the last plan.

@@ -17,8 +17,9 @@ use slipway_cluster_views::{
 };
 use slipway_core::action::PlanAction;
 use slipway_core::marks::RevisionMarks;
+use slipway_core::refusal::WriteTarget;
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{ModelDeployment, SERVER_CONTAINER};
+use slipway_crds::v1alpha1::SERVER_CONTAINER;
 use slipway_objects::{DIGEST_VARIABLE, FETCH, ManagedKind, with_kind_type};
 
 use crate::apply::applier::{ActionApplier, ApplyOutcome};
@@ -27,21 +28,23 @@ use crate::apply::expectation::{AwaitedState, WriteExpectation};
 use crate::apply::replicas;
 use crate::apply::request::with_timeout;
 
-/// Verb, kind and name of what an action writes, as they stand in its [`WriteError`].
-pub fn action_target(action: &PlanAction) -> String {
-    let (verb, child, name) = match action {
+/// What an action writes to.
+pub fn action_target(action: &PlanAction) -> WriteTarget {
+    let (verb, kind, name) = match action {
         PlanAction::Apply(desired) | PlanAction::Restore { desired, .. } => {
-            return format!("apply {}", desired.target());
+            ("apply", desired.kind(), desired.name())
         }
-        PlanAction::Adopt { kind, name, .. } => ("adopt", *kind, name.clone()),
-        PlanAction::WriteReplicas { .. } => return format!("scale {}", ModelDeployment::kind(&())),
-        PlanAction::Scale { name, .. } => ("scale", ManagedKind::ReplicaSet, name.clone()),
-        PlanAction::Pin { name, .. } => ("pin", ManagedKind::ReplicaSet, name.clone()),
-        PlanAction::Mark { name, .. } => ("mark", ManagedKind::ReplicaSet, name.clone()),
-        PlanAction::Evict { name, .. } => ("evict", ManagedKind::Pod, name.clone()),
-        PlanAction::Delete { kind, name, .. } => ("delete", *kind, name.clone()),
+        PlanAction::Adopt { kind, name, .. } => ("adopt", *kind, name.as_str()),
+        PlanAction::WriteReplicas { .. } => {
+            return WriteTarget { verb: "scale", kind: "ModelDeployment", name: String::new() };
+        }
+        PlanAction::Scale { name, .. } => ("scale", ManagedKind::ReplicaSet, name.as_str()),
+        PlanAction::Pin { name, .. } => ("pin", ManagedKind::ReplicaSet, name.as_str()),
+        PlanAction::Mark { name, .. } => ("mark", ManagedKind::ReplicaSet, name.as_str()),
+        PlanAction::Evict { name, .. } => ("evict", ManagedKind::Pod, name.as_str()),
+        PlanAction::Delete { kind, name, .. } => ("delete", *kind, name.as_str()),
     };
-    format!("{verb} {} {name}", child.kind_name())
+    WriteTarget { verb, kind: kind.kind_name(), name: name.to_owned() }
 }
 
 impl ActionApplier<'_> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use slipway_core::action::HELD_BY_BUDGET;
+use slipway_core::refusal::{RefusalCause, RefusalReport};
 
 /// A write that did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +17,13 @@ pub struct WriteError {
     /// Why it did not happen.
     #[source]
     pub fault: WriteFault,
+}
+
+impl WriteError {
+    /// As the plan and the status have it.
+    pub fn to_report(&self) -> RefusalReport {
+        RefusalReport { cause: self.fault.refusal_cause(), message: self.to_string() }
+    }
 }
 
 /// Why a write did not happen.
@@ -42,9 +49,8 @@ pub enum WriteFault {
     /// The API server asks for patience.
     #[error("throttled: {0}")]
     Throttled(String),
-    /// A disruption budget lets a pod not be evicted for now. The text is what the plan knows it
-    /// by.
-    #[error("{HELD_BY_BUDGET}: {0}")]
+    /// A disruption budget lets a pod not be evicted for now.
+    #[error("held by a disruption budget: {0}")]
     Budget(String),
     /// The API server failed.
     #[error("server error: {0}")]
@@ -71,6 +77,14 @@ impl WriteFault {
             Self::Server(_) => "server",
             Self::Timeout(_) => "timeout",
             Self::Transport(_) => "transport",
+        }
+    }
+
+    /// Why the write counts as refused.
+    pub fn refusal_cause(&self) -> RefusalCause {
+        match self {
+            Self::Budget(_) => RefusalCause::Budget,
+            _ => RefusalCause::Fault,
         }
     }
 

@@ -15,15 +15,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::api::PostParams;
 use kube::{Api, Resource};
 use parking_lot::Mutex;
+use slipway_core::refusal::WriteTarget;
 use slipway_crds::labels;
 use slipway_objects::{GATEWAY, KEYS, KEYS_FILES, ManagedKind};
 
 use crate::apply::{ActionApplier, WriteError, WriteFault, with_timeout};
 
-/// What is tried, as it stands in a [`WriteError`].
-pub const TARGET: &str = "create Secret slipway-keys";
 /// After it was there it is not asked for again for so long: somebody may delete it.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What is written to.
+pub fn keys_target() -> WriteTarget {
+    WriteTarget { verb: "create", kind: "Secret", name: KEYS.to_owned() }
+}
 
 /// When the Secret of each namespace was last known to be there.
 #[derive(Default)]

@@ -104,7 +104,7 @@ async fn reconcile_readable(
         )
     };
     let evidence = ctx.poller.evidence(&subject.uid);
-    let refusals = ctx.memories.refusal_messages(&subject.uid);
+    let refusals = ctx.memories.refusal_reports(&subject.uid);
     let disturbances =
         ctx.disturbances.for_model(&ObjectOwner::model(&subject.namespace, &subject.name), now);
     let settings = ctx.settings.for_namespace(&subject.namespace);

@@ -16,7 +16,7 @@ use slipway_objects::ObjectTarget;
 
 use crate::apply::actions::action_target;
 use crate::apply::{ActionApplier, ApplyOutcome, ModelIdentity, WriteError, status};
-use crate::namespaces::keys;
+use crate::namespaces::keys::keys_target;
 use crate::reconcile::context::ReconcileContext;
 use crate::reconcile::memory::refusals::WriteRound;
 use crate::reconcile::publish::publish_events;
@@ -137,7 +137,7 @@ async fn execute_actions(
                     .for_each(|it| ctx.memories.expect_write(&subject.uid, it, Instant::now()));
             }
             Err(error) => {
-                round.record_failure(&target, &error, Instant::now());
+                round.record_failure(target, &error, Instant::now());
                 acted.failure.get_or_insert(error);
             }
         }
@@ -153,11 +153,12 @@ async fn ensure_keys(
     round: &mut WriteRound,
     acted: &mut ActionsOutcome,
 ) {
-    if !round.is_due(keys::TARGET, Instant::now()) || round.has_failed(keys::TARGET) {
+    let target = keys_target();
+    if !round.is_due(&target, Instant::now()) || round.has_failed(&target) {
         return;
     }
     if let Err(error) = ctx.keys.ensure(applier).await {
-        round.record_failure(keys::TARGET, &error, Instant::now());
+        round.record_failure(target, &error, Instant::now());
         acted.failure.get_or_insert(error);
     }
 }
@@ -185,7 +186,7 @@ fn newly_refused(
     subject: &ModelIdentity,
     ctx: &ReconcileContext,
 ) -> Option<Vec<PlannedEvent>> {
-    let refusals = ctx.memories.refusal_messages(&subject.uid);
+    let refusals = ctx.memories.refusal_reports(&subject.uid);
     if refusals == observed.refusals {
         return None;
     }
@@ -199,7 +200,7 @@ fn newly_refused(
     };
     Some(
         all.filter(|(target, _)| !before.contains_key(*target))
-            .map(|(_, message)| note(message))
+            .map(|(_, refusal)| note(&refusal.message))
             .collect(),
     )
 }

@@ -10,6 +10,7 @@ use slipway_core::observed::{
     GatewayPod, GatewayReport, GatewayView, ObjectDisturbance, ObservedState, PodView,
     ReplicaSetView, UnreachableGateway,
 };
+use slipway_core::refusal::{RefusalReport, WriteTarget};
 use slipway_crds::v1alpha1::ModelDeployment;
 use slipway_judge::evidence::GateEvidence;
 use slipway_objects::settings::PlanSettings;
@@ -25,7 +26,7 @@ pub fn observe_model(
     views: &ClusterViews,
     heard: impl Fn(&str) -> HeardReport,
     evidence: Option<GateEvidence>,
-    refusals: Option<BTreeMap<String, String>>,
+    refusals: Option<BTreeMap<WriteTarget, RefusalReport>>,
     disturbances: BTreeMap<ObjectTarget, ObjectDisturbance>,
     settings: &PlanSettings,
 ) -> ObservedState {

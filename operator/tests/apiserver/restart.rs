@@ -14,7 +14,7 @@ use kube::{Api, Client, ResourceExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use slipway_cluster_views::{ClusterViews, OwnWrites};
-use slipway_core::action::{HELD_BY_BUDGET, PlanAction};
+use slipway_core::action::PlanAction;
 use slipway_crds::v1alpha1::ModelDeployment;
 use slipway_operator::apply::locks::NamespaceLocks;
 use slipway_operator::apply::{ActionApplier, ModelIdentity, WriteFault};
@@ -93,7 +93,8 @@ fn restarting(done: usize, held: bool) -> impl Fn(Option<&ModelDeployment>) -> b
         let begins = format!("{done} of 2 pods are new and ready");
         condition(object, "Stalled").is_empty()
             && said.is_some_and(|it| {
-                it.message.contains(&begins) && it.message.contains(HELD_BY_BUDGET) == held
+                it.message.contains(&begins)
+                    && it.message.contains("held by a disruption budget") == held
             })
     }
 }

@@ -3,9 +3,9 @@
 use slipway_crds::conditions::reason;
 
 use super::{ConditionDraft, service};
-use crate::action::RefusalCause;
 use crate::context::PlanContext;
 use crate::draft::{ActiveRestart, PlanDraft, RestartState};
+use crate::refusal::RefusalCause;
 
 /// What is done about pods that were made before `spec.restartTime`.
 pub(super) fn running_restart(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
@@ -17,8 +17,8 @@ pub(super) fn running_restart(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option
     let wanted = cx.spec.replicas;
     let held = cx.observed.refusals.iter().flat_map(|all| all.values());
     let held = held
-        .filter(|message| RefusalCause::from_message(message) == RefusalCause::Budget)
-        .map(|why| format!("; tried again: {why}"));
+        .filter(|refusal| refusal.cause == RefusalCause::Budget)
+        .map(|refusal| format!("; tried again: {}", refusal.message));
     let missing = service::missing_pods(cx, draft).map(|it| format!("; {}", it.message));
     let rest: String = held.chain(missing).collect();
     let told = format!(

@@ -4,9 +4,9 @@ use slipway_crds::conditions::{STALLED, reason};
 use slipway_crds::v1alpha1::RolloutStage;
 
 use super::{ConditionDraft, progress, restart, service};
-use crate::action::RefusalCause;
 use crate::context::PlanContext;
 use crate::draft::PlanDraft;
+use crate::refusal::RefusalCause;
 
 /// The worst of it.
 pub(super) fn stalled_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
@@ -30,10 +30,8 @@ fn refused_writes(cx: &PlanContext<'_>) -> Option<ConditionDraft> {
         return Some(ConditionDraft::new_true(reason::WRITE_REFUSED, old.message.clone()));
     };
     // A budget that lets no pod go for now is no fault: the restart tells of it.
-    let faults = refusals
-        .values()
-        .filter(|message| RefusalCause::from_message(message) == RefusalCause::Fault);
-    let all: Vec<&str> = faults.map(String::as_str).collect();
+    let faults = refusals.values().filter(|refusal| refusal.cause == RefusalCause::Fault);
+    let all: Vec<&str> = faults.map(|refusal| refusal.message.as_str()).collect();
     (!all.is_empty()).then(|| ConditionDraft::new_true(reason::WRITE_REFUSED, all.join("; ")))
 }
 

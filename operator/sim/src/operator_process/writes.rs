@@ -7,6 +7,7 @@ use slipway_core::action::{PlanAction, ReconcilePlan};
 use slipway_core::fields::ForeignChange;
 use slipway_core::observed::{ObjectDisturbance, ObservedState};
 use slipway_core::plan::plan;
+use slipway_core::refusal::{RefusalCause, RefusalReport, WriteTarget};
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
 use slipway_objects::desired::DesiredObject;
 use slipway_objects::{ManagedKind, ObjectTarget};
@@ -42,7 +43,12 @@ impl OperatorProcess {
         let mut refusals = BTreeMap::new();
         for action in &decided.actions {
             if let Some(kind) = refused_kind(action, around.faults) {
-                refusals.insert(format!("apply {kind}"), format!("apply {kind}: forbidden"));
+                let (kind, name) = (kind.kind_name(), String::new());
+                let message = format!("apply {kind}: forbidden");
+                refusals.insert(
+                    WriteTarget { verb: "apply", kind, name },
+                    RefusalReport { cause: RefusalCause::Fault, message },
+                );
             } else if self.write_action(action, around) {
                 if matches!(action, PlanAction::WriteReplicas { .. }) {
                     seen = around.cluster.version;

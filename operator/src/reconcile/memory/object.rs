@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
+use slipway_core::refusal::{RefusalReport, WriteTarget};
 
 use crate::apply::expectation::WriteExpectation;
 
@@ -14,12 +15,12 @@ pub(crate) struct RefusedWrite {
     pub(crate) failures: u32,
     /// When to try again.
     pub(crate) due: Instant,
-    /// What people are told; nothing while it may pass.
-    pub(crate) message: Option<String>,
+    /// What the status shows of it; nothing while it may pass.
+    pub(crate) report: Option<RefusalReport>,
 }
 
-/// By verb, kind and name of what was written to.
-pub(crate) type RefusalsByTarget = BTreeMap<String, RefusedWrite>;
+/// By what was written to.
+pub(crate) type RefusalsByTarget = BTreeMap<WriteTarget, RefusedWrite>;
 
 /// What is remembered of one ModelDeployment.
 #[derive(Default)]

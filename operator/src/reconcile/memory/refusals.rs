@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::apply::{WriteError, WriteFault};
+use slipway_core::refusal::{RefusalCause, RefusalReport, WriteTarget};
+
+use crate::apply::WriteError;
 use crate::reconcile::memory::backoff;
 use crate::reconcile::memory::object::{ObjectMemories, RefusalsByTarget, RefusedWrite};
 
@@ -21,26 +23,26 @@ pub struct WriteRound {
 impl WriteRound {
     /// Whether a write is worth trying: one that was refused just now is not, whatever else asks
     /// for a new plan meanwhile.
-    pub fn is_due(&mut self, target: &str, now: Instant) -> bool {
+    pub fn is_due(&mut self, target: &WriteTarget, now: Instant) -> bool {
         let Some(waits) = self.before.get(target).filter(|it| it.due > now) else { return true };
-        self.now.insert(target.to_owned(), waits.clone());
+        self.now.insert(target.clone(), waits.clone());
         false
     }
 
     /// Whether a write has failed already, or waits after it did.
-    pub fn has_failed(&self, target: &str) -> bool {
+    pub fn has_failed(&self, target: &WriteTarget) -> bool {
         self.now.contains_key(target)
     }
 
     /// Notes a failure.
-    pub fn record_failure(&mut self, target: &str, error: &WriteError, now: Instant) {
-        let failures = self.before.get(target).map_or(0, |it| it.failures).saturating_add(1);
+    pub fn record_failure(&mut self, target: WriteTarget, error: &WriteError, now: Instant) {
+        let failures = self.before.get(&target).map_or(0, |it| it.failures).saturating_add(1);
         // A budget that holds a pod is told at once, as a reason to wait.
-        let held = matches!(error.fault, WriteFault::Budget(_));
+        let held = error.fault.refusal_cause() == RefusalCause::Budget;
         let shown = held || error.fault.needs_user_action() || failures >= SHOWN_AFTER_FAILURES;
         let due = now + backoff::retry_delay(failures, rand::random());
-        let message = shown.then(|| error.to_string());
-        self.now.insert(target.to_owned(), RefusedWrite { failures, due, message });
+        let report = shown.then(|| error.to_report());
+        self.now.insert(target, RefusedWrite { failures, due, report });
     }
 
     /// Keeps what failed and what waits. What was not tried is not wanted any more, what was tried
@@ -59,14 +61,13 @@ impl ObjectMemories {
         WriteRound { uid: uid.to_owned(), before, now: RefusalsByTarget::new() }
     }
 
-    /// What people are told, by target; nothing before the first plan of this process was carried
-    /// out.
-    pub fn refusal_messages(&self, uid: &str) -> Option<BTreeMap<String, String>> {
+    /// What the status shows; nothing before the first plan of this process was carried out.
+    pub fn refusal_reports(&self, uid: &str) -> Option<BTreeMap<WriteTarget, RefusalReport>> {
         let all = self.lock();
         let of = all.get(uid)?.refusals.as_ref()?;
         Some(
             of.iter()
-                .filter_map(|(target, it)| Some((target.clone(), it.message.clone()?)))
+                .filter_map(|(target, it)| Some((target.clone(), it.report.clone()?)))
                 .collect(),
         )
     }
@@ -75,8 +76,13 @@ impl ObjectMemories {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::apply::WriteFault;
 
     type Fails = Option<fn() -> WriteFault>;
+
+    fn target(name: &str) -> WriteTarget {
+        WriteTarget { verb: "apply", kind: "Service", name: name.to_owned() }
+    }
 
     fn error(fault: WriteFault) -> WriteError {
         WriteError { verb: "apply", kind: "Service", name: "m".into(), fault }
@@ -89,18 +95,18 @@ mod tests {
         targets: &[(&str, Fails)],
     ) -> Option<Duration> {
         let mut round = refusals.start_round("u");
-        for (target, fault) in targets {
-            if round.is_due(target, now)
+        for (name, fault) in targets {
+            if round.is_due(&target(name), now)
                 && let Some(fault) = fault
             {
-                round.record_failure(target, &error(fault()), now);
+                round.record_failure(target(name), &error(fault()), now);
             }
         }
         round.finish(refusals, now)
     }
 
     fn shown(refusals: &ObjectMemories) -> Vec<String> {
-        refusals.refusal_messages("u").unwrap().into_keys().collect()
+        refusals.refusal_reports("u").unwrap().into_keys().map(|it| it.name).collect()
     }
 
     const FORBIDDEN: Fails = Some(|| WriteFault::Forbidden("no".into()));
@@ -109,7 +115,7 @@ mod tests {
     #[test]
     fn what_a_person_must_mend_is_shown_until_it_succeeds() {
         let (refusals, start) = (ObjectMemories::default(), Instant::now());
-        assert_eq!(refusals.refusal_messages("u"), None, "nothing was tried yet");
+        assert_eq!(refusals.refusal_reports("u"), None, "nothing was tried yet");
         let wait = try_all(&refusals, start, &[("a", FORBIDDEN), ("b", None)]).unwrap();
         assert_eq!(shown(&refusals), ["a"]);
         try_all(&refusals, start, &[("a", None)]);
@@ -136,7 +142,7 @@ mod tests {
         let mut tried = 0;
         for second in 0..3600 {
             let now = start + Duration::from_secs(second);
-            tried += u32::from(refusals.start_round("u").is_due("a", now));
+            tried += u32::from(refusals.start_round("u").is_due(&target("a"), now));
             try_all(&refusals, now, &[("a", FORBIDDEN)]);
         }
         assert!((50..100).contains(&tried), "{tried}");
