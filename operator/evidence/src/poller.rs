@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use slipway_chassis::backoff::Jitter;
-use slipway_cluster_views::ReconcileTrigger;
+use slipway_cluster_views::{ModelMemory, ObjectOwner, ReconcileTrigger};
 use slipway_judge::evidence::{EvidenceRequest, GateEvidence};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
@@ -97,6 +97,18 @@ impl EvidencePoller {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+    }
+}
+
+impl ModelMemory for EvidencePoller {
+    fn forget(&self, uid: &str, _: &ObjectOwner) {
+        if let Some(former) = self.requests.lock().remove(uid) {
+            former.stop.cancel();
+        }
+    }
+
+    fn remembers(&self, uid: &str, _: &ObjectOwner) -> bool {
+        self.requests.lock().contains_key(uid)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use prometheus_client::metrics::gauge::Gauge;
-use slipway_cluster_views::{CachedPod, ReconcileTrigger, ViewChange};
+use slipway_cluster_views::{CachedPod, ModelMemory, ObjectOwner, ReconcileTrigger, ViewChange};
 use slipway_core::gateway_rollout::ClientRequests;
 use slipway_core::observed::{GatewayReport, UnreachableGateway};
 use slipway_listener::OperatorKey;
@@ -137,6 +137,17 @@ impl GatewayStreams {
         self.shared.reports.write().remove(pod_uid);
         self.shared.unreachable.write().remove(pod_uid);
         self.shared.clients.write().remove(pod_uid);
+    }
+}
+
+/// Of the revisions that get no traffic. Reports go with the pods that sent them.
+impl ModelMemory for GatewayStreams {
+    fn forget(&self, uid: &str, _: &ObjectOwner) {
+        self.shared.draining.write().remove(uid);
+    }
+
+    fn remembers(&self, uid: &str, _: &ObjectOwner) -> bool {
+        self.shared.draining.read().contains_key(uid)
     }
 }
 

@@ -20,14 +20,15 @@ pub struct ModelIdentity {
 }
 
 impl ModelIdentity {
+    /// As the owner of objects.
+    pub fn as_owner(&self) -> ObjectOwner {
+        ObjectOwner::model(&self.namespace, &self.name)
+    }
+
     /// To whom an object of its namespace belongs that it deletes: one of the gateway's name, which
     /// no ModelDeployment may have, to the gateway.
     pub fn owner_of(&self, name: &str) -> ObjectOwner {
-        if name == GATEWAY {
-            ObjectOwner::gateway(&self.namespace)
-        } else {
-            ObjectOwner::model(&self.namespace, &self.name)
-        }
+        if name == GATEWAY { ObjectOwner::gateway(&self.namespace) } else { self.as_owner() }
     }
 }
 
@@ -74,6 +75,6 @@ impl From<&ModelIdentity> for ReconcileTrigger {
 impl ActionApplier<'_> {
     /// The ModelDeployment as the owner of objects.
     pub(crate) fn model_owner(&self) -> ObjectOwner {
-        ObjectOwner::model(&self.subject.namespace, &self.subject.name)
+        self.subject.as_owner()
     }
 }

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use slipway_cluster_views::{ModelMemory, ObjectOwner};
 use slipway_crds::conditions::{GATE_PASSED, READY};
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
 
@@ -55,11 +56,6 @@ impl ConditionMetrics {
         self.replace(uid, labels.collect());
     }
 
-    /// Forgets an object that is gone.
-    pub fn forget(&self, uid: &str) {
-        self.replace(uid, BTreeSet::new());
-    }
-
     fn replace(&self, uid: &str, wanted: BTreeSet<ConditionLabels>) {
         let mut shown = self.shown.lock();
         for gone in shown.get(uid).into_iter().flatten().filter(|it| !wanted.contains(it)) {
@@ -73,6 +69,16 @@ impl ConditionMetrics {
         } else {
             shown.insert(uid.to_owned(), wanted);
         }
+    }
+}
+
+impl ModelMemory for ConditionMetrics {
+    fn forget(&self, uid: &str, _: &ObjectOwner) {
+        self.replace(uid, BTreeSet::new());
+    }
+
+    fn remembers(&self, uid: &str, _: &ObjectOwner) -> bool {
+        self.shown.lock().contains_key(uid)
     }
 }
 
@@ -146,7 +152,7 @@ mod tests {
             [of("Stalled", "InvalidSpec", "True")],
             "the old reason is gone"
         );
-        metrics.conditions.forget("u2");
+        metrics.conditions.forget("u2", &ObjectOwner::model("team", "bad"));
         assert_eq!(series(&metrics), [""; 0]);
     }
 }

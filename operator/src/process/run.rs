@@ -26,9 +26,8 @@ use crate::process::lease::{self, LeaseIdentity};
 use crate::process::{client, operator_key};
 use crate::reconcile::context::{ReconcileContext, RunningReconciles};
 use crate::reconcile::controller::run_controller;
-use crate::reconcile::memory::ObjectMemories;
+use crate::reconcile::memory::{DisturbanceLog, ObjectMemories};
 use crate::watch::context::WatchContext;
-use crate::watch::disturbances::DisturbanceLog;
 
 /// Runs the operator in the cluster that the environment names, until `stop`.
 ///

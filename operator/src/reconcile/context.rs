@@ -1,13 +1,13 @@
 //! What all reconciles share.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kube::Client;
 use parking_lot::Mutex;
-use slipway_cluster_views::{ClusterViews, ObjectOwner, OwnWrites, ReconcileTrigger};
+use slipway_cluster_views::{ClusterViews, ModelMemory, ObjectOwner, OwnWrites};
 use slipway_evidence::EvidencePoller;
 use slipway_gateway_streams::GatewayStreams;
 use tokio_util::sync::CancellationToken;
@@ -18,8 +18,7 @@ use crate::metrics::OperatorMetrics;
 use crate::namespaces::keys::NamespaceKeys;
 use crate::namespaces::leases::NamespaceLeases;
 use crate::namespaces::settings::NamespaceSettings;
-use crate::reconcile::memory::ObjectMemories;
-use crate::watch::disturbances::DisturbanceLog;
+use crate::reconcile::memory::{DisturbanceLog, ObjectMemories};
 
 /// Handles and memory of the process. Nothing here is needed after a restart: all progress of
 /// rollouts is in statuses.
@@ -63,17 +62,42 @@ impl ReconcileContext {
         self.views.wait_until_synced().await && self.settings.wait_until_synced().await
     }
 
-    /// Forgets an object that is gone.
-    pub fn forget(&self, uid: &str, object: &ReconcileTrigger) {
-        self.poller.set_request(uid, object, None);
-        self.gateway_streams.set_draining(uid, BTreeSet::new());
-        self.memories.forget(uid);
-        self.disturbances.forget(&ObjectOwner::model(
-            object.namespace.as_deref().unwrap_or_default(),
-            &object.name,
-        ));
-        self.own_writes.forget(uid);
-        self.metrics.conditions.forget(uid);
+    /// Forgets a ModelDeployment that is gone, or is left to another operator.
+    pub fn forget(&self, uid: &str, owner: &ObjectOwner) {
+        for memory in self.model_memories() {
+            memory.forget(uid, owner);
+        }
+    }
+
+    /// Everything that keeps state of ModelDeployments. All fields are named: whoever adds one
+    /// decides here whether it is such a memory.
+    fn model_memories(&self) -> [&dyn ModelMemory; 6] {
+        let Self {
+            gateway_streams,
+            poller,
+            metrics,
+            memories,
+            disturbances,
+            own_writes,
+            // Of the process or of namespaces, or expires by itself, or follows a watch.
+            client: _,
+            views: _,
+            events: _,
+            settings: _,
+            namespace_locks: _,
+            keys: _,
+            leases: _,
+            running: _,
+            stop: _,
+        } = self;
+        [
+            gateway_streams.as_ref(),
+            poller.as_ref(),
+            &metrics.conditions,
+            memories,
+            disturbances,
+            own_writes.as_ref(),
+        ]
     }
 }
 
@@ -110,3 +134,6 @@ impl Drop for RunningGuard {
         self.running.since.lock().remove(&self.id);
     }
 }
+
+#[cfg(test)]
+mod tests;

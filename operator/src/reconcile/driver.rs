@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use kube::runtime::controller::Action as Next;
 use kube::{Resource, ResourceExt};
 use slipway_chassis::telemetry;
-use slipway_cluster_views::{GuardedModel, ObjectOwner, ReconcileTrigger};
+use slipway_cluster_views::GuardedModel;
 use slipway_core::plan::plan;
 use slipway_crds::v1alpha1::ModelDeployment;
 
@@ -86,7 +86,7 @@ async fn reconcile_readable(
     };
     if object.metadata.deletion_timestamp.is_some() {
         // The children go by their owner references.
-        ctx.forget(&subject.uid, &ReconcileTrigger::from(&subject));
+        ctx.forget(&subject.uid, &subject.as_owner());
         return Ok(Next::await_change());
     }
     if !holds_namespace(object.owner_ref(&()), &subject, ctx).await? {
@@ -105,8 +105,7 @@ async fn reconcile_readable(
     };
     let evidence = ctx.poller.evidence(&subject.uid);
     let refusals = ctx.memories.refusal_reports(&subject.uid);
-    let disturbances =
-        ctx.disturbances.for_model(&ObjectOwner::model(&subject.namespace, &subject.name), now);
+    let disturbances = ctx.disturbances.for_model(&subject.as_owner(), now);
     let settings = ctx.settings.for_namespace(&subject.namespace);
     let mut observed =
         observe_model(object, &ctx.views, heard, evidence, refusals, disturbances, &settings);

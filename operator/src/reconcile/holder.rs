@@ -1,7 +1,6 @@
 //! Namespaces of other operators: their ModelDeployments are left alone.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use slipway_cluster_views::ReconcileTrigger;
 
 use crate::apply::ModelIdentity;
 use crate::namespaces::lease_object::other_operator_note;
@@ -32,7 +31,7 @@ async fn leave_to_holder(subject: &ModelIdentity, holder: &str, ctx: &ReconcileC
     if !ctx.memories.is_new_holder(&subject.uid, holder) {
         return;
     }
-    ctx.forget(&subject.uid, &ReconcileTrigger::from(subject));
+    ctx.forget(&subject.uid, &subject.as_owner());
     // That forgot also what it was told.
     ctx.memories.is_new_holder(&subject.uid, holder);
     publish_events(

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use kube::api::ListParams;
 use kube::runtime::controller::Action as Next;
 use kube::{Api, Resource, ResourceExt};
-use slipway_cluster_views::GuardedModel;
+use slipway_cluster_views::{GuardedModel, ModelMemory};
 use slipway_core::event::PlannedEvent;
 use slipway_core::stalled_status;
 use slipway_crds::conditions::reason::{INVALID_SPEC, TOO_LARGE};
@@ -89,6 +89,6 @@ async fn report_too_large(
         status::apply_status(&ctx.client, &ctx.own_writes, subject, version.as_deref(), &said)
             .await;
     // The answer is as large as the object.
-    ctx.own_writes.forget(&subject.uid);
+    ctx.own_writes.forget(&subject.uid, &subject.as_owner());
     written.map(|()| true)
 }

@@ -63,7 +63,7 @@ pub(crate) fn watch_models(
             let uid = |p: &Option<ObjectFingerprint>| p.as_ref().map(|p| p.uid.clone());
             match (uid(&change.before), uid(&change.after)) {
                 (Some(before), after) if Some(&before) != after.as_ref() => {
-                    ctx.forget(&before, &object)
+                    ctx.forget(&before, &change.owner)
                 }
                 _ => {}
             }

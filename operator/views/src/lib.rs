@@ -8,6 +8,7 @@ mod field_managers;
 mod field_sets;
 mod fingerprint;
 mod known_objects;
+mod model_memory;
 mod object_views;
 mod own_writes;
 mod pod_views;
@@ -24,6 +25,7 @@ pub use fingerprint::{
     GuardedModel, ModelClaims, ObjectFingerprint, ReconcileTrigger, fingerprint_model, status_hash,
 };
 pub use known_objects::KnownObject;
+pub use model_memory::ModelMemory;
 pub use object_views::{
     CachedReplicaSet, autoscaler_view, cached_replica_set, deployment_view, object_view,
 };

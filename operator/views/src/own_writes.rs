@@ -8,7 +8,8 @@ use kube::ResourceExt;
 use parking_lot::Mutex;
 use slipway_crds::v1alpha1::ModelDeployment;
 
-use crate::cache::version_of;
+use crate::cache::{ObjectOwner, version_of};
+use crate::model_memory::ModelMemory;
 
 #[derive(Default)]
 struct LastStatusWrite {
@@ -58,10 +59,15 @@ impl OwnWrites {
             None => stored.clone(),
         }
     }
+}
 
-    /// Forgets an object that is gone.
-    pub fn forget(&self, uid: &str) {
+impl ModelMemory for OwnWrites {
+    fn forget(&self, uid: &str, _: &ObjectOwner) {
         self.by_uid.lock().remove(uid);
+    }
+
+    fn remembers(&self, uid: &str, _: &ObjectOwner) -> bool {
+        self.by_uid.lock().contains_key(uid)
     }
 }
 

@@ -13,6 +13,8 @@ impl ObjectMemories {
 
 #[cfg(test)]
 mod tests {
+    use slipway_cluster_views::{ModelMemory, ObjectOwner};
+
     use super::*;
 
     #[test]
@@ -23,7 +25,7 @@ mod tests {
                 && !memories.is_new_holder("u", "b")
                 && memories.is_new_holder("u", "c")
         );
-        memories.forget("u");
+        memories.forget("u", &ObjectOwner::model("ns", "m"));
         assert!(memories.is_new_holder("u", "c"));
     }
 }

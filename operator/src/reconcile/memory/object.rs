@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
+use slipway_cluster_views::{ModelMemory, ObjectOwner};
 use slipway_core::refusal::{RefusalReport, WriteTarget};
 
 use crate::apply::expectation::WriteExpectation;
@@ -43,12 +44,17 @@ pub struct ObjectMemories {
     by_uid: Mutex<HashMap<String, ObjectMemory>>,
 }
 
-impl ObjectMemories {
-    /// Forgets an object that is gone.
-    pub fn forget(&self, uid: &str) {
+impl ModelMemory for ObjectMemories {
+    fn forget(&self, uid: &str, _: &ObjectOwner) {
         self.lock().remove(uid);
     }
 
+    fn remembers(&self, uid: &str, _: &ObjectOwner) -> bool {
+        self.lock().contains_key(uid)
+    }
+}
+
+impl ObjectMemories {
     pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<String, ObjectMemory>> {
         self.by_uid.lock()
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use slipway_cluster_views::ObjectOwner;
+use slipway_cluster_views::{ModelMemory, ObjectOwner};
 use slipway_core::fields::ForeignChange;
 use slipway_core::observed::ObjectDisturbance;
 use slipway_objects::ObjectTarget;
@@ -80,12 +80,18 @@ impl DisturbanceLog {
         }
         found
     }
+}
 
-    /// Forgets a ModelDeployment that is gone.
-    pub fn forget(&self, model: &ObjectOwner) {
+impl ModelMemory for DisturbanceLog {
+    fn forget(&self, _: &str, owner: &ObjectOwner) {
         let mut inner = self.inner.lock();
-        inner.by_owner.remove(model);
-        inner.deleted.retain(|(owner, _)| owner != model);
+        inner.by_owner.remove(owner);
+        inner.deleted.retain(|(of, _)| of != owner);
+    }
+
+    fn remembers(&self, _: &str, owner: &ObjectOwner) -> bool {
+        let inner = self.inner.lock();
+        inner.by_owner.contains_key(owner) || inner.deleted.iter().any(|(of, _)| of == owner)
     }
 }
 
@@ -137,7 +143,7 @@ mod tests {
             "the neighbours' too"
         );
         all.record_removed(&model, target("m"));
-        all.forget(&model);
+        all.forget("u", &model);
         assert_eq!(
             all.for_model(&model, Timestamp::UNIX_EPOCH).len(),
             1,
