@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
 use slipway_judge::runs_user_query;
+use slipway_objects::ManagedKind;
 
 use crate::observed::{ModelDigest, ObservedState, ReplicaSetView};
 use crate::time::add_seconds;
@@ -32,7 +33,9 @@ impl<'a> PlanContext<'a> {
             .as_ref()
             .map_or(cx.spec.revision.as_str(), |stable| stable.revision.as_str());
         let running = cx.replica_set(stable).map_or(0, |set| set.desired);
-        let told = observed.autoscaler.as_ref().and_then(|it| it.desired_replicas);
+        let told = observed
+            .child(ManagedKind::HorizontalPodAutoscaler, &cx.spec.name)
+            .and_then(|it| it.desired_replicas);
         cx.spec.replicas = replicas::effective_replicas(
             &observed.object,
             cx.spec.autoscaling.as_ref(),

@@ -7,8 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use slipway_contracts::state::BrakeTrip;
 use slipway_crds::v1alpha1::ModelDeployment;
 use slipway_judge::evidence::GateEvidence;
-use slipway_objects::ObjectTarget;
 use slipway_objects::settings::PlanSettings;
+use slipway_objects::{ManagedKind, ObjectTarget};
 
 use crate::conflicts::ClaimConflict;
 use crate::fields::{ForeignChange, ManagedFields};
@@ -22,19 +22,8 @@ pub struct ObservedState {
     pub object: ModelDeployment,
     /// ReplicaSets that carry this ModelDeployment's label.
     pub replica_sets: Vec<ReplicaSetView>,
-    /// Services that carry this ModelDeployment's label, by name.
-    pub services: BTreeMap<String, ObjectView>,
-    /// The HorizontalPodAutoscaler of this ModelDeployment's name, if there is one with our
-    /// labels.
-    pub autoscaler: Option<ObjectView>,
-    /// The Deployment of workers, if there is one with our labels.
-    pub worker: Option<ObjectView>,
-    /// The HorizontalPodAutoscaler of the workers, if there is one with our labels.
-    pub worker_autoscaler: Option<ObjectView>,
-    /// The PodDisruptionBudget of this ModelDeployment's name, if there is one with our labels.
-    pub disruption_budget: Option<ObjectView>,
-    /// NetworkPolicies that carry this ModelDeployment's label, by name.
-    pub network_policies: BTreeMap<String, ObjectView>,
+    /// Other objects that carry this ModelDeployment's label.
+    pub children: BTreeMap<ObjectTarget, ObjectView>,
     /// The namespace's gateway.
     pub gateway: GatewayView,
     /// Pods that carry this ModelDeployment's label, workers included.
@@ -55,6 +44,19 @@ pub struct ObservedState {
     pub evidence: Option<GateEvidence>,
     /// What the operator was started with.
     pub settings: PlanSettings,
+}
+
+impl ObservedState {
+    /// The object of a kind and a name that carries this ModelDeployment's label.
+    pub fn child(&self, kind: ManagedKind, name: &str) -> Option<&ObjectView> {
+        self.children.get(&ObjectTarget::new(kind, name))
+    }
+
+    /// Those of a kind, by name.
+    pub fn children_of(&self, kind: ManagedKind) -> impl Iterator<Item = (&str, &ObjectView)> {
+        let children = self.children.iter().filter(move |(target, _)| target.kind == kind);
+        children.map(|(target, view)| (target.name.as_str(), view))
+    }
 }
 
 /// Seconds for which somebody is said to keep changing an object after it was put back the second
@@ -235,20 +237,8 @@ pub struct ObjectView {
 /// The namespace's gateway.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GatewayView {
-    /// ServiceAccount.
-    pub service_account: Option<ObjectView>,
-    /// RoleBinding.
-    pub role_binding: Option<ObjectView>,
-    /// The Service by which gateways find each other.
-    pub service: Option<ObjectView>,
-    /// Deployment.
-    pub deployment: Option<ObjectView>,
-    /// PodDisruptionBudget.
-    pub disruption_budget: Option<ObjectView>,
-    /// NetworkPolicy.
-    pub network_policy: Option<ObjectView>,
-    /// HorizontalPodAutoscaler.
-    pub autoscaler: Option<ObjectView>,
+    /// Its objects.
+    pub objects: BTreeMap<ManagedKind, ObjectView>,
     /// Pods of the gateway that are not being deleted or still serve.
     pub pods: Vec<GatewayPod>,
     /// ModelDeployments that share it, this one included.

@@ -5,6 +5,8 @@ mod common;
 
 use common::World;
 use serde_json::json;
+use slipway_core::observed::ObjectView;
+use slipway_objects::{ManagedKind, ObjectTarget};
 
 /// Six replicas by hand, then an autoscaler and no `replicas`, for which the API server writes 1.
 fn handed_over(min: i32, max: i32) -> World {
@@ -38,15 +40,20 @@ fn nothing_shrinks_before_the_autoscaler_has_spoken() {
     assert_eq!(world.size("v1"), 9);
 }
 
+fn autoscaler(world: &mut World) -> &mut ObjectView {
+    let target = ObjectTarget::new(ManagedKind::HorizontalPodAutoscaler, "digits");
+    world.observed.children.get_mut(&target).unwrap()
+}
+
 /// An autoscaler does not write a number that is there already.
 #[test]
 fn the_autoscaler_may_want_what_is_written() {
     let mut world = handed_over(1, 10);
     world.settle();
-    world.observed.autoscaler.as_mut().unwrap().desired_replicas = Some(6);
+    autoscaler(&mut world).desired_replicas = Some(6);
     world.settle();
     assert_eq!(world.size("v1"), 6);
-    world.observed.autoscaler.as_mut().unwrap().desired_replicas = Some(1);
+    autoscaler(&mut world).desired_replicas = Some(1);
     world.settle();
     assert_eq!(world.size("v1"), 1);
 }

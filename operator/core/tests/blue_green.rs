@@ -6,6 +6,7 @@ mod common;
 use common::World;
 use serde_json::{Value, json};
 use slipway_crds::v1alpha1::RolloutStage;
+use slipway_objects::ManagedKind;
 
 fn blue_green(settings: Value) -> World {
     let mut world = World::serving(
@@ -18,7 +19,7 @@ fn blue_green(settings: Value) -> World {
 #[test]
 fn green_comes_up_whole_behind_the_preview_and_waits_for_a_person() {
     let mut world = blue_green(json!({ "autoPromotionEnabled": false }));
-    assert!(world.observed.services.contains_key("digits-preview"));
+    assert!(world.observed.child(ManagedKind::Service, "digits-preview").is_some());
     world.step();
     assert_eq!((world.stage(), world.size("v2")), (Some(RolloutStage::Scaling), 3));
     assert_eq!(world.status().traffic.unwrap().preview_revision, None);
@@ -113,6 +114,9 @@ fn a_change_of_strategy_in_the_middle_is_survived() {
         world.finish();
         assert_eq!(world.stable(), "v2");
         world.settle();
-        assert!(!world.observed.services.contains_key("digits-preview"), "{stage:?}");
+        assert!(
+            world.observed.child(ManagedKind::Service, "digits-preview").is_none(),
+            "{stage:?}"
+        );
     }
 }

@@ -17,18 +17,8 @@ use slipway_objects::{GATEWAY, ManagedKind, ObjectTarget};
 #[test]
 fn many_owners_are_none() {
     let mut world = World::serving(json!({}));
-    let gateway = |world: &World| world.observed.gateway.clone();
-    let owners = |world: &World| {
-        let view = gateway(world);
-        let all = [
-            view.service_account,
-            view.role_binding,
-            view.service,
-            view.deployment,
-            view.disruption_budget,
-            view.network_policy,
-        ];
-        all.map(|view| view.unwrap().owners)
+    let owners = |world: &World| -> Vec<_> {
+        world.observed.gateway.objects.values().map(|view| view.owners.clone()).collect()
     };
     assert_eq!(owners(&world), [[UID]; 6]);
     world.observed.gateway.sharing_models = slipway_objects::MAX_OWNERS;
@@ -69,7 +59,7 @@ fn a_gateway_waits_for_its_turn_to_be_updated() {
     world.observed.gateway.pods.iter_mut().for_each(|pod| pod.ready = false);
     assert!(deployment(&world));
     world.observed.gateway.pods = ready;
-    world.observed.gateway.deployment = None;
+    world.observed.gateway.objects.remove(&ManagedKind::Deployment);
     assert!(deployment(&world));
 }
 
@@ -85,35 +75,16 @@ fn everything() -> World {
 /// Objects with what the API server says of them, by kind and name.
 fn managed(world: &mut World) -> Vec<(String, &mut ManagedFields)> {
     let observed = &mut world.observed;
-    let gateway = &mut observed.gateway;
-    let single = [
-        ("HorizontalPodAutoscaler digits", &mut observed.autoscaler),
-        ("HorizontalPodAutoscaler digits-worker", &mut observed.worker_autoscaler),
-        ("Deployment digits-worker", &mut observed.worker),
-        ("PodDisruptionBudget digits", &mut observed.disruption_budget),
-        ("ServiceAccount slipway-gateway", &mut gateway.service_account),
-        ("RoleBinding slipway-gateway", &mut gateway.role_binding),
-        ("Service slipway-gateway", &mut gateway.service),
-        ("Deployment slipway-gateway", &mut gateway.deployment),
-        ("PodDisruptionBudget slipway-gateway", &mut gateway.disruption_budget),
-        ("NetworkPolicy slipway-gateway", &mut gateway.network_policy),
-    ];
-    let single = single
-        .into_iter()
-        .filter_map(|(target, view)| Some((target.to_owned(), &mut view.as_mut()?.managed_fields)));
-    let services = observed
-        .services
-        .iter_mut()
-        .map(|(name, view)| (format!("Service {name}"), &mut view.managed_fields));
-    let policies = &mut observed.network_policies;
-    let policies = policies
-        .iter_mut()
-        .map(|(name, view)| (format!("NetworkPolicy {name}"), &mut view.managed_fields));
+    let children = observed.children.iter_mut();
+    let children = children.map(|(target, view)| (target.to_string(), &mut view.managed_fields));
+    let gateway = observed.gateway.objects.iter_mut();
+    let gateway =
+        gateway.map(|(kind, view)| (format!("{kind} {GATEWAY}"), &mut view.managed_fields));
     let sets = observed
         .replica_sets
         .iter_mut()
         .map(|set| (format!("ReplicaSet {}", set.name), &mut set.managed_fields));
-    single.chain(services).chain(policies).chain(sets).collect()
+    children.chain(gateway).chain(sets).collect()
 }
 
 /// Somebody takes a field from our entry.
@@ -153,7 +124,7 @@ fn what_a_person_changes_is_put_back_and_told() {
 #[test]
 fn what_a_person_removes_is_made_again_and_told() {
     let mut world = World::serving(json!({}));
-    world.observed.disruption_budget = None;
+    world.observed.children.remove(&ObjectTarget::new(ManagedKind::PodDisruptionBudget, "digits"));
     world
         .observed
         .disturbances
@@ -161,7 +132,7 @@ fn what_a_person_removes_is_made_again_and_told() {
         .or_default()
         .removed = true;
     world.step();
-    assert!(world.observed.disruption_budget.is_some());
+    assert!(world.observed.child(ManagedKind::PodDisruptionBudget, "digits").is_some());
     assert_eq!(
         world.events,
         ["ChildRestored: PodDisruptionBudget digits was removed; it is made again"]
@@ -170,7 +141,12 @@ fn what_a_person_removes_is_made_again_and_told() {
     let mut world = World::serving(json!({}));
     world.edit(json!({ "autoscaling": { "maxReplicas": 5 } }));
     world.step();
-    assert!(world.observed.autoscaler.is_some() && world.events.is_empty(), "{:?}", world.events);
+    assert!(
+        world.observed.child(ManagedKind::HorizontalPodAutoscaler, "digits").is_some()
+            && world.events.is_empty(),
+        "{:?}",
+        world.events
+    );
 }
 
 /// Alters the same object again each time that it was put back, for ten minutes, and counts.
@@ -230,7 +206,7 @@ fn somebody_who_removes_or_strips_what_we_make_costs_no_more() {
     // The stamp itself, and an object.
     let mut world = World::serving(json!({}));
     let stripped = contest(&mut world, |world| {
-        let view = world.observed.gateway.role_binding.as_mut().unwrap();
+        let view = world.observed.gateway.objects.get_mut(&ManagedKind::RoleBinding).unwrap();
         view.applied_hash.clear();
         view.managed_fields =
             ManagedFields { fields: Some(Arc::new(json!({ "f:subjects": {} }))), changed_by: None };
@@ -238,7 +214,7 @@ fn somebody_who_removes_or_strips_what_we_make_costs_no_more() {
     assert!((9..=11).contains(&stripped), "{stripped} writes in ten minutes");
     let mut world = World::serving(json!({}));
     let removed = contest(&mut world, |world| {
-        world.observed.gateway.role_binding = None;
+        world.observed.gateway.objects.remove(&ManagedKind::RoleBinding);
         world
             .observed
             .disturbances
@@ -254,7 +230,8 @@ fn what_an_admission_policy_makes_of_our_objects_is_told_and_tried_now_and_then(
     let mut world = World::serving(json!({}));
     let target = ObjectTarget::new(ManagedKind::Deployment, GATEWAY);
     let known = world.observed.disturbances.entry(target.clone()).or_default();
-    let stamp = world.observed.gateway.deployment.as_ref().unwrap().applied_hash.clone();
+    let stamp =
+        world.observed.gateway.objects.get(&ManagedKind::Deployment).unwrap().applied_hash.clone();
     (known.applied_hash, known.applied_at, known.overridden_field) =
         (stamp, Some(world.now), Some("spec.replicas".to_owned()));
     world.step();

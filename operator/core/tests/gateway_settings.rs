@@ -89,14 +89,17 @@ fn the_number_of_pods_is_the_autoscalers_while_there_is_one() {
     );
     assert!(applied(&world, ManagedKind::HorizontalPodAutoscaler).is_some());
     world.settle();
-    assert!(world.observed.gateway.autoscaler.is_some() && world.observed.autoscaler.is_none());
+    assert!(
+        world.observed.gateway.objects.contains_key(&ManagedKind::HorizontalPodAutoscaler)
+            && world.observed.child(ManagedKind::HorizontalPodAutoscaler, "digits").is_none()
+    );
     // Taken back: the field is the operator's again, and its autoscaler goes.
     say(&mut world, &json!({"replicas": 3}));
     assert_eq!(applied(&world, ManagedKind::Deployment).unwrap()["spec"]["replicas"], 3);
     let gone = |action: &PlanAction| matches!(action, PlanAction::Delete { kind: ManagedKind::HorizontalPodAutoscaler, name, .. } if name == "slipway-gateway");
     assert!(world.plan().actions.iter().any(gone));
     world.settle();
-    assert!(world.observed.gateway.autoscaler.is_none());
+    assert!(!world.observed.gateway.objects.contains_key(&ManagedKind::HorizontalPodAutoscaler));
 }
 
 #[test]
@@ -117,7 +120,7 @@ fn a_gateway_whose_settings_cannot_be_read_stays_as_it_is() {
     assert_eq!(world.condition("GatewayOutdated").message, why);
     assert!(world.says("Ready").starts_with("True"), "it serves all the same");
     // One that is gone is made all the same: without it nobody is served.
-    world.observed.gateway.deployment = None;
+    world.observed.gateway.objects.remove(&ManagedKind::Deployment);
     assert_eq!(applied(&world, ManagedKind::Deployment).unwrap()["spec"]["replicas"], 2);
     world.observed.settings.gateway_problem = None;
     world.settle();

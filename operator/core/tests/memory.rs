@@ -7,6 +7,7 @@ use common::{World, stored};
 use serde_json::json;
 use slipway_core::observed::{GatewayReport, ReplicaSetView};
 use slipway_crds::v1alpha1::{ModelDeploymentStatus, RolloutStage};
+use slipway_objects::{ManagedKind, ObjectTarget};
 
 fn canary() -> World {
     let mut world = World::serving(
@@ -273,8 +274,8 @@ fn old_revisions_beyond_the_history_are_deleted_with_their_service() {
     }
     let versions: Vec<_> = world.sizes();
     assert_eq!(versions, [("v3".to_owned(), 0), ("v4".to_owned(), 3)]);
-    let services =
-        world.observed.services.keys().filter(|name| name.starts_with("digits-")).count();
+    let services = world.observed.children_of(ManagedKind::Service);
+    let services = services.filter(|(name, _)| name.starts_with("digits-")).count();
     assert_eq!(services, 2);
 }
 
@@ -290,7 +291,8 @@ fn replica_sets_of_workers_keep_no_service_of_an_old_revision() {
         ReplicaSetView { name: "digits-worker-5d4f".to_owned(), owned: false, ..old.clone() };
     world.observed.replica_sets.push(of_workers);
     // The Service outlives its ReplicaSet where only one of the two deletions was done.
-    let service = world.observed.services[&old.name].clone();
+    let target = ObjectTarget::new(ManagedKind::Service, &old.name);
+    let service = world.observed.children[&target].clone();
     world.version("v2");
     world.step();
     world.finish();
@@ -298,9 +300,9 @@ fn replica_sets_of_workers_keep_no_service_of_an_old_revision() {
     world.pass(60);
     world.settle();
     assert_eq!(world.observed.replica_sets.iter().filter(|set| set.name == old.name).count(), 0);
-    world.observed.services.insert(old.name.clone(), service);
+    world.observed.children.insert(target, service);
     world.settle();
-    assert!(!world.observed.services.contains_key(&old.name), "{:?}", world.writes);
+    assert!(world.observed.child(ManagedKind::Service, &old.name).is_none(), "{:?}", world.writes);
 }
 
 #[test]

@@ -13,7 +13,7 @@ const ANOTHER: &str = "4d2c1a9e-0000-4000-8000-000000000002";
 
 /// Names of the policies of the ModelDeployment.
 fn names(world: &World) -> Vec<&str> {
-    world.observed.network_policies.keys().map(String::as_str).collect()
+    world.observed.children_of(ManagedKind::NetworkPolicy).map(|(name, _)| name).collect()
 }
 
 /// What a plan deletes.
@@ -37,11 +37,14 @@ fn policies_that_are_switched_off_are_taken_away() {
         json!({ "server": { "queue": { "redis": { "url": "redis://redis:6379" } } } }),
     );
     assert_eq!(names(&world), ["digits", "digits-worker"]);
-    assert!(world.observed.gateway.network_policy.is_some());
+    assert!(world.observed.gateway.objects.contains_key(&ManagedKind::NetworkPolicy));
     world.observed.settings.network_policies = None;
     assert_eq!(deleted(&world), ["slipway-gateway", "digits", "digits-worker"]);
     world.settle();
-    assert!(names(&world).is_empty() && world.observed.gateway.network_policy.is_none());
+    assert!(
+        names(&world).is_empty()
+            && !world.observed.gateway.objects.contains_key(&ManagedKind::NetworkPolicy)
+    );
     assert!(world.plan().actions.is_empty());
     world.observed.settings.network_policies = Some(NetworkPolicies::default());
     world.settle();
@@ -55,7 +58,7 @@ fn the_policy_of_gateways_is_taken_away_by_its_owners() {
     let mut world = World::serving(json!({}));
     world.observed.settings.network_policies = None;
     let owners = |world: &mut World, owners: &[&str]| {
-        let view = world.observed.gateway.network_policy.as_mut().unwrap();
+        let view = world.observed.gateway.objects.get_mut(&ManagedKind::NetworkPolicy).unwrap();
         view.owners = owners.iter().map(|owner| (*owner).to_owned()).collect();
     };
     owners(&mut world, &[ANOTHER]);

@@ -8,6 +8,7 @@ use serde_json::json;
 use slipway_core::action::PlanAction;
 use slipway_core::fields::ManagedFields;
 use slipway_core::observed::ObjectView;
+use slipway_objects::{ManagedKind, ObjectTarget};
 
 const ANOTHER: &str = "4d2c1a9e-0000-4000-8000-000000000002";
 
@@ -17,20 +18,7 @@ fn orphan(world: &mut World) {
     observed.object.metadata.uid = Some(ANOTHER.to_owned());
     observed.object.status = None;
     let gateway = &mut observed.gateway;
-    let single = [
-        &mut observed.autoscaler,
-        &mut observed.worker,
-        &mut observed.worker_autoscaler,
-        &mut observed.disruption_budget,
-        &mut gateway.service_account,
-        &mut gateway.role_binding,
-        &mut gateway.service,
-        &mut gateway.deployment,
-        &mut gateway.disruption_budget,
-        &mut gateway.network_policy,
-    ];
-    let named = observed.services.values_mut().chain(observed.network_policies.values_mut());
-    for view in single.into_iter().flatten().chain(named) {
+    for view in observed.children.values_mut().chain(gateway.objects.values_mut()) {
         view.owners.clear();
         view.controller = None;
     }
@@ -79,9 +67,12 @@ fn orphans_are_taken_back_and_serve_on() {
         "nothing was rolled out, nothing was scaled"
     );
     assert!(world.status().rollout.is_none() && world.status().history.is_empty());
-    let controllers: Vec<_> =
-        world.observed.services.values().map(|view| view.controller.as_deref()).collect();
-    assert!(controllers.iter().all(|it| *it == Some(ANOTHER)), "{:#?}", world.observed.services);
+    let controllers: Vec<_> = world
+        .observed
+        .children_of(ManagedKind::Service)
+        .map(|(_, view)| view.controller.as_deref())
+        .collect();
+    assert!(controllers.iter().all(|it| *it == Some(ANOTHER)), "{:#?}", world.observed.children);
     assert!(world.plan().actions.is_empty());
 }
 
@@ -117,7 +108,7 @@ fn a_copy_of_our_manifest_is_never_deleted() {
     let mut world = World::serving(json!({}));
     let copy = |controller: Option<&str>| {
         let controller = controller.map(str::to_owned);
-        Some(ObjectView {
+        ObjectView {
             uid: "copy".to_owned(),
             applied_hash: "x".to_owned(),
             managed_fields: ManagedFields::default(),
@@ -127,21 +118,26 @@ fn a_copy_of_our_manifest_is_never_deleted() {
             failure: String::new(),
             desired_replicas: None,
             rolled_out: false,
-        })
-    };
-    for controller in [None, Some(ANOTHER)] {
-        let observed = &mut world.observed;
-        for name in ["digits-preview", "digits-0123456789"] {
-            observed.services.insert(name.to_owned(), copy(controller).unwrap());
         }
-        (observed.autoscaler, observed.worker, observed.worker_autoscaler) =
-            (copy(controller), copy(controller), copy(controller));
+    };
+    let target = |kind, name| ObjectTarget::new(kind, name);
+    let scaled = [
+        target(ManagedKind::HorizontalPodAutoscaler, "digits"),
+        target(ManagedKind::Deployment, "digits-worker"),
+        target(ManagedKind::HorizontalPodAutoscaler, "digits-worker"),
+    ];
+    for controller in [None, Some(ANOTHER)] {
+        let services = ["digits-preview", "digits-0123456789"];
+        let services = services.map(|name| target(ManagedKind::Service, name));
+        for target in services.into_iter().chain(scaled.clone()) {
+            world.observed.children.insert(target, copy(controller));
+        }
         assert!(world.plan().actions.is_empty(), "{:#?}", world.plan().actions);
     }
-    let observed = &mut world.observed;
-    observed.services.insert("digits-preview".to_owned(), copy(Some(UID)).unwrap());
-    (observed.autoscaler, observed.worker, observed.worker_autoscaler) =
-        (copy(Some(UID)), copy(Some(UID)), copy(Some(UID)));
+    let preview = target(ManagedKind::Service, "digits-preview");
+    for target in scaled.into_iter().chain([preview]) {
+        world.observed.children.insert(target, copy(Some(UID)));
+    }
     let deleted =
         world.plan().actions.iter().filter(|it| matches!(it, PlanAction::Delete { .. })).count();
     assert_eq!(deleted, 4, "what is ours and not wanted any more goes");

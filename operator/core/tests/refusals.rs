@@ -10,6 +10,7 @@ use serde_json::json;
 use slipway_core::action::PlanAction;
 use slipway_core::refusal::{RefusalCause, RefusalReport, WriteTarget};
 use slipway_objects::desired::DesiredObject;
+use slipway_objects::{ManagedKind, ObjectTarget};
 
 const REFUSAL: &str = "apply PodDisruptionBudget digits: an object of this name exists and is not managed by this ModelDeployment";
 
@@ -24,7 +25,7 @@ fn refuse(world: &mut World) {
 #[test]
 fn what_grows_comes_before_all_that_may_be_refused() {
     let mut world = World::serving(json!({}));
-    world.observed.disruption_budget = None;
+    world.observed.children.remove(&ObjectTarget::new(ManagedKind::PodDisruptionBudget, "digits"));
     refuse(&mut world);
     world.edit(json!({ "replicas": 9 }));
     let plan = world.plan();
@@ -84,7 +85,8 @@ fn the_reason_that_kubernetes_gives_is_told() {
     // And the gateway's.
     let mut world = World::serving(json!({}));
     world.observed.gateway.pods.clear();
-    world.observed.gateway.deployment.as_mut().unwrap().failure = "no account".to_owned();
+    world.observed.gateway.objects.get_mut(&ManagedKind::Deployment).unwrap().failure =
+        "no account".to_owned();
     world.step();
     assert!(world.condition("Ready").message.contains("no account"));
 }

@@ -10,6 +10,7 @@ use slipway_core::action::PlanAction;
 use slipway_core::observed::PodProblem;
 use slipway_core::refusal::{RefusalCause, RefusalReport, WriteTarget};
 use slipway_crds::v1alpha1::RolloutStage;
+use slipway_objects::ManagedKind;
 
 fn asked(world: &mut World) {
     let now = world.now.to_string();
@@ -211,19 +212,24 @@ fn the_only_pod_is_replaced_too() {
     assert_eq!(world.status().restarted_time, world.observed.object.spec.restart_time);
 }
 
+fn worker_hash(world: &World) -> String {
+    let worker = world.observed.child(ManagedKind::Deployment, "digits-worker");
+    worker.unwrap().applied_hash.clone()
+}
+
 #[test]
 fn workers_follow_by_their_template() {
     let queue = json!({ "server": { "queue": { "redis": { "url": "redis://r:6379" } } } });
     let mut world = World::serving(queue);
-    let before = world.observed.worker.clone().unwrap().applied_hash;
+    let before = worker_hash(&world);
     world.pass(100);
     asked(&mut world);
     world.step();
-    assert_ne!(world.observed.worker.clone().unwrap().applied_hash, before);
+    assert_ne!(worker_hash(&world), before);
     world.tick(5);
-    let after = world.observed.worker.clone().unwrap().applied_hash;
+    let after = worker_hash(&world);
     world.settle();
-    assert_eq!(world.observed.worker.clone().unwrap().applied_hash, after);
+    assert_eq!(worker_hash(&world), after);
 }
 
 fn images(world: &World) -> Vec<&str> {

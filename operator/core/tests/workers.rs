@@ -5,6 +5,7 @@ mod common;
 
 use common::World;
 use serde_json::{Value, json};
+use slipway_objects::ManagedKind;
 
 fn spec() -> Value {
     json!({ "replicas": 2, "server": { "queue": { "redis": { "url": "redis://r:6379" } } }, "strategy": { "type": "Canary" } })
@@ -18,6 +19,12 @@ fn revision(world: &World) -> String {
     world.observed.object.status.as_ref().unwrap().stable.as_ref().unwrap().revision.clone()
 }
 
+/// Whether there is a Deployment of workers, and an autoscaler of it.
+fn children(world: &World) -> (bool, bool) {
+    let is_there = |kind| world.observed.child(kind, "digits-worker").is_some();
+    (is_there(ManagedKind::Deployment), is_there(ManagedKind::HorizontalPodAutoscaler))
+}
+
 #[test]
 fn they_come_when_there_is_a_stable_revision_and_go_with_the_queue() {
     let mut world = World::new(spec());
@@ -25,27 +32,27 @@ fn they_come_when_there_is_a_stable_revision_and_go_with_the_queue() {
         world.tick(1);
     }
     assert_eq!(workers(&world), [&format!("apply worker of {}", revision(&world))]);
-    assert!(world.observed.worker.is_some() && world.observed.worker_autoscaler.is_none());
+    assert_eq!(children(&world), (true, false));
     assert!(world.plan().actions.is_empty(), "a world at rest costs nothing");
     let of = revision(&world);
 
     world.edit(json!({ "queue": { "worker": { "autoscaling": { "maxReplicas": 5 } } } }));
     world.tick(1);
-    assert!(world.observed.worker_autoscaler.is_some());
+    assert_eq!(children(&world), (true, true));
     assert_eq!(revision(&world), of, "no rollout");
     world.edit(json!({ "queue": { "worker": { "autoscaling": null } } }));
     world.tick(1);
-    assert!(world.observed.worker_autoscaler.is_none() && world.observed.worker.is_some());
+    assert_eq!(children(&world), (true, false));
 
     world.edit(json!({ "queue": null, "server": { "queue": null } }));
     world.tick(1);
     assert!(
-        world.observed.worker.is_some(),
+        children(&world).0,
         "what is queued is worked off until the pods that take jobs are gone"
     );
     world.finish();
     world.settle();
-    assert!(world.observed.worker.is_none(), "{:?}", world.writes);
+    assert!(!children(&world).0, "{:?}", world.writes);
 }
 
 #[test]

@@ -34,12 +34,7 @@ pub(crate) struct SimulatedCluster {
     /// resourceVersion of the object.
     pub(crate) version: u64,
     pub(crate) replica_sets: Vec<SimulatedReplicaSet>,
-    services: BTreeMap<String, ObjectView>,
-    autoscaler: Option<ObjectView>,
-    worker: Option<ObjectView>,
-    worker_autoscaler: Option<ObjectView>,
-    budget: Option<ObjectView>,
-    policies: BTreeMap<String, ObjectView>,
+    children: BTreeMap<ObjectTarget, ObjectView>,
     gateway: GatewayView,
     /// Digests of what lies at the addresses of versions, where that is not what was first there.
     pub(crate) store: BTreeMap<String, String>,
@@ -64,12 +59,7 @@ impl SimulatedCluster {
             object,
             version: 1,
             replica_sets: Vec::new(),
-            services: BTreeMap::new(),
-            autoscaler: None,
-            worker: None,
-            worker_autoscaler: None,
-            budget: None,
-            policies: BTreeMap::new(),
+            children: BTreeMap::new(),
             gateway: GatewayView::default(),
             store: BTreeMap::new(),
             behaviors: BTreeMap::new(),
@@ -87,12 +77,7 @@ impl SimulatedCluster {
         ObservedState {
             object: self.object.clone(),
             replica_sets: self.replica_sets.iter().map(|set| set.view.clone()).collect(),
-            services: self.services.clone(),
-            autoscaler: self.autoscaler.clone(),
-            worker: self.worker.clone(),
-            worker_autoscaler: self.worker_autoscaler.clone(),
-            disruption_budget: self.budget.clone(),
-            network_policies: self.policies.clone(),
+            children: self.children.clone(),
             gateway: GatewayView { pods, ..self.gateway.clone() },
             pods: self.replica_sets.iter().flat_map(SimulatedReplicaSet::pod_views).collect(),
             pod_problems: self
@@ -113,34 +98,34 @@ impl SimulatedCluster {
         }
     }
 
-    /// The child of a kind; of the Services that of the stable address.
-    fn child(&mut self, kind: ManagedKind) -> &mut Option<ObjectView> {
-        match kind {
-            ManagedKind::PodDisruptionBudget => &mut self.budget,
-            ManagedKind::ServiceAccount => &mut self.gateway.service_account,
-            ManagedKind::RoleBinding => &mut self.gateway.role_binding,
-            ManagedKind::NetworkPolicy => &mut self.gateway.network_policy,
-            _ => &mut self.gateway.deployment,
-        }
+    /// The Service and the disruption budget are the ModelDeployment's own, others the gateway's.
+    fn own_child(&self, kind: ManagedKind) -> Option<ObjectTarget> {
+        let own = matches!(kind, ManagedKind::Service | ManagedKind::PodDisruptionBudget);
+        let name = self.object.metadata.name.as_deref().filter(|_| own)?;
+        Some(ObjectTarget::new(kind, name))
     }
 
     /// Somebody deletes the child of a kind.
     pub(crate) fn delete_child(&mut self, kind: ManagedKind) {
-        *self.child(kind) = None;
+        match self.own_child(kind) {
+            Some(target) => self.children.remove(&target),
+            None => self.gateway.objects.remove(&kind),
+        };
         self.changes += 1;
     }
 
     /// Somebody changes a child of a kind, if it is as it was applied.
     pub(crate) fn alter_child(&mut self, kind: ManagedKind) -> bool {
-        let name = self.object.metadata.name.clone().unwrap_or_default();
-        let managed = match kind {
-            ManagedKind::ReplicaSet => {
+        let managed = match (kind, self.own_child(kind)) {
+            (ManagedKind::ReplicaSet, _) => {
                 self.replica_sets.first_mut().map(|set| &mut set.view.managed_fields)
             }
-            ManagedKind::Service => {
-                self.services.get_mut(&name).map(|view| &mut view.managed_fields)
+            (_, Some(target)) => {
+                self.children.get_mut(&target).map(|view| &mut view.managed_fields)
             }
-            kind => self.child(kind).as_mut().map(|view| &mut view.managed_fields),
+            (kind, None) => {
+                self.gateway.objects.get_mut(&kind).map(|view| &mut view.managed_fields)
+            }
         };
         let Some(managed) = managed.filter(|it| !is_altered(it)) else { return false };
         *managed = ManagedFields {
@@ -153,16 +138,7 @@ impl SimulatedCluster {
 
     /// Objects that are not as they were applied, but for ReplicaSets.
     pub(crate) fn altered_count(&self) -> usize {
-        let gateway = &self.gateway;
-        let single = [
-            &self.budget,
-            &gateway.service_account,
-            &gateway.role_binding,
-            &gateway.service,
-            &gateway.deployment,
-        ];
-        let policies = self.policies.values().chain(&gateway.network_policy);
-        let views = single.into_iter().flatten().chain(self.services.values()).chain(policies);
+        let views = self.children.values().chain(self.gateway.objects.values());
         views.filter(|view| is_altered(&view.managed_fields)).count()
     }
 
@@ -174,20 +150,7 @@ impl SimulatedCluster {
         for set in &mut self.replica_sets {
             set.view.orphaned = true;
         }
-        let gateway = &mut self.gateway;
-        let single = [
-            &mut self.budget,
-            &mut self.autoscaler,
-            &mut gateway.service_account,
-            &mut gateway.role_binding,
-            &mut gateway.service,
-            &mut gateway.deployment,
-            &mut gateway.disruption_budget,
-            &mut gateway.network_policy,
-            &mut gateway.autoscaler,
-        ];
-        let named = self.services.values_mut().chain(self.policies.values_mut());
-        for view in single.into_iter().flatten().chain(named) {
+        for view in self.children.values_mut().chain(self.gateway.objects.values_mut()) {
             view.owners.clear();
             view.controller = None;
         }

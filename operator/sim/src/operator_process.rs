@@ -215,31 +215,8 @@ impl OperatorProcess {
 
 /// The objects that are there.
 fn object_targets(observed: &ObservedState) -> BTreeSet<ObjectTarget> {
-    let (name, gateway) =
-        (observed.object.metadata.name.as_deref().unwrap_or_default(), &observed.gateway);
-    let single = [
-        (ManagedKind::PodDisruptionBudget, name, &observed.disruption_budget),
-        (ManagedKind::HorizontalPodAutoscaler, name, &observed.autoscaler),
-        (ManagedKind::ServiceAccount, GATEWAY, &gateway.service_account),
-        (ManagedKind::RoleBinding, GATEWAY, &gateway.role_binding),
-        (ManagedKind::Service, GATEWAY, &gateway.service),
-        (ManagedKind::Deployment, GATEWAY, &gateway.deployment),
-        (ManagedKind::PodDisruptionBudget, GATEWAY, &gateway.disruption_budget),
-        (ManagedKind::NetworkPolicy, GATEWAY, &gateway.network_policy),
-        (ManagedKind::HorizontalPodAutoscaler, GATEWAY, &gateway.autoscaler),
-    ];
-    let single = single
-        .into_iter()
-        .filter(|(_, _, view)| view.is_some())
-        .map(|(kind, name, _)| (kind, name));
-    let services = observed.services.keys().map(|name| (ManagedKind::Service, name.as_str()));
-    let policies =
-        observed.network_policies.keys().map(|name| (ManagedKind::NetworkPolicy, name.as_str()));
-    let sets = observed.replica_sets.iter().map(|set| (ManagedKind::ReplicaSet, set.name.as_str()));
-    single
-        .chain(services)
-        .chain(policies)
-        .chain(sets)
-        .map(|(kind, name)| ObjectTarget::new(kind, name))
-        .collect()
+    let gateway = observed.gateway.objects.keys().map(|kind| ObjectTarget::new(*kind, GATEWAY));
+    let sets = observed.replica_sets.iter();
+    let sets = sets.map(|set| ObjectTarget::new(ManagedKind::ReplicaSet, &set.name));
+    observed.children.keys().cloned().chain(gateway).chain(sets).collect()
 }

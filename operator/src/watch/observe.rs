@@ -3,18 +3,16 @@
 use std::collections::BTreeMap;
 
 use kube::ResourceExt;
-use slipway_cluster_views::{
-    CacheEntry, CachedPod, CachedReplicaSet, ClusterViews, ObjectOwner, ViewCache,
-};
+use slipway_cluster_views::{CachedPod, CachedReplicaSet, ClusterViews, ObjectOwner, ViewCache};
 use slipway_core::observed::{
-    GatewayPod, GatewayReport, GatewayView, ObjectDisturbance, ObservedState, PodView,
+    GatewayPod, GatewayReport, GatewayView, ObjectDisturbance, ObjectView, ObservedState, PodView,
     ReplicaSetView, UnreachableGateway,
 };
 use slipway_core::refusal::{RefusalReport, WriteTarget};
 use slipway_crds::v1alpha1::ModelDeployment;
 use slipway_judge::evidence::GateEvidence;
 use slipway_objects::settings::PlanSettings;
-use slipway_objects::{GATEWAY, ObjectTarget, revision_name, worker_name};
+use slipway_objects::{GATEWAY, ManagedKind, ObjectTarget, revision_name};
 
 /// What a gateway pod says of a ModelDeployment, and why it cannot be heard if it cannot.
 pub type HeardReport = (Option<GatewayReport>, Option<UnreachableGateway>);
@@ -40,12 +38,12 @@ pub fn observe_model(
     let replica_sets = views.replica_sets.owned_by(&owner).into_values();
     ObservedState {
         replica_sets: replica_sets.map(|e| resolve_ownership(e.view, &name, &uid)).collect(),
-        services: into_views(views.services.owned_by(&owner)),
-        autoscaler: cached_view(&views.autoscalers, &owner, &name),
-        worker: cached_view(&views.deployments, &owner, &worker_name(&name)),
-        worker_autoscaler: cached_view(&views.autoscalers, &owner, &worker_name(&name)),
-        disruption_budget: cached_view(&views.disruption_budgets, &owner, &name),
-        network_policies: into_views(views.network_policies.owned_by(&owner)),
+        children: object_views(views)
+            .flat_map(|(kind, cache)| {
+                let children = cache.owned_by(&owner).into_iter();
+                children.map(move |(name, e)| (ObjectTarget { kind, name }, e.view))
+            })
+            .collect(),
         gateway: gateway_view(views, &namespace, heard),
         pods: seen,
         fetched_models: pods.iter().filter_map(|pod| pod.fetched.clone()).collect(),
@@ -88,8 +86,6 @@ fn gateway_view(
     heard: impl Fn(&str) -> HeardReport,
 ) -> GatewayView {
     let owner = ObjectOwner::gateway(namespace);
-    // The name is fixed; whatever else carries our labels is not the gateway.
-    let name = GATEWAY;
     // A pod that leaves counts as long as it says what it still does.
     let ours = views
         .pods
@@ -103,29 +99,21 @@ fn gateway_view(
     });
     let pods = pods.filter(|(deleting, pod)| !deleting || pod.ready || pod.report.is_some());
     GatewayView {
-        service_account: cached_view(&views.service_accounts, &owner, name),
-        role_binding: cached_view(&views.role_bindings, &owner, name),
-        service: cached_view(&views.services, &owner, name),
-        deployment: cached_view(&views.deployments, &owner, name),
-        disruption_budget: cached_view(&views.disruption_budgets, &owner, name),
-        network_policy: cached_view(&views.network_policies, &owner, name),
-        autoscaler: cached_view(&views.autoscalers, &owner, name),
+        // The name is fixed; whatever else carries our labels is not the gateway.
+        objects: object_views(views)
+            .filter_map(|(kind, cache)| Some((kind, cache.get(&owner, GATEWAY)?.view)))
+            .collect(),
         pods: pods.map(|(_, pod)| pod).collect(),
         sharing_models: views.claims.count_models(namespace),
         update: views.gateway_updates.for_namespace(namespace),
     }
 }
 
-fn into_views<V>(entries: BTreeMap<String, CacheEntry<V>>) -> BTreeMap<String, V> {
-    entries.into_iter().map(|(name, e)| (name, e.view)).collect()
-}
-
-fn cached_view<V: Clone + PartialEq>(
-    cache: &ViewCache<V>,
-    owner: &ObjectOwner,
-    name: &str,
-) -> Option<V> {
-    cache.get(owner, name).map(|e| e.view)
+/// The caches of which a plan sees every object.
+fn object_views(
+    views: &ClusterViews,
+) -> impl Iterator<Item = (ManagedKind, &ViewCache<ObjectView>)> {
+    ManagedKind::ALL.into_iter().filter_map(|kind| Some((kind, views.object_views(kind)?)))
 }
 
 #[cfg(test)]

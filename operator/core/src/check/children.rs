@@ -49,26 +49,16 @@ fn is_ours(case: &CheckedPlan<'_>, name: &str, view: &ObjectView) -> bool {
             && (view.owners.is_empty() || view.owners.contains(uid)))
 }
 
+/// An object but for ReplicaSets.
 fn child_view<'a>(
     case: &'a CheckedPlan<'_>,
     kind: ManagedKind,
     name: &str,
 ) -> Option<&'a ObjectView> {
-    let worker = name == slipway_objects::worker_name(&case.spec.name);
-    match kind {
-        ManagedKind::Service => case.observed.services.get(name),
-        ManagedKind::HorizontalPodAutoscaler if name == slipway_objects::GATEWAY => {
-            case.observed.gateway.autoscaler.as_ref()
-        }
-        ManagedKind::HorizontalPodAutoscaler if worker => case.observed.worker_autoscaler.as_ref(),
-        ManagedKind::HorizontalPodAutoscaler => case.observed.autoscaler.as_ref(),
-        ManagedKind::Deployment => case.observed.worker.as_ref(),
-        ManagedKind::NetworkPolicy if name == slipway_objects::GATEWAY => {
-            case.observed.gateway.network_policy.as_ref()
-        }
-        ManagedKind::NetworkPolicy => case.observed.network_policies.get(name),
-        // No plan adopts or deletes an object of another kind; ReplicaSets are looked up elsewhere.
-        _ => None,
+    if name == slipway_objects::GATEWAY {
+        case.observed.gateway.objects.get(&kind)
+    } else {
+        case.observed.child(kind, name)
     }
 }
 

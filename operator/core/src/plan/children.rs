@@ -6,7 +6,7 @@ use slipway_crds::v1alpha1::RolloutStage;
 use slipway_objects::desired::DesiredObject;
 use slipway_objects::{ManagedKind, ObjectTarget, revision};
 
-use super::disturbance::{self, apply_object};
+use super::disturbance::{self, apply_child, apply_object};
 use super::network_policies;
 use crate::action::PlanAction;
 use crate::context::PlanContext;
@@ -39,7 +39,7 @@ pub(crate) fn adopt_orphans(cx: &PlanContext<'_>, actions: &mut Vec<PlanAction>)
         let (kind, name, uid) = (ManagedKind::ReplicaSet, set.name.clone(), set.uid.clone());
         actions.push(PlanAction::Adopt { kind, name, uid, owner: owner() });
     }
-    for (name, view) in &cx.observed.services {
+    for (name, view) in cx.observed.children_of(ManagedKind::Service) {
         let of_revision = revision::revision_in_name(&cx.spec.name, name)
             .is_some_and(|revision| cx.replica_set(revision).is_some());
         let target = ObjectTarget::new(ManagedKind::Service, name);
@@ -47,7 +47,7 @@ pub(crate) fn adopt_orphans(cx: &PlanContext<'_>, actions: &mut Vec<PlanAction>)
             .iter()
             .any(|it| matches!(it, PlanAction::Apply(desired) if desired.target() == target));
         if of_revision && view.controller.is_none() && !applied {
-            let (kind, name, uid) = (ManagedKind::Service, name.clone(), view.uid.clone());
+            let (kind, name, uid) = (ManagedKind::Service, name.to_owned(), view.uid.clone());
             actions.push(PlanAction::Adopt { kind, name, uid, owner: owner() });
         }
     }
@@ -59,9 +59,9 @@ pub(super) fn delete_child(
     cx: &PlanContext<'_>,
     kind: ManagedKind,
     name: &str,
-    view: Option<&ObjectView>,
     actions: &mut Vec<PlanAction>,
 ) {
+    let view = cx.observed.child(kind, name);
     if let Some(view) = view.filter(|view| view.controller.as_ref() == Some(&cx.spec.uid)) {
         actions.push(PlanAction::Delete { kind, name: name.to_owned(), uid: view.uid.clone() });
     }
@@ -69,48 +69,35 @@ pub(super) fn delete_child(
 
 fn apply_gateway(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<PlanAction>) {
     let view = &cx.observed.gateway;
-    let views = [
-        &view.service_account,
-        &view.role_binding,
-        &view.service,
-        &view.deployment,
-        &view.disruption_budget,
-    ];
     let (object, settings) = (&cx.observed.object, &cx.observed.settings);
-    let policy = slipway_objects::gateway_network_policy(object, settings)
-        .map(|policy| (policy, &view.network_policy));
+    let policy = slipway_objects::gateway_network_policy(object, settings);
     if policy.is_none() {
-        delete_shared(cx, ManagedKind::NetworkPolicy, view.network_policy.as_ref(), actions);
+        delete_shared(cx, ManagedKind::NetworkPolicy, actions);
     }
-    let autoscaler = slipway_objects::gateway_autoscaler(object, settings)
-        .map(|autoscaler| (autoscaler, &view.autoscaler));
+    let autoscaler = slipway_objects::gateway_autoscaler(object, settings);
     if autoscaler.is_none() && settings.gateway_problem.is_none() {
-        delete_shared(cx, ManagedKind::HorizontalPodAutoscaler, view.autoscaler.as_ref(), actions);
+        delete_shared(cx, ManagedKind::HorizontalPodAutoscaler, actions);
     }
-    let set = slipway_objects::gateway_objects(object, settings).into_iter().zip(views);
-    for (mut desired, there) in set.chain(policy).chain(autoscaler) {
+    let set = slipway_objects::gateway_objects(object, settings).into_iter();
+    for mut desired in set.chain(policy).chain(autoscaler) {
+        let there = view.objects.get(&desired.kind());
         if view.sharing_models > slipway_objects::MAX_OWNERS {
             desired.metadata_mut().owner_references = None;
         }
-        if is_frozen(cx, &desired, there.as_ref()) || waits_for_update(cx, &desired, there.as_ref())
-        {
+        if is_frozen(cx, &desired, there) || waits_for_update(cx, &desired, there) {
             continue;
         }
         if let (DesiredObject::Deployment(deployment), None) = (&mut desired, there) {
             let spec = deployment.spec.get_or_insert_default();
             spec.replicas = Some(slipway_objects::initial_gateway_replicas(settings));
         }
-        apply_object(cx, draft, desired, there.as_ref(), actions);
+        apply_object(cx, draft, desired, there, actions);
     }
 }
 
 /// Deletes an object of the gateway that is not wanted any more: whoever owns it takes it away.
-fn delete_shared(
-    cx: &PlanContext<'_>,
-    kind: ManagedKind,
-    there: Option<&ObjectView>,
-    actions: &mut Vec<PlanAction>,
-) {
+fn delete_shared(cx: &PlanContext<'_>, kind: ManagedKind, actions: &mut Vec<PlanAction>) {
+    let there = cx.observed.gateway.objects.get(&kind);
     if let Some(view) =
         there.filter(|view| view.owners.is_empty() || view.owners.contains(&cx.spec.uid))
     {
@@ -149,35 +136,16 @@ fn waits_for_update(
 }
 
 fn apply_services(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<PlanAction>) {
-    let (object, services) = (&cx.observed.object, &cx.observed.services);
-    apply_object(
-        cx,
-        draft,
-        slipway_objects::stable_service(object),
-        services.get(&cx.spec.name),
-        actions,
-    );
-    let preview = slipway_objects::preview_name(&cx.spec.name);
+    let object = &cx.observed.object;
+    apply_child(cx, draft, slipway_objects::stable_service(object), actions);
     if cx.spec.is_blue_green() {
-        apply_object(
-            cx,
-            draft,
-            slipway_objects::preview_service(object),
-            services.get(&preview),
-            actions,
-        );
+        apply_child(cx, draft, slipway_objects::preview_service(object), actions);
     } else {
-        delete_child(cx, ManagedKind::Service, &preview, services.get(&preview), actions);
+        let preview = slipway_objects::preview_name(&cx.spec.name);
+        delete_child(cx, ManagedKind::Service, &preview, actions);
     }
     for revision in serving_revisions(cx, draft) {
-        let view = services.get(&slipway_objects::revision_name(&cx.spec.name, &revision));
-        apply_object(
-            cx,
-            draft,
-            slipway_objects::revision_service(object, &revision),
-            view,
-            actions,
-        );
+        apply_child(cx, draft, slipway_objects::revision_service(object, &revision), actions);
     }
 }
 
@@ -220,7 +188,7 @@ fn apply_replica_set(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut 
     // Until the first pod has told what it found, it stays alone.
     let unknown = slipway_objects::has_fetch_step(object) && object.spec.model.digest.is_none();
     let replicas = if unknown { replicas.min(1) } else { replicas };
-    apply_object(cx, draft, made(replicas, None), None, actions);
+    apply_child(cx, draft, made(replicas, None), actions);
 }
 
 /// Images of the operator's that the ReplicaSet was made with and would not be made with today,
@@ -250,24 +218,11 @@ fn apply_scaling_objects(
     actions: &mut Vec<PlanAction>,
 ) {
     let object = &cx.observed.object;
-    apply_object(
-        cx,
-        draft,
-        slipway_objects::disruption_budget(object),
-        cx.observed.disruption_budget.as_ref(),
-        actions,
-    );
-    let view = cx.observed.autoscaler.as_ref();
+    apply_child(cx, draft, slipway_objects::disruption_budget(object), actions);
     if let Some(autoscaling) = &cx.spec.autoscaling {
-        apply_object(
-            cx,
-            draft,
-            slipway_objects::model_autoscaler(object, autoscaling),
-            view,
-            actions,
-        );
+        apply_child(cx, draft, slipway_objects::model_autoscaler(object, autoscaling), actions);
     } else {
-        delete_child(cx, ManagedKind::HorizontalPodAutoscaler, &cx.spec.name, view, actions);
+        delete_child(cx, ManagedKind::HorizontalPodAutoscaler, &cx.spec.name, actions);
     }
 }
 
@@ -279,7 +234,6 @@ fn apply_workers(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<
         return;
     }
     let (object, settings) = (&cx.observed.object, &cx.observed.settings);
-    let (view, scaler) = (cx.observed.worker.as_ref(), cx.observed.worker_autoscaler.as_ref());
     let name = slipway_objects::worker_name(&cx.spec.name);
     let queue = object.spec.queue().map(|(_, queue)| queue);
     if let Some(queue) = &queue {
@@ -295,18 +249,14 @@ fn apply_workers(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<
         let desired = slipway_objects::worker_deployment(
             object, queue, settings, revision, version, digest, restart,
         );
-        apply_object(cx, draft, desired, view, actions);
+        apply_child(cx, draft, desired, actions);
     } else {
-        delete_child(cx, ManagedKind::Deployment, &name, view, actions);
+        delete_child(cx, ManagedKind::Deployment, &name, actions);
     }
     match queue.as_ref().and_then(|queue| queue.worker.autoscaling.as_ref()) {
-        Some(autoscaling) => apply_object(
-            cx,
-            draft,
-            slipway_objects::worker_autoscaler(object, autoscaling),
-            scaler,
-            actions,
-        ),
-        None => delete_child(cx, ManagedKind::HorizontalPodAutoscaler, &name, scaler, actions),
+        Some(autoscaling) => {
+            apply_child(cx, draft, slipway_objects::worker_autoscaler(object, autoscaling), actions)
+        }
+        None => delete_child(cx, ManagedKind::HorizontalPodAutoscaler, &name, actions),
     }
 }

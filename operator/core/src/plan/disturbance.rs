@@ -16,6 +16,17 @@ const RESTORE_PAUSE_SECONDS: i64 = 60;
 /// write.
 const OVERRIDE_RETRY_SECONDS: i64 = 10 * RESTORE_PAUSE_SECONDS;
 
+/// Applies an object of the ModelDeployment's own.
+pub(super) fn apply_child(
+    cx: &PlanContext<'_>,
+    draft: &mut PlanDraft,
+    desired: DesiredObject,
+    actions: &mut Vec<PlanAction>,
+) {
+    let view = cx.observed.children.get(&desired.target());
+    apply_object(cx, draft, desired, view, actions);
+}
+
 /// Applies an object that is missing, not as it was applied last, or not ours yet. Its stamp was
 /// just made by the builder; making it once more would be the greater part of a plan's time.
 pub(super) fn apply_object(

@@ -3,7 +3,7 @@
 use slipway_objects::{ManagedKind, revision};
 
 use super::children::{delete_child, serving_revisions};
-use super::disturbance::apply_object;
+use super::disturbance::apply_child;
 use crate::action::PlanAction;
 use crate::context::PlanContext;
 use crate::draft::PlanDraft;
@@ -14,8 +14,7 @@ pub(super) fn apply_model_policies(
     draft: &mut PlanDraft,
     actions: &mut Vec<PlanAction>,
 ) {
-    let (object, settings, views) =
-        (&cx.observed.object, &cx.observed.settings, &cx.observed.network_policies);
+    let (object, settings) = (&cx.observed.object, &cx.observed.settings);
     let mut wanted = Vec::new();
     wanted.extend(slipway_objects::network_policy(object, settings));
     if has_workers(cx, draft) {
@@ -28,20 +27,19 @@ pub(super) fn apply_model_policies(
             &cx.spec.revision,
         ));
     }
-    for (name, view) in views {
+    for (name, _) in cx.observed.children_of(ManagedKind::NetworkPolicy) {
         if !wanted.iter().any(|desired| desired.name() == name) && !is_policy_kept(cx, name) {
-            delete_child(cx, ManagedKind::NetworkPolicy, name, Some(view), actions);
+            delete_child(cx, ManagedKind::NetworkPolicy, name, actions);
         }
     }
     // Whether the gateways are in the network of their nodes is not known while the settings of the
     // namespace cannot be read.
     let is_frozen = |name: &str| settings.gateway_problem.is_some() && name == cx.spec.name;
     for desired in wanted {
-        let view = views.get(desired.name());
-        if view.is_some() && is_frozen(desired.name()) {
+        if cx.observed.children.contains_key(&desired.target()) && is_frozen(desired.name()) {
             continue;
         }
-        apply_object(cx, draft, desired, view, actions);
+        apply_child(cx, draft, desired, actions);
     }
 }
 
@@ -50,7 +48,8 @@ fn has_workers(cx: &PlanContext<'_>, draft: &PlanDraft) -> bool {
     if draft.stable.as_ref() == Some(&cx.spec.revision) {
         cx.observed.object.spec.queue().is_some()
     } else {
-        cx.observed.worker.is_some()
+        let name = slipway_objects::worker_name(&cx.spec.name);
+        cx.observed.child(ManagedKind::Deployment, &name).is_some()
     }
 }
 

@@ -76,28 +76,22 @@ fn garbage_collect(cx: &PlanContext<'_>, draft: &PlanDraft) -> Vec<PlanAction> {
         return actions;
     }
     for set in idle.into_iter().skip(cx.spec.history_limit) {
-        children::delete_child(
-            cx,
-            ManagedKind::Service,
-            &set.name,
-            cx.observed.services.get(&set.name),
-            &mut actions,
-        );
+        children::delete_child(cx, ManagedKind::Service, &set.name, &mut actions);
         actions.push(PlanAction::Delete {
             kind: ManagedKind::ReplicaSet,
             name: set.name.clone(),
             uid: set.uid.clone(),
         });
     }
-    for (name, service) in &cx.observed.services {
+    for (name, _) in cx.observed.children_of(ManagedKind::Service) {
         let orphan = revision::revision_in_name(&cx.spec.name, name).is_some_and(|revision| {
             !has_role(cx, draft, revision)
                 // By name: those of the Deployment of workers have the labels of their revisions, too.
-                && cx.observed.replica_sets.iter().all(|set| set.name != *name)
+                && cx.observed.replica_sets.iter().all(|set| set.name != name)
                 && sizing::is_drained(cx, draft, revision)
         });
         if orphan {
-            children::delete_child(cx, ManagedKind::Service, name, Some(service), &mut actions);
+            children::delete_child(cx, ManagedKind::Service, name, &mut actions);
         }
     }
     actions

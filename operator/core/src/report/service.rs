@@ -1,6 +1,7 @@
 //! Whether the stable revision serves.
 
 use slipway_crds::conditions::reason;
+use slipway_objects::ManagedKind;
 
 use super::{ConditionDraft, ConditionStatus};
 use crate::context::PlanContext;
@@ -44,7 +45,8 @@ fn no_gateway(cx: &PlanContext<'_>) -> Option<String> {
     if cx.observed.gateway.pods.iter().any(|pod| pod.ready) {
         return None;
     }
-    let failure = cx.observed.gateway.deployment.as_ref().map_or("", |it| it.failure.as_str());
+    let deployment = cx.observed.gateway.objects.get(&ManagedKind::Deployment);
+    let failure = deployment.map_or("", |it| it.failure.as_str());
     let why = if failure.is_empty() {
         String::new()
     } else {

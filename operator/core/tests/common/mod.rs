@@ -56,12 +56,7 @@ impl World {
         let observed = ObservedState {
             object,
             replica_sets: vec![],
-            services: BTreeMap::new(),
-            autoscaler: None,
-            worker: None,
-            worker_autoscaler: None,
-            disruption_budget: None,
-            network_policies: BTreeMap::new(),
+            children: BTreeMap::new(),
             gateway: GatewayView {
                 pods: vec![pod("gateway-a"), pod("gateway-b")],
                 ..GatewayView::default()

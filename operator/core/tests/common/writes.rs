@@ -5,8 +5,8 @@ use serde_json::json;
 use slipway_core::action::PlanAction;
 use slipway_core::fields::ForeignChange;
 use slipway_core::observed::{ModelDigest, ObjectDisturbance};
-use slipway_objects::ManagedKind;
 use slipway_objects::desired::DesiredObject;
+use slipway_objects::{GATEWAY, ManagedKind, ObjectTarget};
 use slipway_testkit::{applied_object, applied_replica_set};
 
 use super::World;
@@ -40,7 +40,8 @@ impl World {
                             false;
                     }
                     _ => {
-                        let view = self.observed.services.get_mut(name).unwrap();
+                        let target = ObjectTarget::new(*kind, name);
+                        let view = self.observed.children.get_mut(&target).unwrap();
                         (view.owners, view.controller) =
                             (vec![owner.uid.clone()], Some(owner.uid.clone()));
                     }
@@ -88,24 +89,12 @@ impl World {
             }
             PlanAction::Delete { kind, name, .. } => {
                 self.writes.push(format!("delete {kind:?} {name}"));
-                match kind {
-                    ManagedKind::ReplicaSet => {
-                        self.observed.replica_sets.retain(|set| set.name != *name)
-                    }
-                    ManagedKind::Service => drop(self.observed.services.remove(name)),
-                    ManagedKind::HorizontalPodAutoscaler if name == "slipway-gateway" => {
-                        self.observed.gateway.autoscaler = None;
-                    }
-                    ManagedKind::HorizontalPodAutoscaler if name.ends_with("-worker") => {
-                        self.observed.worker_autoscaler = None
-                    }
-                    ManagedKind::HorizontalPodAutoscaler => self.observed.autoscaler = None,
-                    ManagedKind::Deployment => self.observed.worker = None,
-                    ManagedKind::NetworkPolicy if name == slipway_objects::GATEWAY => {
-                        self.observed.gateway.network_policy = None
-                    }
-                    ManagedKind::NetworkPolicy => drop(self.observed.network_policies.remove(name)),
-                    other => panic!("a plan deletes no {other}"),
+                if *kind == ManagedKind::ReplicaSet {
+                    self.observed.replica_sets.retain(|set| set.name != *name);
+                } else if name == GATEWAY {
+                    self.observed.gateway.objects.remove(kind);
+                } else {
+                    self.observed.children.remove(&ObjectTarget::new(*kind, name));
                 }
             }
         }
@@ -137,52 +126,20 @@ impl World {
                 let made = applied_replica_set(desired, uid, self.now).unwrap();
                 self.observed.replica_sets.push(made);
             }
-            DesiredObject::Service(service)
-                if service.metadata.name.as_deref() == Some("slipway-gateway") =>
-            {
-                self.observed.gateway.service = Some(view);
+            _ if slipway_objects::is_shared(desired) => {
+                self.observed.gateway.objects.insert(desired.kind(), view);
             }
-            DesiredObject::Service(service) => {
-                word += service.metadata.name.as_deref().unwrap();
-                self.observed.services.insert(service.metadata.name.clone().unwrap(), view);
-            }
-            DesiredObject::HorizontalPodAutoscaler(it)
-                if it.metadata.name.as_deref() == Some("slipway-gateway") =>
-            {
-                self.observed.gateway.autoscaler = Some(view);
-            }
-            DesiredObject::HorizontalPodAutoscaler(it)
-                if it.metadata.name.as_deref() == Some("digits-worker") =>
-            {
-                self.observed.worker_autoscaler = Some(view);
-            }
-            DesiredObject::HorizontalPodAutoscaler(_) => self.observed.autoscaler = Some(view),
-            DesiredObject::Deployment(it)
-                if it.metadata.name.as_deref() == Some("digits-worker") =>
-            {
-                let template = it.spec.as_ref().unwrap().template.metadata.as_ref().unwrap();
-                word += &format!(
-                    "worker of {}",
-                    template.labels.as_ref().unwrap()[slipway_crds::labels::REVISION]
-                );
-                self.observed.worker = Some(view);
-            }
-            DesiredObject::PodDisruptionBudget(budget)
-                if budget.metadata.name.as_deref() == Some("digits") =>
-            {
-                self.observed.disruption_budget = Some(view);
-            }
-            DesiredObject::PodDisruptionBudget(_) => {
-                self.observed.gateway.disruption_budget = Some(view)
-            }
-            DesiredObject::ServiceAccount(_) => self.observed.gateway.service_account = Some(view),
-            DesiredObject::RoleBinding(_) => self.observed.gateway.role_binding = Some(view),
-            DesiredObject::Deployment(_) => self.observed.gateway.deployment = Some(view),
-            DesiredObject::NetworkPolicy(_) if slipway_objects::is_shared(desired) => {
-                self.observed.gateway.network_policy = Some(view);
-            }
-            DesiredObject::NetworkPolicy(_) => {
-                self.observed.network_policies.insert(desired.name().to_owned(), view);
+            _ => {
+                match desired {
+                    DesiredObject::Service(_) => word += desired.name(),
+                    DesiredObject::Deployment(worker) => {
+                        let template = &worker.spec.as_ref().unwrap().template;
+                        let labels = template.metadata.as_ref().unwrap().labels.as_ref().unwrap();
+                        word += &format!("worker of {}", labels[slipway_crds::labels::REVISION]);
+                    }
+                    _ => {}
+                }
+                self.observed.children.insert(desired.target(), view);
             }
         }
         self.writes.push(word);

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use slipway_core::action::PlanAction;
 use slipway_core::fields;
 use slipway_objects::desired::DesiredObject;
-use slipway_objects::{GATEWAY, ManagedKind, container_images, is_shared};
+use slipway_objects::{GATEWAY, ManagedKind, ObjectTarget, container_images, is_shared};
 use slipway_testkit::{applied_object, applied_replica_set};
 
 use super::{SimulatedCluster, WriteRefusal};
@@ -42,8 +42,9 @@ impl SimulatedCluster {
                     .find(|set| set.view.name == *name && set.view.uid == *uid);
                 set.ok_or(WriteRefusal::Conflict)?.view.orphaned = false;
             }
-            PlanAction::Adopt { name, owner, .. } => {
-                let view = self.services.get_mut(name).ok_or(WriteRefusal::Conflict)?;
+            PlanAction::Adopt { kind, name, owner, .. } => {
+                let view = self.children.get_mut(&ObjectTarget::new(*kind, name));
+                let view = view.ok_or(WriteRefusal::Conflict)?;
                 (view.owners, view.controller) = (vec![owner.uid.clone()], Some(owner.uid.clone()));
             }
             PlanAction::WriteReplicas { replicas } => {
@@ -85,33 +86,12 @@ impl SimulatedCluster {
                     return Err(WriteRefusal::Conflict);
                 }
             }
-            PlanAction::Delete { kind: ManagedKind::Service, name, .. } => {
-                drop(self.services.remove(name))
+            PlanAction::Delete { kind, name, .. } if name == GATEWAY => {
+                drop(self.gateway.objects.remove(kind))
             }
-            PlanAction::Delete { kind: ManagedKind::HorizontalPodAutoscaler, name, .. }
-                if name == GATEWAY =>
-            {
-                self.gateway.autoscaler = None;
+            PlanAction::Delete { kind, name, .. } => {
+                drop(self.children.remove(&ObjectTarget::new(*kind, name)))
             }
-            PlanAction::Delete { kind: ManagedKind::HorizontalPodAutoscaler, name, .. }
-                if name.ends_with("-worker") =>
-            {
-                self.worker_autoscaler = None;
-            }
-            PlanAction::Delete { kind: ManagedKind::HorizontalPodAutoscaler, .. } => {
-                self.autoscaler = None
-            }
-            PlanAction::Delete { kind: ManagedKind::Deployment, .. } => self.worker = None,
-            PlanAction::Delete { kind: ManagedKind::NetworkPolicy, name, .. }
-                if name == GATEWAY =>
-            {
-                self.gateway.network_policy = None;
-            }
-            PlanAction::Delete { kind: ManagedKind::NetworkPolicy, name, .. } => {
-                drop(self.policies.remove(name))
-            }
-            // A plan deletes nothing else.
-            PlanAction::Delete { .. } => return Err(WriteRefusal::Conflict),
         }
         Ok(())
     }
@@ -119,37 +99,12 @@ impl SimulatedCluster {
     fn apply(&mut self, desired: &DesiredObject, now: Timestamp) {
         let uid = self.object.metadata.uid.clone().unwrap_or_default();
         let view = applied_object(desired, self.next_uid(), uid);
-        match desired {
-            DesiredObject::ReplicaSet(_) => self.apply_replica_set(desired, now),
-            DesiredObject::Service(_) if is_shared(desired) => self.gateway.service = Some(view),
-            DesiredObject::Service(service) => {
-                self.services.insert(service.metadata.name.clone().unwrap_or_default(), view);
-            }
-            DesiredObject::HorizontalPodAutoscaler(_) if is_shared(desired) => {
-                self.gateway.autoscaler = Some(view)
-            }
-            DesiredObject::HorizontalPodAutoscaler(it)
-                if it.metadata.name != self.object.metadata.name =>
-            {
-                self.worker_autoscaler = Some(view);
-            }
-            DesiredObject::HorizontalPodAutoscaler(_) => self.autoscaler = Some(view),
-            DesiredObject::PodDisruptionBudget(budget)
-                if budget.metadata.name == self.object.metadata.name =>
-            {
-                self.budget = Some(view);
-            }
-            DesiredObject::PodDisruptionBudget(_) => self.gateway.disruption_budget = Some(view),
-            DesiredObject::ServiceAccount(_) => self.gateway.service_account = Some(view),
-            DesiredObject::RoleBinding(_) => self.gateway.role_binding = Some(view),
-            DesiredObject::Deployment(_) if !is_shared(desired) => self.worker = Some(view),
-            DesiredObject::Deployment(_) => self.gateway.deployment = Some(view),
-            DesiredObject::NetworkPolicy(_) if is_shared(desired) => {
-                self.gateway.network_policy = Some(view)
-            }
-            DesiredObject::NetworkPolicy(_) => {
-                drop(self.policies.insert(desired.name().to_owned(), view))
-            }
+        if desired.kind() == ManagedKind::ReplicaSet {
+            self.apply_replica_set(desired, now);
+        } else if is_shared(desired) {
+            self.gateway.objects.insert(desired.kind(), view);
+        } else {
+            self.children.insert(desired.target(), view);
         }
     }
 

@@ -5,7 +5,6 @@ use slipway_cluster_views::{
     FieldSets, GuardedModel, OwnWrites, cached_pod, cached_replica_set, fingerprint_model,
     object_view,
 };
-use slipway_core::observed::ObjectView;
 use slipway_objects::settings::PlanSettings;
 use slipway_testkit::{plan_settings, replica_set_of};
 
@@ -190,6 +189,6 @@ metadata:
         desired_replicas: None,
         rolled_out: false,
     };
-    assert_eq!(observed.services.get("digits"), Some(&expected));
-    assert_eq!(observed.gateway.deployment, None);
+    assert_eq!(observed.child(ManagedKind::Service, "digits"), Some(&expected));
+    assert!(observed.gateway.objects.is_empty());
 }
