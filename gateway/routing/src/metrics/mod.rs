@@ -194,8 +194,8 @@ impl GatewayMetrics {
     /// Drops the series of a revision that is gone, in all roles.
     pub fn forget_arm(&self, model: &str, revision: &str) {
         let labels = revision_labels(model, revision);
-        for role in [ArmRole::Stable, ArmRole::Candidate] {
-            self.requests.remove(&labels, role.as_str());
+        for role in [ArmRole::Stable.as_str(), ArmRole::Candidate.as_str(), PREVIEW] {
+            self.requests.remove(&labels, role);
         }
         self.arm_counters.remove(&labels);
         self.arm_gauges.remove(&labels);
@@ -259,6 +259,15 @@ mod tests {
         assert!(text.contains("slipway_gateway_request_duration_seconds_count"));
         metrics.forget_arm("digits", "aaa");
         metrics.forget_model("digits");
+        assert!(!metrics.encode_text().unwrap().contains("digits"));
+    }
+
+    #[test]
+    fn series_of_the_preview_go_with_their_arm() {
+        let metrics = GatewayMetrics::new();
+        let _ = metrics.arm_handles("digits", "aaa", ArmRole::Candidate, true);
+        assert!(metrics.encode_text().unwrap().contains(r#"role="preview""#));
+        metrics.forget_arm("digits", "aaa");
         assert!(!metrics.encode_text().unwrap().contains("digits"));
     }
 }
