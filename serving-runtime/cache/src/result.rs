@@ -41,6 +41,21 @@ pub struct CacheAnswer {
     pub outcome: Option<CacheOutcome>,
 }
 
+/// What runs the model where the cache has no answer: the bounds of a function, under one name.
+/// Not `AsyncFn`, whose future cannot be shown to be `Send` behind these generic methods.
+pub trait ModelRun: Fn(Vec<Tensor>) -> <Self as ModelRun>::Running {
+    /// The run, under way.
+    type Running: Future<Output = Result<InferenceResult, PredictError>>;
+}
+
+impl<F, R> ModelRun for F
+where
+    F: Fn(Vec<Tensor>) -> R,
+    R: Future<Output = Result<InferenceResult, PredictError>>,
+{
+    type Running = R;
+}
+
 /// What a leader tells those who wait for the same.
 type SharedOutputsResult = Result<Arc<Vec<Tensor>>, PredictError>;
 
@@ -90,17 +105,14 @@ impl InferResultCache {
     ///
     /// # Errors
     /// Those of `run`; none of the cache's own.
-    pub async fn get_or_run<F>(
+    pub async fn get_or_run(
         &self,
         digest: &str,
         signature: &ModelSignature,
         inputs: Vec<Tensor>,
         deadline: Instant,
-        run: impl Fn(Vec<Tensor>) -> F,
-    ) -> Result<CacheAnswer, PredictError>
-    where
-        F: Future<Output = Result<InferenceResult, PredictError>>,
-    {
+        run: impl ModelRun,
+    ) -> Result<CacheAnswer, PredictError> {
         let answer = self.resolve(digest, signature, inputs, deadline, run).await;
         let outcome = answer.as_ref().map_or(Some(CacheOutcome::Error), |answer| answer.outcome);
         outcome.inspect(|outcome| self.metrics.count_request(CACHE_NAME, *outcome));
@@ -111,17 +123,14 @@ impl InferResultCache {
     ///
     /// # Errors
     /// Those of `run`.
-    pub async fn warm<F>(
+    pub async fn warm(
         &self,
         digest: &str,
         signature: &ModelSignature,
         inputs: Vec<Tensor>,
         deadline: Instant,
-        run: impl Fn(Vec<Tensor>) -> F,
-    ) -> Result<(), PredictError>
-    where
-        F: Future<Output = Result<InferenceResult, PredictError>>,
-    {
+        run: impl ModelRun,
+    ) -> Result<(), PredictError> {
         let answer = self.resolve(digest, signature, inputs, deadline, run).await.map(drop);
         // An empty cache that is being filled says nothing about what looking up is worth.
         self.with_policies(|tiers| *tiers = TierPolicies::default());
@@ -133,17 +142,14 @@ impl InferResultCache {
         self.hot_keys.as_ref()
     }
 
-    async fn resolve<F>(
+    async fn resolve(
         &self,
         digest: &str,
         signature: &ModelSignature,
         inputs: Vec<Tensor>,
         deadline: Instant,
-        run: impl Fn(Vec<Tensor>) -> F,
-    ) -> Result<CacheAnswer, PredictError>
-    where
-        F: Future<Output = Result<InferenceResult, PredictError>>,
-    {
+        run: impl ModelRun,
+    ) -> Result<CacheAnswer, PredictError> {
         let begun = Instant::now();
         let (all, _) = self.bypassed_tiers();
         if all && !is_probe_input(&inputs, PROBE_EVERY) {
@@ -183,17 +189,14 @@ impl InferResultCache {
         }
     }
 
-    async fn run_as_leader<F>(
+    async fn run_as_leader(
         &self,
         leader: FlightLeader<CacheKey, SharedOutputsResult>,
         key: CacheKey,
         inputs: Vec<Tensor>,
         begun: Instant,
-        run: impl Fn(Vec<Tensor>) -> F,
-    ) -> Result<CacheAnswer, PredictError>
-    where
-        F: Future<Output = Result<InferenceResult, PredictError>>,
-    {
+        run: impl ModelRun,
+    ) -> Result<CacheAnswer, PredictError> {
         let redis = self
             .redis
             .as_ref()
