@@ -40,6 +40,15 @@ impl CacheOutcome {
         }
     }
 
+    /// Whether the look-up found an answer; `None` without a look-up, or without an answer.
+    pub const fn found(self) -> Option<bool> {
+        match self {
+            Self::HitLocal | Self::HitRedis | Self::Coalesced => Some(true),
+            Self::Miss => Some(false),
+            Self::Bypass | Self::Error => None,
+        }
+    }
+
     /// As clients are told: `hit`, `miss` or `bypass`.
     pub const fn public_name(self) -> &'static str {
         match self {

@@ -39,6 +39,8 @@ pub struct CacheAnswer {
     pub outputs: Vec<Tensor>,
     /// From where; `None` when there is no cache.
     pub outcome: Option<CacheOutcome>,
+    /// Time until the answer was found, or was known to be missing; 0 where nothing was looked up.
+    pub lookup: Duration,
 }
 
 /// What runs the model where the cache has no answer: the bounds of a function, under one name.
@@ -155,7 +157,11 @@ impl InferResultCache {
         if all && !is_probe_input(&inputs, PROBE_EVERY) {
             let done = run(inputs).await?;
             self.record_run(&done);
-            return Ok(CacheAnswer { outputs: done.outputs, outcome: Some(CacheOutcome::Bypass) });
+            return Ok(CacheAnswer {
+                outputs: done.outputs,
+                outcome: Some(CacheOutcome::Bypass),
+                lookup: Duration::ZERO,
+            });
         }
         // The engine gives all outputs whatever is asked for, so all that ask for different ones
         // share an answer.
@@ -180,7 +186,7 @@ impl InferResultCache {
             let landed = timeout_at(deadline.into(), follower.wait()).await;
             match landed.map_err(|_| PredictError::DeadlineExceeded(begun.elapsed().as_millis()))? {
                 Some(Ok(outputs)) => {
-                    return Ok(self.record_hit(&outputs, CacheOutcome::Coalesced, Duration::ZERO));
+                    return Ok(self.record_hit(&outputs, CacheOutcome::Coalesced, begun.elapsed()));
                 }
                 Some(Err(error)) => return Err(error),
                 // The leader's client left, or its time was up; ours may have more.
@@ -214,7 +220,8 @@ impl InferResultCache {
             leader.complete(Ok(Arc::clone(&outputs)));
             return Ok(self.record_hit(&outputs, outcome, begun.elapsed()));
         }
-        self.record_lookup(begun.elapsed(), false);
+        let lookup = begun.elapsed();
+        self.record_lookup(lookup, false);
         let result = run(inputs).await;
         match result {
             Ok(done) => {
@@ -225,6 +232,7 @@ impl InferResultCache {
                 Ok(CacheAnswer {
                     outputs: take_outputs(outputs),
                     outcome: Some(CacheOutcome::Miss),
+                    lookup,
                 })
             }
             // A matter of this request's own time: the others must not hear of it.
@@ -295,7 +303,7 @@ impl InferResultCache {
             let saved = self.with_policies(|tiers| tiers.all.saved_seconds());
             self.metrics.add_saved_seconds(CACHE_NAME, saved - took.as_secs_f64());
         }
-        CacheAnswer { outputs: outputs.as_ref().clone(), outcome: Some(outcome) }
+        CacheAnswer { outputs: outputs.as_ref().clone(), outcome: Some(outcome), lookup: took }
     }
 
     fn record_lookup(&self, took: Duration, hit: bool) {
@@ -354,4 +362,36 @@ fn take_outputs(outputs: Arc<Vec<Tensor>>) -> Vec<Tensor> {
 /// Bytes of tensors in memory, roughly.
 fn outputs_bytes(outputs: &[Tensor]) -> usize {
     outputs.iter().map(Tensor::bytes).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use slipway_runtime_engine::tensor::TensorData;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Options {
+        #[command(flatten)]
+        cache: CacheArgs,
+    }
+
+    #[tokio::test]
+    async fn an_answer_carries_the_time_of_its_lookup() {
+        let options = Options::parse_from(["test", "--result-cache", "--no-cache-bypass"]);
+        let cache = InferResultCache::new(&options.cache, None, &CacheMetrics::default()).unwrap();
+        let signature = ModelSignature { inputs: Vec::new(), outputs: Vec::new() };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        for found in [false, true] {
+            let inputs = vec![Tensor { shape: vec![1], data: TensorData::F32(vec![0.5]) }];
+            let run = async |outputs| {
+                Ok(InferenceResult { outputs, queued: Duration::ZERO, inference: Duration::ZERO })
+            };
+            let answer = cache.get_or_run("digest", &signature, inputs, deadline, run).await;
+            let CacheAnswer { outcome, lookup, .. } = answer.unwrap();
+            assert_eq!(outcome.and_then(CacheOutcome::found), Some(found));
+            assert!(lookup > Duration::ZERO);
+        }
+    }
 }

@@ -43,9 +43,9 @@ pub struct InferenceStats {
     pub compute_infer: DurationTotal,
     /// Writing the answer.
     pub compute_output: DurationTotal,
-    /// Answers from a cache.
+    /// Answers from the result cache: the look-up, with the wait for an equal request under way.
     pub cache_hit: DurationTotal,
-    /// Look-ups in a cache that found nothing.
+    /// Answers of the model after a look-up that found nothing: the look-up alone.
     pub cache_miss: DurationTotal,
 }
 
@@ -108,10 +108,10 @@ impl ModelStats {
         self.update(|s| s.requests.compute_output.add(took));
     }
 
-    /// An answer came from a cache, or did not.
-    pub fn record_cache_lookup(&self, hit: bool, took: Duration) {
+    /// A look-up in the result cache found an answer, or did not.
+    pub fn record_cache_lookup(&self, found: bool, took: Duration) {
         self.update(|s| {
-            if hit { s.requests.cache_hit.add(took) } else { s.requests.cache_miss.add(took) }
+            if found { s.requests.cache_hit.add(took) } else { s.requests.cache_miss.add(took) }
         });
     }
 

@@ -91,6 +91,9 @@ impl Predictor {
                     run,
                 ))
                 .await?;
+                if let Some(found) = answer.outcome.and_then(CacheOutcome::found) {
+                    model.stats.record_cache_lookup(found, answer.lookup);
+                }
                 (answer.outputs, answer.outcome)
             }
             None => (run(inputs).await?.outputs, None),

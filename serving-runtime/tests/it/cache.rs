@@ -84,6 +84,12 @@ async fn a_kept_answer_is_a_prediction_of_its_own() {
     assert_eq!(inferences(&server).await, 2.0, "only what ran is timed");
     assert_eq!(server.metric("slipway_runtime_predictions_total").await, 4.0, "all are counted");
     assert_eq!((outcome(&server, "hit_local").await, outcome(&server, "miss").await), (2.0, 2.0));
+    let (_, statistics) = server.get("/v2/models/m/stats").await;
+    let statistics = &statistics["model_stats"][0]["inference_stats"];
+    for lookups in ["cache_hit", "cache_miss"] {
+        assert_eq!(statistics[lookups]["count"], 2, "{statistics}");
+        assert!(statistics[lookups]["ns"].as_u64().unwrap() > 0, "{statistics}");
+    }
     // Feedback finds each by itself.
     let [first, again] =
         [&first.report, &again.report].map(|text| PredictionReport::decode(text).unwrap());
