@@ -4,31 +4,39 @@
 
 mod support;
 
+use bytes::Bytes;
+use http::Request;
 use http_body_util::Full;
 use support::client::{self, send};
 use support::upstream::{Mood, Upstream};
 use support::{CANDIDATE, STABLE, World};
 
+/// A gateway that sends all traffic to the candidate.
+async fn all_to_candidate(stable: Mood, candidate: Mood) -> (World, Upstream, Upstream) {
+    let (stable, candidate) =
+        (Upstream::start("stable", stable).await, Upstream::start("candidate", candidate).await);
+    let mut world = World::new().await;
+    world
+        .declare_address()
+        .weigh(1, 1000)
+        .endpoints(STABLE, &[stable.addr])
+        .endpoints(CANDIDATE, &[candidate.addr])
+        .apply();
+    (world, stable, candidate)
+}
+
+fn model_infer(world: &World) -> Request<Full<Bytes>> {
+    let url = format!("http://{}/inference.GRPCInferenceService/ModelInfer", world.data);
+    let request =
+        Request::post(url).header("content-type", "application/grpc").header("te", "trailers");
+    request.body(Full::from("message")).unwrap()
+}
+
 #[tokio::test]
 async fn a_grpc_status_is_a_failure_wherever_it_stands() {
     for mood in [Mood::Grpc("13"), Mood::GrpcTrailersOnly("14"), Mood::Grpc("8"), Mood::Reset] {
-        let (stable, candidate) = (
-            Upstream::start("stable", Mood::Good).await,
-            Upstream::start("candidate", mood.clone()).await,
-        );
-        let mut world = World::new().await;
-        world
-            .declare_address()
-            .weigh(1, 1000)
-            .endpoints(STABLE, &[stable.addr])
-            .endpoints(CANDIDATE, &[candidate.addr])
-            .apply();
-        let url = format!("http://{}/inference.GRPCInferenceService/ModelInfer", world.data);
-        let request = http::Request::post(url)
-            .header("content-type", "application/grpc")
-            .header("te", "trailers");
-        let answer =
-            send(&client::http2(), request.body(Full::from("message")).unwrap()).await.unwrap();
+        let (world, _stable, _candidate) = all_to_candidate(Mood::Good, mood.clone()).await;
+        let answer = send(&client::http2(), model_infer(&world)).await.unwrap();
         let trailers = answer.trailers.expect("trailers");
         assert_eq!(
             (answer.body.as_str(), &trailers["grpc-status"], &trailers["x-trailer"]),
@@ -44,26 +52,9 @@ async fn a_grpc_status_is_a_failure_wherever_it_stands() {
 /// is known at its end only.
 #[tokio::test]
 async fn a_grpc_mistake_of_the_client_is_not_blamed_on_the_candidate() {
-    let (stable, candidate) = (
-        Upstream::start("stable", Mood::Grpc("3")).await,
-        Upstream::start("candidate", Mood::Grpc("3")).await,
-    );
-    let mut world = World::new().await;
-    world
-        .declare_address()
-        .weigh(1, 1000)
-        .endpoints(STABLE, &[stable.addr])
-        .endpoints(CANDIDATE, &[candidate.addr])
-        .apply();
-    let url = format!("http://{}/inference.GRPCInferenceService/ModelInfer", world.data);
-    let ask = || {
-        let request = http::Request::post(&url)
-            .header("content-type", "application/grpc")
-            .header("te", "trailers");
-        request.body(Full::from("message")).unwrap()
-    };
+    let (world, stable, candidate) = all_to_candidate(Mood::Grpc("3"), Mood::Grpc("3")).await;
     let client = client::http2();
-    let answer = send(&client, ask()).await.unwrap();
+    let answer = send(&client, model_infer(&world)).await.unwrap();
     assert_eq!(answer.trailers.expect("trailers")["grpc-status"], "3");
     let metrics = world.metrics();
     assert_eq!(
@@ -73,7 +64,7 @@ async fn a_grpc_mistake_of_the_client_is_not_blamed_on_the_candidate() {
 
     // What stable answers well is the candidate's mistake.
     stable.set(Mood::Good);
-    let answer = send(&client, ask()).await.unwrap();
+    let answer = send(&client, model_infer(&world)).await.unwrap();
     assert_eq!(answer.trailers.expect("trailers")["grpc-status"], "0");
     assert_eq!(world.metrics().arm(CANDIDATE, "contract_error"), 1);
 
@@ -81,7 +72,7 @@ async fn a_grpc_mistake_of_the_client_is_not_blamed_on_the_candidate() {
     stable.set(Mood::Grpc("13"));
     candidate.set(Mood::Grpc("13"));
     for _ in 0..3 {
-        let answer = send(&client, ask()).await.unwrap();
+        let answer = send(&client, model_infer(&world)).await.unwrap();
         assert_eq!(answer.trailers.expect("trailers")["grpc-status"], "13");
     }
     let metrics = world.metrics();
@@ -97,23 +88,8 @@ async fn grpc_failures_have_their_outcomes() {
     for (status, outcome) in
         [("2", "server_error"), ("4", "timeout"), ("13", "server_error"), ("14", "server_error")]
     {
-        let (stable, candidate) = (
-            Upstream::start("stable", Mood::Good).await,
-            Upstream::start("candidate", Mood::Grpc(status)).await,
-        );
-        let mut world = World::new().await;
-        world
-            .declare_address()
-            .weigh(1, 1000)
-            .endpoints(STABLE, &[stable.addr])
-            .endpoints(CANDIDATE, &[candidate.addr])
-            .apply();
-        let url = format!("http://{}/inference.GRPCInferenceService/ModelInfer", world.data);
-        let request = http::Request::post(url)
-            .header("content-type", "application/grpc")
-            .header("te", "trailers");
-        let answer =
-            send(&client::http2(), request.body(Full::from("message")).unwrap()).await.unwrap();
+        let (world, _stable, _candidate) = all_to_candidate(Mood::Good, Mood::Grpc(status)).await;
+        let answer = send(&client::http2(), model_infer(&world)).await.unwrap();
         assert_eq!(answer.trailers.expect("trailers")["grpc-status"], "0");
         let metrics = world.metrics();
         assert_eq!(
