@@ -33,7 +33,7 @@ check: ## The fast part, without a cluster: format, lints, dependencies, all tes
 	@$(XTASK) check
 
 .PHONY: clients
-clients: ## The public Python clients (tritonclient, kserve), unmodified, against our model server
+clients: ## The public Python clients (tritonclient, kserve), unmodified, against our model server with the feature model-repository
 	@$(XTASK) e2e --group clients
 
 .PHONY: deny

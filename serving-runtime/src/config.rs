@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
@@ -11,7 +12,7 @@ use slipway_runtime_engine::batching::BatchingMode;
 use slipway_runtime_engine::fetch::FetchOptions;
 use slipway_runtime_jobs::args::{QueueArgs, WorkerArgs};
 use slipway_runtime_predict::load::{BuildOptions, LoadOptions};
-use slipway_runtime_predict::repository::RepositoryOptions;
+use slipway_runtime_predict::repository::ModelRepository;
 use slipway_runtime_predict::samples::SampleOrigin;
 
 /// How large a body a request may have: said by the gateway, for the ModelDeployment that it is of.
@@ -36,7 +37,8 @@ pub enum RuntimeCommand {
     Serve(Box<ServeArgs>),
     /// Try a model within bounds and tell what it costs; the server runs this for models of its
     /// repository.
-    Vet(slipway_runtime_engine::sandbox::VetArgs),
+    #[cfg(feature = "model-repository")]
+    Vet(slipway_runtime_repository::sandbox::VetArgs),
     /// Load one model and run the jobs of a queue.
     Worker(Box<WorkerCommand>),
 }
@@ -131,14 +133,10 @@ pub struct ServeArgs {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
     pub intra_op_threads: u16,
 
-    /// Further models, `<directory>/<name>/<version>/model.onnx`, that clients may load and unload
-    /// by the repository API. Off when absent.
-    #[arg(long, env = "SLIPWAY_MODEL_REPOSITORY")]
-    pub model_repository: Option<PathBuf>,
-    /// Memory for all models of the repository together, in bytes; those that were not used for
-    /// longest make room.
-    #[arg(long, env = "SLIPWAY_MAX_MODELS_BYTES", default_value_t = 1 << 30)]
-    pub max_models_bytes: u64,
+    /// Further models.
+    #[cfg(feature = "model-repository")]
+    #[command(flatten)]
+    pub repository: slipway_runtime_repository::args::RepositoryArgs,
 
     /// Requests that may wait before others are refused with 429.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
@@ -285,15 +283,13 @@ impl ServeArgs {
         }
     }
 
-    /// Which further models may be loaded, and how.
-    pub fn repository_options(&self) -> RepositoryOptions {
-        RepositoryOptions {
-            directory: self.model_repository.clone(),
-            max_bytes: self.max_models_bytes,
-            primary_version: self.model_version.clone(),
-            fetch: self.fetch_options(),
-            build: self.build_options(),
+    /// The repository of further models, where this build can have one and the options name it.
+    pub fn open_repository(&self) -> Option<Arc<dyn ModelRepository>> {
+        #[cfg(feature = "model-repository")]
+        if let Some(opened) = self.repository.open(self.fetch_options(), self.build_options()) {
+            return Some(opened);
         }
+        None
     }
 
     /// Whose samples this process takes.

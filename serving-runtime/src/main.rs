@@ -26,7 +26,8 @@ fn main() -> ExitCode {
     match command {
         RuntimeCommand::Fetch(args) => slipway_runtime::process::run_fetch(*args),
         RuntimeCommand::Serve(args) => slipway_runtime::process::serve_model(*args),
-        RuntimeCommand::Vet(args) => slipway_runtime_engine::sandbox::run_vet(&args),
+        #[cfg(feature = "model-repository")]
+        RuntimeCommand::Vet(args) => slipway_runtime_repository::sandbox::run_vet(&args),
         RuntimeCommand::Worker(args) => slipway_runtime::process::run_worker(*args),
     }
 }

@@ -15,6 +15,10 @@ use crate::{features, prerequisites, report};
 /// Go programs that tests, charts and workflows need.
 pub(crate) const TOOLS: [&str; 3] = ["actionlint", "helm", "nats"];
 
+/// The feature that loads further models, which no program of the product has. Lints see it, so
+/// that what compiles with it alone is looked at too.
+pub(crate) const MODEL_REPOSITORY: &str = "slipway-runtime/model-repository";
+
 const FORMAT: &str = "format";
 const DEPENDENCIES: &str = "licences, versions, origins of dependencies";
 const FEATURES: &str = "one feature resolution";
@@ -78,6 +82,8 @@ pub(crate) fn run_steps(
             "--quiet",
             "--workspace",
             "--all-targets",
+            "--features",
+            MODEL_REPOSITORY,
             "--",
             "-D",
             "warnings",

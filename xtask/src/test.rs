@@ -10,6 +10,13 @@ use crate::{CommandError, check, cluster, group, prerequisites, report};
 
 /// Comes before the group of the public clients.
 const INSTALL_CLIENTS: &str = "install the public clients";
+/// Comes before the public clients too: they need a model server that loads further models, which
+/// is a feature that the product leaves out. Its tests are its own for the same reason.
+const REPOSITORY: &str = "model server with a repository";
+/// Of the whole workspace, as everything is built: otherwise crates below would be compiled again
+/// with fewer features.
+const REPOSITORY_TESTS: [&str; 6] =
+    ["test", "--workspace", "--test", "repository", "--features", check::MODEL_REPOSITORY];
 
 /// `make test`.
 pub(crate) fn run_tiers(checkout: &Checkout, all: bool) -> Result<bool, CommandError> {
@@ -61,7 +68,7 @@ pub(crate) fn run_group(checkout: &Checkout, group: &PromiseGroup) -> Result<boo
     );
     report::print_plan("the group clients", checkout, &checkout.missing_prerequisites(true), &work);
     checkout.restore_crates();
-    match checkout.cargo_build(&["build", "--package", "slipway-runtime", "--bins"]) {
+    match checkout.cargo_build(&[&REPOSITORY_TESTS[..], &["--no-run"]].concat()) {
         Ok(()) => run_group_now(checkout, &mut work, group),
         Err(error) => work.record_failure(group.name, group.promise_count(&checkout.root), &error),
     }
@@ -135,6 +142,9 @@ fn group_steps(checkout: &Checkout, group: &PromiseGroup) -> Vec<PlannedStep> {
         let present = group.tools_present(&checkout.cache, &checkout.root);
         steps.push(PlannedStep::cold_or_warm(INSTALL_CLIENTS, present, 1, group.cold_seconds));
     }
+    if group.name == CLIENTS {
+        steps.push(PlannedStep::new(REPOSITORY, 60));
+    }
     steps.push(PlannedStep::new(group.name, group.warm_seconds));
     steps
 }
@@ -192,6 +202,14 @@ fn run_group_now(checkout: &Checkout, work: &mut StepRunner, group: &PromiseGrou
                 );
             }
         };
+    let mut tests = checkout.cargo_command(&REPOSITORY_TESTS);
+    if !work.run_command(REPOSITORY, tests.arg("--quiet")) {
+        return work.record_failure(
+            group.name,
+            group.promise_count(&checkout.root),
+            "the model server that they need does not hold",
+        );
+    }
     let mut command = checkout.command("serving-runtime/tests/clients/run.sh", &[]);
     work.run_command(
         group.name,

@@ -11,7 +11,6 @@ pub mod error;
 pub mod fetch;
 pub mod memory;
 pub mod pool;
-pub mod sandbox;
 pub mod session;
 pub mod signature;
 pub mod stats;

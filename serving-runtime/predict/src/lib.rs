@@ -1,5 +1,6 @@
-//! The models of a process ([`models`]), from their files ([`load`], [`repository`]) to predictions
-//! ([`predictor`]): what REST, gRPC and jobs share.
+//! The models of a process ([`models`]), from their files ([`load`]) to predictions
+//! ([`predictor`]): what REST, gRPC and jobs share. A server may have a [`repository`] of further
+//! ones.
 //!
 //! [`observe`] counts into the bins of the baseline, [`samples`] writes samples, and [`metrics`]
 //! are what the operator judges a revision by; none of them may fail a request.

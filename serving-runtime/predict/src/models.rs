@@ -133,10 +133,10 @@ impl ModelRegistry {
 
     /// All but the pod's own, those that were not used for longest first.
     pub fn repository_models(&self) -> Vec<Arc<LoadedModel>> {
-        let mut guests = self.all();
-        guests.retain(|model| model.name != self.primary_name);
-        guests.sort_by_key(|model| model.last_used.load(Ordering::Relaxed));
-        guests
+        let mut models = self.all();
+        models.retain(|model| model.name != self.primary_name);
+        models.sort_by_key(|model| model.last_used.load(Ordering::Relaxed));
+        models
     }
 
     fn touch(&self, model: &LoadedModel) {

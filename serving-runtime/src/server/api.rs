@@ -130,7 +130,7 @@ async fn dispatch_request(
         app.predictor.keys.authorize(request.headers())?;
     }
     match route {
-        ApiRoute::Server => Ok(server_metadata()),
+        ApiRoute::Server => Ok(server_metadata(app)),
         ApiRoute::Live => Ok(json_response(StatusCode::OK, &json!({"live": true}))),
         ApiRoute::Ready => Ok(readiness_response(app)),
         ApiRoute::Stats => statistics_response(app, None, None),
@@ -164,10 +164,10 @@ async fn dispatch_request(
     }
 }
 
-fn server_metadata() -> FullResponse {
+fn server_metadata(app: &AppState) -> FullResponse {
     json_response(
         StatusCode::OK,
-        &json!({"name": super::SERVER_NAME, "version": super::SERVER_VERSION, "extensions": super::EXTENSIONS}),
+        &json!({"name": super::SERVER_NAME, "version": super::SERVER_VERSION, "extensions": app.extensions()}),
     )
 }
 

@@ -39,9 +39,8 @@ pub type ApiResponse = Response<Either<Full<Bytes>, tonic::body::Body>>;
 /// What we call ourselves.
 const SERVER_NAME: &str = "slipway-runtime";
 const SERVER_VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The extensions of the protocol that we have.
-const EXTENSIONS: [&str; 4] =
-    ["binary_tensor_data", "model_repository", "statistics", "parameters"];
+/// The extensions of the protocol that every server has.
+const EXTENSIONS: [&str; 3] = ["binary_tensor_data", "statistics", "parameters"];
 /// Tells the gateway what was predicted, for the prediction id.
 const PREDICTION_KEY: &str = slipway_contracts::headers::PREDICTION;
 const PREDICTION_HEADER: HeaderName = HeaderName::from_static(PREDICTION_KEY);

@@ -1,7 +1,5 @@
 //! `/v2/repository`: the model repository extension over REST.
 
-use std::sync::Arc;
-
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde::Deserialize;
@@ -50,7 +48,7 @@ async fn read_json_body<T: DeserializeOwned + Default>(
 
 /// What is served and what could be.
 pub(super) async fn list_models(
-    app: &Arc<AppState>,
+    app: &AppState,
     request: Request<Incoming>,
 ) -> Result<FullResponse, ApiError> {
     let IndexRequest { ready } = read_json_body(app, request).await?;
@@ -73,7 +71,7 @@ pub(super) async fn load_model(
     if let Some(name) = parameters.keys().next() {
         return Err(unknown_parameter(name));
     }
-    app.repository.load(&app.predictor.models, name, version.as_deref()).await?;
+    app.load_model(name, version.as_deref()).await?;
     Ok(json_response(StatusCode::OK, &json!({})))
 }
 
@@ -85,7 +83,7 @@ pub(super) async fn unload_model(
 ) -> Result<FullResponse, ApiError> {
     // Clients send `unload_dependents`, of which there are none here.
     let LoadRequest { .. } = read_json_body(app, request).await?;
-    app.repository.unload(&app.predictor.models, name, None)?;
+    app.unload_model(name)?;
     Ok(json_response(StatusCode::OK, &json!({})))
 }
 

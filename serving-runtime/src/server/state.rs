@@ -10,9 +10,10 @@ use slipway_runtime_jobs::service::JobService;
 use slipway_runtime_predict::metrics::RuntimeMetrics;
 use slipway_runtime_predict::models::{LoadedModel, ModelRegistry};
 use slipway_runtime_predict::predictor::Predictor;
-use slipway_runtime_predict::repository::{IndexEntry, ModelRepository};
+use slipway_runtime_predict::repository::{IndexEntry, ModelRepository, index_loaded};
 use tokio::sync::watch;
 
+use super::EXTENSIONS;
 use super::activity::RequestActivity;
 use super::error::ApiError;
 use crate::config::ServeArgs;
@@ -37,8 +38,8 @@ pub struct AppState {
     pub args: ServeArgs,
     /// The models, and what their predictions pass.
     pub predictor: Arc<Predictor>,
-    /// Further models that can be loaded.
-    pub repository: ModelRepository,
+    /// Further models that clients may load, where the server has such.
+    pub repository: Option<Arc<dyn ModelRepository>>,
     /// What is told about jobs.
     pub job_metrics: JobMetrics,
     /// The queue of jobs, if there is one.
@@ -74,7 +75,7 @@ impl AppState {
             max_request_rows: args.max_request_rows,
         });
         Ok(Arc::new(Self {
-            repository: ModelRepository::new(args.repository_options()),
+            repository: args.open_repository(),
             args,
             predictor,
             job_metrics,
@@ -125,15 +126,58 @@ impl AppState {
         name: &str,
         version: Option<&str>,
     ) -> Result<Arc<LoadedModel>, PredictError> {
-        match self.predictor.models.get(name, version) {
-            Err(error @ PredictError::NotFound(_)) => {
-                match self.repository.reload_evicted(&self.predictor.models, name, version).await? {
-                    true => self.predictor.models.get(name, version),
-                    false => Err(error),
-                }
-            }
-            found => found,
+        let models = &self.predictor.models;
+        let found = models.get(name, version);
+        if let (Err(PredictError::NotFound(_)), Some(repository)) = (&found, &self.repository)
+            && repository.reload_evicted(models, name, version).await?
+        {
+            return models.get(name, version);
         }
+        found
+    }
+
+    /// Loads a model of the repository; the pod's own is loaded without being asked.
+    ///
+    /// # Errors
+    /// As [`ModelRepository::load`]; `Unsupported` where there is no repository.
+    pub(super) async fn load_model(
+        &self,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<(), PredictError> {
+        let models = &self.predictor.models;
+        if name == models.primary_name() {
+            return models.get(name, version).map(drop);
+        }
+        match &self.repository {
+            Some(repository) => repository.load(models, name, version).await,
+            None => Err(PredictError::Unsupported(
+                "this server has no model repository: it serves one model".into(),
+            )),
+        }
+    }
+
+    /// Takes a model of the repository out.
+    ///
+    /// # Errors
+    /// `Unsupported` for the pod's own model, `NotFound` for one that is not loaded.
+    pub(super) fn unload_model(&self, name: &str) -> Result<(), PredictError> {
+        let models = &self.predictor.models;
+        if name == models.primary_name() {
+            return Err(PredictError::Unsupported(format!(
+                "{name:?} is this pod's own model and stays loaded"
+            )));
+        }
+        match &self.repository {
+            Some(repository) => repository.unload(models, name),
+            None => Err(PredictError::NotFound(format!("model {name:?} is not loaded here"))),
+        }
+    }
+
+    /// The extensions of the protocol that this server has.
+    pub(super) fn extensions(&self) -> Vec<&'static str> {
+        let repository = self.repository.as_ref().map(|_| "model_repository");
+        EXTENSIONS.into_iter().chain(repository).collect()
     }
 
     /// Whether a model is ready.
@@ -167,20 +211,23 @@ impl AppState {
         Ok(models)
     }
 
-    /// The index of the repository.
+    /// What is served, and what the repository could load; only what is `ready` if that is asked.
     ///
     /// # Errors
     /// `Internal` when the thread that reads it is lost.
-    pub(super) async fn repository_index(
-        self: &Arc<Self>,
-        ready: bool,
-    ) -> Result<Vec<IndexEntry>, ApiError> {
-        let app = Arc::clone(self);
-        let listed =
-            tokio::task::spawn_blocking(move || app.repository.index(&app.predictor.models)).await;
-        let mut entries = listed
-            .map_err(|e| ApiError::Internal(format!("reading the repository failed: {e}")))?;
+    pub(super) async fn repository_index(&self, ready: bool) -> Result<Vec<IndexEntry>, ApiError> {
+        let mut entries = index_loaded(&self.predictor.models, &self.args.model_version);
+        if let Some(repository) = self.repository.clone() {
+            let listed = tokio::task::spawn_blocking(move || {
+                repository.add_unloaded(&mut entries);
+                entries
+            });
+            entries = listed
+                .await
+                .map_err(|e| ApiError::Internal(format!("reading the repository failed: {e}")))?;
+        }
         entries.retain(|entry| !ready || entry.state == "READY");
+        entries.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
         Ok(entries)
     }
 

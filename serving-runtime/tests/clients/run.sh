@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Starts the server with the test models and runs the public Python clients against it, unmodified.
-# Usage: run.sh SERVER LIBONNXRUNTIME TRITON KSERVE ONNX; the last three are Python environments with requirements*.txt in them.
+# Usage: run.sh SERVER LIBONNXRUNTIME TRITON KSERVE ONNX; SERVER is built with the feature model-repository, the last three are Python
+# environments with requirements*.txt in them.
 # `make e2e GROUP=clients` makes them. The last line counts the scripts that passed and failed.
 set -euo pipefail
 # Absolute, because the scripts run in their own directory.

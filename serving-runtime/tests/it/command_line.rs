@@ -29,7 +29,7 @@ fn run(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
 fn help_and_version_are_told_before_anything_else() {
     // No telemetry yet: it would tell of the endpoint.
     let endpoint = [("OTEL_EXPORTER_OTLP_ENDPOINT", "no url"), ("RUST_LOG", "a=b=c")];
-    for args in [&["--help"][..], &["serve", "--help"], &["worker", "--help"], &["vet", "--help"]] {
+    for args in [&["--help"][..], &["serve", "--help"], &["worker", "--help"]] {
         let (code, help, err) = run(args, &endpoint);
         assert!(
             code == Some(0) && help.contains("Usage: slipway-runtime") && err.is_empty(),
@@ -98,15 +98,4 @@ fn what_keeps_the_server_from_starting_is_in_its_log() {
             "{args:?}: {out}"
         );
     }
-}
-
-#[test]
-fn a_model_that_does_not_load_is_told_by_vet() {
-    let (status, out, err) =
-        run(&["vet", "--model", "/nowhere.onnx", "--memory-bytes", "1000000"], &[]);
-    assert!(
-        status == Some(1) && out.contains("\"message\"") && err.starts_with("error: "),
-        "{out}{err}"
-    );
-    assert!(err.contains("/nowhere.onnx"), "{err}");
 }

@@ -167,7 +167,7 @@ async fn metadata_health_and_versions() {
         (
             200,
             &json!("slipway-runtime"),
-            &json!(["binary_tensor_data", "model_repository", "statistics", "parameters"])
+            &json!(["binary_tensor_data", "statistics", "parameters"])
         )
     );
     assert!(body["version"].is_string());

@@ -21,7 +21,7 @@ use crate::server::call::{InferCall, RequestGuard};
 use crate::server::error::ApiError;
 use crate::server::repository::unknown_parameter;
 use crate::server::{
-    AppState, EXTENSIONS, OFFLOAD_BYTES, PREDICTION_KEY, SERVER_NAME, SERVER_VERSION, features,
+    AppState, OFFLOAD_BYTES, PREDICTION_KEY, SERVER_NAME, SERVER_VERSION, features,
     parse_off_thread, statistics,
 };
 
@@ -170,7 +170,7 @@ impl GrpcInferenceService for InferenceService {
         Ok(tonic::Response::new(pb::ServerMetadataResponse {
             name: SERVER_NAME.to_owned(),
             version: SERVER_VERSION.to_owned(),
-            extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+            extensions: self.0.extensions().into_iter().map(str::to_owned).collect(),
         }))
     }
 
@@ -282,11 +282,7 @@ impl GrpcInferenceService for InferenceService {
                 _ => return Err(grpc_status(&unknown_parameter(&name))),
             }
         }
-        let loaded = self
-            .0
-            .repository
-            .load(&self.0.predictor.models, &request.model_name, version.as_deref())
-            .await;
+        let loaded = self.0.load_model(&request.model_name, version.as_deref()).await;
         grpc_response(loaded.map(|()| pb::RepositoryModelLoadResponse {}))
     }
 
@@ -297,8 +293,7 @@ impl GrpcInferenceService for InferenceService {
         self.authorize(request.metadata())?;
         let request = request.into_inner();
         check_repository_name(&request.repository_name).map_err(|e| grpc_status(&e))?;
-        let unloaded =
-            self.0.repository.unload(&self.0.predictor.models, &request.model_name, None);
+        let unloaded = self.0.unload_model(&request.model_name);
         grpc_response(unloaded.map(|()| pb::RepositoryModelUnloadResponse {}))
     }
 }

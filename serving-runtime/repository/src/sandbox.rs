@@ -1,8 +1,8 @@
 //! Trying a model in a process of its own, before it comes into this one.
 //!
-//! A model of the repository is a guest in a pod that serves another. ONNX Runtime folds constants
+//! A model of the repository shares the process with the server's own. ONNX Runtime folds constants
 //! and allocates while it loads, so a small file can ask for any amount of memory, and a malformed
-//! one may crash it. The trial has bounds for memory and time, and tells what the model costs.
+//! one may crash it. The trial bounds memory and time, and measures what the model costs.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
@@ -11,9 +11,8 @@ use std::time::Duration;
 use clap::Args;
 use nix::sys::resource::{Resource, setrlimit};
 use serde::{Deserialize, Serialize};
-
-use crate::error::{LoadError, LoadErrorReason};
-use crate::session::{self, OnnxEngine};
+use slipway_runtime_engine::error::{LoadError, LoadErrorReason};
+use slipway_runtime_engine::session::{self, OnnxEngine};
 
 /// Address space of the process before a model: the libraries, their threads, the allocator's
 /// reserves.

@@ -1,10 +1,8 @@
-//! The model repository: further models of a pod, loaded and unloaded by name.
+//! Models in a directory, loaded and unloaded by name.
 //!
 //! They are declared as files, `<directory>/<name>/<version>/model.onnx`. What is loaded is bounded
 //! by bytes: the model that was not used for longest makes room, never the pod's own. One that had
 //! to go comes back with its next request; one that was unloaded does not.
-
-mod index;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,11 +11,11 @@ use parking_lot::Mutex;
 use slipway_runtime_engine::batching::BatchingMode;
 use slipway_runtime_engine::error::{LoadError, PredictError};
 use slipway_runtime_engine::fetch::{self, FetchOptions};
-use slipway_runtime_engine::sandbox;
+use slipway_runtime_predict::load::{self, BuildOptions, ModelArtifact};
+use slipway_runtime_predict::models::ModelRegistry;
+use slipway_runtime_predict::repository::{IndexEntry, LoadFuture, ModelRepository};
 
-pub use self::index::IndexEntry;
-use crate::load::{self, BuildOptions, ModelArtifact};
-use crate::models::ModelRegistry;
+use crate::sandbox;
 
 /// Models and versions that are listed.
 const MAX_LISTED: usize = 1000;
@@ -35,29 +33,27 @@ enum AbsenceReason {
 /// Which models may be loaded, and how.
 #[derive(Debug, Clone, Default)]
 pub struct RepositoryOptions {
-    /// Where they lie; none without it.
-    pub directory: Option<PathBuf>,
+    /// Where they lie.
+    pub directory: PathBuf,
     /// Memory for all of them together, in bytes.
     pub max_bytes: u64,
-    /// Version of the pod's own model, which is listed while it is loaded.
-    pub primary_version: String,
     /// What bounds the reading of a model.
     pub fetch: FetchOptions,
     /// How a model is built.
     pub build: BuildOptions,
 }
 
-/// The repository of this process.
+/// The models of one directory, and why those that are not loaded are not.
 #[derive(Debug)]
-pub struct ModelRepository {
+pub struct DirectoryRepository {
     options: RepositoryOptions,
     /// Held while a model is loaded: one at a time keeps memory and processor bounded.
     loading: tokio::sync::Mutex<()>,
     absences: Mutex<HashMap<(String, String), AbsenceReason>>,
 }
 
-impl ModelRepository {
-    /// The repository in a directory, or none.
+impl DirectoryRepository {
+    /// A repository of which nothing is loaded.
     pub fn new(options: RepositoryOptions) -> Self {
         Self { options, loading: tokio::sync::Mutex::default(), absences: Mutex::default() }
     }
@@ -92,7 +88,7 @@ impl ModelRepository {
 
     /// Versions of a declared model, the newest first.
     fn declared_versions(&self, name: &str) -> Vec<String> {
-        let Some(directory) = &self.options.directory else { return Vec::new() };
+        let directory = &self.options.directory;
         let mut versions: Vec<_> = directory_names(&directory.join(name))
             .into_iter()
             .filter(|version| directory.join(name).join(version).join(MODEL_FILE).is_file())
@@ -103,20 +99,6 @@ impl ModelRepository {
         versions
     }
 
-    /// Loads the newest version of a declared model, or the given one.
-    ///
-    /// # Errors
-    /// `NotFound` when it is not declared, `Unsupported` when it cannot be served here, each with
-    /// the reason.
-    pub async fn load(
-        &self,
-        models: &ModelRegistry,
-        name: &str,
-        version: Option<&str>,
-    ) -> Result<(), PredictError> {
-        self.load_or_reload(models, name, version, false).await
-    }
-
     async fn load_or_reload(
         &self,
         models: &ModelRegistry,
@@ -124,16 +106,8 @@ impl ModelRepository {
         version: Option<&str>,
         recalled: bool,
     ) -> Result<(), PredictError> {
-        if name == models.primary_name() {
-            return models.get(name, version).map(drop);
-        }
-        let Some(directory) = &self.options.directory else {
-            return Err(PredictError::Unsupported(
-                "this server has no repository; start it with --model-repository to load further models".into(),
-            ));
-        };
         let version = self.resolve_version(name, version)?;
-        let path = directory.join(name).join(&version).join(MODEL_FILE);
+        let path = self.options.directory.join(name).join(&version).join(MODEL_FILE);
         let _one_at_a_time = self.loading.lock().await;
         if recalled && models.get(name, Some(&version)).is_ok() {
             // Another request for it was first.
@@ -200,7 +174,7 @@ impl ModelRepository {
             digest: hashed,
             bytes,
             baseline: None,
-            // Guests come and go, and together they might fill the disk.
+            // Models come and go, and together they might fill the disk.
             optimised_dir: None,
         };
         let options = build.clone();
@@ -230,44 +204,63 @@ impl ModelRepository {
                 self.options.max_bytes
             )));
         }
-        let mut guests = models.repository_models();
-        guests.retain(|guest| (guest.name.as_str(), guest.version.as_str()) != (name, version));
-        let mut taken: u64 = guests.iter().map(|guest| guest.bytes).sum();
-        for guest in guests {
+        let mut loaded = models.repository_models();
+        loaded.retain(|model| (model.name.as_str(), model.version.as_str()) != (name, version));
+        let mut taken: u64 = loaded.iter().map(|model| model.bytes).sum();
+        for model in loaded {
             if taken + bytes <= self.options.max_bytes {
                 break;
             }
-            taken -= guest.bytes;
-            models.remove(&guest.name, Some(&guest.version));
-            self.set_absence(&guest.name, &guest.version, Some(AbsenceReason::Evicted));
+            taken -= model.bytes;
+            models.remove(&model.name, Some(&model.version));
+            self.set_absence(&model.name, &model.version, Some(AbsenceReason::Evicted));
             tracing::info!(
-                model = guest.name,
-                version = guest.version,
-                bytes = guest.bytes,
+                model = model.name,
+                version = model.version,
+                bytes = model.bytes,
                 "a model made room"
             );
         }
         Ok(())
     }
+}
 
-    /// Takes a model out, all its versions or one.
-    ///
-    /// # Errors
-    /// `Unsupported` for the pod's own model, `NotFound` for one that is not loaded.
-    pub fn unload(
-        &self,
-        models: &ModelRegistry,
-        name: &str,
-        version: Option<&str>,
-    ) -> Result<(), PredictError> {
-        if name == models.primary_name() {
-            return Err(PredictError::Unsupported(format!(
-                "{name:?} is this pod's own model and stays loaded"
-            )));
+impl ModelRepository for DirectoryRepository {
+    fn add_unloaded(&self, entries: &mut Vec<IndexEntry>) {
+        for name in directory_names(&self.options.directory) {
+            for version in self.declared_versions(&name) {
+                if entries.len() >= MAX_LISTED
+                    || entries.iter().any(|e| e.name == name && e.version == version)
+                {
+                    continue;
+                }
+                let reason = match self.absence_reason(&name, &version) {
+                    Some(AbsenceReason::Unloaded) => "unloaded".to_owned(),
+                    Some(AbsenceReason::Evicted) => {
+                        "made room for others; comes back with its next request".to_owned()
+                    }
+                    Some(AbsenceReason::Failed(reason)) => reason,
+                    None => "not loaded".to_owned(),
+                };
+                let name = name.clone();
+                entries.push(IndexEntry { name, version, state: "UNAVAILABLE", reason });
+            }
         }
-        let removed = models.remove(name, version);
+    }
+
+    fn load<'a>(
+        &'a self,
+        models: &'a ModelRegistry,
+        name: &'a str,
+        version: Option<&'a str>,
+    ) -> LoadFuture<'a, ()> {
+        Box::pin(self.load_or_reload(models, name, version, false))
+    }
+
+    fn unload(&self, models: &ModelRegistry, name: &str) -> Result<(), PredictError> {
+        let removed = models.remove(name, None);
         let evicted = std::iter::from_fn(|| {
-            let version = self.evicted_version(name, version)?;
+            let version = self.evicted_version(name, None)?;
             self.set_absence(name, &version, Some(AbsenceReason::Unloaded));
             Some(())
         });
@@ -285,19 +278,16 @@ impl ModelRepository {
         Ok(())
     }
 
-    /// Brings a model back that had to make room; `false` when it is no such model.
-    pub async fn reload_evicted(
-        &self,
-        models: &ModelRegistry,
-        name: &str,
-        version: Option<&str>,
-    ) -> Result<bool, PredictError> {
-        match self.evicted_version(name, version) {
-            Some(version) => {
-                self.load_or_reload(models, name, Some(&version), true).await.map(|()| true)
-            }
-            None => Ok(false),
-        }
+    fn reload_evicted<'a>(
+        &'a self,
+        models: &'a ModelRegistry,
+        name: &'a str,
+        version: Option<&'a str>,
+    ) -> LoadFuture<'a, bool> {
+        Box::pin(async move {
+            let Some(version) = self.evicted_version(name, version) else { return Ok(false) };
+            self.load_or_reload(models, name, Some(&version), true).await.map(|()| true)
+        })
     }
 }
 
@@ -362,9 +352,9 @@ mod tests {
                 std::fs::write(place.join(MODEL_FILE), "x").unwrap();
             }
         }
-        let directory = Some(dir.path().to_owned());
+        let directory = dir.path().to_owned();
         let repository =
-            ModelRepository::new(RepositoryOptions { directory, ..Default::default() });
+            DirectoryRepository::new(RepositoryOptions { directory, ..Default::default() });
         assert_eq!(repository.declared_versions("m"), ["10", "9", "1", "beta"]);
     }
 }
