@@ -24,7 +24,6 @@ use slipway_contracts::paths;
 use slipway_listener::{HttpServer, ListenerSettings, ShutdownMode};
 use tokio::net::TcpListener;
 
-
 /// Content type of a text in UTF-8.
 pub const TEXT_PLAIN: &str = "text/plain; charset=utf-8";
 

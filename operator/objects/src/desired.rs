@@ -9,10 +9,9 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
-
-use crate::kinds::{ManagedKind, ObjectTarget};
 use slipway_crds::labels;
 
+use crate::kinds::{ManagedKind, ObjectTarget};
 
 /// An object as we want it: only the fields that we mean.
 #[derive(Clone, Debug, PartialEq)]
