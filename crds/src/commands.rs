@@ -1,39 +1,40 @@
-//! The values of the annotations by which people command a rollout ([`crate::labels::COMMANDS`]).
+//! Values of the annotations with which users control a rollout ([`crate::labels::COMMANDS`]).
 //!
-//! A value is `<revision>/<step>/<nonce>[/<user>]`: the command acts on that revision only, and one
-//! whose step is a number acts at that step only (its index, from 0; `-` for any). The user is who
-//! gave it; a ValidatingAdmissionPolicy of the chart compares it with who asked. `kubectl slipway`
-//! writes such values.
+//! A value has the form `<revision>/<step>/<nonce>[/<user>]`. The command acts on that revision
+//! only. If the step is a number, the command acts at that step only (its index, from 0); `-`
+//! stands for any step. `<user>` is the user who gave the command; a ValidatingAdmissionPolicy of
+//! the chart compares it with the user of the request. `kubectl slipway` writes such values.
 //!
-//! Any other value works once, for the rollout and the step that are current when it is first seen,
-//! and nobody knows whose it is. One that stands there when a rollout begins does nothing.
+//! A value of any other form takes effect once, for the rollout and the step that are current when
+//! the operator first reads it, and its user is unknown. If such a value is present when a rollout
+//! begins, it has no effect.
 
-/// Whose a command is that does not say.
+/// User of a command whose value names none.
 pub const UNKNOWN_USER: &str = "unknown";
 
-/// Hexadecimal digits of a revision.
+/// Number of hexadecimal digits of a revision.
 const REVISION_DIGITS: usize = 10;
 
-/// What a command is for.
+/// The revision and the step that a command acts on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandTarget {
-    /// Revision.
+    /// The revision that the command acts on.
     pub revision: String,
-    /// Index of the step; none for any.
+    /// Index of the step, from 0; `None` for any step.
     pub step: Option<i32>,
 }
 
-/// A command as its value says it.
+/// A parsed command value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandValue {
-    /// What it is for; none when it does not say.
+    /// The revision and the step that the command acts on; `None` if the value does not name them.
     pub target: Option<CommandTarget>,
-    /// Who gave it, or [`UNKNOWN_USER`].
+    /// The user who gave the command, or [`UNKNOWN_USER`].
     pub user: String,
 }
 
 impl CommandValue {
-    /// Reads the value of an annotation. Total: what has another form has no target.
+    /// Parses the value of an annotation. Never fails: a value of another form has no target.
     pub fn parse(value: &str) -> Self {
         let parts: Vec<&str> = value.splitn(4, '/').collect();
         let bare = Self { target: None, user: UNKNOWN_USER.to_owned() };
@@ -61,7 +62,7 @@ impl CommandValue {
         }
     }
 
-    /// The value of a command.
+    /// Formats the value of a command.
     pub fn format(target: &CommandTarget, nonce: &str, user: &str) -> String {
         let step = target.step.map_or_else(|| "-".to_owned(), |step| step.to_string());
         format!("{}/{step}/{nonce}/{user}", target.revision)

@@ -1,8 +1,9 @@
-//! Labels and annotations: part of the API, docs/contracts.md, "Labels and annotations".
+//! Labels and annotations. They are part of the API; see docs/contracts.md, "Labels and
+//! annotations".
 
-/// `app.kubernetes.io/managed-by`, always [`MANAGER`].
+/// `app.kubernetes.io/managed-by`; its value is always [`MANAGER`].
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// The value of [`MANAGED_BY`].
+/// Value of [`MANAGED_BY`].
 pub const MANAGER: &str = "slipway";
 /// `app.kubernetes.io/part-of`: the name of the ModelDeployment.
 pub const PART_OF: &str = "app.kubernetes.io/part-of";
@@ -18,46 +19,47 @@ pub const COMPONENT_WORKER: &str = "worker";
 pub const PREFIX: &str = "ml.slipway.dev/";
 /// The ModelDeployment that an object belongs to.
 pub const MODEL_DEPLOYMENT: &str = "ml.slipway.dev/modeldeployment";
-/// The revision that an object belongs to.
+/// The revision to which an object belongs.
 pub const REVISION: &str = "ml.slipway.dev/revision";
 
-/// Annotation of a Namespace: settings of its own for its gateway, as YAML of the shape of the
-/// chart's `gateway`: `replicas`, `autoscaling`, `template`.
+/// Annotation of a Namespace: settings for the gateway of that namespace, as YAML with the
+/// structure of the chart's `gateway`: `replicas`, `autoscaling`, `template`.
 pub const GATEWAY_SETTINGS: &str = "ml.slipway.dev/gateway";
 
-/// Annotation of a person: end the current pause, or skip what the current step waits for. For the
-/// value of commands see `commands.rs`.
+/// Annotation set by a user: end the current pause, or skip what the current step waits for. For
+/// the form of the value see `commands.rs`.
 pub const PROMOTE: &str = "ml.slipway.dev/promote";
-/// Annotation of a person: skip all remaining steps and gates; capacity and confirmation still
-/// hold.
+/// Annotation set by a user: skip all remaining steps and gates. The candidate still needs its
+/// capacity and the gateways' confirmation.
 pub const PROMOTE_FULL: &str = "ml.slipway.dev/promote-full";
-/// Annotation of a person: send all traffic back to the stable revision.
+/// Annotation set by a user: send all traffic to the stable revision.
 pub const ABORT: &str = "ml.slipway.dev/abort";
-/// Annotation of a person: start an aborted revision again from its first step.
+/// Annotation set by a user: restart the rollout of an aborted revision at its first step.
 pub const RETRY: &str = "ml.slipway.dev/retry";
-/// Annotation of a person: hold the rollout where it is.
+/// Annotation set by a user: pause the rollout at its current step.
 pub const PAUSE: &str = "ml.slipway.dev/pause";
-/// Annotation of a person: let a rollout go on that was held by [`PAUSE`].
+/// Annotation set by a user: resume a rollout that [`PAUSE`] paused.
 pub const RESUME: &str = "ml.slipway.dev/resume";
-/// The commands, in the order in which they are looked at: an abort wins over everything.
+/// The commands in the order in which the operator reads them: an abort has precedence over all
+/// others.
 pub const COMMANDS: [&str; 6] = [ABORT, RETRY, PAUSE, RESUME, PROMOTE_FULL, PROMOTE];
 
-/// Annotation on a ReplicaSet: the label `version` of the model that its pods serve, for people.
+/// Annotation on a ReplicaSet: the `version` of the model that its pods serve. Informational.
 pub const VERSION: &str = "ml.slipway.dev/version";
 
-/// Annotation on a ReplicaSet: the digest of the model that its pods serve, and refuse others;
-/// empty until the first pod has told.
+/// Annotation on a ReplicaSet: the digest of the model that its pods serve; they reject any other
+/// model. Empty until the first pod has reported a digest.
 pub const MODEL_DIGEST: &str = "ml.slipway.dev/model-digest";
 
-/// Annotation on the pods of workers: the newest `spec.restartTime` that is over, so that another
-/// one replaces them.
+/// Annotation on the pods of workers: the newest past `spec.restartTime`. A new value replaces the
+/// pods.
 pub const RESTART_TIME: &str = "ml.slipway.dev/restart-time";
 
-/// Annotation on a ReplicaSet: since when its revision was the stable one, as RFC 3339. Read when
-/// the status is lost; of several the latest counts.
+/// Annotation on a ReplicaSet: the time since which its revision is the stable one, as RFC 3339.
+/// Read when the status is lost; if several ReplicaSets have it, the latest time wins.
 pub const STABLE_SINCE: &str = "ml.slipway.dev/stable-since";
-/// Annotation on a ReplicaSet: when and why the rollout of its revision was taken back, as RFC
-/// 3339, a blank and the reason. Read when the status is lost.
+/// Annotation on a ReplicaSet: when and why the rollout of its revision was rolled back, as an RFC
+/// 3339 time, a space and the reason. Read when the status is lost.
 pub const ABORTED: &str = "ml.slipway.dev/aborted";
 
 /// Annotation on objects that the operator makes: hash of what was applied last. A child is applied

@@ -1,10 +1,10 @@
-//! The public contract of Slipway: the types of the API group `ml.slipway.dev`, the labels,
-//! annotations and condition reasons that are part of it, who holds a host or the name of a model,
-//! and the CustomResourceDefinition generated from the types.
+//! The public contract of Slipway: the types of the API group `ml.slipway.dev`, its labels,
+//! annotations and condition reasons, the rule for which ModelDeployment holds a host or a model
+//! name, and the CustomResourceDefinition generated from the types.
 //!
-//! No client lives here. Whoever talks to a cluster brings their own.
+//! The crate contains no API client. A program that talks to a cluster uses its own.
 
-// KubeSchema expands every struct once more inside a function, where `pub` reaches nothing.
+// KubeSchema expands every struct a second time inside a function, where `pub` has no effect.
 #![allow(unreachable_pub)]
 
 pub mod commands;
@@ -22,16 +22,16 @@ use kube::CustomResourceExt;
 /// The API group of all kinds in this crate.
 pub const GROUP: &str = "ml.slipway.dev";
 
-/// Every CustomResourceDefinition of this crate, as it is installed: API conventions applied (see
-/// [`schema`]).
+/// All CustomResourceDefinitions of this crate as they are installed, with the API conventions
+/// applied (see [`schema`]).
 pub fn all_crds() -> Vec<CustomResourceDefinition> {
     vec![schema::apply_conventions(v1alpha1::ModelDeployment::crd())]
 }
 
-/// The YAML of one CustomResourceDefinition as it is committed and shipped.
+/// The YAML of one CustomResourceDefinition as it is committed and released.
 ///
 /// # Errors
-/// When the definition cannot be expressed in YAML, which would be a bug here.
+/// If the definition cannot be serialized as YAML, which would be a bug in this crate.
 pub fn to_yaml(crd: &CustomResourceDefinition) -> Result<String, serde_yaml::Error> {
     Ok(format!(
         "# Generated from crds/src by `cargo run -p slipway-crds --bin crdgen`; do not edit.\n{}",

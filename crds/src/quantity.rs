@@ -1,6 +1,6 @@
-//! Kubernetes quantities.
+//! Parsing of Kubernetes quantities.
 
-/// A Kubernetes quantity as a number: `0.95`, `950m`, `1k`, `2Gi`, `1e3`.
+/// Parses a Kubernetes quantity as a number: `0.95`, `950m`, `1k`, `2Gi`, `1e3`.
 pub fn parse_quantity(quantity: &str) -> Option<f64> {
     const SUFFIXES: [(&str, f64); 15] = [
         ("Ki", 1024.0),

@@ -1,5 +1,5 @@
-//! Whom a request is for: which ModelDeployment of a namespace holds a host or the name of a model.
-//! Gateways route by this and the operator tells conflicts by it, so the rule is written once.
+//! Which ModelDeployment of a namespace holds a host or a model name. Gateways route by this rule
+//! and the operator detects conflicts by it, so it is implemented only once.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -9,8 +9,8 @@ use kube::ResourceExt;
 
 use crate::v1alpha1::ModelDeployment;
 
-/// A host as it is compared: of `Host` or `:authority` without the port and the final dot, in lower
-/// case.
+/// Normalizes a host for comparison: the value of `Host` or `:authority` without the port and the
+/// final dot, in lower case.
 pub fn normalize_host(authority: &str) -> Cow<'_, str> {
     let host = authority.split(':').next().unwrap_or_default();
     let host = host.strip_suffix('.').unwrap_or(host);
@@ -21,40 +21,41 @@ pub fn normalize_host(authority: &str) -> Cow<'_, str> {
     }
 }
 
-/// The name in a host that has the form of the address of a Service of `namespace`: `<name>`,
-/// `<name>.<namespace>`, `<name>.<namespace>.svc` and so on. Such a host belongs to whoever bears
-/// the name, now or later; declaring it has no effect.
+/// The name in a host that has the form of a Service's address in `namespace`: `<name>`,
+/// `<name>.<namespace>`, `<name>.<namespace>.svc` and so on. Such a host always belongs to the
+/// ModelDeployment of that name, even one that is created later; declaring it has no effect.
 pub fn service_name<'a>(host: &'a str, namespace: &str) -> Option<&'a str> {
     let mut labels = host.split('.');
     let name = labels.next()?;
     let ours = match (labels.next(), labels.next()) {
-        // What clients of a port-forward ask for; a ModelDeployment of this name must not take it
-        // from the others.
+        // Clients of a port-forward send `localhost`. A ModelDeployment of this name must not
+        // receive the requests for all others.
         (None, _) => name != "localhost",
         (Some(second), third) => second == namespace && third.is_none_or(|label| label == "svc"),
     };
     ours.then_some(name)
 }
 
-/// By what a ModelDeployment wants to be reached, besides the addresses of its Services.
+/// The hosts and the model name that a ModelDeployment claims, besides the addresses of its
+/// Services.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoutingClaims {
-    /// Declared hosts, in the form of [`normalize_host`].
+    /// Declared hosts, normalized by [`normalize_host`].
     pub hosts: BTreeSet<String>,
-    /// Name of the model.
+    /// Claimed model name.
     pub model_name: String,
 }
 
 impl RoutingClaims {
-    /// The claims of a ModelDeployment.
+    /// The claims of `object`.
     pub fn from_object(object: &ModelDeployment) -> Self {
         let spec = &object.spec;
         let model_name = spec.model.name.clone().unwrap_or_else(|| object.name_any());
         Self::new(&object.namespace().unwrap_or_default(), &spec.traffic.hosts, model_name)
     }
 
-    /// The claims of a ModelDeployment of a namespace that declares these hosts. Hosts of the form
-    /// of a Service's address are none: see [`service_name`].
+    /// The claims of a ModelDeployment in `namespace` that declares `hosts`. Hosts of the form of a
+    /// Service's address are not claims: see [`service_name`].
     pub fn new(namespace: &str, hosts: &[String], model_name: String) -> Self {
         let declared = hosts.iter().map(|declared| normalize_host(declared).into_owned());
         Self {
@@ -64,20 +65,22 @@ impl RoutingClaims {
     }
 }
 
-/// Who claims. Of several that claim the same, the least one holds it: the one that was created
-/// first, and of those of one second the one with the lesser UID.
+/// A ModelDeployment that claims hosts and a model name. If several claim the same, the smallest
+/// one holds it: the one created first, and among those created in the same second the one with the
+/// smaller UID.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RouteClaimant {
-    /// Creation in seconds since 1970, which is as exact as the API server tells it.
+    /// Creation time in seconds since 1970, the resolution of the API server.
     pub created: i64,
-    /// UID.
+    /// UID of the ModelDeployment.
     pub uid: String,
-    /// Name.
+    /// Name of the ModelDeployment.
     pub name: String,
 }
 
 impl RouteClaimant {
-    /// A ModelDeployment. One that says no creation is younger than all others.
+    /// The claimant for `object`. An object without a creation time counts as younger than all
+    /// others.
     pub fn from_object(object: &impl ResourceExt) -> Self {
         Self {
             created: object.creation_timestamp().map_or(i64::MAX, |time| time.0.as_second()),
@@ -97,12 +100,12 @@ pub struct ClaimRegistry {
 }
 
 impl ClaimRegistry {
-    /// The ModelDeployment that holds a host in the form of [`normalize_host`].
+    /// The ModelDeployment that holds a host; `host` is normalized by [`normalize_host`].
     pub fn host_holder(&self, host: &str) -> Option<&RouteClaimant> {
         first_claimant(&self.hosts, host)
     }
 
-    /// The ModelDeployment that holds the name of a model.
+    /// The ModelDeployment that holds a model name.
     pub fn model_name_holder(&self, name: &str) -> Option<&RouteClaimant> {
         first_claimant(&self.model_names, name)
     }
@@ -115,7 +118,7 @@ impl ClaimRegistry {
         self.model_names.entry(claims.model_name.clone()).or_default().insert(Arc::clone(claimant));
     }
 
-    /// Takes them away again.
+    /// Removes the claims of a ModelDeployment.
     pub fn remove(&mut self, claimant: &RouteClaimant, claims: &RoutingClaims) {
         for host in &claims.hosts {
             remove_claimant(&mut self.hosts, host, claimant);
@@ -123,7 +126,8 @@ impl ClaimRegistry {
         remove_claimant(&mut self.model_names, &claims.model_name, claimant);
     }
 
-    /// Names of those that claim what this one holds: whom it concerns when its claims change.
+    /// Names of the ModelDeployments that claim what `claimant` holds. They are affected when the
+    /// claims of `claimant` change.
     pub fn waiting_claimants(
         &self,
         claimant: &RouteClaimant,

@@ -1,15 +1,16 @@
-//! Where the rules of the schema report: at the field that is wrong, as the fields' own checks do.
+//! Attaches the rules of the schema to the field that they check, as the fields' own validations
+//! are.
 //!
-//! Rules are written with messages that begin with the whole path of their field, which is the only
-//! form that a derive can carry. Here the path becomes `fieldPath` and the kind of the mistake
-//! `reason`, so that an API server prints `spec.a.b: Forbidden: …` and not the path twice.
+//! The message of each rule begins with the full path of its field, because a derive attribute can
+//! carry no other form. This module moves the path to `fieldPath` and sets `reason` by the kind of
+//! the error, so that an API server prints `spec.a.b: Forbidden: …` without repeating the path.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
 };
 
-/// Places the rules of a schema and of all that is in it. `path` is that of the schema, without the
-/// indices of lists.
+/// Places the rules of a schema and of everything inside it. `path` is the path of the schema,
+/// without the indices of lists.
 pub(crate) fn place_rules(schema: &mut JSONSchemaProps, path: &[String]) {
     let mut rules = schema.x_kubernetes_validations.take();
     for rule in rules.iter_mut().flatten() {

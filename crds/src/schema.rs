@@ -1,5 +1,6 @@
-//! API conventions applied to what the derive emits: no `nullable`, no `null` among enum values, no
-//! unsigned formats. See "Primitive types" and "Nullable" in the Kubernetes API conventions.
+//! Applies the API conventions to the output of the derive: no `nullable`, no `null` among enum
+//! values, no unsigned formats. See "Primitive types" and "Nullable" in the Kubernetes API
+//! conventions.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
@@ -8,17 +9,17 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 
 use crate::rules;
 
-/// What `helm uninstall` does with the definition: nothing, because every object of the kind would
-/// go with it.
+/// Makes `helm uninstall` keep the definition, because deleting it would delete every object of the
+/// kind.
 const RESOURCE_POLICY: (&str, &str) = ("helm.sh/resource-policy", "keep");
 
-/// Longest name of an object that the schema lets through. The rule on `metadata.name` asks for
-/// less and says why; this bound is there because the apiserver estimates what that rule costs from
-/// the longest possible name. It does so only where the schema declares apiVersion, kind, name and
-/// generateName, all four.
+/// Longest object name that the schema accepts. The rule on `metadata.name` has a lower limit and
+/// gives its reason in the message; this bound exists because the API server estimates the cost of
+/// that rule from the longest possible name. It does so only if the schema declares apiVersion,
+/// kind, name and generateName.
 const NAME_BOUND: i64 = 63;
 
-/// Applies the conventions to every schema of `crd`.
+/// Applies the conventions to every version of `crd`.
 pub fn apply_conventions(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let (key, value) = RESOURCE_POLICY;
     crd.metadata.annotations.get_or_insert_default().insert(key.into(), value.into());
@@ -41,7 +42,8 @@ pub fn apply_conventions(mut crd: CustomResourceDefinition) -> CustomResourceDef
     crd
 }
 
-/// The derive cannot know what the kind is for: that stands at its spec.
+/// The derive leaves the description of the kind empty, so it is copied from the description of the
+/// spec.
 fn complete_root(schema: &mut JSONSchemaProps) {
     let properties = schema.properties.get_or_insert_default();
     schema.description = properties.get("spec").and_then(|spec| spec.description.clone());
@@ -56,8 +58,8 @@ fn complete_root(schema: &mut JSONSchemaProps) {
     }
 }
 
-/// Members that had another place or unit before v1alpha1 was settled, and what is said to those
-/// who still fill them. `[]` goes into the items of a list.
+/// Fields that had another place or unit before v1alpha1 was settled, and the message for users who
+/// still set them. `[]` stands for the items of a list.
 const MOVED_FIELDS: [(&str, &str); 16] = [
     (
         "runtime",
@@ -89,7 +91,7 @@ const MOVED_FIELDS: [(&str, &str); 16] = [
     ("analysis.gates.[].accuracy.maxDropBasisPoints", "has become maxDrop, as in \"5%\""),
 ];
 
-/// Those of them that were objects; the others were numbers or strings.
+/// The moved fields that were objects; the others were numbers or strings.
 const MOVED_OBJECTS: [&str; 6] =
     ["runtime", "cache", "sampling", "queue.redis", "queue.nats", "queue.callbacks.signingKeyFrom"];
 
@@ -97,8 +99,8 @@ fn adjust_spec(spec: &mut JSONSchemaProps) {
     for (path, message) in MOVED_FIELDS {
         refuse_moved_field(spec, path, message);
     }
-    // As a rule, so that who still has the old name reads where it went and not only what is
-    // missing.
+    // A CEL rule instead of `required`, so that a user of the old name reads where the field moved
+    // and not only that a field is missing.
     if let Some(callbacks) =
         member_schema(spec, "queue").and_then(|queue| member_schema(queue, "callbacks"))
     {
@@ -128,9 +130,9 @@ fn adjust_spec(spec: &mut JSONSchemaProps) {
     }
 }
 
-/// Where the schema embeds types of Kubernetes, whose descriptions are those of `kubectl explain`
-/// for their own kinds. With them the definition would be larger than the annotation in which
-/// client-side apply keeps it.
+/// Paths at which the schema embeds types of Kubernetes. Their descriptions, which `kubectl
+/// explain` shows for their own kinds, are removed: with them the definition would exceed the
+/// annotation in which client-side apply stores it.
 const CORE_TYPE_PATHS: [&str; 8] = [
     "template.spec",
     "autoscaling.metrics",
@@ -142,7 +144,7 @@ const CORE_TYPE_PATHS: [&str; 8] = [
     "server.cache.sidecar.resources",
 ];
 
-/// Refuses a member that has another place now.
+/// Adds a rule that rejects a field that has moved.
 fn refuse_moved_field(spec: &mut JSONSchemaProps, path: &str, message: &str) {
     let (parents, field) =
         path.rsplit_once('.').map_or((None, path), |(parents, field)| (Some(parents), field));
@@ -189,12 +191,12 @@ fn strip_descriptions(schema: &mut JSONSchemaProps) {
     visit_children(schema, &mut strip_descriptions);
 }
 
-/// Most containers of each kind in a template: rules over them have a cost that the apiserver can
-/// estimate.
+/// Maximum number of containers of each kind in a template: without it the API server could not
+/// estimate the cost of rules over them.
 const MAX_CONTAINERS: i64 = 16;
 
-/// A PodSpec that is merged over another one: nothing is required of it, and its lists are merged
-/// by the keys that core gives them, as far as these keys are always there.
+/// Relaxes a PodSpec that is merged over another one: no field is required, and its lists are
+/// merged by the keys that the core API defines, if these keys are always present.
 fn relax_pod_spec(spec: &mut JSONSchemaProps) {
     spec.required = None;
     for field in ["ephemeralContainers", "nodeName"] {
@@ -234,8 +236,8 @@ fn string_schema(max_length: Option<i64>) -> JSONSchemaProps {
 }
 
 fn normalize_schema(schema: &mut JSONSchemaProps) {
-    // A writer that has no opinion leaves the field out; null would break merge patches and apply
-    // round trips.
+    // A client that does not set a field omits it; `null` would break merge patches and apply round
+    // trips.
     schema.nullable = None;
     if let Some(values) = schema.enum_.as_mut() {
         values.retain(|v| !v.0.is_null());
@@ -246,8 +248,9 @@ fn normalize_schema(schema: &mut JSONSchemaProps) {
     visit_children(schema, &mut normalize_schema);
 }
 
-/// A default inside the items of a list is written into every object, and then a list in Git never
-/// again equals the list in the cluster. The operator has the same defaults.
+/// Removes defaults inside the items of lists. The API server would write them into every object,
+/// and a list in Git would never equal the list in the cluster again. The operator applies the same
+/// defaults.
 fn strip_item_defaults(schema: &mut JSONSchemaProps) {
     fn strip_default(schema: &mut JSONSchemaProps) {
         schema.default = None;
@@ -259,9 +262,9 @@ fn strip_item_defaults(schema: &mut JSONSchemaProps) {
     visit_children(schema, &mut strip_item_defaults);
 }
 
-/// Bounds of what has none, of Kubernetes' own types above all: longest string (a script in an
-/// argument may be long), most items of a list, most members of a map. They are no bound on the
-/// whole, which the schema cannot say; the operator has one.
+/// Bounds for fields without one, mainly those of Kubernetes' own types: length of a string (a
+/// script in an argument may be long), items of a list, members of a map. They do not bound the
+/// object as a whole, which a schema cannot express; the operator has such a bound.
 const MAX_LENGTH: i64 = 16_384;
 const MAX_ITEMS: i64 = 128;
 const MAX_MEMBERS: i64 = 64;
@@ -274,14 +277,14 @@ fn set_bounds(schema: &mut JSONSchemaProps) {
         Some("object") if schema.additional_properties.is_some() => {
             schema.max_properties.get_or_insert(MAX_MEMBERS);
         }
-        // No quantity and no port is longer.
+        // No quantity or port is longer.
         None if is_number_or_string => _ = schema.max_length.get_or_insert(64),
         _ => {}
     }
     visit_children(schema, &mut set_bounds);
 }
 
-/// Does the same to all that is in a schema.
+/// Calls `visit` for each direct child of a schema.
 fn visit_children(schema: &mut JSONSchemaProps, visit: &mut impl FnMut(&mut JSONSchemaProps)) {
     schema.properties.iter_mut().flat_map(|fields| fields.values_mut()).for_each(&mut *visit);
     match schema.items.as_mut() {

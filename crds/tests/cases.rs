@@ -1,6 +1,6 @@
-//! Objects that must be accepted and objects that must be refused: one file each below `cases/`. A
-//! file in `reject/` begins with `# expect: <text that the answer contains>`. The e2e tests apply
-//! the same files to a real apiserver.
+//! Objects that must be accepted and objects that must be rejected: one file each below `cases/`. A
+//! file in `reject/` begins with `# expect: <text that the response contains>`. The e2e tests apply
+//! the same files to a real API server.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it finds what it did not expect")]
 
@@ -14,7 +14,7 @@ use common::{
     documents, only_in_a_cluster, problems, problems_of_file, root, rules, schema, yaml_files,
 };
 
-/// What the first line of a case says that the answer contains.
+/// The text that the response must contain, from the first line of a case.
 fn expectation(file: &Path) -> String {
     let text = fs::read_to_string(file).unwrap();
     let expected = text.lines().next().and_then(|line| line.strip_prefix("# expect: "));
@@ -55,7 +55,7 @@ fn rejected_with_a_message_that_helps() {
     }
 }
 
-/// A rule that no case breaks may not work at all.
+/// A rule without a case that breaks it might not work at all.
 #[test]
 fn every_rule_has_a_case_that_breaks_it() {
     let schema = schema();

@@ -1,6 +1,6 @@
-//! Whether an apiserver would take the definition: it refuses one whose rules could cost too much.
-//! The estimate here is coarse; the e2e cluster installs the definition, and that estimate is the
-//! real one.
+//! Whether an API server would accept the definition: it rejects one whose rules could cost too
+//! much. The estimate here is coarse; the e2e cluster installs the definition and applies the real
+//! estimate.
 
 mod common;
 
@@ -16,8 +16,8 @@ fn rules_stay_within_the_cost_budget() {
     }
 }
 
-/// The apiserver estimates the string in an int-or-string at 3 MB, whatever its schema says; within
-/// a list every use of it as a string or in a comparison breaks the budget. Only `has`, `type` and
+/// The API server assumes 3 MB for the string in an int-or-string, whatever its schema says. Within
+/// a list every use of it as a string or in a comparison exceeds the budget. Only `has`, `type` and
 /// `int` are cheap.
 #[test]
 fn int_or_strings_are_only_read_as_integers() {
@@ -32,8 +32,8 @@ fn int_or_strings_are_only_read_as_integers() {
     assert!(seen > 0, "the names in this test are out of date");
 }
 
-/// Lists and strings of ours have bounds, or estimates would multiply by the size of a request.
-/// Embedded Kubernetes types have none.
+/// Slipway's lists and strings have bounds, because otherwise the estimates would multiply by the
+/// size of a request. Embedded Kubernetes types have no bounds.
 #[test]
 fn what_rules_loop_over_is_bounded() {
     let schema = schema();

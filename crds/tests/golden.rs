@@ -1,5 +1,5 @@
-//! The generated files that are committed are those that the types generate. A stale file is
-//! rewritten, and the test fails once.
+//! The committed generated files equal what the types generate. A stale file is rewritten, and the
+//! test fails once.
 
 mod common;
 
@@ -34,7 +34,7 @@ fn the_yaml_says_what_the_types_say() {
     assert_eq!(parsed, serde_json::to_value(&slipway_crds::all_crds()[0]).unwrap());
 }
 
-/// API conventions: see `schema.rs`.
+/// The API conventions: see `schema.rs`.
 #[test]
 fn conventions_hold_everywhere() {
     fn walk(path: &str, value: &Value) {
@@ -73,7 +73,8 @@ fn uninstalling_the_chart_keeps_the_definition() {
     assert_eq!(crd["metadata"]["annotations"], json!({"helm.sh/resource-policy": "keep"}));
 }
 
-/// `kubectl explain` shows values bare: what they mean stands in the description of the field.
+/// `kubectl explain` shows enum values without their descriptions, so the description of the field
+/// must explain them.
 #[test]
 fn every_value_of_an_enum_is_described() {
     fn walk(path: &str, schema: &Value) {
@@ -97,8 +98,8 @@ fn every_value_of_an_enum_is_described() {
     walk("", &schema());
 }
 
-/// A default in the items of a list is written into every object, and then a list in Git never
-/// again equals the list in the cluster.
+/// The API server would write a default in the items of a list into every object, and a list in Git
+/// would never equal the list in the cluster again.
 #[test]
 fn items_of_lists_have_no_defaults() {
     fn walk(path: &str, schema: &Value, in_a_list: bool) {
@@ -113,7 +114,7 @@ fn items_of_lists_have_no_defaults() {
     walk("", &schema(), false);
 }
 
-/// The whole definition fits into the annotation in which client-side apply keeps it, with room to
+/// The whole definition fits into the annotation in which client-side apply stores it, with room to
 /// grow.
 #[test]
 fn the_definition_is_small() {
@@ -121,8 +122,8 @@ fn the_definition_is_small() {
     assert!(bytes < 150_000, "{bytes} bytes");
 }
 
-/// Else one object could be as large as etcd takes it, by one value. What the whole may have is the
-/// operator's bound.
+/// Without bounds a single value could make an object as large as etcd accepts. The operator limits
+/// the size of the whole object.
 #[test]
 fn every_value_of_the_spec_is_bounded() {
     fn walk(path: &str, schema: &Value) {

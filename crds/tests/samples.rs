@@ -1,5 +1,5 @@
-//! Every ModelDeployment below `examples/` is one that an apiserver accepts and that the types hold
-//! without loss.
+//! Every ModelDeployment below `examples/` is accepted by an API server and represented by the
+//! types without loss.
 
 mod common;
 
@@ -31,8 +31,8 @@ fn examples_are_valid_and_round_trip() {
     assert!(seen >= 10, "only {seen} found");
 }
 
-/// What the schema fills in and what the types fill in must be the same, or the operator would act
-/// on values that nobody can read.
+/// The schema and the types must fill in the same defaults, or the operator would act on values
+/// that are not visible in the object.
 #[test]
 fn defaults_of_types_and_schema_agree() {
     for file in yaml_files(&root().join("examples")) {

@@ -14,7 +14,8 @@ Options:
 ";
 
 fn main() -> ExitCode {
-    // By hand: what the library of the API types depends on, everybody compiles.
+    // Parsed by hand: every user of the API types compiles the dependencies of this crate, so a
+    // crate for command lines is not worth its cost.
     let output = match std::env::args_os().nth(1) {
         None => render_crds(),
         Some(word) if word == "-h" || word == "--help" => Ok(HELP.to_owned()),

@@ -1,4 +1,4 @@
-//! What a candidate is judged by.
+//! How a candidate is judged.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::KubeSchema;
@@ -19,7 +19,7 @@ fn default_min_samples() -> i32 {
     100
 }
 
-/// How a quantity in a string looks.
+/// Pattern of a quantity in a string.
 const QUANTITY: &str =
     r"^[-+]?([0-9]+([.][0-9]*)?|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$";
 
@@ -27,9 +27,10 @@ fn one_percent() -> Percentage {
     Percentage::from_text("1%")
 }
 
-/// The judge's settings. Evidence are counts of both arms over the same window, from the moment the
-/// weight was confirmed. Only a pass of every gate advances; only a fail takes back; no data, too
-/// little data and an unreachable Prometheus hold.
+/// Settings of the judge. The evidence consists of counts of both revisions over the same window,
+/// which starts when the weight was confirmed. The rollout advances only if every gate passes, and
+/// is rolled back only if a gate fails. It holds on missing data, too little data and an
+/// unreachable Prometheus.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -37,36 +38,36 @@ fn one_percent() -> Percentage {
     validation = Rule::new("self.maxHoldSeconds >= self.intervalSeconds").message("spec.analysis.maxHoldSeconds: must not be less than intervalSeconds, or a step could end before its first look")
 )]
 pub struct AnalysisSpec {
-    /// How often the evidence is read, in seconds.
+    /// Interval at which the operator reads the evidence, in seconds.
     #[serde(default = "ten_seconds")]
     #[schemars(range(min = 1, max = 3600))]
     pub interval_seconds: i32,
 
     /// How long a step may hold without a verdict, in seconds; then `onHoldExceeded` applies. A
-    /// candidate that answered none of its requests until then is taken back in any case.
+    /// candidate that answered none of its requests in that time is rolled back in any case.
     #[serde(default = "one_hour")]
     #[schemars(range(min = 1, max = 2_592_000))]
     pub max_hold_seconds: i32,
 
     /// What happens when a step held for `maxHoldSeconds`. Pause (default): the rollout waits for
-    /// a person at its weight. Abort: the candidate is taken back.
+    /// a user at its current weight. Abort: the candidate is rolled back.
     #[serde(default)]
     pub on_hold_exceeded: HoldPolicy,
 
-    /// Chance that a candidate which is as good as stable is taken back over the whole rollout,
-    /// all steps and gates together: a percentage from 0.01 to 20. Holds however often the
-    /// evidence is looked at.
+    /// Probability that a candidate which is as good as stable is rolled back during the whole
+    /// rollout, over all steps and gates together: a percentage from 0.01 to 20. It holds
+    /// independently of how often the evidence is evaluated.
     #[serde(default = "one_percent")]
     #[schemars(extend("minimum" = 1, "maximum" = 20, "pattern" = SHARE))]
     pub false_rollback_rate: Percentage,
 
-    /// What judges. Default: the gates `errors` (type ErrorRate) and `latency` (type Latency) with
-    /// their defaults. Custom: the gates of this list. Disabled: nothing; steps advance when they
-    /// are confirmed.
+    /// Which gates judge the candidate. Default: the gates `errors` (type ErrorRate) and `latency`
+    /// (type Latency) with their defaults. Custom: the gates of this list. Disabled: no gates; a
+    /// step ends when its weight is confirmed.
     #[serde(default)]
     pub mode: AnalysisMode,
 
-    /// Gates; all must pass. Only with mode Custom.
+    /// Gates; all must pass. Only allowed with mode Custom.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -86,29 +87,29 @@ impl Default for AnalysisSpec {
     }
 }
 
-/// What judges a candidate.
+/// Which gates judge a candidate.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AnalysisMode {
-    /// Errors and latency.
+    /// The default gates for errors and latency.
     #[default]
     Default,
     /// The gates of the spec.
     Custom,
-    /// Nothing.
+    /// No gates.
     Disabled,
 }
 
-/// What happens when a step held too long.
+/// What happens when a step has held for `maxHoldSeconds`.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HoldPolicy {
-    /// The rollout waits for a person at its current weight.
+    /// The rollout waits for a user at its current weight.
     #[default]
     Pause,
-    /// The candidate is taken back.
+    /// The candidate is rolled back.
     Abort,
 }
 
-/// One gate.
+/// One gate of the analysis.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -122,10 +123,10 @@ pub struct GateSpec {
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 
-    /// Kind of the gate. ErrorRate: share of failed requests (5xx, timeouts, no connection).
-    /// Latency: share of slow requests. Accuracy: share of right predictions by feedback labels.
-    /// These compare the candidate with stable at the same time. PromQL: a query that yields one
-    /// number, against thresholds.
+    /// Type of the gate. ErrorRate: share of failed requests (5xx, timeouts, failed connections).
+    /// Latency: share of slow requests. Accuracy: share of correct predictions by feedback labels.
+    /// These compare the candidate with stable over the same time. PromQL: compares the single
+    /// number that a query returns with thresholds.
     #[serde(rename = "type")]
     pub type_: GateType,
 
@@ -147,39 +148,40 @@ pub struct GateSpec {
 }
 
 impl GateSpec {
-    /// A gate that says nothing but its name and its type.
+    /// A gate with a name and a type, and otherwise defaults.
     pub fn of_type(name: impl Into<String>, type_: GateType) -> Self {
         let name = name.into();
         Self { name, type_, error_rate: None, latency: None, accuracy: None, prom_ql: None }
     }
 }
 
-/// Kind of a gate.
+/// Type of a gate.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GateType {
-    /// Share of failed requests (5xx, timeouts, no connection), candidate against concurrent
-    /// stable.
+    /// Share of failed requests (5xx, timeouts, failed connections) of the candidate, compared with
+    /// stable at the same time.
     ErrorRate,
-    /// Share of slow requests, candidate against concurrent stable.
+    /// Share of slow requests of the candidate, compared with stable at the same time.
     Latency,
-    /// Share of right predictions by feedback labels, candidate against concurrent stable.
+    /// Share of correct predictions of the candidate by feedback labels, compared with stable at
+    /// the same time.
     Accuracy,
-    /// Any PromQL that yields one number, against thresholds.
+    /// A PromQL query that returns one number, compared with thresholds.
     #[serde(rename = "PromQL")]
     PromQl,
 }
 
-/// Error rate against concurrent stable.
+/// Compares the error rates of the candidate and stable at the same time.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorRateGate {
-    /// The smallest increase of the share of failed requests worth catching, in percent of the
+    /// Smallest increase of the share of failed requests worth detecting, in percent of the
     /// requests: the gate passes once a larger increase is excluded. Default: 2%.
     #[serde(default = "ErrorRateGate::default_increase")]
     #[schemars(extend("minimum" = 1, "maximum" = 100, "pattern" = SHARE))]
     pub max_increase: Percentage,
 
-    /// Fewest requests of each arm. Default: 100.
+    /// Minimum number of requests of each revision. Default: 100.
     #[serde(default = "default_min_samples")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub min_requests: i32,
@@ -197,37 +199,37 @@ impl Default for ErrorRateGate {
     }
 }
 
-/// Latency against concurrent stable: the share of the candidate's requests that are slower than
-/// stable's quantile times the allowed ratio.
+/// Compares the latency of the candidate and stable at the same time: the share of the candidate's
+/// requests that are slower than stable's quantile times the allowed ratio.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct LatencyGate {
-    /// Quantile of stable's latency that is compared: a percentage from 50 to 99.9. Default: 95%.
+    /// Quantile of stable's latency to compare with: a percentage from 50 to 99.9. Default: 95%.
     #[serde(default = "LatencyGate::default_quantile")]
     #[schemars(extend("minimum" = 50, "maximum" = 99, "pattern" = r"^[5-9][0-9]([.][0-9]{1,4})?%$"))]
     pub quantile: Percentage,
 
-    /// How much slower than stable's quantile a request may be before it counts as slow, in
-    /// percent of it (`150%`: half as slow again), from 100 to 10000. Rounded up to a histogram
-    /// bucket. Default: 150%.
+    /// Latency above which a request counts as slow, in percent of stable's quantile (`150%`: one
+    /// and a half times the quantile), from 100 to 10000. Rounded up to a histogram bucket.
+    /// Default: 150%.
     #[serde(default = "LatencyGate::default_ratio")]
     #[schemars(extend("minimum" = 100, "maximum" = 10_000, "pattern" = r"^[1-9][0-9]{2,4}([.][0-9]{1,4})?%$"))]
     pub max_ratio: Percentage,
 
-    /// A request that is answered faster than this is never slow, whatever stable's quantile, in
-    /// milliseconds. A model of 1 ms beside one of 4 ms is a difference that no user notices.
-    /// Default: 10.
+    /// A request that is answered faster than this never counts as slow, whatever stable's
+    /// quantile is, in milliseconds: users do not notice the difference between a model of 1 ms
+    /// and one of 4 ms. Default: 10.
     #[serde(default = "LatencyGate::default_floor")]
     #[schemars(range(min = 0, max = 3_600_000))]
     pub min_slow_milliseconds: i32,
 
-    /// The smallest increase of the share of slow requests worth catching, in percent of the
+    /// Smallest increase of the share of slow requests worth detecting, in percent of the
     /// requests. Default: 5%.
     #[serde(default = "LatencyGate::default_increase")]
     #[schemars(extend("minimum" = 1, "maximum" = 100, "pattern" = SHARE))]
     pub max_increase: Percentage,
 
-    /// Fewest requests of each arm. Default: 100.
+    /// Minimum number of requests of each revision. Default: 100.
     #[serde(default = "default_min_samples")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub min_requests: i32,
@@ -260,17 +262,18 @@ impl Default for LatencyGate {
     }
 }
 
-/// Accuracy from feedback labels against concurrent stable.
+/// Compares the accuracy of the candidate and stable at the same time, computed from feedback
+/// labels.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct AccuracyGate {
-    /// The smallest loss of accuracy worth catching, in percent of the predictions: the gate
-    /// passes once a larger loss is excluded. Default: 5%.
+    /// Smallest loss of accuracy worth detecting, in percent of the predictions: the gate passes
+    /// once a larger loss is excluded. Default: 5%.
     #[serde(default = "AccuracyGate::default_drop")]
     #[schemars(extend("minimum" = 1, "maximum" = 100, "pattern" = SHARE))]
     pub max_drop: Percentage,
 
-    /// Fewest labelled predictions of each arm. Default: 100.
+    /// Minimum number of labelled predictions of each revision. Default: 100.
     #[serde(default = "default_min_samples")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub min_labels: i32,
@@ -288,41 +291,42 @@ impl Default for AccuracyGate {
     }
 }
 
-/// Any PromQL that yields one number.
+/// Compares the single number that a PromQL query returns with thresholds.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.min) || has(self.max)").message("spec.analysis.gates.promQL: give min, max or both, or the gate could not fail"),
     validation = Rule::new("self.query.contains('{{candidate}}') || self.query.contains('{{stable}}')").message("spec.analysis.gates.promQL.query: must name a revision by {{candidate}} or {{stable}}, or it would judge old revisions too"),
-    // Integers only: a quantity in a string cannot be parsed within the cost budget. The operator checks the others.
+    // Integers only: parsing a quantity in a string exceeds the cost budget. The operator checks
+    // other values.
     validation = Rule::new("!has(self.min) || !has(self.max) || type(self.min) != int || type(self.max) != int || int(self.min) <= int(self.max)").message("spec.analysis.gates.promQL: min must not be greater than max, or no value could pass; swap them")
 )]
 pub struct PromQlGate {
-    /// Query that yields exactly one number. Variables: `{{candidate}}` and `{{stable}}`
-    /// (revisions), `{{modeldeployment}}`, `{{namespace}}`, and `{{window}}`: the time since
-    /// the weight was confirmed, as a PromQL duration. No series, several series, NaN and
-    /// infinities hold; they never pass and never fail.
+    /// Query that returns exactly one number. Variables: `{{candidate}}` and `{{stable}}`
+    /// (revisions), `{{modeldeployment}}`, `{{namespace}}`, and `{{window}}`: the time since the
+    /// weight was confirmed, as a PromQL duration. On no series, several series, NaN or an
+    /// infinity the gate holds; it neither passes nor fails.
     #[schemars(length(min = 1, max = 4096))]
     pub query: String,
 
-    /// The smallest value that passes.
+    /// Smallest value that passes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("pattern" = QUANTITY))]
     pub min: Option<Quantity>,
 
-    /// The largest value that passes.
+    /// Largest value that passes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("pattern" = QUANTITY))]
     pub max: Option<Quantity>,
 
-    /// How long the weight must have been confirmed before the first look, in seconds. Default:
+    /// Time between the confirmation of the weight and the first evaluation, in seconds. Default:
     /// 10.
     #[serde(default = "ten_seconds")]
     #[schemars(range(min = 0, max = 86_400))]
     pub initial_delay_seconds: i32,
 
-    /// How many looks in a row must be within the thresholds to pass, and out of them to fail.
-    /// Default: 3.
+    /// Number of consecutive evaluations within the thresholds to pass, and outside of them to
+    /// fail. Default: 3.
     #[serde(default = "PromQlGate::default_count")]
     #[schemars(range(min = 1, max = 100))]
     pub consecutive_count: i32,

@@ -1,4 +1,4 @@
-//! How many pods there are: autoscaling, disruptions.
+//! Number of pods: autoscaling and disruptions.
 
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscalerBehavior, MetricSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -12,17 +12,17 @@ fn one_replica() -> i32 {
 /// A HorizontalPodAutoscaler (autoscaling/v2) that targets this ModelDeployment's scale
 /// subresource.
 ///
-/// Its metrics cover the pods of all revisions, so that what it asks for is what the whole traffic
-/// needs, also in the middle of a rollout.
+/// Its metrics cover the pods of all revisions, so that the number it requests matches the whole
+/// traffic, also during a rollout.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct AutoscalingSpec {
-    /// Fewest replicas.
+    /// Minimum number of replicas.
     #[serde(default = "one_replica")]
     #[schemars(range(min = 1, max = 1000))]
     pub min_replicas: i32,
 
-    /// Most replicas.
+    /// Maximum number of replicas.
     #[schemars(range(min = 1, max = 1000))]
     pub max_replicas: i32,
 
@@ -33,7 +33,7 @@ pub struct AutoscalingSpec {
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub metrics: Vec<MetricSpec>,
 
-    /// Behaviour of autoscaling/v2: how fast it goes up and down.
+    /// Behaviour of autoscaling/v2: how fast the HorizontalPodAutoscaler scales up and down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behavior: Option<HorizontalPodAutoscalerBehavior>,
 }
@@ -42,8 +42,8 @@ pub struct AutoscalingSpec {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct DisruptionBudget {
-    /// Pods that may be evicted at a time: a number, or a percentage of all pods (`"25%"`),
-    /// rounded up. A pod that is not ready may always be evicted.
+    /// Number of pods that may be evicted at a time: a number, or a percentage of all pods
+    /// (`"25%"`), rounded up. A pod that is not ready may always be evicted.
     #[serde(default = "one_pod")]
     #[schemars(extend("minimum" = 0, "maximum" = 1000, "pattern" = "^(100|[0-9]{1,2})%$"))]
     pub max_unavailable: IntOrString,

@@ -1,4 +1,4 @@
-//! `ml.slipway.dev/v1alpha1`.
+//! The types of `ml.slipway.dev/v1alpha1`.
 
 mod analysis;
 mod autoscaling;

@@ -1,4 +1,4 @@
-//! What is served. All of this makes the revision.
+//! The model to serve. All of these fields are part of the revision.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::BaselineSource;
 
-/// A model: where its bytes are and which bytes they must be.
+/// A model: the location of its file and the digest that the file must have.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -29,7 +29,7 @@ pub struct ModelSpec {
     )]
     pub name: Option<String>,
 
-    /// Version for people: shown by `kubectl get`, in metrics and in answers. Default: the
+    /// Version for display: shown by `kubectl get`, in metrics and in answers. Default: the
     /// revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
@@ -38,27 +38,30 @@ pub struct ModelSpec {
     )]
     pub version: Option<String>,
 
-    /// Where the model file is: `http(s)://host/path`, `s3://bucket/key`, `gs://`, `az://`, `pvc://claim/path` or `file:///path`.
+    /// Location of the model file: `http(s)://host/path`, `s3://bucket/key`, `gs://`, `az://`,
+    /// `pvc://claim/path` or `file:///path`.
     #[schemars(length(min = 8, max = 2048))]
     pub uri: String,
 
-    /// Digest of the model, `sha256:<hex>`: what `sha256sum` prints of its file, or what
-    /// `slipway-runtime fetch` tells of a model whose weights lie in files beside it. Other bytes
-    /// are never served. Without it the first pod of a revision starts alone, and what it found is
-    /// the digest of all later ones (`status.stable.digest`). Required with `http://`.
+    /// Digest of the model, `sha256:<hex>`: the output of `sha256sum` for its file, or of
+    /// `slipway-runtime fetch` for a model with weights in separate files. A model with another
+    /// digest is never served. Without this field the first pod of a revision starts alone, and
+    /// all later pods must find the same digest as it did (`status.stable.digest`). Required with
+    /// `http://`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 71))]
     pub digest: Option<String>,
 
-    /// Whether requests of different clients may run as one batch. Auto (default): where the graph
+    /// Whether requests of different clients may run as one batch. Auto (default): if the graph
     /// and a trial at load prove that the model keeps rows apart. Enabled: always, because you
-    /// know that the first axis is one of independent rows. Disabled: every request runs alone.
-    /// The metadata of the model (`/v2/models/<name>`) tells what was decided, and why.
+    /// know that the first axis consists of independent rows. Disabled: every request runs alone.
+    /// The metadata of the model (`/v2/models/<name>`) shows the decision and its reason.
     #[serde(default, skip_serializing_if = "BatchingPolicy::is_auto")]
     pub batching: BatchingPolicy,
 
-    /// What the model's traffic is compared with, and the requests whose answers it must reproduce
-    /// before a pod serves. Without it there are no metrics of drift and of expected accuracy.
+    /// What the model's traffic is compared with, and the requests whose answers the model must
+    /// reproduce before a pod serves. Without it there are no metrics of drift and of expected
+    /// accuracy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<BaselineSource>,
 }
@@ -66,7 +69,7 @@ pub struct ModelSpec {
 /// Whether requests of different clients may run as one batch.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BatchingPolicy {
-    /// Where it is proven that the model keeps rows apart.
+    /// If it is proven that the model keeps rows apart.
     #[default]
     Auto,
     /// Always; the owner of the model knows that rows are independent.
@@ -76,8 +79,8 @@ pub enum BatchingPolicy {
 }
 
 impl BatchingPolicy {
-    /// Whether it is what an absent field means: such a field is not written, so that writing the
-    /// default makes no other revision.
+    /// Whether this is the meaning of an absent field. Such a field is not serialized, so that
+    /// setting the default explicitly creates no new revision.
     pub const fn is_auto(&self) -> bool {
         matches!(self, Self::Auto)
     }

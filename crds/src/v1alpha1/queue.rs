@@ -38,28 +38,29 @@ fn default_drain() -> i32 {
 /// Bounds and workers of the queue that `spec.server.queue` names. A change takes effect at once
 /// and starts no rollout.
 ///
-/// The workers are a Deployment `<name>-worker` of the stable revision: a new revision's workers
-/// take over when it is promoted, the candidate has none. Changes here reach the workers when the
-/// spec's revision is the stable one.
+/// The workers are a Deployment `<name>-worker` of the stable revision. The workers of a new
+/// revision take over when it is promoted; a candidate has none. Changes here reach the workers
+/// once the revision of the spec is the stable one.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueSpec {
-    /// Jobs that may be queued or running before others are refused with 429.
+    /// Number of jobs that may be queued or running; further jobs are rejected with 429.
     #[serde(default = "default_jobs")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_jobs: i64,
 
-    /// How often a job is handed to a worker before it goes to the dead-letter stream.
+    /// Number of times that a job is delivered to a worker before it goes to the dead-letter
+    /// stream.
     #[serde(default = "default_deliveries")]
     #[schemars(range(min = 1, max = 100))]
     pub max_deliveries: i32,
 
-    /// How long results can be read.
+    /// How long results can be read, in seconds.
     #[serde(default = "a_day")]
     #[schemars(range(min = 1, max = 2_592_000))]
     pub result_ttl_seconds: i32,
 
-    /// Callbacks with results. Without it jobs with a callback are refused.
+    /// Callbacks with results. Without this field jobs with a callback are rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callbacks: Option<CallbackSpec>,
 
@@ -80,25 +81,24 @@ impl Default for QueueSpec {
     }
 }
 
-/// Where a queue of jobs (`POST /v2/models/<model>/jobs`) is kept: on a Redis or NATS that is there
-/// already.
+/// Store of the queue of jobs (`POST /v2/models/<model>/jobs`): an existing Redis or NATS.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.redis) != has(self.nats)").message("spec.server.queue: give exactly one of redis and nats, which keeps the queue")
 )]
 pub struct QueueStore {
-    /// The Redis that keeps the queue, on its streams.
+    /// The Redis that stores the queue, in its streams.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis: Option<QueueRedis>,
 
-    /// The NATS that keeps the queue, on JetStream.
+    /// The NATS that stores the queue, in JetStream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nats: Option<QueueNats>,
 }
 
-/// A Redis 7 or Valkey 7.2, or newer, with an append-only file and without eviction: it keeps what
-/// must not be lost.
+/// A Redis 7 or Valkey 7.2, or newer, with an append-only file and without eviction, because the
+/// queue must not be lost.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -111,7 +111,7 @@ pub struct QueueRedis {
     #[schemars(length(min = 9, max = 512))]
     pub url: Option<String>,
 
-    /// A Secret that holds the URL, as `redis://user:password@host:port`.
+    /// A Secret that contains the URL, as `redis://user:password@host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url_secret_key_ref: Option<SecretKeyRef>,
 }
@@ -129,13 +129,13 @@ pub struct QueueNats {
     #[schemars(length(min = 8, max = 512))]
     pub url: Option<String>,
 
-    /// A Secret that holds the URL, as `nats://user:password@host:port` or
+    /// A Secret that contains the URL, as `nats://user:password@host:port` or
     /// `nats://token@host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url_secret_key_ref: Option<SecretKeyRef>,
 
-    /// Servers that keep the stream of the queue, when it is not there yet and made by us. With
-    /// one, a lost disk is a lost queue.
+    /// Number of servers that store the stream of the queue, if Slipway creates it. With one
+    /// server, losing its disk loses the queue.
     #[serde(default = "one_replica")]
     #[schemars(range(min = 1, max = 5))]
     pub replicas: i32,
@@ -149,53 +149,53 @@ pub struct SecretKeyRef {
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 
-    /// Key in it.
+    /// Key in the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
 }
 
-/// POSTs of results to the URLs that jobs name.
+/// POST requests with results to the URLs that jobs name.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.allow.all(a, a.matches('^([*]|([*]?[.])?[A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?|[0-9A-Fa-f.:]+(/[0-9]{1,3})?)$'))").message("spec.queue.callbacks.allow: each is a host name, .suffix, address, network/prefix, or * for any public address")
 )]
 pub struct CallbackSpec {
-    /// Where callbacks may go: host names, `.suffix`, networks, or `*`. Addresses that are not
-    /// public need a network.
+    /// Allowed targets of callbacks: host names, `.suffix`, networks, or `*`. Addresses that are
+    /// not public need a network.
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub allow: Vec<String>,
 
-    /// What callbacks are signed with: one or several keys, separated by spaces.
+    /// Keys that sign callbacks: one or several, separated by spaces.
     pub signing_key_secret_key_ref: SecretKeyRef,
 }
 
-/// The pods that run jobs. They are made from `spec.template`; what is given here takes the place
-/// of what is there.
+/// The pods that run jobs. They are created from `spec.template`; fields that are set here replace
+/// those of the template.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!has(self.autoscaling) || self.autoscaling.minReplicas <= self.autoscaling.maxReplicas").message("spec.queue.worker.autoscaling: minReplicas must not be greater than maxReplicas")
 )]
 pub struct WorkerSpec {
-    /// Workers, unless `autoscaling` is set.
+    /// Number of workers, unless `autoscaling` is set.
     #[serde(default = "one_replica")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: i32,
 
-    /// Workers by how many jobs wait.
+    /// Scales the workers by the number of waiting jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<WorkerAutoscaling>,
 
-    /// Jobs that one worker takes at once; their rows are merged into batches.
+    /// Number of jobs that one worker takes at once; their rows are merged into batches.
     #[serde(default = "default_batch")]
     #[schemars(range(min = 1, max = 256))]
     pub max_batch_jobs: i32,
 
-    /// How long a worker that is told to end goes on with what it has before it gives that back.
-    /// Nodes that are taken away on short notice leave 30 s or less; the pod's grace period is
-    /// this and 10 s.
+    /// How long a terminating worker continues with its jobs before it returns them to the queue,
+    /// in seconds. Spot nodes that are reclaimed leave 30 s or less; the pod's grace period is
+    /// this value plus 10 s.
     #[serde(default = "default_drain")]
     #[schemars(range(min = 0, max = 600))]
     pub drain_seconds: i32,
@@ -204,12 +204,12 @@ pub struct WorkerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
 
-    /// Nodes that may run the workers.
+    /// Labels of the nodes that may run the workers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(length(max = 32))]
     pub node_selector: BTreeMap<String, String>,
 
-    /// Taints that the workers bear, for example of spot nodes.
+    /// Taints that the workers tolerate, for example of spot nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -236,26 +236,27 @@ impl Default for WorkerSpec {
 }
 
 /// A HorizontalPodAutoscaler `<name>-worker` by the External metric `slipway_queue_jobs` with the
-/// label `modeldeployment`; see docs/queue.md for the rule of prometheus-adapter that serves it,
-/// and for KEDA instead. While nobody serves the metric, the workers stay as many as they are.
+/// label `modeldeployment`. See docs/queue.md for the rule of prometheus-adapter that serves the
+/// metric, and for KEDA as an alternative. While the metric is not available, the number of workers
+/// does not change.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerAutoscaling {
-    /// Fewest workers.
+    /// Minimum number of workers.
     #[serde(default = "one_replica")]
     #[schemars(range(min = 1, max = 1000))]
     pub min_replicas: i32,
 
-    /// Most workers.
+    /// Maximum number of workers.
     #[schemars(range(min = 1, max = 1000))]
     pub max_replicas: i32,
 
-    /// Jobs in the queue for each worker.
+    /// Number of queued jobs for each worker.
     #[serde(default = "default_target")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub target_jobs: i32,
 
-    /// Behaviour of autoscaling/v2: how fast it goes up and down.
+    /// Behaviour of autoscaling/v2: how fast the HorizontalPodAutoscaler scales up and down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behavior: Option<HorizontalPodAutoscalerBehavior>,
 }

@@ -1,4 +1,4 @@
-//! A rollout in the status: how it stands, its steps, and how it ended.
+//! A rollout in the status: its progress, its steps, and how it ended.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::KubeSchema;
@@ -7,107 +7,109 @@ use serde::{Deserialize, Serialize};
 
 use super::units::permille;
 
-/// Progress of one rollout, or how it was taken back: the only memory that cannot be observed. When
-/// it is lost the candidate starts again at its first step.
+/// Progress of one rollout, or how it was rolled back. This is the only state that the operator
+/// cannot observe in the cluster. If it is lost, the candidate starts again at its first step.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutStatus {
     /// The revision that is rolled out.
     #[schemars(length(max = 63))]
     pub revision: String,
-    /// Version for people.
+    /// Version of the revision, for display.
     #[serde(default)]
     #[schemars(length(max = 63))]
     pub version: String,
-    /// What the rollout does: `Scaling` (pods come up), `Confirming` (gateways take the weight),
-    /// `Analyzing` (evidence is collected), `Paused`, `Preview` (green is up behind its address),
-    /// `Probation` (all traffic is at the candidate, rollback is armed) or `Aborted`.
+    /// What the rollout does: `Scaling` (pods start), `Confirming` (gateways apply the weight),
+    /// `Analyzing` (evidence is collected), `Paused`, `Preview` (green is available behind the
+    /// preview address), `Probation` (all traffic goes to the candidate, a rollback is still
+    /// possible) or `Aborted`.
     #[schemars(with = "String", length(min = 1, max = 32))]
     pub stage: RolloutStage,
     /// Index of the current step in the resolved list of steps, from 0.
     #[serde(default)]
     pub step_index: i32,
-    /// Steps, for people: `2/4`.
+    /// Current step and number of steps, for display: `2/4`.
     #[serde(default)]
     #[schemars(length(max = 16))]
     pub step: String,
-    /// Start of the rollout.
+    /// Start time of the rollout.
     pub start_time: Time,
-    /// Start of the current stage of the current step.
+    /// Start time of the current stage of the current step.
     pub stage_start_time: Time,
-    /// Steps that were reached so far.
+    /// Steps reached so far.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub steps: Vec<StepRecord>,
-    /// Why the candidate was taken back; only in stage Aborted.
+    /// Why the candidate was rolled back; only in stage Aborted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub abort: Option<AbortStatus>,
-    /// The rest of the steps and gates are skipped by a person's `promote-full`.
+    /// A user's `promote-full` skips the remaining steps and gates.
     #[serde(default)]
     pub promote_full: bool,
-    /// Who holds the rollout by the command `pause`; absent when nobody does.
+    /// The user who paused the rollout by the command `pause`; absent if it is not paused so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub paused_by: Option<String>,
-    /// Commands of people that took effect, oldest first.
+    /// User commands that took effect, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub commands: Vec<CommandRecord>,
 }
 
-/// A command of a person that took effect.
+/// A user command that took effect.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct CommandRecord {
     /// The command: `promote`, `promote-full`, `abort`, `retry`, `pause` or `resume`.
     #[schemars(length(min = 1, max = 32))]
     pub command: String,
-    /// Who gave it; `unknown` when the annotation did not say.
+    /// The user who gave the command; `unknown` if the annotation names none.
     #[schemars(length(max = 256))]
     pub user: String,
-    /// The step at which it took effect, for people (`2/4`).
+    /// The step at which the command took effect, for display (`2/4`).
     #[serde(default)]
     #[schemars(length(max = 16))]
     pub step: String,
-    /// When it took effect.
+    /// Time at which the command took effect.
     pub time: Time,
 }
 
 /// What a rollout does.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RolloutStage {
-    /// The candidate's pods come up for the weight of the step.
+    /// The candidate's pods start for the weight of the step.
     Scaling,
-    /// The weight was written and is not confirmed by every gateway yet.
+    /// The weight was written, and not every gateway has confirmed it yet.
     Confirming,
     /// The judge collects evidence at the confirmed weight.
     Analyzing,
-    /// A pause step, or a person's decision is awaited.
+    /// A pause step is active, or the rollout waits for a user's decision.
     Paused,
-    /// Blue-green: green is up and behind the preview address.
+    /// Blue-green: green is available behind the preview address.
     Preview,
-    /// All traffic is at the candidate; the old revision is whole and rollback is armed.
+    /// All traffic goes to the candidate. The old revision keeps its pods, so that a rollback is
+    /// immediate.
     Probation,
-    /// The candidate was taken back.
+    /// The candidate was rolled back.
     Aborted,
 }
 
-/// Why a candidate was taken back.
+/// Why a candidate was rolled back.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct AbortStatus {
-    /// CamelCase reason, one of the condition reasons.
+    /// Reason in CamelCase, one of the condition reasons.
     #[schemars(length(min = 1, max = 64))]
     pub reason: String,
-    /// For people.
+    /// Explanation for users.
     #[serde(default)]
     #[schemars(length(max = 1024))]
     pub message: String,
-    /// When the decision was taken.
+    /// Time of the decision.
     pub time: Time,
-    /// Since when no gateway sends anything to the candidate, as confirmed.
+    /// Time since which no gateway sends requests to the candidate, as confirmed by the gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic_left_time: Option<Time>,
 }
@@ -116,19 +118,20 @@ pub struct AbortStatus {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct StepRecord {
-    /// Weight asked for (`5%`).
+    /// Requested weight (`5%`).
     #[serde(rename = "weight", with = "permille")]
     #[schemars(with = "String", length(max = 16))]
     pub weight_permille: i32,
-    /// When it was written.
+    /// Time at which the weight was written.
     pub set_time: Time,
-    /// When every gateway had confirmed it.
+    /// Time at which every gateway had confirmed the weight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmed_time: Option<Time>,
-    /// When the step ended.
+    /// Time at which the step ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_time: Option<Time>,
-    /// Share of requests that the candidate got in this step, as counted by the gateways (`5.1%`).
+    /// Share of requests that the candidate received in this step, as counted by the gateways
+    /// (`5.1%`).
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -137,7 +140,7 @@ pub struct StepRecord {
     )]
     #[schemars(with = "Option<String>", length(max = 16))]
     pub observed_permille: Option<i32>,
-    /// Verdict at the end, with its numbers, for people.
+    /// Verdict at the end of the step, with its numbers, for display.
     #[serde(default)]
     #[schemars(length(max = 1024))]
     pub verdict: String,
@@ -147,34 +150,34 @@ pub struct StepRecord {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutRecord {
-    /// The revision.
+    /// The revision that was rolled out.
     #[schemars(length(max = 63))]
     pub revision: String,
-    /// Version for people.
+    /// Version of the revision, for display.
     #[serde(default)]
     #[schemars(length(max = 63))]
     pub version: String,
-    /// How it ended: `Promoted`, `RolledBack` (by a gate, the brake or a deadline), `Aborted` (by
-    /// a person) or `Superseded` (by another spec).
+    /// How the rollout ended: `Promoted`, `RolledBack` (by a gate, the brake or a deadline),
+    /// `Aborted` (by a user) or `Superseded` (by another spec).
     #[schemars(with = "String", length(min = 1, max = 32))]
     pub outcome: RolloutOutcome,
-    /// CamelCase reason.
+    /// Reason in CamelCase.
     #[schemars(length(max = 64))]
     pub reason: String,
-    /// For people.
+    /// Explanation for users.
     #[serde(default)]
     #[schemars(length(max = 1024))]
     pub message: String,
-    /// Start.
+    /// Start time of the rollout.
     pub start_time: Time,
-    /// End.
+    /// End time of the rollout.
     pub end_time: Time,
     /// Steps that were reached.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub steps: Vec<StepRecord>,
-    /// Commands of people that took effect, oldest first.
+    /// User commands that took effect, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -186,10 +189,10 @@ pub struct RolloutRecord {
 pub enum RolloutOutcome {
     /// The candidate became stable.
     Promoted,
-    /// The candidate was taken back by a gate, the brake or a deadline.
+    /// A gate, the brake or a deadline rolled the candidate back.
     RolledBack,
-    /// A person took it back.
+    /// A user rolled the candidate back.
     Aborted,
-    /// Another revision took its place, or the spec went back to stable.
+    /// Another revision replaced the candidate, or the spec returned to the stable revision.
     Superseded,
 }

@@ -1,31 +1,30 @@
-//! What serves the model, and how. All of this makes the revision.
+//! The model server and its settings. All of these fields are part of the revision.
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{CacheSpec, QueueStore, SamplingSpec};
 
-/// The model server: what it keeps, where its jobs wait, what it samples.
+/// The model server: its caches, its job queue and its samples.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelServerSpec {
-    /// What the pods keep so that it need not be done again: answers, in memory and in Redis. Off
-    /// when left out.
+    /// Caches of the pods: answers and input rows, in memory and in Redis. Disabled if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheSpec>,
 
-    /// Where jobs wait for a worker. Without it there are no jobs. Its bounds and its workers are
-    /// `spec.queue`.
+    /// Store of the job queue. Without it there are no jobs. The bounds and the workers of the
+    /// queue are in `spec.queue`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueueStore>,
 
-    /// Samples of requests and answers. Off when left out.
+    /// Samples of requests and answers. Disabled if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling: Option<SamplingSpec>,
 }
 
 impl ModelServerSpec {
-    /// Whether nothing is said, so that it makes no other revision.
+    /// Whether no field is set. An empty value is not serialized and creates no new revision.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

@@ -14,11 +14,13 @@ fn default_history_limit() -> i32 {
     10
 }
 
-/// A model that is served at one stable address and whose versions are rolled out by evidence.
+/// A model that is served at one stable address, and whose new versions are rolled out based on
+/// evidence.
 ///
-/// A change of `model`, `server` or `template` makes a new revision, which starts with a small
-/// share of the traffic, is judged against the running one, grows step by step, and is taken back
-/// when it is worse. Every other field takes effect at once and starts no rollout.
+/// A change of `model`, `server` or `template` creates a new revision. It starts with a small share
+/// of the traffic, is judged against the running revision, gets more traffic step by step, and is
+/// rolled back if it is worse. Changes of all other fields take effect at once and start no
+/// rollout.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "ml.slipway.dev",
@@ -62,39 +64,39 @@ fn default_history_limit() -> i32 {
     validation = Rule::new("!has(self.autoscaling) || (has(self.autoscaling.metrics) && size(self.autoscaling.metrics) > 0) || (has(self.template) && has(self.template.spec) && has(self.template.spec.containers) && self.template.spec.containers.exists(c, c.name == 'server' && has(c.resources) && ((has(c.resources.requests) && 'cpu' in c.resources.requests) || (has(c.resources.limits) && 'cpu' in c.resources.limits))))").message("spec.template.spec.containers[server].resources.requests.cpu: required by spec.autoscaling without metrics, because the default metric is a share of the CPU request")
 )]
 pub struct ModelDeploymentSpec {
-    /// What is served. A change makes a new revision.
+    /// The model to serve. A change creates a new revision.
     pub model: ModelSpec,
 
-    /// The pods of every revision: what is given here is merged over Slipway's own. A change makes
-    /// a new revision.
+    /// The pods of every revision: these fields are merged over the operator's pod template. A
+    /// change creates a new revision.
     #[serde(default, skip_serializing_if = "PodTemplatePatch::is_empty")]
     pub template: PodTemplatePatch,
 
-    /// What serves the model, and how. A change makes a new revision.
+    /// Settings of the model server. A change creates a new revision.
     #[serde(default, skip_serializing_if = "ModelServerSpec::is_empty")]
     pub server: ModelServerSpec,
 
-    /// Replicas of the stable revision. The candidate is sized from its share of the traffic.
-    /// Leave it out when `autoscaling` is set: the HorizontalPodAutoscaler writes it through the
-    /// scale subresource. When it is left out, as many as run stay, and at least
+    /// Replicas of the stable revision. The candidate is sized by its share of the traffic. Leave
+    /// this field out when `autoscaling` is set: the HorizontalPodAutoscaler writes it through the
+    /// scale subresource. If absent, the current number of replicas stays, and is at least
     /// `autoscaling.minReplicas`; a new ModelDeployment gets 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: Option<i32>,
 
-    /// How many pods may be evicted at a time, for example when nodes are drained.
+    /// Number of pods that may be evicted at a time, for example when nodes are drained.
     #[serde(default)]
     pub disruption_budget: DisruptionBudget,
 
-    /// A HorizontalPodAutoscaler on this ModelDeployment's scale subresource.
+    /// A HorizontalPodAutoscaler on the scale subresource of this ModelDeployment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<AutoscalingSpec>,
 
-    /// Bounds and workers of the queue of `server.queue`.
+    /// Bounds and workers of the queue in `server.queue`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueueSpec>,
 
-    /// How a new revision takes over.
+    /// How a new revision replaces the stable one.
     #[serde(default)]
     pub strategy: RolloutStrategy,
 
@@ -102,7 +104,7 @@ pub struct ModelDeploymentSpec {
     #[serde(default)]
     pub traffic: TrafficSpec,
 
-    /// What a new revision is judged by at every step.
+    /// How a new revision is judged at every step.
     #[serde(default)]
     pub analysis: AnalysisSpec,
 
@@ -110,27 +112,27 @@ pub struct ModelDeploymentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feedback: Option<FeedbackSpec>,
 
-    /// Pods that were made before this moment are replaced, one at a time, by eviction: the next
-    /// one when all are ready. Set it to now to make pods anew, for example after a Secret was
-    /// rotated; a newer image of the operator's reaches them with it. A moment to come is waited
-    /// for, and so is the end of a rollout. When all pods are new, `status.restartedTime` is the
-    /// same. No part of a revision.
+    /// Pods created before this time are replaced by eviction, one at a time: the next one when
+    /// all pods are ready. Set it to the current time to replace all pods, for example after a
+    /// Secret was rotated; new pods get the images of the operator's current configuration. The
+    /// restart waits for a time in the future and for the end of a rollout. When all pods are
+    /// replaced, `status.restartedTime` has the same value. Not part of the revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_time: Option<Time>,
 
-    /// Holds a rollout where it is: no step, no weight and no promotion until it is false again.
-    /// An abort still works.
+    /// Pauses a rollout at its current step: no further step, weight or promotion until it is
+    /// false again. An abort still takes effect.
     #[serde(default)]
     pub paused: bool,
 
-    /// How many old revisions (ReplicaSets scaled to 0) are kept.
+    /// Number of old revisions (ReplicaSets scaled to 0) to keep.
     #[serde(default = "default_history_limit")]
     #[schemars(range(min = 0, max = 50))]
     pub revision_history_limit: i32,
 }
 
 impl ModelDeploymentSpec {
-    /// The queue: where it is kept, and its bounds and workers; none when there is none.
+    /// The queue: its store, and its bounds and workers; `None` if there is no queue.
     pub fn queue(&self) -> Option<(&QueueStore, QueueSpec)> {
         Some((self.server.queue.as_ref()?, self.queue.clone().unwrap_or_default()))
     }

@@ -1,4 +1,4 @@
-//! The pods that serve the model, as far as the owner of the model has a say.
+//! The part of the model pods that the owner of the model can configure.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-/// Name of the container of the model server.
+/// Name of the container that runs the model server.
 pub const SERVER_CONTAINER: &str = "server";
 
-/// A part of a pod template, merged over the operator's own as server-side apply merges.
+/// A part of a pod template, merged over the operator's own by the rules of server-side apply.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -22,14 +22,14 @@ pub struct PodTemplatePatch {
 
     /// A part of a PodSpec (`kubectl explain pod.spec`). Containers, variables, volumes and mounts
     /// are merged by their names and paths: the container `server` is the model server, others run
-    /// beside it. Arguments of `server` come after Slipway's own, and so do tolerations; init
-    /// containers run before Slipway's. The step that fetches the model has the variables and
-    /// mounts of `server`.
+    /// beside it. Arguments and tolerations are appended to those of Slipway; init containers run
+    /// before Slipway's. The init container that fetches the model gets the variables and mounts
+    /// of `server`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<PodSpec>,
 }
 
-/// Labels and annotations of the pods, besides Slipway's own.
+/// Labels and annotations of the pods, in addition to Slipway's own.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -37,29 +37,29 @@ pub struct PodTemplatePatch {
     validation = Rule::new("!has(self.annotations) || self.annotations.all(a, !a.startsWith('ml.slipway.dev/'))").message("spec.template.metadata.annotations: ml.slipway.dev/* are Slipway's own; choose another name")
 )]
 pub struct TemplateMetadata {
-    /// Labels.
+    /// Labels of the pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(length(max = 64))]
     pub labels: BTreeMap<String, String>,
 
-    /// Annotations.
+    /// Annotations of the pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(length(max = 64))]
     pub annotations: BTreeMap<String, String>,
 }
 
 impl PodTemplatePatch {
-    /// Whether it says nothing: an absent template and an empty one make the same revision.
+    /// Whether no field is set: an absent template and an empty one result in the same revision.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// What it says about the model server.
+    /// The settings of the model server's container, if there are any.
     pub fn server_container(&self) -> Option<&Container> {
         self.spec.as_ref()?.containers.iter().find(|container| container.name == SERVER_CONTAINER)
     }
 
-    /// The same, to be changed; added when it says nothing.
+    /// The container of the model server, for changes; added if it is absent.
     pub fn server_container_mut(&mut self) -> &mut Container {
         let containers = &mut self.spec.get_or_insert_default().containers;
         let place = containers
@@ -73,7 +73,7 @@ impl PodTemplatePatch {
         &mut containers[place]
     }
 
-    /// The image of the model server, where it is not the operator's.
+    /// The image of the model server, if the template sets one in place of the operator's.
     pub fn server_image(&self) -> Option<&str> {
         self.server_container()?.image.as_deref()
     }

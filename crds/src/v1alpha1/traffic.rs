@@ -36,11 +36,11 @@ fn default_failure_rate() -> Percentage {
 )]
 pub struct TrafficSpec {
     /// DNS names under which clients reach this ModelDeployment besides the addresses of its
-    /// Services, for example the host of an Ingress: a request with such a `Host` or `:authority`,
-    /// whatever its port and case, is answered as one to its Service. At any other host the name
-    /// of the model decides, in the path `/v2/models/<name>` or in the message of gRPC. In a
-    /// namespace a host belongs to the oldest ModelDeployment that declares it; the others say so
-    /// in the condition `Conflicted`. Lower case, at least two labels, no wildcards.
+    /// Services, for example the host of an Ingress. A request with such a `Host` or `:authority`,
+    /// whatever its port and case, is handled like a request to the Service. For all other hosts
+    /// the model name decides, in the path `/v2/models/<name>` or in the gRPC message. Within a
+    /// namespace a host belongs to the oldest ModelDeployment that declares it; the others report
+    /// it in the condition `Conflicted`. Lower case, at least two labels, no wildcards.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 16),
@@ -54,44 +54,45 @@ pub struct TrafficSpec {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub hosts: Vec<String>,
 
-    /// Deadline of one request in seconds, retries and shield included; then the client gets 504.
-    /// Model servers are told of it (`x-request-timeout-ms`, `grpc-timeout`), and pods that leave
-    /// finish what they began within it.
+    /// Deadline of one request in seconds, including retries and shield; after it the client gets
+    /// 504. The gateway sends the deadline to model servers (`x-request-timeout-ms`,
+    /// `grpc-timeout`), and terminating pods finish their requests within it.
     #[serde(default = "thirty_seconds")]
     #[schemars(range(min = 1, max = 3600))]
     pub timeout_seconds: i32,
 
-    /// Largest body of a request, in bytes: gateways keep so much of it, so that it can be sent
-    /// again, and Slipway's model server takes no more (413). Larger requests go to the stable
-    /// revision only, whose pods may take them when they run another image: the candidate never
-    /// sees them, so it is not judged by them either, and the status says so when there are some.
+    /// Largest body of a request, in bytes. Gateways buffer this much, so that a request can be
+    /// sent again, and Slipway's model server rejects larger ones (413). Larger requests go to the
+    /// stable revision only, whose pods may accept them if they run another image: the candidate
+    /// never receives them, so it is not judged by them either, and the status reports that such
+    /// requests exist.
     #[serde(default = "sixteen_mebibytes")]
     #[schemars(extend("minimum" = 65_536, "maximum" = 134_217_728, "pattern" = MEMORY))]
     pub max_request_size: Quantity,
 
-    /// Keeps an entity on its side of the split.
+    /// Keeps the requests of an entity on the same side of the split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stickiness: Option<StickinessSpec>,
 
-    /// Whether answers say in `x-slipway-revision` which revision they are of, and in
-    /// `x-slipway-shielded` whose failure the client was spared. Disabled unless it is asked for:
-    /// who knows its revision can choose what it sends to the one on trial.
+    /// Whether answers name their revision in `x-slipway-revision`, and in `x-slipway-shielded`
+    /// the revision whose failure the shield hid. Disabled by default, because a client that knows
+    /// its revision can choose what it sends to the candidate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision_header: Option<RevisionHeader>,
 
-    /// Enabled (default): predictions are pure functions, so gateways may send one to more than
-    /// one pod: again when a pod breaks off, to the stable revision when the candidate fails or is
-    /// slow (`shield`). Disabled, for servers whose predictions have effects: no POST is sent
-    /// again once a pod may have read it, so clients see what a pod fails, and of the shield only
-    /// what was never sent is left.
+    /// Enabled (default): predictions are pure functions, so gateways may send a request to more
+    /// than one pod: again if a pod breaks the connection, and to the stable revision if the
+    /// candidate fails or is slow (`shield`). Disabled, for servers whose predictions have side
+    /// effects: no POST is sent again once a pod may have read it, so clients see failures of
+    /// pods, and the shield covers only requests that were never sent.
     #[serde(default)]
     pub replay: ReplayMode,
 
-    /// Replays to the stable revision what the candidate failed to answer.
+    /// Replays requests that the candidate failed to answer to the stable revision.
     #[serde(default)]
     pub shield: ShieldSpec,
 
-    /// Lets each gateway take a failing candidate out by itself, at once.
+    /// Lets each gateway stop sending requests to a failing candidate, immediately and on its own.
     #[serde(default)]
     pub brake: BrakeSpec,
 }
@@ -111,35 +112,36 @@ impl Default for TrafficSpec {
     }
 }
 
-/// Whether predictions may run more than once.
+/// Whether a prediction may run more than once.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReplayMode {
-    /// They are pure.
+    /// Predictions are pure functions.
     #[default]
     Enabled,
-    /// They have effects.
+    /// Predictions have side effects.
     Disabled,
 }
 
-/// Stickiness: an entity that saw the candidate at a small weight still sees it at a larger one.
+/// Stickiness: an entity that was routed to the candidate at a small weight stays there at a larger
+/// one.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!(self.header.lowerAscii() in ['host', 'connection', 'content-length', 'content-type', 'transfer-encoding', 'te', 'trailer', 'upgrade', 'keep-alive', 'accept', 'accept-encoding'])").message("spec.traffic.stickiness.header: describes the connection or the body, not who asks; name a header that tells clients apart, such as x-user-id")
 )]
 pub struct StickinessSpec {
-    /// Request header whose value names the entity, for example `x-user-id`. Requests without it
-    /// are split without memory.
+    /// Request header whose value identifies the entity, for example `x-user-id`. Each request
+    /// without it is assigned independently.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9-]+$"))]
     pub header: String,
 }
 
-/// Whether clients are told which revision answered them.
+/// Whether answers name the revision that produced them.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct RevisionHeader {
-    /// Enabled (default, where there is a `revisionHeader`): each answer names its revision.
-    /// Disabled: none does.
+    /// Enabled (default, if `revisionHeader` is set): each answer names its revision. Disabled: no
+    /// answer does.
     #[serde(default)]
     pub mode: RevisionHeaderMode,
 }
@@ -147,58 +149,58 @@ pub struct RevisionHeader {
 /// Whether answers name their revision.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RevisionHeaderMode {
-    /// They do.
+    /// Answers name their revision.
     #[default]
     Enabled,
-    /// They do not.
+    /// Answers do not name their revision.
     Disabled,
 }
 
-/// The shield: a prediction is a pure function, so a failed answer of the candidate can be asked of
-/// the stable revision instead.
+/// The shield: a prediction is a pure function, so the stable revision can answer a request that
+/// the candidate failed to answer.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ShieldSpec {
-    /// Enabled (default): failures of the candidate are replayed to the stable revision. Disabled:
-    /// clients see them.
+    /// Enabled (default): requests that the candidate failed to answer are replayed to the stable
+    /// revision. Disabled: clients receive the failures.
     #[serde(default)]
     pub mode: ShieldMode,
 
-    /// How long the candidate may take before the stable revision is asked, too, in milliseconds.
-    /// Default: four times the 99th percentile that the gateway observes of the stable revision,
-    /// at least 500; 1000 while it has observed too little.
+    /// How long the candidate may take before the gateway also asks the stable revision, in
+    /// milliseconds. Default: four times the 99th percentile that the gateway observes for the
+    /// stable revision, at least 500; 1000 until it has observed enough requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 3_600_000))]
     pub candidate_timeout_milliseconds: Option<i32>,
 }
 
-/// Whether the shield is up.
+/// Whether the shield is enabled.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ShieldMode {
-    /// Failures of the candidate are replayed to the stable revision.
+    /// Requests that the candidate failed to answer are replayed to the stable revision.
     #[default]
     Enabled,
-    /// Clients see the candidate's failures.
+    /// Clients receive the candidate's failures.
     Disabled,
 }
 
-/// The brake: a hard bound on the candidate's own failures, held by each gateway pod without asking
-/// anybody.
+/// The brake: a fixed bound on the candidate's own failures, enforced by each gateway pod
+/// independently.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct BrakeSpec {
-    /// Enabled (default): each gateway takes a candidate out that fails as said below. Disabled:
-    /// only the judge does.
+    /// Enabled (default): each gateway stops sending requests to a candidate that exceeds the
+    /// bounds below. Disabled: only the judge can roll the candidate back.
     #[serde(default)]
     pub mode: BrakeMode,
 
-    /// Failures of the candidate (5xx, timeouts, no connection) before the brake can act, counted
-    /// by each gateway pod since the current weight was set.
+    /// Minimum number of failures of the candidate (5xx, timeouts, failed connections) before the
+    /// brake can act, counted by each gateway pod since the current weight was set.
     #[serde(default = "default_min_failures")]
     #[schemars(range(min = 1, max = 100_000))]
     pub min_failures: i32,
 
-    /// How many of the candidate's last requests are looked at.
+    /// Number of the candidate's most recent requests that the brake evaluates.
     #[serde(default = "default_window")]
     #[schemars(range(min = 10, max = 64))]
     pub window_requests: i32,
@@ -220,12 +222,12 @@ impl Default for BrakeSpec {
     }
 }
 
-/// Whether the brake is on.
+/// Whether the brake is enabled.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BrakeMode {
-    /// Each gateway may take a candidate out.
+    /// Each gateway may stop sending requests to a candidate.
     #[default]
     Enabled,
-    /// Only the judge takes a candidate back.
+    /// Only the judge can roll a candidate back.
     Disabled,
 }

@@ -8,29 +8,27 @@ use serde::{Deserialize, Serialize};
 /// Millionths of a whole in one percent.
 const MILLIONTHS_PER_PERCENT: i64 = 10_000;
 
-/// What `pattern` of a schema says of a percentage from above 0 to 100 that is written as a string:
-/// up to four decimals.
+/// Schema pattern of a percentage above 0 and up to 100 in a string, with up to four decimals.
 pub const SHARE: &str =
     r"^(100([.]0{1,4})?|[1-9][0-9]?([.][0-9]{1,4})?|0[.]0{0,3}[1-9][0-9]{0,3})%$";
 
-/// What `pattern` of a schema says of an amount of memory: an integer and a suffix, `64Mi` or
-/// `100k`.
+/// Schema pattern of an amount of memory: an integer and a suffix, `64Mi` or `100k`.
 pub const MEMORY: &str = r"^[0-9]{1,15}(Ki|Mi|Gi|Ti|k|M|G|T)?$";
 
-/// A percentage: an integer (`5`) or a string with up to four decimals (`"0.5%"`, `"99.9%"`). What
-/// cannot be read as one has no value; schema and operator refuse it.
+/// A percentage: an integer (`5`) or a string with up to four decimals (`"0.5%"`, `"99.9%"`). Other
+/// contents have no value; the schema and the operator reject them.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(transparent)]
 pub struct Percentage(IntOrString);
 
 impl Percentage {
-    /// A percentage as people write it, `"0.5%"`.
+    /// A percentage in the notation of the spec, `"0.5%"`.
     pub fn from_text(text: &str) -> Self {
         Self(IntOrString::String(text.to_owned()))
     }
 
-    /// In millionths of the whole: 50,000 for 5 %. None when it is no percentage, or more than
-    /// 1,000,000 %.
+    /// The value in millionths of the whole: 50,000 for 5 %. `None` if it is not a percentage, or
+    /// more than 1,000,000 %.
     pub fn millionths(&self) -> Option<i64> {
         match &self.0 {
             IntOrString::Int(percent) => Some(i64::from(*percent) * MILLIONTHS_PER_PERCENT),
@@ -52,7 +50,7 @@ impl Percentage {
         }
     }
 
-    /// As a share of 1.
+    /// The value as a share of 1.
     #[allow(
         clippy::cast_precision_loss,
         reason = "at most 2^31 percent, far below 2^53 millionths"
@@ -61,7 +59,8 @@ impl Percentage {
         self.millionths().map(|millionths| millionths as f64 / 1_000_000.0)
     }
 
-    /// In thousandths of the whole; none when it has a finer part, is negative, or is above 100 %.
+    /// The value in thousandths of the whole; `None` if it has a finer part, is negative, or is
+    /// above 100 %.
     pub fn permille(&self) -> Option<i32> {
         let millionths = self.millionths()?;
         let exact = millionths % 1000 == 0 && (0..=1_000_000).contains(&millionths);
@@ -89,8 +88,8 @@ impl JsonSchema for Percentage {
     }
 }
 
-/// The bytes of an amount of memory (`64Mi`, `100k`, `4096`); none when it has another form or does
-/// not fit.
+/// The number of bytes in an amount of memory (`64Mi`, `100k`, `4096`); `None` if it has another
+/// form or does not fit.
 pub fn quantity_bytes(quantity: &Quantity) -> Option<i64> {
     let text = quantity.0.as_str();
     let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
@@ -110,18 +109,18 @@ pub fn quantity_bytes(quantity: &Quantity) -> Option<i64> {
     number.parse::<i64>().ok()?.checked_mul(factor)
 }
 
-/// Thousandths in Rust, a percentage with at most one decimal (`5%`, `0.5%`) in JSON. What is read
-/// and is none becomes [`UNREADABLE`](permille::UNREADABLE): a status that somebody tampered with
-/// is put right, and not refused as a whole.
+/// Thousandths in Rust, a percentage with at most one decimal (`5%`, `0.5%`) in JSON. An unreadable
+/// value becomes [`UNREADABLE`](permille::UNREADABLE), so that the operator can correct a status
+/// that another client changed, instead of failing to read it.
 pub mod permille {
     use serde::{Deserialize, Deserializer, Serializer};
 
     use super::Percentage;
 
-    /// Stands for what is no percentage from 0 to 100 with at most one decimal.
+    /// Stands for a value that is not a percentage from 0 to 100 with at most one decimal.
     pub const UNREADABLE: i32 = -1;
 
-    /// As people read it.
+    /// Formats thousandths as a percentage for display.
     pub fn format_permille(permille: i32) -> String {
         match permille % 10 {
             _ if permille < 0 => "unreadable".to_owned(),
@@ -130,32 +129,32 @@ pub mod permille {
         }
     }
 
-    /// Writes it.
+    /// Serializes thousandths as a percentage.
     ///
     /// # Errors
-    /// Those of the serializer.
+    /// The errors of the serializer.
     #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
     pub fn serialize<S: Serializer>(permille: &i32, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&format_permille(*permille))
     }
 
-    /// Reads it.
+    /// Deserializes a percentage as thousandths.
     ///
     /// # Errors
-    /// When it is neither an integer nor a string.
+    /// If the value is neither an integer nor a string.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
         Percentage::deserialize(deserializer)
             .map(|percentage| percentage.permille().unwrap_or(UNREADABLE))
     }
 
-    /// The same for what may be absent.
+    /// The same for optional fields.
     pub mod option {
         use serde::{Deserializer, Serializer};
 
-        /// Writes it.
+        /// Serializes optional thousandths.
         ///
         /// # Errors
-        /// Those of the serializer.
+        /// The errors of the serializer.
         #[allow(clippy::ref_option, reason = "serde's form")]
         pub fn serialize<S: Serializer>(
             permille: &Option<i32>,
@@ -167,10 +166,10 @@ pub mod permille {
             }
         }
 
-        /// Reads it; it is there when this is called.
+        /// Deserializes the value of a field that is present; serde calls this only then.
         ///
         /// # Errors
-        /// When it is neither an integer nor a string.
+        /// If the value is neither an integer nor a string.
         pub fn deserialize<'de, D: Deserializer<'de>>(
             deserializer: D,
         ) -> Result<Option<i32>, D::Error> {
@@ -182,7 +181,8 @@ pub mod permille {
 /// Bounds of a share, in percent.
 pub const SHARE_BOUNDS: (f64, f64) = (0.01, 100.0);
 
-/// What is wrong with a percentage that shall be within bounds: with its field and the remedy.
+/// Checks that a percentage is within bounds, given in percent. Returns the error with the field
+/// and the remedy.
 pub fn check_share(field: &str, share: &Percentage, (from, to): (f64, f64)) -> Option<String> {
     let percent = share.fraction().map(|fraction| fraction * 100.0);
     let fits = percent.is_some_and(|percent| percent >= from - 1e-9 && percent <= to + 1e-9);

@@ -1,5 +1,5 @@
-//! What an apiserver would say of an object, without one: structure by [`structure`], rules by the
-//! CEL of the same schema. e2e applies the same cases to a real apiserver.
+//! The validation of an API server, without one: structure by [`structure`], rules by the CEL
+//! expressions of the same schema. The e2e tests apply the same cases to a real API server.
 #![allow(dead_code, reason = "every test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test ends where it finds what it did not expect")]
 
@@ -16,18 +16,18 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
 
-/// The schema of ModelDeployment as it is shipped.
+/// The schema of ModelDeployment as it is released.
 pub(crate) fn schema() -> Value {
     let crd = serde_json::to_value(&slipway_crds::all_crds()[0]).unwrap();
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
 }
 
-/// All that is wrong with `object`; nothing, when an apiserver would accept it.
+/// All errors of `object`; empty if an API server would accept it.
 pub(crate) fn problems(schema: &Value, object: &Value) -> Vec<String> {
     problems_of_update(schema, None, object)
 }
 
-/// All that is wrong with the documents of a file, each of which takes the place of the one before.
+/// All errors of the documents of a file, each of which replaces the one before.
 pub(crate) fn problems_of_file(schema: &Value, path: &Path) -> Vec<String> {
     let documents = documents(path);
     let before = [None].into_iter().chain(documents.iter().map(Some));
@@ -46,7 +46,7 @@ fn problems_of_update(schema: &Value, old: Option<&Value>, object: &Value) -> Ve
     problems
 }
 
-/// `gates[0].name` as `gates.name`, and without the dot that begins a path at the root.
+/// Converts `gates[0].name` to `gates.name`, without the dot that begins a path at the root.
 fn without_indices(problem: &str) -> String {
     let parts: Vec<&str> = problem.split('[').collect();
     let index = |part: &str| {
@@ -60,13 +60,13 @@ fn without_indices(problem: &str) -> String {
     all.trim_start_matches('.').to_owned()
 }
 
-/// Whether a rule needs `type()`, which the CEL of the tests lacks. The apiserver of the e2e tests
-/// has it.
+/// Whether a rule needs `type()`, which the CEL implementation of these tests lacks. The API server
+/// of the e2e tests has it.
 pub(crate) fn only_in_a_cluster(rule: &str) -> bool {
     rule.contains("type(")
 }
 
-/// `value` with the defaults of `schema` filled in, as an apiserver stores it.
+/// `value` with the defaults of `schema` filled in, as an API server stores it.
 pub(crate) fn with_defaults(schema: &Value, mut value: Value) -> Value {
     if let (Some(fields), Some(properties)) =
         (value.as_object_mut(), schema["properties"].as_object())
@@ -112,7 +112,7 @@ pub(crate) fn documents(path: &Path) -> Vec<Value> {
         .collect()
 }
 
-/// Every rule of `schema` and below, with the schema it stands at: (path, schema, rule, message).
+/// Every rule of `schema` and below, with the schema that has it: (path, schema, rule, message).
 pub(crate) fn rules(schema: &Value) -> Vec<(String, Value, String, String)> {
     fn walk(path: &str, schema: &Value, found: &mut Vec<(String, Value, String, String)>) {
         let text = |rule: &Value, key: &str| rule[key].as_str().unwrap_or_default().to_owned();

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use regex::Regex;
 use serde_json::Value;
 
-/// Everything in which `value` does not follow `schema`, as `path: what`.
+/// All violations of `schema` in `value`, as `path: violation`.
 pub(crate) fn problems(schema: &Value, value: &Value) -> Vec<String> {
     let mut found = Vec::new();
-    // Metadata has a schema of its own in the apiserver, of which ours bounds two fields.
+    // The API server validates metadata by its own schema; this schema bounds only two of its
+    // fields.
     let mut schema = schema.clone();
     schema["properties"]["metadata"]["x-kubernetes-preserve-unknown-fields"] = true.into();
     check(&schema, value, String::new(), &mut found);
