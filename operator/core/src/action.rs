@@ -1,4 +1,4 @@
-//! What the plan wants done. No meaningful choice is left to who carries it out.
+//! Output of the plan. The executor of the actions makes no decisions of its own.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -14,104 +14,100 @@ use crate::marks::RevisionMarks;
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PlanAction {
-    /// Server-side apply, forced, with our field manager.
+    /// Server-side apply, forced, with the operator's field manager.
     Apply(Box<DesiredObject>),
-    /// The same, of an object that somebody else changed or removed. When it was written, people
-    /// are told ([`ForeignChange::note`]).
+    /// The same for an object that another client changed or deleted. After the write the event
+    /// [`ForeignChange::to_event`] is published.
     Restore {
-        /// The object as we want it.
+        /// The object as the operator wants it.
         desired: Box<DesiredObject>,
-        /// What was done to it.
+        /// The change by the other client.
         change: ForeignChange,
     },
-    /// Makes the ModelDeployment the controller of an object that was left without one when the
-    /// ModelDeployment was deleted and its children were not. Preconditioned on the UID.
+    /// Makes the ModelDeployment the controller of an object that has none, because its earlier
+    /// ModelDeployment was deleted without its children. Preconditioned on the UID.
     Adopt {
         /// Kind.
         kind: ManagedKind,
         /// Name.
         name: String,
-        /// Precondition.
+        /// UID, used as precondition.
         uid: String,
-        /// The reference to the ModelDeployment.
         owner: Box<OwnerReference>,
     },
-    /// Writes `spec.replicas` of the ModelDeployment, which its owner left out, through the scale
-    /// subresource.
-    WriteReplicas {
-        /// The value.
-        replicas: i32,
-    },
+    /// Writes `spec.replicas` of the ModelDeployment through the scale subresource, if its owner
+    /// did not set it.
+    WriteReplicas { replicas: i32 },
     /// Sets `spec.replicas` of a ReplicaSet: server-side apply with the field manager for scale,
     /// preconditioned on the UID.
     Scale {
-        /// ReplicaSet.
+        /// Name of the ReplicaSet.
         name: String,
-        /// Precondition.
+        /// UID, used as precondition.
         uid: String,
-        /// New value.
+        /// New value of `spec.replicas`.
         replicas: i32,
     },
-    /// Makes a digest that of a ReplicaSet: in its annotation, and in the environment of its
-    /// template, so that pods to come refuse other bytes. Preconditioned on the UID. Pods that are
-    /// there stay as they are.
+    /// Pins a ReplicaSet to a digest: in its annotation, and in the environment of its template, so
+    /// that future pods reject other models. Existing pods do not change. Preconditioned on the
+    /// UID.
     Pin {
-        /// ReplicaSet.
+        /// Name of the ReplicaSet.
         name: String,
-        /// Precondition.
+        /// UID, used as precondition.
         uid: String,
         /// `sha256:<hex>`.
         digest: String,
     },
-    /// Writes what a ReplicaSet says of its revision's past into its annotations. Preconditioned on
+    /// Writes the history of the revision to the annotations of its ReplicaSet. Preconditioned on
     /// the UID.
     Mark {
-        /// ReplicaSet.
+        /// Name of the ReplicaSet.
         name: String,
-        /// Precondition.
+        /// UID, used as precondition.
         uid: String,
-        /// Both, as they shall be.
+        /// Both annotations as they have to be.
         marks: RevisionMarks,
     },
-    /// Evicts a pod, preconditioned on the UID: as `kubectl drain` does, so that disruption budgets
-    /// hold.
+    /// Evicts a pod as `kubectl drain` does, so that disruption budgets apply. Preconditioned on
+    /// the UID.
     Evict {
-        /// Pod.
+        /// Name of the pod.
         name: String,
-        /// Precondition.
+        /// UID, used as precondition.
         uid: String,
     },
-    /// Deletes an object, preconditioned on the UID, background propagation.
+    /// Deletes an object with background propagation, preconditioned on the UID.
     Delete {
         /// Kind.
         kind: ManagedKind,
         /// Name.
         name: String,
-        /// Precondition.
+        /// UID, used as precondition.
         uid: String,
     },
 }
 
-/// The decision.
+/// The actions and the status that the operator decided on for one ModelDeployment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReconcilePlan {
-    /// Writes, in order. Each is worth doing although another one is refused.
+    /// Writes, in order. Each is useful even if another one is rejected.
     pub actions: Vec<PlanAction>,
-    /// The whole status as it shall be. It is written only when it differs from the stored one.
+    /// The complete desired status. It is written only if it differs from the stored one.
     pub status: ModelDeploymentStatus,
-    /// Write the status before the actions, and carry out no action when that write fails. Set
-    /// when the status carries new weights, so that traffic moves first; when it carries any other
-    /// decision, so that a crash in between does not undo what it led to; and when the actions
-    /// take something away, so that a stale view is found out (the write is refused by its
-    /// resourceVersion) before it can do harm. Then it is written also when it does not differ.
+    /// Write the status before the actions, and execute no action if that write fails. Set in
+    /// three cases: the status contains new weights, so that traffic moves first; it contains any
+    /// other decision, so that a crash between the writes does not undo the consequences of that
+    /// decision; or the actions remove something, so that a stale view is detected before it does
+    /// harm, because the API server rejects the write by its resourceVersion. In the last case the
+    /// status is written even if it does not differ.
     pub status_first: bool,
-    /// The difference is only in counts of pods: writing may wait a little so that several changes
-    /// become one write.
+    /// Only counts of pods differ: the write may be delayed a little so that several changes are
+    /// combined into one write.
     pub status_may_wait: bool,
-    /// Events to publish.
     pub events: Vec<PlannedEvent>,
-    /// When to look again although nothing changed.
+    /// When to plan again even if nothing changed.
     pub wake_at: Option<Timestamp>,
-    /// What the metrics poller shall read; nothing: it rests.
+    /// The queries for the metrics poller; `None` stops it.
     pub evidence: Option<EvidenceRequest>,
 }

@@ -1,6 +1,6 @@
-//! The invariants, as a checker over what was seen and what was decided. Tests and the simulator
-//! call it for every plan; it shares no decision with the plan that it checks, only arithmetic.
-//! Numbers are those of the crate's documentation.
+//! Checks the invariants of a plan against the observed state. Tests and the simulator call it for
+//! every plan. It shares no decisions with the plan that it checks, only arithmetic. The numbers of
+//! invariants are those of the crate's documentation.
 
 mod children;
 mod restart;
@@ -16,7 +16,7 @@ use crate::observed::ObservedState;
 use crate::traffic;
 use crate::validate::{ValidatedSpec, validate_spec};
 
-/// What a plan breaks; empty when all is well.
+/// Returns the violations of a plan; empty if there are none.
 pub fn check_plan(observed: &ObservedState, plan: &ReconcilePlan, now: Timestamp) -> Vec<String> {
     if observed.object.metadata.deletion_timestamp.is_some() {
         let idle = plan.actions.is_empty() && plan.events.is_empty();
@@ -45,7 +45,7 @@ pub fn check_plan(observed: &ObservedState, plan: &ReconcilePlan, now: Timestamp
     broken
 }
 
-/// One situation and its plan.
+/// One observed state and its plan.
 struct CheckedPlan<'a> {
     observed: &'a ObservedState,
     plan: &'a ReconcilePlan,
@@ -56,12 +56,12 @@ struct CheckedPlan<'a> {
 }
 
 impl CheckedPlan<'_> {
-    /// The share of a revision in a status.
+    /// The weight of a revision in a status, in thousandths.
     fn weight(status: &ModelDeploymentStatus, revision: &str) -> i32 {
         status.traffic.as_ref().map_or(0, |it| traffic::weight_of(it, revision))
     }
 
-    /// Whether the plan writes other weights than those that are stored.
+    /// Whether the plan writes weights that differ from the stored ones.
     fn weights_change(&self) -> bool {
         let facts = |status: &ModelDeploymentStatus| {
             status.traffic.clone().map(|it| (it.generation, it.backends, it.preview_revision))

@@ -1,4 +1,4 @@
-//! Commands of people: annotations whose value has not been handled.
+//! User commands: annotations whose value has not been handled yet.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,14 @@ use slipway_crds::commands::{CommandValue, UNKNOWN_USER};
 use slipway_crds::labels::{self, PAUSE, RESUME};
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, RolloutStage};
 
-/// Commands that wait to be carried out.
+/// Commands that have not been handled yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PendingCommands(BTreeMap<&'static str, String>);
 
 impl PendingCommands {
-    /// What is annotated and not handled yet. On the first sight of an object whatever is annotated
-    /// counts as handled: a manifest that was copied, or restored from a backup, with old commands
-    /// on it must not act on them.
+    /// The commands in the annotations that are not handled yet. For an object without a status all
+    /// of them count as handled: a manifest that was copied or restored from a backup must not
+    /// execute the old commands in it.
     pub fn for_object(object: &ModelDeployment) -> Self {
         let Some(status) = &object.status else { return Self::default() };
         let asked = labels::COMMANDS.into_iter().filter_map(|command| {
@@ -24,44 +24,44 @@ impl PendingCommands {
         Self(asked.collect())
     }
 
-    /// Whether no command waits.
+    /// Whether there is no pending command.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether a command waits.
+    /// Whether a command is pending.
     pub fn has(&self, command: &str) -> bool {
         self.0.contains_key(command)
     }
 
-    /// What a command that waits says.
+    /// The parsed value of a pending command.
     pub(crate) fn value(&self, command: &str) -> Option<CommandValue> {
         self.0.get(command).map(|value| CommandValue::parse(value))
     }
 
-    /// Who gave a command.
+    /// The user who gave a command.
     pub fn user(&self, command: &str) -> String {
         self.0
             .get(command)
             .map_or_else(|| UNKNOWN_USER.to_owned(), |value| CommandValue::parse(value).user)
     }
 
-    /// Takes a command out and notes it as handled.
+    /// Removes a command and records it as handled.
     pub fn handle(&mut self, command: &str, handled: &mut BTreeMap<String, String>) {
         if let Some(value) = self.0.remove(command) {
             handled.insert(command.to_owned(), value);
         }
     }
 
-    /// Notes all of them as handled.
+    /// Records all commands as handled.
     pub fn drop_all(&mut self, handled: &mut BTreeMap<String, String>) {
         for command in labels::COMMANDS {
             self.handle(command, handled);
         }
     }
 
-    /// Drops those that stand there without a target when a rollout begins: they were for what was
-    /// before.
+    /// Drops the commands without a target when a rollout begins, because they were given for the
+    /// previous state.
     pub fn drop_untargeted(&mut self, handled: &mut BTreeMap<String, String>) {
         for command in labels::COMMANDS {
             if self.0.get(command).is_some_and(|value| CommandValue::parse(value).target.is_none())
@@ -72,7 +72,7 @@ impl PendingCommands {
     }
 }
 
-/// Notes everything that is annotated on an object that is seen for the first time.
+/// Records all annotated commands of a new object as handled.
 pub fn mark_all_handled(object: &ModelDeployment, handled: &mut BTreeMap<String, String>) {
     for command in labels::COMMANDS {
         if let Some(value) = object.annotations().get(command) {
@@ -81,8 +81,8 @@ pub fn mark_all_handled(object: &ModelDeployment, handled: &mut BTreeMap<String,
     }
 }
 
-/// Whether the rollout is held by the command `pause`, that of this plan included: a `resume`
-/// beside it wins, because it is what lets traffic move as the spec says.
+/// Whether the command `pause` holds the rollout, including a `pause` that this plan handles. A
+/// `resume` that is pending at the same time wins, because it lets traffic follow the spec.
 pub(crate) fn is_held_by_command(
     object: &ModelDeployment,
     stored: &ModelDeploymentStatus,

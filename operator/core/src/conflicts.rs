@@ -1,27 +1,26 @@
-//! What of a ModelDeployment's hosts and of its model's name is another's.
+//! Conflicts about hosts and model names: what another ModelDeployment already holds.
 
 use slipway_crds::routing::{ClaimRegistry, RouteClaimant, RoutingClaims};
 
-/// What is claimed.
+/// What a ModelDeployment claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NameClaim {
     /// A host of `spec.traffic.hosts`.
     Host(String),
-    /// The name of the model.
     ModelName(String),
 }
 
 /// A claim that an older ModelDeployment of the namespace holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimConflict {
-    /// What.
+    /// The claim that cannot be satisfied.
     pub claim: NameClaim,
     /// Name of the ModelDeployment that holds it.
     pub holder: String,
 }
 
-/// The claims that others hold, in order. `holders` may not know of this claim yet; a holder that
-/// is younger will lose it, so it is no conflict.
+/// The claims that other ModelDeployments hold, in order. `holders` may not contain this claimant
+/// yet; a younger holder will lose the claim, so it is not a conflict.
 pub fn find_conflicts(
     holders: &ClaimRegistry,
     claimant: &RouteClaimant,

@@ -1,4 +1,4 @@
-//! What one decision looks at.
+//! The input of one decision.
 
 use jiff::Timestamp;
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
@@ -10,15 +10,12 @@ use crate::time::add_seconds;
 use crate::validate::{ValidatedSpec, validate_spec};
 use crate::{command, replicas, traffic};
 
-/// The input of one decision, resolved.
+/// The input of one decision, with the spec resolved.
 pub(crate) struct PlanContext<'a> {
-    /// The world.
     pub(crate) observed: &'a ObservedState,
-    /// The time.
     pub(crate) now: Timestamp,
-    /// The spec.
     pub(crate) spec: ValidatedSpec,
-    /// The status as stored; empty when there is none.
+    /// The status as stored; the default if there is none.
     pub(crate) stored_status: ModelDeploymentStatus,
 }
 
@@ -53,7 +50,7 @@ impl<'a> PlanContext<'a> {
         cx
     }
 
-    /// ReplicaSets that are ours and here to stay.
+    /// ReplicaSets that belong to this ModelDeployment and are not being deleted.
     pub(crate) fn replica_sets(&self) -> impl Iterator<Item = &'a ReplicaSetView> + use<'a> {
         self.observed.replica_sets.iter().filter(|set| set.owned && !set.deleting)
     }
@@ -63,27 +60,27 @@ impl<'a> PlanContext<'a> {
         self.replica_sets().find(|set| set.revision == revision)
     }
 
-    /// Pods of a revision that are ready.
+    /// Number of ready pods of a revision.
     pub(crate) fn ready_pods(&self, revision: &str) -> i32 {
         self.replica_set(revision).map_or(0, |set| set.ready)
     }
 
-    /// Pods of a revision that are available and not about to be taken away: what it can carry.
-    /// Counts that may lag behind a change of size do not count.
+    /// Number of available pods of a revision that will not be removed, that is, its capacity. Zero
+    /// while the counts may be older than the last change of size.
     pub(crate) fn capacity(&self, revision: &str) -> i32 {
         self.replica_set(revision)
             .filter(|set| set.is_observed)
             .map_or(0, |set| set.available.min(set.desired))
     }
 
-    /// Whether every ready gateway uses the weights that are stored. What this plan writes cannot
-    /// have reached any.
+    /// Whether every ready gateway uses the stored weights. No gateway can have applied what this
+    /// plan writes.
     pub(crate) fn gateways_up_to_date(&self) -> bool {
         let stored = self.stored_status.traffic.as_ref().map_or(0, |traffic| traffic.generation);
         traffic::all_ready_at(&self.observed.gateway, stored)
     }
 
-    /// Version of a revision, for people.
+    /// Version of a revision, for display.
     pub(crate) fn version(&self, revision: &str) -> String {
         if revision == self.spec.revision {
             return self.spec.version.clone();
@@ -126,9 +123,10 @@ impl<'a> PlanContext<'a> {
         pinned.or(asked).or(told).map(str::to_owned)
     }
 
-    /// Whether a revision may have many pods: its model is known, and one of them has it. A pod
-    /// that was made just before its ReplicaSet was pinned, in the place of the one that told, may
-    /// have found other bytes; then the others would wait for what is gone.
+    /// Whether a revision may have more than one pod: its model is known, and a pod has fetched it.
+    /// A pod created just before its ReplicaSet was pinned, as a replacement of the pod that
+    /// reported the digest, may have found another model; further pods would then wait for a model
+    /// that no longer exists.
     pub(crate) fn is_model_known(&self, set: &ReplicaSetView) -> bool {
         match &set.digest {
             ModelDigest::Unreported => true,
@@ -139,7 +137,7 @@ impl<'a> PlanContext<'a> {
         }
     }
 
-    /// Whether the user says which model a revision is.
+    /// Whether the spec names the digest of the revision's model.
     pub(crate) fn is_pinned_by_spec(&self, set: &ReplicaSetView) -> bool {
         set.revision == self.spec.revision && self.observed.object.spec.model.digest.is_some()
     }
@@ -152,12 +150,12 @@ impl<'a> PlanContext<'a> {
             .any(|it| it.revision == set.revision && it.digest == digest)
     }
 
-    /// The time as status keeps it: whole seconds.
+    /// The current time in whole seconds, the resolution of the status.
     pub(crate) fn now_seconds(&self) -> Timestamp {
         Timestamp::from_second(self.now.as_second()).unwrap_or(self.now)
     }
 
-    /// The same, rounded up: a window that begins here holds nothing older.
+    /// The same, rounded up: a window that begins at this time contains nothing older.
     pub(crate) fn now_seconds_ceil(&self) -> Timestamp {
         if self.now.subsec_nanosecond() == 0 {
             self.now
@@ -166,8 +164,7 @@ impl<'a> PlanContext<'a> {
         }
     }
 
-    /// Whether so many seconds have passed since a time. A clock that was set back only makes it
-    /// later.
+    /// Whether `seconds` have passed since a time. A clock that was set back only delays this.
     pub(crate) fn has_elapsed(&self, since: Timestamp, seconds: i64) -> bool {
         self.now >= add_seconds(since, seconds)
     }

@@ -1,4 +1,4 @@
-//! The status in the making.
+//! The status and events under construction.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,82 +18,78 @@ use crate::text::clip_message;
 use crate::traffic;
 use crate::wake_times::WakeTimes;
 
-/// Rollouts that are remembered.
+/// Maximum number of rollouts in the history.
 const HISTORY: usize = 10;
-/// Steps that are remembered of one rollout.
+/// Maximum number of recorded steps of one rollout.
 const STEPS: usize = 64;
-/// Longest name of a user in the status.
+/// Maximum length of a user name in the status, in characters.
 const USER_CHARACTERS: usize = 256;
-/// Commands that are remembered of one rollout.
+/// Maximum number of recorded commands of one rollout.
 const RECORDS: usize = 32;
 
-/// A restart that is not over.
+/// A restart that is not finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ActiveRestart {
-    /// `spec.restartTime`.
+    /// Value of `spec.restartTime`.
     pub(crate) requested_at: Timestamp,
-    /// How it stands.
     pub(crate) state: RestartState,
 }
 
-/// How a restart stands.
+/// State of a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RestartState {
-    /// It begins when the rollout is over: what is compared is not changed meanwhile.
+    /// It begins after the rollout, so that the compared revisions do not change during it.
     AfterRollout,
-    /// It goes on.
+    /// Pods are being replaced.
     Running {
-        /// Pods that are new and ready.
+        /// Number of pods that are new and ready.
         done: usize,
     },
-    /// A new pod does not get ready. The others stay as they are.
+    /// A new pod does not become ready. The other pods are not replaced.
     NotReady {
-        /// Its name.
         pod: String,
-        /// Since when it is there.
+        /// Creation time of the pod.
         since: Timestamp,
     },
-    /// Our own disruption budget lets no ready pod go, ever.
+    /// The ModelDeployment's own disruption budget never allows the eviction of a ready pod.
     NoBudget,
 }
 
-/// What is decided so far.
+/// The decisions made so far.
 pub(crate) struct PlanDraft {
-    /// The revision to which traffic returns; nothing before the first one was ready.
+    /// The revision to which traffic returns; `None` before the first one was ready.
     pub(crate) stable: Option<String>,
-    /// The weights.
     pub(crate) traffic: TrafficStatus,
-    /// The rollout of the candidate; stays while that is taken back.
+    /// The rollout of the candidate; kept after the candidate was rolled back.
     pub(crate) rollout: Option<RolloutStatus>,
-    /// Last verdicts.
+    /// The last verdict of each gate.
     pub(crate) gates: Vec<GateStatus>,
-    /// Rollouts that ended, newest first.
+    /// Finished rollouts, newest first.
     pub(crate) history: Vec<RolloutRecord>,
-    /// Commands that were carried out.
+    /// Commands that were handled.
     pub(crate) handled_commands: BTreeMap<String, String>,
-    /// What the judge said, and of which generation of the weights.
+    /// The judgement, and the generation of the weights to which it applies.
     pub(crate) judgement: Option<(i64, Judgement)>,
-    /// A person wants the current step to end.
+    /// A user requested the end of the current step.
     pub(crate) skip: bool,
-    /// What others keep changing, or keep from being as we want it: for people.
+    /// Objects that other clients keep changing or deleting, as messages.
     pub(crate) contested_objects: Vec<String>,
-    /// What an admission webhook or policy makes of our objects: for people.
+    /// Objects that an admission webhook or policy changes, as messages.
     pub(crate) overridden_objects: Vec<String>,
-    /// Images of the stable revision's pods that the operator was given others for since, each
-    /// with the one of today.
+    /// Images of the stable revision's pods that differ from the operator's current settings, each
+    /// with the current one.
     pub(crate) outdated_images: BTreeSet<(String, String)>,
-    /// The newest restart that is over.
+    /// The newest finished restart.
     pub(crate) last_restart: Option<Time>,
-    /// The restart that is not.
+    /// The unfinished restart.
     pub(crate) restart: Option<ActiveRestart>,
-    /// Events.
     pub(crate) events: Vec<PlannedEvent>,
-    /// Times at which something may change by itself.
+    /// Times at which a decision may change without any event.
     pub(crate) wake_times: WakeTimes,
 }
 
 impl PlanDraft {
-    /// Begins with what is stored.
+    /// A draft with the contents of the stored status.
     pub(crate) fn new(cx: &PlanContext<'_>, stable: Option<String>) -> Self {
         Self {
             stable,
@@ -114,12 +110,12 @@ impl PlanDraft {
         }
     }
 
-    /// The revision on trial, or taken back last.
+    /// The revision on trial, or the last one that was rolled back.
     pub(crate) fn candidate(&self) -> Option<&str> {
         self.rollout.as_ref().map(|rollout| rollout.revision.as_str())
     }
 
-    /// The rollout, unless it was taken back.
+    /// The rollout, unless it was rolled back.
     pub(crate) fn active_rollout(&self) -> Option<&RolloutStatus> {
         self.rollout.as_ref().filter(|rollout| rollout.stage != RolloutStage::Aborted)
     }
@@ -131,13 +127,13 @@ impl PlanDraft {
             .map_or(0, |rollout| usize::try_from(rollout.step_index).unwrap_or_default())
     }
 
-    /// The current step among all, for people: `2/4`.
+    /// The current step and the number of steps, for display: `2/4`.
     pub(crate) fn step_label(&self, cx: &PlanContext<'_>) -> String {
         let steps = cx.spec.steps.len();
         format!("{}/{steps}", self.step_index().saturating_add(1).min(steps))
     }
 
-    /// The candidate's share as asked for, in thousandths.
+    /// The requested weight of the candidate, in thousandths.
     pub(crate) fn weight(&self) -> i32 {
         self.candidate().map_or(0, |candidate| traffic::weight_of(&self.traffic, candidate))
     }
@@ -152,14 +148,14 @@ impl PlanDraft {
         traffic::write_weights(&mut self.traffic, backends, preview, &cx.observed.gateway)
     }
 
-    /// Sends everything to the stable revision.
+    /// Sends all traffic to the stable revision.
     pub(crate) fn all_to_stable(&mut self, cx: &PlanContext<'_>) {
         if let Some(stable) = self.stable.clone() {
             self.write_weights(cx, traffic::stable_only(&stable), None);
         }
     }
 
-    /// Enters a stage of a step now.
+    /// Enters a stage of a step at the current time.
     pub(crate) fn enter_stage(&mut self, cx: &PlanContext<'_>, index: usize, stage: RolloutStage) {
         if let Some(rollout) = &mut self.rollout {
             rollout.step_index = i32::try_from(index).unwrap_or(i32::MAX);
@@ -168,7 +164,7 @@ impl PlanDraft {
         }
     }
 
-    /// Ends the record of the step, if it is still open.
+    /// Closes the record of the step if it is still open.
     pub(crate) fn close_step(&mut self, cx: &PlanContext<'_>, verdict: &str) {
         let share = self
             .candidate()
@@ -181,7 +177,7 @@ impl PlanDraft {
         }
     }
 
-    /// Puts the rollout into the history.
+    /// Adds the rollout to the history.
     pub(crate) fn record_rollout(
         &mut self,
         cx: &PlanContext<'_>,
@@ -205,7 +201,7 @@ impl PlanDraft {
         self.history.truncate(HISTORY);
     }
 
-    /// Takes out a command that takes effect: the rollout remembers whose it was.
+    /// Removes a command that takes effect, and records it with its user in the rollout.
     pub(crate) fn record_command(
         &mut self,
         cx: &PlanContext<'_>,
@@ -226,7 +222,8 @@ impl PlanDraft {
         }
     }
 
-    /// Drops commands that are for another revision or step than the current one, and tells people.
+    /// Drops commands for another revision or step than the current one, and publishes an event for
+    /// each.
     pub(crate) fn drop_stale_commands(&mut self, pending: &mut PendingCommands) {
         let current =
             self.rollout.as_ref().map(|rollout| (rollout.revision.clone(), rollout.step_index));
@@ -250,7 +247,6 @@ impl PlanDraft {
         }
     }
 
-    /// An event for people.
     pub(crate) fn add_event(&mut self, warning: bool, reason: &str, action: &str, note: &str) {
         self.events.push(PlannedEvent {
             warning,
@@ -260,7 +256,7 @@ impl PlanDraft {
         });
     }
 
-    /// Looks again at a time.
+    /// Requests another plan at a time.
     pub(crate) fn wake_at(&self, at: Timestamp) {
         self.wake_times.note(at);
     }

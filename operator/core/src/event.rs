@@ -1,14 +1,14 @@
 //! Events of Kubernetes about a ModelDeployment.
 
-/// An Event about the ModelDeployment.
+/// An event that the plan wants to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedEvent {
-    /// Normal or Warning.
+    /// Whether the type is Warning instead of Normal.
     pub warning: bool,
-    /// CamelCase reason.
+    /// Reason in CamelCase.
     pub reason: String,
-    /// CamelCase verb: what was done.
+    /// What was done, a verb in CamelCase.
     pub action: String,
-    /// For people; at most 1 kB.
+    /// Message for users; at most 1 kB.
     pub note: String,
 }

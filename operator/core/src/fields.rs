@@ -1,10 +1,10 @@
-//! Which fields of an object are still ours.
+//! Detects which fields of an object other clients changed.
 //!
-//! Under server-side apply the API server keeps, for every field manager, the fields that it set
-//! last. Whoever changes or removes one of them, by whatever verb, takes it out of our entry; what
-//! others add, what the server defaults, and what an autoscaler or a controller writes is not in
-//! it. So whether an object is as we applied it can be told from its metadata alone, and is also
-//! known of what was changed while no operator ran.
+//! With server-side apply the API server records, for every field manager, the fields that it set
+//! last. A client that changes or removes one of these fields, by any verb, removes it from the
+//! operator's entry. Fields that other clients add, that the server defaults, or that an autoscaler
+//! or a controller writes are not in that entry. So the metadata of an object alone shows whether
+//! it is as the operator applied it, and this includes changes made while no operator ran.
 
 use std::sync::Arc;
 
@@ -17,26 +17,26 @@ use slipway_objects::reserved::DIGEST_VARIABLE;
 use crate::event::PlannedEvent;
 use crate::text::clip_message;
 
-/// What the API server says of who wrote an object.
+/// What the API server records about the writers of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ManagedFields {
-    /// Our entry as `fieldsV1`, without owner references; null: there are entries, and none is
-    /// ours. Nothing: the server does not tell.
+    /// The operator's entry as `fieldsV1`, without owner references. Null if there are entries,
+    /// but none of the operator. `None` if the server reports no entries.
     pub fields: Option<Arc<Value>>,
-    /// The field manager of the newest change by somebody else.
+    /// The field manager of the newest change by another client.
     pub changed_by: Option<String>,
 }
 
-/// What somebody else did to one of our objects.
+/// A change by another client to an object of the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ForeignChange {
-    /// It is gone.
+    /// The object was deleted.
     Removed,
-    /// A field of ours is not ours any more.
+    /// The operator no longer owns one of its fields.
     Changed {
-        /// Which, as a path; empty: all of them.
+        /// Path of the field; empty for all fields.
         field: String,
-        /// The field manager that wrote last, where the API server tells.
+        /// The field manager of the last write, if the API server reports it.
         by: Option<String>,
     },
 }
@@ -66,14 +66,15 @@ impl ForeignChange {
 }
 
 impl ManagedFields {
-    /// The first field that we mean and do not own any more.
+    /// The first field of `wanted` that the operator does not own any more.
     pub fn lost_field(&self, wanted: &Value) -> Option<String> {
         let owned = self.fields.as_deref()?;
         let mut path = Vec::new();
         is_lost(wanted, owned, &mut path).then(|| path.join("."))
     }
 
-    /// Whether the stamp is not what we wrote: then its difference is no news of ours.
+    /// Whether another client wrote the annotation with the applied hash. A difference of the hash
+    /// then does not indicate that the desired object changed.
     pub fn is_applied_hash_lost(&self) -> bool {
         let key = format!("f:{APPLIED}");
         self.fields
@@ -82,9 +83,9 @@ impl ManagedFields {
     }
 }
 
-/// What of an object is compared: not its identity, not its owners (a view knows them), and of a
-/// ReplicaSet not what is written by other managers of ours later: its size, and the digest that
-/// its first pod told.
+/// The fields of an object that are compared. Excluded are its identity, its owners (views contain
+/// them), and the fields of a ReplicaSet that the operator writes later with other field managers:
+/// its size, and the digest that its first pod reported.
 pub fn compared_fields(desired: &DesiredObject) -> Value {
     let mut value = desired.to_json();
     for key in ["apiVersion", "kind", "status"] {
@@ -118,8 +119,8 @@ fn remove_key(value: &mut Value, key: &str) {
     }
 }
 
-/// The entry that the API server would keep for an object that was just applied, with every list as
-/// one field: for tests and the simulator.
+/// The entry that the API server would record for an object that was just applied, with every list
+/// as one field; for tests and the simulator.
 pub fn fields_after_apply(desired: &DesiredObject) -> ManagedFields {
     ManagedFields {
         fields: Some(Arc::new(fields_entry(&compared_fields(desired)))),
@@ -136,8 +137,8 @@ fn fields_entry(value: &Value) -> Value {
     Value::Object(fields.collect())
 }
 
-/// Looks for something of `wanted` that is not in `owned`; `path` then leads there. An entry
-/// without anything below owns all that is below.
+/// Searches for a part of `wanted` that is not in `owned`; `path` then leads to it. An empty entry
+/// owns everything below it.
 fn is_lost(wanted: &Value, owned: &Value, path: &mut Vec<String>) -> bool {
     let Some(owned) = owned.as_object() else { return true };
     if owned.is_empty() {
@@ -154,13 +155,13 @@ fn is_lost(wanted: &Value, owned: &Value, path: &mut Vec<String>) -> bool {
             lost
         }),
         Value::Array(items) => items.iter().any(|item| is_item_lost(item, owned, path)),
-        // A scalar is owned with its name, whatever else stands there.
+        // Ownership of a scalar is recorded by its name, whatever its value.
         _ => false,
     }
 }
 
-/// Items of a list that is merged are found by their keys (`k:{"name":"http"}`), of which some may
-/// be defaults that we do not name, or by their value (`v:"x"`).
+/// Items of a merged list are identified by their keys (`k:{"name":"http"}`), some of which may be
+/// defaults that `wanted` does not contain, or by their value (`v:"x"`).
 fn is_item_lost(item: &Value, owned: &Map<String, Value>, path: &mut Vec<String>) -> bool {
     let is_it = |key: &str| {
         if let Some(keys) =
@@ -183,7 +184,7 @@ mod tests {
 
     use super::*;
 
-    /// As an API server keeps it for a Service with a port, of which the protocol was not named.
+    /// The entry of an API server for a Service with a port whose protocol was not set.
     fn owned() -> Value {
         json!({
             "f:metadata": { "f:annotations": { "f:ml.slipway.dev/applied": {} }, "f:labels": { "f:a": {} } },

@@ -1,6 +1,6 @@
-//! In what order the gateways of all namespaces are updated: few at first, looked at, then more; no
-//! further ones while those that were updated do worse than before. One bad version of the data
-//! plane reaches a namespace or two and not the cluster.
+//! The order in which the gateways of all namespaces are updated: a few first, more after an
+//! observation time, and no further ones while the updated gateways perform worse than before. A
+//! bad version of the data plane so affects one or two namespaces instead of the whole cluster.
 
 use std::collections::BTreeMap;
 
@@ -8,24 +8,24 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::observed::UpdatePermission;
 
-/// Seconds that an updated gateway is looked at before it counts as good.
+/// Seconds for which an updated gateway is observed before it counts as good.
 pub const OBSERVATION_SECONDS: i64 = 120;
-/// Seconds in which the pods of an updated gateway must be ready.
+/// Seconds within which the pods of an updated gateway must be ready.
 pub const READY_DEADLINE_SECONDS: i64 = 600;
-/// Seconds after which a gateway that may be updated and is not, because nobody can write it, no
-/// longer keeps others waiting.
+/// Seconds after which a gateway that may be updated but was not, because its write is rejected, no
+/// longer delays the others.
 pub const MAX_WAIT_SECONDS: i64 = 60;
-/// Failed requests below which nothing is said about a share of them.
+/// Minimum number of failed requests for a judgement about their share.
 const MIN_FAILED_REQUESTS: u64 = 20;
-/// The share of failed requests may double, and rise by this besides.
+/// Margin added to twice the earlier share of failed requests, as a share of 1.
 const FAILURE_MARGIN: f64 = 0.01;
 
-/// Requests of the clients of one gateway.
+/// Counts of the clients' requests to one gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientRequests {
-    /// All of them that ended.
+    /// Completed requests.
     pub ended: u64,
-    /// Those that failed by no fault of the client.
+    /// Requests that failed without a fault of the client.
     pub failed: u64,
 }
 
@@ -38,39 +38,40 @@ impl ClientRequests {
 /// How gateways are updated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UpdateMode {
-    /// Namespace by namespace.
+    /// One namespace after the other.
     #[default]
     Gradual,
-    /// Not at all for now.
+    /// No updates at present.
     Paused,
-    /// All at once.
+    /// All namespaces at once.
     Immediate,
 }
 
 /// The gateway of one namespace.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamespaceGateway {
-    /// Namespace.
     pub namespace: String,
-    /// ModelDeployments that it serves.
+    /// Number of ModelDeployments that it serves.
     pub models: usize,
-    /// Since when it has been allowed to be updated and was not.
+    /// Since when an update has been allowed but not done.
     pub allowed_at: Option<Timestamp>,
-    /// Since when it has the template of this version, as far as this process knows; none while it
-    /// has another one.
+    /// Since when the gateway has the template of this version, as far as this process knows;
+    /// `None` while it has another one.
     pub updated_at: Option<Timestamp>,
-    /// All its pods are ready and made from its template.
+    /// Whether all its pods are ready and match its template.
     pub rolled_out: bool,
-    /// They were not either before it was updated: that is no fault of the version.
+    /// Whether the pods were not ready before the update either, so that the version is not the
+    /// cause.
     pub broken_before: bool,
-    /// It was made with the template of this version, while this process looked: there is no other
-    /// one to compare it with. It takes no turn, or a cluster where namespaces come all the time
-    /// would never be updated; and no neighbour stops the updates of others with a namespace where
-    /// nothing can start.
+    /// Whether the gateway was created with the template of this version while this process ran,
+    /// so that there is no earlier version to compare with. It counts neither as an update in
+    /// progress, because a cluster with frequent new namespaces would never finish the update, nor
+    /// as a problem, because a namespace in which nothing can start would stop the updates of all
+    /// others.
     pub created_with_version: bool,
-    /// Requests in the minutes before it was updated; nothing when this process did not see them.
+    /// Requests in the minutes before the update; zero if this process did not observe them.
     pub requests_before: ClientRequests,
-    /// Requests in the last minutes, since it was updated.
+    /// Requests in the last minutes, since the update.
     pub requests_after: ClientRequests,
 }
 
@@ -79,7 +80,7 @@ impl NamespaceGateway {
         self.updated_at.map(|at| now.duration_since(at))
     }
 
-    /// Why it is not well.
+    /// Why the gateway counts as faulty.
     fn problem(&self, now: Timestamp) -> Option<String> {
         let age = self.age(now).filter(|_| !self.created_with_version)?;
         if !self.rolled_out
@@ -101,8 +102,8 @@ impl NamespaceGateway {
         })
     }
 
-    /// Whether it could have been updated for long. What refuses that (an admission policy, a spec
-    /// that cannot be acted on) may last for ever.
+    /// Whether an update has been possible for long but was not done. The cause (an admission
+    /// policy, an invalid spec) may be permanent.
     fn is_refused(&self, now: Timestamp) -> bool {
         self.allowed_at
             .is_some_and(|at| now.duration_since(at) >= SignedDuration::from_secs(MAX_WAIT_SECONDS))
@@ -116,17 +117,16 @@ impl NamespaceGateway {
     }
 }
 
-/// What is decided.
+/// The decision for all gateways.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpdateDecision {
-    /// By namespace.
+    /// The permission of each namespace.
     pub updates: BTreeMap<String, UpdatePermission>,
-    /// Updated gateways that are not well, and why. For administrators: namespaces are not told of
-    /// each other.
+    /// Faulty updated gateways with the cause, by namespace. Only for administrators: the status
+    /// in one namespace must not name another namespace.
     pub problems: BTreeMap<String, String>,
 }
 
-/// Decides for all gateways.
 pub fn decide_updates(
     gateways: &[NamespaceGateway],
     mode: UpdateMode,
@@ -136,8 +136,8 @@ pub fn decide_updates(
         || gateways.iter().filter_map(|it| Some((it.namespace.clone(), it.problem(now)?)));
     let troubles: BTreeMap<_, _> = troubles().collect();
     let mut behind: Vec<_> = gateways.iter().filter(|it| it.updated_at.is_none()).collect();
-    // Those first that a bad version has left without pods, then those whose failure would hurt
-    // least.
+    // First the gateways that a bad version left without ready pods, then those whose failure would
+    // affect the fewest models.
     behind.sort_by_key(|it| (!it.is_refused(now), it.rolled_out, it.models, &it.namespace));
     let refused = behind.iter().filter(|it| it.is_refused(now)).count();
     let broken = behind.get(refused).is_some_and(|it| !it.rolled_out);
@@ -152,7 +152,7 @@ pub fn decide_updates(
             && (it.rolled_out || !it.broken_before)
     };
     let in_turn = gateways.iter().filter(takes_a_turn).count();
-    // As many at a time as have turned out well.
+    // The number of simultaneous updates equals the number of gateways that proved good.
     let at_once = match mode {
         UpdateMode::Gradual => {
             good.max(1).saturating_sub(in_turn).max(usize::from(broken)).saturating_add(refused)

@@ -1,22 +1,23 @@
-//! What a ReplicaSet says of its revision's past, for the day on which the status is lost.
+//! Marks on a ReplicaSet about the history of its revision, used if the status is lost.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use slipway_crds::labels::{ABORTED, STABLE_SINCE};
 
-/// The annotations [`STABLE_SINCE`] and [`ABORTED`] of a ReplicaSet. Status is what decides; these
-/// are read only where it says nothing.
+/// The annotations [`STABLE_SINCE`] and [`ABORTED`] of a ReplicaSet. The status takes precedence;
+/// the marks are read only if it is missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RevisionMarks {
-    /// Since when the revision was the stable one. Of several the latest is.
+    /// Since when the revision was the stable one. Of several revisions the latest is the stable
+    /// one.
     pub stable_since: Option<Timestamp>,
-    /// When the rollout of the revision was taken back, and for which reason.
+    /// When the rollout of the revision was rolled back, and the reason.
     pub aborted: Option<(Timestamp, String)>,
 }
 
 impl RevisionMarks {
-    /// Reads annotations. What cannot be read counts as absent.
+    /// Parses annotations. An invalid value counts as absent.
     pub fn from_annotations(all: &BTreeMap<String, String>) -> Self {
         let aborted = all.get(ABORTED).and_then(|value| value.split_once(' '));
         Self {
@@ -27,15 +28,15 @@ impl RevisionMarks {
         }
     }
 
-    /// Both annotations with their values; nothing for one that shall not be there.
+    /// Both annotations with their values; `None` for one that has to be absent.
     pub fn to_annotations(&self) -> [(&'static str, Option<String>); 2] {
         let aborted = self.aborted.as_ref().map(|(at, reason)| format!("{at} {reason}"));
         [(STABLE_SINCE, self.stable_since.map(|at| at.to_string())), (ABORTED, aborted)]
     }
 }
 
-/// It becomes the reason of a condition, which Kubernetes checks, so that a stranger's text must
-/// not hold up status for ever.
+/// The reason becomes that of a condition, which the API server validates. An invalid text of
+/// another client must not block all writes of the status.
 fn is_reason(text: &str) -> bool {
     text.len() <= 64
         && text.starts_with(|letter: char| letter.is_ascii_alphabetic())

@@ -1,5 +1,5 @@
-//! The world as the plan sees it: data only. It may be stale; whatever cannot be undone therefore
-//! carries a precondition.
+//! The state that the plan observes: data only. It may be stale, so every irreversible action has a
+//! precondition.
 
 use std::collections::BTreeMap;
 
@@ -15,24 +15,24 @@ use crate::fields::{ForeignChange, ManagedFields};
 use crate::marks::RevisionMarks;
 use crate::refusal::{RefusalReport, WriteTarget};
 
-/// Everything that one decision depends on, besides the time.
+/// Everything that one decision depends on, except the time.
 #[derive(Clone, Debug)]
 pub struct ObservedState {
-    /// The ModelDeployment with its spec and its last written status.
+    /// The ModelDeployment with its spec and its stored status.
     pub object: ModelDeployment,
-    /// ReplicaSets that carry this ModelDeployment's label.
+    /// ReplicaSets with this ModelDeployment's label.
     pub replica_sets: Vec<ReplicaSetView>,
     /// Other objects that carry this ModelDeployment's label.
     pub children: BTreeMap<ObjectTarget, ObjectView>,
     /// The namespace's gateway.
     pub gateway: GatewayView,
-    /// Pods that carry this ModelDeployment's label, workers included.
+    /// Pods with this ModelDeployment's label, including workers.
     pub pods: Vec<PodView>,
-    /// What keeps pods of this ModelDeployment from running.
+    /// Problems that keep pods of this ModelDeployment from running.
     pub pod_problems: Vec<PodProblem>,
-    /// What pods of this ModelDeployment have fetched.
+    /// Models that pods of this ModelDeployment have fetched.
     pub fetched_models: Vec<FetchedModel>,
-    /// Hosts and the name of the model that an older ModelDeployment of the namespace holds.
+    /// Hosts and model names that an older ModelDeployment of the namespace holds.
     pub conflicts: Vec<ClaimConflict>,
     /// Writes for this ModelDeployment that are refused. Nothing: none was tried yet by this
     /// process, so that what the status says of refusals is still the newest.
@@ -42,7 +42,7 @@ pub struct ObservedState {
     pub disturbances: BTreeMap<ObjectTarget, ObjectDisturbance>,
     /// The newest evidence of the metrics poller, if any.
     pub evidence: Option<GateEvidence>,
-    /// What the operator was started with.
+    /// Settings of the operator.
     pub settings: PlanSettings,
 }
 
@@ -63,27 +63,27 @@ impl ObservedState {
 /// time: longer than the pause between two times, so that the condition does not change each time.
 pub(crate) const CONTESTED_SECONDS: i64 = 120;
 
-/// What is remembered of one object that we write, for the time in which it matters.
+/// What the operator remembers about one of its objects, as long as it matters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObjectDisturbance {
-    /// It was there, and somebody else removed it.
+    /// Whether the object existed and another client deleted it.
     pub removed: bool,
     /// The hash of what was applied last.
     pub applied_hash: String,
-    /// When that was; nothing: not by this process.
+    /// Time of that apply; `None` if not by this process.
     pub applied_at: Option<Timestamp>,
-    /// How often the same was applied again, each time soon after the time before: how often it
-    /// was put back.
+    /// How often the same content was applied again, each time soon after the previous time, that
+    /// is, how often the object was restored.
     pub restore_count: u32,
-    /// Who changed it last, where the API server told.
+    /// The client that changed the object last, if the API server reports it.
     pub changed_by: Option<String>,
-    /// A field that the API server did not take as it was applied: an admission webhook or policy
-    /// changed it.
+    /// A field that the API server stored differently than it was applied, because an admission
+    /// webhook or policy changed it.
     pub overridden_field: Option<String>,
 }
 
 impl ObjectDisturbance {
-    /// What is remembered once an object was applied with a stamp. `overridden`: see
+    /// The record after an object was applied with the hash `stamp`. For `overridden` see
     /// [`Self::overridden_field`].
     pub fn after_apply(
         before: Option<&Self>,
@@ -110,80 +110,68 @@ impl ObjectDisturbance {
         }
     }
 
-    /// Whether it was applied within so many seconds. A clock that was set back since makes that
-    /// unknown.
+    /// Whether the object was applied within the last `seconds`. False if the clock was set back
+    /// since.
     pub(crate) fn is_recent(&self, now: Timestamp, seconds: i64) -> bool {
         let age = self.applied_at.map(|at| now.duration_since(at));
         age.is_some_and(|age| !age.is_negative() && age < SignedDuration::from_secs(seconds))
     }
 
-    /// Whether nothing depends on it any more.
+    /// Whether no decision depends on this record any more.
     pub fn is_over(&self, now: Timestamp) -> bool {
         !self.removed && self.overridden_field.is_none() && !self.is_recent(now, CONTESTED_SECONDS)
     }
 }
 
-/// One ReplicaSet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaSetView {
-    /// Name.
     pub name: String,
-    /// UID: precondition of scaling and deleting.
+    /// UID, used as precondition of scaling and deleting.
     pub uid: String,
-    /// Value of the revision label.
     pub revision: String,
-    /// Why Kubernetes makes no pods for it, in its own words (quota, admission, account); empty
-    /// when it does.
+    /// Why Kubernetes creates no pods for it, in the words of Kubernetes (quota, admission,
+    /// account); empty if it does.
     pub failure: String,
-    /// Value of the version annotation.
     pub version: String,
-    /// The model of its pods.
     pub digest: ModelDigest,
-    /// What it says of the past.
     pub marks: RevisionMarks,
-    /// Creation.
     pub created_at: Timestamp,
-    /// `spec.replicas`.
     pub desired: i32,
-    /// `status.replicas`.
     pub current: i32,
-    /// `status.readyReplicas`.
     pub ready: i32,
-    /// `status.availableReplicas`.
     pub available: i32,
-    /// Whether the ReplicaSet controller has seen the newest spec; otherwise the counts may lag.
+    /// Whether the ReplicaSet controller has processed the newest spec; otherwise the counts may
+    /// lag.
     pub is_observed: bool,
-    /// Whether it is ours: our ModelDeployment is its controller, or would be
-    /// ([`Self::orphaned`]). A foreign one is never touched.
+    /// Whether it belongs to this ModelDeployment, which is its controller or would adopt it
+    /// ([`Self::orphaned`]). Others are never changed.
     pub owned: bool,
-    /// Whether it has no controller, and is ours by name and labels: left by a ModelDeployment of
-    /// this name that was deleted without its children. It counts as ours, and nothing but
-    /// adopting is done to it before it is.
+    /// Whether it has no controller but the operator's name and labels, left by a ModelDeployment
+    /// of this name that was deleted without its children. It counts as owned; until it is
+    /// adopted, adopting is the only write to it.
     pub orphaned: bool,
-    /// Value of the annotation `ml.slipway.dev/applied`.
     pub applied_hash: String,
     /// Images of its template, by container.
     pub images: BTreeMap<String, String>,
-    /// Which of its fields are ours.
+    /// Field ownership.
     pub managed_fields: ManagedFields,
-    /// Whether it is being deleted.
     pub deleting: bool,
 }
 
-/// What is known of the bytes that the pods of a ReplicaSet serve.
+/// What is known about the model that the pods of a ReplicaSet serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ModelDigest {
-    /// Its pods have no step that would tell: their image holds the model.
+    /// Its pods have no init container that reports a digest: their image contains the model.
     #[default]
     Unreported,
-    /// The first pod has not told yet.
+    /// The first pod has not reported a digest yet.
     Pending,
-    /// This one; its pods refuse others.
+    /// The digest; pods of the ReplicaSet reject other models.
     Pinned(String),
 }
 
 impl ModelDigest {
-    /// Reads the value of the annotation [`slipway_crds::labels::MODEL_DIGEST`].
+    /// Parses the value of the annotation [`slipway_crds::labels::MODEL_DIGEST`].
     pub fn from_annotation(value: Option<&str>) -> Self {
         match value {
             None => Self::Unreported,
@@ -192,7 +180,7 @@ impl ModelDigest {
         }
     }
 
-    /// The digest, once it is known.
+    /// The digest, if it is known.
     pub fn known_digest(&self) -> Option<&str> {
         match self {
             Self::Pinned(digest) => Some(digest),
@@ -201,140 +189,131 @@ impl ModelDigest {
     }
 }
 
-/// What a pod has fetched before it serves.
+/// The model that a pod has fetched before it serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchedModel {
-    /// Value of the revision label.
     pub revision: String,
-    /// Pod.
+    /// Name of the pod.
     pub pod: String,
-    /// `sha256:<hex>`.
+    /// Digest in the form `sha256:<hex>`.
     pub digest: String,
 }
 
-/// Any other child object: is it there, and is it what was applied last?
+/// Any other child object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectView {
-    /// UID: precondition of deleting.
+    /// UID, used as precondition of deleting.
     pub uid: String,
     /// Value of the annotation `ml.slipway.dev/applied`: the hash of what was applied last.
     pub applied_hash: String,
-    /// Which of its fields are ours.
+    /// Field ownership.
     pub managed_fields: ManagedFields,
-    /// UIDs of its owners.
     pub owners: Vec<String>,
-    /// UID of its controller.
     pub controller: Option<String>,
-    /// Why Kubernetes makes no pods for it, in its own words; empty when it does, and for what has
-    /// no pods.
+    /// Why Kubernetes creates no pods for it, in the words of Kubernetes; empty if it does, and
+    /// for kinds without pods.
     pub failure: String,
-    /// Of a HorizontalPodAutoscaler whose metrics come: how many replicas it wants.
+    /// Desired replicas of a HorizontalPodAutoscaler whose metrics are available.
     pub desired_replicas: Option<i32>,
-    /// Of a Deployment: all its pods are ready and made from its newest template.
+    /// Whether all pods of a Deployment are ready and match its newest template.
     pub rolled_out: bool,
 }
 
-/// The namespace's gateway.
+/// The gateway of the namespace.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GatewayView {
     /// Its objects.
     pub objects: BTreeMap<ManagedKind, ObjectView>,
     /// Pods of the gateway that are not being deleted or still serve.
     pub pods: Vec<GatewayPod>,
-    /// ModelDeployments that share it, this one included.
+    /// Number of ModelDeployments that share the gateway, including this one.
     pub sharing_models: usize,
-    /// Whether its pods may be replaced by those of another version of the operator now.
+    /// Whether the pods may now be replaced by those of another version of the operator.
     pub update: UpdatePermission,
 }
 
-/// Whether a gateway may be updated. Gateways are updated namespace by namespace, as models are
-/// step by step.
+/// Whether a gateway may be updated. Gateways are updated one namespace after the other, as models
+/// are step by step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum UpdatePermission {
-    /// Now.
     #[default]
     Allowed,
-    /// Not yet: others are updated and looked at first.
+    /// Others are updated and observed first.
     Waiting,
-    /// Not before somebody has looked: updated gateways do worse than before, or an administrator
-    /// has paused it. Says why, for people of any namespace.
+    /// No update until an administrator acts, because updated gateways perform worse than before or
+    /// an administrator paused updates. The message may be shown to users of any namespace.
     Stopped(String),
 }
 
-/// One pod of the gateway.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GatewayPod {
-    /// Name.
     pub name: String,
-    /// Whether the pod is ready: then Services send requests to it, and its confirmation is
+    /// Whether the pod is ready: Services then send requests to it, and its confirmation is
     /// needed.
     pub ready: bool,
-    /// Its newest line about this ModelDeployment (same UID), while the stream to it stands.
+    /// The newest report about this ModelDeployment (same UID), while the stream from the pod is
+    /// open.
     pub report: Option<GatewayReport>,
-    /// While the stream to it does not stand: since when, and why.
+    /// The failure of the stream from the pod, while it is not open.
     pub unreachable: Option<UnreachableGateway>,
 }
 
-/// A gateway pod that the operator does not hear.
+/// A gateway pod from which the operator receives no reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnreachableGateway {
-    /// Since when: the first try, or the loss of the stream.
+    /// Time of the first connection attempt, or of the loss of the stream.
     pub since: Timestamp,
-    /// Address, port and the newest error, for people.
+    /// Address, port and the newest error, for display.
     pub error: String,
 }
 
-/// What a gateway pod says of one ModelDeployment.
+/// The report of a gateway pod about one ModelDeployment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GatewayReport {
     /// Newest generation of `status.traffic` that it applied.
     pub generation: i64,
     /// Requests by revision since that generation was applied.
     pub requests: BTreeMap<String, u64>,
-    /// Those of them that were answered, clients' own mistakes included, by revision. None from a
-    /// gateway that does not tell.
+    /// The answered ones of these requests, including client errors, by revision. `None` from a
+    /// gateway that does not report them.
     pub answered: Option<BTreeMap<String, u64>>,
-    /// Requests since that generation was applied that were kept from the candidate, because their
-    /// bodies could not be kept to be sent again.
+    /// Requests since that generation was applied that the gateway did not send to the candidate,
+    /// because it could not buffer their bodies for a second attempt.
     pub unshielded: u64,
     /// Requests in flight by revision.
     pub in_flight: BTreeMap<String, u64>,
-    /// Endpoints that it holds for ready, by revision.
+    /// Endpoints that the gateway considers ready, by revision.
     pub ready_endpoints: BTreeMap<String, u64>,
-    /// Set while this pod has taken a candidate out by itself.
+    /// Set while this pod's brake keeps requests from a candidate.
     pub brake: Option<BrakeTrip>,
 }
 
-/// A pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodView {
-    /// Name.
     pub name: String,
-    /// UID: precondition of its eviction.
+    /// UID, used as precondition of the eviction.
     pub uid: String,
-    /// UID of the ReplicaSet that made it, if one did.
+    /// UID of the ReplicaSet that created the pod, if there is one.
     pub replica_set_uid: Option<String>,
-    /// Creation.
     pub created_at: Timestamp,
-    /// Whether it is ready.
     pub ready: bool,
-    /// Whether it is being deleted, or has ended: its ReplicaSet counts it no more.
+    /// Whether the pod is being deleted or has terminated: its ReplicaSet does not count it any
+    /// more.
     pub deleting: bool,
 }
 
 /// What keeps a pod from running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodProblem {
-    /// Value of the revision label.
     pub revision: String,
-    /// Pod.
+    /// Name of the pod.
     pub pod: String,
-    /// Reason: of the waiting or terminated container, or of the scheduling condition
+    /// Reason of the waiting or terminated container, or of the scheduling condition
     /// (`CrashLoopBackOff`, `ImagePullBackOff`, `Unschedulable`, …).
     pub reason: String,
-    /// Message of the same: for the runtime's container its termination message, which may be the
-    /// JSON line of docs/contracts.md (the init container `fetch`).
+    /// Message of the same. For the container of the model server it is the termination message,
+    /// which may be the JSON line of docs/contracts.md (the init container `fetch`).
     pub message: String,
-    /// Restarts of the container so far.
+    /// Number of restarts of the container so far.
     pub restarts: i32,
 }

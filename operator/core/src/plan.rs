@@ -1,4 +1,4 @@
-//! The decision.
+//! Plans the actions and the status of one ModelDeployment.
 
 mod children;
 mod disturbance;
@@ -20,15 +20,15 @@ use crate::draft::PlanDraft;
 use crate::observed::ObservedState;
 use crate::{strategy, traffic};
 
-/// What shall be done about one ModelDeployment, and what its status shall say.
+/// Returns the actions for one ModelDeployment, and its new status.
 ///
-/// Total and deterministic: any input has an answer, and the same input has the same one. What was
-/// decided and what may be taken away on the strength of it are in one plan; see
-/// [`ReconcilePlan::status_first`] for the order that makes this safe when the view was stale.
+/// Total and deterministic: every input has a result, and the same input has the same result. A
+/// decision and the removals that follow from it are in one plan; [`ReconcilePlan::status_first`]
+/// documents the order that makes this safe on a stale view.
 pub fn plan(observed: &ObservedState, now: Timestamp) -> ReconcilePlan {
     let cx = PlanContext::new(observed, now);
     if observed.object.metadata.deletion_timestamp.is_some() {
-        // Owner references take everything along.
+        // Garbage collection deletes the children by their owner references.
         return finish::noop_plan(&cx);
     }
     let mut draft = PlanDraft::new(&cx, identify::stable_revision(&cx));
@@ -56,7 +56,7 @@ pub fn plan(observed: &ObservedState, now: Timestamp) -> ReconcilePlan {
     finish::finish_plan(&cx, draft, actions, taken)
 }
 
-/// Notes that every gateway uses the newest weights, once.
+/// Records once that every gateway uses the newest weights.
 fn note_confirmation(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     let current = draft.traffic.generation;
     if current <= 0
@@ -75,8 +75,8 @@ fn note_confirmation(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     }
 }
 
-/// Writes `spec.replicas` where it is left out: without a value there the scale subresource answers
-/// an error, so that neither an autoscaler nor `kubectl scale` could begin.
+/// Writes `spec.replicas` if it is absent: without a value the scale subresource returns an error,
+/// so that neither an autoscaler nor `kubectl scale` could work.
 fn write_replicas(cx: &PlanContext<'_>, actions: &mut Vec<PlanAction>) {
     if cx.observed.object.spec.replicas.is_none() && cx.spec.problem.is_none() {
         actions.push(PlanAction::WriteReplicas { replicas: cx.spec.replicas });

@@ -1,18 +1,19 @@
-//! How many pods carry all of the traffic, where an autoscaler has a word in it.
+//! The number of pods for all traffic, in the presence of an autoscaler.
 
 use kube::ResourceExt;
 use slipway_crds::v1alpha1::{AutoscalingSpec, ModelDeployment};
 
-/// `spec.replicas` as the plan takes it.
+/// The value of `spec.replicas` that the plan uses.
 ///
-/// Where it is left out, as many as run stay: at least one, with an autoscaler at least
-/// `minReplicas` and at most `maxReplicas`. With an autoscaler a value counts as it stands when it
-/// came by the scale subresource, which is how autoscalers (and `kubectl scale`) write it, or when
-/// the autoscaler says the same number. Any other value only adds pods, never below `minReplicas`,
-/// until the autoscaler has spoken. 0 is always a person's word: an autoscaler never writes it, and
-/// rests while it is there.
+/// If it is absent, the current number of pods stays: at least one, and with an autoscaler at least
+/// `minReplicas` and at most `maxReplicas`. With an autoscaler a value is used unchanged if the
+/// scale subresource wrote it, which is how autoscalers (and `kubectl scale`) write it, or if the
+/// autoscaler wants the same number. Any other value can only add pods, never below `minReplicas`,
+/// until the autoscaler has reported a number. 0 always comes from a user: an autoscaler never
+/// writes it, and is inactive while it is set.
 ///
-/// `running` are those of the stable revision now, `told` is what the autoscaler wants.
+/// `running` is the current size of the stable revision, `told` is the number that the autoscaler
+/// wants.
 pub(crate) fn effective_replicas(
     object: &ModelDeployment,
     autoscaling: Option<&AutoscalingSpec>,
@@ -33,7 +34,7 @@ pub(crate) fn effective_replicas(
     }
 }
 
-/// Whether `spec.replicas` was written by the scale subresource last.
+/// Whether the scale subresource wrote `spec.replicas` last.
 fn is_scaled(object: &ModelDeployment) -> bool {
     object.managed_fields().iter().any(|entry| {
         let fields = entry.fields_v1.as_ref().map(|fields| &fields.0["f:spec"]["f:replicas"]);

@@ -1,4 +1,4 @@
-//! What people are told: the conditions, each with the numbers of what is waited for.
+//! Builds the conditions, each with the numbers of what the rollout waits for.
 
 mod conflicts;
 mod progress;
@@ -17,19 +17,18 @@ use crate::draft::PlanDraft;
 use crate::observed::UpdatePermission;
 use crate::text::clip_message;
 
-/// Status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConditionStatus {
-    /// It holds.
+    /// The condition holds.
     True,
-    /// It does not.
+    /// The condition does not hold.
     False,
-    /// Nobody can tell.
+    /// Undetermined.
     Unknown,
 }
 
 impl ConditionStatus {
-    /// As the API writes it.
+    /// The value in the API.
     fn as_str(self) -> &'static str {
         match self {
             Self::True => "True",
@@ -39,13 +38,12 @@ impl ConditionStatus {
     }
 }
 
-/// One condition in the making.
+/// A condition under construction.
 pub(crate) struct ConditionDraft {
-    /// Whether it holds.
     pub(crate) status: ConditionStatus,
-    /// CamelCase.
+    /// Reason in CamelCase.
     pub(crate) reason: String,
-    /// For people.
+    /// Message for users.
     pub(crate) message: String,
 }
 
@@ -60,8 +58,8 @@ impl ConditionDraft {
 }
 
 /// The conditions: `Ready` always, the others while they hold. `Stalled` and `Reconciling` never
-/// hold together, because who reads them takes the first. The time of the last transition is kept
-/// unless the status flips.
+/// hold together, because kstatus evaluates only the first. The time of the last transition changes
+/// only with the status.
 pub(crate) fn build_conditions(cx: &PlanContext<'_>, draft: &PlanDraft) -> Vec<Condition> {
     let (mut stalled, mut reconciling) =
         (stalled::stalled_condition(cx, draft), progress::reconciling_condition(cx, draft));
@@ -86,8 +84,8 @@ pub(crate) fn build_conditions(cx: &PlanContext<'_>, draft: &PlanDraft) -> Vec<C
         .collect()
 }
 
-/// The status of a ModelDeployment that cannot be planned: as it was, and it says why. What else
-/// goes on is not known, so nothing else is said to.
+/// The status of a ModelDeployment that cannot be planned: unchanged, with the reason.
+/// `Reconciling` is removed, because its current state is not known.
 pub fn stalled_status(
     mut status: ModelDeploymentStatus,
     reason: &str,
@@ -115,7 +113,8 @@ pub fn stalled_status(
     status
 }
 
-/// State and message for people: of what is wrong, else of what goes on, else of what serves.
+/// State and message for display: of a problem if there is one, otherwise of what is in progress,
+/// otherwise of what serves.
 pub(crate) fn summarize_conditions(all: &[Condition]) -> (String, String) {
     let find =
         |kind: &str, status: &str| all.iter().find(|it| it.type_ == kind && it.status == status);
@@ -141,7 +140,7 @@ fn build_condition(cx: &PlanContext<'_>, kind: &str, said: ConditionDraft) -> Co
     }
 }
 
-/// While a rollout goes on, and as long as the verdict that ended one stands in the status.
+/// Present during a rollout, and while the verdict that ended one is in the status.
 fn gate_passed(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
     let Some(verdict) = worst_verdict(&draft.gates) else {
         draft.active_rollout()?;
@@ -161,14 +160,14 @@ fn gate_passed(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft
     Some(ConditionDraft::new(status, reason, gate_summary(draft, verdict)))
 }
 
-/// The gates that make a verdict, with their numbers.
+/// The gates with a given verdict, with their numbers.
 pub(crate) fn gate_summary(draft: &PlanDraft, verdict: GateVerdict) -> String {
     let gates = draft.gates.iter().filter(|gate| gate.verdict == verdict);
     let texts: Vec<String> = gates.map(|gate| format!("{}: {}", gate.name, gate.message)).collect();
     texts.join("; ")
 }
 
-/// What the judge holds for, or why it holds no longer.
+/// The judge's reasons for the current verdict.
 pub(crate) fn verdict_summary(draft: &PlanDraft) -> String {
     worst_verdict(&draft.gates).map_or_else(
         || "waits for the first reading".to_owned(),
@@ -176,8 +175,8 @@ pub(crate) fn verdict_summary(draft: &PlanDraft) -> String {
     )
 }
 
-/// Not while it only waits for its turn: an update changes the status of no ModelDeployment as long
-/// as it goes well.
+/// Absent while the gateway only waits for its turn: an update that goes well changes the status of
+/// no ModelDeployment.
 fn gateway_outdated(cx: &PlanContext<'_>) -> Option<ConditionDraft> {
     if let Some(problem) = &cx.observed.settings.gateway_problem {
         return Some(ConditionDraft::new_true(reason::INVALID_GATEWAY_SETTINGS, problem));

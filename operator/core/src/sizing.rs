@@ -1,4 +1,4 @@
-//! How many pods each revision needs.
+//! Number of pods for each revision.
 
 use slipway_crds::v1alpha1::RolloutStage;
 
@@ -6,26 +6,26 @@ use crate::context::PlanContext;
 use crate::draft::PlanDraft;
 use crate::traffic::{self, FULL_WEIGHT};
 
-/// Seconds after which what is in flight no longer keeps pods whose traffic has left, when requests
-/// may not take longer than that anyway.
+/// Seconds after which requests in flight no longer keep pods that receive no new traffic, if
+/// requests may not take longer anyway.
 const DRAIN_SECONDS: i64 = 30;
 
-/// Pods that a share of the traffic needs when `replicas` carry all of it.
+/// Number of pods for a share of the traffic, if `replicas` pods serve all of it.
 pub fn replicas_for_share(replicas: i32, permille: i32) -> i32 {
     let product = i64::from(replicas.max(0)) * i64::from(permille.clamp(0, FULL_WEIGHT));
     i32::try_from((product + i64::from(FULL_WEIGHT) - 1) / i64::from(FULL_WEIGHT))
         .unwrap_or(i32::MAX)
 }
 
-/// Pods of the candidate at its current step: never fewer than its weight, asked for or about to
-/// be, needs.
+/// Replicas of the candidate at its current step: never fewer than its current weight and the
+/// weight of the step need.
 pub(crate) fn candidate_replicas(cx: &PlanContext<'_>, draft: &PlanDraft) -> i32 {
     let replicas = cx.spec.replicas;
     if cx.spec.is_blue_green() {
         return replicas.max(1);
     }
     let index = draft.step_index();
-    // Without an intelligible list of steps the size follows the weight that it has.
+    // With an invalid list of steps the size follows the current weight.
     let step = if cx.spec.problem.is_some() { 0 } else { cx.spec.weight_at(index) };
     let by_person = cx.spec.scale_at(index).filter(|_| cx.spec.problem.is_none()).unwrap_or(0);
     replicas_for_share(replicas, step.max(draft.weight())).max(by_person).max(1)
@@ -33,9 +33,9 @@ pub(crate) fn candidate_replicas(cx: &PlanContext<'_>, draft: &PlanDraft) -> i32
 
 /// Whether the candidate has the pods for its current step.
 ///
-/// Pods count only once a stored status asked for as many. A revision that comes back may still
-/// have pods that an earlier decision is about to take away, and a view that lags would show them;
-/// by the time the own status is seen, so is what was done before it.
+/// Pods count only if a stored status requested that many. A revision that returns may still have
+/// pods that an earlier decision is about to remove, and a lagging view would show them. Once the
+/// operator sees its own status, it also sees the effects of earlier writes.
 pub(crate) fn has_capacity(cx: &PlanContext<'_>, draft: &PlanDraft) -> bool {
     let Some(revision) = draft.candidate() else { return false };
     let wanted = candidate_replicas(cx, draft);
@@ -48,8 +48,8 @@ pub(crate) fn has_capacity(cx: &PlanContext<'_>, draft: &PlanDraft) -> bool {
     asked >= wanted && cx.capacity(revision) >= wanted
 }
 
-/// What a ReplicaSet's size shall be. One whose model is not known yet has a single pod, which
-/// tells: others might find other bytes at the same address.
+/// The target size of a ReplicaSet. While its model is not known, it keeps a single pod that
+/// reports the digest: further pods might fetch another model from the same URI.
 pub(crate) fn target_replicas(cx: &PlanContext<'_>, draft: &PlanDraft, revision: &str) -> i32 {
     let wanted = wanted_replicas(cx, draft, revision);
     match cx.replica_set(revision) {
@@ -67,7 +67,7 @@ fn wanted_replicas(cx: &PlanContext<'_>, draft: &PlanDraft, revision: &str) -> i
     }
     if draft.active_rollout().is_some_and(|rollout| rollout.revision == revision) {
         let wanted = candidate_replicas(cx, draft);
-        // A gateway that has not caught up may use any weight that it was ever told.
+        // A gateway that has not applied the newest weights may use any earlier ones.
         let settled = traffic::is_settled(&cx.observed.gateway, draft.traffic.generation);
         return if settled { wanted } else { wanted.max(desired) };
     }
@@ -77,8 +77,8 @@ fn wanted_replicas(cx: &PlanContext<'_>, draft: &PlanDraft, revision: &str) -> i
     desired.max(replicas_until_drained(cx, draft, revision))
 }
 
-/// While the gateways still send to a candidate that was taken back, it keeps the pods for its last
-/// weight, also when the autoscaler asks for more.
+/// Until the gateways stop sending to a candidate that was rolled back, it keeps the pods for its
+/// last weight, even if the autoscaler requests more.
 fn replicas_until_drained(cx: &PlanContext<'_>, draft: &PlanDraft, revision: &str) -> i32 {
     let aborted = draft
         .rollout
@@ -93,8 +93,8 @@ fn replicas_until_drained(cx: &PlanContext<'_>, draft: &PlanDraft, revision: &st
     replicas_for_share(cx.spec.replicas, last)
 }
 
-/// Whether a revision without weight can do without its pods: every gateway confirmed that it sends
-/// nothing there, the delay is over, and nothing is in flight or could be any more.
+/// Whether the pods of a revision without weight can be removed: every gateway has confirmed that
+/// it sends nothing there, the delay has passed, and no request is or could be in flight.
 pub(crate) fn is_drained(cx: &PlanContext<'_>, draft: &PlanDraft, revision: &str) -> bool {
     if traffic::selects_revision(&draft.traffic, revision) {
         return false;
@@ -113,7 +113,7 @@ pub(crate) fn is_drained(cx: &PlanContext<'_>, draft: &PlanDraft, revision: &str
 }
 
 /// When the last gateway stopped sending to a revision, and for how long its pods are kept after
-/// that.
+/// that, in seconds.
 fn drained_since(
     cx: &PlanContext<'_>,
     draft: &PlanDraft,
@@ -125,8 +125,8 @@ fn drained_since(
     {
         return aborted.abort.as_ref()?.traffic_left_time.as_ref().map(|time| (time.0, 0));
     }
-    // The weights of the current rollout never named it, so their first confirmation counts; later
-    // ones do not start the delay again.
+    // The weights of the current rollout never included the revision, so their first confirmation
+    // counts; later ones do not restart the delay.
     let steps = rollout
         .into_iter()
         .flat_map(|it| &it.steps)

@@ -1,11 +1,14 @@
-//! How a rollout moves from stage to stage. Every function here takes at most one step;
-//! [`run_rollout`] repeats until nothing moves, so that what needs no wait costs no write.
+//! Moves a rollout from stage to stage. Every function here makes at most one transition;
+//! [`run_rollout`] repeats them until nothing changes, so that transitions without a wait need no
+//! write of their own.
 //!
 //! ```text
-//! Scaling ──capacity──▶ Confirming ──all gateways──▶ Analyzing ──pass──▶ next step ─▶ … ─▶ Probation ─▶ promoted
-//!    ▲  └─(preview)─▶ Preview ──promotion──▶ next step     └─held too long─▶ Paused (waits for a person)
-//!    └──────────────── next step ◀── Paused (pause step)
-//! any of them ──fail, brake, deadline, load failure, person──▶ Aborted ──retry──▶ Scaling of the first step
+//! Scaling ──capacity──▶ Confirming ──all gateways──▶ Analyzing ──pass──▶ next step
+//! Scaling ──(preview)──▶ Preview ──promotion──▶ next step
+//! Analyzing ──held too long──▶ Paused ──promotion──▶ next step
+//! Paused (pause step) ──time or promotion──▶ next step
+//! next step ──▶ Scaling or Paused; after the last one ──▶ Probation ──▶ promoted
+//! any stage ──fail, brake, deadline, load failure, user──▶ Aborted ──retry──▶ first step
 //! ```
 
 mod abort;
@@ -22,10 +25,10 @@ use crate::command::PendingCommands;
 use crate::context::PlanContext;
 use crate::draft::PlanDraft;
 
-/// More transitions than any list of steps has; a plan always ends.
+/// More transitions than any list of steps needs, so that a plan always terminates.
 const MAX_TRANSITIONS: usize = 256;
 
-/// Carries out commands and moves the rollout as far as it goes.
+/// Handles commands and advances the rollout as far as possible.
 pub(crate) fn run_rollout(
     cx: &PlanContext<'_>,
     draft: &mut PlanDraft,
@@ -38,13 +41,13 @@ pub(crate) fn run_rollout(
         }
     }
     if draft.active_rollout().is_none() {
-        // Nothing is left that they could be for; an abort or a promotion to come must not find
-        // them.
+        // No rollout is left to which the commands could apply, and they must not affect a later
+        // one.
         pending.drop_all(&mut draft.handled_commands);
     }
 }
 
-/// Commands, an abort first: it wins over everything that was asked for with it.
+/// Handles commands, an abort first: it has precedence over all other commands.
 fn run_commands(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut PendingCommands) {
     draft.drop_stale_commands(pending);
     if pending.has(labels::ABORT) {
@@ -60,7 +63,7 @@ fn run_commands(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut Pendi
         retarget::retry_rollout(cx, draft, pending);
     }
     record_pause(cx, draft, pending);
-    // A rollout that is held does not move; what a person asks for meanwhile waits.
+    // A paused rollout does not move; commands given meanwhile stay pending.
     if cx.spec.paused || cx.spec.problem.is_some() {
         return;
     }
@@ -73,8 +76,8 @@ fn run_commands(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut Pendi
     draft.skip = pending.has(labels::PROMOTE) && draft.active_rollout().is_some();
 }
 
-/// Notes who holds the rollout, and who lets it go: what comes of it `command::holds` has found
-/// before.
+/// Records the user who pauses or resumes the rollout. The effect was already determined by
+/// `command::is_held_by_command`.
 fn record_pause(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut PendingCommands) {
     if draft.active_rollout().is_none() {
         return;

@@ -1,9 +1,9 @@
 //! Bounds of texts in statuses and Events.
 
-/// Longest message in status.
+/// Maximum length of a message in the status, in bytes.
 pub(crate) const MESSAGE_BYTES: usize = 1000;
 
-/// Text that fits into status.
+/// Truncates a text so that it fits into the status.
 pub fn clip_message(text: &str) -> String {
     if text.len() <= MESSAGE_BYTES {
         return text.to_owned();

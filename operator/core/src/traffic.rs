@@ -1,4 +1,4 @@
-//! Weights: their shape, their way to the gateways, and what the gateways say of them.
+//! Weights: their form, their confirmation, and what the gateways report about them.
 
 use std::collections::BTreeMap;
 
@@ -8,17 +8,17 @@ use slipway_crds::v1alpha1::{RevisionRole, TrafficBackend, TrafficStatus};
 
 use crate::observed::{GatewayPod, GatewayReport, GatewayView};
 
-/// All traffic.
+/// The weight of all traffic, in thousandths.
 pub const FULL_WEIGHT: i32 = 1000;
 
-/// Seconds in which gateways confirm weights. They do so within a second or two; a gateway that
-/// takes longer does not hear the API server, or is not heard.
+/// Seconds within which gateways confirm weights. They do so within a second or two; for a slower
+/// gateway its connection to the API server or the operator's connection to it has failed.
 pub const CONFIRMATION_SECONDS: i64 = 60;
 
-/// Seconds after which a gateway that does not confirm is named.
+/// Seconds after which a gateway that has not confirmed is named in messages.
 pub const LATE_SECONDS: i64 = 10;
 
-/// All traffic to one revision.
+/// Backends that send all traffic to one revision.
 pub fn stable_only(stable: &str) -> Vec<TrafficBackend> {
     vec![TrafficBackend {
         revision: stable.to_owned(),
@@ -27,8 +27,8 @@ pub fn stable_only(stable: &str) -> Vec<TrafficBackend> {
     }]
 }
 
-/// `weight` thousandths to the candidate, the rest to stable, which stays in the list at 0: it
-/// answers what the shield replays.
+/// Backends with `weight` thousandths for the candidate and the rest for stable. Stable stays in
+/// the list at weight 0, because it answers the requests that the shield replays.
 pub fn split_weights(stable: &str, candidate: &str, weight: i32) -> Vec<TrafficBackend> {
     let weight = weight.clamp(0, FULL_WEIGHT);
     vec![
@@ -45,7 +45,7 @@ pub fn split_weights(stable: &str, candidate: &str, weight: i32) -> Vec<TrafficB
     ]
 }
 
-/// Whether the weights are some that we would write for these two revisions.
+/// Whether the weights have a form that the operator would write for these two revisions.
 pub fn is_well_formed(backends: &[TrafficBackend], stable: &str, candidate: Option<&str>) -> bool {
     match backends {
         [only] => {
@@ -67,7 +67,7 @@ pub fn is_well_formed(backends: &[TrafficBackend], stable: &str, candidate: Opti
     }
 }
 
-/// The share of a revision, in thousandths.
+/// The weight of a revision, in thousandths.
 pub fn weight_of(traffic: &TrafficStatus, revision: &str) -> i32 {
     traffic
         .backends
@@ -76,7 +76,7 @@ pub fn weight_of(traffic: &TrafficStatus, revision: &str) -> i32 {
         .map_or(0, |backend| backend.weight_permille)
 }
 
-/// Whether the weights name a revision, be it as the target of the shield or behind the preview
+/// Whether the weights include a revision, also as the target of the shield or behind the preview
 /// address.
 pub fn selects_revision(traffic: &TrafficStatus, revision: &str) -> bool {
     traffic.backends.iter().any(|backend| backend.revision == revision)
@@ -90,22 +90,22 @@ pub fn is_confirmed(traffic: &TrafficStatus) -> bool {
         && traffic.confirmed_time.is_some()
 }
 
-/// When the newest weights were confirmed.
+/// Time at which the newest weights were confirmed.
 pub fn confirmed_time(traffic: &TrafficStatus) -> Option<Timestamp> {
     let confirmed = is_confirmed(traffic);
     traffic.confirmed_time.as_ref().filter(|_| confirmed).map(|time| time.0)
 }
 
-/// Writes weights. The generation grows beyond everything that a gateway ever reported, so that no
-/// report of another life of this object counts as a confirmation. False when they are what they
-/// were.
+/// Writes weights. The generation exceeds every generation that a gateway ever reported, so that no
+/// report about an earlier object of this name counts as a confirmation. Returns whether the
+/// weights changed.
 pub fn write_weights(
     traffic: &mut TrafficStatus,
     backends: Vec<TrafficBackend>,
     preview: Option<String>,
     gateway: &GatewayView,
 ) -> bool {
-    // A list that is a map to the API server may come back in another order.
+    // The API server may return a list of type map in another order.
     let same = traffic.backends.len() == backends.len()
         && backends.iter().all(|b| traffic.backends.contains(b));
     if same && traffic.preview_revision == preview {
@@ -117,14 +117,14 @@ pub fn write_weights(
     true
 }
 
-/// A new generation of the same weights.
+/// Starts a new generation with the same weights.
 pub fn bump_generation(traffic: &mut TrafficStatus, gateway: &GatewayView) {
     traffic.generation = traffic.generation.max(newest_report(gateway)).max(0).saturating_add(1);
     traffic.confirmed_time = None;
     traffic.observed_candidate_share = None;
 }
 
-/// Notes that all gateways confirmed.
+/// Records that all gateways confirmed.
 pub fn confirm_weights(traffic: &mut TrafficStatus, at: Timestamp) {
     traffic.confirmed_generation = traffic.generation;
     traffic.confirmed_time = Some(Time(at));
@@ -141,7 +141,7 @@ pub fn all_ready_at(gateway: &GatewayView, generation: i64) -> bool {
     ready > 0 && confirmed == ready
 }
 
-/// How many ready gateways applied `generation`, of how many.
+/// How many of the ready gateways applied `generation`, and how many are ready.
 pub fn ready_at(gateway: &GatewayView, generation: i64) -> (usize, usize) {
     let ready: Vec<&GatewayPod> = gateway.pods.iter().filter(|pod| pod.ready).collect();
     let applied = |pod: &&&GatewayPod| {
@@ -150,9 +150,10 @@ pub fn ready_at(gateway: &GatewayView, generation: i64) -> (usize, usize) {
     (ready.iter().filter(applied).count(), ready.len())
 }
 
-/// What keeps a generation that was asked for at `since` from being confirmed, by gateway: since
-/// when, and why. Nothing when no gateway is ready: then nobody sends anything. A gateway counts
-/// from the moment from which the operator tries to hear it: its own absence is nobody's fault.
+/// What keeps a generation requested at `since` from being confirmed: for each gateway the start of
+/// the delay and the cause. Empty if no gateway is ready, because then no requests are sent. The
+/// delay of a gateway begins when the operator first tries to connect to it, so that the absence of
+/// the operator does not count.
 pub fn missing_confirmations(
     gateway: &GatewayView,
     generation: i64,
@@ -174,21 +175,21 @@ pub fn missing_confirmations(
     gateway.pods.iter().filter(|pod| pod.ready).filter(late).map(why).collect()
 }
 
-/// Whether nobody uses older weights: all ready gateways applied `generation`, and so did those
-/// that are leaving and still finish connections.
+/// Whether no gateway uses older weights: all ready gateways applied `generation`, and so did
+/// terminating ones that still serve connections.
 pub fn is_settled(gateway: &GatewayView, generation: i64) -> bool {
     all_ready_at(gateway, generation)
         && gateway_reports(gateway).all(|report| report.generation >= generation)
 }
 
-/// Requests in flight to a revision, at all gateways.
+/// Requests in flight to a revision, over all gateways.
 pub fn in_flight_requests(gateway: &GatewayView, revision: &str) -> u64 {
     gateway_reports(gateway)
         .filter_map(|report| report.in_flight.get(revision))
         .fold(0, |sum, more| sum.saturating_add(*more))
 }
 
-/// The candidate's share of the requests under this generation, in thousandths; nothing without
+/// The candidate's share of the requests under this generation, in thousandths; `None` without
 /// requests.
 pub fn observed_share(
     gateway: &GatewayView,
@@ -209,8 +210,8 @@ pub fn observed_share(
     (all > 0).then(|| i32::try_from(share / u128::from(all)).unwrap_or(FULL_WEIGHT))
 }
 
-/// Requests to a revision under a generation that have ended, and those of them that were answered;
-/// none unless every ready gateway tells.
+/// Completed requests to a revision under a generation, and the answered ones of them; `None`
+/// unless every ready gateway reports them.
 pub fn ended_requests(
     gateway: &GatewayView,
     generation: i64,

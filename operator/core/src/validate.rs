@@ -1,4 +1,4 @@
-//! The spec with every default resolved. Nothing after this reads the raw spec of a strategy or of
+//! The spec with every default resolved. Later stages do not read the raw spec of the strategy and
 //! the analysis.
 
 mod amounts;
@@ -16,58 +16,52 @@ pub use steps::RolloutStep;
 /// A ModelDeployment as the plan reads it.
 #[derive(Clone, Debug)]
 pub struct ValidatedSpec {
-    /// Name.
     pub name: String,
-    /// UID.
     pub uid: String,
-    /// Generation of the spec.
     pub generation: i64,
-    /// Revision that the spec asks for.
+    /// Revision that results from the spec.
     pub revision: String,
-    /// Version of that revision, for people.
+    /// Version of that revision, for display.
     pub version: String,
-    /// Replicas of the stable revision.
     pub replicas: i32,
-    /// The autoscaler, if one is asked for.
+    /// The autoscaler, if the spec has one.
     pub autoscaling: Option<AutoscalingSpec>,
-    /// Kind of strategy.
     pub strategy: StrategyType,
-    /// Steps of a rollout, in order; one of them is [`RolloutStep::Weight`] 1000, and no weight
-    /// comes after it.
+    /// Steps of a rollout, in order. One of them is [`RolloutStep::Weight`] 1000, and no weight
+    /// follows it.
     pub steps: Vec<RolloutStep>,
-    /// Seconds that a candidate may take to become available.
+    /// Seconds within which a candidate must become available.
     pub progress_deadline: i64,
-    /// Seconds that pods outlive their traffic.
+    /// Seconds for which pods are kept after their traffic has left.
     pub scale_down_delay: i64,
-    /// Seconds during which rollback stays armed after all traffic moved.
+    /// Seconds for which a rollback stays possible after all traffic has moved.
     pub probation: i64,
-    /// Blue-green: seconds behind the preview address after which green is promoted; nothing: a
-    /// person promotes.
+    /// Blue-green: seconds behind the preview address after which green is promoted; `None` if a
+    /// user must promote.
     pub auto_promotion: Option<i64>,
-    /// Gates, defaults resolved. Empty: no judge.
+    /// Gates with their defaults resolved. Empty if nothing is judged.
     pub gates: Vec<GateSpec>,
     /// Seconds between two readings of the evidence.
     pub interval: i32,
-    /// Seconds that a step may hold without a verdict.
+    /// Seconds for which a step may hold without a verdict.
     pub max_hold: i64,
-    /// What happens then.
+    /// What happens after `max_hold`.
     pub on_hold_exceeded: HoldPolicy,
-    /// Chance of taking back a good candidate over the whole rollout.
+    /// Probability of rolling back a good candidate during the whole rollout.
     pub false_rollback: f64,
-    /// Deadline of one request in seconds: nothing is in flight for longer.
+    /// Deadline of one request in seconds; no request is in flight for longer.
     pub request_timeout: i64,
-    /// A person holds the rollout.
+    /// Whether a user pauses the rollout.
     pub paused: bool,
-    /// Old revisions that are kept.
+    /// Number of old revisions to keep.
     pub history_limit: usize,
-    /// Why the spec cannot be acted on; names the field and the remedy. Then nothing is created,
-    /// no rollout starts or advances; traffic stays and whatever takes a candidate back still
-    /// works.
+    /// Why the spec is invalid; names the field and the remedy. Then nothing is created and no
+    /// rollout starts or advances. Traffic does not change, and a rollback is still possible.
     pub problem: Option<String>,
 }
 
-/// Resolves a ModelDeployment. Total: what cannot be understood becomes [`ValidatedSpec::problem`]
-/// and a harmless value.
+/// Resolves a ModelDeployment. Never fails: invalid input becomes [`ValidatedSpec::problem`] and a
+/// harmless value.
 pub fn validate_spec(object: &ModelDeployment) -> ValidatedSpec {
     let spec = &object.spec;
     let strategy = &spec.strategy;
@@ -81,7 +75,7 @@ pub fn validate_spec(object: &ModelDeployment) -> ValidatedSpec {
         generation: object.metadata.generation.unwrap_or_default(),
         version: spec.model.version.clone().unwrap_or_else(|| revision.clone()),
         revision,
-        // Made a number by the context of the decision, which sees what runs.
+        // Replaced by the context of the decision, which also considers the running pods.
         replicas: spec.replicas.unwrap_or(1).max(0),
         autoscaling: spec.autoscaling.clone(),
         strategy: strategy.type_,
@@ -115,13 +109,13 @@ impl ValidatedSpec {
         self.strategy == StrategyType::BlueGreen
     }
 
-    /// The step at an index; past the end the last one, because a person may shorten the list in
-    /// the middle of a rollout.
+    /// The step at an index, or the last one if the index is past the end, because a user may
+    /// shorten the list during a rollout.
     pub fn step(&self, index: usize) -> RolloutStep {
         self.steps.get(index).or(self.steps.last()).copied().unwrap_or(RolloutStep::Weight(1000))
     }
 
-    /// Index of the step that takes all traffic.
+    /// Index of the step with all traffic.
     pub fn full_weight_index(&self) -> usize {
         self.steps
             .iter()
@@ -129,8 +123,8 @@ impl ValidatedSpec {
             .unwrap_or_default()
     }
 
-    /// The weight that the candidate has at a step: that of the step, else of the last weight
-    /// before it.
+    /// The weight of the candidate at a step: that of the step, otherwise of the last weight before
+    /// it.
     pub fn weight_at(&self, index: usize) -> i32 {
         let reached = self.steps.iter().take(index.saturating_add(1)).rev();
         let weights = reached.filter_map(|step| {
@@ -139,7 +133,7 @@ impl ValidatedSpec {
         weights.take(1).sum()
     }
 
-    /// The size that a person gave the candidate apart from its weight, until the next weight.
+    /// The size that the spec gives the candidate independent of its weight, until the next weight.
     pub fn scale_at(&self, index: usize) -> Option<i32> {
         let reached = self.steps.iter().take(index.saturating_add(1)).rev();
         let since = reached.take_while(|step| !matches!(step, RolloutStep::Weight(_)));
@@ -150,9 +144,9 @@ impl ValidatedSpec {
             .next()
     }
 
-    /// Chance of a false rollback that all gates together may spend in one window of evidence. The
-    /// windows are the weights below 100 % and, when there is one, the probation; together they
-    /// spend what the user allowed.
+    /// Probability of a false rollback that all gates together may spend in one window of evidence.
+    /// The windows are the weights below 100 % and the probation, if there is one; together they
+    /// spend the probability that the user allows.
     pub fn alpha(&self) -> f64 {
         let judged = self
             .steps
@@ -163,8 +157,8 @@ impl ValidatedSpec {
     }
 }
 
-/// Whether the judge must pass a step of this weight: at 0 the candidate gets nothing, at 1000
-/// there is no concurrent stable.
+/// Whether the judge must pass a step of this weight: at 0 the candidate gets no requests, at 1000
+/// stable does not run beside it.
 pub fn is_judged(weight: i32) -> bool {
     weight > 0 && weight < 1000
 }

@@ -1,23 +1,23 @@
-//! When a plan looks again although nothing changed.
+//! Times at which a plan is made again although nothing changed.
 
 use std::cell::RefCell;
 
 use jiff::Timestamp;
 
-/// Times at which something may change by itself. Whoever answers a question by the clock notes
-/// when the answer may be another one: that changes nothing of what is decided, so it takes no
-/// draft that may be changed.
+/// Times at which a decision may change without any event. A function whose result depends on the
+/// clock records when the result may change. This does not affect the decision itself, so `note`
+/// does not need a mutable draft.
 #[derive(Debug, Default)]
 pub(crate) struct WakeTimes(RefCell<Vec<Timestamp>>);
 
 impl WakeTimes {
-    /// Looks again at a time.
+    /// Requests another plan at a time.
     pub(crate) fn note(&self, at: Timestamp) {
         self.0.borrow_mut().push(at);
     }
 
-    /// The next one. A time that is over cannot be waited for: looking again would change nothing,
-    /// for ever.
+    /// The next time. A past time is ignored: another plan would change nothing and wake at once
+    /// again, endlessly.
     pub(crate) fn next_after(&self, now: Timestamp) -> Option<Timestamp> {
         self.0.borrow().iter().copied().filter(|at| *at > now).min()
     }

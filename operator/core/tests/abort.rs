@@ -1,4 +1,4 @@
-//! Taking a candidate back: why, in which order, and when its pods may go.
+//! Rollback of a candidate: its causes, its order, and when its pods may be removed.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -84,7 +84,7 @@ fn a_brake_that_is_kept_into_the_next_weight_counts() {
     world.until(RolloutStage::Analyzing, 0);
     world.brake(0);
     let generation = world.status().traffic.unwrap().generation;
-    // The weight moved on while the report was on its way; the gateway keeps its brake.
+    // The weight increased while the report was in transit; the gateway's brake still holds.
     world.observed.object.status.as_mut().unwrap().traffic.as_mut().unwrap().generation =
         generation + 1;
     world.observed.gateway.pods[0].report.as_mut().unwrap().generation = generation + 1;
@@ -98,7 +98,7 @@ fn an_old_brake_does_not_meet_a_retry() {
     world.until(RolloutStage::Analyzing, 0);
     world.brake(0);
     world.step();
-    // A gateway that lags still reports it.
+    // A lagging gateway still reports the brake.
     world.gateway_follows(1);
     world.command("retry", "1");
     for _ in 0..3 {
@@ -116,8 +116,8 @@ fn an_old_brake_does_not_meet_a_retry() {
 fn an_abort_waits_for_nothing_and_pods_wait_for_every_gateway() {
     let mut world = canary();
     world.until(RolloutStage::Confirming, 0);
-    // Half confirmed, held by a person, Prometheus silent, pods gone, replicas changed: it does not
-    // matter.
+    // Half confirmed, paused by a user, no data from Prometheus, pods gone, replicas changed: none
+    // of it matters.
     world.gateway_follows(0);
     world.edit(json!({ "paused": true, "replicas": 7 }));
     let set = world.set_mut("v2");
@@ -218,7 +218,7 @@ fn the_first_revision_is_tried_until_it_comes_up() {
     assert_eq!(world.says("Ready"), "False ModelLoadFailed");
     assert!(world.condition("Ready").message.contains("404 at http://store/v1"));
     assert_eq!(world.sizes(), [("v1".to_owned(), 3)]);
-    // Mended: the next one starts from nothing, too.
+    // After a correction of the spec the next revision starts without a rollout, too.
     world.observed.pod_problems.clear();
     world.version("v1b");
     world.step();
@@ -266,7 +266,7 @@ fn a_step_that_is_held_too_long_may_be_taken_back() {
     assert_eq!(world.says("RolledBack"), "True HoldExceeded");
 }
 
-/// Two gateways, so twice the number of requests.
+/// Two gateways report, so the number of requests doubles.
 #[test]
 fn a_weight_at_which_nothing_was_ever_answered_is_left_when_its_hold_ends() {
     for policy in ["Pause", "Abort"] {
@@ -315,13 +315,13 @@ fn what_is_not_known_to_have_failed_is_waited_for() {
     waits(&|world| world.answers(200, 0, Some(1)));
     waits(&|world| world.answers(200, 0, None));
     waits(&|world| world.observed.gateway.pods[1].report = None);
-    // Of before a gateway was replaced.
+    // Prometheus has answers from before a gateway was replaced.
     waits(&|world| {
         world.answers(200, 0, Some(0));
         world.errors((5.0, 1.0), (0.0, 10.0));
     });
 
-    // What becomes known later counts later, unless a person has said to go on.
+    // A report that arrives later counts from then on, unless a user has promoted the step.
     let mut world = waits(&|world| world.answers(200, 0, None));
     world.answers(300, 0, Some(0));
     let mut ordered = world.clone();

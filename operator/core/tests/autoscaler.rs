@@ -1,4 +1,4 @@
-//! Replicas where an autoscaler has a word in them.
+//! Replicas with an autoscaler.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -8,7 +8,8 @@ use serde_json::json;
 use slipway_core::observed::ObjectView;
 use slipway_objects::{ManagedKind, ObjectTarget};
 
-/// Six replicas by hand, then an autoscaler and no `replicas`, for which the API server writes 1.
+/// Starts with six replicas set by hand, then adds an autoscaler and removes `replicas`, for which
+/// the API server writes 1.
 fn handed_over(min: i32, max: i32) -> World {
     let mut world = World::serving(json!({}));
     world.edit(json!({ "replicas": 6 }));
@@ -18,7 +19,7 @@ fn handed_over(min: i32, max: i32) -> World {
     world
 }
 
-/// Seen: 6 pods, then 1 for five seconds, then 4.
+/// Regression: 6 pods, then 1 for five seconds, then 4.
 #[test]
 fn nothing_shrinks_before_the_autoscaler_has_spoken() {
     let mut world = handed_over(4, 10);
@@ -32,8 +33,7 @@ fn nothing_shrinks_before_the_autoscaler_has_spoken() {
     world.scale_model(9);
     world.settle();
     assert_eq!(world.size("v1"), 9);
-    // The same again with the manifest that never had the field: the value is nobody's word any
-    // more.
+    // The same with the manifest that never had the field: no client owns the value.
     world.observed.object.metadata.managed_fields = None;
     world.edit(json!({ "replicas": 1 }));
     world.settle();
@@ -68,7 +68,7 @@ fn the_least_and_the_most_of_the_autoscaler_hold_before_it_speaks() {
     assert_eq!(world.size("v1"), 3, "a new model begins with them");
 }
 
-/// 0 puts the autoscaler to rest; it is a person's word.
+/// 0 disables the autoscaler; it always comes from a user.
 #[test]
 fn nothing_is_nothing() {
     let mut world = handed_over(4, 10);
@@ -77,15 +77,16 @@ fn nothing_is_nothing() {
     assert_eq!(world.size("v1"), 0);
 }
 
-/// What a HorizontalPodAutoscaler wants by an external metric of type `AverageValue` (Kubernetes,
-/// podautoscaler/replica_calculator.go, GetExternalPerPodMetricReplicas): within a tenth it takes
-/// `status.replicas` for its own wish.
+/// The replicas that a HorizontalPodAutoscaler requests for an external metric of type
+/// `AverageValue` (Kubernetes, podautoscaler/replica_calculator.go,
+/// GetExternalPerPodMetricReplicas): within a tolerance of a tenth it uses `status.replicas` as the
+/// desired number.
 fn average_value(status_replicas: i32, total: f64, each: f64) -> i32 {
     let ratio = total / (each * f64::from(status_replicas));
     if (ratio - 1.0).abs() <= 0.1 { status_replicas } else { (total / each).ceil() as i32 }
 }
 
-/// With the pods of both revisions in `status.replicas` it goes 10, 11, 13, 10
+/// If `status.replicas` contained the pods of both revisions, the sequence would be 10, 11, 13, 10
 /// (argoproj/argo-rollouts#4847).
 #[test]
 fn an_autoscaler_does_not_chase_a_rollout() {
@@ -119,8 +120,8 @@ fn an_autoscaler_does_not_chase_a_rollout() {
     }
 }
 
-/// Absent replicas: as many as run, at least one, and the value is written once, because without
-/// one the scale subresource answers an error.
+/// Absent replicas: the current number stays, at least one, and the value is written once, because
+/// the scale subresource returns an error without one.
 #[test]
 fn replicas_that_are_left_out_stay_as_they_are() {
     let mut world = World::new(json!({ "replicas": null }));
@@ -139,7 +140,7 @@ fn replicas_that_are_left_out_stay_as_they_are() {
     assert_eq!(written, ["write replicas 5"]);
 }
 
-/// With an autoscaler, `minReplicas` at least: also of an object that is new.
+/// With an autoscaler at least `minReplicas`, also for a new object.
 #[test]
 fn an_autoscaler_begins_where_replicas_are_left_out() {
     let autoscaling = json!({ "minReplicas": 3, "maxReplicas": 8 });
@@ -154,7 +155,7 @@ fn an_autoscaler_begins_where_replicas_are_left_out() {
     assert_eq!((world.size("v1"), world.observed.object.spec.replicas), (7, Some(7)));
 }
 
-/// In the middle of a rollout, and of a spec that cannot be acted on, nothing is written over.
+/// During a rollout, and for an invalid spec, the value is not overwritten.
 #[test]
 fn nothing_is_written_of_a_spec_that_cannot_be_acted_on() {
     let mut world = World::serving(json!({}));

@@ -1,4 +1,4 @@
-//! What a rollout costs the API server, and what the core may depend on.
+//! The cost of a rollout for the API server, and the allowed dependencies of the core.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -15,13 +15,13 @@ fn a_canary_with_two_weights_and_three_replicas_costs_at_most_16_writes() {
     world.version("v2");
     for round in 0..200 {
         if world.stage() == Some(RolloutStage::Analyzing) {
-            // Six readings that do not suffice, then one that does.
+            // Six readings with too little evidence, then one with enough.
             let good = if round % 7 == 0 { 9990.0 } else { 40.0 };
             world.pass(10);
             world.errors((0.0, good), (0.0, 9990.0));
         }
         world.tick(1);
-        // A plan that is asked again has nothing to add.
+        // A second plan for the same state adds nothing.
         let writes = world.writes.len();
         world.step();
         world.writes.truncate(writes.max(world.writes.len()));
@@ -52,8 +52,8 @@ fn a_world_at_rest_costs_nothing() {
     assert!(world.writes.is_empty());
 }
 
-/// Invariant of the rooms: the core, and the judge and the builders below it, name no client, no
-/// runtime, no HTTP.
+/// The core, and the judge and the builders below it, depend on no client, no runtime and no HTTP
+/// library.
 #[test]
 fn the_core_depends_on_no_client() {
     let lock =
@@ -69,7 +69,8 @@ fn the_core_depends_on_no_client() {
             assert!(!used, "{banned} is a dependency of operator/{folder}");
         }
     }
-    // What `kube` brings depends on features, which a lock file does not know: ask cargo.
+    // The dependencies of `kube` depend on its features, which are not in a lock file, so the test
+    // asks cargo.
     let output = std::process::Command::new(env!("CARGO"))
         .args([
             "tree",

@@ -1,12 +1,12 @@
-//! The regression catalogue: bugs of other tools for progressive delivery, numbered as `b01` to
-//! `b20`. Numbers are those of issues and pull requests in the public repositories
-//! argoproj/argo-rollouts and fluxcd/flagger, where they are known.
+//! The regression catalogue: bugs of other tools for progressive delivery, numbered `b01` to `b20`.
+//! Where known, the numbers of issues and pull requests in the public repositories
+//! argoproj/argo-rollouts and fluxcd/flagger are given.
 //!
 //! `b02` to `b06` are in `catalogue_evidence.rs`, `b07` and `b14` to `b16` in
-//! `catalogue_capacity.rs`. Two are not tests of the plan alone: `b12`, a controller that dies
-//! between two writes, works beside a second one or on a stale view (Argo Rollouts #2117, #4073,
-//! #3316), is what `operator/sim` does in every world; `b18`, many rollouts that begin at once and
-//! starve each other (Flagger #1069, #638), is `operator/tests/apiserver_many.rs`.
+//! `catalogue_capacity.rs`. Two are not tests of the plan alone. `b12`, a controller that crashes
+//! between two writes, runs beside a second one or acts on a stale view (Argo Rollouts #2117,
+//! #4073, #3316), is what `operator/sim` simulates in every world. `b18`, many rollouts that begin
+//! at once and starve each other (Flagger #1069, #638), is `operator/tests/apiserver_many.rs`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -24,10 +24,10 @@ fn blue_green(settings: Value) -> World {
     world
 }
 
-/// Argo Rollouts: when a pod of the new version was unready, the abort of a blue-green rollout
-/// scaled the new ReplicaSet to nothing and left the active Service selecting it, which is a full
-/// outage. Traffic goes back first, whatever the health of the candidate, and what gateways may
-/// still select keeps its pods.
+/// Argo Rollouts: when a pod of the new version was not ready, the abort of a blue-green rollout
+/// scaled the new ReplicaSet to zero and left the active Service selecting it, which is a complete
+/// outage. Here traffic returns first, independent of the health of the candidate, and a revision
+/// that gateways may still select keeps its pods.
 #[test]
 fn b01_an_abort_returns_traffic_however_many_new_pods_are_unready() {
     for unready in 1..=3 {
@@ -51,8 +51,8 @@ fn b01_an_abort_returns_traffic_however_many_new_pods_are_unready() {
 }
 
 /// Argo Rollouts #4534, #4390: when a third version came during the rollout of the second, the pods
-/// of the second went at once, while proxies still sent requests to them. They stay until every
-/// gateway has confirmed that it sends nothing there, and for the delay after that.
+/// of the second were removed at once, while proxies still sent requests to them. Here they stay
+/// until every gateway has confirmed that it sends nothing there, and for the delay after that.
 #[test]
 fn b08_a_third_version_takes_the_place_of_the_second_at_every_step() {
     for (stage, step) in [
@@ -90,9 +90,9 @@ fn b08_a_third_version_takes_the_place_of_the_second_at_every_step() {
     }
 }
 
-/// Argo Rollouts #3020: a spec that went back to the stable version in the middle of a rollout
-/// moved all traffic to a stable ReplicaSet that had been scaled down. Stable is whole during a
-/// rollout, so that going back is one switch, and the version that is left is not blamed.
+/// Argo Rollouts #3020: a spec that returned to the stable version during a rollout moved all
+/// traffic to a stable ReplicaSet that had been scaled down. Here stable keeps its size during a
+/// rollout, so that returning is one switch, and the abandoned version is not blamed.
 #[test]
 fn b09_going_back_to_the_stable_content_blames_nobody() {
     let mut world = canary("v2");
@@ -127,9 +127,9 @@ fn b09_going_back_after_promotion_is_a_rollout_that_uses_the_old_pods() {
     );
 }
 
-/// Argo Rollouts #3774, #1292, #2982: an abort while nothing was rolled out was kept and hit the
-/// next rollout, and a retry after an abort did nothing or aborted again. A command acts once, on
-/// the rollout that is there, and one for which there is none is dropped.
+/// Argo Rollouts #3774, #1292, #2982: an abort without a rollout was stored and hit the next
+/// rollout, and a retry after an abort did nothing or aborted again. Here a command acts once, on
+/// the current rollout, and is dropped if there is none.
 #[test]
 fn b10_abort_retry_abort() {
     let mut world = canary("v2");
@@ -168,15 +168,15 @@ fn b10_an_abort_without_a_rollout_does_nothing() {
     let mut after = world.status();
     assert_eq!(after.handled_commands.remove("ml.slipway.dev/abort").as_deref(), Some("1"));
     assert_eq!(after, before);
-    // And is not remembered against the next one.
+    // The abort does not affect the next rollout either.
     world.version("v2");
     world.step();
     assert_eq!(world.stage(), Some(RolloutStage::Scaling));
 }
 
-/// Argo Rollouts #3765: pods that crash in a loop become ready for a moment now and then, and each
-/// time the progress deadline began anew, so that the rollout never ended. The deadline is counted
-/// from the start of the stage as the status has it.
+/// Argo Rollouts #3765: pods in a crash loop become ready for a moment now and then, and each time
+/// the progress deadline restarted, so that the rollout never ended. Here the deadline is counted
+/// from the start of the stage in the status.
 #[test]
 fn b11_crash_loops_do_not_reset_the_deadline() {
     let mut world = canary("v2");
@@ -197,15 +197,15 @@ fn b11_crash_loops_do_not_reset_the_deadline() {
 }
 
 /// Flagger and OpenKruise Rollouts keep timed waits (jobs, grace periods) in the memory of the
-/// process: a restart of the controller in the middle of one shortened it, or advanced twice. All
-/// times are in the status, and the plan itself remembers nothing.
+/// process: a restart of the controller during one shortened it, or advanced twice. Here all times
+/// are in the status, and the plan itself has no state.
 #[test]
 fn b13_a_restart_shortens_no_pause() {
     let mut world = World::serving(json!({ "strategy": { "canary": { "steps": [
         { "setWeight": 5 }, { "pause": { "durationSeconds": 300 } }, { "setWeight": 100 } ] } } }));
     world.version("v2");
     world.until(RolloutStage::Paused, 1);
-    // The plan has no memory of its own: every call is a restart.
+    // The plan has no state of its own: every call is like a restart.
     let plan = world.step();
     assert!(plan.wake_at.is_some_and(|at| at.duration_since(world.now).as_secs() <= 300));
     world.pass(298);
@@ -217,8 +217,8 @@ fn b13_a_restart_shortens_no_pause() {
 }
 
 /// The Gateway API plugin of Argo Rollouts (#203, #158, #208) rewrote rules, backends and labels of
-/// other people in the routes that it managed. What this ModelDeployment does not control is in no
-/// action; fields are owned by server-side apply.
+/// other owners in the routes that it managed. Here no action concerns an object that this
+/// ModelDeployment does not control; fields are owned by server-side apply.
 #[test]
 fn b17_what_is_not_ours_is_not_touched() {
     let mut world = World::serving(json!({}));
@@ -231,8 +231,8 @@ fn b17_what_is_not_ours_is_not_touched() {
     assert!(world.plan().actions.is_empty());
 }
 
-/// Argo Rollouts #4971, #2982: a scale-down deadline that was over, left in an annotation, made the
-/// controller reconcile one rollout a thousand times a minute. A plan wakes only at times to come.
+/// Argo Rollouts #4971, #2982: an expired scale-down deadline in an annotation made the controller
+/// reconcile one rollout a thousand times a minute. Here a plan wakes only at times in the future.
 #[test]
 fn b19_times_that_are_over_wake_nobody() {
     let mut world = canary("v2");
@@ -245,10 +245,10 @@ fn b19_times_that_are_over_wake_nobody() {
     assert!(world.plan().actions.is_empty());
 }
 
-/// Argo Rollouts #2091: a spec that became invalid in the middle of a rollout was an error that was
-/// tried again every 20 s, with nothing said about what was wrong, and sometimes not taken up again
-/// after it was mended. Traffic stays as it is, a condition says why, and the rollout goes on when
-/// the spec is valid again.
+/// Argo Rollouts #2091: a spec that became invalid during a rollout was an error that was retried
+/// every 20 s, without a message about the cause, and sometimes the rollout did not continue after
+/// the correction. Here traffic does not change, a condition gives the cause, and the rollout
+/// continues when the spec is valid again.
 #[test]
 fn b20_a_spec_that_makes_no_sense_holds_and_heals() {
     let mut world = canary("v2");

@@ -1,4 +1,4 @@
-//! The regression catalogue, the part about sizes (`b07`, `b14` to `b16`); see `catalogue.rs`.
+//! The regression catalogue, part about sizes (`b07`, `b14` to `b16`); see `catalogue.rs`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -8,10 +8,10 @@ use common::rollouts::{all_at, canary};
 use serde_json::json;
 use slipway_crds::v1alpha1::RolloutStage;
 
-/// Argo Rollouts #4919, #4973, #3848, #4261: an autoscaler that changed `spec.replicas` in the
-/// middle of a rollout made the controller take every reconcile for a scaling event, so that
-/// traffic was not routed any more, or an aborted candidate grew again. Sizes follow at once at
-/// every stage, and stop nothing.
+/// Argo Rollouts #4919, #4973, #3848, #4261: an autoscaler that changed `spec.replicas` during a
+/// rollout made the controller handle every reconcile as a scaling event, so that traffic was no
+/// longer routed, or an aborted candidate grew again. Here sizes follow at once at every stage, and
+/// block nothing.
 #[test]
 fn b07_replicas_may_change_at_any_moment() {
     for (stage, step) in [
@@ -73,9 +73,9 @@ fn b07_replicas_may_change_during_the_delay_after_promotion() {
 }
 
 /// Flagger #1600: during the canary the autoscaler had shrunk the primary, which had little
-/// traffic, and at the promotion all of it came back to the fewest pods at once. No weight rises
-/// before the pods that it needs are available, also when the autoscaler asks for more at the last
-/// step.
+/// traffic, and at the promotion all of it returned to the fewest pods at once. Here no weight
+/// rises before the pods that it needs are available, even if the autoscaler requests more at the
+/// last step.
 #[test]
 fn b14_capacity_comes_before_weight_also_when_the_autoscaler_asks_for_more_at_the_end() {
     let mut world = canary("v2");
@@ -93,8 +93,8 @@ fn b14_capacity_comes_before_weight_also_when_the_autoscaler_asks_for_more_at_th
 }
 
 /// Flagger #1898: when the primary did not start after the promotion, the rollback sent all traffic
-/// to that broken primary and deleted the healthy canary. As long as the candidate does not have
-/// all its pods, stable stays whole and keeps its traffic.
+/// to that broken primary and deleted the healthy canary. Here stable keeps its size and its
+/// traffic until the candidate has all its pods.
 #[test]
 fn b15_a_candidate_that_cannot_fill_up_leaves_stable_whole() {
     let mut world = canary("v2");
@@ -109,8 +109,8 @@ fn b15_a_candidate_that_cannot_fill_up_leaves_stable_whole() {
     assert_eq!(world.size("v1"), 3);
 }
 
-/// Argo Rollouts #4642, #4424: a step `setCanaryScale` in the middle of a rollout changed the split
-/// for a moment, and together with a full promotion it computed weights above 100 %. A step that
+/// Argo Rollouts #4642, #4424: a step `setCanaryScale` during a rollout changed the split for a
+/// moment, and together with a full promotion it computed weights above 100 %. Here a step that
 /// scales writes no weights.
 #[test]
 fn b16_a_scale_step_moves_no_traffic() {

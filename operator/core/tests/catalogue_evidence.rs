@@ -1,4 +1,4 @@
-//! The regression catalogue, the part about evidence (`b02` to `b06`); see `catalogue.rs`.
+//! The regression catalogue, part about evidence (`b02` to `b06`); see `catalogue.rs`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -12,8 +12,8 @@ use slipway_crds::v1alpha1::{GateVerdict, RolloutStage};
 use slipway_judge::evidence::{GateCounts, GateReading};
 
 /// Argo Rollouts #3724: when a pod of the new version became unready during the analysis of a
-/// blue-green rollout, the analysis was cancelled and the version promoted. Readiness neither ends
-/// an analysis nor stands in for its verdict.
+/// blue-green rollout, the analysis was cancelled and the version promoted. Here readiness neither
+/// ends an analysis nor replaces its verdict.
 #[test]
 fn b02_an_unready_pod_neither_ends_nor_passes_an_analysis() {
     let mut world = canary("v2");
@@ -29,7 +29,7 @@ fn b02_an_unready_pod_neither_ends_nor_passes_an_analysis() {
 }
 
 /// Argo Rollouts #1329, #4479: an analysis that was terminated before its first or its last sample
-/// counted as successful. Without enough evidence the verdict is never Pass.
+/// counted as successful. Here the verdict is never Pass without enough evidence.
 #[test]
 fn b03_no_sample_is_no_pass() {
     let mut world = canary("v2");
@@ -49,10 +49,10 @@ fn b03_no_sample_is_no_pass() {
     assert_eq!(world.says("GatePassed"), "Unknown NeedMoreData");
 }
 
-/// Argo Rollouts: NaN, an empty vector and `all()` over nothing pass in common spellings of
-/// conditions, and a ratio over series of successes is empty when every request fails, which passed
-/// as well. What is no usable reading of both arms holds, and an arm that only failed is the worst
-/// there is.
+/// Argo Rollouts: NaN, an empty vector and `all()` over nothing pass in common forms of conditions,
+/// and a ratio over series of successes is empty when every request fails, which passed as well.
+/// Here the step holds without a usable reading of both revisions, and a revision with only
+/// failures is the worst case.
 #[test]
 fn b04_unusable_metrics_hold() {
     let mut world = canary("v2");
@@ -86,7 +86,7 @@ fn b04_unusable_metrics_hold() {
         assert_eq!(world.stage(), Some(RolloutStage::Analyzing), "{reading:?}");
         assert_ne!(world.status().gates[0].verdict, GateVerdict::Pass, "{reading:?}");
     }
-    // Everything failed and there is no series of successes: that is the worst, not the best.
+    // Everything failed and there is no series of successes: that is the worst case, not the best.
     world.pass(1);
     world.read(generation, "errors", counts(&[(&candidate, 500.0, 0.0), (&stable, 1.0, 9999.0)]));
     world.step();
@@ -117,9 +117,9 @@ fn b04_evidence_of_another_weight_or_time_is_ignored() {
     assert_eq!(world.stage(), Some(RolloutStage::Analyzing));
 }
 
-/// Argo Rollouts aborts after five failed queries, about 40 s of a Prometheus that is down; Flagger
-/// counts each as a failed check and rolls back. An outage of the provider holds the step, says so,
-/// and costs nothing when it ends.
+/// Argo Rollouts aborts after five failed queries, about 40 s of unavailability of Prometheus;
+/// Flagger counts each as a failed check and rolls back. Here an outage of the provider holds the
+/// step, is reported, and has no effect after it ends.
 #[test]
 fn b05_an_outage_of_the_provider_holds_and_says_so() {
     let mut world = canary("v2");
@@ -138,8 +138,8 @@ fn b05_an_outage_of_the_provider_holds_and_says_so() {
 }
 
 /// Argo Rollouts #4864, #3258: background analysis began before the candidate had any traffic, so
-/// it passed on no evidence, or aborted a healthy version for want of it. Evidence is asked for
-/// only after every gateway has confirmed the weight.
+/// it passed without evidence, or aborted a healthy version for lack of it. Here evidence is
+/// requested only after every gateway has confirmed the weight.
 #[test]
 fn b06_no_judgement_before_every_gateway_sends() {
     let mut world = canary("v2");
@@ -154,7 +154,8 @@ fn b06_no_judgement_before_every_gateway_sends() {
     assert!(world.condition("Reconciling").message.contains("1 of 2 gateways"));
 }
 
-/// Seen: with readings that come faster than a status may wait, what a gate lacks was never told.
+/// Regression: with readings more frequent than the delay of a status write, the reason for missing
+/// evidence was never written.
 #[test]
 fn what_the_first_reading_says_is_told_until_it_is_written() {
     let query = json!({ "name": "spy", "type": "PromQL", "promQL": { "query": "count(up{x!='{{candidate}}'})", "min": 0 } });
@@ -165,7 +166,7 @@ fn what_the_first_reading_says_is_told_until_it_is_written() {
     for _ in 0..3 {
         world.pass(1);
         world.read(generation, "spy", GateReading::NoData("query returned no series".into()));
-        // A status that may wait is not written yet.
+        // The delayed status is not written yet.
         let plan = world.plan();
         assert!(plan.status.gates[0].message.contains("no series"), "{:?}", plan.status.gates);
     }

@@ -1,4 +1,4 @@
-//! What others do to our objects, and what is theirs.
+//! Changes by other clients to the operator's objects, and objects of other owners.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -13,7 +13,7 @@ use slipway_core::observed::{ModelDigest, UpdatePermission};
 use slipway_objects::desired::DesiredObject;
 use slipway_objects::{GATEWAY, ManagedKind, ObjectTarget};
 
-/// Beyond a bound each further owner would rewrite the gateway's objects with all the others.
+/// Above a bound each additional owner would rewrite the gateway's objects in turn with all others.
 #[test]
 fn many_owners_are_none() {
     let mut world = World::serving(json!({}));
@@ -27,7 +27,7 @@ fn many_owners_are_none() {
     assert_eq!(world.plan().actions.len(), 6);
     world.settle();
     assert!(owners(&world).iter().all(Vec::is_empty));
-    // One more has nothing to do with them.
+    // One more ModelDeployment does not change them.
     assert!(world.plan().actions.is_empty());
     world.pass(3600);
     world.observed.gateway.sharing_models = slipway_objects::MAX_OWNERS;
@@ -54,7 +54,7 @@ fn a_gateway_waits_for_its_turn_to_be_updated() {
     world.settle();
     assert_eq!(world.says("GatewayOutdated"), "True UpdateStopped");
     assert_eq!(world.condition("GatewayOutdated").message, "others do worse");
-    // There is nothing to lose where none is ready, and nothing to wait for where there is none.
+    // No wait if no pod is ready, because nothing can get worse, or if there is no Deployment.
     let ready = world.observed.gateway.pods.clone();
     world.observed.gateway.pods.iter_mut().for_each(|pod| pod.ready = false);
     assert!(deployment(&world));
@@ -63,7 +63,7 @@ fn a_gateway_waits_for_its_turn_to_be_updated() {
     assert!(deployment(&world));
 }
 
-/// Every object of a model with all that a spec may ask for.
+/// A world with every object that a spec can request for a model.
 fn everything() -> World {
     World::serving(json!({
         "autoscaling": { "maxReplicas": 5 }, "strategy": { "type": "BlueGreen" },
@@ -72,7 +72,7 @@ fn everything() -> World {
     }))
 }
 
-/// Objects with what the API server says of them, by kind and name.
+/// Objects with the field ownership that the API server reports, by kind and name.
 fn managed(world: &mut World) -> Vec<(String, &mut ManagedFields)> {
     let observed = &mut world.observed;
     let children = observed.children.iter_mut();
@@ -87,7 +87,7 @@ fn managed(world: &mut World) -> Vec<(String, &mut ManagedFields)> {
     children.chain(gateway).chain(sets).collect()
 }
 
-/// Somebody takes a field from our entry.
+/// Removes a field from the operator's entry, as a change by another client does.
 fn take(managed: &mut ManagedFields, pointer: &str, by: &str) {
     let mut fields = managed.fields.as_deref().unwrap().clone();
     let (parent, key) = pointer.rsplit_once('/').unwrap();
@@ -100,8 +100,8 @@ fn change(world: &mut World, target: &str, pointer: &str) {
     take(managed, pointer, "kubectl-edit");
 }
 
-/// Seen: the gateway that a person scaled to nothing, and another selector at the stable address,
-/// stayed so for ever.
+/// Regression: a gateway that a user scaled to zero, and a changed selector of the stable Service,
+/// stayed so permanently.
 #[test]
 fn what_a_person_changes_is_put_back_and_told() {
     let targets: Vec<String> =
@@ -137,7 +137,7 @@ fn what_a_person_removes_is_made_again_and_told() {
         world.events,
         ["ChildRestored: PodDisruptionBudget digits was removed; it is made again"]
     );
-    // A first time is no news.
+    // The first apply of an object publishes no event.
     let mut world = World::serving(json!({}));
     world.edit(json!({ "autoscaling": { "maxReplicas": 5 } }));
     world.step();
@@ -149,7 +149,8 @@ fn what_a_person_removes_is_made_again_and_told() {
     );
 }
 
-/// Alters the same object again each time that it was put back, for ten minutes, and counts.
+/// Changes the same object again each time that it was restored, for ten minutes, and counts the
+/// writes.
 fn contest(world: &mut World, mut alter: impl FnMut(&mut World)) -> usize {
     let mut said = Vec::new();
     for _ in 0..600 {
@@ -160,7 +161,7 @@ fn contest(world: &mut World, mut alter: impl FnMut(&mut World)) -> usize {
         world.pass(1);
     }
     said.dedup();
-    // From the second time on it is said, and it does not flap.
+    // The condition reports it from the second time on, and does not flap.
     let reasons: Vec<&str> = said.iter().map(|(reason, _)| reason.as_str()).collect();
     assert_eq!(reasons, ["absent", "True WriteReverted"], "{said:#?}");
     assert!(
@@ -187,7 +188,7 @@ fn somebody_who_reverts_us_costs_one_write_a_minute_and_is_named() {
         "{}",
         world.condition("Stalled").message
     );
-    // When they stop, it is put back, and after a while the condition is as before.
+    // When the changes stop, the object is restored, and after a while the condition disappears.
     world.writes.clear();
     for _ in 0..300 {
         world.tick(1);
@@ -203,7 +204,7 @@ fn somebody_who_reverts_us_costs_one_write_a_minute_and_is_named() {
 
 #[test]
 fn somebody_who_removes_or_strips_what_we_make_costs_no_more() {
-    // The stamp itself, and an object.
+    // The annotation with the hash itself, then a whole object.
     let mut world = World::serving(json!({}));
     let stripped = contest(&mut world, |world| {
         let view = world.observed.gateway.objects.get_mut(&ManagedKind::RoleBinding).unwrap();
@@ -260,13 +261,13 @@ fn what_an_admission_policy_makes_of_our_objects_is_told_and_tried_now_and_then(
     assert!(!world.condition("Ready").message.contains("admission"), "it was taken this time");
 }
 
-/// The template of a ReplicaSet, with what its first pod told since.
+/// The template of a ReplicaSet is restored with the digest that its first pod reported.
 #[test]
 fn a_changed_template_is_put_back_with_the_digest_that_was_found() {
     let mut world = World::serving(json!({ "model": { "digest": null } }));
     assert_eq!(world.set("v1").digest, ModelDigest::Pinned(FOUND.to_owned()));
     let name = world.set("v1").name.clone();
-    // What other managers of ours write is no change by others.
+    // Writes by the operator's other field managers are not changes by other clients.
     for pointer in
         ["/f:spec/f:replicas", "/f:metadata/f:annotations/f:ml.slipway.dev~1model-digest"]
     {
@@ -294,7 +295,8 @@ fn a_changed_template_is_put_back_with_the_digest_that_was_found() {
         world.set("v1").applied_hash,
         "it is still what it was made from"
     );
-    // What another version of the operator made is not known, and left alone.
+    // The content of a ReplicaSet of another version of the operator is not known, so it is not
+    // changed.
     world.observed.settings.runtime_image = "runtime:2".to_owned();
     assert!(world.plan().actions.is_empty());
 }

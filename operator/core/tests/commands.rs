@@ -1,4 +1,4 @@
-//! Commands of people.
+//! User commands.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -190,13 +190,14 @@ fn retry_of_a_revision_that_the_spec_no_longer_asks_for_does_nothing() {
     assert_eq!((world.stage(), world.stable().as_str()), (None, "v1"));
 }
 
-/// The value that `kubectl slipway` writes for what is current.
+/// The value that `kubectl slipway` writes for the current revision and step.
 fn bound(world: &World, nonce: &str) -> String {
     let rollout = world.status().rollout.unwrap();
     format!("{}/{}/{nonce}/ann@example.org", rollout.revision, rollout.step_index)
 }
 
-/// Seen: a promotion typed for a pause that had just ended skipped the judge of the next step.
+/// Regression: a promotion given for a pause that had just ended skipped the judge of the next
+/// step.
 #[test]
 fn a_command_for_a_step_that_is_over_does_nothing_and_says_so() {
     let mut world = canary(
@@ -242,7 +243,7 @@ fn a_command_for_another_revision_does_nothing() {
     );
 }
 
-/// A manifest with commands in it, or one that waited while nobody led.
+/// A manifest that contains commands, or a command that waited while no operator was the leader.
 #[test]
 fn a_bare_command_that_stood_there_when_a_rollout_began_does_nothing() {
     for command in ["abort", "promote", "promote-full", "pause"] {

@@ -1,4 +1,4 @@
-//! Hosts and names of models that another ModelDeployment holds.
+//! Hosts and model names that another ModelDeployment holds.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -58,7 +58,7 @@ fn a_model_name_alone_has_a_reason_of_its_own() {
     );
 }
 
-/// The schema does not know the namespace; the world's is `ml`.
+/// The schema cannot check the namespace; that of the world is `ml`.
 #[test]
 fn a_host_of_the_form_of_a_services_address_is_told() {
     let world = World::serving(json!({ "traffic": { "hosts": ["other.ml", "m.example.org"] } }));

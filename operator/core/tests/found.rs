@@ -1,4 +1,5 @@
-//! Bugs that the simulator and the property tests found, each as the smallest world that shows it.
+//! Bugs that the simulator and the property tests found, each with the smallest world that
+//! reproduces it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -21,8 +22,8 @@ fn canary() -> World {
     world
 }
 
-/// Simulator, seed 88: the pods of the next step were asked for, the operator died before the step
-/// was stored, and the next plan took them away again while a view that lagged still showed them.
+/// Simulator, seed 88: the pods of the next step were requested, the operator crashed before the
+/// step was stored, and the next plan removed them again while a lagging view still showed them.
 #[test]
 fn decisions_are_stored_before_their_consequences() {
     let mut world = canary();
@@ -33,8 +34,8 @@ fn decisions_are_stored_before_their_consequences() {
     assert!(plan.status_first);
 }
 
-/// Simulator, seed 751: an old revision came back in the second in which its pods were scaled to 0,
-/// and a view that lagged took those pods for capacity.
+/// Simulator, seed 751: an old revision returned in the second in which its pods were scaled to 0,
+/// and the plan counted those pods of a lagging view as capacity.
 #[test]
 fn pods_that_nobody_asked_for_are_no_capacity() {
     let mut world = canary();
@@ -53,7 +54,7 @@ fn pods_that_nobody_asked_for_are_no_capacity() {
     assert_eq!(world.stage(), Some(RolloutStage::Confirming));
 }
 
-/// Simulator: what must be written first was held back because only counts differed.
+/// Simulator: a status that had to be written first was delayed because only counts differed.
 #[test]
 fn what_is_taken_away_does_not_wait() {
     let mut world = canary();
@@ -66,8 +67,8 @@ fn what_is_taken_away_does_not_wait() {
     assert!(plan.status_first && !plan.status_may_wait);
 }
 
-/// Properties: full promotion that was ordered before `spec.paused` jumped to the last step in
-/// spite of it.
+/// Properties: a full promotion requested before `spec.paused` jumped to the last step in spite of
+/// it.
 #[test]
 fn full_promotion_is_held_too() {
     let mut world = canary();
@@ -83,8 +84,7 @@ fn full_promotion_is_held_too() {
     assert_eq!(world.status().rollout.unwrap().step_index, 0);
 }
 
-/// Properties: weights that cannot be true stayed, when the spec could not be acted on before
-/// anything served.
+/// Properties: impossible weights stayed if the spec was invalid before a revision served.
 #[test]
 fn absurd_weights_do_not_stay() {
     let mut world = World::new(
@@ -101,9 +101,9 @@ fn absurd_weights_do_not_stay() {
     assert_eq!(world.status().traffic, None, "a gateway without weights keeps the last ones");
 }
 
-/// Simulator, seed 5480: status was wiped in the second in which the only pod of stable had been
-/// evicted. Nothing was available, so the spec's revision counted as the first one, and the pods of
-/// stable were taken away.
+/// Simulator, seed 5480: the status was deleted in the second in which the only pod of stable had
+/// been evicted. Nothing was available, so the spec's revision counted as the first one, and the
+/// pods of stable were removed.
 #[test]
 fn a_lost_status_while_stable_is_down_keeps_stable() {
     let mut world = canary();
@@ -117,8 +117,8 @@ fn a_lost_status_while_stable_is_down_keeps_stable() {
     assert_eq!(world.size("v1"), 3);
 }
 
-/// Found by chance: a share below nothing that was kept, of a candidate that a person holds,
-/// becomes none, and that is no rise.
+/// Found by chance: a stored negative share of a paused candidate becomes zero, which is not an
+/// increase.
 #[test]
 fn a_share_below_nothing_is_none() {
     let time = "2026-01-01T00:00:00Z";

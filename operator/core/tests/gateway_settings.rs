@@ -1,4 +1,4 @@
-//! What administrators say about gateways, and what their objects become by it.
+//! Settings of administrators for gateways, and the resulting objects.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -58,7 +58,7 @@ fn what_a_namespace_says_wins_and_templates_are_merged() {
     assert_eq!(pod["metadata"]["labels"]["team"], "fraud");
     assert_eq!(pod["metadata"]["labels"]["tier"], "edge");
     let container = &pod["spec"]["containers"][0];
-    // The later of two wins, as anywhere on a command line of the gateway.
+    // The later of two arguments wins, as on every command line of the gateway.
     assert_eq!(container["args"], json!(["--max-connections=5", "--max-connections=9"]));
     assert_eq!(container["resources"]["limits"], json!({"cpu": "2", "memory": "3Gi"}));
     assert_eq!(pod["spec"]["tolerations"], json!([{"key": "edge"}, {"key": "gold"}]));

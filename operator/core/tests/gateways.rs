@@ -10,7 +10,7 @@ use slipway_core::observed::UnreachableGateway;
 use slipway_core::traffic::CONFIRMATION_SECONDS;
 use slipway_crds::v1alpha1::RolloutStage;
 
-/// A rollout whose first weight is written; nobody has confirmed it yet.
+/// A rollout whose first weight is written and not confirmed yet.
 fn written() -> World {
     let mut world = World::serving(json!({}));
     world.version("v2");
@@ -38,7 +38,7 @@ fn all_at_stable(world: &World) -> bool {
     world.weights() == [("v1".to_owned(), 1000)]
 }
 
-/// Case 3: a canary kept its share for ever, judged by nobody.
+/// Case 3: a canary kept its share permanently without being judged.
 #[test]
 fn weights_that_are_not_confirmed_go_back_without_blame_and_come_again() {
     let mut world = written();
@@ -90,7 +90,7 @@ fn a_gateway_that_is_not_heard_is_named_with_its_port_and_the_error() {
     );
 }
 
-/// The absence of the operator itself is no reason to take weights back: it has not listened.
+/// The absence of the operator itself must not revert weights, because it received no reports.
 #[test]
 fn an_operator_that_was_away_listens_first() {
     let mut world = written();
@@ -131,7 +131,7 @@ fn nothing_goes_to_a_candidate_while_a_gateway_is_not_heard() {
     assert!(world.writes.len() > before && !all_at_stable(&world), "it goes on when all are heard");
 }
 
-/// While no gateway is ready nobody sends anything: weights stay as they are.
+/// While no gateway is ready no requests are sent, so weights do not change.
 #[test]
 fn no_gateway_at_all_takes_nothing_back() {
     let mut world = written();
@@ -143,8 +143,8 @@ fn no_gateway_at_all_takes_nothing_back() {
     assert!(!all_at_stable(&world));
 }
 
-/// Large requests cannot be sent again, so the candidate gets none, and nothing is judged: people
-/// are told why and what to change.
+/// Large requests cannot be sent again, so the candidate receives none, and nothing is judged. The
+/// condition gives the cause and the remedy.
 #[test]
 fn a_step_without_evidence_says_when_requests_are_too_large() {
     let mut world = World::serving(json!({ "traffic": { "maxRequestSize": "1M" } }));

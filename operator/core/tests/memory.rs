@@ -1,4 +1,4 @@
-//! Status: what is remembered, what is told, and what happens when it is lost.
+//! The status: its stored state, its messages, and what happens when it is lost.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -71,7 +71,8 @@ fn a_lost_status_during_probation_is_no_promotion() {
     assert_eq!((world.stable().as_str(), world.weights()), ("v1", vec![("v1".to_owned(), 1000)]));
 }
 
-/// Seen: with its status lost, a revision that had been taken back was started again at 5 %.
+/// Regression: after the loss of its status, a revision that had been rolled back was started again
+/// at 5 %.
 #[test]
 fn a_lost_status_does_not_start_again_what_was_taken_back() {
     let mut world = canary();
@@ -92,7 +93,7 @@ fn a_lost_status_does_not_start_again_what_was_taken_back() {
     let abort = world.status().rollout.and_then(|rollout| rollout.abort).unwrap();
     assert_eq!(Some(abort.reason), before.abort.map(|abort| abort.reason));
     assert_eq!(world.says("RolledBack"), "True GateFailed");
-    // A person may still start it again, and then it is marked no more.
+    // A user may still retry it, and the mark is then removed.
     world.command("retry", "1");
     world.step();
     assert_eq!(
@@ -101,7 +102,7 @@ fn a_lost_status_does_not_start_again_what_was_taken_back() {
     );
 }
 
-/// With the spec back at stable, the candidate that was taken back may still be up, and is not what
+/// If the spec is back at stable, the rolled-back candidate may still have pods, but it is not what
 /// served.
 #[test]
 fn a_lost_status_does_not_choose_what_was_taken_back() {
@@ -115,8 +116,8 @@ fn a_lost_status_does_not_choose_what_was_taken_back() {
     assert_eq!((world.stable().as_str(), world.weights()), ("v1", vec![("v1".to_owned(), 1000)]));
 }
 
-/// Simulator, seed 1365: the only pod was away when the status was lost, another version came, and
-/// what had served was scaled to 0 as soon as it was back.
+/// Simulator, seed 1365: the only pod was missing when the status was lost, another version came,
+/// and the revision that had served was scaled to 0 as soon as its pod was back.
 #[test]
 fn a_lost_status_while_nothing_answers_forgets_nothing() {
     let mut world = World::serving(json!({}));
@@ -279,7 +280,7 @@ fn old_revisions_beyond_the_history_are_deleted_with_their_service() {
     assert_eq!(services, 2);
 }
 
-/// Seen: up to ten old ReplicaSets of the Deployment of workers, which have the labels of their
+/// Regression: up to ten old ReplicaSets of the workers' Deployment, which have the labels of their
 /// revisions, each kept a headless Service.
 #[test]
 fn replica_sets_of_workers_keep_no_service_of_an_old_revision() {

@@ -1,4 +1,4 @@
-//! Who may reach the pods of a model, and until when.
+//! Network access to the pods of a model, and until when it is allowed.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -16,7 +16,7 @@ fn names(world: &World) -> Vec<&str> {
     world.observed.children_of(ManagedKind::NetworkPolicy).map(|(name, _)| name).collect()
 }
 
-/// What a plan deletes.
+/// Names of the objects that a plan deletes.
 fn deleted(world: &World) -> Vec<String> {
     let actions = world.plan().actions;
     let deleted = actions.iter().filter_map(|action| match action {
@@ -51,8 +51,8 @@ fn policies_that_are_switched_off_are_taken_away() {
     assert_eq!(names(&world), ["digits", "digits-worker"]);
 }
 
-/// The gateway's has no controller: a ModelDeployment that does not own it leaves it to those that
-/// do.
+/// The gateway's policy has no controller: a ModelDeployment that does not own it must not delete
+/// it.
 #[test]
 fn the_policy_of_gateways_is_taken_away_by_its_owners() {
     let mut world = World::serving(json!({}));
@@ -86,7 +86,8 @@ fn other_peers_are_applied_at_once() {
     assert!(world.events.is_empty(), "nobody changed anything: {:?}", world.events);
 }
 
-/// Both revisions have pods in a rollout, and each keeps the ports that its own template declares.
+/// Both revisions have pods during a rollout, and each keeps the ports that its own template
+/// declares.
 #[test]
 fn ports_of_a_template_are_open_for_as_long_as_its_revision_is_there() {
     let mut world =

@@ -1,4 +1,4 @@
-//! One revision is one model: where the spec does not say which bytes it means, the first pod does.
+//! One revision is one model: if the spec names no digest, the first pod determines it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -47,7 +47,7 @@ fn the_first_pod_starts_alone_and_its_model_is_that_of_all() {
         world.tick(1);
     }
     assert_eq!(world.status().stable.unwrap().digest.as_deref(), Some(FOUND));
-    // Other bytes that a later pod might claim to have change nothing.
+    // A different digest that a later pod might report changes nothing.
     told(&mut world, "v1", DIGEST);
     assert!(world.plan().actions.is_empty());
 }
@@ -90,8 +90,8 @@ fn a_digest_in_the_spec_needs_nobody_to_tell() {
     );
 }
 
-/// A pod that came in the place of the one that told, just before its word was written down, may
-/// have found other bytes. They are what serves.
+/// A replacement of the pod that reported, created just before the digest was written, may have
+/// found another model. That model is the one that serves.
 #[test]
 fn what_serves_decides_while_it_is_alone() {
     let mut world = unnamed();

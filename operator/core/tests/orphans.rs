@@ -1,4 +1,4 @@
-//! What becomes of our objects when nobody controls them, and of copies that only look like them.
+//! The operator's objects without a controller, and copies that only look like them.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -12,7 +12,7 @@ use slipway_objects::{ManagedKind, ObjectTarget};
 
 const ANOTHER: &str = "4d2c1a9e-0000-4000-8000-000000000002";
 
-/// Deletes the ModelDeployment without its children, and makes it again.
+/// Deletes the ModelDeployment without its children, and creates it again.
 fn orphan(world: &mut World) {
     let observed = &mut world.observed;
     observed.object.metadata.uid = Some(ANOTHER.to_owned());
@@ -33,8 +33,8 @@ fn orphan(world: &mut World) {
     world.events.clear();
 }
 
-/// Seen in the field: ReplicaSets that nobody controlled were left alone, nothing was stable, and
-/// the advice given was an outage.
+/// Regression from production: ReplicaSets without a controller were ignored, no revision was
+/// stable, and following the message caused an outage.
 #[test]
 fn orphans_are_taken_back_and_serve_on() {
     let mut world = World::serving(json!({}));
@@ -78,7 +78,7 @@ fn orphans_are_taken_back_and_serve_on() {
 
 #[test]
 fn orphans_are_asked_what_was_stable_and_what_was_taken_back() {
-    // The spec says v2, which was taken back.
+    // The spec names v2, which was rolled back.
     let mut world = World::serving(json!({}));
     world.version("v2");
     world.until(slipway_crds::v1alpha1::RolloutStage::Analyzing, 0);
@@ -91,8 +91,8 @@ fn orphans_are_asked_what_was_stable_and_what_was_taken_back() {
         ("v1", "True UserAborted")
     );
     assert_eq!(world.weights(), [("v1".to_owned(), 1000)]);
-    // It comes back with another version: that is a rollout over the one that serves, from its
-    // first step.
+    // It returns with another version: that is a rollout over the serving revision, from its first
+    // step.
     let mut world = World::serving(json!({}));
     orphan(&mut world);
     world.version("v3");
@@ -101,8 +101,8 @@ fn orphans_are_asked_what_was_stable_and_what_was_taken_back() {
     assert_eq!(world.size("v1"), 3);
 }
 
-/// Objects with our labels whose controller is another, or is nobody, are copies that somebody
-/// made.
+/// Objects with the operator's labels and another controller, or none, are copies made by another
+/// client.
 #[test]
 fn a_copy_of_our_manifest_is_never_deleted() {
     let mut world = World::serving(json!({}));
@@ -112,7 +112,7 @@ fn a_copy_of_our_manifest_is_never_deleted() {
             uid: "copy".to_owned(),
             applied_hash: "x".to_owned(),
             managed_fields: ManagedFields::default(),
-            // An owner for the sake of garbage collection is no controller.
+            // An owner reference for garbage collection is not a controller.
             owners: vec![UID.to_owned()],
             controller,
             failure: String::new(),

@@ -1,4 +1,4 @@
-//! What holds for any input, however absurd, and along any path.
+//! Properties that hold for every input, including impossible ones, and along every path.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -25,7 +25,7 @@ use slipway_crds::v1alpha1::{
 };
 use slipway_judge::evidence::{GateCounts, GateEvidence, GateReading};
 
-/// A few revisions: those of the versions v1 to v3, and one that nobody knows.
+/// A few revisions: those of the versions v1 to v3, and an unknown one.
 fn revisions() -> Vec<String> {
     let mut all: Vec<String> = ["v1", "v2", "v3"]
         .iter()
@@ -217,7 +217,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    /// Any situation at all.
+    /// Any situation.
     fn situation()(
         spec in spec(), status in proptest::option::weighted(0.9, status()),
         sets in proptest::collection::vec(set(), 0..4), pods in proptest::collection::vec(gateway_pod(), 0..4),
@@ -249,7 +249,7 @@ prop_compose! {
     }
 }
 
-/// `PROPTEST_CASES` asks for more.
+/// `PROPTEST_CASES` requests more cases.
 fn config() -> ProptestConfig {
     let cases = if std::env::var_os("PROPTEST_CASES").is_some() {
         ProptestConfig::default().cases
@@ -274,7 +274,7 @@ proptest! {
         prop_assert_eq!(stored(&one.status), one.status.clone(), "status survives the way to the API server and back");
     }
 
-    /// I7: a person, at any time, in one plan.
+    /// I7: a user can roll back at any time, in one plan.
     #[test]
     fn rollback_is_one_plan_away_from_any_state(mut world in situation()) {
         world.observed.object.metadata.annotations = None;
@@ -292,18 +292,20 @@ proptest! {
         prop_assert!(plan.status_first || traffic == world.status().traffic.unwrap_or_default());
     }
 
-    /// I10: a world that does not move is left alone. (A second plan may go on with what had to be stored first.)
+    /// I10: in a world that does not change, plans become empty. (A second plan may continue with
+    /// what had to be stored first.)
     #[test]
     fn plans_come_to_rest(mut world in situation()) {
         world.step();
         for set in &mut world.observed.replica_sets {
-            // The ReplicaSet controller has not moved: counts are what they were.
+            // The ReplicaSet controller has not acted: counts are unchanged.
             set.is_observed = true;
         }
         world.step();
-        // One that nobody controlled was only adopted at first.
+        // An object without a controller was only adopted at first.
         world.step();
-        // A ReplicaSet that was scaled down may be pinned anew only then, and status tells the digest after that.
+        // A ReplicaSet that was scaled down may be pinned again only then, and the status reports
+        // the digest after that.
         world.step();
         let plan = world.plan();
         prop_assert!(plan.actions.is_empty(), "{:#?}\n{}", plan.actions, summary(&world));
@@ -311,7 +313,8 @@ proptest! {
         prop_assert_eq!(Some(&plan.status), world.observed.object.status.as_ref());
     }
 
-    /// I5: however often it is asked and whatever happens to the pods, without a pass no judged step ends.
+    /// I5: however often the plan runs and whatever happens to the pods, without a pass no judged
+    /// step ends.
     #[test]
     fn nothing_advances_without_a_pass(
         spec in spec(),

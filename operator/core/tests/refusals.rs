@@ -1,4 +1,4 @@
-//! What is refused or impossible elsewhere, and what people are told of it.
+//! Writes that are rejected or impossible, and how the status reports them.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -21,7 +21,8 @@ fn refuse(world: &mut World) {
     world.observed.refusals = Some(BTreeMap::from([(target, report)]));
 }
 
-/// Seen: a budget of the same name that was somebody else's kept the model from growing for ever.
+/// Regression: a budget of the same name with another owner kept the model from growing
+/// permanently.
 #[test]
 fn what_grows_comes_before_all_that_may_be_refused() {
     let mut world = World::serving(json!({}));
@@ -55,7 +56,7 @@ fn what_is_refused_is_told_for_as_long_as_it_is() {
         world.tick(1);
     }
     assert!(world.writes.is_empty(), "Stalled does not flap: {:#?}", world.writes);
-    // An operator that starts has not tried anything yet.
+    // A newly started operator has not tried any write yet.
     world.observed.refusals = None;
     world.step();
     assert!(world.writes.is_empty(), "{:#?}", world.writes);
@@ -64,7 +65,7 @@ fn what_is_refused_is_told_for_as_long_as_it_is() {
     assert_eq!(world.says("Stalled"), "absent");
 }
 
-/// Seen: under a quota the status said "1 of 4 pods are ready" and not why.
+/// Regression: under a quota the status said "1 of 4 pods are ready" without the cause.
 #[test]
 fn the_reason_that_kubernetes_gives_is_told() {
     let quota = "pods \"digits-x\" is forbidden: exceeded quota: few, requested: pods=1, used: pods=4, limited: pods=4";
@@ -74,7 +75,7 @@ fn the_reason_that_kubernetes_gives_is_told() {
     world.step();
     let message = world.condition("Reconciling").message;
     assert!(message.starts_with("1 of 3 pods") && message.contains("exceeded quota"), "{message}");
-    // The candidate's pods, too.
+    // The same for the candidate's pods.
     let mut world = World::serving(json!({}));
     world.version("v2");
     world.step();
@@ -82,7 +83,7 @@ fn the_reason_that_kubernetes_gives_is_told() {
     world.step();
     let message = world.condition("Reconciling").message;
     assert!(message.contains("exceeded quota"), "{message}");
-    // And the gateway's.
+    // And for the gateway's.
     let mut world = World::serving(json!({}));
     world.observed.gateway.pods.clear();
     world.observed.gateway.objects.get_mut(&ManagedKind::Deployment).unwrap().failure =
@@ -91,7 +92,8 @@ fn the_reason_that_kubernetes_gives_is_told() {
     assert!(world.condition("Ready").message.contains("no account"));
 }
 
-/// Seen: a ModelDeployment called like the gateway made every model of its namespace not ready.
+/// Regression: a ModelDeployment with the name of the gateway made every model of its namespace
+/// unready.
 #[test]
 fn a_model_may_not_be_called_like_what_is_ours() {
     for name in ["slipway-gateway", "digits-worker", "digits-preview"] {

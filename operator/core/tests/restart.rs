@@ -17,7 +17,7 @@ fn asked(world: &mut World) {
     world.edit(json!({ "restartTime": now }));
 }
 
-/// A world at rest whose pods are older than a restart that somebody asks for now.
+/// A world at rest whose pods are older than a restart requested now.
 fn restarted(spec: serde_json::Value) -> World {
     let mut world = World::serving(spec);
     world.pass(100);
@@ -33,7 +33,7 @@ fn evicted(world: &World) -> Vec<String> {
         .collect()
 }
 
-/// The ReplicaSet makes the pods that are missing; they are not ready yet.
+/// The ReplicaSet creates the missing pods; they are not ready yet.
 fn pods_are_made(world: &mut World) {
     world.pods_follow();
     let now = world.now;
@@ -82,8 +82,7 @@ fn a_restart_that_is_over_is_not_done_again() {
         world.tick(5);
     }
     assert_eq!(world.status().restarted_time, world.observed.object.spec.restart_time);
-    // Something else than the restart makes one of them not ready: that is no matter of the
-    // restart.
+    // A pod becomes unready for another reason than the restart, which does not affect the restart.
     world.observed.pods[0].ready = false;
     world.set_mut("v1").ready = 2;
     world.step();
@@ -120,7 +119,7 @@ fn a_pod_that_does_not_get_ready_ends_it_until_it_is() {
         world.pass(600);
         assert!(evicted(&world).is_empty());
     }
-    // Whoever asks again has it made anew, and nothing that serves is touched before it is ready.
+    // A new request replaces it, and no serving pod is evicted before it is ready.
     asked(&mut world);
     assert_eq!(evicted(&world), [bad]);
     world.step();
@@ -268,7 +267,7 @@ fn a_newer_image_is_told_and_comes_with_a_restart() {
         "the controller may still make pods of the former template"
     );
     world.set_mut("v1").is_observed = true;
-    // The newer one does not get ready: it costs one pod.
+    // The newer pod does not become ready: it costs one pod.
     world.step();
     pods_are_made(&mut world);
     for _ in 0..5 {
@@ -306,7 +305,8 @@ fn the_redis_beside_a_server_is_outdated_too() {
 }
 
 proptest! {
-    /// Whatever becomes of the pods, one that serves goes only while all serve: a restart costs one pod at most.
+    /// Whatever happens to the pods, a serving one is evicted only while all serve: a restart costs
+    /// at most one pod.
     #[test]
     fn a_restart_costs_one_pod_at_most(
         replicas in 1..6_usize,

@@ -1,4 +1,4 @@
-//! Invariants about objects that are not ours, and those that others disturb.
+//! Invariants about objects of other owners and about changes by other clients.
 
 use slipway_objects::ManagedKind;
 use slipway_objects::desired::DesiredObject;
@@ -7,7 +7,7 @@ use super::{CheckedPlan, report_unless};
 use crate::action::PlanAction;
 use crate::observed::ObjectView;
 
-/// I11, but for ReplicaSets that are scaled or deleted, and I17.
+/// I11, except for ReplicaSets that are scaled or deleted, and I17.
 pub(super) fn check_children(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
     for action in &case.plan.actions {
         match action {
@@ -40,8 +40,8 @@ pub(super) fn check_children(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
     }
 }
 
-/// What is the gateway's has no controller: any of its owners may delete it, and anybody what has
-/// none.
+/// The gateway's objects have no controller: any of their owners may delete them, and any
+/// ModelDeployment may delete one without owners.
 fn is_ours(case: &CheckedPlan<'_>, name: &str, view: &ObjectView) -> bool {
     let uid = &case.spec.uid;
     view.controller.as_ref() == Some(uid)
@@ -62,7 +62,7 @@ fn child_view<'a>(
     }
 }
 
-/// I17: what was put back already is not put back again within a minute.
+/// I17: an object that was restored is not restored again within a minute.
 fn check_restore_pause(case: &CheckedPlan<'_>, desired: &DesiredObject, broken: &mut Vec<String>) {
     let known = case.observed.disturbances.get(&desired.target());
     let early = known.is_some_and(|it| {

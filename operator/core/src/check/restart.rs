@@ -1,4 +1,4 @@
-//! Invariants about pods that are evicted.
+//! Invariants about the eviction of pods.
 
 use slipway_crds::v1alpha1::RolloutStage;
 

@@ -1,4 +1,4 @@
-//! Invariants about pods.
+//! Invariants about numbers of pods.
 
 use slipway_crds::v1alpha1::RolloutStage;
 use slipway_objects::ManagedKind;
@@ -89,7 +89,7 @@ fn find_replica_set<'a>(
     })
 }
 
-/// I17: a number of replicas is written only where none is given, and takes no pod away.
+/// I17: the plan writes `spec.replicas` only if it is absent, and the value removes no pod.
 fn check_replicas_write(case: &CheckedPlan<'_>, replicas: i32, broken: &mut Vec<String>) {
     report_unless(broken, case.observed.object.spec.replicas.is_none(), || {
         "I17: overwrites spec.replicas".to_owned()
@@ -108,7 +108,7 @@ fn check_replicas_write(case: &CheckedPlan<'_>, replicas: i32, broken: &mut Vec<
     });
 }
 
-/// I16: what is remembered on a ReplicaSet is what the status says.
+/// I16: the marks of a ReplicaSet match the status.
 fn check_marks(
     case: &CheckedPlan<'_>,
     set: &ReplicaSetView,
@@ -129,7 +129,7 @@ fn check_marks(
     });
 }
 
-/// I3: the pods are there before the weight rises.
+/// I3: the pods are available before the weight rises.
 fn check_capacity(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
     let Some(candidate) = case.new.rollout.as_ref().map(|rollout| rollout.revision.as_str()) else {
         return;
@@ -150,7 +150,7 @@ fn check_capacity(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
     }
 }
 
-/// I4: what gateways select, or may still select, keeps what it needs.
+/// I4: a revision that gateways select, or may still select, keeps the replicas that it needs.
 fn check_scale(
     case: &CheckedPlan<'_>,
     set: &ReplicaSetView,
@@ -165,8 +165,8 @@ fn check_scale(
         && set.revision
             == case.new.stable.as_ref().map_or(&case.spec.revision, |it| &it.revision).as_str()
     {
-        // It follows the number that the user, or the autoscaler, asks for; before an autoscaler
-        // has spoken it may have more.
+        // Stable follows the number that the user or the autoscaler requests; before the autoscaler
+        // has reported a number, stable may have more.
         let asked = case.spec.replicas;
         let follows = replicas == asked || (case.spec.autoscaling.is_some() && replicas > asked);
         report_unless(broken, follows, || format!("I4: stable {} shrinks to {replicas}", set.name));

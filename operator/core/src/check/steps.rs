@@ -1,4 +1,4 @@
-//! Invariants about the way of a rollout.
+//! Invariants about the progress of a rollout.
 
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{GateVerdict, RolloutStage, RolloutStatus};
@@ -36,15 +36,15 @@ pub(super) fn check_steps(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
         return;
     }
     let (from, to) = (step_index(old), step_index(new));
-    // What is kept may be nonsense; a share below nothing is none.
+    // The stored status may be corrupt; a negative share counts as none.
     let share = |of| CheckedPlan::weight(of, &old.revision).max(0);
     let rises = share(case.new) > share(&case.old);
     report_unless(broken, !(case.spec.paused && (to > from || rises)), || {
         "I8: advanced while a person holds it".to_owned()
     });
     let judged = matches!(case.spec.steps.get(from), Some(RolloutStep::Weight(weight)) if is_judged(*weight));
-    // A list that became longer while the candidate has all traffic already: nothing is left to be
-    // judged.
+    // The list of steps became longer while the candidate already has all traffic: there is nothing
+    // left to judge.
     if to > from && judged && share(&case.old) < traffic::FULL_WEIGHT {
         report_unless(broken, may_advance(case, old), || {
             format!("I5: step {from} ended without a pass")
@@ -72,7 +72,7 @@ fn revision_exists(case: &CheckedPlan<'_>, revision: &str) -> bool {
         .any(|set| set.revision == revision && set.owned && !set.deleting)
 }
 
-/// I6: nothing becomes stable but by a rollout, unless there is no other.
+/// I6: a revision becomes stable only by a rollout, unless no other revision exists.
 fn check_first_stable(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
     let (Some(old), Some(new)) = (&case.old.stable, &case.new.stable) else { return };
     report_unless(
@@ -82,7 +82,7 @@ fn check_first_stable(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
     );
 }
 
-/// I5: a pass of the judge on evidence of this weight, or a person.
+/// I5: a step ends by a pass of the judge on evidence of its weight, or by a user's command.
 fn may_advance(case: &CheckedPlan<'_>, old: &RolloutStatus) -> bool {
     let pending = PendingCommands::for_object(&case.observed.object);
     let by_person =
@@ -92,8 +92,8 @@ fn may_advance(case: &CheckedPlan<'_>, old: &RolloutStatus) -> bool {
 
 fn judge_passes(case: &CheckedPlan<'_>, old: &RolloutStatus) -> bool {
     let told = case.old.traffic.clone().unwrap_or_default();
-    // The confirmation itself may be in this plan; evidence that is already there then is of a
-    // window that a plan opened whose write was lost.
+    // The confirmation itself may be part of this plan. Evidence that already exists then belongs
+    // to a window that an earlier plan opened and whose write was lost.
     let confirmed_now =
         traffic::all_ready_at(&case.observed.gateway, told.generation).then_some(case.now);
     let Some(confirmed_time) = traffic::confirmed_time(&told).or(confirmed_now) else {

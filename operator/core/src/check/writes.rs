@@ -1,11 +1,11 @@
-//! Invariants about what is written, and when.
+//! Invariants about writes, their order and their contents.
 
 use slipway_crds::conditions::{self, GATE_PASSED, READY, RECONCILING, STALLED};
 
 use super::{CheckedPlan, report_unless};
 use crate::action::PlanAction;
 
-/// Longest text that the API takes.
+/// Longest text that the API accepts, in characters.
 const MAX_TEXT_BYTES: usize = 1024;
 
 /// I9, I10, I12 and I13.
@@ -29,7 +29,7 @@ pub(super) fn check_writes(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
     }
 }
 
-/// I9: traffic moves first, and nothing is taken away on a stale view.
+/// I9: traffic moves first, and nothing is removed on a stale view.
 fn check_write_order(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
     let takes = case.plan.actions.iter().any(|action| match action {
         PlanAction::Scale { name, replicas, .. } => case
@@ -66,7 +66,8 @@ fn check_conditions(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
     });
     let both = kinds.contains(&STALLED) && kinds.contains(&RECONCILING);
     report_unless(broken, !both, || "I13: Stalled and Reconciling at once".to_owned());
-    // What kstatus would call current is at rest.
+    // kstatus reports an object without these conditions as current, so no rollout may be in
+    // progress.
     let busy = case.new.rollout.is_some() || case.new.stable.is_none();
     let rest = !kinds.contains(&STALLED) && !kinds.contains(&RECONCILING);
     report_unless(broken, !(busy && rest), || {

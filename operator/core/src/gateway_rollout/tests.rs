@@ -1,4 +1,4 @@
-//! Updates of gateways over time: how many at once, and what stops them.
+//! Updates of gateways over time: how many run at once, and what stops them.
 
 use super::*;
 
@@ -28,8 +28,8 @@ fn allowed(decision: &UpdateDecision, gateways: &[NamespaceGateway]) -> Vec<Stri
     behind.filter(|it| decision.updates[it] == UpdatePermission::Allowed).collect()
 }
 
-/// Lets time go on; what may be updated is, and its pods are ready 10 s later. Gives how many
-/// were updated at each second.
+/// Simulates some seconds: gateways that may be updated are, and their pods are ready 10 s later.
+/// Returns the number of updated gateways at each second.
 fn roll(
     gateways: &mut [NamespaceGateway],
     seconds: i64,
@@ -66,7 +66,7 @@ fn few_at_first_then_as_many_as_were_good() {
     );
     assert_eq!(counts.last(), Some(&40));
     assert!(counts.windows(2).all(|pair| pair[1] - pair[0] <= pair[0].max(1)), "{counts:?}");
-    // The one with fewest models was first.
+    // The gateway with the fewest models was updated first.
     assert_eq!(gateways[39].updated_at, Some(at(0)));
 }
 
@@ -85,10 +85,10 @@ fn a_bad_version_stays_where_it_is() {
         39,
         "no namespace is named to another"
     );
-    // Whoever knows better says so.
+    // An administrator can override this.
     let decision = decide_updates(&gateways, UpdateMode::Immediate, at(2000));
     assert_eq!(allowed(&decision, &gateways).len(), 39);
-    // When they are well again it goes on.
+    // The update continues when they have recovered.
     gateways[0].requests_after = ClientRequests { ended: 2000, failed: 10 };
     assert_eq!(
         allowed(&decide_updates(&gateways, UpdateMode::Gradual, at(2000)), &gateways),
@@ -128,16 +128,16 @@ fn pods_that_do_not_come_up_stop_it() {
 
 #[test]
 fn the_remedy_of_a_bad_version_does_not_wait() {
-    // `a` got a version whose pods do not come up; the operator that brings the remedy has just
-    // begun and has looked at nothing.
+    // `a` has a version whose pods do not start; the operator with the fixed version has just
+    // started and has observed nothing yet.
     let mut broken = old("a", 5);
     broken.rolled_out = false;
     let mut good = old("b", 1);
     good.updated_at = Some(at(0));
     let gateways = [broken.clone(), good, old("c", 1)];
     assert_eq!(allowed(&decide_updates(&gateways, UpdateMode::Gradual, at(0)), &gateways), ["a"]);
-    // What was without pods before, for reasons of its own, holds nobody up and is nobody's
-    // fault.
+    // A gateway that was already without pods, for other reasons, does not delay the others and is
+    // not a problem of the version.
     (broken.updated_at, broken.broken_before) = (Some(at(0)), true);
     let gateways = [broken, old("c", 1)];
     let decision = decide_updates(&gateways, UpdateMode::Gradual, at(2 * READY_DEADLINE_SECONDS));
@@ -158,8 +158,8 @@ fn new_namespaces_hold_nobody_up() {
     let gateways = [made(0), failing, stuck, old("a", 1), old("b", 1)];
     let early = decide_updates(&gateways, UpdateMode::Gradual, at(3));
     assert_eq!((allowed(&early, &gateways), early.problems.len()), (vec!["a".to_owned()], 0));
-    // What is well with this version for a while is a reason to go on faster, whoever it was
-    // made for.
+    // A gateway that ran well with this version for a while speeds up the update, also if it was
+    // created with this version.
     let late = decide_updates(&gateways, UpdateMode::Gradual, at(2 * READY_DEADLINE_SECONDS));
     assert_eq!((allowed(&late, &gateways).len(), late.problems.len()), (2, 0));
 }

@@ -1,4 +1,4 @@
-//! Objects that are missing, or are not what they shall be.
+//! Creates and updates child objects.
 
 use std::collections::BTreeSet;
 
@@ -14,10 +14,11 @@ use crate::draft::PlanDraft;
 use crate::observed::{ModelDigest, ObjectView, ReplicaSetView, UpdatePermission};
 use crate::sizing;
 
-/// Applies, in the order in which they are needed: the gateway, the addresses, then what serves.
+/// Applies the child objects in the order of their dependencies: the gateway, the Services, then
+/// the pods.
 pub(crate) fn apply_children(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Vec<PlanAction> {
     let mut actions = Vec::new();
-    // From a spec that cannot be acted on nothing is made; what is there stays.
+    // Nothing is created from an invalid spec; existing objects stay.
     if cx.spec.problem.is_some() {
         return actions;
     }
@@ -30,9 +31,10 @@ pub(crate) fn apply_children(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Vec
     actions
 }
 
-/// Takes back what a ModelDeployment of this name left when it was deleted without its children.
-/// What is wanted is taken back by being applied; of the rest only ReplicaSets and their Services,
-/// whose names nobody chooses by accident: a copy of our manifests that somebody keeps is theirs.
+/// Adopts the objects that an earlier ModelDeployment of this name left when it was deleted without
+/// its children. Desired objects are adopted when they are applied. Of the others only ReplicaSets
+/// and their Services are adopted, whose names do not occur by accident; any other object may be a
+/// user's copy of the operator's manifests.
 pub(crate) fn adopt_orphans(cx: &PlanContext<'_>, actions: &mut Vec<PlanAction>) {
     let owner = || Box::new(slipway_objects::controller_reference(&cx.observed.object));
     for set in cx.replica_sets().filter(|set| set.orphaned) {
@@ -53,8 +55,8 @@ pub(crate) fn adopt_orphans(cx: &PlanContext<'_>, actions: &mut Vec<PlanAction>)
     }
 }
 
-/// Deletes an object that this ModelDeployment controls. One with our labels and another
-/// controller, or none, is a copy that somebody made.
+/// Deletes an object that this ModelDeployment controls. An object with the operator's labels but
+/// another controller, or none, is a copy made by another client.
 pub(super) fn delete_child(
     cx: &PlanContext<'_>,
     kind: ManagedKind,
@@ -109,7 +111,7 @@ fn delete_shared(cx: &PlanContext<'_>, kind: ManagedKind, actions: &mut Vec<Plan
     }
 }
 
-/// Whether what is there stays as it is, because it was made with settings of the namespace that
+/// Whether an existing object stays unchanged because it depends on settings of the namespace that
 /// cannot be read now.
 fn is_frozen(cx: &PlanContext<'_>, desired: &DesiredObject, there: Option<&ObjectView>) -> bool {
     let by_settings = matches!(
@@ -121,8 +123,8 @@ fn is_frozen(cx: &PlanContext<'_>, desired: &DesiredObject, there: Option<&Objec
     by_settings && there.is_some() && cx.observed.settings.gateway_problem.is_some()
 }
 
-/// Whether the gateway's pods stay those of another version for now. Where none of them is ready
-/// there is nothing to lose.
+/// Whether the gateway keeps the pods of another version for now. If none of them is ready, the
+/// update cannot make things worse and does not wait.
 fn waits_for_update(
     cx: &PlanContext<'_>,
     desired: &DesiredObject,
@@ -149,8 +151,8 @@ fn apply_services(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec
     }
 }
 
-/// Revisions that gateways must be able to reach: those with a role, and a candidate that is up or
-/// comes up.
+/// Revisions that gateways must be able to reach: the stable one, and a candidate that was not
+/// rolled back.
 pub(super) fn serving_revisions(cx: &PlanContext<'_>, draft: &PlanDraft) -> Vec<String> {
     let stable = draft.stable.clone().unwrap_or_else(|| cx.spec.revision.clone());
     let candidate = draft.rollout.as_ref().filter(|rollout| rollout.stage != RolloutStage::Aborted);
@@ -160,8 +162,9 @@ pub(super) fn serving_revisions(cx: &PlanContext<'_>, draft: &PlanDraft) -> Vec<
         .collect()
 }
 
-/// The ReplicaSet of the spec's revision, if it is missing, or if its template is not what it was
-/// made with. Only the content of that revision is known, so no other one can be made, or mended.
+/// Creates the ReplicaSet of the spec's revision if it is missing, and restores it if its template
+/// was changed. Only the content of that revision is known, so no other one can be created or
+/// restored.
 fn apply_replica_set(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<PlanAction>) {
     let revision = &cx.spec.revision;
     let name = slipway_objects::revision_name(&cx.spec.name, revision);
@@ -172,7 +175,8 @@ fn apply_replica_set(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut 
     let made = |replicas, digest| {
         slipway_objects::replica_set(object, settings, revision, &cx.spec.version, replicas, digest)
     };
-    // One that is being deleted, or is not ours, is in the way; nothing to do but wait, or say so.
+    // One that is being deleted, or has another owner, blocks the name; the plan waits for it or
+    // reports it.
     if let Some(there) = cx.observed.replica_sets.iter().find(|set| set.name == name) {
         if there.owned && !there.orphaned && !there.deleting {
             let desired = made(there.desired, there.digest.known_digest());
@@ -185,15 +189,15 @@ fn apply_replica_set(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut 
     }
     let candidate = draft.candidate() == Some(revision);
     let replicas = if candidate { sizing::candidate_replicas(cx, draft) } else { cx.spec.replicas };
-    // Until the first pod has told what it found, it stays alone.
+    // The first pod stays alone until it has reported its digest.
     let unknown = slipway_objects::has_fetch_step(object) && object.spec.model.digest.is_none();
     let replicas = if unknown { replicas.min(1) } else { replicas };
     apply_child(cx, draft, made(replicas, None), actions);
 }
 
-/// Images of the operator's that the ReplicaSet was made with and would not be made with today,
-/// each with the one of today. Not those of the step that fetches for a server of the user's own:
-/// whoever names an image decides when it changes.
+/// Operator-supplied images in the ReplicaSet that differ from the current settings, each with the
+/// current one. Excludes the init container that fetches for a server with the user's own image,
+/// because that user decides when the pods change.
 fn find_outdated_images(
     cx: &PlanContext<'_>,
     there: &ReplicaSetView,
@@ -201,7 +205,7 @@ fn find_outdated_images(
 ) -> BTreeSet<(String, String)> {
     let DesiredObject::ReplicaSet(made) = desired else { return BTreeSet::new() };
     let own_image = cx.observed.object.spec.template.server_image().is_some();
-    // Of one that is as it would be made whatever differs is somebody else's doing.
+    // If the applied hash is current, another client caused any difference.
     let others = slipway_objects::container_images(made)
         .into_iter()
         .filter(|_| there.applied_hash != desired.applied_hash());
@@ -226,9 +230,10 @@ fn apply_scaling_objects(
     }
 }
 
-/// The workers of the stable revision. Its content is known while the spec is of it; during a
-/// rollout they stay as they are, and the promotion is what replaces them, or takes them away. An
-/// autoscaler whose Deployment is gone does no harm, so the order of the deletions is no matter.
+/// Applies the workers of the stable revision. Its content is known only if the spec has that
+/// revision; during a rollout the workers do not change, and the promotion replaces or deletes
+/// them. An autoscaler without its Deployment does no harm, so the order of the deletions does not
+/// matter.
 fn apply_workers(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<PlanAction>) {
     if draft.stable.as_ref() != Some(&cx.spec.revision) {
         return;
@@ -237,7 +242,8 @@ fn apply_workers(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<
     let name = slipway_objects::worker_name(&cx.spec.name);
     let queue = object.spec.queue().map(|(_, queue)| queue);
     if let Some(queue) = &queue {
-        // Workers run what the pods serve, which is not known before the first of them has told.
+        // Workers serve the same model as the pods, which is not known before the first pod has
+        // reported it.
         if cx.replica_set(&cx.spec.revision).is_some_and(|set| set.digest == ModelDigest::Pending) {
             return;
         }

@@ -1,5 +1,5 @@
-//! What others change or remove of our objects: put back at once, and then at most once a minute,
-//! so that nobody who changes it back each time can make us write without end.
+//! Reverts changes and deletions of the operator's objects by other clients: at once, and then at
+//! most once a minute, so that a client that repeats its change cannot cause endless writes.
 
 use slipway_objects::desired::DesiredObject;
 
@@ -10,10 +10,10 @@ use crate::fields::{self, ForeignChange, ManagedFields};
 use crate::observed::{CONTESTED_SECONDS, ObjectDisturbance, ObjectView, ReplicaSetView};
 use crate::time::add_seconds;
 
-/// Seconds between two times at which the same object is put back.
+/// Seconds between two restores of the same object.
 const RESTORE_PAUSE_SECONDS: i64 = 60;
-/// Seconds after which it is tried whether an admission webhook or policy still changes what we
-/// write.
+/// Seconds after which the operator checks whether an admission webhook or policy still changes
+/// what it writes.
 const OVERRIDE_RETRY_SECONDS: i64 = 10 * RESTORE_PAUSE_SECONDS;
 
 /// Applies an object of the ModelDeployment's own.
@@ -60,9 +60,9 @@ pub(super) fn apply_object(
     }
 }
 
-/// Applies a ReplicaSet again whose template or labels somebody changed. One that was made by
-/// another version of the operator, or with other settings, is left as it is: what it was made from
-/// is not known.
+/// Applies a ReplicaSet again if another client changed its template or labels. A ReplicaSet of
+/// another version of the operator, or with other settings, is left unchanged, because its original
+/// content is not known.
 pub(super) fn restore_replica_set(
     cx: &PlanContext<'_>,
     draft: &mut PlanDraft,
@@ -80,8 +80,8 @@ pub(super) fn restore_replica_set(
     }
 }
 
-/// Applies a ReplicaSet that was made with other settings: a restart was asked for, and new pods
-/// shall be what is made today.
+/// Applies a ReplicaSet that was created with other settings, because a restart was requested and
+/// new pods use the current settings.
 pub(super) fn update_replica_set(
     cx: &PlanContext<'_>,
     draft: &mut PlanDraft,
@@ -93,7 +93,7 @@ pub(super) fn update_replica_set(
 }
 
 fn foreign_change(managed: &ManagedFields, desired: &DesiredObject) -> Option<ForeignChange> {
-    // What is compared costs a copy of the object.
+    // The comparison needs a copy of the object.
     managed.fields.as_ref()?;
     let by = managed.changed_by.clone();
     managed
@@ -109,7 +109,7 @@ fn push_write(
     known: Option<&ObjectDisturbance>,
     actions: &mut Vec<PlanAction>,
 ) {
-    // The second time, and from then on: a person may change their mind once.
+    // Only from the second time on: a user may change an object once.
     let again = known.filter(|it| {
         it.restore_count > 0
             && it.applied_hash == desired.applied_hash()
@@ -129,8 +129,8 @@ fn push_write(
     });
 }
 
-/// An object that is as it was applied. What the API server did not take as we wrote it is written
-/// again from time to time: it may be allowed by now.
+/// Handles an object that is as it was applied. If the API server stored a field differently, the
+/// object is applied again from time to time, because the change may be allowed by now.
 fn retry_overridden(
     cx: &PlanContext<'_>,
     draft: &mut PlanDraft,
@@ -153,7 +153,7 @@ fn retry_overridden(
     }
 }
 
-/// Says that somebody keeps changing an object, until it has stayed as it is for a while.
+/// Reports an object that other clients keep changing, until it has not been changed for a while.
 fn report_contested(
     cx: &PlanContext<'_>,
     draft: &mut PlanDraft,
@@ -179,7 +179,7 @@ fn add_contested(draft: &mut PlanDraft, desired: &DesiredObject, known: &ObjectD
     ));
 }
 
-/// When an object was applied last, if that was within so many seconds.
+/// Time at which an object was applied last, if within `seconds`.
 fn applied_within(
     cx: &PlanContext<'_>,
     known: &ObjectDisturbance,

@@ -1,4 +1,4 @@
-//! From the draft to the plan: the status in full, and how urgent its write is.
+//! Converts the draft to the plan: the complete status, and the urgency of its write.
 
 use kube::ResourceExt;
 use slipway_crds::labels;
@@ -22,7 +22,7 @@ pub(crate) fn noop_plan(cx: &PlanContext<'_>) -> ReconcilePlan {
     }
 }
 
-/// The plan. `taken`: the actions take something away.
+/// Builds the plan. `taken`: the actions remove something.
 pub(crate) fn finish_plan(
     cx: &PlanContext<'_>,
     mut draft: PlanDraft,
@@ -41,8 +41,8 @@ pub(crate) fn finish_plan(
         !weights_change && decision_fields(&cx.stored_status) == decision_fields(&status);
     ReconcilePlan {
         actions,
-        // Decisions before their consequences: pods that were asked for by a step that was then
-        // forgotten would go again.
+        // A decision is stored before its consequences: if a step is lost, its pods would be
+        // removed again.
         status_first: !counts_only || taken,
         status_may_wait: counts_only && !taken,
         status,
@@ -83,10 +83,10 @@ fn build_status(cx: &PlanContext<'_>, draft: &PlanDraft) -> ModelDeploymentStatu
         state: String::new(),
         message: String::new(),
         url: Some(stable_url(cx)),
-        // Of the largest revision, and not of all: during a rollout there are pods for the
-        // candidate besides, and an autoscaler that takes this number for what it had asked for (as
-        // it does within its tolerance, on averages of metrics that are no pod's own) would follow
-        // each rollout up.
+        // The count of the largest revision, not of all: during a rollout there are additional pods
+        // for the candidate. An autoscaler that takes this number for the one that it requested
+        // (which it does within its tolerance, for averages of metrics that belong to no pod) would
+        // scale up with each rollout.
         replicas: cx.replica_sets().map(|set| set.current).max().unwrap_or(0).max(0),
         selector: labels::scale_selector(&cx.spec.name),
         restarted_time: draft.last_restart.clone(),
@@ -100,7 +100,7 @@ fn build_status(cx: &PlanContext<'_>, draft: &PlanDraft) -> ModelDeploymentStatu
     }
 }
 
-/// The stable address of its Service.
+/// URL of the stable Service.
 fn stable_url(cx: &PlanContext<'_>) -> String {
     format!("http://{}.{}", cx.spec.name, cx.observed.object.namespace().unwrap_or_default())
 }
@@ -116,7 +116,7 @@ fn revision_status(cx: &PlanContext<'_>, draft: &PlanDraft, revision: String) ->
     }
 }
 
-/// What gateways act on.
+/// The parts of the status that gateways apply.
 fn gateway_weights(
     status: &ModelDeploymentStatus,
 ) -> Option<(i64, &[TrafficBackend], Option<&str>)> {
@@ -124,8 +124,8 @@ fn gateway_weights(
     Some((traffic.generation, &traffic.backends, traffic.preview_revision.as_deref()))
 }
 
-/// The observed share moves with every request. It is told whenever status is written for another
-/// reason, and is never a reason itself.
+/// Keeps the stored share unless the status is written for another reason: the observed share
+/// changes with every request and must not cause writes.
 fn restore_observed_share(stored: &ModelDeploymentStatus, status: &mut ModelDeploymentStatus) {
     let (Some(old), Some(new)) = (&stored.traffic, &mut status.traffic) else { return };
     let told =
@@ -137,8 +137,8 @@ fn restore_observed_share(stored: &ModelDeploymentStatus, status: &mut ModelDepl
     }
 }
 
-/// The status without counts of pods, without the texts that carry them, and without the
-/// confirmation of weights that no rollout waits for.
+/// The status without pod counts, without the texts that contain them, and without the confirmation
+/// of weights outside of a rollout.
 fn decision_fields(status: &ModelDeploymentStatus) -> ModelDeploymentStatus {
     let mut status = status.clone();
     (status.replicas, status.message) = (0, String::new());

@@ -1,4 +1,4 @@
-//! Which revision serves, and whether what is remembered of it can be true.
+//! Finds the stable revision and repairs inconsistent stored state.
 
 use slipway_crds::v1alpha1::{RevisionRole, RolloutStage};
 
@@ -7,7 +7,7 @@ use crate::draft::PlanDraft;
 use crate::observed::ReplicaSetView;
 use crate::{lost_status, traffic};
 
-/// The stable revision; nothing while the first one is not up.
+/// The stable revision; `None` until the first one is ready.
 pub(crate) fn stable_revision(cx: &PlanContext<'_>) -> Option<String> {
     let told = cx.stored_status.stable.as_ref().map(|stable| stable.revision.clone());
     let told = told.filter(|revision| !revision.is_empty());
@@ -20,8 +20,8 @@ pub(crate) fn stable_revision(cx: &PlanContext<'_>) -> Option<String> {
         .map(|backend| backend.revision.clone())
         .next();
     match served {
-        // The first revision: stable as soon as it answers. With no replicas asked for there is
-        // nothing to wait for.
+        // The first revision becomes stable as soon as a pod is ready. With zero requested replicas
+        // there is nothing to wait for.
         Some(first) if cx.ready_pods(&first) > 0 => Some(first),
         Some(first)
             if cx.spec.replicas == 0
@@ -35,16 +35,16 @@ pub(crate) fn stable_revision(cx: &PlanContext<'_>) -> Option<String> {
     }
 }
 
-/// Only the content of the spec's revision is known; the pods of any other one are described by its
-/// ReplicaSet alone.
+/// Only the content of the spec's revision is known; the pods of other revisions are described only
+/// by their ReplicaSets.
 fn can_be_made(cx: &PlanContext<'_>, revision: &str) -> bool {
     revision == cx.spec.revision
 }
 
-/// When status is lost, or the stable ReplicaSet is, and no other says that it was stable: the
-/// revision that serves, from what can be seen. Never a guess in favour of the spec's revision,
-/// which may be a candidate: an older one that can carry the traffic goes first, and of several the
-/// one that gateways send to, then the oldest.
+/// Finds the serving revision from the observed state, if the status or the stable ReplicaSet is
+/// lost and no other ReplicaSet is marked as stable. Other revisions have precedence over the
+/// spec's, which may be a candidate: first those with enough pods for all traffic. Among several
+/// the one to which gateways send requests wins, then the oldest.
 fn reconstruct_stable(cx: &PlanContext<'_>) -> Option<String> {
     let usable = || cx.replica_sets().filter(|set| set.available > 0);
     let others = || usable().filter(|set| set.revision != cx.spec.revision);
@@ -55,8 +55,8 @@ fn reconstruct_stable(cx: &PlanContext<'_>) -> Option<String> {
         .or_else(|| best_replica_set(cx, usable().filter(serving)))
         .or_else(|| best_replica_set(cx, others()))
         .or_else(|| best_replica_set(cx, usable()))
-        // Nobody is up at this moment. One that was asked to be is more likely to be what served
-        // than a revision that was never tried.
+        // No revision has available pods at the moment. One with desired replicas served more
+        // likely than a revision that was never tried.
         .or_else(|| {
             best_replica_set(
                 cx,
@@ -78,9 +78,9 @@ fn is_serving(cx: &PlanContext<'_>, revision: &str) -> bool {
     reports.filter_map(|report| report.requests.get(revision)).any(|requests| *requests > 0)
 }
 
-/// Makes what is remembered consistent: weights only of revisions that we know, a rollout only of a
-/// revision that is not stable. What cannot be true is replaced by what is safe: all traffic at
-/// stable, the candidate at its first step.
+/// Repairs stored state: weights only for known revisions, a rollout only of a revision that is not
+/// stable. Impossible state is replaced by safe state: all traffic to stable, the candidate at its
+/// first step.
 pub(crate) fn repair_draft(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     if draft
         .rollout
@@ -119,8 +119,9 @@ pub(crate) fn repair_draft(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     raise_generation(cx, draft);
 }
 
-/// A gateway that reports weights newer than ours read another status than we did. If ours is
-/// stale, the write will be refused; if the newer one is lost, this makes ours the newest.
+/// Raises the generation above the ones that gateways report. A gateway with newer weights has read
+/// another status than this plan. If this plan's status is stale, its write is rejected; if the
+/// newer status was lost, the raised generation makes this one the newest.
 fn raise_generation(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     if draft.traffic.backends.is_empty()
         || traffic::newest_report(&cx.observed.gateway) <= draft.traffic.generation

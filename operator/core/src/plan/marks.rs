@@ -1,4 +1,4 @@
-//! Writes to ReplicaSets what would be needed if the status were lost.
+//! Writes to ReplicaSets the marks that are needed if the status is lost.
 
 use slipway_crds::v1alpha1::RolloutStage;
 
@@ -9,8 +9,8 @@ use crate::marks::RevisionMarks;
 use crate::observed::ReplicaSetView;
 use crate::time::add_seconds;
 
-/// Marks the stable ReplicaSet, and the one whose rollout was taken back, where they do not say so
-/// already.
+/// Marks the stable ReplicaSet, and the one whose rollout was rolled back, unless they already have
+/// the marks.
 pub(crate) fn add_mark_actions(
     cx: &PlanContext<'_>,
     draft: &PlanDraft,
@@ -34,7 +34,7 @@ fn wanted_marks(cx: &PlanContext<'_>, draft: &PlanDraft, set: &ReplicaSetView) -
             .filter_map(|it| it.marks.stable_since)
             .max();
         if marks.stable_since.is_none_or(|at| others.is_some_and(|other| other >= at)) {
-            // Later than any other, also after a clock was set back.
+            // Later than all others, even if the clock was set back.
             marks.stable_since = Some(
                 others
                     .map_or(cx.now_seconds(), |other| cx.now_seconds().max(add_seconds(other, 1))),
@@ -47,7 +47,8 @@ fn wanted_marks(cx: &PlanContext<'_>, draft: &PlanDraft, set: &ReplicaSetView) -
         .filter(|it| it.stage == RolloutStage::Aborted && Some(it.revision.as_str()) == revision);
     marks.aborted =
         aborted.and_then(|it| it.abort.as_ref()).map(|abort| (abort.time.0, abort.reason.clone()));
-    // Seconds are all that is kept: a difference below would be written for ever.
+    // Annotations keep whole seconds; a smaller difference would cause the same write with every
+    // plan.
     if let (Some((at, reason)), Some((old, before))) = (&marks.aborted, &set.marks.aborted)
         && at.as_second() == old.as_second()
         && reason == before

@@ -1,4 +1,4 @@
-//! Who may reach the pods.
+//! Network access to the pods.
 
 use slipway_objects::{ManagedKind, revision};
 
@@ -8,7 +8,7 @@ use crate::action::PlanAction;
 use crate::context::PlanContext;
 use crate::draft::PlanDraft;
 
-/// The policies of a ModelDeployment's own pods.
+/// Applies the policies of the ModelDeployment's own pods.
 pub(super) fn apply_model_policies(
     cx: &PlanContext<'_>,
     draft: &mut PlanDraft,
@@ -32,8 +32,8 @@ pub(super) fn apply_model_policies(
             delete_child(cx, ManagedKind::NetworkPolicy, name, actions);
         }
     }
-    // Whether the gateways are in the network of their nodes is not known while the settings of the
-    // namespace cannot be read.
+    // While the settings of the namespace cannot be read, it is unknown whether the gateways use
+    // the network of their nodes.
     let is_frozen = |name: &str| settings.gateway_problem.is_some() && name == cx.spec.name;
     for desired in wanted {
         if cx.observed.children.contains_key(&desired.target()) && is_frozen(desired.name()) {
@@ -43,7 +43,7 @@ pub(super) fn apply_model_policies(
     }
 }
 
-/// During a rollout the workers stay as they are.
+/// Workers do not change during a rollout.
 fn has_workers(cx: &PlanContext<'_>, draft: &PlanDraft) -> bool {
     if draft.stable.as_ref() == Some(&cx.spec.revision) {
         cx.observed.object.spec.queue().is_some()
@@ -53,8 +53,8 @@ fn has_workers(cx: &PlanContext<'_>, draft: &PlanDraft) -> bool {
     }
 }
 
-/// Whether a policy is of another revision that has pods, or may have them again. What its template
-/// declared is not known any more.
+/// Whether a policy belongs to another revision that has pods or may have them again. What its
+/// template declared is no longer known.
 fn is_policy_kept(cx: &PlanContext<'_>, name: &str) -> bool {
     let Some(revision) = revision::revision_in_name(&cx.spec.name, name) else { return false };
     let is_other = revision != cx.spec.revision && cx.observed.settings.network_policies.is_some();

@@ -1,7 +1,6 @@
-//! A restart that somebody asked for: pods that were made before `spec.restartTime` are evicted,
-//! one at a time, and the next one only when all are ready. So a restart costs one pod at most,
-//! whatever becomes of the new ones, and disruption budgets and the orderly end of pods hold as
-//! they do when nodes are drained.
+//! A requested restart: pods created before `spec.restartTime` are evicted, one at a time, and the
+//! next one only when all are ready. So a restart costs at most one pod, even if new pods fail, and
+//! disruption budgets and graceful termination apply as they do when nodes are drained.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -14,9 +13,9 @@ use crate::draft::{ActiveRestart, PlanDraft, RestartState};
 use crate::observed::{PodView, ReplicaSetView};
 use crate::time::add_seconds;
 
-/// The pods of the revision that is restarted.
+/// The pods of the restarted revision.
 struct RestartPods<'a> {
-    /// Made before the restart was asked for; first those that are not ready, whose end costs
+    /// Pods created before the requested time: first those that are not ready, whose loss costs
     /// nothing, then the oldest.
     old: Vec<&'a PodView>,
     new: Vec<&'a PodView>,
@@ -30,7 +29,7 @@ impl<'a> RestartPods<'a> {
             .iter()
             .filter(|pod| pod.replica_set_uid.as_ref() == Some(&set.uid) && !pod.deleting);
         let (mut old, mut new): (Vec<_>, Vec<_>) = all.partition(|pod| pod.created_at < asked);
-        // The same one each time for as long as a view lags.
+        // The order is the same in every plan, so that a lagging view selects the same pod.
         old.sort_by(|a, b| (a.ready, a.created_at, &a.name).cmp(&(b.ready, b.created_at, &b.name)));
         new.sort_by(|a, b| a.name.cmp(&b.name));
         Self { old, new }
@@ -45,8 +44,8 @@ impl<'a> RestartPods<'a> {
     }
 }
 
-/// What the restart does now. Brings the template up to date first, where the operator's settings
-/// have changed since it was made.
+/// Returns the actions of the restart. Updates the template first if the operator's settings have
+/// changed since it was created.
 pub(super) fn restart_actions(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Vec<PlanAction> {
     let mut actions = Vec::new();
     let Some(asked) = cx.observed.object.spec.restart_time.as_ref().map(|time| time.0) else {
@@ -57,7 +56,7 @@ pub(super) fn restart_actions(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Ve
         draft.wake_at(asked);
         return actions;
     }
-    // Status keeps whole seconds.
+    // The status keeps whole seconds.
     let done =
         draft.last_restart.as_ref().is_some_and(|time| time.0.as_second() == asked.as_second());
     let Some(stable) = draft.stable.clone().filter(|_| !done && cx.spec.problem.is_none()) else {
@@ -88,7 +87,7 @@ pub(super) fn restart_actions(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Ve
     {
         return actions;
     }
-    // The counts of the ReplicaSet come by another watch than the pods: both must say so.
+    // The counts of the ReplicaSet and the pods come from different watches; both must agree.
     let spare = pods.are_ready() && set.ready >= wanted && set.available >= wanted;
     if let Some(next) = pods.old.first().filter(|next| !next.ready || spare) {
         actions.push(PlanAction::Evict { name: next.name.clone(), uid: next.uid.clone() });
@@ -111,8 +110,8 @@ fn restart_state(cx: &PlanContext<'_>, draft: &PlanDraft, pods: &RestartPods<'_>
     RestartState::Running { done: pods.new.iter().filter(|pod| pod.ready).count() }
 }
 
-/// Whether our own budget refuses each eviction of a ready pod. Kubernetes rounds shares up, so
-/// only nothing is nothing.
+/// Whether the ModelDeployment's own budget rejects every eviction of a ready pod. Kubernetes
+/// rounds percentages up, so only zero blocks all.
 fn budget_blocks_eviction(cx: &PlanContext<'_>) -> bool {
     match &cx.observed.object.spec.disruption_budget.max_unavailable {
         IntOrString::Int(pods) => *pods <= 0,
@@ -120,8 +119,8 @@ fn budget_blocks_eviction(cx: &PlanContext<'_>) -> bool {
     }
 }
 
-/// Whether new pods will be what the operator makes today. The content of another revision than the
-/// spec's is not known: its template stays.
+/// Whether new pods match the operator's current settings. The content of another revision than the
+/// spec's is unknown, so its template stays.
 fn is_up_to_date(
     cx: &PlanContext<'_>,
     draft: &mut PlanDraft,

@@ -1,4 +1,4 @@
-//! Sizes of ReplicaSets, and the end of old ones.
+//! Scales ReplicaSets and deletes old ones.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use crate::draft::PlanDraft;
 use crate::observed::ReplicaSetView;
 use crate::{sizing, traffic};
 
-/// Pins the model of each ReplicaSet whose first pod has told what it found. Where several have
-/// told, which are of a ReplicaSet that was scaled by somebody else, most of them decide.
+/// Pins the model of each ReplicaSet whose first pod has reported its digest. Several pods can
+/// report different digests if another client scaled the ReplicaSet; the most frequent digest wins.
 pub(crate) fn pin_models(cx: &PlanContext<'_>, actions: &mut Vec<PlanAction>) {
     for set in sorted_replica_sets(cx) {
         let open = !cx.is_model_known(set);
@@ -25,7 +25,7 @@ pub(crate) fn pin_models(cx: &PlanContext<'_>, actions: &mut Vec<PlanAction>) {
         {
             *found.entry(&fetched.digest).or_default() += 1;
         }
-        // Of equally many the first by name, so that the decision is the same each time.
+        // Ties are broken by the digest, so that the decision is deterministic.
         if let Some((digest, _)) = found.into_iter().rev().max_by_key(|(_, pods)| *pods) {
             let (name, uid) = (set.name.clone(), set.uid.clone());
             actions.push(PlanAction::Pin { name, uid, digest: digest.to_owned() });
@@ -33,15 +33,16 @@ pub(crate) fn pin_models(cx: &PlanContext<'_>, actions: &mut Vec<PlanAction>) {
     }
 }
 
-/// Sizes and ends of ReplicaSets.
+/// The scaling and deletion of ReplicaSets.
 pub(crate) struct ScalingActions {
-    /// What grows. Nothing must keep it from growing, so it comes before all else.
+    /// ReplicaSets that grow. They come before all other actions, so that no rejected write can
+    /// prevent them.
     pub(crate) grow: Vec<PlanAction>,
-    /// What shrinks, then what goes. When there is any, status must be written first.
+    /// ReplicaSets that shrink, then those to delete. If there are any, the status must be written
+    /// first.
     pub(crate) shrink: Vec<PlanAction>,
 }
 
-/// What grows and what is taken away.
 pub(crate) fn scaling_actions(cx: &PlanContext<'_>, draft: &PlanDraft) -> ScalingActions {
     let (mut grow, mut shrink) = (Vec::new(), Vec::new());
     for set in sorted_replica_sets(cx) {
@@ -57,21 +58,21 @@ pub(crate) fn scaling_actions(cx: &PlanContext<'_>, draft: &PlanDraft) -> Scalin
     ScalingActions { grow, shrink }
 }
 
-/// ReplicaSets that may be written to.
+/// ReplicaSets that may be written, by name.
 pub(super) fn sorted_replica_sets<'a>(cx: &PlanContext<'a>) -> Vec<&'a ReplicaSetView> {
     let mut sets: Vec<_> = cx.replica_sets().filter(|set| !set.orphaned).collect();
     sets.sort_by(|a, b| a.name.cmp(&b.name));
     sets
 }
 
-/// ReplicaSets beyond the history, each with its headless Service, and headless Services whose
-/// ReplicaSet is gone.
+/// Deletes ReplicaSets beyond the history limit, each with its headless Service, and headless
+/// Services without a ReplicaSet.
 fn garbage_collect(cx: &PlanContext<'_>, draft: &PlanDraft) -> Vec<PlanAction> {
     let mut idle: Vec<_> =
         sorted_replica_sets(cx).into_iter().filter(|set| is_idle(cx, draft, set)).collect();
     idle.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.name.cmp(&b.name)));
     let mut actions = Vec::new();
-    // Before anything serves nothing is given up for good.
+    // Nothing is deleted before a revision serves.
     if draft.stable.is_none() {
         return actions;
     }
@@ -97,7 +98,7 @@ fn garbage_collect(cx: &PlanContext<'_>, draft: &PlanDraft) -> Vec<PlanAction> {
     actions
 }
 
-/// An old revision without pods, which no gateway can still mean.
+/// Whether this is an old revision without pods that no gateway can still select.
 fn is_idle(cx: &PlanContext<'_>, draft: &PlanDraft, set: &ReplicaSetView) -> bool {
     set.desired == 0
         && set.current == 0

@@ -1,4 +1,4 @@
-//! Whether hosts and the name of the model are another's.
+//! The condition about hosts and model names that other ModelDeployments hold.
 
 use kube::ResourceExt;
 use slipway_crds::conditions::reason;
@@ -8,8 +8,8 @@ use super::ConditionDraft;
 use crate::conflicts::NameClaim;
 use crate::context::PlanContext;
 
-/// Whether anything by which it wants to be reached leads elsewhere. Its Service and all else of it
-/// go on working.
+/// Whether a declared host or the model name leads to another ModelDeployment. The Service and
+/// everything else continue to work.
 pub(super) fn conflicted_condition(cx: &PlanContext<'_>) -> Option<ConditionDraft> {
     let conflicts = &cx.observed.conflicts;
     let told = conflicts.iter().map(|conflict| {
@@ -39,7 +39,7 @@ pub(super) fn conflicted_condition(cx: &PlanContext<'_>) -> Option<ConditionDraf
     ))
 }
 
-/// Declared hosts that are those of Services, whoever bears their names.
+/// Declared hosts that have the form of a Service's address.
 fn service_addresses<'a>(cx: &PlanContext<'a>) -> impl Iterator<Item = &'a str> + use<'a> {
     let object = &cx.observed.object;
     let namespace = object.namespace().unwrap_or_default();

@@ -12,7 +12,7 @@ use crate::{sizing, traffic};
 
 const PROMOTE: &str = "`kubectl slipway promote` goes on";
 
-/// What goes on, and what it waits for: a rollout, or pods that are missing.
+/// What is in progress, and what it waits for: a rollout, or missing pods.
 pub(super) fn reconciling_condition(
     cx: &PlanContext<'_>,
     draft: &PlanDraft,
@@ -34,14 +34,15 @@ pub(super) fn reconciling_condition(
     ))
 }
 
-/// What the spec asks for was taken back, and is not tried again by itself.
+/// The revision of the spec was rolled back, and is not retried automatically.
 pub(super) fn aborted_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
     let rollout =
         draft.rollout.as_ref().filter(|rollout| rollout.stage == RolloutStage::Aborted)?;
     let version = cx.version(&rollout.revision);
     let next = "change the spec, or `kubectl slipway retry`";
     let Some(abort) = &rollout.abort else {
-        // Somebody took it out of the status: it is still not tried again by itself.
+        // Another client removed it from the status; the revision is still not retried
+        // automatically.
         let message = format!(
             "version {version} was taken back, and the status does not say any more why; {next}"
         );
@@ -55,7 +56,7 @@ pub(super) fn aborted_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Opti
     Some(ConditionDraft::new_true(&abort.reason, message))
 }
 
-/// The judge came to no verdict in time, and a person is waited for.
+/// The judge reached no verdict in time, and the rollout waits for a user.
 pub(super) fn held_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
     let rollout = draft.active_rollout().filter(|rollout| rollout.stage == RolloutStage::Paused)?;
     if cx.spec.paused || matches!(cx.spec.step(draft.step_index()), RolloutStep::Pause(_)) {
@@ -145,8 +146,9 @@ fn pause_condition(
     }
 }
 
-/// What the candidate did not get because it was too large to be sent again, so that nobody wonders
-/// where its requests are. In words for magnitudes: the status is not written for each of them.
+/// The requests that the candidate did not receive because they were too large to be buffered;
+/// without this note their absence would be unexplained. Only rough quantities, so that the status
+/// is not written for each request.
 fn unshielded_note(cx: &PlanContext<'_>) -> String {
     let reports = || cx.observed.gateway.pods.iter().filter_map(|pod| pod.report.as_ref());
     let unshielded: u64 = reports().map(|report| report.unshielded).sum();
@@ -181,7 +183,7 @@ fn confirmation_message(cx: &PlanContext<'_>, draft: &PlanDraft) -> String {
     format!("{have} of {ready} gateways confirmed generation {generation}{why}")
 }
 
-/// Why a gateway does not confirm, when it should have done so by now.
+/// Why a gateway has not confirmed, if it should have by now.
 fn late_gateway(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<String> {
     let since = draft.rollout.as_ref()?.stage_start_time.0;
     let missing =
@@ -199,7 +201,7 @@ fn gateway_wait_reason(cx: &PlanContext<'_>, draft: &PlanDraft) -> &'static str 
     }
 }
 
-/// Who holds the rollout.
+/// What holds the rollout: a user's command or the spec.
 fn holder_message(cx: &PlanContext<'_>, draft: &PlanDraft) -> String {
     match draft.active_rollout().and_then(|rollout| rollout.paused_by.as_ref()) {
         Some(user) if !cx.observed.object.spec.paused => {
@@ -209,7 +211,7 @@ fn holder_message(cx: &PlanContext<'_>, draft: &PlanDraft) -> String {
     }
 }
 
-/// Whether a person is waited for.
+/// Whether the rollout waits for a user.
 pub(super) fn paused_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
     if cx.spec.paused {
         let message = match draft.active_rollout() {

@@ -1,4 +1,4 @@
-//! What a restart does, or why it does not go on.
+//! The progress of a restart, or why it is blocked.
 
 use slipway_crds::conditions::reason;
 
@@ -7,7 +7,7 @@ use crate::context::PlanContext;
 use crate::draft::{ActiveRestart, PlanDraft, RestartState};
 use crate::refusal::RefusalCause;
 
-/// What is done about pods that were made before `spec.restartTime`.
+/// The progress of the replacement of pods created before `spec.restartTime`.
 pub(super) fn running_restart(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
     let Some(ActiveRestart { requested_at: asked, state: RestartState::Running { done } }) =
         &draft.restart
@@ -27,7 +27,7 @@ pub(super) fn running_restart(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option
     Some(ConditionDraft::new_true(reason::RESTARTING, told + &rest))
 }
 
-/// Why it needs somebody.
+/// Why the restart needs a user.
 pub(super) fn stalled_restart(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
     let ActiveRestart { requested_at: asked, state } = draft.restart.as_ref()?;
     let why = match state {
@@ -49,7 +49,7 @@ pub(super) fn stalled_restart(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option
     ))
 }
 
-/// That it waits for a rollout, as a part of what that says.
+/// A note that the restart waits for the rollout, appended to the rollout's message.
 pub(super) fn waiting_note(draft: &PlanDraft) -> String {
     match &draft.restart {
         Some(ActiveRestart { requested_at: asked, state: RestartState::AfterRollout }) => {
@@ -59,8 +59,8 @@ pub(super) fn waiting_note(draft: &PlanDraft) -> String {
     }
 }
 
-/// Whether new pods would have another image of the operator's. They get it when somebody says so:
-/// an upgrade of the operator restarts nothing.
+/// Whether new pods would have another operator-supplied image. Pods get it only on request: an
+/// upgrade of the operator restarts nothing.
 pub(super) fn outdated_images(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
     let pairs: Vec<String> = draft
         .outdated_images

@@ -8,7 +8,7 @@ use crate::context::PlanContext;
 use crate::draft::PlanDraft;
 use crate::strategy::LoadFailure;
 
-/// Whether the stable revision serves. No rollout, rollback or scale-up is a matter of this.
+/// Whether the stable revision serves, independent of rollouts, rollbacks and scale-ups.
 pub(super) fn ready_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> ConditionDraft {
     let Some(stable) = &draft.stable else { return initializing_condition(cx) };
     let (have, want) = (cx.ready_pods(stable), cx.spec.replicas);
@@ -23,7 +23,7 @@ pub(super) fn ready_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Condit
     if let Some(why) = no_gateway(cx) {
         return ConditionDraft::new(ConditionStatus::False, reason::UNAVAILABLE, why);
     }
-    // An admission webhook or policy has the last word by design; people are told all the same.
+    // An admission webhook or policy has precedence by design; the message still mentions it.
     let overridden = draft.overridden_objects.iter().map(|it| format!("; {it}"));
     ConditionDraft::new(
         ConditionStatus::True,
@@ -55,7 +55,7 @@ fn no_gateway(cx: &PlanContext<'_>) -> Option<String> {
     Some(format!("no gateway pod is ready, so nothing reaches the model{why}"))
 }
 
-/// What is missing at the stable revision, or before there is one.
+/// What is missing for the stable revision, or for the first one.
 pub(super) fn missing_pods(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
     let Some(stable) = &draft.stable else {
         return Some(ConditionDraft {
@@ -72,8 +72,8 @@ pub(super) fn missing_pods(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<Co
     no_gateway(cx).map(|why| ConditionDraft::new_true(reason::UNAVAILABLE, why))
 }
 
-/// What keeps the first revision from ever coming up. It has nothing to go back to: it is tried
-/// until it comes up or the spec changes.
+/// What keeps the first revision from starting. There is no revision to roll back to, so it is
+/// retried until it starts or the spec changes.
 pub(super) fn startup_failure(cx: &PlanContext<'_>) -> Option<ConditionDraft> {
     let revision = &cx.spec.revision;
     if let Some(problem) = &cx.spec.problem {
@@ -107,8 +107,8 @@ fn initializing_condition(cx: &PlanContext<'_>) -> ConditionDraft {
     )
 }
 
-/// The first thing that keeps a pod of a revision from running, and why Kubernetes makes no more of
-/// them.
+/// The first problem that keeps a pod of a revision from running, and why Kubernetes creates no
+/// more pods.
 pub(super) fn revision_problem(cx: &PlanContext<'_>, revision: &str) -> String {
     let failure = cx.replica_set(revision).map_or("", |set| set.failure.as_str());
     let none = if failure.is_empty() {
@@ -122,7 +122,7 @@ pub(super) fn revision_problem(cx: &PlanContext<'_>, revision: &str) -> String {
 fn pod_problem(cx: &PlanContext<'_>, revision: &str) -> String {
     let problems = cx.observed.pod_problems.iter().filter(|problem| problem.revision == revision);
     problems.min_by(|a, b| a.pod.cmp(&b.pod)).map_or_else(String::new, |problem| {
-        // The runtime's own line says it better than the state of its container.
+        // The message of the model server is more precise than the state of its container.
         let (reason, message) = match LoadFailure::parse(&problem.message) {
             Some(failure) => (failure.reason, failure.message),
             None => (problem.reason.clone(), problem.message.clone()),

@@ -1,4 +1,4 @@
-//! What does not go on by itself: somebody has to change something.
+//! Blocked states that need a change by a user.
 
 use slipway_crds::conditions::{STALLED, reason};
 use slipway_crds::v1alpha1::RolloutStage;
@@ -8,7 +8,7 @@ use crate::context::PlanContext;
 use crate::draft::PlanDraft;
 use crate::refusal::RefusalCause;
 
-/// The worst of it.
+/// The most severe blocked state.
 pub(super) fn stalled_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
     if let Some(problem) = &cx.spec.problem {
         return Some(ConditionDraft::new_true(reason::INVALID_SPEC, problem));
@@ -21,8 +21,8 @@ pub(super) fn stalled_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Opti
         .or_else(|| progress::held_condition(cx, draft))
 }
 
-/// Writes that are refused. Before this process has tried one, what the status says of it stands:
-/// else it would go on for a moment at each start.
+/// Rejected writes. Until this process has tried a write, the refusals in the status are kept;
+/// otherwise the condition would disappear for a moment at each start.
 fn refused_writes(cx: &PlanContext<'_>) -> Option<ConditionDraft> {
     let Some(refusals) = &cx.observed.refusals else {
         let mut all = cx.stored_status.conditions.iter();
@@ -35,7 +35,7 @@ fn refused_writes(cx: &PlanContext<'_>) -> Option<ConditionDraft> {
     (!all.is_empty()).then(|| ConditionDraft::new_true(reason::WRITE_REFUSED, all.join("; ")))
 }
 
-/// Somebody who keeps changing our objects breaks what is promised.
+/// Clients that keep changing the operator's objects break its guarantees.
 fn contested_objects(draft: &PlanDraft) -> Option<ConditionDraft> {
     (!draft.contested_objects.is_empty()).then(|| {
         ConditionDraft::new_true(reason::WRITE_REVERTED, draft.contested_objects.join("; "))

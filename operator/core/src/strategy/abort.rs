@@ -1,5 +1,5 @@
-//! Taking a candidate back. Traffic goes first and unconditionally: nothing here looks at the
-//! candidate's health before it moves it.
+//! Rolls a candidate back. Traffic moves first and unconditionally, independent of the candidate's
+//! health.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
@@ -15,7 +15,7 @@ use crate::text::clip_message;
 use crate::time::add_seconds;
 use crate::{sizing, traffic};
 
-/// What takes a candidate back.
+/// Reasons for rolling a candidate back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AbortReason {
     Braked,
@@ -28,7 +28,7 @@ enum AbortReason {
 }
 
 impl AbortReason {
-    /// As the status says it.
+    /// The reason in the status.
     fn as_str(self) -> &'static str {
         match self {
             Self::Braked => reason::BRAKED,
@@ -41,7 +41,7 @@ impl AbortReason {
         }
     }
 
-    /// How the rollout ends by it.
+    /// The outcome of the rollout in the history.
     fn outcome(self) -> RolloutOutcome {
         match self {
             Self::UserAborted => RolloutOutcome::Aborted,
@@ -50,14 +50,14 @@ impl AbortReason {
     }
 }
 
-/// Why a candidate is taken back.
+/// Why a candidate is rolled back.
 struct AbortCause {
     reason: AbortReason,
-    /// For people.
+    /// Message for users.
     message: String,
 }
 
-/// Takes the candidate back when there is a reason to. True when it did.
+/// Rolls the candidate back if there is a reason. Returns whether it did.
 pub(super) fn abort_if_needed(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
     if draft.active_rollout().is_none() {
         return false;
@@ -80,7 +80,7 @@ pub(super) fn abort_if_needed(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bo
     true
 }
 
-/// A person takes the candidate back; nothing when there is none.
+/// Rolls the candidate back on a user's command; does nothing if there is none.
 pub(super) fn abort_by_person(cx: &PlanContext<'_>, draft: &mut PlanDraft, user: &str) {
     if draft.active_rollout().is_some() {
         let message = format!("aborted by {user} (annotation {ABORT})");
@@ -88,7 +88,7 @@ pub(super) fn abort_by_person(cx: &PlanContext<'_>, draft: &mut PlanDraft, user:
     }
 }
 
-/// Notes since when nobody sends to the candidate any more.
+/// Records the time since which no gateway sends requests to the candidate.
 pub(crate) fn note_traffic_left(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     let settled = traffic::is_confirmed(&draft.traffic)
         && traffic::is_settled(&cx.observed.gateway, draft.traffic.generation);
@@ -117,8 +117,8 @@ fn abort_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, cause: &AbortCause
     draft.add_event(true, reason, "Abort", &format!("version {version} is taken back: {message}"));
 }
 
-/// A brake that a gateway holds under the current weights, or that acted under them. One that is
-/// older was for weights that are gone.
+/// The brake of a gateway acted under the current weights, or still holds under them. An older one
+/// applies to weights that are no longer in effect.
 fn brake_tripped(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<AbortCause> {
     let candidate = draft.candidate().filter(|_| draft.weight() > 0)?;
     let generation = draft.traffic.generation;
@@ -134,19 +134,18 @@ fn brake_tripped(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<AbortCause> 
     })
 }
 
-/// The line that the runtime leaves when it cannot load its model.
+/// The line that the model server writes if it cannot load its model.
 #[derive(Deserialize)]
 pub(crate) struct LoadFailure {
     /// What failed.
     pub(crate) reason: String,
-    /// For people.
+    /// Message for users.
     pub(crate) message: String,
-    /// Whether trying again cannot help.
+    /// Whether a retry cannot succeed.
     pub(crate) permanent: bool,
 }
 
 impl LoadFailure {
-    /// The permanent failure that pods of a revision report, if any.
     pub(crate) fn for_revision(cx: &PlanContext<'_>, revision: &str) -> Option<Self> {
         let ours = cx
             .observed
@@ -156,7 +155,7 @@ impl LoadFailure {
         ours.filter_map(|problem| Self::parse(&problem.message)).find(|it| it.permanent)
     }
 
-    /// Reads the line, if the message of a container is one.
+    /// Parses the message of a container; `None` if it is not such a line.
     pub(crate) fn parse(message: &str) -> Option<Self> {
         serde_json::from_str(message.trim()).ok()
     }
@@ -164,7 +163,7 @@ impl LoadFailure {
 
 fn load_failed(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<AbortCause> {
     let candidate = draft.candidate()?;
-    // With all its pods available, the line is of a pod that has been replaced.
+    // If all its pods are available, the line belongs to a pod that has been replaced.
     if sizing::has_capacity(cx, draft) {
         return None;
     }
@@ -179,8 +178,8 @@ fn gate_failed(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<AbortCause> {
     Some(AbortCause { reason: AbortReason::GateFailed, message: judgement.message.clone() })
 }
 
-/// Counted from the start of the stage as status has it, so that pods that come and go do not start
-/// it again.
+/// Counted from the start of the stage in the status, so that replaced pods do not reset the
+/// deadline.
 fn deadline_exceeded(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<AbortCause> {
     let rollout =
         draft.active_rollout().filter(|rollout| rollout.stage == RolloutStage::Scaling)?;
@@ -204,19 +203,19 @@ fn deadline_exceeded(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<AbortCau
     Some(AbortCause { reason: AbortReason::ProgressDeadlineExceeded, message })
 }
 
-/// A hold that is over, at a weight at which the candidate never answered anything. To wait there
-/// for a person would fail the share of the clients who are sent to it for as long as that takes,
-/// and whatever its gates wait for, they cannot pass. It takes requests to say so, and every
-/// gateway's word: no traffic and no report take nothing back.
+/// A hold ended at a weight at which the candidate never answered a request. Waiting for a user
+/// would fail this share of the requests for as long as that takes, and the gates cannot pass. This
+/// needs requests, and the reports of every gateway: without traffic or reports there is no
+/// rollback.
 fn never_answered(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<AbortCause> {
     let held =
         super::steps::is_held_too_long(cx, draft) || super::steps::waits_at_weight(cx, draft);
-    // Who orders it on knows what it does.
+    // A user who skips the step accepts the consequences.
     let ordered = draft.skip || draft.active_rollout().is_some_and(|rollout| rollout.promote_full);
     let candidate = draft.candidate().filter(|_| held && !ordered && draft.weight() > 0)?;
     let generation = draft.traffic.generation;
     let (ended, answered) = traffic::ended_requests(&cx.observed.gateway, generation, candidate)?;
-    // A gateway that came new counts from 0; Prometheus may know of earlier answers.
+    // A new gateway counts from 0; Prometheus may have earlier answers.
     let known = cx.observed.evidence.as_ref().filter(|evidence| evidence.generation == generation);
     let answers = answered > 0
         || known.is_some_and(|evidence| slipway_judge::has_good_events(evidence, candidate));
@@ -229,7 +228,7 @@ fn never_answered(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<AbortCause>
     Some(AbortCause { reason: AbortReason::NeverAnswered, message })
 }
 
-/// Only where the user asked for it; otherwise the step waits for a person.
+/// Only if the spec requests an abort; otherwise the step waits for a user.
 fn held_too_long(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<AbortCause> {
     if cx.spec.on_hold_exceeded != HoldPolicy::Abort || !super::steps::is_held_too_long(cx, draft) {
         return None;

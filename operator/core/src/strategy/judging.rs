@@ -1,4 +1,4 @@
-//! The judge's part in a rollout: when it is asked, and how much of its answer is kept.
+//! When the judge evaluates the candidate, and how much of its judgement is stored.
 
 use slipway_crds::v1alpha1::{GateStatus, GateVerdict, RolloutStage};
 use slipway_judge::Judgement;
@@ -8,12 +8,12 @@ use crate::context::PlanContext;
 use crate::draft::PlanDraft;
 use crate::traffic;
 
-/// One reading in so many has its numbers written down although no verdict changed: often enough to
-/// watch, seldom enough for the API server.
+/// The numbers of every n-th reading are stored even if no verdict changed: often enough to watch,
+/// rarely enough for the API server.
 const WRITE_EVERY_READINGS: u64 = 6;
 
-/// What the judge said about the candidate at its confirmed weight. Nothing while there is nothing
-/// to judge: no weight, no confirmation, no gates, or a person who wants none.
+/// The judgement of the candidate at its confirmed weight. `None` if there is nothing to judge: no
+/// weight, no confirmation, no gates, or a full promotion by a user.
 pub(super) fn current_judgement<'a>(
     cx: &PlanContext<'_>,
     draft: &'a PlanDraft,
@@ -23,7 +23,7 @@ pub(super) fn current_judgement<'a>(
     (*generation == draft.traffic.generation).then_some(judgement)
 }
 
-/// Asks the judge about the candidate, once a plan and generation, and writes down what is news.
+/// Judges the candidate, once for each plan and generation, and stores what changed.
 pub(super) fn judge_candidate(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     let Some(window) = evidence_window(cx, draft) else { return };
     if current_judgement(cx, draft).is_some() {
@@ -53,8 +53,8 @@ pub(super) fn judge_candidate(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     draft.judgement = Some((draft.traffic.generation, judgement));
 }
 
-/// With all traffic at the candidate nothing runs beside it to compare rates with. The verdict that
-/// it got while there was says more than the absence of one.
+/// If the candidate has all traffic, no other revision runs to compare rates with. Its earlier
+/// verdict is more useful than none.
 fn keep_rate_verdicts(cx: &PlanContext<'_>, old: &[GateStatus], new: &mut [GateStatus]) {
     for gate in new.iter_mut().filter(|gate| gate.verdict == GateVerdict::NoData) {
         let compares =
@@ -65,7 +65,7 @@ fn keep_rate_verdicts(cx: &PlanContext<'_>, old: &[GateStatus], new: &mut [GateS
     }
 }
 
-/// What the poller shall read, as long as the candidate has weight.
+/// The queries for the poller while the candidate has weight.
 pub(crate) fn evidence_request(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<EvidenceRequest> {
     let window = evidence_window(cx, draft)?;
     let namespace = cx.observed.object.metadata.namespace.as_deref().unwrap_or_default();
@@ -92,22 +92,22 @@ struct EvidenceWindow {
     since: jiff::Timestamp,
 }
 
-/// The window in which evidence counts. It is open in every stage, also in pauses and while the
-/// next step scales up: a candidate that turns bad is taken back at any time.
+/// The window in which evidence counts. It is open in every stage, including pauses and the scaling
+/// for the next step, so that a candidate that becomes faulty is rolled back at any time.
 fn evidence_window(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<EvidenceWindow> {
     let rollout = draft.active_rollout().filter(|rollout| !rollout.promote_full)?;
     let candidate = rollout.revision.clone();
     let since = traffic::confirmed_time(&draft.traffic)?;
     let open = draft.weight() > 0 && !cx.spec.gates.is_empty() && cx.spec.problem.is_none();
-    // With all traffic at the candidate there is only the probation to watch over.
+    // If the candidate has all traffic, only the probation and pauses are judged.
     let watched = draft.weight() < traffic::FULL_WEIGHT
         || matches!(rollout.stage, RolloutStage::Probation | RolloutStage::Paused);
     let stable = draft.stable.clone()?;
     (open && watched).then_some(EvidenceWindow { stable, candidate, since })
 }
 
-/// Whether something changed that must not be lost: a gate, a verdict, a row of looks that is not
-/// complete yet, or what the first reading says.
+/// Whether something changed that must not be lost: a gate, a verdict, an incomplete series of
+/// consecutive evaluations, or the first reading.
 fn has_news(cx: &PlanContext<'_>, old: &[GateStatus], new: &[GateStatus]) -> bool {
     let facts = |gates: &[GateStatus]| -> Vec<_> {
         gates
@@ -125,7 +125,7 @@ fn has_news(cx: &PlanContext<'_>, old: &[GateStatus], new: &[GateStatus]) -> boo
     facts(old) != facts(new)
 }
 
-/// A row that is complete says no more when it grows.
+/// Caps a complete series of evaluations, because further growth carries no information.
 fn capped_streak(cx: &PlanContext<'_>, gate: &GateStatus) -> i32 {
     let spec = cx.spec.gates.iter().find(|it| it.name == gate.name);
     let complete = spec.map_or(1, slipway_judge::looks_to_decide);

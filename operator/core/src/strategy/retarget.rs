@@ -1,4 +1,4 @@
-//! Which revision is rolled out: the spec decides.
+//! Selects the revision to roll out from the spec.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use slipway_crds::conditions::reason;
@@ -16,13 +16,13 @@ pub(crate) fn follow_spec(
     draft: &mut PlanDraft,
     pending: &mut PendingCommands,
 ) {
-    // A spec that cannot be acted on starts nothing and stops nothing.
+    // An invalid spec starts nothing and stops nothing.
     if cx.spec.problem.is_some() {
         return;
     }
     let asked = cx.spec.revision.clone();
     let Some(stable) = draft.stable.clone() else {
-        // Before anything serves there is nobody to protect: no split, no steps.
+        // Before a revision serves there are no users to protect: no split and no steps.
         draft.write_weights(cx, traffic::stable_only(&asked), None);
         pending.drop_all(&mut draft.handled_commands);
         return;
@@ -41,12 +41,12 @@ pub(crate) fn follow_spec(
         draft.rollout = Some(aborted);
         return;
     }
-    // They were for what was before.
+    // Commands without a target were given for the previous rollout.
     pending.drop_untargeted(&mut draft.handled_commands);
     supersede_rollout(cx, draft, &asked);
 }
 
-/// The candidate that was taken back starts again from its first step.
+/// Restarts the rollout of a rolled-back candidate at its first step.
 pub(super) fn retry_rollout(
     cx: &PlanContext<'_>,
     draft: &mut PlanDraft,
@@ -99,7 +99,7 @@ fn supersede_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, asked: &str) {
     draft.add_event(false, "RolloutStarted", "Rollout", &message);
 }
 
-/// Traffic first: whatever the weights were, a rollout begins with all of it at stable.
+/// Traffic first: every rollout begins with all traffic at stable, whatever the weights were.
 fn begin_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, revision: &str) {
     draft.all_to_stable(cx);
     draft.gates.clear();

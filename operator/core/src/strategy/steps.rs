@@ -1,4 +1,4 @@
-//! One step after the other.
+//! Advances the steps of a rollout.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use slipway_crds::conditions::reason;
@@ -14,7 +14,7 @@ use crate::time::add_seconds;
 use crate::traffic::{self, FULL_WEIGHT};
 use crate::validate::{RolloutStep, is_judged};
 
-/// Takes at most one transition; true when it did.
+/// Makes at most one transition; returns whether it did.
 pub(super) fn advance_rollout(
     cx: &PlanContext<'_>,
     draft: &mut PlanDraft,
@@ -38,8 +38,8 @@ pub(super) fn advance_rollout(
     true
 }
 
-/// Makes stage and step agree. They do not when a person changed the steps in the middle of a
-/// rollout, or asked for full promotion; then the step begins anew.
+/// Makes stage and step consistent. They are not if a user changed the steps during a rollout, or
+/// requested full promotion; then the step starts again.
 fn stage_matches_step(cx: &PlanContext<'_>, draft: &mut PlanDraft, stage: RolloutStage) -> bool {
     let last = cx.spec.full_weight_index();
     let index = draft.step_index();
@@ -71,7 +71,6 @@ fn stage_matches_step(cx: &PlanContext<'_>, draft: &mut PlanDraft, stage: Rollou
     agree
 }
 
-/// Begins a step.
 pub(super) fn enter_step(cx: &PlanContext<'_>, draft: &mut PlanDraft, index: usize) {
     let stage = if matches!(cx.spec.step(index), RolloutStep::Pause(_)) {
         RolloutStage::Paused
@@ -106,7 +105,7 @@ fn advance_scaling(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
         return false;
     }
     match cx.spec.step(draft.step_index()) {
-        // Who cannot be heard before can neither be heard after.
+        // Without confirmation of the old weights, the new ones could not be confirmed either.
         RolloutStep::Weight(weight) if weight > 0 && waits_for_gateways(cx, draft) => return false,
         RolloutStep::Weight(weight) => set_weight(cx, draft, weight),
         RolloutStep::Preview => {
@@ -121,8 +120,8 @@ fn advance_scaling(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
     true
 }
 
-/// Whether gateways keep the candidate from getting a share: no more is given while what was asked
-/// for is not known to be so.
+/// Whether unconfirmed weights keep the candidate from getting a share: the weight does not rise
+/// until the current one is confirmed.
 fn waits_for_gateways(cx: &PlanContext<'_>, draft: &PlanDraft) -> bool {
     let Some(since) = draft.active_rollout().map(|rollout| rollout.stage_start_time.0) else {
         return false;
@@ -142,17 +141,17 @@ fn set_weight(cx: &PlanContext<'_>, draft: &mut PlanDraft, weight: i32) {
         return;
     };
     let preview = draft.traffic.preview_revision.clone();
-    // At weight 0 the candidate is in nobody's list yet; a generation that changes nothing would
-    // only cost a confirmation.
+    // At weight 0 the candidate is in no gateway's list yet; a new generation without a change
+    // would only cost a confirmation.
     let new = if weight == 0 && draft.weight() == 0 {
         false
     } else {
         draft.write_weights(cx, traffic::split_weights(&stable, &candidate, weight), preview)
     };
     if new && weight < traffic::FULL_WEIGHT {
-        // Looks and verdicts belong to one weight. With all traffic there is nothing to compare
-        // with, and the last verdict stands; rows of looks start anew by the time of the
-        // confirmation.
+        // Series of evaluations and verdicts belong to one weight. With all traffic there is
+        // nothing to compare with, so the last verdict stays; series of evaluations restart by the
+        // time of the confirmation.
         draft.gates.clear();
     }
     let index = draft.step_index();
@@ -172,7 +171,7 @@ fn set_weight(cx: &PlanContext<'_>, draft: &mut PlanDraft, weight: i32) {
     }
 }
 
-/// A step counts from confirmation only.
+/// A step counts only from its confirmation on.
 fn advance_confirming(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
     if !traffic::is_confirmed(&draft.traffic) {
         return revert_unconfirmed(cx, draft);
@@ -189,8 +188,8 @@ fn advance_confirming(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
     true
 }
 
-/// Weights that are not confirmed are weights that nobody can judge, nor take away in time. They go
-/// back, without blame, and the rollout begins again when all gateways confirm.
+/// Unconfirmed weights can neither be judged nor reverted in time. They are reverted without
+/// blaming the candidate, and the rollout starts again when all gateways confirm.
 fn revert_unconfirmed(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
     let Some(since) = draft
         .active_rollout()
@@ -226,7 +225,7 @@ fn revert_unconfirmed(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
     true
 }
 
-/// Only a pass, or a person, ends the analysis.
+/// Only a pass or a user ends the analysis.
 fn advance_analyzing(
     cx: &PlanContext<'_>,
     draft: &mut PlanDraft,
@@ -259,22 +258,22 @@ fn advance_analyzing(
     false
 }
 
-/// A person's `promote` has ended what it was for.
+/// Records a user's `promote`, which has now taken effect.
 fn clear_skip(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut PendingCommands) {
     if std::mem::take(&mut draft.skip) {
         draft.record_command(cx, pending, labels::PROMOTE);
     }
 }
 
-/// Whether a hold at a weight ran out and a person is waited for.
+/// Whether a hold at a weight ran out and the rollout waits for a user.
 pub(super) fn waits_at_weight(cx: &PlanContext<'_>, draft: &PlanDraft) -> bool {
     let paused =
         draft.active_rollout().is_some_and(|rollout| rollout.stage == RolloutStage::Paused);
     paused && !cx.spec.paused && matches!(cx.spec.step(draft.step_index()), RolloutStep::Weight(_))
 }
 
-/// Whether the judge held the step for longer than it may. A person who holds the rollout is not to
-/// be hurried.
+/// Whether the step stayed without a verdict for longer than allowed. The time does not count while
+/// a user pauses the rollout.
 pub(super) fn is_held_too_long(cx: &PlanContext<'_>, draft: &PlanDraft) -> bool {
     let Some(rollout) =
         draft.active_rollout().filter(|it| it.stage == RolloutStage::Analyzing && !cx.spec.paused)
@@ -283,7 +282,7 @@ pub(super) fn is_held_too_long(cx: &PlanContext<'_>, draft: &PlanDraft) -> bool 
     };
     let since = rollout.stage_start_time.0;
     draft.wake_at(add_seconds(since, cx.spec.max_hold));
-    // A pass that is there wins over the clock.
+    // A pass has precedence over the elapsed time.
     let passed = || cx.has_elapsed(since, cx.spec.max_hold);
     passed()
         && judging::current_judgement(cx, draft)
@@ -300,7 +299,7 @@ fn advance_paused(
     else {
         return false;
     };
-    // At a weight this is a hold that ran out: only a person ends it.
+    // At a weight this is a hold that ran out: only a user ends it.
     let seconds = match cx.spec.step(draft.step_index()) {
         RolloutStep::Pause(seconds) => seconds,
         _ => None,
@@ -340,8 +339,8 @@ fn advance_preview(
     true
 }
 
-/// The end: the candidate has all traffic, confirmed, and all its pods; when the probation is over
-/// it is stable.
+/// Ends the rollout: the candidate has all traffic, confirmed, and all its pods. When the probation
+/// is over it becomes stable.
 fn advance_probation(
     cx: &PlanContext<'_>,
     draft: &mut PlanDraft,
@@ -373,8 +372,8 @@ fn promote_candidate(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     draft.record_rollout(cx, RolloutOutcome::Promoted, reason::PROMOTED, &message);
     draft.rollout = None;
     draft.stable = Some(candidate.clone());
-    // A generation of its own: until it is confirmed, gateways may still send what the shield
-    // replays to the old revision.
+    // This is a separate generation: until it is confirmed, gateways may still replay requests to
+    // the old revision.
     draft.write_weights(cx, traffic::stable_only(&candidate), None);
     draft.add_event(false, reason::PROMOTED, "Promote", &message);
 }

@@ -1,5 +1,5 @@
-//! Amounts and shares of the spec: their form is the schema's matter, their range is looked at
-//! here, because a quantity in a string cannot be compared within the cost that CEL is allowed.
+//! Amounts and shares of the spec. The schema validates their form; their range is validated here,
+//! because comparing a quantity in a string exceeds the cost budget of CEL.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use slipway_crds::v1alpha1::units::{SHARE_BOUNDS, check_share, quantity_bytes};
@@ -8,7 +8,7 @@ use slipway_crds::v1alpha1::{CacheSpec, ModelDeploymentSpec};
 const MEBIBYTE: i64 = 1 << 20;
 const GIBIBYTE: i64 = 1 << 30;
 
-/// The first that is out of its range.
+/// The first amount that is out of its range.
 pub(super) fn find_amount_problem(spec: &ModelDeploymentSpec) -> Option<String> {
     let traffic = &spec.traffic;
     check_amount("spec.traffic.maxRequestSize", &traffic.max_request_size, (65_536, 128 * MEBIBYTE))

@@ -1,5 +1,5 @@
-//! What makes a spec one that cannot be acted on. The schema refuses most of it at the door; this
-//! is for what CEL cannot say and for CRDs that are older than the operator.
+//! What makes a spec invalid. The schema rejects most of it; these checks cover what CEL cannot
+//! express, and CRDs that are older than the operator.
 
 use std::collections::BTreeSet;
 
@@ -34,7 +34,7 @@ fn check_name(name: &str) -> Option<String> {
         name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     let framed = name.starts_with(|first: char| first.is_ascii_lowercase()) && !name.ends_with('-');
     let fits = !name.is_empty() && name.len() <= 40;
-    // Names of our own objects beside those of a ModelDeployment.
+    // Names of the operator's own objects.
     let free = !slipway_objects::reserved::is_reserved(name);
     (!plain || !framed || !fits || !free).then(|| {
         "metadata.name: must be 1 to 40 lower-case letters, digits and '-', start with a letter, not end in '-preview' or '-worker', and not be 'slipway-gateway'".to_owned()

@@ -4,23 +4,23 @@ use slipway_crds::v1alpha1::{
     BlueGreenStrategy, CanaryStep, CanaryStrategy, Percentage, RolloutStrategy, StrategyType,
 };
 
-/// Weights of a canary whose spec names none, in thousandths.
+/// Weights of a canary without steps in its spec, in thousandths.
 const DEFAULT_WEIGHTS: [i32; 4] = [50, 250, 500, 1000];
 
 /// One resolved step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RolloutStep {
-    /// Blue-green: green comes up whole and waits behind the preview address.
+    /// Blue-green: green starts with full capacity and waits behind the preview address.
     Preview,
-    /// The candidate gets this share, in thousandths.
+    /// The weight of the candidate, in thousandths.
     Weight(i32),
-    /// Waits so many seconds; nothing: for a person.
+    /// Waits this number of seconds; `None` waits for a user.
     Pause(Option<i64>),
-    /// The candidate gets at least so many replicas.
+    /// The minimum number of replicas of the candidate.
     Scale(i32),
 }
 
-/// The steps of a strategy, or what is wrong with them.
+/// The steps of a strategy, or the error in them.
 pub(super) fn resolve_steps(strategy: &RolloutStrategy) -> Result<Vec<RolloutStep>, String> {
     let steps = match strategy.type_ {
         StrategyType::Canary => canary_steps(&strategy.canary.clone().unwrap_or_default())?,
@@ -59,7 +59,7 @@ fn weight_step(share: &Percentage) -> Option<RolloutStep> {
     share.permille().map(RolloutStep::Weight)
 }
 
-/// Adds the step that takes all traffic when it is missing.
+/// Adds the step with all traffic if it is missing.
 fn ensure_full_step(mut steps: Vec<RolloutStep>) -> Vec<RolloutStep> {
     if !steps.contains(&RolloutStep::Weight(1000)) {
         steps.push(RolloutStep::Weight(1000));
@@ -81,8 +81,8 @@ fn parse_step(at: usize, step: &CanaryStep) -> Result<RolloutStep, String> {
     }
 }
 
-/// A weight that shrinks would take the candidate back by stealth, and one that repeats would be
-/// judged twice.
+/// Checks that weights increase: a smaller weight would be a hidden rollback, and a repeated one
+/// would be judged twice.
 fn check_increasing(steps: &[RolloutStep], strategy: StrategyType) -> Result<(), String> {
     let field = match strategy {
         StrategyType::Canary => "spec.strategy.canary.steps",

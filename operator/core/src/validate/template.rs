@@ -1,4 +1,5 @@
-//! What a template must not override, because the promises need it. The messages name the field.
+//! The parts of a pod template that must not be overridden, because the guarantees depend on them.
+//! The messages name the field.
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use slipway_crds::v1alpha1::{ModelDeploymentSpec, SERVER_CONTAINER};
@@ -10,7 +11,7 @@ use slipway_objects::reserved::{
 /// Seconds that a pod needs at its end beside the longest request.
 const END_SECONDS: i64 = 10;
 
-/// The first thing that may not be.
+/// The first field that must not be set.
 pub(super) fn find_template_problem(spec: &ModelDeploymentSpec) -> Option<String> {
     let metadata = spec.template.metadata.as_ref();
     if let Some(label) =

@@ -1,5 +1,5 @@
-//! A small world for tests of the plan: it does what a plan says, at once and without faults. The
-//! simulator is for everything else.
+//! A small world for tests of the plan: it executes a plan at once and without faults. The
+//! simulator covers all other behaviour.
 #![allow(dead_code, unreachable_pub)]
 
 mod reports;
@@ -22,22 +22,22 @@ use slipway_testkit::{merge_json, plan_settings};
 
 /// The digest that the spec names.
 pub const DIGEST: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
-/// The digest of what pods find where the spec names none.
+/// The digest that pods find if the spec names none.
 pub const FOUND: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
 
 pub const UID: &str = "4d2c1a9e-0000-4000-8000-000000000001";
 
-/// The world.
+/// The observed state, and what the tests did to it.
 #[derive(Clone, Debug)]
 pub struct World {
     pub observed: ObservedState,
     pub now: Timestamp,
-    /// Writes to the API server so far, by a word for each.
+    /// Writes to the API server so far, one word for each.
     pub writes: Vec<String>,
     pub events: Vec<String>,
     pub last: Option<ReconcilePlan>,
     created: i64,
-    /// Pods that were made.
+    /// Number of pods that were created.
     made: u32,
     serial: u64,
 }
@@ -104,20 +104,20 @@ impl World {
         *self.observed.object.metadata.generation.as_mut().unwrap() += 1;
     }
 
-    /// Asks for a version.
+    /// Changes the version in the spec.
     pub fn version(&mut self, version: &str) {
         self.edit(
             json!({ "model": { "uri": format!("http://store/{version}"), "version": version } }),
         );
     }
 
-    /// A person's command.
+    /// Sets the annotation of a user command.
     pub fn command(&mut self, command: &str, nonce: &str) {
         let annotations = self.observed.object.metadata.annotations.get_or_insert_default();
         annotations.insert(format!("ml.slipway.dev/{command}"), nonce.into());
     }
 
-    /// The plan for the world as it is; nothing is done.
+    /// The plan for the current state, without executing it.
     pub fn plan(&self) -> ReconcilePlan {
         let plan = plan(&self.observed, self.now);
         let broken = slipway_core::check::check_plan(&self.observed, &plan, self.now);
@@ -125,7 +125,7 @@ impl World {
         plan
     }
 
-    /// Plans and carries it out.
+    /// Plans and executes the plan.
     pub fn step(&mut self) -> ReconcilePlan {
         let plan = self.plan();
         if self.observed.object.status.as_ref() != Some(&plan.status) {
@@ -143,7 +143,7 @@ impl World {
         plan
     }
 
-    /// One round: a plan is carried out, pods follow, gateways follow, time passes.
+    /// One round: a plan is executed, pods follow, gateways follow, time passes.
     pub fn tick(&mut self, seconds: i64) -> ReconcilePlan {
         let plan = self.step();
         self.pods_follow();
@@ -152,7 +152,7 @@ impl World {
         plan
     }
 
-    /// Rounds until nothing changes any more, without time passing.
+    /// Runs rounds without passing time until nothing changes.
     pub fn settle(&mut self) {
         let picture = |world: &Self| {
             let observed = &world.observed;
@@ -176,7 +176,7 @@ impl World {
         self.now += SignedDuration::from_secs(seconds);
     }
 
-    /// All pods that are asked for are there and ready.
+    /// Makes all requested pods exist and be ready.
     pub fn pods_follow(&mut self) {
         self.observed.fetched_models.clear();
         for set in &mut self.observed.replica_sets {
@@ -210,7 +210,7 @@ impl World {
         }
     }
 
-    /// Every gateway applies the weights that are written.
+    /// Makes every gateway apply the written weights.
     pub fn gateways_follow(&mut self) {
         for index in 0..self.observed.gateway.pods.len() {
             self.gateway_follows(index);
@@ -243,7 +243,7 @@ impl World {
         self.status().conditions.into_iter().find(|it| it.type_ == kind).unwrap()
     }
 
-    /// `Status Reason`, or `absent`.
+    /// Status and reason of a condition, or `absent`.
     pub fn says(&self, kind: &str) -> String {
         let all = self.status().conditions;
         let found = all.iter().find(|condition| condition.type_ == kind);
@@ -258,7 +258,7 @@ impl World {
         self.observed.replica_sets.iter_mut().find(|set| set.version == version).unwrap()
     }
 
-    /// Replicas asked for, by version.
+    /// Requested replicas by version.
     pub fn sizes(&self) -> Vec<(String, i32)> {
         self.observed.replica_sets.iter().map(|set| (set.version.clone(), set.desired)).collect()
     }
@@ -273,7 +273,7 @@ impl World {
         traffic.backends.iter().map(|it| (version(&it.revision), it.weight_permille)).collect()
     }
 
-    /// Good rounds until a stage at a step is reached (from 0).
+    /// Runs rounds with good evidence until a stage at a step (from 0) is reached.
     pub fn until(&mut self, stage: RolloutStage, step: i32) -> &mut Self {
         for _ in 0..200 {
             let rollout = self.status().rollout;
@@ -288,7 +288,7 @@ impl World {
         panic!("never reaches {stage:?} at {step}: {:#?}", self.status());
     }
 
-    /// Good rounds until no rollout goes on.
+    /// Runs rounds with good evidence until no rollout is in progress.
     pub fn finish(&mut self) -> &mut Self {
         self.step();
         for _ in 0..400 {
@@ -303,13 +303,13 @@ impl World {
         panic!("never ends: {:#?}", self.status());
     }
 
-    /// Size of a version's ReplicaSet.
+    /// Requested size of a version's ReplicaSet.
     pub fn size(&self, version: &str) -> i32 {
         self.set(version).desired
     }
 }
 
-/// A status as it comes back from the API server.
+/// A status as the API server returns it.
 pub fn stored(status: &ModelDeploymentStatus) -> ModelDeploymentStatus {
     serde_json::from_value(serde_json::to_value(status).unwrap()).unwrap()
 }

@@ -1,4 +1,4 @@
-//! What Prometheus, gateways and pods tell.
+//! Reports of Prometheus, gateways and pods.
 
 use std::collections::BTreeMap;
 
@@ -40,8 +40,8 @@ impl World {
         self.errors((500.0, 500.0), (10.0, 9990.0));
     }
 
-    /// What every gateway tells of the candidate under the current weights: requests, how many of
-    /// them are still there, and how many were answered.
+    /// The report of every gateway about the candidate under the current weights: requests, those
+    /// in flight, and the answered ones.
     pub fn answers(&mut self, requests: u64, in_flight: u64, answered: Option<u64>) {
         let revision = self.status().candidate.as_ref().unwrap().revision.clone();
         for pod in &mut self.observed.gateway.pods {

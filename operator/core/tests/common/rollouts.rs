@@ -1,4 +1,4 @@
-//! Rollouts that several tests begin with.
+//! Rollouts with which several tests begin.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What a plan says, done at once.
+//! Executes the actions of a plan at once.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use serde_json::json;
@@ -12,7 +12,8 @@ use slipway_testkit::{applied_object, applied_replica_set};
 use super::World;
 
 impl World {
-    /// What an autoscaler, `kubectl scale` and a plan do: the scale subresource notes its manager.
+    /// The write of an autoscaler, `kubectl scale` or a plan: the scale subresource records its
+    /// manager.
     pub fn scale_model(&mut self, replicas: i32) {
         self.edit(json!({ "replicas": replicas }));
         let fields = FieldsV1(json!({ "f:spec": { "f:replicas": {} } }));
