@@ -1,60 +1,57 @@
-//! Evidence: what the metrics poller brings, and what it is asked for.
+//! Evidence: the queries for the metrics poller, and its readings.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-/// What the poller shall read, once an interval, as long as a plan asks for it. Two equal requests
-/// are the same request.
+/// What the poller reads at each interval, as long as plans contain this request. Two equal
+/// requests are the same request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvidenceRequest {
-    /// Generation of the weights that it is about.
+    /// Generation of the weights to judge.
     pub generation: i64,
-    /// Start of the window: confirmation of that generation.
+    /// Start of the window: the confirmation of that generation.
     pub since: Timestamp,
     /// Seconds between two readings.
     pub interval_seconds: i32,
-    /// Queries, by gate. `{{window}}` is replaced by the poller with the age of `since` at the
-    /// time of the reading, in whole seconds (`37s`).
+    /// Queries by gate. The poller replaces `{{window}}` with the age of `since` at the time of
+    /// the reading, in whole seconds (`37s`).
     pub gates: Vec<GateQueries>,
 }
 
-/// Queries of one gate.
+/// The queries of one gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateQueries {
-    /// Name of the gate.
     pub gate: String,
-    /// What is asked.
     pub queries: EvidenceQuery,
 }
 
-/// The shapes of question.
+/// The forms of a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EvidenceQuery {
-    /// A vector with the labels `revision` and `result`; `result` is `bad` or `good`. Yields
+    /// A vector with the labels `revision` and `result`; `result` is `bad` or `good`. Results in
     /// [`GateReading::Counts`].
     Counts(String),
-    /// A vector with the labels `revision` and `le`: cumulative buckets. Yields
+    /// A vector with the labels `revision` and `le`: cumulative buckets. Results in
     /// [`GateReading::Buckets`].
     Buckets(String),
-    /// Exactly one number. Yields [`GateReading::Value`].
+    /// Exactly one number. Results in [`GateReading::Value`].
     Value(String),
 }
 
 /// One reading of all gates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GateEvidence {
-    /// Generation of the request that it answers. Evidence of another generation is never used.
+    /// Generation of the request. Evidence of another generation is never used.
     pub generation: i64,
-    /// When the queries were evaluated.
+    /// Time at which the queries were evaluated.
     pub taken_at: Timestamp,
-    /// Grows with every reading: tells one look from the next.
+    /// Number of the reading, which increases with every reading.
     pub serial: u64,
-    /// Readings by gate.
     pub gates: BTreeMap<String, GateReading>,
 }
 
-/// What came back for one gate.
+/// The reading of one gate.
 #[derive(Clone, Debug, PartialEq)]
 pub enum GateReading {
     /// Events by revision.
@@ -62,11 +59,11 @@ pub enum GateReading {
     /// Cumulative buckets by revision, as (upper bound in seconds, count), ascending, the last
     /// bound infinite.
     Buckets(BTreeMap<String, Vec<(f64, f64)>>),
-    /// One number; may be NaN or infinite, which never passes and never fails.
+    /// One number; may be NaN or infinite, which neither passes nor fails.
     Value(f64),
-    /// The provider answered, with nothing usable; says what.
+    /// The provider responded without usable data; contains the reason.
     NoData(String),
-    /// The provider could not be reached, refused, or took too long; says what.
+    /// The provider was unreachable, rejected the query, or took too long; contains the reason.
     ProviderDown(String),
 }
 

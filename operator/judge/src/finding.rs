@@ -1,9 +1,9 @@
-//! What one gate found.
+//! The result of judging one gate.
 
 use jiff::Timestamp;
 use slipway_crds::v1alpha1::GateVerdict;
 
-/// What one gate found.
+/// The result of judging one gate.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct GateFinding {
     pub(crate) verdict: GateVerdict,

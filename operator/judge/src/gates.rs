@@ -13,19 +13,19 @@ use crate::finding::GateFinding;
 use crate::input::JudgeInput;
 use crate::query::SeriesSelector;
 
-/// What is particular to a type of gate.
+/// The behaviour that is specific to a type of gate.
 pub(crate) trait GateKind: Sync {
-    /// The name of the gate of this type that judges where the spec says nothing of gates; nothing
-    /// when none does.
+    /// The name of the gate of this type in the default analysis; `None` if the default analysis
+    /// has no gate of this type.
     fn default_name(&self) -> Option<&'static str> {
         None
     }
 
-    /// What is asked of Prometheus.
+    /// The query for Prometheus.
     fn query(&self, gate: &GateSpec, selector: &SeriesSelector<'_>) -> EvidenceQuery;
 
-    /// Judges a reading that brought something. `alpha` is the gate's share of the chance of a
-    /// false rollback, for those that compare arms by a test.
+    /// Judges a usable reading. `alpha` is the gate's share of the probability of a false rollback,
+    /// for gates that compare arms by a test.
     fn judge(
         &self,
         input: &JudgeInput<'_>,
@@ -35,7 +35,7 @@ pub(crate) trait GateKind: Sync {
         taken_at: Timestamp,
     ) -> GateFinding;
 
-    /// A finding about a reading that could not be taken, with what the status remembers.
+    /// Completes a finding without a reading by the state that is stored in the status.
     fn without_reading(
         &self,
         _input: &JudgeInput<'_>,
@@ -45,28 +45,29 @@ pub(crate) trait GateKind: Sync {
         finding
     }
 
-    /// Whether it compares both arms by a test.
+    /// Whether the gate compares both arms by a test.
     fn compares_arms(&self) -> bool {
         true
     }
 
-    /// Whether the query is its author's.
+    /// Whether the user writes the query.
     fn runs_user_query(&self) -> bool {
         false
     }
 
-    /// How many looks in a row decide.
+    /// Number of consecutive evaluations that decide.
     fn looks_to_decide(&self, _gate: &GateSpec) -> i32 {
         1
     }
 
-    /// The first percentage among the settings of this type that is out of its range, also where
-    /// they are those of a gate of another type.
+    /// The first percentage in the settings of this type that is out of its range. Also checks
+    /// settings of this type in a gate of another type.
     fn find_share_problem(&self, _gate: &GateSpec) -> Option<String> {
         None
     }
 
-    /// What else is wrong with the settings of this type, also with that they are there.
+    /// Other errors in the settings of this type, including that they are present in a gate of
+    /// another type.
     fn find_settings_problem(&self, _gate: &GateSpec) -> Option<String> {
         None
     }
@@ -77,7 +78,7 @@ macro_rules! registry {
         /// All types, in the order in which their settings are checked.
         const TYPES: [GateType; [$(GateType::$type_),*].len()] = [$(GateType::$type_),*];
 
-        /// What is particular to a type.
+        /// The behaviour of a type.
         pub(crate) fn kind_of(type_: GateType) -> &'static dyn GateKind {
             match type_ {
                 $(GateType::$type_ => &$kind,)*
@@ -93,8 +94,9 @@ registry! {
     PromQl => promql::PromQlKind,
 }
 
-/// The gates of an analysis: with mode Default those that have a default name, with their defaults
-/// (`errors` and `latency`); with mode Custom those it names, with mode Disabled none: no judge.
+/// The gates of an analysis. With mode Default the gates with a default name and default settings
+/// (`errors` and `latency`), with mode Custom those of the spec, with mode Disabled none, so that
+/// nothing is judged.
 pub fn resolved_gates(analysis: &AnalysisSpec) -> Vec<GateSpec> {
     match analysis.mode {
         AnalysisMode::Default => TYPES.into_iter().filter_map(default_gate).collect(),
@@ -107,8 +109,8 @@ fn default_gate(type_: GateType) -> Option<GateSpec> {
     Some(GateSpec::of_type(kind_of(type_).default_name()?, type_))
 }
 
-/// The queries of all gates, in their order. `matchers` are those of the administrator, where one
-/// store holds the metrics of several clusters.
+/// The queries of all gates, in their order. `matchers` are additional label matchers of the
+/// administrator, for a store with the metrics of several clusters.
 pub fn gate_queries(
     namespace: &str,
     name: &str,
@@ -128,18 +130,18 @@ pub fn gate_queries(
         .collect()
 }
 
-/// Whether a gate compares both arms by a test. With all traffic at the candidate it has nothing to
-/// compare any more.
+/// Whether a gate compares both arms by a test. If the candidate has all traffic, such a gate has
+/// nothing to compare.
 pub fn compares_arms(gate: &GateSpec) -> bool {
     kind_of(gate.type_).compares_arms()
 }
 
-/// Whether a gate asks what its author wrote: an administrator may forbid that.
+/// Whether the user writes the query of a gate, which an administrator may forbid.
 pub fn runs_user_query(gate: &GateSpec) -> bool {
     kind_of(gate.type_).runs_user_query()
 }
 
-/// How many looks of a gate in a row decide.
+/// Number of consecutive evaluations of a gate that decide.
 pub fn looks_to_decide(gate: &GateSpec) -> i32 {
     kind_of(gate.type_).looks_to_decide(gate)
 }
@@ -149,12 +151,12 @@ pub fn find_share_problem(gate: &GateSpec) -> Option<String> {
     TYPES.into_iter().find_map(|type_| kind_of(type_).find_share_problem(gate))
 }
 
-/// What else makes a gate one that cannot be judged, with its field and the remedy.
+/// Other errors in the settings of a gate, with the field and the remedy.
 pub fn find_settings_problem(gate: &GateSpec) -> Option<String> {
     TYPES.into_iter().find_map(|type_| kind_of(type_).find_settings_problem(gate))
 }
 
-/// The field of a gate, for people.
+/// The path of a field of a gate, for messages.
 fn field_path(gate: &GateSpec, field: &str) -> String {
     format!("spec.analysis.gates[{}].{field}", gate.name)
 }

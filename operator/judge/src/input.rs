@@ -1,4 +1,4 @@
-//! What a judgement depends on.
+//! The input of a judgement.
 
 use jiff::Timestamp;
 use slipway_crds::v1alpha1::{GateSpec, GateStatus};
@@ -8,22 +8,19 @@ use crate::evidence::GateEvidence;
 /// Everything that a judgement depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct JudgeInput<'a> {
-    /// The gates, as [`resolved_gates`](crate::resolved_gates) yields them.
+    /// The gates, as returned by [`resolved_gates`](crate::resolved_gates).
     pub gates: &'a [GateSpec],
-    /// Chance that a candidate as good as stable fails in this step, all gates together.
+    /// Probability that a candidate as good as stable fails in this step, over all gates together.
     pub alpha: f64,
-    /// Revision of the candidate.
     pub candidate: &'a str,
-    /// Revision of stable.
     pub stable: &'a str,
-    /// The newest evidence.
     pub evidence: Option<&'a GateEvidence>,
-    /// Generation of the weights that are judged.
+    /// Generation of the weights to judge.
     pub generation: i64,
-    /// When that generation was confirmed: start of the window.
+    /// When that generation was confirmed: the start of the window.
     pub confirmed_time: Timestamp,
-    /// Now.
+    /// The current time.
     pub now: Timestamp,
-    /// The gates as the status has them: memory of PromQL gates.
+    /// The gates in the stored status, which contain the series of PromQL gates.
     pub previous: &'a [GateStatus],
 }

@@ -8,19 +8,19 @@ use crate::finding::GateFinding;
 use crate::input::JudgeInput;
 use crate::{gates, text};
 
-/// What the judge says.
+/// The result of judging a candidate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judgement {
-    /// Over all gates: Fail when one fails, Pass when all pass, else the first of ProviderDown,
-    /// NoData, NeedMoreData that a gate has.
+    /// The verdict over all gates: Fail if one fails, Pass if all pass, otherwise the first of
+    /// ProviderDown, NoData, NeedMoreData that a gate has.
     pub verdict: GateVerdict,
-    /// Every gate, in the order of the input.
+    /// Status of every gate, in the order of the input.
     pub gates: Vec<GateStatus>,
-    /// For people: the gates that make the verdict, with their numbers.
+    /// The gates that determine the verdict, with their numbers, for display.
     pub message: String,
 }
 
-/// Whether a reading has anything good to tell of a revision: an answer, or a right prediction.
+/// Whether a reading contains a good event of a revision: an answer, or a correct prediction.
 pub fn has_good_events(evidence: &GateEvidence, revision: &str) -> bool {
     let of = |reading: &GateReading| match reading {
         GateReading::Counts(counts) => {
@@ -31,13 +31,14 @@ pub fn has_good_events(evidence: &GateEvidence, revision: &str) -> bool {
     evidence.gates.values().any(of)
 }
 
-/// Judges a candidate by the newest evidence. With no gates at all the verdict is Pass: nobody
-/// asked for a judge.
+/// Judges a candidate by the newest evidence. Without any gates the verdict is Pass, because the
+/// spec requests no judgement.
 pub fn judge_gates(input: &JudgeInput<'_>) -> Judgement {
     let reading = usable_evidence(input);
     let statistical = input.gates.iter().filter(|gate| gates::compares_arms(gate)).count();
-    // Bonferroni over the gates that run a test; a PromQL gate has the error rate that its author
-    // gave it. An unusable budget (a bug of the caller's) only ever makes failing harder.
+    // Bonferroni correction over the gates that run a test; a PromQL gate has the error rate of the
+    // user's query and thresholds. An unusable value of alpha (a bug of the caller) only makes
+    // failing harder.
     let share = input.alpha / statistical.max(1) as f64;
     let share = if share.is_finite() { share.clamp(1e-9, 0.5) } else { 1e-9 };
     let statuses: Vec<GateStatus> =
@@ -46,16 +47,16 @@ pub fn judge_gates(input: &JudgeInput<'_>) -> Judgement {
     Judgement { verdict, message: text::summarize_gates(verdict, &statuses), gates: statuses }
 }
 
-/// How the message of a gate begins that nothing was read for.
+/// Start of the message of a gate without a reading.
 const NO_READING: &str = "no reading yet";
 
-/// Whether anything was read for a gate, as its status says.
+/// Whether the status of a gate is based on a reading.
 pub fn is_read(gate: &GateStatus) -> bool {
     !gate.message.starts_with(NO_READING)
 }
 
-/// The evidence, if it speaks of the current weights at all; else what is missing. Whatever was
-/// counted before every gateway had confirmed belongs to another split.
+/// The evidence, if it belongs to the current weights; otherwise what is missing. Events counted
+/// before every gateway had confirmed belong to another split.
 fn usable_evidence<'a>(input: &JudgeInput<'a>) -> Result<&'a GateEvidence, &'static str> {
     let evidence = input.evidence.ok_or(NO_READING)?;
     if evidence.generation != input.generation || evidence.taken_at < input.confirmed_time {
@@ -94,8 +95,8 @@ fn gate_status(
     }
 }
 
-/// The verdict over gates; nothing without any. What decides comes first; then what a person can do
-/// least about by waiting.
+/// The verdict over gates; `None` without gates. Deciding verdicts come first, then those that
+/// waiting is least likely to resolve.
 pub fn worst_verdict(gates: &[GateStatus]) -> Option<GateVerdict> {
     use GateVerdict::{Fail, NeedMoreData, NoData, Pass, ProviderDown};
     let order = [Fail, ProviderDown, NoData, NeedMoreData, Pass];

@@ -1,32 +1,31 @@
-//! The judge: from evidence to a verdict. Pure: it knows no plan, no objects, no client and no
-//! clock.
+//! The judge: derives a verdict from evidence. Pure: it depends on no plan, no objects, no client
+//! and no clock.
 //!
-//! A verdict is one of five. **Pass**: a regression worth catching is excluded. **Fail**: the
-//! candidate is worse. **NeedMoreData**, **NoData** and **ProviderDown** hold, each saying why.
-//! Only Pass advances, only Fail takes back; the absence of evidence does neither.
+//! A verdict is one of five. **Pass**: a regression worth detecting is excluded. **Fail**: the
+//! candidate is worse. **NeedMoreData**, **NoData** and **ProviderDown** hold, each with a reason.
+//! Only Pass advances a rollout, only Fail rolls it back; missing evidence does neither.
 //!
 //! Three gate types compare a rate of the candidate with that of stable in the same window (failed
 //! requests, slow requests, wrong predictions) by a [sequential test](self#the-test). A PromQL gate
-//! compares one number with thresholds. `docs/judge.md` has the operating characteristics as
-//! measured.
+//! compares one number with thresholds. `docs/judge.md` has the measured operating characteristics.
 //!
-//! What is particular to a type of gate (defaults, query, reading, judgement, what makes its
-//! settings wrong) is in its file in `gates/`; a new one is a line in the registry of `gates.rs`
-//! besides.
+//! The behaviour specific to a type of gate (defaults, query, reading, judgement, validation of its
+//! settings) is in its file in `gates/`. A new type also needs a line in the registry of
+//! `gates.rs`.
 //!
 //! # The test
 //!
-//! With `[low, high]` the confidence sequence for (candidate's rate - stable's rate), valid at all
-//! times together and so however often it is looked at:
+//! Let `[low, high]` be the confidence sequence for (candidate's rate - stable's rate). It is valid
+//! at all times together, and so independent of how often it is evaluated:
 //!
-//! - `Pass` when `high` at level [`MISSED_REGRESSION`] is below the smallest increase worth
-//!   catching and both arms have the fewest events that the gate asks for;
-//! - else `Fail` when `low` at the gate's share of [`JudgeInput::alpha`] is above 0 and the
+//! - `Pass` if `high` at level [`MISSED_REGRESSION`] is below the smallest increase worth detecting
+//!   and both arms have the minimum number of events of the gate;
+//! - otherwise `Fail` if `low` at the gate's share of [`JudgeInput::alpha`] is above 0 and the
 //!   candidate has [`MIN_EVENTS_TO_FAIL`] events, [`MIN_BAD_TO_FAIL`] of them bad;
-//! - else `NeedMoreData`.
+//! - otherwise `NeedMoreData`.
 //!
-//! A candidate that is worse beyond doubt, and beyond doubt by less than is worth catching, passes:
-//! that is what "worth catching" means.
+//! A candidate passes if it is certainly worse, but certainly by less than is worth detecting: this
+//! is the meaning of "worth detecting".
 
 pub mod evidence;
 mod finding;

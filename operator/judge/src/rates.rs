@@ -1,4 +1,4 @@
-//! What the gates have in common that compare a rate of bad events of both arms.
+//! The common part of the gates that compare the rate of bad events of both arms.
 
 use jiff::Timestamp;
 use slipway_crds::v1alpha1::{GateVerdict, Percentage};
@@ -9,38 +9,38 @@ use crate::input::JudgeInput;
 use crate::sequential::{ArmComparison, ArmEvents};
 use crate::{reading, text};
 
-/// What is said of a reading that is not of the kind that the gate asked for.
+/// Message for a reading of another kind than the gate's query.
 pub(crate) const OTHER_READING: &str = "the reading is not of the kind that the gate asked for";
 
-/// Chance that one gate passes a regression of exactly the smallest size worth catching in one
-/// step, however often it is looked at. Every step of a rollout judges anew, so a whole rollout
-/// misses it with the product of these. It is larger than what is spent on false rollbacks because
-/// it is what makes a step pass after hundreds of requests instead of thousands; measured, it is
-/// about a fifth of this.
+/// Probability that one gate passes, in one step, a regression of exactly the smallest size worth
+/// detecting, however often it is evaluated. Every step of a rollout judges independently, so a
+/// whole rollout misses it with the product of these probabilities. It is larger than the
+/// probability of a false rollback, so that a step passes after hundreds of requests instead of
+/// thousands. The measured value is about a fifth of it.
 pub const MISSED_REGRESSION: f64 = 0.05;
 
-/// Fewest events of the candidate before it may fail. The test holds from the first event; this
-/// keeps one hiccup of the network from looking like a verdict.
+/// Minimum number of events of the candidate before it may fail. The test is valid from the first
+/// event; this minimum prevents that a short network failure decides.
 pub const MIN_EVENTS_TO_FAIL: f64 = 10.0;
 
-/// Fewest bad events of the candidate before it may fail, for the same reason.
+/// Minimum number of bad events of the candidate before it may fail, for the same reason.
 pub const MIN_BAD_TO_FAIL: f64 = 5.0;
 
-/// No projection looks further than this many times the evidence at hand.
+/// Maximum factor by which a projection extends the current evidence.
 const FURTHEST_PROJECTION: f64 = 1e5;
 
-/// What a gate of this family asks, in one vocabulary.
+/// The parameters of a gate that compares rates.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RateCriteria {
-    /// The smallest increase of the bad rate worth catching.
+    /// The smallest increase of the bad rate worth detecting.
     pub(crate) worth_catching: f64,
-    /// Fewest events of each arm to pass.
+    /// Minimum number of events of each arm to pass.
     pub(crate) min_events: f64,
-    /// False-rollback budget of this gate in this step.
+    /// Probability of a false rollback by this gate in this step.
     pub(crate) alpha: f64,
-    /// What an event is called: `request`, `labelled prediction`.
+    /// The name of an event: `request`, `labelled prediction`.
     pub(crate) noun: &'static str,
-    /// What a bad one is: `failed`, `slow`, `wrong`.
+    /// The attribute of a bad event: `failed`, `slow`, `wrong`.
     pub(crate) bad: &'static str,
 }
 
@@ -52,22 +52,22 @@ impl RateCriteria {
         noun: &'static str,
         bad: &'static str,
     ) -> Self {
-        // What is no percentage is refused before; the strictest value keeps what the schema let
-        // through from passing.
+        // Validation rejects invalid percentages earlier; the strictest value prevents a pass if
+        // the schema accepted one.
         let worth_catching = worth_catching.fraction().unwrap_or_default().clamp(0.0001, 1.0);
         Self { worth_catching, min_events: f64::from(min_events.max(1)), alpha, noun, bad }
     }
 }
 
-/// Both arms and how the question was put for them.
+/// Both arms of a comparison, with the wording of its message.
 pub(crate) struct ComparedArms {
     pub(crate) candidate: ArmEvents,
     pub(crate) stable: ArmEvents,
-    /// Precision added to the wording, such as the bound of slow.
+    /// Detail for the message, such as the bound of slow requests.
     pub(crate) detail: String,
 }
 
-/// Judges one gate by what both arms have shown, or holds with what is missing.
+/// Judges one gate by the events of both arms, or holds with what is missing.
 pub(crate) fn judge_arms(
     input: &JudgeInput<'_>,
     arms: Result<ComparedArms, String>,
@@ -104,8 +104,8 @@ pub(crate) fn count_arms(
     Ok(ComparedArms { candidate, stable, detail: String::new() })
 }
 
-/// Both arms, or which one is missing. The candidate's absence is named first: it is the one a
-/// person can do something about.
+/// Both arms, or the missing one. A missing candidate is reported first, because the user can do
+/// something about it.
 pub(crate) fn both_arms<T>(
     candidate: Result<Option<T>, String>,
     stable: Result<Option<T>, String>,
@@ -185,12 +185,12 @@ fn describe_verdict(
     }
 }
 
-/// How much more is needed, if both arms go on as they are.
+/// The additional evidence that is needed if both arms continue at their rates.
 fn describe_missing(arms: &ComparedArms, question: &RateCriteria, seconds: f64) -> String {
     let Some(factor) = projected_growth(arms.candidate, arms.stable, question) else {
         return "cannot say yet how much more is needed".to_owned();
     };
-    // The arm with less traffic is the one that is waited for.
+    // The arm with less traffic determines the wait.
     let (arm, has) = if arms.stable.all < arms.candidate.all {
         ("stable", arms.stable.all)
     } else {
@@ -207,7 +207,7 @@ fn describe_missing(arms: &ComparedArms, question: &RateCriteria, seconds: f64) 
     )
 }
 
-/// By which factor both arms must grow, at the rates observed so far, until there is a verdict.
+/// The factor by which both arms must grow, at the rates observed so far, until there is a verdict.
 fn projected_growth(
     candidate: ArmEvents,
     stable: ArmEvents,

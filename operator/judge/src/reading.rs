@@ -1,30 +1,30 @@
-//! From what Prometheus said to whole events. `increase()` extrapolates, so counts are fractional
-//! and, after a scrape gap, may be a little inconsistent.
+//! Converts results of Prometheus to whole events. `increase()` extrapolates, so counts are
+//! fractional and, after a scrape gap, may be slightly inconsistent.
 
 use std::collections::BTreeMap;
 
 use crate::evidence::GateCounts;
 use crate::sequential::ArmEvents;
 
-/// How far, relative to the whole, a cumulative bucket may lie below its predecessor. Extrapolation
-/// of series with equal timestamps keeps the order; small differences come from pods that were
-/// scraped in between. More than this is a broken exporter.
+/// Tolerated difference, relative to the whole, by which a cumulative bucket may lie below its
+/// predecessor. Extrapolation of series with equal timestamps keeps the order; small differences
+/// come from pods that were scraped in between. A larger difference indicates a faulty exporter.
 const TOLERANCE: f64 = 0.01;
 
-/// Counts above this are no counts: beyond it f64 does not hold every whole number.
+/// Larger counts are invalid: f64 cannot represent every whole number beyond this one.
 const MAX_COUNT: f64 = 9.0e15;
 
-/// Cumulative buckets of one arm: finite upper bounds, ascending, and the count of all.
+/// Cumulative buckets of one arm: finite upper bounds, ascending, and the total count.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ArmHistogram {
     /// `(upper bound, events at or below it)`.
     pub(crate) finite: Vec<(f64, f64)>,
-    /// All events.
+    /// Number of all events.
     pub(crate) all: f64,
 }
 
-/// Events of `revision`; `None` when it has none at all. Fractions are cut off, which only ever
-/// takes evidence away.
+/// Events of `revision`; `None` if there are none. Fractions are truncated, which can only reduce
+/// the evidence.
 pub(crate) fn revision_events(
     counts: &BTreeMap<String, GateCounts>,
     revision: &str,
@@ -40,13 +40,13 @@ pub(crate) fn revision_events(
     Ok(whole_events(bad, bad + good))
 }
 
-/// Whole events; `None` when there is not one.
+/// Whole events; `None` if there is not a single one.
 pub(crate) fn whole_events(bad: f64, all: f64) -> Option<ArmEvents> {
     let all = all.floor();
     (all >= 1.0).then(|| ArmEvents { bad: bad.floor().clamp(0.0, all), all })
 }
 
-/// The histogram of `revision`; `None` when it has no events at all.
+/// The histogram of `revision`; `None` if it has no events.
 pub(crate) fn revision_histogram(
     buckets: &BTreeMap<String, Vec<(f64, f64)>>,
     revision: &str,

@@ -1,22 +1,22 @@
-//! Queries of users, kept within their namespace: every selector gets a matcher of the namespace,
-//! and those of the administrator, in the parsed query and not in its text. What does not parse, or
-//! does not parse again to what was made of it, is not asked.
+//! Confines users' queries to their namespace: every selector gets a matcher for the namespace, and
+//! the matchers of the administrator, in the parsed query instead of its text. A query is not sent
+//! if it cannot be parsed, or if its rewritten text does not parse to the same query.
 
 use promql_parser::label::{MatchOp, Matcher, Matchers};
 use promql_parser::parser::{self, Expr, VectorSelector};
 
-/// The label of the namespace of whom a series is, as Prometheus' discovery of pods gives it.
+/// The label with the namespace of the pod of a series, as set by Prometheus' service discovery.
 const NAMESPACE: &str = "namespace";
-/// Signs that begin something nested. More than these no query needs, and trees that are deeper
-/// could cost the stack.
+/// Maximum number of characters that begin a nested expression. No query needs more, and deeper
+/// trees could overflow the stack.
 const MAX_NESTED: usize = 256;
 /// Functions that read series which no selector of the query names.
 const UNCONFINED_FUNCTIONS: [&str; 1] = ["info"];
 
-/// A query that sees series of `namespace` only, and of those only what `matchers` let through.
+/// Rewrites a query so that it reads only series of `namespace` that also match `matchers`.
 ///
 /// # Errors
-/// Why it cannot be kept within the namespace, for people.
+/// The reason why the query cannot be confined, as a message for users.
 pub fn confine_to_namespace(
     query: &str,
     namespace: &str,
@@ -29,8 +29,8 @@ pub fn confine_to_namespace(
     let mut parsed = parse_query(query)?;
     confine_selectors(&mut parsed, &all)?;
     let text = parsed.to_string();
-    // What is asked is text again: it must be one that says the same, and in which every selector
-    // is kept.
+    // The rewritten query is sent as text, so the text must parse to the same query, with every
+    // selector confined.
     let kept = parser::parse(&text)
         .is_ok_and(|mut again| again.to_string() == text && is_confined(&mut again, &all));
     if kept {
@@ -54,10 +54,10 @@ fn is_confined(query: &mut Expr, all: &[Matcher]) -> bool {
     visit_selectors(query, &mut kept).is_ok()
 }
 
-/// Whether a query, with its variables, is one at all.
+/// Checks that a query with its variables is valid PromQL that can be confined.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The error in the query.
 pub fn check_query(query: &str) -> Result<(), String> {
     let plain = query.replace("{{window}}", "1s");
     let plain = ["{{candidate}}", "{{stable}}", "{{modeldeployment}}", "{{namespace}}"]
@@ -88,7 +88,7 @@ fn confine_selectors(query: &mut Expr, all: &[Matcher]) -> Result<(), String> {
     visit_selectors(query, &mut |matchers| restrict_matchers(matchers, all))
 }
 
-/// Visits the matchers of every selector.
+/// Calls `visit` for the matchers of every selector.
 fn visit_selectors(
     query: &mut Expr,
     visit: &mut impl FnMut(&mut Matchers) -> Result<(), String>,
@@ -150,7 +150,8 @@ mod tests {
             ),
             ("a offset 5m", r#"a{namespace="shop"} offset 5m"#),
             ("vector(1) + 2", "vector(1) + 2"),
-            // Another's is asked for beside one's own: there is no such series.
+            // A query for another namespace also gets the matcher of its own: no series matches
+            // both.
             (r#"up{namespace="other"}"#, r#"up{namespace="other",namespace="shop"}"#),
         ] {
             let plain = |text: &str| parser::parse(text).map(|it| it.to_string());

@@ -1,10 +1,10 @@
 //! The test: a confidence sequence for the difference of two rates.
 //!
 //! Both arms are streams of events that are bad or good. A *confidence sequence* at level `1 -
-//! alpha` is an interval after each event that holds the true difference *at all times together*
-//! with probability `1 - alpha`, so it may be looked at as often as one likes, and stopped on
-//! (Robbins 1970; Howard, Ramdas, McAuliffe, Sekhon 2021, "Time-uniform, nonparametric,
-//! nonasymptotic confidence sequences").
+//! alpha` is an interval after each event that contains the true difference *at all times together*
+//! with probability `1 - alpha`. So it may be evaluated at any time and any number of times, and
+//! used to stop (Robbins 1970; Howard, Ramdas, McAuliffe, Sekhon 2021, "Time-uniform,
+//! nonparametric, nonasymptotic confidence sequences").
 //!
 //! # Formulas
 //!
@@ -25,10 +25,10 @@
 //! E(p, d) = 0.4 E_{p+d}(candidate) + 0.1 E_p(stable) + 0.5 E_{p+d}(candidate) E_p(stable)
 //! ```
 //!
-//! is one as well. The product is the strong test when both arms have seen about as much; the
-//! single terms are the strong ones when one arm has seen far more, which is the rule in a canary:
-//! there the rate of stable is as good as known, and the product would pay for estimating it. The
-//! confidence sequence for the difference is `{d : min over p of ln E(p, d) < ln(1/alpha)}`.
+//! is one as well. The product is the strong test if both arms have similar numbers of events. The
+//! single terms are stronger if one arm has far more events, as is usual in a canary: there the
+//! rate of stable is almost known, and the product would pay for estimating it. The confidence
+//! sequence for the difference is `{d : min over p of ln E(p, d) < ln(1/alpha)}`.
 //!
 //! `ln E_p` is convex in `p`, and a log-sum-exp of convex functions is convex, so `ln E(p, d)` is
 //! jointly convex, its minimum over `p` is convex in `d`, and the set is an interval around the
@@ -42,24 +42,24 @@ pub(crate) struct ArmEvents {
 }
 
 impl ArmEvents {
-    /// Share of bad events; 0 of nothing.
+    /// Share of bad events; 0 without events.
     pub(crate) fn rate(self) -> f64 {
         if self.all > 0.0 { self.bad / self.all } else { 0.0 }
     }
 }
 
-/// The mixture: weights and parameters of Beta priors. Jeffreys' prior is never far off at any
-/// rate; the other two put their mass at the rates of healthy services, around one in a hundred and
-/// one in a thousand, where most tests happen.
+/// The mixture: weights and parameters of Beta priors. Jeffreys' prior is adequate at all rates;
+/// the other two have their mass at the rates of healthy services, around 1/100 and 1/1000, where
+/// most tests happen.
 const PRIORS: [(f64, f64, f64); 3] = [(0.2, 0.5, 0.5), (0.4, 0.5, 10.0), (0.4, 0.5, 100.0)];
 
-/// Weights of the terms of `E(p, d)`; they sum to 1. In a canary it is the candidate's data that
-/// are scarce, so its term alone weighs more than stable's.
+/// Weights of the terms of `E(p, d)`; they sum to 1. In a canary the candidate has the fewer
+/// events, so its single term has more weight than stable's.
 const CANDIDATE_ALONE: f64 = 0.4;
 const STABLE_ALONE: f64 = 0.1;
 const BOTH: f64 = 0.5;
 
-/// What the two arms have shown so far.
+/// The events of both arms so far.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ArmComparison {
     candidate: ArmEvents,
@@ -83,13 +83,13 @@ impl ArmComparison {
         self.candidate.rate() - self.stable.rate()
     }
 
-    /// Evidence against a true difference of `d`: `min over p of ln E(p, d)`. It is excluded at
-    /// level `alpha` from `ln(1/alpha)` on.
+    /// Evidence against a true difference of `d`: `min over p of ln E(p, d)`. A value of
+    /// `ln(1/alpha)` or more excludes `d` at level `alpha`.
     pub(crate) fn evidence_against(&self, d: f64) -> f64 {
         find_minimum((-d).max(0.0), (1.0 - d).min(1.0), |p| self.ln_e(p, d))
     }
 
-    /// The interval of differences that are not excluded at `alpha`.
+    /// The interval of differences that are not excluded at level `alpha`.
     pub(crate) fn interval(&self, alpha: f64) -> (f64, f64) {
         let bar = -alpha.ln();
         let middle = self.difference();
@@ -108,7 +108,8 @@ impl ArmComparison {
     }
 }
 
-/// Last point from `inside` towards `end` for which `holds`; `end` itself when it does.
+/// The last point from `inside` towards `end` for which `holds` is true; `end` itself if it is true
+/// there.
 fn find_boundary(inside: f64, end: f64, holds: impl Fn(f64) -> bool) -> f64 {
     if holds(end) {
         return end;
@@ -125,8 +126,8 @@ fn find_boundary(inside: f64, end: f64, holds: impl Fn(f64) -> bool) -> f64 {
     yes
 }
 
-/// Minimum of a convex function on `[low, high]` by golden-section search. The ends may be
-/// infinite.
+/// Minimum of a convex function on `[low, high]` by golden-section search. The function may be
+/// infinite at the ends.
 fn find_minimum(mut low: f64, mut high: f64, f: impl Fn(f64) -> f64) -> f64 {
     const GOLDEN: f64 = 0.618_033_988_749_894_9;
     let mut left = high - GOLDEN * (high - low);

@@ -1,4 +1,4 @@
-//! Tests of the judge: case by case, by properties, and by simulation.
+//! Tests of the judge: single cases, properties, and simulations.
 
 mod cases;
 mod promql;
@@ -34,7 +34,7 @@ fn after(seconds: i64) -> Timestamp {
     confirmed_time() + SignedDuration::from_secs(seconds)
 }
 
-/// Evidence of generation 7, taken so many seconds after confirmation.
+/// Evidence of generation 7, taken `seconds` after the confirmation.
 fn evidence(
     seconds: i64,
     readings: impl IntoIterator<Item = (&'static str, GateReading)>,
@@ -77,7 +77,7 @@ fn run(gates: &[GateSpec], evidence: Option<&GateEvidence>, previous: &[GateStat
     })
 }
 
-/// The verdict of an error-rate gate on one reading, with the message.
+/// The verdict and the message of an error-rate gate for one reading.
 fn one(reading: GateReading) -> (GateVerdict, String) {
     let judgement = run(&errors(), Some(&evidence(60, [("errors", reading)])), &[]);
     (judgement.verdict, judgement.message)

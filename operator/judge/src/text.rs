@@ -1,11 +1,11 @@
-//! Numbers for people.
+//! Formats numbers for messages.
 
 use slipway_crds::v1alpha1::{GateStatus, GateVerdict};
 
-/// Longest message of a gate that the API takes, in characters.
+/// Longest message of a gate that the API accepts, in characters.
 pub(crate) const MAX_MESSAGE: usize = 1024;
 
-/// At most `most` characters, the last of them an ellipsis when something is missing.
+/// Truncates a text to `most` characters, with an ellipsis as the last one.
 pub(crate) fn truncate_text(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_owned();
@@ -13,7 +13,7 @@ pub(crate) fn truncate_text(text: &str, most: usize) -> String {
     text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// The gates that make the verdict.
+/// The gates that determine the verdict, with their messages.
 pub(crate) fn summarize_gates(verdict: GateVerdict, gates: &[GateStatus]) -> String {
     if gates.is_empty() {
         return "no gates".to_owned();
@@ -39,8 +39,7 @@ pub(crate) fn format_count(number: f64) -> String {
     out
 }
 
-/// A share as a percentage with as many digits as it needs to be told from 0: `12%`, `0.52%`,
-/// `0.013%`.
+/// A share as a percentage with enough digits to distinguish it from 0: `12%`, `0.52%`, `0.013%`.
 pub(crate) fn format_percent(share: f64) -> String {
     let percent = share * 100.0;
     let digits = match percent.abs() {
@@ -59,7 +58,7 @@ pub(crate) fn format_signed_percent(share: f64) -> String {
     if text.starts_with('-') || text == "0%" { text } else { format!("+{text}") }
 }
 
-/// Any number, short.
+/// Any number, in a short form.
 pub(crate) fn format_number(value: f64) -> String {
     let size = value.abs();
     if size != 0.0 && !(1e-4..1e9).contains(&size) {
@@ -70,7 +69,7 @@ pub(crate) fn format_number(value: f64) -> String {
     if text == "-0" { "0".to_owned() } else { text.to_owned() }
 }
 
-/// A time in the unit in which people say it: `25 ms`, `2.5 s`.
+/// A time in its usual unit: `25 ms`, `2.5 s`.
 pub(crate) fn format_seconds(seconds: f64) -> String {
     if seconds < 1.0 {
         format!("{} ms", format_number(seconds * 1000.0))
@@ -79,7 +78,7 @@ pub(crate) fn format_seconds(seconds: f64) -> String {
     }
 }
 
-/// A wait: `40 s`, `6 min`, `3 h`, `5 d`.
+/// A duration in a coarse unit: `40 s`, `6 min`, `3 h`, `5 d`.
 pub(crate) fn format_duration(seconds: f64) -> String {
     let (amount, unit) = match seconds {
         s if s < 90.0 => (s, "s"),
@@ -100,7 +99,7 @@ pub(crate) fn plural_noun(number: f64, noun: &str) -> String {
     if number == 1.0 { noun.to_owned() } else { format!("{noun}s") }
 }
 
-/// Rounded up to two significant digits: an estimate must not look like a measurement.
+/// Rounds up to two significant digits, so that an estimate does not look like a measurement.
 pub(crate) fn round_up_two_digits(number: f64) -> f64 {
     if number < 100.0 {
         return number.ceil().max(1.0);

@@ -1,4 +1,4 @@
-//! The share of wrong predictions by feedback labels, compared with that of stable.
+//! Compares the share of wrong predictions, by feedback labels, with that of stable.
 
 use jiff::Timestamp;
 use slipway_contracts::metric_names;

@@ -1,4 +1,4 @@
-//! The share of failed requests, compared with that of stable.
+//! Compares the share of failed requests with that of stable.
 
 use jiff::Timestamp;
 use slipway_contracts::metric_names;
@@ -53,11 +53,11 @@ impl GateKind for ErrorRateKind {
     }
 }
 
-/// The outcomes for which an arm is to blame are bad, its answers (a client's own mistake is
-/// answered rightly with 4xx) are good, and requests whose client left before stable would have
-/// answered are neither; one that waited for longer is a `timeout`. `contract_error` is a 4xx that
-/// stable contradicted; `try_timeout` is what took longer than a try may take, counted alike in
-/// both arms.
+/// Outcomes that are faults of an arm count as bad, answers as good (4xx is a correct answer to a
+/// client error), and requests whose client left before stable would have answered count as
+/// neither; if the client waited longer, the outcome is `timeout`. `contract_error` is a 4xx that
+/// stable contradicted; `try_timeout` is a try that exceeded its time limit, counted alike in both
+/// arms.
 fn errors_query(selector: &SeriesSelector<'_>) -> String {
     let outcomes =
         "success|client_error|contract_error|server_error|timeout|try_timeout|unavailable";

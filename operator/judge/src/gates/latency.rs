@@ -1,8 +1,8 @@
-//! Slow requests, from cumulative histograms.
+//! Compares the share of slow requests, from cumulative histograms.
 //!
-//! A quantile of the candidate cannot be compared with one of stable by counts; a share above a
-//! fixed time can. The time is stable's own quantile, times the allowed ratio, and at least the
-//! time that is slow to anybody, rounded up to a bound of the histogram: above that bound both arms
+//! A quantile of the candidate cannot be compared with one of stable by counts, but a share above a
+//! fixed time can. That time is stable's own quantile times the allowed ratio, at least the minimum
+//! time that counts as slow, and rounded up to a bound of the histogram: above that bound both arms
 //! are counted exactly, without interpolation.
 
 use jiff::Timestamp;
@@ -69,7 +69,7 @@ impl GateKind for LatencyKind {
     }
 }
 
-/// Slow requests of both arms.
+/// The slow requests of both arms.
 fn slow_arms(
     input: &JudgeInput<'_>,
     settings: &LatencyGate,
@@ -88,15 +88,15 @@ fn slow_arms(
     })
 }
 
-/// The time above which a request is slow, in seconds: the smallest bound of the histogram that is
-/// at least stable's quantile times the ratio. When there is none but +Inf, nothing could ever be
-/// slow, so the largest finite bound is taken instead.
+/// The time above which a request counts as slow, in seconds: the smallest bound of the histogram
+/// that is at least stable's quantile times the ratio. If only +Inf qualifies, the largest finite
+/// bound is used, because otherwise no request could be slow.
 pub(crate) fn slow_threshold(stable: &ArmHistogram, settings: &LatencyGate) -> Result<f64, String> {
     let quantile = settings.quantile.fraction().unwrap_or(0.95).clamp(0.01, 0.9999);
     let ratio = settings.max_ratio.fraction().unwrap_or(1.0).max(1.0);
     let largest = stable.finite.last().ok_or("the histogram has no bucket but +Inf")?.0;
-    // A hair is forgiven, so that 1.5 times a quantile that lies on a bound does not skip a bucket
-    // by a rounding error.
+    // Tolerates a rounding error, so that 1.5 times a quantile that lies on a bound does not skip a
+    // bucket.
     let floor = f64::from(settings.min_slow_milliseconds.max(0)) / 1000.0;
     let wanted = (interpolate_quantile(stable, quantile).unwrap_or(largest) * ratio).max(floor)
         * (1.0 - 1e-9);
@@ -108,8 +108,8 @@ pub(crate) fn slow_threshold(stable: &ArmHistogram, settings: &LatencyGate) -> R
         .unwrap_or(largest))
 }
 
-/// The quantile, linear within its bucket as `histogram_quantile` has it; `None` when it lies
-/// beyond the largest finite bound.
+/// The quantile, interpolated linearly within its bucket like `histogram_quantile`; `None` if it
+/// lies beyond the largest finite bound.
 fn interpolate_quantile(histogram: &ArmHistogram, quantile: f64) -> Option<f64> {
     let rank = quantile * histogram.all;
     let mut below = (0.0, 0.0);
@@ -124,8 +124,8 @@ fn interpolate_quantile(histogram: &ArmHistogram, quantile: f64) -> Option<f64> 
     None
 }
 
-/// Events above `bound`, which is one of stable's; both arms are counted by the same program, so
-/// the candidate has it too.
+/// Events above `bound`, which is one of stable's. The same program counts both arms, so the
+/// candidate's histogram has this bound, too.
 pub(crate) fn slower_than(histogram: &ArmHistogram, bound: f64) -> Result<ArmEvents, String> {
     let at_most = histogram.finite.iter().find(|(b, _)| *b == bound).map(|(_, count)| *count);
     let at_most = at_most.ok_or_else(|| format!("the histogram has no bucket for {bound} s"))?;

@@ -1,8 +1,8 @@
-//! PromQL gates: one number against thresholds, so many looks in a row.
+//! PromQL gates: compare one number with thresholds, over a number of consecutive evaluations.
 //!
-//! A look is a reading that yielded a finite number after the initial delay. A reading without a
-//! usable number breaks the row; a reading that could not be taken is no look and leaves it as it
-//! is.
+//! An evaluation is a reading with a finite number after the initial delay. A reading without a
+//! usable number resets the series of evaluations; a reading that could not be taken leaves it
+//! unchanged.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -17,7 +17,7 @@ use crate::query::SeriesSelector;
 use crate::rates::OTHER_READING;
 use crate::{scope, text};
 
-/// Gates of type PromQL. Each has the error rate that its author gave it.
+/// Gates of type PromQL. Their error rate is that of the user's query and thresholds.
 pub(super) struct PromQlKind;
 
 impl GateKind for PromQlKind {
@@ -74,8 +74,8 @@ impl GateKind for PromQlKind {
     }
 }
 
-/// A user's query with its variables, all but `{{window}}`, which only the poller knows. Names and
-/// revisions are DNS labels: nothing to quote.
+/// Substitutes the variables of a user's query, except `{{window}}`, which only the poller can
+/// compute. Names and revisions are DNS labels and need no quoting.
 fn substitute_variables(query: &str, selector: &SeriesSelector<'_>) -> String {
     query
         .replace("{{candidate}}", selector.candidate)
@@ -118,7 +118,7 @@ fn judge_value(
     }
     let needed = settings.consecutive_count.max(1);
     let (row, last_look_time) = next_streak(input, gate, taken_at, bounds.contains(value));
-    // A row that is long enough stays as it is: no change of the status for each further look.
+    // A complete series does not grow, so that further evaluations do not change the status.
     let row = row.clamp(-needed, needed);
     let verdict = match row {
         row if row >= needed => GateVerdict::Pass,
@@ -140,8 +140,8 @@ fn judge_value(
     }
 }
 
-/// The new length of the row and the look that it counts last. The same reading seen again, by a
-/// plan that ran for another reason, counts once.
+/// The new length of the series and the time of the evaluation that it counts last. If a plan runs
+/// for another reason, the same reading is counted only once.
 fn next_streak(
     input: &JudgeInput<'_>,
     gate: &GateSpec,
@@ -163,7 +163,7 @@ fn next_streak(
     (row, taken_at)
 }
 
-/// What the status remembers of a gate: nothing, unless it was at this weight.
+/// The series stored in the status; empty if it was at another weight.
 fn stored_streak(input: &JudgeInput<'_>, gate: &GateSpec) -> (i32, Option<Timestamp>) {
     let since = input.confirmed_time.as_second();
     input
@@ -175,7 +175,7 @@ fn stored_streak(input: &JudgeInput<'_>, gate: &GateSpec) -> (i32, Option<Timest
         .map_or((0, None), |(row, at)| (row, Some(at)))
 }
 
-/// `finding`, about a reading that could not be taken, with the row as it was.
+/// `finding`, about a reading that could not be taken, with the stored series unchanged.
 fn with_stored_streak(
     input: &JudgeInput<'_>,
     gate: &GateSpec,

@@ -1,6 +1,6 @@
-//! What the verdict is, case by case: the regression catalogue of metric gating (no series, NaN,
-//! infinities, stale series, an arm that has only failures, resets, gaps, a provider that is down)
-//! and the ordinary ones.
+//! Verdicts of single cases: the regression catalogue of metric gating (no series, NaN, infinities,
+//! stale series, an arm with only failures, resets, gaps, an unavailable provider) and ordinary
+//! cases.
 
 use slipway_crds::v1alpha1::{AnalysisMode, AnalysisSpec, GateType, GateVerdict};
 
@@ -103,7 +103,7 @@ fn several_series_are_the_pollers_no_data() {
 fn only_failures_without_a_success_series_fail() {
     // The candidate has a series for bad events only; the other counts as 0.
     assert_eq!(one(counts(Some((40.0, 40.0)), Some((1.0, 800.0)))).0, GateVerdict::Fail);
-    // Also when stable has nothing but successes.
+    // The same if stable has only successes.
     assert_eq!(one(counts(Some((12.0, 12.0)), Some((0.0, 300.0)))).0, GateVerdict::Fail);
 }
 
@@ -115,8 +115,8 @@ fn a_hiccup_is_not_a_verdict() {
 
 #[test]
 fn a_counter_reset_or_a_scrape_gap_only_takes_evidence_away() {
-    // increase() bears resets; where a scrape is missing the next count may be smaller than the
-    // last. There is no memory that this could confuse.
+    // increase() handles resets; after a missing scrape the next count may be smaller than the
+    // last. The judge stores no counts that this could affect.
     let before = one(counts(Some((1.0, 90.0)), Some((5.0, 2000.0)))).0;
     let gap = one(counts(Some((0.9, 40.3)), Some((2.2, 900.7)))).0;
     assert_eq!((before, gap), (GateVerdict::NeedMoreData, GateVerdict::NeedMoreData));
@@ -138,8 +138,8 @@ fn a_provider_that_is_down_holds_and_forgets_nothing() {
         );
         assert_eq!(judgement.verdict, GateVerdict::ProviderDown);
         assert_eq!(judgement.message, format!("errors: {why}"));
-        // Back again, be it after a minute or an hour: judged on the whole window as if nothing had
-        // been.
+        // When the provider is available again, after a minute or an hour, the whole window is
+        // judged as if there had been no outage.
         for seconds in [120, 660, 3660] {
             let good =
                 evidence(seconds, [("errors", counts(Some((2.0, 900.0)), Some((40.0, 17_000.0))))]);
@@ -189,7 +189,7 @@ fn too_little_says_how_much_more() {
         .parse()
         .unwrap();
     assert!((20.0..600.0).contains(&more), "{message}");
-    // The promise holds: with that much more, at the same rates, there is a verdict.
+    // The estimate is right: with that many more events, at the same rates, there is a verdict.
     let by = (120.0 + more) / 120.0;
     assert_eq!(
         one(counts(Some((0.0, 120.0 * by)), Some((8.0 * by, 2280.0 * by)))).0,
@@ -219,7 +219,7 @@ fn fewest_requests_hold_for_both_arms() {
 
 #[test]
 fn worse_by_less_than_is_worth_catching_passes() {
-    // Beyond doubt 0.2 points worse; 2 points are worth catching.
+    // Certainly 0.2 points worse; 2 points are worth detecting.
     assert_eq!(one(counts(Some((7000.0, 1e6)), Some((5000.0, 1e6)))).0, GateVerdict::Pass);
 }
 
@@ -329,7 +329,7 @@ fn queries_name_both_revisions_and_the_window() {
     for (asked, (gate, query)) in asked.iter().zip(expected) {
         assert_eq!((asked.gate.as_str(), &asked.queries), (gate, &query));
     }
-    // Of a store that holds several clusters, this one's.
+    // With matchers that select this cluster in a store of several.
     let asked =
         gate_queries("shop", "churn", &all, "abc", "def", &[r#"cluster="eu-1""#.to_owned()]);
     let texts = asked.iter().filter_map(|asked| match &asked.queries {

@@ -10,7 +10,7 @@ fn gate() -> Vec<GateSpec> {
     )
 }
 
-/// Looks at a value so many seconds after confirmation, with what the status remembers.
+/// Evaluates a value `seconds` after the confirmation, with the stored status.
 fn look(seconds: i64, value: f64, previous: &[GateStatus]) -> Judgement {
     run(&gate(), Some(&evidence(seconds, [("score", GateReading::Value(value))])), previous)
 }
@@ -25,7 +25,7 @@ fn so_many_looks_in_a_row_pass() {
     );
     let second = look(20, 0.94, &first.gates);
     assert_eq!((second.verdict, second.gates[0].consecutive), (GateVerdict::Pass, 2));
-    // A row that is long enough stays as it is.
+    // A complete series does not grow.
     let third = look(30, 0.9, &second.gates);
     assert_eq!((third.verdict, third.gates[0].consecutive), (GateVerdict::Pass, 2));
 }
@@ -55,7 +55,7 @@ fn one_reading_counts_once_however_often_it_is_planned_with() {
         again = look(20, 0.5, &again.gates);
     }
     assert_eq!(again, first);
-    // Nor does an older one that a new leader may still hold.
+    // An older reading that a new leader may still have does not count either.
     assert_eq!(look(19, 0.5, &first.gates).gates[0].consecutive, -1);
     assert_eq!(look(9, 0.5, &first.gates).gates[0].consecutive, -1);
 }

@@ -1,4 +1,4 @@
-//! What holds for every reading.
+//! Properties that hold for every reading.
 
 use proptest::prelude::*;
 use slipway_crds::v1alpha1::GateVerdict;

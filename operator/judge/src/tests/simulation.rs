@@ -1,5 +1,5 @@
-//! Operating characteristics, by simulation with a fixed seed. `docs/judge.md` shows the table that
-//! `table` prints.
+//! Measures the operating characteristics by simulation with a fixed seed. `docs/judge.md` contains
+//! the table that `table` prints.
 
 use slipway_crds::v1alpha1::GateVerdict;
 
@@ -8,7 +8,7 @@ use crate::rates::{MISSED_REGRESSION, RateCriteria, decide_verdict};
 use crate::reading::ArmHistogram;
 use crate::sequential::ArmEvents;
 
-/// SplitMix64: small, and the same everywhere.
+/// SplitMix64: small, and with the same output on every platform.
 struct Random(u64);
 
 impl Random {
@@ -25,17 +25,19 @@ impl Random {
     }
 }
 
-/// One step of a rollout: rates, the candidate's share of the traffic, and the question put.
+/// One step of a rollout: rates, the candidate's share of the traffic, and the criteria of the
+/// gate.
 #[derive(Clone, Copy)]
 struct Step {
     stable: f64,
     candidate: f64,
     share: f64,
     question: RateCriteria,
-    /// The candidate's requests between two looks, and at most.
+    /// The candidate's requests between two evaluations, and in total.
     every: u32,
     most: f64,
-    /// By how much `increase()` overstates the counts: it extrapolates to the ends of the window.
+    /// Factor by which `increase()` overstates the counts, because it extrapolates to the ends of
+    /// the window.
     overstated: f64,
 }
 
@@ -51,7 +53,7 @@ impl Step {
         Self { stable, candidate, share, question, every: 10, most: 20_000.0, overstated: 1.0 }
     }
 
-    /// The verdict and the candidate's requests that it took.
+    /// The verdict and the number of the candidate's requests until then.
     fn run(&self, random: &mut Random) -> (GateVerdict, f64) {
         let nothing = ArmEvents { bad: 0.0, all: 0.0 };
         let (mut candidate, mut stable) = (nothing, nothing);
@@ -94,8 +96,7 @@ fn false_rollbacks_stay_within_the_budget_at_every_look() {
         for rate in [0.001, 0.005, 0.05, 0.3] {
             let mut step = Step::new(rate, rate, share, 0.02);
             step.overstated = overstated;
-            // Nothing ends the run but a fail: the harshest reading of "however often it is looked
-            // at".
+            // Only a fail ends the run: the strictest reading of "however often it is evaluated".
             step.question.min_events = f64::INFINITY;
             step.question.alpha = 0.05;
             step.most = 1000.0;
@@ -116,7 +117,7 @@ fn regressions_worth_catching_are_missed_no_more_often_than_stated() {
         [(0.001, 0.02, 0.05), (0.005, 0.02, 0.5), (0.05, 0.05, 0.05), (0.1, 0.05, 0.5)]
     {
         let mut step = Step::new(stable, stable + worth_catching, share, worth_catching);
-        // Nothing ends the run but a pass.
+        // Only a pass ends the run.
         step.question.alpha = 1e-300;
         step.most = 2000.0;
         step.every = 20;
@@ -131,8 +132,8 @@ fn regressions_worth_catching_are_missed_no_more_often_than_stated() {
 
 #[test]
 fn a_bound_that_follows_stables_quantile_costs_no_false_rollbacks() {
-    // The bound of slow is chosen by the data: measured here because the theory speaks of a fixed
-    // one.
+    // The data determine the bound of slow requests. This is measured here because the theory
+    // assumes a fixed bound.
     const BOUNDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
     let mut random = Random(3);
     let settings = Default::default();
@@ -148,7 +149,7 @@ fn a_bound_that_follows_stables_quantile_costs_no_false_rollbacks() {
         let (mut candidate, mut stable) = (empty(), empty());
         for look in 0..60 {
             for _ in 0..200 {
-                // A log-logistic time around 30 ms, alike in both arms.
+                // A log-logistic time around 30 ms, equal in both arms.
                 let u = random.uniform();
                 let took = 0.03 * (u / (1.0 - u)).powf(0.35);
                 let arm = if random.happens(0.1) { &mut candidate } else { &mut stable };
@@ -175,7 +176,7 @@ fn a_bound_that_follows_stables_quantile_costs_no_false_rollbacks() {
 }
 
 /// The table of `docs/judge.md`. The numbers of requests are medians over 200 runs, of the
-/// candidate alone, with a look every ten of them.
+/// candidate alone, with an evaluation every ten requests.
 #[test]
 fn table() {
     println!(

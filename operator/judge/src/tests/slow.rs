@@ -22,8 +22,8 @@ fn latency(candidate: &[(f64, f64)], stable: &[(f64, f64)]) -> (GateVerdict, Str
     (judgement.verdict, judgement.message)
 }
 
-// The 95th percentile of stable is 46 ms, and half as much again is 69 ms: slow is what takes
-// longer than 100 ms.
+// The 95th percentile of stable is 46 ms, and one and a half times that is 69 ms, so requests over
+// 100 ms are slow.
 const STABLE_SHAPE: [f64; 6] = [1000.0, 6000.0, 3000.0, 300.0, 60.0, 0.0];
 
 #[test]
@@ -43,7 +43,8 @@ fn a_slow_tail_fails() {
 
 #[test]
 fn slower_within_the_allowed_ratio_passes() {
-    // Everything one bucket up to 100 ms, nothing above: 1.5 times as long is allowed.
+    // All requests are one bucket slower, up to 100 ms, and none is above: 1.5 times the latency is
+    // allowed.
     let (verdict, message) =
         latency(&histogram([0.0, 60.0, 360.0, 200.0, 2.0, 0.0]), &histogram(STABLE_SHAPE));
     assert_eq!(verdict, GateVerdict::Pass, "{message}");
@@ -58,8 +59,8 @@ fn a_candidate_beyond_the_last_bound_fails() {
 
 #[test]
 fn when_stable_is_beyond_the_last_bound_the_last_bound_counts() {
-    // A tenth of stable's requests takes longer than the histogram can tell; "longer than +Inf"
-    // would never fail.
+    // A tenth of stable's requests exceeds the largest finite bound; "slower than +Inf" would never
+    // fail.
     let stable = histogram([1000.0, 3000.0, 3000.0, 1500.0, 500.0, 1000.0]);
     let (verdict, message) = latency(&histogram([10.0, 30.0, 30.0, 15.0, 15.0, 200.0]), &stable);
     assert_eq!(verdict, GateVerdict::Fail, "{message}");
