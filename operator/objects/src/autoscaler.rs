@@ -1,4 +1,4 @@
-//! What keeps the number of pods right: the autoscaler and the disruption budget.
+//! The autoscaler and the disruption budget of the model's pods.
 
 use k8s_openapi::api::autoscaling::v2::{
     ContainerResourceMetricSource, CrossVersionObjectReference, HorizontalPodAutoscaler,
@@ -14,13 +14,12 @@ use crate::desired::DesiredObject;
 use crate::hash::with_applied_hash;
 use crate::meta::{LabelMap, controlled_metadata, label_selector, object_labels, runtime_selector};
 
-/// Average CPU utilisation at which the default metric holds the pods, in percent of their
-/// requests.
+/// Target of the default metric: average CPU utilisation of the pods, in percent of their requests.
 const DEFAULT_CPU_PERCENT: i32 = 80;
 
-/// The HorizontalPodAutoscaler `<name>` for `autoscaling` (that of the spec). It targets our own
-/// scale subresource, whose selector covers all revisions and does not change in a rollout, so the
-/// autoscaler never has to be pointed anywhere else.
+/// The HorizontalPodAutoscaler `<name>` for `autoscaling` (from the spec). It targets the scale
+/// subresource of the ModelDeployment, whose selector covers all revisions and does not change
+/// during a rollout, so the target of the autoscaler never changes.
 pub fn model_autoscaler(object: &ModelDeployment, autoscaling: &AutoscalingSpec) -> DesiredObject {
     let name = object.name_any();
     let metrics = if autoscaling.metrics.is_empty() {
@@ -45,8 +44,8 @@ pub fn model_autoscaler(object: &ModelDeployment, autoscaling: &AutoscalingSpec)
     }))
 }
 
-/// That of the model server alone: a metric of the whole pod is none as soon as one container
-/// beside it requests no CPU.
+/// CPU utilisation of the model server's container only: a metric of the whole pod is unavailable
+/// as soon as one other container requests no CPU.
 fn cpu_utilisation() -> MetricSpec {
     MetricSpec {
         type_: "ContainerResource".to_owned(),
@@ -65,8 +64,8 @@ fn cpu_utilisation() -> MetricSpec {
 
 /// The PodDisruptionBudget `<name>` over the runtime pods of all revisions.
 ///
-/// Kubernetes sums the replicas of the ReplicaSets behind the pods, so what `disruptionBudget`
-/// allows counts for the whole ModelDeployment.
+/// Kubernetes sums the replicas of the ReplicaSets behind the pods, so `disruptionBudget` applies
+/// to the whole ModelDeployment.
 pub fn disruption_budget(object: &ModelDeployment) -> DesiredObject {
     let name = object.name_any();
     let metadata = controlled_metadata(object, name.clone(), object_labels(&name));
@@ -77,8 +76,8 @@ pub fn disruption_budget(object: &ModelDeployment) -> DesiredObject {
     )))
 }
 
-/// So many evictions at a time. A pod that is not ready may always go: it serves nobody, and it
-/// must not keep a node from being drained.
+/// A budget of `max_unavailable` evictions at a time. A pod that is not ready may always be
+/// evicted: it serves no requests, and must not block the drain of a node.
 pub(crate) fn eviction_budget(
     metadata: ObjectMeta,
     selector: LabelMap,

@@ -1,5 +1,4 @@
-//! What `spec.server.cache` adds to the pods: the settings of the model server, and a Redis beside
-//! it.
+//! What `spec.server.cache` adds to the pods: settings of the model server, and a Redis sidecar.
 
 use k8s_openapi::api::core::v1::{
     Container, EnvVar, ExecAction, PersistentVolumeClaimVolumeSource, PodSecurityContext, Probe,
@@ -15,16 +14,16 @@ use crate::reserved::{MODELS_VOLUME, REDIS, SOCKET_VOLUME};
 use crate::settings::PlanSettings;
 use crate::volumes::{scratch_volume, volume_mount};
 
-/// The folder that runtime and Redis share, and the socket in it.
+/// The directory that the model server and Redis share, and the socket in it.
 const FOLDER: &str = "/run/slipway";
 const SOCKET: &str = "/run/slipway/redis.sock";
 
-/// CPU of a Redis whose spec says nothing. Without a request the autoscaler could not tell the
-/// pod's utilisation.
+/// CPU request of a Redis without one in its spec. Without a request the autoscaler could not
+/// compute the pod's utilisation.
 const CPU_REQUEST: &str = "50m";
 
-/// The volume of the model files, when it is a claim: a path of the node would be against the
-/// restricted Pod Security Standard.
+/// The volume of the model files if it is a claim. A host path would violate the restricted Pod
+/// Security Standard.
 pub(crate) fn model_cache_volume(cache: Option<&CacheSpec>) -> Option<Volume> {
     let claim_name = cache?.models.as_ref()?.claim_name.clone();
     let claim = PersistentVolumeClaimVolumeSource { claim_name, read_only: None };
@@ -35,8 +34,9 @@ pub(crate) fn model_cache_volume(cache: Option<&CacheSpec>) -> Option<Volume> {
     })
 }
 
-/// A claim may belong to root; our group may write to it. Only its root is looked at, because
-/// walking through many files at every start is slow.
+/// Sets the group, because the root of a claim may belong to root and the pods' group must be able
+/// to write. Kubernetes checks only the root of the volume, because a walk through many files at
+/// every start is slow.
 pub(crate) fn cache_pod_security(
     cache: Option<&CacheSpec>,
     pod: PodSecurityContext,
@@ -49,7 +49,7 @@ pub(crate) fn cache_pod_security(
     }
 }
 
-/// The volume for the socket, and where both containers mount it; none without the sidecar.
+/// The volume of the socket, and where both containers mount it; `None` without the sidecar.
 pub(crate) fn socket_volume(cache: Option<&CacheSpec>) -> Option<(Volume, VolumeMount)> {
     cache?
         .sidecar
@@ -57,7 +57,7 @@ pub(crate) fn socket_volume(cache: Option<&CacheSpec>) -> Option<(Volume, Volume
         .map(|_| (scratch_volume(SOCKET_VOLUME, "16Mi"), volume_mount(SOCKET_VOLUME, FOLDER)))
 }
 
-/// The settings of the model server.
+/// The environment of the model server for its caches.
 pub(crate) fn cache_environment(cache: Option<&CacheSpec>) -> Vec<EnvVar> {
     let Some(cache) = cache else { return Vec::new() };
     let mut all = Vec::new();
@@ -106,7 +106,7 @@ pub(crate) fn cache_environment(cache: Option<&CacheSpec>) -> Vec<EnvVar> {
     all
 }
 
-/// What is no amount is refused before; 0 keeps nothing.
+/// Validation rejects invalid amounts earlier; 0 disables the memory.
 fn quantity_bytes_text(amount: &Quantity) -> String {
     quantity_bytes(amount).unwrap_or_default().to_string()
 }
@@ -123,11 +123,11 @@ fn redis_url(cache: &CacheSpec) -> Option<EnvVar> {
     external.url.as_deref().map(|url| env_var(NAME, url))
 }
 
-/// The Redis beside the model server, as a sidecar: an init container that goes on, so that it
-/// starts before the model server and ends after it.
+/// The Redis sidecar: an init container with restart policy Always, so that it starts before the
+/// model server and terminates after it.
 ///
-/// It has neither a startup nor a readiness probe, on purpose: a Redis that does not come up must
-/// not keep a pod from serving without it.
+/// It deliberately has neither a startup nor a readiness probe: a Redis that does not start must
+/// not prevent the pod from serving without it.
 pub(crate) fn redis_sidecar(
     cache: Option<&CacheSpec>,
     settings: &PlanSettings,
@@ -136,8 +136,7 @@ pub(crate) fn redis_sidecar(
     Some(Container {
         name: REDIS.to_owned(),
         image: Some(redis.image.clone().unwrap_or_else(|| settings.redis_image.clone())),
-        // The user's own image has no policy of ours: Kubernetes' default by tag is what they
-        // expect.
+        // For the user's own image Kubernetes' default by tag applies, as the user expects.
         image_pull_policy: redis.image.is_none().then(|| settings.image_pull_policy.clone()),
         restart_policy: Some("Always".to_owned()),
         args: Some(redis_arguments(redis)),
@@ -149,7 +148,7 @@ pub(crate) fn redis_sidecar(
     })
 }
 
-/// No port at all, nothing on disk, and never more memory than is given.
+/// No TCP port, nothing on disk, and a limit for the memory.
 fn redis_arguments(redis: &RedisSidecar) -> Vec<String> {
     let policy = match redis.eviction_policy {
         EvictionPolicy::AllKeysLfu => "allkeys-lfu",
@@ -167,7 +166,7 @@ fn redis_arguments(redis: &RedisSidecar) -> Vec<String> {
         ("--maxclients", "64"),
         ("--maxmemory", &memory),
         ("--maxmemory-policy", policy),
-        // Freeing large values aside keeps the others' look-ups short.
+        // Freeing large values in the background keeps other lookups short.
         ("--lazyfree-lazy-eviction", "yes"),
         ("--lazyfree-lazy-expire", "yes"),
     ];
@@ -185,8 +184,8 @@ fn redis_liveness() -> Probe {
     }
 }
 
-/// Memory: what Redis may keep, and a quarter and 32 MiB for buffers, fragmentation and itself. All
-/// of it is requested, because a cache is full sooner or later.
+/// Memory: the maximum for data, plus a quarter and 32 MiB for buffers, fragmentation and Redis
+/// itself. All of it is requested, because a cache becomes full sooner or later.
 fn redis_resources(redis: &RedisSidecar) -> ResourceRequirements {
     let kept = quantity_bytes(&redis.max_memory).unwrap_or_default();
     let kept = kept / (1 << 20) + i64::from(kept % (1 << 20) > 0);

@@ -1,9 +1,9 @@
-//! JSON that is the same for the same value.
+//! JSON with one representation for each value.
 
 use serde_json::Value;
 
-/// JSON with the keys of every object sorted and no spaces, whatever features serde_json was
-/// compiled with.
+/// JSON with the keys of every object sorted and no spaces, independent of the compiled features of
+/// serde_json.
 pub(crate) fn canonical_json(value: &Value) -> String {
     let mut out = String::new();
     write_value(value, &mut out);

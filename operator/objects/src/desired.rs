@@ -1,4 +1,4 @@
-//! Objects of Kubernetes as the operator wants them.
+//! Kubernetes objects as the operator wants them.
 
 use k8s_openapi::Metadata;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -13,25 +13,23 @@ use slipway_crds::labels;
 
 use crate::kinds::{ManagedKind, ObjectTarget};
 
-/// An object as we want it: only the fields that we mean.
+/// A desired object, with only the fields that the operator sets.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DesiredObject {
-    /// A revision's pods. Applied when it is missing, and when a restart brings it up to date;
-    /// scaled by an action of its own afterwards.
+    /// The pods of a revision. Applied if it is missing, and when a restart updates it; later
+    /// changes of its size use a separate action.
     ReplicaSet(ReplicaSet),
-    /// A Service.
     Service(Service),
-    /// The autoscaler.
+    /// The autoscaler of the model, of the workers or of the gateway.
     HorizontalPodAutoscaler(HorizontalPodAutoscaler),
-    /// A disruption budget.
     PodDisruptionBudget(PodDisruptionBudget),
-    /// The gateway's identity.
+    /// The gateway's account.
     ServiceAccount(ServiceAccount),
-    /// The gateway's rights.
+    /// The gateway's permissions.
     RoleBinding(RoleBinding),
     /// The gateway, or the workers.
     Deployment(Deployment),
-    /// Who may reach pods.
+    /// Network access to pods.
     NetworkPolicy(NetworkPolicy),
 }
 
@@ -52,12 +50,11 @@ macro_rules! with_object {
 }
 
 impl DesiredObject {
-    /// Its metadata.
     pub fn metadata(&self) -> &ObjectMeta {
         with_object!(self, object => object.metadata())
     }
 
-    /// The same, to be changed.
+    /// The metadata, for changes.
     pub fn metadata_mut(&mut self) -> &mut ObjectMeta {
         with_object!(self, object => object.metadata_mut())
     }
@@ -76,7 +73,6 @@ impl DesiredObject {
         }
     }
 
-    /// Its name.
     pub fn name(&self) -> &str {
         self.metadata().name.as_deref().unwrap_or_default()
     }
@@ -86,13 +82,13 @@ impl DesiredObject {
         ObjectTarget::new(self.kind(), self.name())
     }
 
-    /// The hash that its builder stamped it with.
+    /// The hash that the builder set in the annotation.
     pub fn applied_hash(&self) -> &str {
         let annotations = self.metadata().annotations.as_ref();
         annotations.and_then(|all| all.get(labels::APPLIED)).map(String::as_str).unwrap_or_default()
     }
 
-    /// As it is sent.
+    /// The JSON that is sent to the API server.
     pub fn to_json(&self) -> Value {
         // Maps with string keys and plain data: there is nothing in these types that JSON cannot
         // express.

@@ -1,5 +1,5 @@
-//! The gateway of a namespace. Everything here but the owner reference is the same for every
-//! ModelDeployment of the namespace.
+//! The gateway of a namespace. All objects here, except their owner references, are the same for
+//! every ModelDeployment of the namespace.
 
 use std::collections::BTreeMap;
 
@@ -41,8 +41,8 @@ use crate::{keys, template};
 /// The container of a gateway's pod.
 const CONTAINER: &str = "gateway";
 
-/// The whole set in the order in which it is applied: identity and rights before the pods that need
-/// them.
+/// All objects in the order in which they are applied: account and permissions before the pods that
+/// need them.
 pub fn gateway_objects(object: &ModelDeployment, settings: &PlanSettings) -> [DesiredObject; 5] {
     [
         gateway_service_account(object),
@@ -53,7 +53,7 @@ pub fn gateway_objects(object: &ModelDeployment, settings: &PlanSettings) -> [De
     ]
 }
 
-/// The gateway's identity. Its token is mounted by the pods alone.
+/// The gateway's account. Only the pods mount its token.
 pub fn gateway_service_account(object: &ModelDeployment) -> DesiredObject {
     with_applied_hash(DesiredObject::ServiceAccount(ServiceAccount {
         metadata: shared_metadata(object),
@@ -62,7 +62,7 @@ pub fn gateway_service_account(object: &ModelDeployment) -> DesiredObject {
     }))
 }
 
-/// The gateway's rights: the chart's ClusterRole `slipway-gateway`, within this namespace.
+/// The gateway's permissions: the chart's ClusterRole `slipway-gateway`, within this namespace.
 pub fn gateway_role_binding(object: &ModelDeployment) -> DesiredObject {
     with_applied_hash(DesiredObject::RoleBinding(RoleBinding {
         metadata: shared_metadata(object),
@@ -80,13 +80,13 @@ pub fn gateway_role_binding(object: &ModelDeployment) -> DesiredObject {
     }))
 }
 
-/// The gateway's pods. A roll starts the new pod before the old one leaves: there is never less of
-/// the data plane than asked for.
+/// The gateway's pods. A rolling update starts the new pod before it terminates the old one, so
+/// that the number of pods never drops below the requested one.
 pub fn gateway_deployment(object: &ModelDeployment, settings: &PlanSettings) -> DesiredObject {
     build_deployment(shared_metadata(object), settings)
 }
 
-/// The stamp of a namespace's gateway pods, as they are made now.
+/// The applied hash of a namespace's gateway Deployment with the current settings.
 pub fn gateway_applied_hash(namespace: &str, settings: &PlanSettings) -> String {
     build_deployment(unowned_metadata(namespace), settings).applied_hash().to_owned()
 }
@@ -95,7 +95,7 @@ fn build_deployment(metadata: ObjectMeta, settings: &PlanSettings) -> DesiredObj
     with_applied_hash(DesiredObject::Deployment(Deployment {
         metadata,
         spec: Some(DeploymentSpec {
-            // The autoscaler's, when there is one.
+            // An autoscaler, if there is one, owns this field.
             replicas: (settings.gateway_autoscaler == GatewayAutoscaler::None)
                 .then_some(settings.gateway_replicas),
             selector: label_selector(gateway_selector()),
@@ -126,7 +126,7 @@ fn build_deployment(metadata: ObjectMeta, settings: &PlanSettings) -> DesiredObj
     }))
 }
 
-/// How many pods a gateway begins with.
+/// The initial number of pods of a gateway.
 pub fn initial_gateway_replicas(settings: &PlanSettings) -> i32 {
     match &settings.gateway_autoscaler {
         GatewayAutoscaler::Ours { min_replicas, max_replicas, .. } => {
@@ -136,8 +136,8 @@ pub fn initial_gateway_replicas(settings: &PlanSettings) -> i32 {
     }
 }
 
-/// The HorizontalPodAutoscaler of the gateway, where the operator makes one. By CPU alone: memory
-/// is bounded by what the gateway allows its clients.
+/// The HorizontalPodAutoscaler of the gateway, if the operator creates one. It uses only CPU,
+/// because the gateway's limits for its clients bound its memory.
 pub fn gateway_autoscaler(
     object: &ModelDeployment,
     settings: &PlanSettings,
@@ -152,7 +152,8 @@ pub fn gateway_autoscaler(
         kind: Deployment::KIND.to_owned(),
         name: GATEWAY.to_owned(),
     };
-    // In cores and not in percent of the request, which is what a gateway without load needs.
+    // In cores instead of percent of the request, because the request covers only a gateway without
+    // load.
     let metric = ContainerResourceMetricSource {
         container: CONTAINER.to_owned(),
         name: "cpu".to_owned(),
@@ -179,7 +180,7 @@ pub fn gateway_autoscaler(
     })))
 }
 
-/// At most one gateway pod is evicted at a time.
+/// The budget allows one eviction of a gateway pod at a time.
 pub fn gateway_disruption_budget(object: &ModelDeployment) -> DesiredObject {
     with_applied_hash(DesiredObject::PodDisruptionBudget(eviction_budget(
         shared_metadata(object),
@@ -198,8 +199,8 @@ fn gateway_pod(settings: &PlanSettings) -> PodSpec {
         enable_service_links: Some(false),
         image_pull_secrets: pull_secrets(&[], &settings.image_pull_secrets),
         security_context: Some(pod_security(settings)),
-        // On SIGTERM the gateway turns unready, waits until endpoints have spread and finishes what
-        // is in flight: no preStop hook is needed.
+        // On SIGTERM the gateway becomes unready, waits until the change of endpoints has
+        // propagated and completes requests in flight, so no preStop hook is needed.
         termination_grace_period_seconds: Some(TERMINATION_GRACE_SECONDS),
         affinity: Some(spread_affinity(gateway_selector())),
         ..PodSpec::default()
@@ -242,9 +243,9 @@ fn gateway_container(settings: &PlanSettings, keys: VolumeMount) -> Container {
         ]),
         readiness_probe: Some(readiness_probe(GATEWAY_ADMIN.0)),
         liveness_probe: Some(liveness_probe(GATEWAY_ADMIN.0)),
-        // None for CPU: throttling the gateway would slow down every model. That of memory is far
-        // above what its own bounds allow (256 MiB of bodies, and the buffers of 10,000
-        // connections), so that it takes only a gateway that is broken.
+        // No CPU limit: throttling the gateway would slow down every model. The memory limit is far
+        // above the gateway's own bounds (256 MiB of bodies, and the buffers of 10,000
+        // connections), so that only a faulty gateway reaches it.
         resources: Some(ResourceRequirements {
             requests: Some(resource_quantities(&[("cpu", "100m"), ("memory", "64Mi")])),
             limits: Some(resource_quantities(&[("memory", "2Gi")])),

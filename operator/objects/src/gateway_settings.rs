@@ -1,5 +1,5 @@
-//! What administrators say about gateways: the chart of all of them, the annotation
-//! `ml.slipway.dev/gateway` of a namespace of its own.
+//! Settings of administrators for gateways: in the chart for all gateways, in the annotation
+//! `ml.slipway.dev/gateway` for the gateway of one namespace.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Deserialize;
@@ -9,53 +9,51 @@ use slipway_crds::v1alpha1::PodTemplatePatch;
 use crate::settings::{GatewayAutoscaler, PlanSettings};
 use crate::template;
 
-/// Replicas that a Deployment may be asked for.
+/// Maximum number of replicas of a gateway.
 const MAX_REPLICAS: i32 = 1000;
 
-/// Settings of gateways, each of which may be left out. The same shape in the chart (`gateway`) and
-/// in the annotation.
+/// Settings of gateways; every field is optional. The chart (`gateway`) and the annotation have the
+/// same structure.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GatewaySettings {
-    /// Pods of the gateway; with an autoscaler those that it begins with.
+    /// Number of gateway pods; the initial number if there is an autoscaler.
     pub replicas: Option<i32>,
-    /// Who decides on their number later.
+    /// What determines the number of pods later.
     #[serde(default)]
     pub autoscaling: GatewayAutoscaling,
-    /// A part of a pod template, whose container is `gateway`.
+    /// A part of a pod template; the container is `gateway`.
     #[serde(default)]
     pub template: PodTemplatePatch,
 }
 
-/// What is said of an autoscaler of gateways.
+/// Settings of the autoscaler of gateways.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GatewayAutoscaling {
-    /// Who decides.
     pub mode: Option<AutoscalingMode>,
-    /// Fewest pods.
+    /// Minimum number of pods.
     pub min_replicas: Option<i32>,
-    /// Most pods.
+    /// Maximum number of pods.
     pub max_replicas: Option<i32>,
-    /// CPU that a pod uses on average, in cores, at which the number of pods is held.
+    /// Target for the average CPU usage of a pod, in cores.
     pub target_average_cpu: Option<Quantity>,
 }
 
-/// Who decides on the number of a gateway's pods.
+/// What determines the number of a gateway's pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub enum AutoscalingMode {
-    /// `replicas`; what others write is put back.
+    /// `replicas`; changes by other clients are reverted.
     #[default]
     Disabled,
-    /// A HorizontalPodAutoscaler that the operator makes.
+    /// A HorizontalPodAutoscaler that the operator creates.
     Enabled,
-    /// An autoscaler of the user's own: the field is not the operator's.
+    /// An autoscaler that the user operates: the operator does not write the field.
     External,
 }
 
 impl GatewaySettings {
-    /// These where they say something, else those of `other`; templates are merged, these over
-    /// those.
+    /// These settings, completed by those of `other`; the template is merged over the other one.
     #[must_use]
     pub fn or(&self, other: &Self) -> Self {
         let (own, others) = (&self.autoscaling, &other.autoscaling);
@@ -76,10 +74,10 @@ impl GatewaySettings {
         }
     }
 
-    /// Puts them into the settings that plans depend on.
+    /// Applies the settings to those that plans depend on.
     ///
     /// # Errors
-    /// Names the field that cannot be followed, and what it may be.
+    /// Names the invalid field, and its valid values.
     pub fn apply_to(self, settings: &mut PlanSettings) -> Result<(), String> {
         settings.gateway_autoscaler = self.autoscaler()?;
         settings.gateway_replicas = check_range("replicas", self.replicas.unwrap_or(2))?;

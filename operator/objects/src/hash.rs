@@ -1,4 +1,4 @@
-//! The stamp: a short hash of what was applied, kept in an annotation.
+//! The applied hash: a short hash of what was applied, stored in an annotation.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -7,8 +7,8 @@ use slipway_crds::labels::APPLIED;
 use crate::canonical_json::canonical_json;
 use crate::desired::DesiredObject;
 
-/// Bytes of the digest that are kept: 2^64 is plenty against accidents, and nobody attacks their
-/// own annotation.
+/// Length of the stored hash in bytes: 64 bits suffice against accidental collisions, and the
+/// annotation is not a security boundary.
 const HASH_BYTES: usize = 8;
 
 /// Hash of an object as it is applied: the first 16 hex digits of sha256 over its canonical JSON,

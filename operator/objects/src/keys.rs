@@ -1,5 +1,5 @@
-//! The keys of a namespace, as pods get them: files of the Secret `slipway-keys`, which the
-//! operator makes and never reads.
+//! The keys of a namespace in pods: files of the Secret `slipway-keys`, which the operator creates
+//! and never reads.
 
 use k8s_openapi::api::core::v1::{EnvVar, KeyToPath, SecretVolumeSource, Volume, VolumeMount};
 use slipway_contracts::{environment, files};
@@ -13,8 +13,8 @@ pub const KEYS: &str = files::KEYS_SECRET;
 /// Its data: 32 random bytes that keys are derived from, and the token that clients show.
 pub const KEYS_FILES: [&str; 2] = [files::MASTER_KEY, files::TOKEN];
 
-/// The volume. A pod starts without the Secret as well: who needs a key looks for it when it is
-/// needed.
+/// The volume and its mount. A pod starts even without the Secret; programs read a key only when
+/// they need it.
 pub(crate) fn keys_volume() -> (Volume, VolumeMount) {
     let items =
         KEYS_FILES.map(|key| KeyToPath { key: key.to_owned(), path: key.to_owned(), mode: None });
@@ -31,7 +31,7 @@ pub(crate) fn keys_volume() -> (Volume, VolumeMount) {
     )
 }
 
-/// Tells a program where the files are.
+/// The variable with the directory of the files.
 pub(crate) fn keys_environment() -> EnvVar {
     env_var(environment::KEYS_DIRECTORY, files::KEYS_DIRECTORY)
 }

@@ -1,29 +1,30 @@
-//! Objects of Kubernetes: names, settings and builders of every object of a ModelDeployment (the
-//! table "Objects of one ModelDeployment" in docs/contracts.md). Pure: no client, no clock.
+//! Kubernetes objects: names, settings and builders of every object of a ModelDeployment (the table
+//! "Objects of one ModelDeployment" in docs/contracts.md). Pure: no client, no clock.
 //!
-//! Each builder is a pure function and returns a [`DesiredObject`] that holds only the fields that
-//! we mean: under server-side apply a field that is not there is not ours, so what others set
-//! stays. Every object is already [`with_applied_hash`].
+//! Each builder is a pure function and returns a [`DesiredObject`] with only the fields that the
+//! operator sets. With server-side apply an absent field is not owned, so values of other clients
+//! stay. Every object already has its hash ([`with_applied_hash`]).
 //!
 //! # When to apply
 //!
-//! The plan compares the stamp of what we want with the stamp of what is there. Defaulting and
-//! foreign fields of the API server therefore never look like a difference, and an object that is
-//! as it was applied costs no request. Whether somebody changed *our* fields since is told by the
-//! API server, which keeps who owns them (`slipway_core::fields`); the sizes of ReplicaSets are
-//! compared by value.
+//! The plan compares the applied hash of the desired object with that of the existing one. Defaults
+//! of the API server and fields of other clients therefore never count as a difference, and an
+//! unchanged object costs no request. Whether another client has changed one of the operator's own
+//! fields since is detected by the field ownership that the API server records
+//! (`slipway_core::fields`); the sizes of ReplicaSets are compared by value.
 //!
 //! # Owners
 //!
-//! Everything is applied with the field manager `slipway`. Objects of one ModelDeployment have it
-//! as their controller.
+//! Every object is applied with the field manager `slipway`. The ModelDeployment is the controller
+//! of its own objects.
 //!
-//! The gateway's objects are shared by all ModelDeployments of a namespace ([`is_shared`]) and
-//! carry a plain owner reference to each of them, so that they are collected with the last one. All
-//! else in them is the same for every ModelDeployment (it depends on
-//! [`PlanSettings`](crate::settings::PlanSettings) alone), and the stamp leaves owner references
-//! out, so ModelDeployments never fight over them. The shell merges the references in by UID, and
-//! Kubernetes' garbage collector removes the reference of a ModelDeployment that is gone.
+//! All ModelDeployments of a namespace share the gateway's objects ([`is_shared`]), which have a
+//! plain owner reference to each of them, so that they are garbage-collected with the last one.
+//! Everything else in them is the same for every ModelDeployment (it depends only on
+//! [`PlanSettings`](crate::settings::PlanSettings)), and the hash excludes owner references, so
+//! ModelDeployments never overwrite each other's content. The operator process merges the
+//! references by UID, and Kubernetes' garbage collector removes the reference of a deleted
+//! ModelDeployment.
 
 mod autoscaler;
 mod cache;

@@ -10,10 +10,10 @@ use slipway_crds::v1alpha1::ModelDeployment;
 use crate::desired::DesiredObject;
 use crate::reserved::GATEWAY;
 
-/// Labels as Kubernetes has them.
+/// Labels in the type that Kubernetes objects use.
 pub(crate) type LabelMap = BTreeMap<String, String>;
 
-/// A map from pairs.
+/// Builds a map from pairs.
 pub(crate) fn label_map<const N: usize>(pairs: [(&str, &str); N]) -> LabelMap {
     pairs.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
 }
@@ -59,8 +59,8 @@ pub(crate) fn worker_selector(name: &str) -> LabelMap {
     label_map([(labels::COMPONENT, labels::COMPONENT_WORKER), (labels::MODEL_DEPLOYMENT, name)])
 }
 
-/// Labels of the gateway's objects and pods. They are shared, so no ModelDeployment's name is among
-/// them.
+/// Labels of the gateway's objects and pods. They are shared, so they include no name of a
+/// ModelDeployment.
 pub(crate) fn gateway_labels() -> LabelMap {
     label_map([
         (labels::MANAGED_BY, labels::MANAGER),
@@ -97,12 +97,12 @@ pub(crate) fn controlled_metadata(
     }
 }
 
-/// An object of the gateway has so many owners at most. Beyond it none: each further one would
-/// rewrite the object with all the others, and every watcher read it. The operator takes away what
-/// no ModelDeployment uses any more.
+/// Maximum number of owners of a gateway object. With more it has no owners at all: each additional
+/// one would rewrite the object in turn with all others, and every watcher would read it. The
+/// operator then deletes the objects when no ModelDeployment uses them any more.
 pub const MAX_OWNERS: usize = 16;
 
-/// Metadata of an object of the gateway, which has several owners and thus no controller.
+/// Metadata of a gateway object, which has several owners and therefore no controller.
 pub(crate) fn shared_metadata(object: &ModelDeployment) -> ObjectMeta {
     let namespace = object.namespace();
     ObjectMeta {
@@ -122,7 +122,7 @@ pub(crate) fn unowned_metadata(namespace: &str) -> ObjectMeta {
     }
 }
 
-/// The reference by which a ModelDeployment controls an object.
+/// The owner reference with which a ModelDeployment controls an object.
 pub fn controller_reference(object: &ModelDeployment) -> OwnerReference {
     OwnerReference {
         controller: Some(true),
@@ -142,8 +142,8 @@ fn owner_reference(object: &ModelDeployment) -> OwnerReference {
     }
 }
 
-/// Whether `desired` belongs to all ModelDeployments of its namespace together. See the module's
-/// documentation.
+/// Whether all ModelDeployments of the namespace share `desired`. See the documentation of the
+/// crate.
 pub fn is_shared(desired: &DesiredObject) -> bool {
     match desired {
         DesiredObject::ServiceAccount(_) | DesiredObject::RoleBinding(_) => true,
@@ -158,7 +158,7 @@ pub fn is_shared(desired: &DesiredObject) -> bool {
     }
 }
 
-/// By its label: a ModelDeployment may be called like the gateway.
+/// By its label, because a ModelDeployment may have the name of the gateway.
 fn is_gateway_object(metadata: &ObjectMeta) -> bool {
     let component = metadata.labels.as_ref().and_then(|all| all.get(labels::COMPONENT));
     component.is_some_and(|component| component == labels::COMPONENT_GATEWAY)

@@ -1,9 +1,9 @@
-//! Who may reach the pods.
+//! NetworkPolicies: network access to the pods.
 //!
-//! What comes in is restricted, and nothing that goes out: models, rows of features and traces are
-//! wherever their owners say. Policies add up: one of a user's own opens more, and none takes away
-//! what is open here. So only the ports that Slipway's programs listen at are closed to some; those
-//! that the containers of a template declare stay open, as do those of a service mesh.
+//! Only ingress is restricted, not egress: users choose where models, feature rows and traces are.
+//! Policies are additive: a user's own policy can open more, but cannot close what is open here. So
+//! only the ports of Slipway's programs are restricted; ports that the containers of a template
+//! declare stay open, as do those of a service mesh.
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort};
 use k8s_openapi::api::networking::v1::{
@@ -25,17 +25,17 @@ use crate::meta::{
 use crate::reserved::{GATEWAY_ADMIN, HTTP, METRICS, PRIVATE, revision_name, worker_name};
 use crate::settings::{NetworkPolicies, PlanSettings};
 
-/// Peers of a rule; nothing: everybody.
+/// Peers of a rule; `None` allows all.
 type PolicyPeers = Option<Vec<NetworkPolicyPeer>>;
 
-/// Over the gateways of a namespace. Nothing where no policies are made.
+/// The policy of the gateways of a namespace; `None` if policies are disabled.
 pub fn gateway_network_policy(
     object: &ModelDeployment,
     settings: &PlanSettings,
 ) -> Option<DesiredObject> {
     let policies = settings.network_policies.as_ref()?;
     let mut rules = vec![
-        // A new pod of a model asks at its ModelDeployment's address what is hot.
+        // A new model pod fetches the hot keys from the address of its ModelDeployment.
         ingress_rule(tcp_ports([HTTP.1]), allowed_peers(&policies.data_from, vec![slipway_peer()])),
         ingress_rule(
             tcp_ports([PRIVATE.1]),
@@ -53,18 +53,18 @@ pub fn gateway_network_policy(
     Some(build_policy(shared_metadata(object), gateway_selector(), rules))
 }
 
-/// Over the model servers of all revisions of a ModelDeployment.
+/// The policy of the model servers of all revisions of a ModelDeployment.
 pub fn network_policy(object: &ModelDeployment, settings: &PlanSettings) -> Option<DesiredObject> {
     let policies = settings.network_policies.as_ref()?;
     let name = object.name_any();
-    // A gateway in the network of its node comes from that node's address, which no selector finds.
+    // A gateway in the host network has its node's address, which no selector matches.
     let on_host =
         settings.gateway_template.spec.as_ref().is_some_and(|pod| pod.host_network == Some(true));
     let gateways = (!on_host).then(|| vec![pod_peer(gateway_selector())]);
     let alike = vec![pod_peer(runtime_selector(&name))];
     let mut rules = vec![
         ingress_rule(tcp_ports([HTTP.1]), gateways),
-        // A new pod asks one that serves what is hot.
+        // A new pod fetches the hot keys from a serving one.
         ingress_rule(tcp_ports([METRICS.1]), allowed_peers(&policies.metrics_from, alike)),
     ];
     rules.extend(open_rule(policies, Vec::new()));
@@ -75,7 +75,7 @@ pub fn network_policy(object: &ModelDeployment, settings: &PlanSettings) -> Opti
     ))
 }
 
-/// Over the workers of a ModelDeployment: nobody asks them anything but how they are.
+/// The policy of the workers of a ModelDeployment, which only serve metrics and probes.
 pub fn worker_network_policy(
     object: &ModelDeployment,
     settings: &PlanSettings,
@@ -94,9 +94,9 @@ pub fn worker_network_policy(
     ))
 }
 
-/// Over all pods of a revision whose template declares further ports, which are open to everybody.
-/// One a revision, because another revision's template may declare others, and both have pods in a
-/// rollout.
+/// The policy of all pods of a revision whose template declares additional ports, which are open to
+/// all peers. There is one for each revision, because the template of another revision may declare
+/// other ports, and both have pods during a rollout.
 pub fn template_network_policy(
     object: &ModelDeployment,
     settings: &PlanSettings,
@@ -134,7 +134,7 @@ fn ingress_rule(ports: Vec<NetworkPolicyPort>, from: PolicyPeers) -> NetworkPoli
     NetworkPolicyIngressRule { ports: Some(ports), from }
 }
 
-/// What is open to everybody on pods that have further ports.
+/// The rule for ports that are open to all peers, on pods with additional ports.
 fn open_rule(
     policies: &NetworkPolicies,
     mut ports: Vec<NetworkPolicyPort>,
@@ -143,13 +143,13 @@ fn open_rule(
     (!ports.is_empty()).then(|| ingress_rule(ports, None))
 }
 
-/// Whoever an administrator named, and those without whom it does not work; everybody, where nobody
-/// is named.
+/// The peers that the administrator configured, and those that Slipway needs; all peers if none are
+/// configured.
 fn allowed_peers(peers: &[NetworkPolicyPeer], needed: Vec<NetworkPolicyPeer>) -> PolicyPeers {
     (!peers.is_empty()).then(|| [needed, peers.to_vec()].concat())
 }
 
-/// Pods of the namespace with these labels.
+/// The peer for pods of the namespace with these labels.
 fn pod_peer(selector: LabelMap) -> NetworkPolicyPeer {
     NetworkPolicyPeer {
         pod_selector: Some(label_selector(selector)),
@@ -180,8 +180,8 @@ fn policy_port(number: i32, protocol: &str) -> NetworkPolicyPort {
     }
 }
 
-/// The ports that the containers of a template declare, but for `ours`: naming one of those opens
-/// it to nobody.
+/// The ports that the containers of a template declare, except `ours`, which cannot be opened by
+/// declaring them.
 fn declared_ports(template: &PodTemplatePatch, ours: &[i32]) -> Vec<NetworkPolicyPort> {
     let Some(pod) = &template.spec else { return Vec::new() };
     let containers = pod.init_containers.iter().flatten().chain(&pod.containers);

@@ -1,5 +1,5 @@
-//! What the pods of the runtime and of the gateway have in common: the restricted Pod Security
-//! Standard, probes, spreading.
+//! The common part of the pods of the model server and of the gateway: the restricted Pod Security
+//! Standard, probes, spreading over nodes.
 
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
@@ -18,15 +18,16 @@ use crate::settings::PlanSettings;
 /// The user `nonroot` of distroless images.
 const NONROOT: i64 = 65532;
 
-/// Longer than the longest drain of both programs: a model server serves on for up to 600 s until
-/// its replacement is ready, and a request may take the largest `spec.traffic.timeoutSeconds`, 3600
-/// s. Both leave as soon as nothing needs them, mostly after 5 s. It does not follow the spec,
-/// because a pod that runs must not be cut by the number of an earlier spec, and a new number must
-/// not roll the pods.
+/// Longer than the longest drain of both programs: a model server continues to serve for up to 600
+/// s until its replacement is ready, and a request may take the largest
+/// `spec.traffic.timeoutSeconds`, 3600 s. Both terminate as soon as they are idle, mostly after 5
+/// s. The value does not follow the spec, because the number of an earlier spec must not cut off a
+/// running pod, and a new number must not replace the pods.
 pub(crate) const TERMINATION_GRACE_SECONDS: i64 = 600 + 3600 + 60;
 
-/// Security of a pod: not root, seccomp of the container runtime. Ids only where the platform does
-/// not give them itself: it refuses those that are not of its range.
+/// Security context of a pod: not root, seccomp profile of the container runtime. User and group
+/// ids are set only if the platform does not assign them, because such a platform rejects ids
+/// outside of its range.
 pub(crate) fn pod_security(settings: &PlanSettings) -> PodSecurityContext {
     let id = settings.fixed_user_ids.then_some(NONROOT);
     PodSecurityContext {
@@ -41,8 +42,8 @@ pub(crate) fn pod_security(settings: &PlanSettings) -> PodSecurityContext {
     }
 }
 
-/// Security of a container: no capabilities, no way to more privileges, nothing to write to but
-/// volumes.
+/// Security context of a container: no capabilities, no privilege escalation, and only volumes are
+/// writable.
 pub(crate) fn container_security() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
@@ -52,7 +53,7 @@ pub(crate) fn container_security() -> SecurityContext {
     }
 }
 
-/// The Secrets that the spec names and those that the operator was started with, each once.
+/// The Secrets of the spec and those of the operator's settings, without duplicates.
 pub(crate) fn pull_secrets(
     own: &[LocalObjectReference],
     further: &[String],
@@ -66,9 +67,9 @@ pub(crate) fn pull_secrets(
     (!all.is_empty()).then_some(all)
 }
 
-/// Readiness: looked at every second, so that a pod gets traffic as soon as its model is loaded.
-/// Losing it takes three looks, because one slow answer of a busy pod is no reason to give its load
-/// to the others.
+/// Readiness is checked every second, so that a pod gets traffic as soon as its model is loaded. It
+/// is lost only after three failures, because one slow response of a busy pod is no reason to move
+/// its load to the others.
 pub(crate) fn readiness_probe(port: &str) -> Probe {
     Probe {
         period_seconds: Some(1),
@@ -78,8 +79,8 @@ pub(crate) fn readiness_probe(port: &str) -> Probe {
     }
 }
 
-/// Liveness: only a process that has not answered for a minute is restarted. Loading a model does
-/// not count: `/livez` answers from the start.
+/// Liveness: only a process without a response for a minute is restarted. Loading a model does not
+/// count, because `/livez` responds from the start.
 pub(crate) fn liveness_probe(port: &str) -> Probe {
     Probe {
         period_seconds: Some(10),
@@ -105,7 +106,7 @@ pub(crate) fn container_port(name: &str, number: i32) -> ContainerPort {
     ContainerPort {
         name: Some(name.to_owned()),
         container_port: number,
-        // Part of the merge key of the list: without it the API server would have to guess.
+        // Part of the merge key of the list, which would be ambiguous without it.
         protocol: Some("TCP".to_owned()),
         ..ContainerPort::default()
     }
@@ -116,8 +117,8 @@ pub(crate) fn env_var(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None }
 }
 
-/// The environment by which the OpenTelemetry SDK of both programs is told where traces go and how
-/// many; nothing without traces.
+/// Environment of the OpenTelemetry SDK of both programs: the endpoint for traces and their share.
+/// Empty without tracing.
 pub(crate) fn tracing_env(settings: &PlanSettings) -> Vec<EnvVar> {
     let Some(tracing) = &settings.tracing else { return Vec::new() };
     let share = format!("{:.6}", f64::from(tracing.per_million) / 1e6);
@@ -143,7 +144,7 @@ pub(crate) fn env_from_field(name: &str, path: &str) -> EnvVar {
     }
 }
 
-/// Annotations that Prometheus' usual pod discovery looks at.
+/// Annotations that the usual pod discovery of Prometheus reads.
 pub(crate) fn scrape_annotations(port: i32) -> LabelMap {
     let port = port.to_string();
     label_map([
@@ -153,9 +154,9 @@ pub(crate) fn scrape_annotations(port: i32) -> LabelMap {
     ])
 }
 
-/// Scratch volumes, of which nothing is missed: a cluster autoscaler may take the node of such a
-/// pod away (its default is to keep nodes with local volumes). Volumes of users are theirs to
-/// judge.
+/// Adds the annotation for scratch volumes, whose loss does not matter, so that a cluster
+/// autoscaler may remove the node of such a pod (by default it keeps nodes with local volumes).
+/// Users decide about their own volumes.
 pub(crate) fn with_evictable_volumes(mut annotations: LabelMap, pod: &PodSpec) -> LabelMap {
     let ours = |volume: &&Volume| {
         volume.empty_dir.is_some() && SCRATCH_VOLUMES.contains(&volume.name.as_str())
@@ -171,8 +172,8 @@ pub(crate) fn with_evictable_volumes(mut annotations: LabelMap, pod: &PodSpec) -
     annotations
 }
 
-/// Pods that match `selector` prefer different nodes: a preference, so that a single node still
-/// runs them all.
+/// Pods that match `selector` prefer different nodes. It is only a preference, so that a single
+/// node can run all of them.
 pub(crate) fn spread_affinity(selector: LabelMap) -> Affinity {
     Affinity {
         pod_anti_affinity: Some(PodAntiAffinity {

@@ -1,4 +1,4 @@
-//! What pods are told of the queue of jobs.
+//! The environment of pods for the job queue.
 
 use k8s_openapi::api::core::v1::EnvVar;
 use kube::ResourceExt;
@@ -7,7 +7,7 @@ use slipway_crds::v1alpha1::{ModelDeployment, QueueSpec, QueueStore};
 
 use crate::pod::{env_from_secret, env_var};
 
-/// The environment that the pods that serve and the workers need for the queue.
+/// The environment for the queue that serving pods and workers need.
 pub(crate) fn queue_environment(
     object: &ModelDeployment,
     store: &QueueStore,
@@ -17,7 +17,7 @@ pub(crate) fn queue_environment(
     let place = match (&store.redis, &store.nats) {
         (Some(redis), _) => (&redis.url, &redis.url_secret_key_ref),
         (None, Some(nats)) => (&nats.url, &nats.url_secret_key_ref),
-        // The schema refuses this.
+        // The schema rejects this.
         (None, None) => return Vec::new(),
     };
     let url = match place {

@@ -32,18 +32,18 @@ use crate::settings::PlanSettings;
 use crate::volumes::pod_volumes;
 use crate::{cache, keys, template};
 
-/// Requests of a pod whose spec says nothing. A small model on CPU fits; utilisation targets of the
-/// autoscaler need a CPU request to refer to.
+/// Default requests of a pod. A small model on CPU fits; utilisation targets of the autoscaler are
+/// relative to a CPU request.
 const DEFAULT_REQUESTS: [(&str, &str); 2] = [("cpu", "100m"), ("memory", "128Mi")];
 
 /// The ReplicaSet `<name>-<revision>` with the pods of docs/contracts.md ("Environment of the model
 /// server").
 ///
-/// It is applied once, when it is missing: its template is a function of the revision, and what an
-/// upgrade of the operator would change in it (a newer default image) reaches the user with their
-/// next revision, or when they ask for a restart, and not by itself. Where somebody changed it, it
-/// is applied again, with the digest that its first pod has `found` meanwhile; its stamp stays that
-/// of what it was made from.
+/// It is applied once, if it is missing. Its template is a function of the revision; changes by an
+/// upgrade of the operator (a newer default image) reach users with their next revision, or with a
+/// restart that they request. If another client changed it, it is applied again, with the digest
+/// that its first pod has `found` in the meantime; its applied hash stays that of the original
+/// content.
 pub fn replica_set(
     object: &ModelDeployment,
     settings: &PlanSettings,
@@ -111,7 +111,7 @@ fn build_replica_set(
     })
 }
 
-/// The images of a ReplicaSet's template, by container.
+/// The images in a ReplicaSet's template, by container.
 pub fn container_images(set: &ReplicaSet) -> BTreeMap<String, String> {
     let pod = set.spec.as_ref().and_then(|spec| spec.template.as_ref()?.spec.as_ref());
     let steps = pod.and_then(|pod| pod.init_containers.as_ref()).into_iter().flatten();
@@ -119,14 +119,14 @@ pub fn container_images(set: &ReplicaSet) -> BTreeMap<String, String> {
     all.filter_map(|container| Some((container.name.clone(), container.image.clone()?))).collect()
 }
 
-/// Whether a step before the server fetches the model and tells its digest. Not where the user's
-/// own image holds the model: its bytes are the image's, which has a digest of its own.
+/// Whether an init container fetches the model and reports its digest. It does not if the user's
+/// own image contains the model: the image has its own digest.
 pub fn has_fetch_step(object: &ModelDeployment) -> bool {
     !(object.spec.model.uri.starts_with("file://") && object.spec.template.server_image().is_some())
 }
 
-/// A pod that serves; the workers' pods are made from it. `digest` is that of the model, empty
-/// while it is not known. Pods with the labels `alike` prefer different nodes.
+/// A serving pod; the workers' pods are derived from it. `digest` is that of the model, empty while
+/// it is not known. Pods with the labels `alike` prefer different nodes.
 pub(crate) fn serving_pod(
     object: &ModelDeployment,
     settings: &PlanSettings,
@@ -143,8 +143,7 @@ pub(crate) fn serving_pod(
         volumes.push(volume);
         mounts.push(mount);
     }
-    // Not for an image of the user's own: what speaks for the namespace is given to nobody who does
-    // not need it.
+    // Not for the user's own image: only programs that need the keys of the namespace get them.
     if object.spec.template.server_image().is_none() {
         let (volume, mount) = keys::keys_volume();
         volumes.push(volume);
@@ -156,7 +155,8 @@ pub(crate) fn serving_pod(
         security_context: Some(cache::cache_pod_security(cache, pod_security(settings))),
         termination_grace_period_seconds: Some(TERMINATION_GRACE_SECONDS),
         automount_service_account_token: Some(false),
-        // One variable for every Service of the namespace is a slow start and a leak.
+        // One variable for every Service of the namespace would slow down the start and leak
+        // information.
         enable_service_links: Some(false),
         affinity: Some(spread_affinity(alike)),
         ..PodSpec::default()
@@ -168,8 +168,7 @@ pub(crate) fn serving_pod(
         pod.containers.iter_mut().find(|container| container.name == SERVER_CONTAINER)
     {
         server.resources = Some(with_default_requests(server.resources.take().unwrap_or_default()));
-        // An image of the user's own has no policy of ours: Kubernetes' default by tag is what they
-        // expect.
+        // For the user's own image Kubernetes' default by tag applies, as the user expects.
         if server.image_pull_policy.is_none() && !own_image {
             server.image_pull_policy = Some(settings.image_pull_policy.clone());
         }
@@ -179,7 +178,8 @@ pub(crate) fn serving_pod(
     if !steps.is_empty() {
         pod.init_containers.get_or_insert_default().extend(steps);
     }
-    // An image of the user's own is the user's to pull; the step before it is ours.
+    // The user provides the pull secrets for an own image; the init container uses an operator
+    // image.
     let further: &[String] =
         if own_image && !has_fetch_step(object) { &[] } else { &settings.image_pull_secrets };
     pod.image_pull_secrets = pull_secrets(&pod.image_pull_secrets.unwrap_or_default(), further);
@@ -212,12 +212,13 @@ fn server_container(
     }
 }
 
-/// Fetches the model, verifies it and tells its digest, by our own program whatever serves it. Its
-/// room is the server's, which does not run yet.
+/// The init container that fetches the model, verifies it and reports its digest. It always runs
+/// Slipway's program, whatever image serves the model, with the resources of the server, which does
+/// not run yet.
 fn fetch_step(server: &Container, settings: &PlanSettings) -> Container {
     let own = server.image.as_ref() == Some(&settings.runtime_image);
     let mut args = vec![FETCH.to_owned()];
-    // The arguments of the user's own server mean nothing to our program.
+    // The arguments of the user's own server do not apply to this program.
     args.extend(server.args.iter().flatten().skip(1).filter(|_| own).cloned());
     Container {
         name: FETCH.to_owned(),
@@ -239,12 +240,13 @@ fn fetch_step(server: &Container, settings: &PlanSettings) -> Container {
     }
 }
 
-/// What is fetched is the world's: the step that does it has no keys.
+/// Removes the keys, because the init container fetches data from untrusted locations.
 fn without_keys(mounts: Vec<VolumeMount>) -> Vec<VolumeMount> {
     mounts.into_iter().filter(|mount| mount.name != KEYS_VOLUME).collect()
 }
 
-/// Ours, which stand first in the container, so that the user's may refer to them as `$(POD_NAME)`.
+/// The operator's variables come first in the container, so that the user's can refer to them as
+/// `$(POD_NAME)`.
 fn server_environment(
     object: &ModelDeployment,
     settings: &PlanSettings,
@@ -279,13 +281,12 @@ fn server_environment(
             .iter()
             .flat_map(|(store, queue)| queue_environment(object, store, queue)),
     );
-    // Where traces go is a default of the operator's: the template may send them elsewhere, or
-    // nowhere.
+    // Tracing settings are defaults of the operator: the template may change or disable them.
     all.extend(tracing_env(settings));
     all
 }
 
-/// What the owner of the model says about batches; nothing where the runtime decides.
+/// The batching policy of the spec; `None` if the model server decides.
 fn batching_variable(batching: BatchingPolicy) -> Option<EnvVar> {
     let mode = match batching {
         BatchingPolicy::Auto => return None,
@@ -295,8 +296,8 @@ fn batching_variable(batching: BatchingPolicy) -> Option<EnvVar> {
     Some(env_var(environment::BATCHING, mode))
 }
 
-/// What the spec asks to be kept of traffic; nothing where it asks for nothing, so that such pods
-/// stay as they were.
+/// The settings for baseline and samples; empty if the spec has none, so that such pods do not
+/// change.
 fn observation_variables(spec: &ModelDeploymentSpec) -> Vec<EnvVar> {
     let mut all = Vec::new();
     if let Some(baseline) = &spec.model.baseline {
@@ -319,8 +320,8 @@ fn observation_variables(spec: &ModelDeploymentSpec) -> Vec<EnvVar> {
     all
 }
 
-/// Fills in requests that are missing. Where there is a limit Kubernetes takes that for the
-/// request, so nothing is added.
+/// Adds missing requests. Kubernetes uses an existing limit as the request, so nothing is added in
+/// that case.
 pub(crate) fn with_default_requests(mut resources: ResourceRequirements) -> ResourceRequirements {
     for (key, value) in DEFAULT_REQUESTS {
         let limited = resources.limits.as_ref().is_some_and(|l| l.contains_key(key));

@@ -1,5 +1,5 @@
-//! Names that are Slipway's own: of objects beside those of a ModelDeployment, and of what its pods
-//! have. Users choose others; one that is taken is refused.
+//! Names reserved by Slipway: of objects beside those of a ModelDeployment, and of parts of its
+//! pods. Validation rejects a spec that uses one.
 
 use k8s_openapi::api::core::v1::Probe;
 use slipway_contracts::{environment, files, ports};
@@ -8,7 +8,7 @@ use slipway_crds::labels;
 /// Name of all objects of a namespace's gateway.
 pub const GATEWAY: &str = "slipway-gateway";
 
-/// Name of a ReplicaSet and of a Service of one revision.
+/// Name of the ReplicaSet and of the Service of one revision.
 pub fn revision_name(name: &str, revision: &str) -> String {
     format!("{name}-{revision}")
 }
@@ -25,18 +25,18 @@ pub fn worker_name(name: &str) -> String {
 
 /// The init container that fetches the model.
 pub const FETCH: &str = "fetch";
-/// The variable by which that and the model server are told the digest of the model.
+/// The variable with the digest of the model, for that container and the model server.
 pub const DIGEST_VARIABLE: &str = environment::MODEL_DIGEST;
-/// The container of the Redis beside the model server.
+/// The container of the Redis sidecar.
 pub(crate) const REDIS: &str = "redis";
 /// The container of workers, and the first argument of the program in them.
 pub(crate) const WORKER: &str = "worker";
-/// Containers beside the model server, and the name that it has in workers.
+/// Containers beside the model server, and its name in workers.
 pub const CONTAINERS: [&str; 3] = [FETCH, REDIS, WORKER];
 
-/// The volume of the socket of the Redis beside the model server.
+/// The volume of the socket of the Redis sidecar.
 pub(crate) const SOCKET_VOLUME: &str = "redis";
-/// The volumes of the claims that the URIs of the model and of its baseline name.
+/// The volumes of the claims in the URIs of the model and of its baseline.
 pub(crate) const CLAIM_VOLUMES: [&str; 2] = ["claim", "claim-baseline"];
 /// The volume of the Secret with the keys of the namespace.
 pub(crate) const KEYS_VOLUME: &str = files::KEYS_SECRET;
@@ -65,8 +65,8 @@ pub const SERVER_PORTS: [(&str, i32); 2] = [HTTP, METRICS];
 /// Labels by which pods are found, besides those under [`labels::PREFIX`].
 const LABELS: [&str; 3] = [labels::COMPONENT, labels::MANAGED_BY, labels::PART_OF];
 
-/// Whether a ModelDeployment may not have this name, because another one's objects would have it,
-/// or the gateway has.
+/// Whether a ModelDeployment may not have this name, because an object of another ModelDeployment
+/// or of the gateway may have it.
 pub fn is_reserved(name: &str) -> bool {
     name == GATEWAY
         || [preview_name(""), worker_name("")].iter().any(|suffix| name.ends_with(suffix.as_str()))
@@ -88,12 +88,12 @@ pub fn is_reserved_variable(variable: &str) -> bool {
     variable.starts_with(environment::PREFIX) || variable == environment::POD_NAME
 }
 
-/// The times of a probe.
+/// The probe without its handler, that is, only its times and thresholds.
 pub(crate) fn without_handler(probe: &Probe) -> Probe {
     Probe { exec: None, grpc: None, http_get: None, tcp_socket: None, ..probe.clone() }
 }
 
-/// Whether a probe says how it looks, and not only how often.
+/// Whether a probe has a handler, and not only times and thresholds.
 pub fn has_handler(probe: &Probe) -> bool {
     *probe != without_handler(probe)
 }
@@ -102,7 +102,7 @@ pub fn has_handler(probe: &Probe) -> bool {
 mod tests {
     use super::*;
 
-    /// The API server says it first, in its own language.
+    /// The API server rejects the same names first, by its schema.
     #[test]
     fn the_schema_refuses_the_same_names() {
         let crd = serde_json::to_string(&slipway_crds::all_crds()).unwrap();

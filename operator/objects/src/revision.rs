@@ -1,4 +1,4 @@
-//! Revisions: what makes one, what its objects are called, and which of them serves.
+//! Revisions: their hash, and the names of their objects.
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -6,15 +6,15 @@ use slipway_crds::v1alpha1::ModelDeploymentSpec;
 
 use crate::canonical_json::canonical_json;
 
-/// Prefix of what is hashed. A change of what the hash covers changes this too, and would roll out
-/// every ModelDeployment again: so it does not happen.
+/// Prefix of the hashed content. A change of the covered content would change this prefix and roll
+/// out every ModelDeployment again, so neither may change.
 const VERSION: &str = "slipway.dev/revision/v3\n";
 
-/// Hex digits of a revision.
+/// Number of hex digits of a revision.
 const DIGITS: usize = 10;
 
-/// The revision of a spec: a hash of what the user wrote in `model`, `server` and `template`, and
-/// of nothing else. The last two are only part of it where they are written.
+/// The revision of a spec: a hash of only `model`, `server` and `template` as the user wrote them.
+/// The last two are included only if they are set.
 pub fn revision_of_spec(spec: &ModelDeploymentSpec) -> String {
     let mut content = json!({ "model": spec.model });
     if !spec.server.is_empty() {
@@ -28,7 +28,7 @@ pub fn revision_of_spec(spec: &ModelDeploymentSpec) -> String {
     hex::encode(digest).chars().take(DIGITS).collect()
 }
 
-/// The revision in the name of a Service of one revision of `name`, if it is one.
+/// The revision in the name of a Service of one revision of `name`; `None` for other names.
 pub fn revision_in_name<'a>(name: &str, object: &'a str) -> Option<&'a str> {
     let revision = object.strip_prefix(name)?.strip_prefix('-')?;
     let hex = revision.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));

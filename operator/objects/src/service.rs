@@ -1,4 +1,4 @@
-//! The addresses.
+//! The Services.
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -13,8 +13,8 @@ use crate::meta::{
 };
 use crate::reserved::{HTTP, PRIVATE, preview_name, revision_name};
 
-/// The headless Service `<name>-<revision>`: its EndpointSlices tell the gateway which pods of the
-/// revision are ready.
+/// The headless Service `<name>-<revision>`: from its EndpointSlices the gateway reads which pods
+/// of the revision are ready.
 pub fn revision_service(object: &ModelDeployment, revision: &str) -> DesiredObject {
     let name = object.name_any();
     with_applied_hash(DesiredObject::Service(Service {
@@ -34,8 +34,8 @@ pub fn revision_service(object: &ModelDeployment, revision: &str) -> DesiredObje
     }))
 }
 
-/// The Service `<name>`: the stable address. It selects the namespace's gateway, so it never
-/// changes in a rollout.
+/// The Service `<name>`: the stable address. It selects the gateway of the namespace, so it never
+/// changes during a rollout.
 pub fn stable_service(object: &ModelDeployment) -> DesiredObject {
     let name = object.name_any();
     let labels = object_labels(&name);
@@ -48,7 +48,8 @@ pub fn stable_service(object: &ModelDeployment) -> DesiredObject {
 }
 
 /// The Service `<name>-preview` of blue-green: the gateway sends requests for this host to the
-/// candidate. What nobody has judged is for those alone who show the token of the namespace.
+/// candidate. Only clients that present the token of the namespace can use it, because the
+/// candidate has not been judged.
 pub fn preview_service(object: &ModelDeployment) -> DesiredObject {
     let name = object.name_any();
     service_to_gateway(
@@ -59,7 +60,7 @@ pub fn preview_service(object: &ModelDeployment) -> DesiredObject {
     )
 }
 
-/// The headless Service of the gateways: by its EndpointSlices they find each other.
+/// The headless Service of the gateways, which discover each other by its EndpointSlices.
 pub fn gateway_service(object: &ModelDeployment) -> DesiredObject {
     with_applied_hash(DesiredObject::Service(Service {
         metadata: shared_metadata(object),
@@ -85,8 +86,8 @@ fn service_to_gateway(
         spec: Some(ServiceSpec {
             selector: Some(gateway_selector()),
             ports: Some(ports),
-            // On a cluster of both families, at an address of each. Clients of headless Services
-            // are our own programs, which need one address of a pod.
+            // With an address of each family in a dual-stack cluster. Headless Services do not need
+            // this, because their clients are Slipway's programs, which need one address of a pod.
             ip_family_policy: Some("PreferDualStack".to_owned()),
             ..ServiceSpec::default()
         }),
@@ -94,7 +95,7 @@ fn service_to_gateway(
     }))
 }
 
-/// By name at the pod, so that nothing here knows which number the program listens at.
+/// The target is the named port of the pod, so that the Service does not depend on its number.
 fn service_port(name: &str, number: i32) -> ServicePort {
     ServicePort {
         name: Some(name.to_owned()),

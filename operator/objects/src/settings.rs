@@ -7,82 +7,81 @@ use slipway_crds::v1alpha1::PodTemplatePatch;
 /// Settings of the operator that decisions depend on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlanSettings {
-    /// Image of the gateway.
     pub gateway_image: String,
-    /// The operator's public key, by which gateways know it; without it they tell everybody their
-    /// state.
+    /// The operator's public key, with which gateways authenticate it; without it gateways send
+    /// their state to every client.
     pub operator_public_key: Option<String>,
-    /// Replicas of a namespace's gateway; with an autoscaler those that it begins with.
+    /// Replicas of a namespace's gateway; the initial number if there is an autoscaler.
     pub gateway_replicas: i32,
-    /// Who decides on the number of a gateway's pods later.
+    /// What determines the number of a gateway's pods later.
     pub gateway_autoscaler: GatewayAutoscaler,
-    /// Why the settings of the namespace's own cannot be followed: then its gateway stays as it
-    /// is.
+    /// Why the settings of the namespace are invalid; its gateway then does not change.
     pub gateway_problem: Option<String>,
-    /// A part of a pod template that is merged over the gateway's pods, whose container is
+    /// A part of a pod template that is merged over the gateway's pods; the container is
     /// `gateway`.
     pub gateway_template: PodTemplatePatch,
-    /// Whether pods name their user and group. Not where the platform gives each namespace its own
-    /// range of them.
+    /// Whether pods set their user and group ids. False on platforms that assign a range of ids to
+    /// each namespace.
     pub fixed_user_ids: bool,
-    /// Image of the model server when the spec names none.
+    /// Image of the model server if the spec names none.
     pub runtime_image: String,
-    /// Image of the Redis beside the model server, where the spec has none.
+    /// Image of the Redis sidecar if the spec names none.
     pub redis_image: String,
-    /// Pull policy of both, one of Always, IfNotPresent, Never.
+    /// Pull policy of the operator's images: Always, IfNotPresent or Never.
     pub image_pull_policy: String,
-    /// Names of Secrets with credentials for both, looked up in the namespace of the
+    /// Names of Secrets with registry credentials for these images, in the namespace of the
     /// ModelDeployment.
     pub image_pull_secrets: Vec<String>,
-    /// Further matchers of the judge's queries, as PromQL writes them.
+    /// Additional label matchers for the judge's queries, in PromQL.
     pub prometheus_matchers: Vec<String>,
-    /// Whether gates of type PromQL are judged.
+    /// Whether gates of type PromQL are allowed.
     pub promql_gates: bool,
     /// Where gateways and model servers send traces.
     pub tracing: Option<TracingSettings>,
-    /// Who may reach the pods; nothing: no policies are made, and those that were are taken away.
+    /// Network access to the pods; `None` disables policies, and existing ones are deleted.
     pub network_policies: Option<NetworkPolicies>,
 }
 
-/// Whom NetworkPolicies let through, besides those without whom nothing works.
+/// The peers that NetworkPolicies allow in addition to those that Slipway needs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NetworkPolicies {
-    /// To the data port of gateways; none: everybody.
+    /// Peers for the data port of gateways; empty allows all.
     pub data_from: Vec<NetworkPolicyPeer>,
-    /// To the private port of gateways, besides the pods of their namespace.
+    /// Peers for the private port of gateways, in addition to the pods of their namespace.
     pub private_from: Vec<NetworkPolicyPeer>,
-    /// To the ports of metrics and administration; none: everybody.
+    /// Peers for the ports of metrics and administration; empty allows all.
     pub metrics_from: Vec<NetworkPolicyPeer>,
     /// The operator's own pods.
     pub operator: Vec<NetworkPolicyPeer>,
-    /// Further ports that stay open to everybody: those at which a service mesh takes connections.
+    /// Additional ports that are open to all peers: those at which a service mesh accepts
+    /// connections.
     pub open_ports: Vec<u16>,
 }
 
-/// Traces of gateways and model servers.
+/// Tracing of gateways and model servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TracingSettings {
-    /// Base URL of an OTLP collector that takes HTTP with protobuf.
+    /// Base URL of an OTLP collector that accepts HTTP with protobuf.
     pub endpoint: String,
-    /// Requests of a million that are traced, with or without a client's own trace.
+    /// Number of traced requests per million, with or without a trace of the client.
     pub per_million: u32,
 }
 
-/// Who decides on the number of a gateway's pods, and between what bounds.
+/// What determines the number of a gateway's pods, and its bounds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum GatewayAutoscaler {
-    /// Nobody but the operator.
+    /// Only the operator's setting `gateway_replicas`.
     #[default]
     None,
-    /// One that the operator makes.
+    /// An autoscaler that the operator creates.
     Ours {
-        /// Fewest pods.
+        /// Minimum number of pods.
         min_replicas: i32,
-        /// Most pods.
+        /// Maximum number of pods.
         max_replicas: i32,
-        /// Average CPU of a pod, in cores.
+        /// Target for the average CPU usage of a pod, in cores.
         target_average_cpu: Quantity,
     },
-    /// One of the user's own.
+    /// An autoscaler that the user operates.
     External,
 }

@@ -1,9 +1,9 @@
-//! `spec.template` merged over the pods that the operator makes.
+//! Merges `spec.template` over the pods that the operator builds.
 //!
-//! As server-side apply merges: objects field by field, lists of named things by their names, other
-//! lists as a whole. Where that would give two sources to one thing (a volume, a variable, a
-//! mount), the template's takes the place of ours. What may not be overridden is refused by
-//! the validation before; nothing here lets it through all the same.
+//! The rules are those of server-side apply: objects field by field, lists of named items by their
+//! names, other lists as a whole. If this would give two sources to one item (a volume, a variable,
+//! a mount), the template's item replaces the operator's. Validation rejects forbidden overrides
+//! earlier, and the merge ignores them as well.
 
 use k8s_openapi::DeepMerge as _;
 use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec, ResourceRequirements, Volume};
@@ -12,15 +12,16 @@ use slipway_crds::v1alpha1::{PodTemplatePatch, SERVER_CONTAINER};
 use crate::meta::LabelMap;
 use crate::reserved::{is_reserved_variable, without_handler};
 
-/// Merges the template over a pod whose containers are `server` and, as init containers, our own.
+/// Merges the template over a pod whose containers are `server` and, as init containers, the
+/// operator's own.
 pub(crate) fn merge_pod_template(mut ours: PodSpec, template: &PodTemplatePatch) -> PodSpec {
     let Some(mut theirs) = template.spec.clone() else { return ours };
-    // A named account decides for itself whether its token is mounted; the namespace's default
-    // account has no business here.
+    // A named account decides whether its token is mounted; the token of the namespace's default
+    // account is never mounted.
     if theirs.service_account_name.is_some() {
         ours.automount_service_account_token = None;
     }
-    // These are Slipway's to decide.
+    // Only Slipway sets these fields.
     (theirs.restart_policy, theirs.node_name, theirs.ephemeral_containers) = (None, None, None);
     let bears = theirs.tolerations.take().unwrap_or_default();
     let before = theirs.init_containers.take().unwrap_or_default();
@@ -44,8 +45,8 @@ pub(crate) fn merge_pod_template(mut ours: PodSpec, template: &PodTemplatePatch)
     ours
 }
 
-/// Merges a template over another one. Over a pod both together give what the one after the other
-/// would.
+/// Merges a template over another one. The result, merged over a pod, equals merging both one after
+/// the other.
 pub(crate) fn merge_template(under: &mut PodTemplatePatch, over: &PodTemplatePatch) {
     if let Some(metadata) = &over.metadata {
         let all = under.metadata.get_or_insert_default();
@@ -57,14 +58,15 @@ pub(crate) fn merge_template(under: &mut PodTemplatePatch, over: &PodTemplatePat
     }
 }
 
-/// Labels of the pods: the template's, and ours.
+/// Labels of the pods: the template's, overridden by the operator's.
 pub(crate) fn template_labels(template: &PodTemplatePatch, ours: LabelMap) -> LabelMap {
     let mut all = template.metadata.as_ref().map(|it| it.labels.clone()).unwrap_or_default();
     all.extend(ours);
     all
 }
 
-/// Annotations of the pods: ours, and the template's, which may send scrapes elsewhere.
+/// Annotations of the pods: the operator's, overridden by the template's, which may redirect
+/// scrapes.
 pub(crate) fn template_annotations(template: &PodTemplatePatch, mut ours: LabelMap) -> LabelMap {
     ours.extend(template.metadata.iter().flat_map(|it| it.annotations.clone()));
     ours
@@ -74,7 +76,7 @@ fn has_source(volume: &Volume) -> bool {
     *volume != Volume { name: volume.name.clone(), ..Volume::default() }
 }
 
-/// Prepares both for the merge of the second into the first.
+/// Prepares both containers for the merge of the second into the first.
 fn prepare_merge(own: &mut Container, theirs: &mut Container) {
     let mut args = own.args.take().unwrap_or_default();
     args.extend(theirs.args.take().unwrap_or_default());
@@ -102,8 +104,8 @@ fn prepare_merge(own: &mut Container, theirs: &mut Container) {
     }
 }
 
-/// The part of a server's resources that a container needs which runs before it and no model: no
-/// GPUs.
+/// The part of a server's resources that an init container needs, which does not run the model:
+/// without GPUs.
 pub(crate) fn init_step_resources(mut resources: ResourceRequirements) -> ResourceRequirements {
     let common = |name: &String| ["cpu", "memory", "ephemeral-storage"].contains(&name.as_str());
     for list in [&mut resources.requests, &mut resources.limits].into_iter().flatten() {

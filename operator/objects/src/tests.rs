@@ -33,7 +33,7 @@ fn minimal() -> ModelDeployment {
     .unwrap()
 }
 
-/// Everybody named whom an administrator may name.
+/// Settings with every peer that an administrator can configure.
 fn policies() -> NetworkPolicies {
     let namespace = |name: &str| json!([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}]);
     let from = |name: &str| serde_json::from_value(namespace(name)).unwrap();
@@ -66,7 +66,7 @@ fn settings() -> PlanSettings {
     }
 }
 
-/// Every object of one ModelDeployment, in no particular order but always the same.
+/// Every object of one ModelDeployment, in a fixed order.
 fn all(object: &ModelDeployment) -> Vec<DesiredObject> {
     let mut all = vec![
         replica_set(object, &settings(), REVISION, "v7", 3, None),
@@ -89,7 +89,7 @@ fn all(object: &ModelDeployment) -> Vec<DesiredObject> {
     all
 }
 
-/// All NetworkPolicies, of which that of the template is there only where it declares ports.
+/// All NetworkPolicies; that of the template exists only if the template declares ports.
 fn policies_of(object: &ModelDeployment, settings: &PlanSettings) -> Vec<DesiredObject> {
     let all = [
         network_policy(object, settings),

@@ -1,4 +1,4 @@
-//! Volumes of the pods of one revision, and where they are mounted.
+//! Volumes of the pods of one revision, and their mounts.
 
 use k8s_openapi::api::core::v1::{
     EmptyDirVolumeSource, PersistentVolumeClaimVolumeSource, Volume, VolumeMount,
@@ -8,8 +8,9 @@ use slipway_contracts::files::{CLAIMS_DIRECTORY, MODELS_DIRECTORY};
 
 use crate::reserved::{CLAIM_VOLUMES, MODELS_VOLUME, TMP_VOLUME};
 
-/// The cache of models (a claim, or a folder of the pod's own) and `/tmp`, bounded so that one pod
-/// cannot fill a node, and the claims that a `pvc://claim/path` of the model or its baseline names.
+/// The volume of model files (a claim, or a directory of the pod) and `/tmp`, both bounded so that
+/// one pod cannot fill a node, and the claims that a `pvc://claim/path` of the model or its
+/// baseline names.
 pub(crate) fn pod_volumes(
     model: &str,
     baseline: Option<&str>,
@@ -41,7 +42,7 @@ pub(crate) fn pod_volumes(
     (volumes, mounts)
 }
 
-/// The claim of `pvc://claim/path`.
+/// The claim in `pvc://claim/path`.
 fn claim_from_uri(uri: &str) -> Option<&str> {
     let claim = uri.strip_prefix("pvc://")?.split('/').next()?;
     (!claim.is_empty()).then_some(claim)

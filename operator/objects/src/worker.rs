@@ -1,10 +1,11 @@
 //! The pods that run jobs, and their autoscaler.
 //!
-//! One Deployment for all revisions, made from the spec while the spec's revision is the stable
-//! one. So the candidate has no workers, stable's workers go on through a rollout, and at the
-//! promotion the Deployment rolls them over to the new revision; what an old one holds it finishes
-//! or gives back to the queue. Unlike the ReplicaSets of revisions it also follows a newer default
-//! image of the operator's: nobody is served by a worker, so nobody notices its restart.
+//! There is one Deployment for all revisions, built from the spec while the spec's revision is the
+//! stable one. So the candidate has no workers, the workers of stable continue during a rollout,
+//! and at the promotion the Deployment updates them to the new revision; an old worker completes
+//! its jobs or returns them to the queue. Unlike the ReplicaSets of revisions it also follows a
+//! newer default image of the operator: workers serve no clients, so their restart has no visible
+//! effect.
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
@@ -35,8 +36,8 @@ use crate::template;
 /// Between the end of a worker's drain and the end of its pod's grace period.
 const AFTER_DRAIN_SECONDS: i64 = 10;
 
-/// The Deployment `<name>-worker`. `digest` is that of the model, as for the pods that serve.
-/// Another `restart` replaces the pods, by the Deployment's own rolling update.
+/// The Deployment `<name>-worker`. `digest` is that of the model, as for serving pods. A different
+/// `restart` replaces the pods by the Deployment's rolling update.
 pub fn worker_deployment(
     object: &ModelDeployment,
     queue: &QueueSpec,
@@ -53,7 +54,7 @@ pub fn worker_deployment(
     with_applied_hash(DesiredObject::Deployment(Deployment {
         metadata: controlled_metadata(object, worker_name(&name), worker_labels(&name)),
         spec: Some(DeploymentSpec {
-            // The autoscaler's, when there is one.
+            // An autoscaler, if there is one, owns this field.
             replicas: queue.worker.autoscaling.is_none().then_some(queue.worker.replicas),
             selector: label_selector(worker_selector(&name)),
             template: PodTemplateSpec {
@@ -76,8 +77,8 @@ fn pod_labels(name: &str, revision: &str) -> LabelMap {
     all
 }
 
-/// As a pod that serves, but for the program's first argument and what the worker's own part of the
-/// spec says.
+/// Builds a serving pod with a different first argument of the program and the settings of the
+/// worker's own part of the spec.
 fn worker_pod(
     object: &ModelDeployment,
     queue: &QueueSpec,
@@ -111,12 +112,12 @@ fn worker_pod(
         if let Some(first) = container.args.as_mut().and_then(|args| args.first_mut()) {
             WORKER.clone_into(first);
         }
-        // It serves nobody.
+        // A worker serves no predictions.
         if let Some(ports) = &mut container.ports {
             ports.retain(|port| port.name.as_deref() != Some(HTTP.0));
         }
         container.resources = own.clone().or(container.resources.take());
-        // Ours before the user's, who may refer to them.
+        // Before the user's variables, which may refer to these.
         container.env.get_or_insert_default().splice(0..0, worker_environment(queue));
     }
     pod

@@ -1,4 +1,4 @@
-//! What `spec.server.cache` brings into the pods.
+//! The effects of `spec.server.cache` on the pods.
 
 use k8s_openapi::api::core::v1::VolumeMount;
 

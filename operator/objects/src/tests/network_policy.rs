@@ -1,10 +1,10 @@
-//! Who may reach the pods.
+//! Network access to the pods.
 
 use std::collections::BTreeSet;
 
 use super::*;
 
-/// One rule of a policy, as it is compared: its ports, and who may reach them; nothing: everybody.
+/// The compared parts of a policy's rules: the ports, and the peers; `None` allows all.
 fn rules(desired: &DesiredObject) -> Vec<(Vec<i64>, Option<Value>)> {
     let spec = json_of(desired)["spec"].clone();
     assert_eq!(
@@ -24,7 +24,7 @@ fn rules(desired: &DesiredObject) -> Vec<(Vec<i64>, Option<Value>)> {
     spec["ingress"].as_array().unwrap().iter().map(rule).collect()
 }
 
-/// Settings where nobody is named and no mesh takes connections.
+/// Settings without configured peers and without a service mesh.
 fn plain() -> PlanSettings {
     PlanSettings { network_policies: Some(NetworkPolicies::default()), ..settings() }
 }
@@ -73,7 +73,7 @@ fn model_servers_answer_gateways_and_workers_nobody() {
     assert_eq!(of_workers(&settings())[0], (vec![9090], Some(json!([namespace("monitoring")]))));
 }
 
-/// A gateway in the network of its node has that node's address, which no selector finds.
+/// A gateway in the host network has its node's address, which no selector matches.
 #[test]
 fn gateways_on_the_host_still_reach_the_models() {
     let gateway_template = serde_json::from_value(json!({"spec": {"hostNetwork": true}})).unwrap();
@@ -98,7 +98,7 @@ fn ports_of_a_template_stay_open_in_its_revision() {
     let settings = PlanSettings { gateway_template, ..plain() };
     let of_gateway = rules(&gateway_network_policy(&minimal(), &settings).unwrap());
     assert_eq!(of_gateway.last(), Some(&(vec![8443], None)));
-    // One of ours is not opened by being declared once more.
+    // Declaring one of Slipway's ports does not open it.
     let ports = [8080, 8081, 9090, 9091].map(|port| json!({"containerPort": port}));
     let again = json!({"spec": {"containers": [{"name": "proxy", "image": "x", "ports": ports}]}});
     let mut object = minimal();
@@ -117,7 +117,7 @@ fn without_network_policies_there_are_none() {
     assert_eq!(policies_of(&full(), &settings), []);
 }
 
-/// Labels and ports of all kinds of pods that we make.
+/// Labels and ports of all kinds of pods that the operator builds.
 fn ports() -> Vec<(Value, BTreeSet<i64>)> {
     let object = full();
     let made = [
@@ -144,7 +144,7 @@ fn ports() -> Vec<(Value, BTreeSet<i64>)> {
     made.iter().map(of).collect()
 }
 
-/// Whoever adds a port says who may reach it, in a policy and to people.
+/// Every new port needs a policy and a row in the documentation.
 #[test]
 fn every_port_has_a_policy_and_a_row_in_the_document() {
     let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/ports.md");
@@ -161,7 +161,7 @@ fn every_port_has_a_policy_and_a_row_in_the_document() {
             of_pod.iter().flat_map(|policy| rules(policy)).flat_map(|(ports, _)| ports).collect();
         let without: Vec<_> = ports.difference(&named).collect();
         assert!(without.is_empty(), "no NetworkPolicy of {pod} names the ports {without:?}");
-        // Those of the example's own containers are its owner's.
+        // The owner of the example's own containers documents their ports.
         let ours = ports.iter().filter(|port| ![8443, 8053].contains(*port));
         let untold: Vec<_> =
             ours.filter(|port| !document.contains(&format!("| {port} "))).collect();

@@ -104,8 +104,8 @@ fn what_the_user_names_is_taken() {
     let pod = pods(&object).remove(0);
     assert_eq!(pod.service_account_name.as_deref(), Some("store-reader"));
     assert_eq!(pod.automount_service_account_token, None, "the account decides");
-    // A limit without a request is the request: Kubernetes says so, and adding another would break
-    // Guaranteed pods.
+    // Kubernetes uses a limit without a request as the request; another request would change the
+    // QoS class of Guaranteed pods.
     let requests = runtime(&full()).resources.unwrap().requests.unwrap();
     assert!(!requests.contains_key("memory") && requests.contains_key("cpu"));
 }
@@ -132,8 +132,8 @@ fn images_are_pulled_with_the_secrets_of_spec_and_operator() {
     )
     .unwrap();
     assert_eq!(names(&pods(&object).remove(0)), ["a", "registry"]);
-    // An image of the user's own is the user's to pull; the step before it is ours, where there is
-    // one.
+    // The user provides the pull secrets for an own image; the init container, if there is one,
+    // uses an operator image.
     object.spec.template = PodTemplatePatch::default();
     object.spec.template.server_container_mut().image = Some("mine:7".to_owned());
     assert_eq!(names(&pods(&object).remove(0)), ["registry"]);
@@ -198,8 +198,8 @@ fn what_is_asked_to_be_kept_reaches_the_pods() {
     assert!(env.contains("parentbased_traceidratio") && env.contains("0.000500"), "{env}");
 }
 
-/// What speaks for the namespace is given to who needs it: not to what fetches from anywhere, nor
-/// to a server that is not ours.
+/// Only programs that need the keys of the namespace get them: neither the init container, which
+/// fetches from any location, nor a server with another image.
 #[test]
 fn keys_are_for_our_own_programs() {
     let mounts = |container: &Container| {
@@ -229,8 +229,8 @@ fn keys_are_for_our_own_programs() {
     }
 }
 
-/// The step before the server must be our own program on the user's own image, too, with the
-/// server's environment and room.
+/// The init container runs Slipway's program even with the user's own server image, with the
+/// environment and the resources of the server.
 #[test]
 fn the_step_before_the_server_is_our_program_with_the_servers_room() {
     let fetch = |object: &ModelDeployment| {
@@ -310,7 +310,7 @@ fn a_template_is_merged_by_names() {
     );
     assert_eq!(metadata["annotations"]["sidecar.istio.io/inject"], "false");
     assert_eq!(metadata["annotations"]["prometheus.io/scrape"], "true");
-    // The workers inherit it; only the model server among the containers is another program.
+    // The workers inherit it; only the container of the model server runs another program.
     let worker = worker(&object, &object.spec.queue().unwrap().1).template;
     assert_eq!(names(&worker.spec.unwrap().containers), ["worker", "proxy"]);
     assert_eq!(worker.metadata.unwrap().labels.unwrap()["team"], "growth");
@@ -359,7 +359,7 @@ fn what_a_template_gives_takes_the_place_of_ours() {
         (Some(false), Some(false))
     );
     let limits = server.resources.unwrap().limits.unwrap();
-    // The step before has the credentials and no GPU.
+    // The init container has the credentials and no GPU.
     let fetch = pod.init_containers.unwrap().remove(0);
     assert_eq!(fetch.env_from.unwrap()[0].secret_ref.as_ref().unwrap().name, "store");
     let of_fetch = fetch.resources.unwrap().limits.unwrap();

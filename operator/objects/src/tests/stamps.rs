@@ -1,4 +1,4 @@
-//! The stamps by which it is known whether an object is what was applied last.
+//! The applied hash, which shows whether an object equals what was applied last.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn stamps_are_stable_and_tell_differences() {
         applied_hash(&replica_set(object, &settings(), REVISION, "v7", 3, None))
     };
     assert_ne!(hash(&full()), hash(&other));
-    // Pinned: a change of this value applies every object of every ModelDeployment once more after
+    // The value is fixed: changing it applies every object of every ModelDeployment once more after
     // an upgrade of the operator.
     assert_eq!(applied_hash(&stable_service(&full())), PINNED);
 }
