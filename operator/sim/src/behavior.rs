@@ -1,49 +1,48 @@
-//! What versions are really like. The plan never sees this.
+//! Actual behaviour of model versions, which the plan cannot observe.
 
-/// How a version behaves.
+/// The behaviour of a version.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ModelBehavior {
     /// Share of requests that fail.
     pub error_rate: f64,
-    /// Whether it never answers.
+    /// Whether it never answers requests.
     pub hangs: bool,
-    /// Whether its clients wait long enough for an answer that somebody is to blame when there is
-    /// none.
+    /// Whether its clients wait for an answer long enough that a missing answer counts as a fault.
     pub clients_wait: bool,
     /// Share of predictions that are wrong.
     pub wrong_rate: f64,
     /// Seconds until a pod is ready.
     pub start: i64,
-    /// Whether the model can be loaded; the string is the runtime's last line.
+    /// The last line of the model server if the model cannot be loaded.
     pub load_failure: Option<&'static str>,
-    /// Chance that a ready pod dies, a second.
+    /// Probability per second that a ready pod crashes.
     pub crash: f64,
 }
 
 /// Kinds of versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModelQuality {
-    /// Nothing is wrong with it.
+    /// Without faults.
     Good,
     /// Answers with errors.
     Errors,
-    /// Predicts wrongly.
+    /// Returns wrong predictions.
     Wrong,
     /// Never answers.
     Hanging,
-    /// Never answers, and its clients leave before stable would have answered: its gateways blame
-    /// nobody.
+    /// Never answers, and its clients leave before stable would have answered, so that its gateways
+    /// count no failures.
     Deserted,
-    /// Its bytes are not those that were asked for.
+    /// Its model has another digest than the requested one.
     Unloadable,
-    /// Its pods never become ready, for a reason that may pass.
+    /// Its pods never become ready, for a temporary reason.
     Stuck,
-    /// Its pods come and go.
+    /// Its pods crash repeatedly.
     Crashing,
 }
 
 impl ModelQuality {
-    /// How a version of this kind behaves.
+    /// The behaviour of a version of this kind.
     pub fn behavior(self) -> ModelBehavior {
         let good = ModelBehavior {
             error_rate: 0.01,
@@ -76,7 +75,7 @@ impl ModelQuality {
         }
     }
 
-    /// A kind by its word in a script.
+    /// Parses the word for a kind in a script.
     pub fn from_word(word: &str) -> Option<Self> {
         Some(match word {
             "good" => Self::Good,
@@ -93,7 +92,7 @@ impl ModelQuality {
 }
 
 impl ModelBehavior {
-    /// Whether no gate has a reason to prefer the other.
+    /// Whether no gate has a reason to prefer `other`.
     pub fn is_as_good_as(&self, other: &Self) -> bool {
         self.error_rate <= other.error_rate
             && !self.hangs

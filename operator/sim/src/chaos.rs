@@ -1,4 +1,4 @@
-//! Who changes what, and what must have come of it in the end.
+//! Random changes and faults, and the expected final state.
 
 mod random;
 mod result;
@@ -19,14 +19,14 @@ use crate::{SeedOutcome, invariants};
 
 /// Seconds with faults.
 const CHAOS_SECONDS: i64 = 270;
-/// Seconds that the last rollout may take without them.
+/// Seconds within which the last rollout must end without faults.
 const CALM_SECONDS: i64 = 500;
-/// Seconds after the last fault in which the status may still say who kept changing our objects.
+/// Seconds after the last fault for which the status may still report contested objects.
 const CONTESTED_SECONDS: i64 = 200;
 /// Seconds at the end in which nothing may happen.
 const REST_SECONDS: i64 = 40;
 
-/// Plays one seed.
+/// Runs one seed.
 pub(crate) fn play_seed(seed: u64) -> SeedOutcome {
     let mut rng = SeededRng::new(seed ^ 0xdead_beef);
     let mut world = SimulatedWorld::new(random_object(&mut rng), seed);
@@ -39,7 +39,7 @@ pub(crate) fn play_seed(seed: u64) -> SeedOutcome {
         world.cluster.delete_child(kind);
     }
     let mut versions = 1;
-    // Of their own, so that the worlds of former seeds stay what they were.
+    // A separate generator, so that the worlds of earlier seeds do not change.
     let mut restarts = SeededRng::new(seed ^ 0x07e5_7a27);
     for _ in 0..CHAOS_SECONDS {
         if restarts.chance(1.0 / 120.0) {
@@ -51,11 +51,11 @@ pub(crate) fn play_seed(seed: u64) -> SeedOutcome {
         world.tick();
     }
     world.end_faults();
-    // What came of restarts the scripts show; here they must break nothing.
+    // The scripts test the results of restarts; here they only must not break anything.
     world.edit("no restart", |object| object.spec.restart_time = None);
     let healed = world.now;
     let last = run_finale(&mut world, &mut rng, versions + 1);
-    // Until nobody is said to keep changing our objects any more.
+    // Wait until the status reports no contested objects any more.
     while world.now < healed + CONTESTED_SECONDS {
         world.tick();
     }
@@ -66,7 +66,7 @@ pub(crate) fn play_seed(seed: u64) -> SeedOutcome {
     let after = world.cost().1;
     let serving =
         world.status().stable.and_then(|it| world.cluster.behaviors.get(&it.version).copied());
-    // Pods that come and go are something that happens.
+    // Crashing pods cause writes.
     if after != before && serving.is_some_and(|it| it.crash == 0.0) {
         world.violations.push(format!("{} writes while nothing happens", after - before));
     }
@@ -83,11 +83,11 @@ pub(crate) fn play_seed(seed: u64) -> SeedOutcome {
     }
 }
 
-/// A person, or the autoscaler, does something.
+/// An action of a user or the autoscaler.
 fn act_randomly(world: &mut SimulatedWorld, rng: &mut SeededRng, versions: &mut u32) {
     let nonce = rng.next_number().to_string();
-    // Half of the people use the plug-in, whose commands say what they are for, as it was a moment
-    // ago.
+    // Half of the users use the kubectl plug-in, whose commands name their revision and step, as
+    // they were a moment ago.
     let nonce = if rng.chance(0.5) { bound_value(world, &nonce) } else { nonce };
     match rng.between(0, 11) {
         0..=3 => {
@@ -109,7 +109,7 @@ fn act_randomly(world: &mut SimulatedWorld, rng: &mut SeededRng, versions: &mut 
         4 => ship_again(world, rng.between(1, i64::from(*versions)) as u32),
         5 => give_command(world, "abort", &nonce),
         6 => give_command(world, "retry", &nonce),
-        // Nobody orders on what answers nothing.
+        // No user promotes a version that never answers.
         7 | 8 if is_hanging(world) => {}
         7 => {
             order_promotion(world);
@@ -128,14 +128,14 @@ fn act_randomly(world: &mut SimulatedWorld, rng: &mut SeededRng, versions: &mut 
             world.edit(&format!("paused {paused}"), |object| object.spec.paused = paused);
         }
         _ => {
-            // Sometimes the field is left out.
+            // Sometimes the field is removed.
             let replicas = Some(rng.between(0, 8) as i32).filter(|replicas| *replicas > 0);
             world.edit(&format!("replicas {replicas:?}"), |object| object.spec.replicas = replicas);
         }
     }
 }
 
-/// A person wants pods that are made anew.
+/// A user requests a restart.
 fn request_restart(world: &mut SimulatedWorld) {
     let time = (START + SignedDuration::from_secs(world.now)).to_string();
     world.edit(&format!("restart {time}"), |object| {
@@ -143,13 +143,13 @@ fn request_restart(world: &mut SimulatedWorld) {
     });
 }
 
-/// What nobody is to blame for can be found at a step that is judged only.
+/// A version without counted failures can only be detected at a judged step.
 fn detectable_quality(world: &SimulatedWorld, quality: ModelQuality) -> ModelQuality {
     let judged = invariants::is_judged(&world.cluster.object);
     if quality == ModelQuality::Deserted && !judged { ModelQuality::Hanging } else { quality }
 }
 
-/// Whether the version that the spec asks for answers nothing.
+/// Whether the version of the spec never answers.
 fn is_hanging(world: &SimulatedWorld) -> bool {
     let version = world.cluster.object.spec.model.version.as_ref();
     version
@@ -157,7 +157,7 @@ fn is_hanging(world: &SimulatedWorld) -> bool {
         .is_some_and(|truth| truth.hangs)
 }
 
-/// From now on it is no fault of the judge's if this version is promoted.
+/// From now on a promotion of this version is no error of the judge.
 fn order_promotion(world: &mut SimulatedWorld) {
     let version = world.cluster.object.spec.model.version.clone().unwrap_or_default();
     world.invariants.ordered_promotions.insert(version);
@@ -175,13 +175,13 @@ fn ship_again(world: &mut SimulatedWorld, version: u32) {
 pub(crate) fn set_version(object: &mut ModelDeployment, version: u32) {
     object.spec.model.version = Some(format!("v{version}"));
     object.spec.model.uri = format!("http://store/v{version}");
-    // Who names one digest names all.
+    // A user who sets one digest sets all.
     if object.spec.model.digest.is_some() {
         object.spec.model.digest = Some(model_digest(&format!("v{version}"), 0));
     }
 }
 
-/// A value that names the revision and the step that are current.
+/// A command value for the current revision and step.
 fn bound_value(world: &SimulatedWorld, nonce: &str) -> String {
     let Some(rollout) = world.status().rollout else { return nonce.to_owned() };
     format!("{}/{}/{nonce}/ann", rollout.revision, rollout.step_index)
@@ -194,8 +194,8 @@ pub(crate) fn give_command(world: &mut SimulatedWorld, command: &str, nonce: &st
     });
 }
 
-/// The last rollout, without faults, with a person who ends pauses. Returns what was shipped, and
-/// over what.
+/// The last rollout, without faults, with a user who ends pauses. Returns the new version, its
+/// kind, and the stable version that it replaces.
 fn run_finale(
     world: &mut SimulatedWorld,
     rng: &mut SeededRng,
@@ -212,7 +212,7 @@ fn run_finale(
     ];
     let quality = detectable_quality(world, rng.pick(&kinds));
     world.edit("resume", |object| object.spec.paused = false);
-    // Also until somebody who slept has put a status right that was wiped.
+    // Also wait until a suspended operator has restored a deleted status.
     for second in 0..100 {
         if second >= 20 && world.status().stable.is_some() {
             break;
@@ -231,7 +231,7 @@ fn run_finale(
             give_command(world, "promote", &second.to_string());
         }
         world.tick();
-        // Soon after the end the old pods are gone, too.
+        // Soon after the end the old pods must be gone, too.
         over = if world.status().rollout.is_none_or(|it| it.stage == RolloutStage::Aborted) {
             over + 1
         } else {

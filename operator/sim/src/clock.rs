@@ -2,5 +2,5 @@
 
 use jiff::Timestamp;
 
-/// When every world begins.
+/// Start time of every world.
 pub(crate) const START: Timestamp = Timestamp::constant(1_767_225_600, 0);

@@ -15,20 +15,20 @@ use slipway_testkit::plan_settings;
 use crate::behavior::ModelBehavior;
 use crate::pods::SimulatedReplicaSet;
 
-/// A write that did not happen.
+/// Why a write was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WriteRefusal {
-    /// Its resourceVersion or UID is not that of the object, or the disruption budget lets the pod
-    /// not go for now.
+    /// Its resourceVersion or UID differs from that of the object, or the disruption budget
+    /// currently blocks the eviction of the pod.
     Conflict,
 }
 
-/// Whether nothing of an object is ours any more.
+/// Whether the operator owns no field of an object any more.
 fn is_altered(managed: &ManagedFields) -> bool {
     managed.fields.as_deref() == Some(&Value::Null)
 }
 
-/// Everything that the API server holds.
+/// All objects of the API server.
 pub(crate) struct SimulatedCluster {
     pub(crate) object: ModelDeployment,
     /// resourceVersion of the object.
@@ -36,16 +36,15 @@ pub(crate) struct SimulatedCluster {
     pub(crate) replica_sets: Vec<SimulatedReplicaSet>,
     children: BTreeMap<ObjectTarget, ObjectView>,
     gateway: GatewayView,
-    /// Digests of what lies at the addresses of versions, where that is not what was first there.
+    /// Digests of the models at the URIs of versions, if they were overwritten.
     pub(crate) store: BTreeMap<String, String>,
-    /// How the versions of models behave, by version.
+    /// The behaviour of each version.
     pub(crate) behaviors: BTreeMap<String, ModelBehavior>,
-    /// The image of the model server that the operator has; those that follow may be other
-    /// programs.
+    /// The operator's image of the model server; later ones may be other programs.
     pub(crate) runtime_image: String,
-    /// When the weights changed last, in seconds.
+    /// Time of the last change of the weights, in seconds.
     pub(crate) weights_at: i64,
-    /// Grows with everything that a watch would tell.
+    /// Increases with every change that a watch would report.
     pub(crate) changes: u64,
     pub(crate) writes: u64,
     uids: u64,
@@ -72,7 +71,7 @@ impl SimulatedCluster {
         }
     }
 
-    /// What a watch would have told by now.
+    /// The state that the watches have reported by now.
     pub(crate) fn observe(&self, pods: Vec<GatewayPod>) -> ObservedState {
         ObservedState {
             object: self.object.clone(),
@@ -136,13 +135,13 @@ impl SimulatedCluster {
         true
     }
 
-    /// Objects that are not as they were applied, but for ReplicaSets.
+    /// Number of objects, except ReplicaSets, that differ from what was applied.
     pub(crate) fn altered_count(&self) -> usize {
         let views = self.children.values().chain(self.gateway.objects.values());
         views.filter(|view| is_altered(&view.managed_fields)).count()
     }
 
-    /// Somebody deletes the ModelDeployment, but not its children, and makes it again.
+    /// A user deletes the ModelDeployment without its children, and creates it again.
     pub(crate) fn recreate_orphaned(&mut self) {
         let uid = self.next_uid();
         self.object.metadata.uid = Some(uid);
@@ -161,7 +160,7 @@ impl SimulatedCluster {
         self.replica_sets.iter().find(|set| set.view.revision == revision)
     }
 
-    /// A change of spec or metadata by somebody else.
+    /// Another client changes the spec or metadata.
     pub(crate) fn edit(&mut self, change: impl FnOnce(&mut ModelDeployment)) {
         let spec = self.object.spec.clone();
         change(&mut self.object);
@@ -178,7 +177,7 @@ impl SimulatedCluster {
         self.changes += 1;
     }
 
-    /// Writes the status, if the writer had seen the newest object.
+    /// Writes the status if the writer has seen the newest object.
     pub(crate) fn write_status(
         &mut self,
         status: &ModelDeploymentStatus,
@@ -194,11 +193,11 @@ impl SimulatedCluster {
                 .and_then(|it| it.traffic.clone())
                 .map(|it| (it.generation, it.backends, it.preview_revision))
         };
-        // The API server keeps whole seconds; what it returns is what is seen from now on.
+        // The API server stores whole seconds; clients see what it returns.
         let value = serde_json::to_value(status).unwrap_or_default();
         let stored = serde_json::from_value(value).unwrap_or_default();
         if self.object.status.as_ref() == Some(&stored) {
-            // Nothing is stored, and nobody hears of it.
+            // Nothing is stored, and no watch reports it.
             self.writes -= 1;
             return Ok(());
         }

@@ -1,4 +1,5 @@
-//! Gateways: they watch the weights with a lag, send, count, brake, die and come back.
+//! Gateways: they watch the weights with a lag, send requests, count them, trip the brake, crash
+//! and restart.
 
 use jiff::{SignedDuration, Timestamp};
 use slipway_contracts::state::BrakeTrip;
@@ -10,7 +11,7 @@ use crate::cluster::SimulatedCluster;
 use crate::metrics::SimulatedMetrics;
 use crate::rng::SeededRng;
 
-/// Requests that one gateway gets in a second.
+/// Requests to one gateway per second.
 const REQUESTS: u64 = 60;
 
 /// A gateway pod.
@@ -18,20 +19,20 @@ const REQUESTS: u64 = 60;
 pub(crate) struct SimulatedGateway {
     pub(crate) name: String,
     pub(crate) ready: bool,
-    /// What it applies.
+    /// The weights that it applies.
     pub(crate) applied_traffic: Option<TrafficStatus>,
-    /// Since when.
+    /// Since when it applies them, in seconds.
     pub(crate) applied_at: i64,
     report: GatewayReport,
-    /// UID of the ModelDeployment whose weights were told; another one of its name keeps them
-    /// until it has its own.
+    /// UID of the ModelDeployment of the weights. Another ModelDeployment of the same name keeps
+    /// the weights until it has its own.
     uid: Option<String>,
-    /// The last candidate's requests: failed or not.
+    /// The last requests to the candidate: whether each failed.
     recent_failures: Vec<bool>,
     ready_at: i64,
-    /// Seconds by which its watch lags.
+    /// Lag of its watch in seconds.
     pub(crate) lag: i64,
-    /// The operator cannot reach it until then.
+    /// Time until which the operator cannot reach it, in seconds.
     pub(crate) unreachable_until: i64,
     pub(crate) unreachable_since: i64,
 }
@@ -53,7 +54,7 @@ impl SimulatedGateway {
         }
     }
 
-    /// What the operator's link shows of it.
+    /// The pod as the operator observes it.
     pub(crate) fn observed_pod(&self, now: i64) -> GatewayPod {
         let report = (now >= self.unreachable_until && self.applied_traffic.is_some())
             .then(|| self.report.clone());
@@ -68,7 +69,7 @@ impl SimulatedGateway {
         }
     }
 
-    /// One second.
+    /// Simulates one second.
     pub(crate) fn tick(
         &mut self,
         now: i64,
@@ -86,7 +87,7 @@ impl SimulatedGateway {
         }
     }
 
-    /// A ModelDeployment without weights keeps the last ones.
+    /// Applies new weights. A ModelDeployment without weights keeps the last ones.
     fn watch_status(&mut self, now: i64, cluster: &SimulatedCluster) {
         let uid = &cluster.object.metadata.uid;
         let another = self.uid != *uid;
@@ -136,7 +137,7 @@ impl SimulatedGateway {
         rng: &mut SeededRng,
     ) {
         let Some(applied) = self.applied_traffic.clone() else { return };
-        // What began before the weight left ends in its own time.
+        // Requests that began before the weight was removed complete in their own time.
         let serving =
             |revision: &String| applied.backends.iter().any(|it| it.revision == *revision);
         self.report.in_flight.retain(|revision, _| serving(revision) || rng.chance(0.8));
@@ -183,7 +184,7 @@ impl SimulatedGateway {
         }
     }
 
-    /// Ten failures, and half of the last fifty requests.
+    /// Trips the brake at ten failures that are at least half of the last fifty requests.
     fn check_brake(&mut self, clock: Timestamp, backend: &TrafficBackend, count: u64, bad: u64) {
         self.recent_failures.extend((0..count).map(|index| index < bad));
         let surplus = self.recent_failures.len().saturating_sub(50);

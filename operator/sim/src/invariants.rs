@@ -1,4 +1,4 @@
-//! What must hold in the world, whatever goes wrong.
+//! Invariants of the world that hold under all faults.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -15,51 +15,54 @@ use crate::behavior::ModelBehavior;
 use crate::cluster::SimulatedCluster;
 use crate::gateway::SimulatedGateway;
 
-/// Seconds of replicas that count: what was written for fewer replicas does not grow with them once
-/// it has no weight any more, and a gateway may lag by that much.
+/// Seconds of earlier replica counts that are considered: a revision without weight does not grow
+/// when the count grows, and a gateway may lag by that much.
 const REPLICAS_WINDOW_SECONDS: usize = 100;
-/// Longest time for which a candidate may have a weight that is not confirmed: what the plan
-/// allows, twice, because a gateway that died is looked for anew, and the lags of clocks, views and
-/// restarts.
+/// Longest time for which a candidate may have an unconfirmed weight: twice what the plan allows,
+/// because the time restarts for the replacement of a crashed gateway, plus the lags of clocks,
+/// views and restarts.
 const MAX_UNCONFIRMED_SECONDS: i64 = 2 * CONFIRMATION_SECONDS + 120;
-/// Most writes within a minute, faults and all.
+/// Maximum number of writes within a minute, including those due to faults.
 const MAX_WRITES_PER_MINUTE: u64 = 150;
 
-/// What is known of the past.
+/// The recorded history of a world.
 #[derive(Default)]
 pub(crate) struct InvariantMonitor {
     replicas: Vec<i32>,
     writes: VecDeque<u64>,
     excused_until: i64,
     generation: i64,
-    /// The revision that was taken back, with the spec and the commands of that time: it stays so.
+    /// The revision that was rolled back, with the spec and the commands of that time: it must
+    /// stay rolled back.
     aborted: Option<(String, ModelDeployment)>,
-    /// The revision that was stable when the status was wiped, until the status names one again.
+    /// The stable revision when the status was deleted, until the status names one again.
     wiped_stable: Option<String>,
     stable: Option<String>,
     status_wiped: bool,
-    /// Versions that a person ordered to be promoted, whatever the judge says.
+    /// Versions whose promotion a user ordered, independent of the judge.
     pub(crate) ordered_promotions: BTreeSet<String>,
-    /// What is worth a line in the transcript.
+    /// Notes for the transcript.
     pub(crate) notes: Vec<String>,
-    /// Since when the candidate has a weight that is not confirmed.
+    /// Since when the candidate has an unconfirmed weight.
     unconfirmed_since: Option<i64>,
-    /// Rollouts of much worse versions, and those of them that were promoted unordered.
+    /// Rollouts of much worse versions, and how many of them were promoted without an order.
     pub(crate) bad: (u32, u32),
-    /// Rollouts of equally good versions, and those of them that a gate took back.
+    /// Rollouts of equally good versions, and how many of them a gate rolled back.
     pub(crate) good: (u32, u32),
 }
 
 impl InvariantMonitor {
-    /// The status was wiped: generations begin anew, and what serves is a guess for a while.
+    /// Records that the status was deleted: generations restart, and the stable revision may be
+    /// wrong for a while.
     pub(crate) fn note_wipe(&mut self, now: i64) {
         self.status_wiped = true;
         self.wiped_stable = self.stable.take();
         self.excused_until = self.excused_until.max(now + 30);
     }
 
-    /// Somebody scaled a ReplicaSet: sizes are wrong until the plan notices. What has no role any
-    /// more is not given back its pods, and a gateway that lags may still send to it.
+    /// Records that another client scaled a ReplicaSet: sizes are wrong until the plan reacts. A
+    /// revision without a role does not get its pods back, and a lagging gateway may still send to
+    /// it.
     pub(crate) fn note_manual_scale(&mut self, now: i64) {
         self.excused_until = self.excused_until.max(now + 60);
     }
@@ -89,8 +92,8 @@ impl InvariantMonitor {
         }
         for set in &cluster.replica_sets {
             let served = set.served_digests();
-            // Whoever scales a ReplicaSet before its first pod has told has pods of his own making,
-            // until the plan takes them away.
+            // A client that scales a ReplicaSet before its first pod has reported creates pods with
+            // unknown models, until the plan removes them.
             if served.len() > 1 && now > self.excused_until {
                 broken.push(format!(
                     "{now}s: {} serves several models: {served:?}",
@@ -104,8 +107,8 @@ impl InvariantMonitor {
         broken
     }
 
-    /// A candidate has no weight for long that is not confirmed, unless a crashing operator has no
-    /// time to look.
+    /// A candidate must not have an unconfirmed weight for long, unless a crashing operator cannot
+    /// check it.
     fn check_confirmation(
         &mut self,
         now: i64,
@@ -134,7 +137,7 @@ impl InvariantMonitor {
         }
     }
 
-    /// Of what is stored: an abort has moved the traffic in the same write, and generations only
+    /// Checks the stored status: an abort moves the traffic in the same write, and generations only
     /// grow.
     fn check_stored(&mut self, now: i64, status: &ModelDeploymentStatus, broken: &mut Vec<String>) {
         let Some(traffic) = &status.traffic else { return };
@@ -155,7 +158,8 @@ impl InvariantMonitor {
         (self.generation, self.status_wiped) = (traffic.generation, false);
     }
 
-    /// What a status that was wiped said is still so, where a ReplicaSet says it too.
+    /// Checks that the contents of a deleted status still hold if a ReplicaSet has them in its
+    /// marks.
     fn check_remembered(
         &mut self,
         now: i64,
@@ -178,7 +182,7 @@ impl InvariantMonitor {
             cluster.replica_set(it).is_some_and(|set| set.view.marks.stable_since.is_some())
         });
         self.stable = marked;
-        // Another spec, or a command, is a person's word.
+        // A new spec or command comes from a user and resets this.
         self.aborted.take_if(|(_, then)| {
             then.spec != cluster.object.spec
                 || then.metadata.annotations != cluster.object.metadata.annotations
@@ -200,7 +204,7 @@ impl InvariantMonitor {
         }
     }
 
-    /// Whatever a ready gateway sends to is asked to have the pods for it.
+    /// Every revision to which a ready gateway sends must have enough requested pods.
     fn check_selected_pods(
         &self,
         now: i64,
@@ -211,8 +215,8 @@ impl InvariantMonitor {
         let told = cluster.object.status.as_ref().and_then(|status| status.traffic.as_ref());
         for gateway in gateways.iter().filter(|gateway| gateway.ready) {
             let Some(applied) = &gateway.applied_traffic else { continue };
-            // One that does not hear of other weights sends by those of old, for as long as it is
-            // deaf.
+            // A gateway that does not receive new weights uses the old ones for as long as its
+            // watch is delayed.
             let hears = told.is_some_and(|it| {
                 (it.generation, &it.backends) == (applied.generation, &applied.backends)
             });
@@ -229,8 +233,8 @@ impl InvariantMonitor {
             for backend in &applied.backends {
                 let want = replicas_for_share(fewest, backend.weight_permille);
                 let have = cluster.replica_set(&backend.revision).map_or(0, |set| set.view.desired);
-                // The first pod of a revision whose bytes nobody named stays alone until it has
-                // told.
+                // The first pod of a revision without a digest in the spec stays alone until it has
+                // reported.
                 let known = cluster
                     .replica_set(&backend.revision)
                     .is_none_or(|set| set.is_known(now, REPLICAS_WINDOW_SECONDS as i64));
@@ -244,7 +248,7 @@ impl InvariantMonitor {
         }
     }
 
-    /// Keeps the score when rollouts end.
+    /// Counts the results when rollouts end.
     pub(crate) fn score_rollouts(
         &mut self,
         before: Option<&ModelDeploymentStatus>,
@@ -258,7 +262,7 @@ impl InvariantMonitor {
         else {
             return;
         };
-        // The stable revision that it was compared with.
+        // The stable revision with which it was compared.
         let Some(rival) = before.and_then(|old| old.stable.as_ref()) else { return };
         let truth = |version: &str| cluster.behaviors.get(version);
         let (Some(theirs), Some(ours)) = (truth(&record.version), truth(&rival.version)) else {
@@ -286,8 +290,8 @@ impl InvariantMonitor {
     }
 }
 
-/// Whether the strategy has a step at which both arms get traffic, so that the judge can compare
-/// them at all.
+/// Whether the strategy has a step at which both revisions get traffic, so that the judge can
+/// compare them.
 pub(crate) fn is_judged(object: &ModelDeployment) -> bool {
     validate_spec(object)
         .steps
@@ -295,7 +299,7 @@ pub(crate) fn is_judged(object: &ModelDeployment) -> bool {
         .any(|step| matches!(step, RolloutStep::Weight(weight) if slipway_core::validate::is_judged(*weight)))
 }
 
-/// Whether the gates must find a version much worse than another.
+/// Whether the gates must detect a version as much worse than another.
 pub(crate) fn is_worse(
     object: &ModelDeployment,
     theirs: &ModelBehavior,
@@ -303,7 +307,7 @@ pub(crate) fn is_worse(
 ) -> bool {
     let gates = object.spec.analysis.gates.as_deref().unwrap_or_default();
     let labels = gates.iter().any(|gate| gate.type_ == GateType::Accuracy);
-    // A rival whose pods come and go fails in its own way.
+    // A rival with crashing pods has failures of its own.
     ours.crash == 0.0
         && (theirs.hangs
             || theirs.error_rate > ours.error_rate + 0.2

@@ -1,14 +1,15 @@
 //! A simulator that drives `slipway-core` through whole rollouts, with faults.
 //!
-//! One seed is one world: a ModelDeployment with its ReplicaSets and pods, two gateways that watch
-//! its status, a Prometheus, traffic, an autoscaler, people who change their minds, and one or two
-//! operators whose views are stale, whose writes get lost and who die between any two of them.
-//! Nothing is random but by the seed, so a failure is a number: `run(seed)` shows it again, with a
-//! transcript of what happened.
+//! One seed defines one world: a ModelDeployment with its ReplicaSets and pods, two gateways that
+//! watch its status, a Prometheus, traffic, an autoscaler, users who change the spec, and one or
+//! two operators with stale views and lost writes that crash between any two writes. The seed
+//! determines everything, so a failure is reproduced by its number: `run_seed(seed)` repeats it,
+//! with a transcript.
 //!
-//! The simulator knows what the plan does not: which versions are bad. It checks the invariants of
-//! the plan at every plan, those of the world at every tick, and at the end, when faults have
-//! stopped, that good versions got through, bad ones did not, and everything came to rest.
+//! Unlike the plan, the simulator has access to the actual behaviour of the versions. It checks the
+//! invariants of the plan at every plan and those of the world at every tick. At the end, after the
+//! faults have stopped, it checks that good versions were promoted, bad ones were not, and
+//! everything came to rest.
 
 mod behavior;
 mod chaos;
@@ -30,19 +31,19 @@ pub use fault_settings::FaultSettings;
 pub use rng::SeededRng;
 pub use world::SimulatedWorld;
 
-/// What came of one seed.
+/// The result of one seed.
 #[derive(Clone, Debug)]
 pub struct SeedOutcome {
-    /// What went wrong; empty when nothing did.
+    /// Violated invariants; empty if there are none.
     pub violations: Vec<String>,
-    /// What happened, a line each.
+    /// The events of the run, one line each.
     pub transcript: Vec<String>,
-    /// Rollouts of versions that are worse than stable by far, and how many of them were promoted
-    /// without a person's order.
+    /// Rollouts of versions that are much worse than stable, and how many of them were promoted
+    /// without a user's order.
     pub bad: (u32, u32),
-    /// Rollouts of versions that are as good as stable, and how many of them a gate took back.
+    /// Rollouts of versions that are as good as stable, and how many of them a gate rolled back.
     pub good: (u32, u32),
-    /// Plans that were made.
+    /// Number of plans.
     pub plans: u64,
     /// Writes that reached the API server.
     pub writes: u64,

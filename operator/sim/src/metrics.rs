@@ -1,5 +1,4 @@
-//! Prometheus: counts of every second, read over a window, and everything that can be wrong with a
-//! reading.
+//! Prometheus: counts of every second, read over a window, with all possible faults of a reading.
 
 use std::collections::BTreeMap;
 
@@ -7,19 +6,19 @@ use slipway_judge::evidence::{GateCounts, GateReading};
 
 use crate::rng::SeededRng;
 
-/// Counts since the beginning, at the end of each second: requests, failures, wrong predictions.
+/// Counts since the start, at the end of each second: requests, failures, wrong predictions.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SimulatedMetrics {
     sums: BTreeMap<String, Vec<[u64; 3]>>,
     now: usize,
-    /// Prometheus is down.
+    /// Prometheus is unavailable.
     pub(crate) is_down: bool,
     /// Prometheus does not scrape.
     pub(crate) gap: bool,
 }
 
 impl SimulatedMetrics {
-    /// The next second begins.
+    /// Begins the next second.
     pub(crate) fn tick(&mut self, now: i64) {
         self.now = usize::try_from(now).unwrap_or_default();
         for sums in self.sums.values_mut() {

@@ -1,5 +1,5 @@
-//! The operator's process: a view that is stale, a poller, writes that get lost, a clock that
-//! jumps, and death between any two writes.
+//! The operator's process: a stale view, a poller, lost writes, a clock that jumps, and crashes
+//! between any two writes.
 
 mod writes;
 
@@ -21,10 +21,10 @@ use crate::fault_settings::FaultSettings;
 use crate::metrics::SimulatedMetrics;
 use crate::rng::SeededRng;
 
-/// Seconds for which a status that may wait is held back.
+/// Seconds for which a status write that may wait is delayed.
 const STATUS_WAIT_SECONDS: i64 = 3;
 
-/// The world at one time.
+/// The state of the world at one time.
 pub(crate) struct ClusterSnapshot {
     pub(crate) at: i64,
     pub(crate) changes: u64,
@@ -32,15 +32,15 @@ pub(crate) struct ClusterSnapshot {
     pub(crate) observed: ObservedState,
 }
 
-/// One operator.
+/// One operator process.
 #[derive(Clone, Debug)]
 pub(crate) struct OperatorProcess {
     pub(crate) name: &'static str,
-    /// It is dead until then.
+    /// Time until which it is down after a crash, in seconds.
     pub(crate) restart_at: i64,
-    /// Seconds by which its view lags.
+    /// Lag of its view in seconds.
     pub(crate) lag: i64,
-    /// Seconds by which its clock is wrong.
+    /// Error of its clock in seconds.
     pub(crate) clock_skew: i64,
     dirty: bool,
     seen_changes: u64,
@@ -63,7 +63,7 @@ pub(crate) struct OperatorProcess {
     pub(crate) violations: Vec<String>,
 }
 
-/// A plan that is not carried out yet.
+/// A plan that is not executed yet.
 #[derive(Clone)]
 pub(crate) struct SuspendedPlan {
     plan: ReconcilePlan,
@@ -77,7 +77,7 @@ impl std::fmt::Debug for SuspendedPlan {
     }
 }
 
-/// What the process has to do with.
+/// The parts of the world that the process uses.
 pub(crate) struct ProcessEnvironment<'a> {
     pub(crate) now: i64,
     pub(crate) cluster: &'a mut SimulatedCluster,
@@ -111,7 +111,7 @@ impl OperatorProcess {
         }
     }
 
-    /// One second with the view that the lag allows.
+    /// Simulates one second with the view that the lag allows.
     pub(crate) fn tick(&mut self, view: &Rc<ClusterSnapshot>, around: &mut ProcessEnvironment<'_>) {
         if around.now < self.restart_at {
             return;
@@ -157,7 +157,7 @@ impl OperatorProcess {
         self.write(&decided, &observed, view, around);
     }
 
-    /// Notes which objects are gone since the last plan.
+    /// Records the objects that were removed since the last plan.
     fn note_removed(&mut self, observed: &ObservedState, time: Timestamp) {
         let uid = observed.object.metadata.uid.clone();
         if self.last_observed.0 != uid {

@@ -1,4 +1,4 @@
-//! ReplicaSets, their controller and the kubelet: with delays, crashes and evictions.
+//! ReplicaSets, their controller and the kubelet, with delays, crashes and evictions.
 
 use std::collections::BTreeSet;
 
@@ -12,39 +12,37 @@ use crate::rng::SeededRng;
 /// A ReplicaSet with its pods.
 #[derive(Clone, Debug)]
 pub(crate) struct SimulatedReplicaSet {
-    /// As the API server shows it; counts lag.
+    /// The object in the API server; its counts lag.
     pub(crate) view: ReplicaSetView,
     /// Pods that are not being deleted.
     pub(crate) pods: Vec<SimulatedPod>,
-    /// How its version behaves.
+    /// The behaviour of its version.
     pub(crate) behavior: ModelBehavior,
-    /// Whether the spec says which bytes its model must be; then those are what lies at its
-    /// address.
+    /// Whether the spec names the digest of its model; the model at the URI then has this digest.
     is_pinned_by_spec: bool,
-    /// When it was last not known which model it is.
+    /// When its model was unknown last.
     unknown_at: Option<i64>,
     generation: u64,
     observed_generation: u64,
     pods_created: u32,
 }
 
-/// A pod.
 #[derive(Clone, Debug)]
 pub(crate) struct SimulatedPod {
     name: String,
     created_at: i64,
     ready: bool,
-    /// The digest that it must find; nothing when whatever it finds is right.
+    /// The digest that it must find; `None` accepts any.
     pin: Option<String>,
-    /// The digest of what it has fetched.
+    /// The digest of the fetched model.
     fetched_digest: Option<String>,
-    /// When it becomes ready, or fails again.
+    /// Time at which it becomes ready, or fails again.
     next_change: i64,
     restarts: i32,
     message: Option<&'static str>,
 }
 
-/// What a pod leaves that finds other bytes than those of its revision.
+/// The message of a pod that finds another model than that of its revision.
 const MISMATCH: &str =
     r#"{"reason":"DigestMismatch","message":"the store has other bytes","permanent":true}"#;
 
@@ -63,7 +61,7 @@ impl SimulatedReplicaSet {
         }
     }
 
-    /// Pods that answer now.
+    /// Number of ready pods.
     pub(crate) fn ready(&self) -> usize {
         self.pods.iter().filter(|pod| pod.ready).count()
     }
@@ -76,7 +74,7 @@ impl SimulatedReplicaSet {
         }
     }
 
-    /// A node drain, or a kubelet that died: one pod is gone.
+    /// One pod disappears, by a node drain or a failed kubelet.
     pub(crate) fn evict(&mut self, rng: &mut SeededRng) -> bool {
         if self.pods.is_empty() {
             return false;
@@ -86,7 +84,7 @@ impl SimulatedReplicaSet {
         true
     }
 
-    /// What a watch tells of its pods; each has its name for a UID.
+    /// The pods as a watch reports them; the UID of each is its name.
     pub(crate) fn pod_views(&self) -> impl Iterator<Item = PodView> + '_ {
         self.pods.iter().map(|pod| PodView {
             name: pod.name.clone(),
@@ -98,8 +96,8 @@ impl SimulatedReplicaSet {
         })
     }
 
-    /// The Eviction subresource, with a budget of one pod: false when it lets the pod not go. One
-    /// that is not ready may always go.
+    /// The Eviction subresource, with a budget of one pod: false if the budget blocks the eviction.
+    /// A pod that is not ready may always be evicted.
     pub(crate) fn try_evict(&mut self, name: &str) -> Option<bool> {
         let index = self.pods.iter().position(|pod| pod.name == name)?;
         let missing = self.view.desired - self.ready() as i32;
@@ -110,9 +108,9 @@ impl SimulatedReplicaSet {
         Some(goes)
     }
 
-    /// One second of the kubelet and of the ReplicaSet controller. `stored` is the digest of what
-    /// lies at the address of its model, where the spec does not say which it must be. True when
-    /// the API server shows something new.
+    /// Simulates one second of the kubelet and of the ReplicaSet controller. `stored` is the digest
+    /// of the model at the URI, used if the spec names none. Returns whether the API server reports
+    /// a change.
     pub(crate) fn tick(&mut self, now: i64, stored: &str, rng: &mut SeededRng) -> bool {
         let truth = self.behavior;
         let restarts = |set: &Self| set.pods.iter().map(|pod| pod.restarts).sum::<i32>();
@@ -154,25 +152,25 @@ impl SimulatedReplicaSet {
                 message: None,
             });
         }
-        // The controller prefers to delete what is not ready.
+        // The controller prefers to delete pods that are not ready.
         self.pods.sort_by_key(|pod| !pod.ready);
         self.pods.truncate(want);
         self.observed_generation = self.generation;
     }
 
-    /// Makes a digest that of the pods to come.
+    /// Sets the digest of future pods.
     pub(crate) fn pin(&mut self, digest: &str) {
         self.view.digest = ModelDigest::Pinned(digest.to_owned());
     }
 
-    /// Whether a pod has told which model it is, and not only just: else it may have fewer pods
+    /// Whether the model has been known for `seconds`; otherwise the ReplicaSet may have fewer pods
     /// than its share of the traffic needs.
     pub(crate) fn is_known(&self, now: i64, seconds: i64) -> bool {
         self.unknown_at.is_none_or(|at| now >= at + seconds)
     }
 
-    /// Whether no pod has what all others must have: there is none to copy, and what lies at the
-    /// address may be something else by now.
+    /// Whether no pod has the model that all pods must have: no pod can be copied, and the model at
+    /// the URI may have changed.
     fn is_unknown(&self) -> bool {
         let pin = self.view.digest.known_digest();
         let told =
@@ -180,7 +178,7 @@ impl SimulatedReplicaSet {
         !self.is_pinned_by_spec && !told && self.view.desired <= 1
     }
 
-    /// What its pods have fetched.
+    /// The models that its pods have fetched.
     pub(crate) fn fetched_models(&self) -> impl Iterator<Item = FetchedModel> + '_ {
         self.pods.iter().filter_map(|pod| {
             let (revision, digest) = (self.view.revision.clone(), pod.fetched_digest.clone()?);
@@ -188,7 +186,7 @@ impl SimulatedReplicaSet {
         })
     }
 
-    /// Digests of what its pods serve.
+    /// Digests of the models that its ready pods serve.
     pub(crate) fn served_digests(&self) -> BTreeSet<&str> {
         self.pods
             .iter()
@@ -218,7 +216,7 @@ impl SimulatedPod {
                 self.fail(now, "exit 137");
             }
         } else if now >= self.next_change {
-            // What was fetched once stays with the pod.
+            // A model that was fetched stays with the pod.
             let found = self.fetched_digest.as_deref().or(stored).or(self.pin.as_deref());
             let other = self.pin.is_some() && self.pin.as_deref() != found;
             match truth.load_failure {

@@ -1,4 +1,4 @@
-//! Randomness that is the same everywhere and for ever: SplitMix64.
+//! Randomness with the same output on every platform and in every version: SplitMix64.
 
 /// A seeded generator.
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ impl SeededRng {
         z ^ (z >> 31)
     }
 
-    /// From 0 to below 1.
+    /// A number from 0 to below 1.
     pub fn next_unit(&mut self) -> f64 {
         (self.next_number() >> 11) as f64 / (1_u64 << 53) as f64
     }
@@ -29,18 +29,18 @@ impl SeededRng {
         self.next_unit() < probability
     }
 
-    /// From `low` to `high`, both included.
+    /// A number from `low` to `high`, both included.
     pub fn between(&mut self, low: i64, high: i64) -> i64 {
         let span = high.saturating_sub(low).max(0).unsigned_abs() + 1;
         low + (self.next_number() % span) as i64
     }
 
-    /// One of several.
+    /// One item of a list.
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[(self.next_number() % from.len() as u64) as usize]
     }
 
-    /// How many of `n` happen, each with this probability.
+    /// How many of `n` events happen, each with this probability.
     pub fn binomial(&mut self, n: u64, probability: f64) -> u64 {
         if probability <= 0.0 {
             0

@@ -1,13 +1,14 @@
-//! Scripts: a world told line by line, whose transcript is compared with the one that was approved.
+//! Scripts: each line changes a world at a time; the transcript is compared with the approved one.
 //!
 //! ```text
-//! spec {"replicas": 3}          merged into the spec before anything happens
-//! 60 ship v2 errors             at second 60: another version, and what it is really like (see `ModelQuality`)
-//! 80 turn v1 stuck              at second 80: what the pods of a version that start from now on are like
-//! 85 upgrade runtime:2          at second 85: the operator comes with another image of the model server
-//! 90 do promote                 a person's command
-//! 95 edit {"paused": true}      any other change of the spec
-//! 99 fault prometheus           one of: prometheus, cure, wipe, crash, gateway, evict, overwrite, orphan, and with a kind of object: alter, lose, contest
+//! spec {"replicas": 3}       merged into the spec before the start
+//! 60 ship v2 errors          at second 60: a new version and its behaviour (see `ModelQuality`)
+//! 80 turn v1 stuck           at second 80: the behaviour of pods of a version that start later
+//! 85 upgrade runtime:2       at second 85: the operator gets another image of the model server
+//! 90 do promote              a user command
+//! 95 edit {"paused": true}   any other change of the spec
+//! 99 fault prometheus        prometheus, cure, wipe, crash, gateway, evict, overwrite, orphan,
+//!                            deaf, dark or heal; or alter, lose or contest and a kind of object
 //! 300 end
 //! ```
 
@@ -22,7 +23,7 @@ use crate::world::SimulatedWorld;
 /// Plays a script and returns its transcript, or what is wrong with the script.
 ///
 /// # Errors
-/// When a line cannot be read; says which.
+/// If a line cannot be parsed; names the line.
 pub fn play_script(script: &str) -> Result<String, String> {
     let lines =
         script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -101,7 +102,7 @@ fn run_line(world: &mut SimulatedWorld, line: &str) -> Option<()> {
     Some(())
 }
 
-/// Changes how a version behaves: pods that are ready stay so.
+/// Changes the behaviour of a version; ready pods stay ready.
 fn change_behavior(world: &mut SimulatedWorld, version: &str, truth: ModelBehavior) {
     world.set_behavior(version, truth);
     for set in world.cluster.replica_sets.iter_mut().filter(|set| set.view.version == version) {
@@ -110,7 +111,7 @@ fn change_behavior(world: &mut SimulatedWorld, version: &str, truth: ModelBehavi
     world.log_line(&format!("fault: pods of {version} are different from now on"));
 }
 
-/// The operator comes with another image of the model server.
+/// Gives the operator another image of the model server.
 fn upgrade_runtime(world: &mut SimulatedWorld, image: &str) {
     image.clone_into(&mut world.cluster.runtime_image);
     world.cluster.changes += 1;

@@ -1,4 +1,4 @@
-//! Everything together, second by second, with what must hold in every one of them.
+//! Combines all parts, second by second, and checks the invariants in each second.
 
 mod faults;
 
@@ -19,23 +19,23 @@ use crate::metrics::SimulatedMetrics;
 use crate::operator_process::{ClusterSnapshot, OperatorProcess, ProcessEnvironment};
 use crate::rng::SeededRng;
 
-/// One world.
+/// One simulated world.
 pub struct SimulatedWorld {
     pub(crate) now: i64,
     pub(crate) cluster: SimulatedCluster,
     pub(crate) gateways: Vec<SimulatedGateway>,
     pub(crate) metrics: SimulatedMetrics,
     processes: Vec<OperatorProcess>,
-    /// What goes wrong from now on.
+    /// The faults from now on.
     pub faults: FaultSettings,
     pub(crate) rng: SeededRng,
     snapshots: VecDeque<Rc<ClusterSnapshot>>,
     gateways_created: u32,
     seen_status: Option<ModelDeploymentStatus>,
     pub(crate) invariants: InvariantMonitor,
-    /// What happened.
+    /// The events of the run.
     pub transcript: Vec<String>,
-    /// What must not have happened.
+    /// Violated invariants.
     pub violations: Vec<String>,
 }
 
@@ -64,18 +64,18 @@ impl SimulatedWorld {
         world
     }
 
-    /// Says how a version behaves.
+    /// Sets the behaviour of a version.
     pub fn set_behavior(&mut self, version: &str, truth: ModelBehavior) {
         self.cluster.behaviors.insert(version.to_owned(), truth);
     }
 
-    /// Changes the object as a person or the autoscaler would.
+    /// Changes the object as a user or the autoscaler would.
     pub fn edit(&mut self, what: &str, change: impl FnOnce(&mut ModelDeployment)) {
         self.log_line(&format!("person: {what}"));
         self.cluster.edit(change);
     }
 
-    /// The status as stored.
+    /// The stored status.
     pub fn status(&self) -> ModelDeploymentStatus {
         self.cluster.object.status.clone().unwrap_or_default()
     }
@@ -85,12 +85,12 @@ impl SimulatedWorld {
         self.cluster.apply_times.get(target).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// How many objects are not as they were applied.
+    /// Number of objects that differ from what was applied.
     pub fn altered_count(&self) -> usize {
         self.cluster.altered_count()
     }
 
-    /// Plans that were made, and writes that reached the API server.
+    /// Number of plans, and number of writes that reached the API server.
     pub fn cost(&self) -> (u64, u64) {
         (self.processes.iter().map(|shell| shell.plans).sum(), self.cluster.writes)
     }
@@ -100,7 +100,7 @@ impl SimulatedWorld {
         self.transcript.push(line);
     }
 
-    /// One second.
+    /// Simulates one second.
     pub fn tick(&mut self) {
         self.now += 1;
         self.metrics.tick(self.now);
@@ -113,7 +113,7 @@ impl SimulatedWorld {
             }
         }
         for gateway in &mut self.gateways {
-            // What time alone changes is news as well: a link that stands again.
+            // A change by time alone counts as well, such as a restored connection.
             let before = watched_facts(gateway, self.now - 1);
             gateway.tick(self.now, clock, &self.cluster, &mut self.metrics, &mut self.rng);
             if before != watched_facts(gateway, self.now) {
@@ -127,7 +127,7 @@ impl SimulatedWorld {
         self.log_status();
     }
 
-    /// A new picture, when there is something new.
+    /// Takes a snapshot if something changed.
     fn take_snapshot(&mut self) {
         if self.snapshots.back().is_some_and(|view| view.changes == self.cluster.changes) {
             return;
@@ -171,7 +171,7 @@ impl SimulatedWorld {
             }
         }
         self.processes = shells;
-        // Two leaders end when the lease does.
+        // A second leader ends with its lease.
         if !self.faults.two_leaders && self.processes.len() > 1 {
             self.processes.truncate(1);
         }
@@ -182,7 +182,7 @@ impl SimulatedWorld {
         SimulatedGateway::new(format!("gateway-{}", self.gateways_created), self.now + 3)
     }
 
-    /// A line for every change of what people look at.
+    /// Logs a line for every change of the parts of the status that users look at.
     fn log_status(&mut self) {
         if self.seen_status == self.cluster.object.status {
             return;
@@ -201,7 +201,7 @@ impl SimulatedWorld {
     }
 }
 
-/// What a watch on a gateway would wake the operator for; counts of requests do not.
+/// The facts about a gateway whose changes wake the operator; counts of requests do not.
 fn watched_facts(gateway: &SimulatedGateway, now: i64) -> impl PartialEq + use<> {
     let seen = gateway.observed_pod(now);
     let report = seen.report.map(|it| (it.generation, it.brake, it.in_flight));

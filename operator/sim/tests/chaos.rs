@@ -1,5 +1,5 @@
-//! Thousands of worlds in which everything goes wrong. `SLIPWAY_SIM_SEEDS=n` changes how many,
-//! `SLIPWAY_SIM_SEED=n` shows one.
+//! Thousands of worlds with all kinds of faults. `SLIPWAY_SIM_SEEDS=n` changes their number,
+//! `SLIPWAY_SIM_SEED=n` runs a single one.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,7 +52,7 @@ fn no_seed_breaks_an_invariant() {
             all.failed.iter().map(|(seed, it)| format!("{seed}: {}", it.violations[0])).collect();
         panic!("{}\n\nall failing seeds:\n{}", show(*seed, outcome), rest.join("\n"));
     }
-    // What the judge promises, with room for chance.
+    // The guaranteed error rates of the judge, with a margin for chance.
     assert!(
         f64::from(all.bad.1) <= 1.0 + 0.01 * f64::from(all.bad.0),
         "bad versions promoted: {:?}",
@@ -109,8 +109,8 @@ fn a_seed_is_the_same_world_again() {
     assert_eq!(one.transcript, two.transcript);
 }
 
-/// Scripts and the transcripts that were approved. `SLIPWAY_BLESS=1` approves what is there now;
-/// look at the difference before you commit it.
+/// Compares the transcripts of scripts with the approved ones. `SLIPWAY_BLESS=1` approves the
+/// current ones; review the difference before you commit it.
 #[test]
 fn scripts_go_as_approved() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scripts");

@@ -1,4 +1,4 @@
-//! What others do to the objects of a model.
+//! Changes by other clients to the objects of a model.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use serde_json::json;

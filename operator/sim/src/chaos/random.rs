@@ -1,4 +1,4 @@
-//! Objects and faults by chance.
+//! Random objects and faults.
 
 use serde_json::{Value, json};
 use slipway_crds::v1alpha1::ModelDeployment;
@@ -48,7 +48,7 @@ fn random_strategy(rng: &mut SeededRng) -> Value {
         let auto = rng.chance(0.7);
         strategy["type"] = json!("BlueGreen");
         strategy["blueGreen"] = json!({ "autoPromotionEnabled": auto, "autoPromotionSeconds": rng.between(0, 20), "switchSteps": switches });
-        // Without a judged switch a bad version may be promoted before probation tells.
+        // Without a judged switch a bad version may be promoted before the probation detects it.
         if switches.is_empty() {
             strategy["probationSeconds"] = json!(20);
         }

@@ -1,4 +1,4 @@
-//! What must have come of a world in the end.
+//! Checks the final state of a world.
 
 use slipway_crds::conditions::{STALLED, reason};
 
@@ -6,7 +6,7 @@ use crate::behavior::ModelQuality;
 use crate::invariants;
 use crate::world::SimulatedWorld;
 
-/// What must have come of the last version.
+/// Checks the result of the last version.
 pub(super) fn check_result(
     world: &mut SimulatedWorld,
     (version, quality, rival): (u32, ModelQuality, String),
@@ -25,7 +25,7 @@ pub(super) fn check_result(
         return;
     };
     let theirs = quality.behavior();
-    // By chance, and counted.
+    // False rollbacks happen by chance, and are counted elsewhere.
     let by_chance = why == reason::GATE_FAILED;
     if quality == ModelQuality::Good && stable != version && !by_chance {
         world.violations.push(format!(
@@ -33,7 +33,7 @@ pub(super) fn check_result(
             status.rollout
         ));
     }
-    // A rival whose pods cannot come up compares with nothing.
+    // A rival whose pods cannot start is no basis for a comparison.
     let rival_works = ours.load_failure.is_none() && ours.crash == 0.0;
     let object = &world.cluster.object;
     let worse = invariants::is_judged(object) && invariants::is_worse(object, &theirs, &ours);
@@ -63,7 +63,7 @@ pub(super) fn check_result(
     check_at_rest(world);
 }
 
-/// Only the revision that serves has pods, and it has all of them.
+/// Checks that only the stable revision has pods, and that it has all of them.
 fn check_at_rest(world: &mut SimulatedWorld) {
     let status = world.status();
     let serving = status.stable.map(|it| it.revision).unwrap_or_default();

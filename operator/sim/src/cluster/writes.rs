@@ -1,4 +1,4 @@
-//! What actions of a plan do to the objects.
+//! Effects of a plan's actions on the objects.
 
 use jiff::Timestamp;
 use slipway_core::action::PlanAction;
@@ -13,7 +13,7 @@ use crate::clock::START;
 use crate::pods::SimulatedReplicaSet;
 
 impl SimulatedCluster {
-    /// Carries out an action.
+    /// Executes an action.
     pub(crate) fn execute(
         &mut self,
         action: &PlanAction,
@@ -24,7 +24,7 @@ impl SimulatedCluster {
         match action {
             PlanAction::Apply(desired) | PlanAction::Restore { desired, .. } => {
                 let owners = desired.metadata().owner_references.iter().flatten();
-                // What an owner that is gone writes is collected with it.
+                // Objects with a deleted owner are garbage-collected.
                 if owners
                     .into_iter()
                     .any(|owner| Some(&owner.uid) != self.object.metadata.uid.as_ref())
@@ -75,7 +75,7 @@ impl SimulatedCluster {
                 set.ok_or(WriteRefusal::Conflict)?.view.marks = marks.clone();
             }
             PlanAction::Evict { name, .. } => {
-                // The budget of every world is one pod, the default.
+                // Every world has the default budget of one pod.
                 let goes = self.replica_sets.iter_mut().find_map(|set| set.try_evict(name));
                 goes.filter(|goes| *goes).ok_or(WriteRefusal::Conflict)?;
             }
@@ -108,7 +108,7 @@ impl SimulatedCluster {
         }
     }
 
-    /// Server-side apply of a ReplicaSet: one that exists gets the replicas of the configuration.
+    /// Server-side apply of a ReplicaSet: an existing one gets the replicas of the configuration.
     fn apply_replica_set(&mut self, whole: &DesiredObject, now: Timestamp) {
         let DesiredObject::ReplicaSet(desired) = whole else { return };
         let name = whole.name();

@@ -1,4 +1,4 @@
-//! The writes of a plan, each at the mercy of the faults.
+//! The writes of a plan, each subject to the faults.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::clock::START;
 use crate::fault_settings::FaultSettings;
 
 impl OperatorProcess {
-    /// Status and actions in the order of the plan, each write at the mercy of the faults.
+    /// Writes the status and executes the actions in the order of the plan.
     pub(super) fn write(
         &mut self,
         decided: &ReconcilePlan,
@@ -60,7 +60,8 @@ impl OperatorProcess {
         let news = self.refusals.as_ref() != Some(&refusals);
         self.refusals = Some(refusals.clone());
         if news {
-            // What is refused is told by the same plan with that in its view.
+            // The same plan, with the rejected writes in its input, builds the status that reports
+            // them.
             let told = plan(
                 &ObservedState { refusals: Some(refusals), ..observed.clone() },
                 self.time(around.now),
@@ -142,8 +143,8 @@ impl OperatorProcess {
         done
     }
 
-    /// A write may kill the process before or after it, fail, or happen and look as if it had
-    /// failed.
+    /// Attempts a write: the process may crash before or after it, the write may fail, or succeed
+    /// and appear to have failed.
     fn attempt(
         &mut self,
         word: &str,
@@ -176,7 +177,7 @@ impl OperatorProcess {
         done
     }
 
-    /// Whatever it held in memory is gone.
+    /// Loses everything in memory.
     fn crash(&mut self, around: &mut ProcessEnvironment<'_>) {
         self.log.push("dies".to_owned());
         let fresh = Self {
@@ -193,7 +194,7 @@ impl OperatorProcess {
     }
 }
 
-/// What an action applies, and what was done to it before.
+/// The object that an action applies, and the change by another client that it reverts.
 fn applied_object(action: &PlanAction) -> Option<(&DesiredObject, Option<&ForeignChange>)> {
     match action {
         PlanAction::Apply(desired) => Some((desired, None)),

@@ -1,4 +1,4 @@
-//! Faults: by chance, by a word of a script, and their end.
+//! Faults: random ones, scripted ones, and their end.
 
 use slipway_objects::ManagedKind;
 
@@ -39,7 +39,7 @@ impl SimulatedWorld {
         }
         if self.rng.chance(faults.stuck) {
             let index = self.rng.between(0, self.gateways.len() as i64 - 1) as usize;
-            // Longer than a confirmation may take, too.
+            // Includes lags longer than a confirmation may take.
             let lag = self.rng.pick(&[0, 1, 2, 5, 40, 150]);
             let dark = if self.rng.chance(0.3) { self.rng.between(1, 150) } else { 0 };
             self.gateways[index].lag = lag;
@@ -106,7 +106,7 @@ impl SimulatedWorld {
         }
     }
 
-    /// One fault by its word in a script; nothing for a word that is none.
+    /// Injects one fault by its word in a script; `None` for an unknown word.
     pub fn inject_fault(&mut self, word: &str) -> Option<()> {
         let (first, kind) = word.split_once(' ').unwrap_or((word, ""));
         let kind = KINDS.into_iter().find(|it| it.kind_name() == kind);
@@ -132,7 +132,7 @@ impl SimulatedWorld {
                 let version = self.cluster.object.spec.model.version.clone().unwrap_or_default();
                 self.cluster.overwrite_model(&version, self.now);
             }
-            // Its watch does not hear the API server any more, and does not know it.
+            // Its watch receives no events from the API server, without an error.
             "deaf" => self.gateways.first_mut()?.lag = 150,
             // The operator cannot reach it.
             "dark" => {
@@ -150,7 +150,7 @@ impl SimulatedWorld {
         Some(())
     }
 
-    /// No more faults from here on.
+    /// Ends all faults.
     pub fn end_faults(&mut self) {
         self.faults =
             FaultSettings { refused_kind: self.faults.refused_kind, ..FaultSettings::default() };
