@@ -1,8 +1,8 @@
-//! JSON that is merged.
+//! Merges of JSON.
 
 use serde_json::Value;
 
-/// Merges objects field by field; of everything else the second stays.
+/// Merges objects field by field; any other value is replaced by `from`.
 pub fn merge_json(into: &mut Value, from: Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {

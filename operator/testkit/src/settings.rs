@@ -3,7 +3,7 @@
 use slipway_crds::v1alpha1::PodTemplatePatch;
 use slipway_objects::settings::{GatewayAutoscaler, NetworkPolicies, PlanSettings};
 
-/// Settings as a plain installation has them.
+/// The settings of a default installation.
 pub fn plan_settings() -> PlanSettings {
     PlanSettings {
         gateway_image: "gateway:1".to_owned(),

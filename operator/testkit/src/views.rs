@@ -1,4 +1,4 @@
-//! Objects as they are observed after an apply.
+//! Views of objects as they are observed after an apply.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,8 @@ pub fn applied_object(desired: &DesiredObject, uid: String, controller: String) 
     }
 }
 
-/// The view of a ReplicaSet that was just made, without pods; nothing of another kind.
+/// The view of a ReplicaSet that was just created, without pods; `None` for an object of another
+/// kind.
 pub fn applied_replica_set(
     desired: &DesiredObject,
     uid: String,
