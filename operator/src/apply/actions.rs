@@ -1,5 +1,5 @@
-//! Actions to API requests. No choice about rollouts is made here; what is decided is only whether
-//! an object is ours to write.
+//! Translates actions of a plan into API requests. This module makes no rollout decision; it only
+//! decides whether an object may be written by this ModelDeployment.
 
 use std::fmt::Debug;
 
@@ -48,10 +48,11 @@ pub fn action_target(action: &PlanAction) -> WriteTarget {
 }
 
 impl ActionApplier<'_> {
-    /// Carries out one action; says what the watch shall bring back.
+    /// Executes one action. The result contains the change that the watch is expected to report.
     ///
     /// # Errors
-    /// When the API server refuses or does not answer, or when the object belongs to somebody else.
+    /// When the API server rejects the request or does not answer, or when the object belongs to
+    /// another owner.
     pub async fn execute(&self, action: &PlanAction) -> Result<ApplyOutcome, WriteError> {
         let done = match action {
             PlanAction::Apply(desired) => return self.apply(desired, false).await,
@@ -107,15 +108,15 @@ impl ActionApplier<'_> {
         uid: &str,
         owner: &OwnerReference,
     ) -> Result<WriteExpectation, WriteError> {
-        // Where somebody else became the controller meanwhile the API server refuses a second one.
+        // The API server rejects a second controller if another one was set in the meantime.
         let body = json!({"metadata": {"uid": uid, "ownerReferences": [owner]}});
         with_kind_type!(kind, K => {
             self.merge_patch::<K>("adopt", kind, name, OWNERS_MANAGER, &body).await
         })
     }
 
-    /// A merge and no apply: the content of the ReplicaSet is known only while the spec is of its
-    /// revision.
+    /// Uses a merge patch instead of an apply, because the content of the ReplicaSet can be built
+    /// only while the spec still has its revision.
     async fn pin_digest(
         &self,
         name: &str,
@@ -148,7 +149,7 @@ impl ActionApplier<'_> {
             .await
     }
 
-    /// Merges a change into an object of ours.
+    /// Merges a change into an object of this ModelDeployment.
     async fn merge_patch<K>(
         &self,
         verb: &'static str,
@@ -177,8 +178,8 @@ impl ActionApplier<'_> {
         Ok(WriteExpectation { child, owner: self.model_owner(), name: name.to_owned(), awaited })
     }
 
-    /// Not by `Api::evict`, which sends the precondition under a name that the API server does not
-    /// know.
+    /// Does not use `Api::evict`: it sends the precondition under a field name that the API server
+    /// does not have.
     async fn evict(&self, name: &str, uid: &str) -> Result<WriteExpectation, WriteError> {
         let body = json!({
             "apiVersion": Eviction::API_VERSION, "kind": Eviction::KIND, "metadata": {"name": name},

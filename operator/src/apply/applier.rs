@@ -1,4 +1,4 @@
-//! What a write needs, and what comes of it.
+//! The context of a write to the API server, and its outcome.
 
 use kube::Client;
 use slipway_cluster_views::{ClusterViews, ObjectOwner, OwnWrites, ReconcileTrigger};
@@ -8,14 +8,11 @@ use slipway_objects::GATEWAY;
 use crate::apply::expectation::WriteExpectation;
 use crate::apply::locks::NamespaceLocks;
 
-/// The ModelDeployment on whose behalf is written.
+/// The ModelDeployment for which objects are written.
 #[derive(Clone, Debug)]
 pub struct ModelIdentity {
-    /// Namespace.
     pub namespace: String,
-    /// Name.
     pub name: String,
-    /// UID.
     pub uid: String,
 }
 
@@ -32,31 +29,30 @@ impl ModelIdentity {
     }
 }
 
-/// Carries actions out.
+/// Executes the actions of a plan.
 pub struct ActionApplier<'a> {
-    /// Client.
     pub client: &'a Client,
-    /// What is known of the objects.
+    /// Caches of the watched objects.
     pub views: &'a ClusterViews,
-    /// On whose behalf.
+    /// The ModelDeployment for which objects are written.
     pub subject: &'a ModelIdentity,
-    /// Turns at shared objects.
+    /// Locks for the objects that the ModelDeployments of a namespace share.
     pub locks: &'a NamespaceLocks,
-    /// The ModelDeployment that was planned on.
+    /// The ModelDeployment from which the plan was made.
     pub object: &'a ModelDeployment,
-    /// What was written of it since.
+    /// Newer versions of it that this process has written since.
     pub own_writes: &'a OwnWrites,
 }
 
-/// What came of an action.
+/// The outcome of an action.
 #[derive(Default)]
 pub struct ApplyOutcome {
-    /// What the watch of children shall bring back.
+    /// The change that the watch of children is expected to report.
     pub expectation: Option<WriteExpectation>,
-    /// Content was written, by us and not already by another ModelDeployment that shares the
-    /// object: to whom that belongs.
+    /// Owner of an object whose content this action wrote; `None` when another ModelDeployment
+    /// that shares the object had already written it.
     pub written: Option<ObjectOwner>,
-    /// A field that the API server did not take as it was applied.
+    /// Path of a field whose applied value the API server changed.
     pub overridden: Option<String>,
 }
 
@@ -73,7 +69,7 @@ impl From<&ModelIdentity> for ReconcileTrigger {
 }
 
 impl ActionApplier<'_> {
-    /// The ModelDeployment as the owner of objects.
+    /// This ModelDeployment as the owner of objects.
     pub(crate) fn model_owner(&self) -> ObjectOwner {
         self.subject.as_owner()
     }

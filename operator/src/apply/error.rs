@@ -1,20 +1,17 @@
-//! What can go wrong with a write, each with a static category for metrics.
+//! Errors of writes to the API server, each with a static category for metrics.
 
 use std::time::Duration;
 
 use slipway_core::refusal::{RefusalCause, RefusalReport};
 
-/// A write that did not happen.
+/// A failed write.
 #[derive(Debug, thiserror::Error)]
 #[error("{verb} {kind} {name}: {fault}")]
 pub struct WriteError {
-    /// What was tried, in one word.
+    /// The attempted operation, as one word.
     pub verb: &'static str,
-    /// Kind of the object.
     pub kind: &'static str,
-    /// Name of the object.
     pub name: String,
-    /// Why it did not happen.
     #[source]
     pub fault: WriteFault,
 }
@@ -29,24 +26,24 @@ impl WriteError {
 /// Why a write did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteFault {
-    /// An object of that name is there and belongs to somebody else; it is never overwritten.
+    /// An object of this name exists and belongs to another owner; it is never overwritten.
     #[error(
         "an object of this name exists and is not managed by this ModelDeployment ({0}); delete or rename it"
     )]
     Foreign(String),
-    /// The object changed or was replaced under our feet: look again.
+    /// The object was changed or replaced concurrently: it must be read again.
     #[error("conflict: {0}")]
     Conflict(String),
-    /// The object is gone: look again.
+    /// The object does not exist any more: it must be observed again.
     #[error("not found: {0}")]
     NotFound(String),
-    /// The operator lacks a right.
+    /// The operator lacks a permission.
     #[error("forbidden: {0}")]
     Forbidden(String),
-    /// The API server or an admission webhook refuses the content.
+    /// The API server or an admission webhook rejects the content.
     #[error("refused: {0}")]
     Refused(String),
-    /// The API server asks for patience.
+    /// The API server limits the request rate.
     #[error("throttled: {0}")]
     Throttled(String),
     /// A disruption budget lets a pod not be evicted for now.
@@ -55,16 +52,15 @@ pub enum WriteFault {
     /// The API server failed.
     #[error("server error: {0}")]
     Server(String),
-    /// No answer in time.
+    /// No answer within the time limit.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-    /// No connection, or an answer that cannot be read.
+    /// The connection failed, or the answer cannot be parsed.
     #[error(transparent)]
     Transport(Box<kube::Error>),
 }
 
 impl WriteFault {
-    /// Static label for metrics.
     pub fn category(&self) -> &'static str {
         match self {
             Self::Foreign(_) => "foreign",
@@ -101,8 +97,8 @@ impl From<kube::Error> for WriteFault {
             return Self::Transport(Box::new(error));
         };
         let message = status.message.clone();
-        // A server-side apply with the UID of an object that was replaced answers 422
-        // "metadata.uid: field is immutable".
+        // The API server answers 422 "metadata.uid: field is immutable" to a server-side apply with
+        // the UID of an object that was replaced.
         let replaced = status
             .details
             .as_ref()

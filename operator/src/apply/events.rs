@@ -1,6 +1,7 @@
-//! Events about ModelDeployments (events.k8s.io/v1). kube's Recorder makes a series of events that
-//! differ only in their note and keeps the first note; ours says "weight 5 %", then "weight 25 %",
-//! so here an equal note is part of what makes a repeat.
+//! Publishes events about ModelDeployments (events.k8s.io/v1). kube's `Recorder` combines events
+//! that differ only in their note into one series and keeps the first note. Notes of this operator
+//! carry data ("weight 5 %", then "weight 25 %"), so here only events with equal notes form a
+//! series.
 
 use std::collections::HashMap;
 
@@ -20,7 +21,7 @@ use crate::apply::error::WriteError;
 use crate::apply::request::with_timeout;
 
 const CONTROLLER: &str = "ml.slipway.dev/operator";
-/// How long a repeat continues its series; the API server forgets events after an hour.
+/// How long a repeated event continues its series; the API server deletes events after an hour.
 const SERIES_TIMEOUT: SignedDuration = SignedDuration::from_mins(6);
 
 type SeriesKey = (String, String, String, String);
@@ -31,7 +32,7 @@ struct PublishedEvent {
     last: Timestamp,
 }
 
-/// Publishes events; shared by all reconciles.
+/// Publishes events; all reconciles share it.
 pub struct EventPublisher {
     client: Client,
     instance: String,
@@ -39,7 +40,7 @@ pub struct EventPublisher {
 }
 
 impl EventPublisher {
-    /// A publisher; `instance` names this process.
+    /// Creates a publisher; `instance` identifies this process.
     pub fn new(client: Client, instance: String) -> Self {
         Self { client, instance, known: Mutex::default() }
     }
@@ -47,7 +48,7 @@ impl EventPublisher {
     /// Publishes one event, or continues its series.
     ///
     /// # Errors
-    /// When the API server refuses or does not answer.
+    /// When the API server rejects the event or does not answer.
     pub async fn publish(
         &self,
         subject: &ModelIdentity,
@@ -71,7 +72,7 @@ impl EventPublisher {
         Ok(())
     }
 
-    /// Name and new count of the series that an event continues. Forgets old ones on the way.
+    /// Name and new count of the series that an event continues. Removes expired series.
     fn continue_series(&self, key: &SeriesKey, now: Timestamp) -> Option<(String, i32)> {
         let mut known = self.known.lock();
         known.retain(|_, k| now.duration_since(k.last) < SERIES_TIMEOUT);
@@ -113,7 +114,8 @@ impl EventPublisher {
     }
 }
 
-/// The first `bytes` bytes at most, whole characters only: the API server counts bytes.
+/// The longest prefix of at most `bytes` bytes that ends at a character boundary: the API server
+/// limits notes in bytes.
 fn truncate_bytes(text: &str, bytes: usize) -> String {
     text[..text.floor_char_boundary(bytes)].to_owned()
 }

@@ -1,38 +1,35 @@
-//! A write that the watch shall bring back: planning waits for it, so that nothing is done twice.
+//! A write that the watch is expected to report. Planning waits for it, so that no action is
+//! executed twice.
 
 use std::time::Duration;
 
 use slipway_cluster_views::{ClusterViews, ObjectOwner};
 use slipway_objects::ManagedKind;
 
-/// How long a plan waits for the watch to bring back what was written. A watch that is slower than
-/// this is broken, and the preconditions of the writes keep a stale plan harmless.
+/// How long planning waits for the watch to report a write. A watch that takes longer is broken;
+/// the preconditions of the writes then keep a plan from stale caches harmless.
 pub(crate) const EXPECTATION_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A write that the watch shall bring back.
+/// A write that the watch is expected to report.
 #[derive(Clone, Debug)]
 pub struct WriteExpectation {
-    /// Kind.
     pub child: ManagedKind,
-    /// To whom it belongs.
     pub owner: ObjectOwner,
-    /// Name.
     pub name: String,
-    /// What is awaited.
     pub awaited: AwaitedState,
 }
 
-/// What is awaited of an object.
+/// The expected state of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AwaitedState {
     /// This resource version or a later one.
     Version(u64),
-    /// No object of this UID that is not being deleted.
+    /// No object with this UID exists, or it is being deleted.
     Deleted(String),
 }
 
 impl WriteExpectation {
-    /// Whether the caches have it.
+    /// Whether the caches contain the expected state.
     pub fn is_met(&self, views: &ClusterViews) -> bool {
         let known = views.known_object(self.child, &self.owner, &self.name);
         match &self.awaited {

@@ -1,9 +1,9 @@
-//! The number of pods of a Deployment, when an autoscaler decides on it from now on.
+//! Hands the number of pods of a Deployment over to an autoscaler.
 //!
-//! A field that only we have applied, and apply no more, is taken away by the API server, which
-//! puts its default there: one pod, whatever the load, until the autoscaler has looked. So another
-//! field manager of ours applies the number that stands there first, and keeps it until somebody
-//! writes another one.
+//! When only the operator has applied a field and stops applying it, the API server removes the
+//! field and sets its default: one pod, whatever the load, until the autoscaler has evaluated the
+//! Deployment. To prevent this, a second field manager of the operator first applies the current
+//! number and keeps it until another writer changes it.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Patch, PatchParams};
@@ -15,8 +15,8 @@ use slipway_objects::desired::DesiredObject;
 use crate::apply::error::WriteError;
 use crate::apply::request::with_timeout;
 
-/// Whether the apply of `desired` would take the number of pods away from an object that has it
-/// from us.
+/// Whether applying `desired` would remove the number of pods from an object on which the operator
+/// has set it.
 pub(crate) fn needs_handover(desired: &DesiredObject, known: &KnownObject) -> bool {
     let DesiredObject::Deployment(deployment) = desired else { return false };
     let left_out = deployment.spec.as_ref().is_some_and(|spec| spec.replicas.is_none());
@@ -28,11 +28,11 @@ pub(crate) fn needs_handover(desired: &DesiredObject, known: &KnownObject) -> bo
     left_out && ours
 }
 
-/// Applies the number that stands there, and no other one: of an object that is written meanwhile
-/// the API server refuses it, and it is tried again.
+/// Applies the current number of pods. The resource version makes the API server reject the apply
+/// if the object was changed in the meantime; the reconcile then retries.
 ///
 /// # Errors
-/// When the API server refuses or does not answer.
+/// When the API server rejects the apply or does not answer.
 pub(crate) async fn claim_replicas(
     client: Client,
     namespace: &str,

@@ -1,5 +1,5 @@
 //! Writes to the API server: server-side apply of whole objects, the other actions of a plan, the
-//! status, events.
+//! status, and events.
 
 pub mod actions;
 pub mod applier;

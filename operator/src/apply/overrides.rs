@@ -1,10 +1,10 @@
-//! Whether the API server took an object as it was applied. Admission webhooks and policies may
-//! change it on its way, and who owns a field does not tell that.
+//! Detects whether the API server stored an object as it was applied. Admission webhooks and
+//! policies may change it on the way, and field ownership does not show such changes.
 
 use serde_json::Value;
 
-/// The first field of what was sent that is not in the answer, as a path. Lists may hold more there
-/// than was sent, and nothing is empty.
+/// Path of the first field that was sent and is missing or different in the answer. Lists in the
+/// answer may contain more entries than were sent. A missing field equals an empty one.
 pub(crate) fn find_overridden(sent: &Value, answer: &Value) -> Option<String> {
     let mut path = Vec::new();
     has_difference(sent, answer, &mut path).then(|| path.join("."))
@@ -39,7 +39,7 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// The API server writes quantities in its own way: `0.5` as `500m`.
+/// The API server normalizes quantities: `0.5` becomes `500m`.
 fn is_same_quantity(one: &Value, other: &Value) -> bool {
     let number = |value: &Value| match value {
         Value::String(text) => slipway_crds::quantity::parse_quantity(text),

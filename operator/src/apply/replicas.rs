@@ -1,4 +1,4 @@
-//! `spec.replicas` of a ModelDeployment whose owner left it out.
+//! Writes `spec.replicas` of a ModelDeployment whose owner omits it.
 
 use k8s_openapi::api::autoscaling::v1::{Scale, ScaleSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -11,18 +11,18 @@ use crate::apply::applier::ActionApplier;
 use crate::apply::error::WriteError;
 use crate::apply::request::with_timeout;
 
-/// Writes it by the scale subresource, as an autoscaler does: the right to do so covers no other
-/// field of the spec. At another version of the object the API server refuses it, so that a value
-/// that somebody gave meanwhile stays.
+/// Writes it through the scale subresource, as an autoscaler does, because the permission for it
+/// covers no other field of the spec. The API server rejects the write when the object has another
+/// version, so that a value that another client has set in the meantime stays.
 ///
 /// # Errors
-/// When the API server refuses or does not answer.
+/// When the API server rejects the write or does not answer.
 pub(crate) async fn write_replicas(
     applier: &ActionApplier<'_>,
     replicas: i32,
 ) -> Result<(), WriteError> {
     let subject = applier.subject;
-    // The status that was written before has made the object newer.
+    // The preceding status write has changed the object's version.
     let mut object = applier.own_writes.newest(applier.object);
     let metadata = ObjectMeta {
         name: Some(subject.name.clone()),

@@ -1,14 +1,14 @@
-//! One request to the API server.
+//! Runs one request to the API server.
 
 use std::future::Future;
 use std::time::Duration;
 
 use crate::apply::error::{WriteError, WriteFault};
 
-/// How long one write may take, connection included.
+/// Time limit of one write, including the connection set-up.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs one request with a time limit and names the write in its error.
+/// Runs one request with a time limit and adds the verb, kind and name to its error.
 pub async fn with_timeout<T>(
     verb: &'static str,
     kind: &'static str,

@@ -1,5 +1,5 @@
-//! Applies of whole objects: made where there is none, put back where somebody changed them, never
-//! over what is somebody else's.
+//! Applies whole objects: creates missing ones, restores changed ones, and never overwrites an
+//! object of another owner.
 
 use std::fmt::Debug;
 use std::time::Instant;
@@ -25,18 +25,19 @@ use crate::apply::locks::LastApply;
 use crate::apply::overrides::find_overridden;
 use crate::apply::request::with_timeout;
 
-/// A resource version that no object has: the apply of an object that shall not exist yet. The API
-/// server creates it when it is missing and answers 409 when it is there, so that a foreign object
-/// is never taken over by accident, at the price of no read.
+/// A resource version that no object has, for the apply of an object that must not exist yet. The
+/// API server creates a missing object and answers 409 when it exists. A foreign object is thus
+/// never taken over by accident, and no read is needed.
 const ABSENT_VERSION: &str = "1";
 
-/// One object that is written.
+/// One object to write.
 struct ObjectWrite<'a> {
     child: ManagedKind,
-    /// Belongs to all ModelDeployments of the namespace.
+    /// All ModelDeployments of the namespace share the object.
     shared: bool,
     desired: &'a DesiredObject,
-    /// It was changed by somebody: nothing to do where that is over.
+    /// The write restores a change of another client: there is nothing to do if the change is
+    /// already reverted.
     restoring: bool,
 }
 
@@ -51,17 +52,17 @@ impl ObjectWrite<'_> {
     }
 }
 
-/// What the API server answered to an apply.
+/// The API server's answer to an apply.
 struct ApplyAnswer {
     uid: String,
     version: u64,
     overridden: Option<String>,
-    /// The content was sent, and not only labels.
+    /// Content was sent, not only labels.
     has_content: bool,
 }
 
 impl ActionApplier<'_> {
-    /// Applies an object; `restoring`: because somebody changed it.
+    /// Applies an object; `restoring` is true when another client has changed it.
     pub(crate) async fn apply(
         &self,
         desired: &DesiredObject,
@@ -72,7 +73,7 @@ impl ActionApplier<'_> {
         with_kind_type!(child, K => self.write_object::<K>(&write).await)
     }
 
-    /// The UID of an object of the gateway, once it is there.
+    /// The UID of an object of the gateway, or `None` while it does not exist.
     pub(crate) async fn shared_uid(&self, child: ManagedKind) -> Option<String> {
         let namespace = &self.subject.namespace;
         let written = self
@@ -105,12 +106,12 @@ impl ActionApplier<'_> {
         Ok(ApplyOutcome { expectation: Some(expectation), written, overridden: answer.overridden })
     }
 
-    /// An object that all ModelDeployments of a namespace own: its content is applied like any
-    /// other, by one field manager for all of them, and the reference of each owner is merged in by
-    /// its UID. A field manager for each owner would be the other way, and does not bear many of
-    /// them: every manager adds its list of fields to the object, and every write is compared with
-    /// all of them (a hundred owners made writes take longer than ten seconds); besides, what the
-    /// manager of an owner that is gone once applied could never be removed.
+    /// Applies an object that all ModelDeployments of a namespace own. One field manager applies
+    /// its content for all of them, and each owner merges its owner reference by its UID. A
+    /// separate field manager per owner does not scale: every manager adds its field list to the
+    /// object, and the API server compares every write with all lists (with a hundred owners,
+    /// writes took longer than ten seconds). Besides, the fields applied by the manager of a
+    /// deleted owner could never be removed.
     async fn apply_shared<K>(&self, write: &ObjectWrite<'_>) -> Result<ApplyOutcome, WriteError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -120,7 +121,7 @@ impl ActionApplier<'_> {
             + Debug,
     {
         let name = write.desired.name();
-        // Many owners that come at one time would only make each other's writes start again.
+        // Without the lock, concurrent writes of many owners would only conflict and retry.
         let mut turn = self.locks.lock(&self.subject.namespace).await;
         let key = (self.subject.namespace.clone(), write.child);
         let known = self.views.known_object(write.child, &self.owner(write), name);
@@ -130,7 +131,7 @@ impl ActionApplier<'_> {
         } else {
             known.as_ref().is_none_or(|known| known.owners.is_empty())
         };
-        // Another owner has just written it: nobody has changed it since.
+        // Another owner has just written this content, and nothing has changed it since.
         let is_current = |last: &&LastApply| {
             last.applied == write.desired.applied_hash()
                 && known.as_ref().is_none_or(|known| known.version <= last.version)
@@ -174,7 +175,7 @@ impl ActionApplier<'_> {
         })
     }
 
-    /// Adds the reference to this owner to a shared object, or takes all references away when there
+    /// Adds the reference to this owner to a shared object, or removes all references when there
     /// are too many.
     async fn set_owners<K>(&self, write: &ObjectWrite<'_>, uid: &str) -> Result<u64, WriteError>
     where
@@ -201,7 +202,7 @@ impl ActionApplier<'_> {
         Ok(version_of(&answer))
     }
 
-    /// Applies an object that is there and ours, or makes it where there is none.
+    /// Applies an existing object of this owner, or creates a missing one.
     async fn apply_or_create<K>(
         &self,
         write: &ObjectWrite<'_>,
@@ -231,8 +232,8 @@ impl ActionApplier<'_> {
         let mut made = body.clone();
         made["metadata"]["resourceVersion"] = ABSENT_VERSION.into();
         match patch_object(&api, write, &made).await {
-            // It is there although the caches do not show it: they are behind, somebody took our
-            // labels away, or it is not ours.
+            // The object exists although the caches do not contain it: the caches are behind, its
+            // labels were removed, or it belongs to another owner.
             Err(WriteError { fault: WriteFault::Conflict(_), .. }) => {
                 let there =
                     with_timeout("get", write.child.kind_name(), name, api.get_metadata(name))
@@ -240,8 +241,8 @@ impl ActionApplier<'_> {
                         .metadata;
                 self.check_ours(write, &there).map_err(|fault| write.error(fault))?;
                 if write.child == ManagedKind::ReplicaSet {
-                    // Its size was decided for one that is missing. With its labels it will be seen
-                    // as it is.
+                    // The planned size assumes that the ReplicaSet is missing. With its labels
+                    // restored, the next plan sees its actual size.
                     return restore_labels(&api, write, &there).await;
                 }
                 body["metadata"]["uid"] = there.uid.into();
@@ -269,14 +270,14 @@ impl ActionApplier<'_> {
         }
     }
 
-    /// An object without a controller was let go on purpose (`--cascade=orphan`) and still carries
-    /// our labels: it is taken back.
+    /// An object without a controller that still has our labels was orphaned on purpose
+    /// (`--cascade=orphan`): it is adopted again.
     fn may_control(&self, controller: Option<&str>) -> bool {
         controller.is_none_or(|uid| uid == self.subject.uid)
     }
 
-    /// Labels can be taken away by anybody; an owner reference to this very ModelDeployment can not
-    /// have come by accident.
+    /// Any client can remove labels, but an owner reference to exactly this ModelDeployment cannot
+    /// be an accident.
     fn check_ours(&self, write: &ObjectWrite<'_>, there: &ObjectMeta) -> Result<(), WriteFault> {
         let has = |key: &str, value: &str| {
             there.labels.as_ref().and_then(|l| l.get(key)).is_some_and(|v| v == value)
@@ -329,7 +330,7 @@ where
     )
     .await?;
     let (uid, version) = (answer.uid().unwrap_or_default(), version_of(&answer));
-    // What cannot be compared was read from the wire as this very type.
+    // Serialization cannot fail: the value was deserialized from JSON as this type.
     let taken = serde_json::to_value(answer).unwrap_or_default();
     Ok(ApplyAnswer {
         uid,
@@ -339,7 +340,7 @@ where
     })
 }
 
-/// Gives an object of ours its labels back.
+/// Restores the labels of an object of this operator.
 async fn restore_labels<K>(
     api: &Api<K>,
     write: &ObjectWrite<'_>,

@@ -1,4 +1,4 @@
-//! The status: written whole by server-side apply on the subresource, only when it differs from the
+//! Writes the whole status by server-side apply on the subresource, only when it differs from the
 //! stored one.
 
 use kube::api::{Patch, PatchParams};
@@ -14,7 +14,7 @@ use crate::apply::request::with_timeout;
 /// Field manager of the status.
 pub const STATUS_MANAGER: &str = "slipway-status";
 
-/// Whether two statuses differ on the wire.
+/// Whether the serialized forms of two statuses differ.
 pub fn status_differs(
     stored: Option<&ModelDeploymentStatus>,
     wanted: &ModelDeploymentStatus,
@@ -22,12 +22,12 @@ pub fn status_differs(
     status_hash(stored) != status_hash(Some(wanted))
 }
 
-/// Writes the status over the one that was planned on: at another `version` of the object the API
-/// server refuses it, so that a plan on a stale view, or of a second leader, is found out before it
-/// can move weights backwards or take anything away.
+/// Replaces the status from which the plan was made. The API server rejects the write when the
+/// object has another `version`, so that a plan from a stale view, or of a second leader, is
+/// detected before it can move weights backwards or delete objects.
 ///
 /// # Errors
-/// When the API server refuses or does not answer.
+/// When the API server rejects the write or does not answer.
 pub async fn apply_status(
     client: &Client,
     own: &OwnWrites,
@@ -36,7 +36,7 @@ pub async fn apply_status(
     status: &ModelDeploymentStatus,
 ) -> Result<(), WriteError> {
     let api = Api::<ModelDeployment>::namespaced(client.clone(), &subject.namespace);
-    // The UID keeps the status of an object that was deleted off its successor of the same name.
+    // With the UID, the status of a deleted object is not written to its successor of that name.
     let body = json!({
         "apiVersion": ModelDeployment::api_version(&()), "kind": ModelDeployment::kind(&()),
         "metadata": {"name": subject.name, "uid": subject.uid, "resourceVersion": version}, "status": status

@@ -1,4 +1,4 @@
-//! Updates of gateways to another version or other settings, and the end of those that nobody uses.
+//! Updates gateways to another version or other settings, and deletes unused gateways.
 
 mod unused;
 pub mod updates;

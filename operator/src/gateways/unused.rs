@@ -1,4 +1,4 @@
-//! Gateways that no ModelDeployment uses any more: they are deleted.
+//! Deletes gateways that no ModelDeployment uses any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,11 +15,11 @@ use tokio::time::Instant;
 use crate::apply::{WriteError, WriteFault, with_timeout};
 use crate::watch::context::WatchContext;
 
-/// How long the gateway of a namespace without ModelDeployments stays. One that is replaced
-/// (`kubectl replace --force`) finds it there.
+/// How long the gateway of a namespace without ModelDeployments is kept, so that a ModelDeployment
+/// that is replaced (`kubectl replace --force`) finds it again.
 const UNUSED_GRACE_PERIOD: Duration = Duration::from_secs(60);
 
-/// Kinds of the objects of a gateway, in the order in which they are deleted.
+/// Kinds of a gateway's objects, in deletion order.
 const GATEWAY_KINDS: [ManagedKind; 7] = [
     ManagedKind::Deployment,
     ManagedKind::HorizontalPodAutoscaler,
@@ -30,15 +30,15 @@ const GATEWAY_KINDS: [ManagedKind; 7] = [
     ManagedKind::ServiceAccount,
 ];
 
-/// Since when a namespace has a gateway and no ModelDeployment.
+/// For each namespace with a gateway and without ModelDeployments: since when this is the case.
 #[derive(Default)]
 pub(crate) struct UnusedGateways {
     since: BTreeMap<String, Instant>,
 }
 
 impl UnusedGateways {
-    /// Namespaces whose gateway nobody has used for a while, and that the garbage collector does
-    /// not see.
+    /// Namespaces whose gateway has been unused for [`UNUSED_GRACE_PERIOD`] and has objects without
+    /// owners, which the garbage collector therefore does not delete.
     pub(crate) fn poll(&mut self, views: &ClusterViews, now: Instant) -> Vec<String> {
         let left = |cache: &ViewCache<ObjectView>| {
             let all = cache.gateways().into_iter();
@@ -62,7 +62,7 @@ impl UnusedGateways {
     }
 }
 
-/// Deletes the objects of a gateway that have no owner.
+/// Deletes the gateway's objects that have no owner.
 pub(crate) async fn delete_gateway(ctx: &WatchContext, namespace: &str) -> Result<(), WriteError> {
     tracing::info!(namespace, "the gateway has no ModelDeployment any more and is deleted");
     for kind in GATEWAY_KINDS {
@@ -87,7 +87,7 @@ where
     let params = DeleteParams {
         preconditions: Some(Preconditions {
             uid: Some(known.uid),
-            // As it was seen: one that has got an owner again stays.
+            // The observed version: the object stays if it has gained an owner since.
             resource_version: Some(known.version.to_string()),
         }),
         ..DeleteParams::background()

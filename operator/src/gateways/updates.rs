@@ -1,5 +1,5 @@
-//! Watches over the updates of gateways, and takes away what no ModelDeployment uses any more. What
-//! is decided is decided by [`slipway_core::gateway_rollout`].
+//! Supervises the updates of gateways, and deletes gateways that no ModelDeployment uses. The
+//! decisions are made by [`slipway_core::gateway_rollout`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use crate::namespaces::leases::NamespaceLeases;
 use crate::namespaces::settings::NamespaceSettings;
 use crate::watch::context::WatchContext;
 
-/// How often is looked.
+/// Interval between polls.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
-/// Requests are counted in buckets of so many looks, as many of them as make ten minutes.
+/// Each bucket of request counts covers this many polls; [`BUCKETS`] buckets cover ten minutes.
 const POLLS_PER_BUCKET: u32 = 5;
 const BUCKETS: usize = 60;
 
-/// Requests in the last minutes.
+/// Request counts of the last ten minutes.
 #[derive(Default)]
 struct RecentRequests(VecDeque<ClientRequests>);
 
@@ -56,46 +56,43 @@ fn add_requests(a: ClientRequests, b: ClientRequests) -> ClientRequests {
     }
 }
 
-/// What this process has seen of one gateway.
+/// This process's observations of one gateway.
 #[derive(Default)]
 struct GatewayHistory {
-    /// Since when it has been allowed to be updated and was not.
+    /// Since when the gateway has had the permission to update without having updated.
     allowed_at: Option<Timestamp>,
-    /// It was up to date until the settings of its namespace changed: that is no version whose
-    /// faults could spread.
+    /// The gateway was up to date until the settings of its namespace changed: this is not a new
+    /// version whose faults could spread to other namespaces.
     settings_changed: bool,
     updated_at: Option<Timestamp>,
-    /// Its pods were not ready when it had another template last.
+    /// Its pods were not ready with the previous template.
     broken_before: bool,
-    /// It had no other template since it came, which this process has seen.
+    /// This process has seen its creation, and it has had the same template since.
     created_with_template: bool,
-    /// While it had another template.
+    /// Requests with the previous template.
     before: RecentRequests,
-    /// Since then.
+    /// Requests with the current template.
     after: RecentRequests,
 }
 
-/// What this process remembers.
+/// State of the supervision, in memory only.
 #[derive(Default)]
 struct UpdateWatcher {
     gateways: BTreeMap<String, GatewayHistory>,
-    /// By UID of a pod: what it told last.
+    /// Last reported request counts, by pod UID.
     pods: HashMap<String, ClientRequests>,
     polls: u32,
-    /// The settings of a namespace, and the stamp that its gateway has by them, by namespace.
+    /// The settings of each namespace, and the hash of the gateway that is built from them.
     stamps: HashMap<String, (Arc<PlanSettings>, String)>,
     unused: UnusedGateways,
 }
 
-/// What the updates are watched over with.
+/// Dependencies of the update supervision.
 pub struct GatewayUpdateContext {
-    /// Caches and triggers.
     pub watch: WatchContext,
-    /// Settings that plans depend on, by namespace.
     pub settings: Arc<NamespaceSettings>,
-    /// Who looks after which namespace.
+    /// Which operator holds each namespace.
     pub leases: Arc<NamespaceLeases>,
-    /// Streams to gateways.
     pub streams: Arc<GatewayStreams>,
 }
 
@@ -110,7 +107,7 @@ impl GatewayUpdateContext {
     }
 }
 
-/// Looks until the operator ends.
+/// Polls until the operator stops.
 pub async fn watch_updates(ctx: GatewayUpdateContext, mode: UpdateMode) {
     if ctx.watch.stop.run_until_cancelled(ctx.wait_until_synced()).await != Some(true) {
         return;
@@ -146,7 +143,7 @@ impl UpdateWatcher {
     ) -> Vec<NamespaceGateway> {
         self.polls += 1;
         let mut namespaces = ctx.watch.views.deployments.gateways();
-        // Another operator's are its own.
+        // The gateways of another operator's namespaces are not ours to update.
         namespaces.retain(|(namespace, _)| !ctx.is_foreign_namespace(namespace));
         let there: BTreeSet<_> =
             namespaces.iter().map(|(namespace, _)| namespace.as_str()).collect();
@@ -160,7 +157,8 @@ impl UpdateWatcher {
             };
             let seen = self.gateways.entry(namespace.clone()).or_insert_with(new);
             let settings = ctx.settings.for_namespace(namespace);
-            // What cannot be read leaves the gateway as it is; it is in nobody's way.
+            // When the settings cannot be parsed, the gateway stays as it is and does not block the
+            // updates of others.
             if settings.gateway_problem.is_some() {
                 return None;
             }
@@ -174,7 +172,8 @@ impl UpdateWatcher {
                 seen.settings_changed = false;
                 seen.updated_at.get_or_insert(now);
             } else {
-                // Another version of the operator had updated it meanwhile, or it was changed back.
+                // Another version of the operator has updated the gateway in the meantime, or the
+                // change was reverted.
                 if seen.updated_at.take().is_some() {
                     seen.before = std::mem::take(&mut seen.after);
                 }
@@ -196,7 +195,8 @@ impl UpdateWatcher {
         looked.collect()
     }
 
-    /// Notes what was decided, and lets those go on that changed their own settings.
+    /// Records the decisions, and allows the update of each namespace that changed its own
+    /// settings.
     fn record_decisions(
         &mut self,
         updates: &mut BTreeMap<String, UpdatePermission>,
@@ -212,7 +212,7 @@ impl UpdateWatcher {
         }
     }
 
-    /// Adds what pods have told since the last look.
+    /// Adds the requests that pods have reported since the last poll.
     fn count_requests(&mut self, ctx: &GatewayUpdateContext) {
         if self.polls.is_multiple_of(POLLS_PER_BUCKET) {
             self.gateways.values_mut().for_each(|seen| match seen.updated_at {
@@ -223,7 +223,7 @@ impl UpdateWatcher {
         let told = ctx.streams.client_requests();
         self.pods.retain(|uid, _| told.contains_key(uid));
         for (uid, (namespace, now)) in told {
-            // What a pod had counted before it was heard first was not seen.
+            // Requests that a pod counted before its first report in this process are unknown.
             let before = self.pods.insert(uid, now).unwrap_or(now);
             let new = ClientRequests {
                 ended: now.ended.saturating_sub(before.ended),

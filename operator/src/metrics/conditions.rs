@@ -1,6 +1,6 @@
-//! A series for each condition of a ModelDeployment that is not as it is at rest, so that alerts
-//! can name the object, the condition and the reason. An object at rest has none: ten thousand of
-//! them cost nothing.
+//! Exports one series for each condition of a ModelDeployment that is not in its normal state, so
+//! that alerts can contain the object, the condition and the reason. An object in its normal state
+//! has no series, so that ten thousand of them cost nothing.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,18 +12,16 @@ use slipway_cluster_views::{ModelMemory, ObjectOwner};
 use slipway_crds::conditions::{GATE_PASSED, READY};
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
 
-/// Labels of one condition. Prometheus gives `namespace` to the operator's own namespace.
+/// Labels of one condition. Prometheus sets `namespace` to the operator's own namespace, hence the
+/// longer names.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
 pub struct ConditionLabels {
-    /// Namespace of the ModelDeployment.
     pub modeldeployment_namespace: String,
-    /// Its name.
+    /// Name of the ModelDeployment.
     pub modeldeployment: String,
     /// Type of the condition.
     pub condition: String,
-    /// Its status.
     pub status: String,
-    /// Its reason.
     pub reason: String,
 }
 
@@ -31,17 +29,17 @@ pub struct ConditionLabels {
 #[derive(Debug, Default)]
 pub struct ConditionMetrics {
     family: Family<ConditionLabels, Gauge>,
-    /// By UID: what is shown of it.
+    /// Exported labels, by UID.
     shown: Mutex<HashMap<String, BTreeSet<ConditionLabels>>>,
 }
 
 impl ConditionMetrics {
-    /// What is registered.
+    /// The metric family to register.
     pub fn family(&self) -> Family<ConditionLabels, Gauge> {
         self.family.clone()
     }
 
-    /// Shows the conditions of an object.
+    /// Replaces the exported conditions of an object.
     pub fn show(&self, uid: &str, namespace: &str, name: &str, status: &ModelDeploymentStatus) {
         let labels =
             status.conditions.iter().filter(|it| !is_at_rest(&it.type_, &it.status)).map(|it| {

@@ -1,5 +1,5 @@
-//! Metrics of the operator. All labels come from fixed sets, but for those of objects that are not
-//! at rest ([`conditions`]).
+//! Metrics of the operator. All label values come from fixed sets, except those of objects that are
+//! not in their normal state ([`conditions`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use self::conditions::ConditionMetrics;
 
 pub mod conditions;
 
-/// One label `result`.
+/// Label set with the single label `result`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ResultLabel {
     /// `ok`, or the category of the error.
@@ -36,52 +36,52 @@ pub struct RequestLabels {
     pub verb: &'static str,
     /// Resource, with its subresource.
     pub kind: &'static str,
-    /// Class of the answer.
+    /// Class of the response status.
     pub result: &'static str,
 }
 
-/// One label `outcome`.
+/// Label set with the single label `outcome`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct OutcomeLabel {
     /// How a rollout ended.
     pub outcome: &'static str,
 }
 
-/// One label for a gateway. Prometheus gives `namespace` to the operator's own namespace.
+/// Label set of a gateway. Prometheus sets `namespace` to the operator's own namespace, hence the
+/// longer name.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct GatewayLabel {
-    /// Namespace of the gateway.
     pub gateway_namespace: String,
 }
 
-/// All metrics.
+/// All metrics of the operator.
 pub struct OperatorMetrics {
     registry: Registry,
     /// Reconciles by result.
     pub reconciles: Family<ResultLabel, Counter>,
-    /// Seconds a reconcile took.
+    /// Duration of reconciles in seconds.
     pub reconcile_duration: Histogram,
     /// Requests to the API server.
     pub api_requests: Family<RequestLabels, Counter>,
-    /// Rollouts that ended.
+    /// Rollouts that ended, by outcome.
     pub rollouts: Family<OutcomeLabel, Counter>,
     /// Queries to Prometheus by result.
     pub queries: Arc<QueryMetrics>,
-    /// Streams to gateway pods that stand.
+    /// Open streams to gateway pods.
     pub gateway_streams: Gauge,
     /// 1 while this process leads.
     pub leader: Gauge,
-    /// Namespaces with ModelDeployments that another operator looks after.
+    /// Namespaces with ModelDeployments that another operator holds.
     pub namespaces_of_others: Gauge,
     /// Events that could not be published.
     pub events_lost: Counter,
-    /// Watches that ended with an error and were started again.
+    /// Watches that ended with an error and were restarted.
     pub watch_errors: Counter<u64, AtomicU64>,
-    /// Conditions of ModelDeployments that are not at rest.
+    /// Conditions of ModelDeployments that are not in their normal state.
     pub conditions: ConditionMetrics,
-    /// Gateways that do worse since they were updated.
+    /// Gateways that perform worse since their update.
     gateway_trouble: Family<GatewayLabel, Gauge>,
-    /// Those that are shown.
+    /// Namespaces in `gateway_trouble`.
     troubles: Mutex<BTreeSet<String>>,
 }
 
@@ -179,7 +179,7 @@ impl OperatorMetrics {
         r.register("slipway_operator_build", "Version of the operator", build);
     }
 
-    /// Shows the gateways that do worse since they were updated, and says so where that is news.
+    /// Exports the gateways that perform worse since their update, and logs each new one.
     pub fn show_gateway_troubles(&self, troubles: &BTreeMap<String, String>) {
         let label = |namespace: &String| GatewayLabel { gateway_namespace: namespace.clone() };
         let mut shown = self.troubles.lock();
@@ -200,7 +200,6 @@ impl OperatorMetrics {
         *shown = troubles.keys().cloned().collect();
     }
 
-    /// Counts one reconcile.
     pub fn count_reconcile(&self, result: &'static str, seconds: f64) {
         self.reconciles.get_or_create(&ResultLabel { result }).inc();
         self.reconcile_duration.observe(seconds);
@@ -222,10 +221,10 @@ impl OperatorMetrics {
         self.api_requests.get_or_create(&RequestLabels { verb, kind, result }).inc();
     }
 
-    /// All metrics as text.
+    /// All metrics in the text format.
     pub fn encode_text(&self) -> String {
         let mut text = String::new();
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
     }

@@ -1,8 +1,8 @@
-//! The Secret with the keys of a namespace: made where there is none, and never read, so that the
-//! operator's token does not tell what is in it.
+//! The Secret with the keys of a namespace. The operator creates it where it is missing and never
+//! reads it, so that the operator's token gives no access to its content.
 //!
-//! Who wants other keys puts their own Secret of this name there, before or later. It goes with the
-//! gateway, whose ServiceAccount owns it.
+//! Users who want other keys create or replace the Secret of this name themselves. It is deleted
+//! with the gateway, whose ServiceAccount owns it.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -36,11 +36,11 @@ pub struct NamespaceKeys {
 }
 
 impl NamespaceKeys {
-    /// Makes the Secret of the namespace where it is missing. Before the gateway has its
-    /// ServiceAccount there is nobody to own it.
+    /// Creates the Secret of the namespace where it is missing. Before the gateway's ServiceAccount
+    /// exists there is no owner for the Secret, so nothing is created.
     ///
     /// # Errors
-    /// When the API server refuses or does not answer.
+    /// When the API server rejects the request or does not answer.
     pub async fn ensure(&self, applier: &ActionApplier<'_>) -> Result<(), WriteError> {
         let namespace = &applier.subject.namespace;
         if self.was_seen(namespace, Instant::now()) {
@@ -83,7 +83,7 @@ fn build_secret(namespace: &str, owner: String, master: [u8; 32], token: [u8; 32
         uid: owner,
         ..OwnerReference::default()
     };
-    // The token is typed and pasted by people.
+    // Users type and paste the token.
     let values = [master.to_vec(), URL_SAFE_NO_PAD.encode(token).into_bytes()];
     Secret {
         metadata: ObjectMeta {

@@ -1,4 +1,4 @@
-//! The Lease of a namespace: who holds it, and how it is written.
+//! The Lease of a namespace: how its holder is determined, and how it is written.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -8,23 +8,24 @@ use slipway_crds::labels;
 
 /// Name of the Lease in each namespace with ModelDeployments.
 pub const LEASE_NAME: &str = "slipway-modeldeployments";
-/// How long it is good without renewal. An operator that is updated or moved must not lose it.
+/// How long the Lease is valid without renewal: an operator that is updated or moved to another
+/// node must not lose it.
 const LEASE_DURATION: SignedDuration = SignedDuration::from_mins(30);
-/// When it is renewed. With a thousand namespaces that is less than two writes a second.
+/// Renewal interval. With a thousand namespaces it makes fewer than two writes per second.
 pub(crate) const RENEW_AFTER: SignedDuration = SignedDuration::from_mins(10);
 
-/// Who holds a namespace.
+/// The holder of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NamespaceHolder {
-    /// This operator, since it renewed last at this time.
+    /// This operator; it renewed the Lease last at this time.
     ThisOperator(Timestamp),
-    /// Nobody, or one that has not renewed in time.
+    /// No operator, or an operator that has not renewed the Lease in time.
     Unclaimed,
-    /// Another one.
+    /// Another operator.
     OtherOperator(String),
 }
 
-/// Says from the Lease of a namespace who holds it. `own` is how this operator is called there.
+/// The holder of a namespace according to its Lease. `own` is the name of this operator in Leases.
 pub fn namespace_holder(lease: Option<&Lease>, own: &str, now: Timestamp) -> NamespaceHolder {
     let Some(spec) = lease.and_then(|lease| lease.spec.as_ref()) else {
         return NamespaceHolder::Unclaimed;
@@ -35,7 +36,7 @@ pub fn namespace_holder(lease: Option<&Lease>, own: &str, now: Timestamp) -> Nam
         .map_or(LEASE_DURATION, |it| SignedDuration::from_secs(it.into()));
     match spec.holder_identity.as_deref().unwrap_or_default() {
         "" => NamespaceHolder::Unclaimed,
-        // However long ago: nobody has taken it since.
+        // Valid at any age: no other operator has taken the Lease since.
         holder if holder == own => NamespaceHolder::ThisOperator(renewed),
         holder if now.duration_since(renewed) < length => {
             NamespaceHolder::OtherOperator(holder.to_owned())
@@ -44,8 +45,7 @@ pub fn namespace_holder(lease: Option<&Lease>, own: &str, now: Timestamp) -> Nam
     }
 }
 
-/// The Lease as this operator writes it. A holder that takes it from another counts one transition
-/// more.
+/// The Lease as this operator writes it. The transition count increases when the holder changes.
 pub(crate) fn renewed_lease(
     before: Option<&Lease>,
     own: &str,
@@ -84,7 +84,7 @@ pub(crate) fn renewed_lease(
     }
 }
 
-/// What a ModelDeployment is told whose namespace another operator than `own` holds.
+/// The event for a ModelDeployment whose namespace is held by an operator other than `own`.
 pub fn other_operator_note(namespace: &str, own: &str, holder: &str) -> PlannedEvent {
     PlannedEvent {
         warning: true,

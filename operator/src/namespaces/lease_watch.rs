@@ -14,11 +14,11 @@ use crate::namespaces::lease_object::{LEASE_NAME, NamespaceHolder};
 use crate::namespaces::leases::NamespaceLeases;
 use crate::watch::context::{WatchContext, ok_or_log};
 
-/// How often is looked what has to be renewed, and whose time is over.
+/// Interval of the check for Leases to renew and expired Leases.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Watches the Leases, renews ours, and has ModelDeployments looked at whose namespace changes
-/// hands, until the operator ends.
+/// Watches the Leases, renews those of this operator, and triggers the ModelDeployments of
+/// namespaces whose holder changes, until the operator stops.
 pub async fn watch_leases(ctx: WatchContext, leases: Arc<NamespaceLeases>) {
     let config = watcher::Config::default().fields(&format!("metadata.name={LEASE_NAME}"));
     let events = watcher::watcher(ctx.api::<Lease>(), config).default_backoff();

@@ -1,7 +1,7 @@
-//! Which operator looks after a namespace, where several share a cluster: the holder of the Lease
-//! `slipway-modeldeployments` there. Whoever comes first takes it, and another one leaves
-//! everything in that namespace alone. One that is gone loses it after half an hour, or as soon as
-//! somebody writes another holder into it.
+//! Determines which of several operators in a cluster manages a namespace: the holder of the Lease
+//! `slipway-modeldeployments` in it. The first operator takes the Lease, and the others change
+//! nothing in that namespace. A stopped operator loses the Lease after half an hour, or as soon as
+//! another holder is written into it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::pin::pin;
@@ -26,7 +26,7 @@ use crate::namespaces::lease_object::{
 };
 use crate::watch::context::WatchContext;
 
-/// The Leases of all namespaces, as they were seen or written last.
+/// The Leases of all namespaces, as they were last seen or written.
 pub struct NamespaceLeases {
     identity: String,
     known: RwLock<HashMap<String, Lease>>,
@@ -34,34 +34,34 @@ pub struct NamespaceLeases {
 }
 
 impl NamespaceLeases {
-    /// Of an operator that is called `own`, by which all its processes are one: the namespace and
-    /// the name of their own Lease.
+    /// Creates the store for the operator `own`. All its processes share this name: namespace and
+    /// name of their leader Lease.
     pub fn new(own: String) -> Self {
         Self { identity: own, known: RwLock::default(), synced: watch::Sender::new(false) }
     }
 
-    /// How this operator is called.
+    /// The name of this operator in Leases.
     pub fn identity(&self) -> &str {
         &self.identity
     }
 
-    /// Returns when all Leases that were there at the start are known.
+    /// Returns when all Leases that existed at the start are known.
     pub async fn wait_until_synced(&self) {
-        // The sender lives as long as this.
+        // The wait cannot fail: the sender lives as long as `self`.
         let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
-    /// Who holds a namespace.
+    /// The holder of a namespace.
     pub fn holder(&self, namespace: &str, now: Timestamp) -> NamespaceHolder {
         let known = self.known.read();
         namespace_holder(known.get(namespace), &self.identity, now)
     }
 
-    /// Takes a namespace where nobody holds it, with a Lease that goes with `owner`. Gives who
-    /// holds it when it is another operator.
+    /// Takes the Lease of a namespace that has no holder; the Lease is deleted with `owner`.
+    /// Returns the holder when it is another operator.
     ///
     /// # Errors
-    /// When the API server refuses or does not answer.
+    /// When the API server rejects the request or does not answer.
     pub async fn acquire(
         &self,
         client: &Client,
@@ -89,7 +89,7 @@ impl NamespaceLeases {
             }
             Err(error) => return Err(error),
         };
-        // Another one was faster, or another reconcile of ours.
+        // Another operator, or another reconcile of this operator, wrote the Lease first.
         let api = Api::<Lease>::namespaced(client.clone(), namespace);
         match with_timeout("get", "Lease", LEASE_NAME, api.get_opt(LEASE_NAME)).await? {
             Some(lease) => self.store_lease(lease),
@@ -102,7 +102,8 @@ impl NamespaceLeases {
         }
     }
 
-    /// Writes the Lease as ours: makes it, or replaces the one that is known, and no later one.
+    /// Writes the Lease with this operator as the holder: creates it, or replaces exactly the known
+    /// version.
     async fn write_lease(
         &self,
         client: &Client,
@@ -133,7 +134,7 @@ impl NamespaceLeases {
         Ok(())
     }
 
-    /// Takes in a Lease, unless a newer one is known.
+    /// Stores a Lease, unless a newer version is known.
     fn store_lease(&self, lease: Lease) {
         let mut known = self.known.write();
         let namespace = lease.namespace().unwrap_or_default();
@@ -149,7 +150,7 @@ impl NamespaceLeases {
         self.known.write().remove(namespace);
     }
 
-    /// Follows a watch until it ends.
+    /// Applies the events of a watch until it ends.
     pub(crate) async fn follow_events(&self, events: impl futures::Stream<Item = Event<Lease>>) {
         let (mut events, mut listed) = (pin!(events), BTreeSet::new());
         while let Some(event) = events.next().await {
@@ -169,7 +170,8 @@ impl NamespaceLeases {
         }
     }
 
-    /// Renews what is due, and gives the Lease to the gateway's ServiceAccount, with which it goes.
+    /// Renews a Lease that is due, and makes the gateway's ServiceAccount its owner, so that both
+    /// are deleted together.
     pub(crate) async fn renew_if_due(
         &self,
         ctx: &WatchContext,
@@ -199,7 +201,7 @@ impl NamespaceLeases {
         });
         match self.write_lease(&ctx.client, namespace, owner).await {
             Ok(()) => {}
-            // The watch brings what it is now.
+            // The watch reports its current state.
             Err(error) => {
                 tracing::warn!(namespace, %error, "the Lease of a namespace is not renewed: it is tried again")
             }

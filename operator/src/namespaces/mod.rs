@@ -1,5 +1,5 @@
-//! What belongs to a namespace: the Lease that says which operator looks after it, the settings of
-//! its gateway, and its keys.
+//! State of a namespace: the Lease that names the operator that manages it, the settings of its
+//! gateway, and its keys.
 
 pub mod keys;
 pub mod lease_object;

@@ -1,5 +1,5 @@
-//! Settings of gateways that administrators give in the annotation [`GATEWAY_SETTINGS`] of a
-//! namespace, over those of the chart.
+//! Gateway settings that administrators set in the annotation [`GATEWAY_SETTINGS`] of a namespace.
+//! They take precedence over those of the chart.
 
 use std::collections::{BTreeSet, HashMap};
 use std::pin::pin;
@@ -19,13 +19,13 @@ use tokio::sync::watch;
 
 use crate::watch::context::{WatchContext, ok_or_log};
 
-/// Reads settings of gateways.
+/// Parses gateway settings.
 ///
 /// # Errors
-/// Names what is not understood, also a field that there is not: it would be passed over in
-/// silence.
+/// For values that cannot be parsed, and for unknown fields, which would otherwise be ignored
+/// silently.
 pub fn parse_settings(text: &str) -> Result<GatewaySettings, String> {
-    // Nothing but blanks and comments.
+    // The text contains only blanks and comments.
     if serde_yaml::from_str::<serde_yaml::Value>(text).is_ok_and(|value| value.is_null()) {
         return Ok(GatewaySettings::default());
     }
@@ -42,7 +42,7 @@ pub fn parse_settings(text: &str) -> Result<GatewaySettings, String> {
     }
 }
 
-/// What is kept of a namespace with an annotation.
+/// The settings of a namespace that has the annotation.
 struct NamespaceOverride {
     text: String,
     settings: Arc<PlanSettings>,
@@ -50,16 +50,17 @@ struct NamespaceOverride {
 
 /// The settings of all namespaces.
 pub struct NamespaceSettings {
-    /// Of namespaces that say nothing.
+    /// Settings of namespaces without the annotation.
     common: Arc<PlanSettings>,
-    /// What the chart says of gateways.
+    /// Gateway settings of the chart.
     gateways: GatewaySettings,
     overrides: RwLock<HashMap<String, NamespaceOverride>>,
     synced: watch::Sender<bool>,
 }
 
 impl NamespaceSettings {
-    /// With these for all namespaces, of which `gateways` says what is said of gateways.
+    /// Creates settings that are the same for all namespaces; `gateways` are the gateway settings
+    /// contained in `common`.
     pub fn new(common: PlanSettings, gateways: GatewaySettings) -> Self {
         Self {
             common: Arc::new(common),
@@ -69,19 +70,19 @@ impl NamespaceSettings {
         }
     }
 
-    /// Those of a namespace. The same pointer as long as they do not change.
+    /// The settings of a namespace. Returns the same pointer as long as they do not change.
     pub fn for_namespace(&self, namespace: &str) -> Arc<PlanSettings> {
         let own = self.overrides.read();
         own.get(namespace).map_or_else(|| Arc::clone(&self.common), |own| Arc::clone(&own.settings))
     }
 
-    /// Waits until the annotations that were there at the start are known. False: they never will
-    /// be.
+    /// Waits until the annotations that existed at the start are known. Returns false when they
+    /// never will be.
     pub async fn wait_until_synced(&self) -> bool {
         self.synced.subscribe().wait_for(|synced| *synced).await.is_ok()
     }
 
-    /// Takes in what a namespace says. Gives whether that is news.
+    /// Stores the annotation of a namespace. Returns whether it changed.
     fn update_namespace(&self, namespace: &str, text: Option<&str>) -> bool {
         let mut own = self.overrides.write();
         if own.get(namespace).map(|own| own.text.as_str()) == text {
@@ -114,7 +115,7 @@ impl NamespaceSettings {
         settings
     }
 
-    /// Takes in an event of the watch. Gives the namespaces whose settings changed.
+    /// Applies an event of the watch. Returns the namespaces whose settings changed.
     fn apply_event(
         &self,
         event: Event<PartialObjectMeta<Namespace>>,
@@ -154,8 +155,8 @@ impl NamespaceSettings {
     }
 }
 
-/// Watches the namespaces, or the one that is looked after, until the operator ends, and has
-/// ModelDeployments looked at whose settings change.
+/// Watches the namespaces, or the one configured namespace, until the operator stops, and triggers
+/// the ModelDeployments whose settings change.
 pub async fn watch_settings(ctx: WatchContext, settings: Arc<NamespaceSettings>) {
     let config = ctx.namespace.as_ref().map_or_else(watcher::Config::default, |namespace| {
         watcher::Config::default().fields(&format!("metadata.name={namespace}"))

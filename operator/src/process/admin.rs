@@ -21,36 +21,34 @@ use crate::reconcile::context::RunningReconciles;
 /// Every write has a time limit, so a reconcile that runs this long will never end.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
 
-/// How long answers that are on their way may take at the end. Nobody may keep a process that lost
-/// its lease by taking one slowly.
+/// Time limit for pending answers at shutdown, so that a slow reader cannot prolong the life of a
+/// process that has lost its lease.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the process does.
+/// Phase of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ProcessPhase {
-    /// It waits for the lease: ready to take over.
+    /// Waits for the lease and is ready to take over.
     Standby = 0,
-    /// It leads.
+    /// Leads.
     Leading = 1,
-    /// It ends.
+    /// Shuts down.
     Ending = 2,
 }
 
-/// What the probes look at.
+/// The state that the probes report.
 #[derive(Clone)]
 pub struct OperatorHealth {
-    /// Caches.
     pub views: Arc<ClusterViews>,
-    /// Reconciles that run.
+    /// Running reconciles.
     pub running: Arc<RunningReconciles>,
-    /// Metrics.
     pub metrics: Arc<OperatorMetrics>,
     phase: Arc<AtomicU8>,
 }
 
 impl OperatorHealth {
-    /// Standing by.
+    /// Creates the state of a process in [`ProcessPhase::Standby`].
     pub fn new(
         views: Arc<ClusterViews>,
         running: Arc<RunningReconciles>,
@@ -59,7 +57,6 @@ impl OperatorHealth {
         Self { views, running, metrics, phase: Arc::default() }
     }
 
-    /// Notes what the process does.
     pub fn set_phase(&self, phase: ProcessPhase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
         self.metrics.leader.set(i64::from(phase == ProcessPhase::Leading));

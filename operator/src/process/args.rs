@@ -1,4 +1,4 @@
-//! Arguments.
+//! Command line arguments.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use crate::process::network_policies::NetworkPolicyArgs;
 #[derive(Debug, Parser)]
 #[command(name = "slipway-operator", version, args_conflicts_with_subcommands = true)]
 pub struct OperatorCli {
-    /// What to do; `run` when nothing is said.
+    /// Command to execute; `run` when omitted.
     #[command(subcommand)]
     pub command: Option<OperatorCommand>,
     /// Arguments of `run`.
@@ -27,7 +27,7 @@ pub struct OperatorCli {
     pub run: RunArgs,
 }
 
-/// What to do.
+/// Command to execute.
 #[derive(Debug, Subcommand)]
 pub enum OperatorCommand {
     /// Run the operator.
@@ -39,11 +39,11 @@ pub enum OperatorCommand {
 /// Arguments of `run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// Namespace to look after; all when left out.
+    /// Namespace to manage; all namespaces when omitted.
     #[arg(long, env = "SLIPWAY_NAMESPACE")]
     pub namespace: Option<String>,
 
-    /// Prometheus.
+    /// Connection to Prometheus.
     #[command(flatten)]
     pub prometheus: PrometheusArgs,
 
@@ -51,33 +51,33 @@ pub struct RunArgs {
     #[arg(long, env = "SLIPWAY_GATEWAY_IMAGE", default_value = concat!("slipway-gateway:", env!("CARGO_PKG_VERSION")))]
     pub gateway_image: String,
 
-    /// Image of the model server where a ModelDeployment names none.
+    /// Image of the model server for ModelDeployments that set none.
     #[arg(long, env = "SLIPWAY_RUNTIME_IMAGE", default_value = concat!("slipway-runtime:", env!("CARGO_PKG_VERSION")))]
     pub runtime_image: String,
 
-    /// Image of the Redis beside the model server where a ModelDeployment names none.
+    /// Image of the Redis sidecar of the model server for ModelDeployments that set none.
     #[arg(long, env = "SLIPWAY_REDIS_IMAGE", default_value = concat!("slipway-redis:", env!("CARGO_PKG_VERSION")))]
     pub redis_image: String,
 
-    /// File with settings of gateways (YAML): replicas, autoscaling, and a template, which is
-    /// merged over their pods, whose container is `gateway`.
+    /// File with gateway settings (YAML): replicas, autoscaling, and a pod template that is merged
+    /// into that of the gateway pods; their container is named `gateway`.
     #[arg(long, env = "SLIPWAY_GATEWAY_SETTINGS_FILE", value_name = "PATH")]
     pub gateway_settings_file: Option<PathBuf>,
 
-    /// Whether the pods of gateways, model servers and workers name their user and group.
+    /// Whether the pods of gateways, model servers and workers set their user and group.
     #[arg(long, env = "SLIPWAY_USER_IDS", value_enum, default_value_t = UserIds::Fixed)]
     pub user_ids: UserIds,
 
-    /// How gateways are updated to another version or other settings of the operator.
+    /// How gateways are updated to another version or to other settings of the operator.
     #[arg(long, env = "SLIPWAY_GATEWAY_UPDATE", value_enum, default_value_t = GatewayUpdateMode::Gradual)]
     pub gateway_update: GatewayUpdateMode,
 
-    /// When the images of gateway and model server are pulled.
+    /// Pull policy of the images of gateway and model server.
     #[arg(long, env = "SLIPWAY_IMAGE_PULL_POLICY", value_enum, default_value_t = PullPolicy::IfNotPresent)]
     pub image_pull_policy: PullPolicy,
 
-    /// Secret with credentials for these images, in the namespace of each ModelDeployment; may be
-    /// given several times.
+    /// Secret with credentials for these images, in the namespace of each ModelDeployment; can be
+    /// repeated.
     #[arg(
         long = "image-pull-secret",
         env = "SLIPWAY_IMAGE_PULL_SECRETS",
@@ -86,12 +86,13 @@ pub struct RunArgs {
     )]
     pub image_pull_secrets: Vec<String>,
 
-    /// Where gateways and model servers send traces: base URL of an OTLP collector, for example http://otel-collector.monitoring:4318. Off when left out.
+    /// Where gateways and model servers send traces: base URL of an OTLP collector, for example
+    /// http://otel-collector.monitoring:4318. Off when omitted.
     #[arg(long, env = "SLIPWAY_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
 
-    /// Requests of a million that are traced; by the same share, of those whose client sends a
-    /// traceparent.
+    /// Number of traced requests per million; the same share applies to requests with a
+    /// traceparent of the client.
     #[arg(long, env = "SLIPWAY_TRACE_PER_MILLION", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub trace_per_million: u32,
 
@@ -99,11 +100,11 @@ pub struct RunArgs {
     #[command(flatten)]
     pub policies: NetworkPolicyArgs,
 
-    /// Whether only the holder of a lease acts; needed with more than one replica.
+    /// Whether only the holder of a lease acts; required with more than one replica.
     #[arg(long, env = "SLIPWAY_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub leader_elect: bool,
 
-    /// Namespace of the lease. Default: that of the pod, else `default`.
+    /// Namespace of the lease. Default: the namespace of the pod, else `default`.
     #[arg(long, env = "SLIPWAY_LEASE_NAMESPACE")]
     pub lease_namespace: Option<String>,
 
@@ -111,8 +112,8 @@ pub struct RunArgs {
     #[arg(long, env = "SLIPWAY_LEASE_NAME", default_value = "slipway-operator")]
     pub lease_name: String,
 
-    /// Secret with the operator's key, in the namespace of the lease; an empty one is filled.
-    /// Gateways tell their state to nobody else then. Left out: to everybody.
+    /// Secret with the operator's key, in the namespace of the lease; an empty Secret is filled.
+    /// Gateways then report their state only to the operator; when omitted, to every client.
     #[arg(long, env = "SLIPWAY_KEY_SECRET", value_name = "NAME")]
     pub key_secret: Option<String>,
 
@@ -124,7 +125,7 @@ pub struct RunArgs {
     #[arg(long, env = "SLIPWAY_GATEWAY_ADMIN_PORT", default_value_t = ports::GATEWAY_ADMIN.number, hide = true)]
     pub gateway_admin_port: u16,
 
-    /// Form of the log.
+    /// Log format.
     #[arg(long, env = "SLIPWAY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
 }
@@ -137,17 +138,17 @@ pub enum PullPolicy {
     Always,
     /// When the node does not have it.
     IfNotPresent,
-    /// Never.
+    /// Never; the node must have it.
     Never,
 }
 
-/// Who gives pods their user and group.
+/// Who assigns user and group of pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
 pub enum UserIds {
     /// Slipway: 65532.
     Fixed,
-    /// The platform, as OpenShift does, which refuses those that are not of the namespace's range.
+    /// The platform, as in OpenShift, which rejects ids outside the range of the namespace.
     Platform,
 }
 
@@ -155,10 +156,10 @@ pub enum UserIds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
 pub enum GatewayUpdateMode {
-    /// Namespace by namespace, and no further ones while those that were updated do worse than
+    /// Namespace by namespace; no further namespaces while updated gateways perform worse than
     /// before.
     Gradual,
-    /// Not at all for now.
+    /// Not at all at present.
     Paused,
     /// All at once.
     Immediate,
@@ -174,12 +175,12 @@ impl From<GatewayUpdateMode> for slipway_core::gateway_rollout::UpdateMode {
     }
 }
 
-/// Form of the log.
+/// Log format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Human-readable text.
     Text,
 }
 
@@ -193,11 +194,11 @@ impl From<LogFormat> for telemetry::LogFormat {
 }
 
 impl RunArgs {
-    /// Settings that plans depend on, and what is said of all gateways, over which namespaces may
-    /// say something of their own.
+    /// The settings that plans depend on, and the gateway settings of the chart, which namespaces
+    /// may override.
     ///
     /// # Errors
-    /// When the settings of gateways, or a peer of NetworkPolicies, cannot be read or understood.
+    /// When the gateway settings or a peer of NetworkPolicies cannot be read or parsed.
     pub fn settings(&self) -> Result<(PlanSettings, GatewaySettings), OperatorError> {
         let policy = match self.image_pull_policy {
             PullPolicy::Always => "Always",
@@ -212,7 +213,7 @@ impl RunArgs {
                 gateway_problem: None,
                 fixed_user_ids: self.user_ids == UserIds::Fixed,
                 gateway_image: self.gateway_image.clone(),
-                // Known only when the Secret was read.
+                // Known only after the Secret has been read.
                 operator_public_key: None,
                 gateway_replicas: 0,
                 runtime_image: self.runtime_image.clone(),
@@ -231,7 +232,7 @@ impl RunArgs {
         Ok((settings, gateways))
     }
 
-    /// What the chart says of gateways.
+    /// The gateway settings of the chart.
     fn gateway_settings(&self) -> Result<GatewaySettings, OperatorError> {
         let Some(path) = &self.gateway_settings_file else { return Ok(GatewaySettings::default()) };
         let wrong = |why: String| {

@@ -1,4 +1,4 @@
-//! The client: every request is counted, none is retried behind our back.
+//! The Kubernetes client: every request is counted, and none is retried implicitly.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,15 +14,15 @@ use tower::{Layer, Service};
 use crate::metrics::OperatorMetrics;
 use crate::process::error::OperatorError;
 
-/// Finds the cluster: kubeconfig, else the service account of the pod.
+/// Determines the cluster: from the kubeconfig, else from the service account of the pod.
 ///
 /// # Errors
-/// When there is neither.
+/// When neither exists.
 pub async fn infer_config() -> Result<Config, OperatorError> {
     Config::infer().await.map_err(|e| OperatorError::Config(e.to_string()))
 }
 
-/// A client that counts its requests.
+/// Builds a client that counts its requests.
 ///
 /// # Errors
 /// When TLS or credentials cannot be set up.
@@ -35,7 +35,7 @@ pub fn build_client(
     Ok(builder.with_layer(&CountingLayer { metrics }).build())
 }
 
-/// Counts requests.
+/// Adds [`CountingService`] to a client.
 struct CountingLayer {
     metrics: Arc<OperatorMetrics>,
 }
@@ -48,7 +48,7 @@ impl<S> Layer<S> for CountingLayer {
     }
 }
 
-/// A service whose requests are counted.
+/// A service that counts its requests.
 struct CountingService<S> {
     inner: S,
     metrics: Arc<OperatorMetrics>,
@@ -96,7 +96,7 @@ fn status_class(status: StatusCode) -> &'static str {
     }
 }
 
-/// Verb and resource of a request, both from fixed sets.
+/// Verb and resource of a request as labels, both from fixed sets.
 fn classify_request(request: &Request<Body>) -> (&'static str, &'static str) {
     let (resource, has_name) = parse_resource(request.uri().path());
     let watches = request
@@ -121,18 +121,18 @@ fn classify_request(request: &Request<Body>) -> (&'static str, &'static str) {
     (verb, resource)
 }
 
-/// What is asked for besides the kinds that are written.
+/// Requested resources besides the managed kinds.
 const OTHER_RESOURCES: [&str; 5] =
     ["modeldeployments", "modeldeployments/status", "events", "leases", "namespaces"];
 
-/// The resource as a label.
+/// The resource as a label, from a fixed set.
 fn resource_label(resource: &str) -> &'static str {
     let managed = ManagedKind::ALL.into_iter().map(ManagedKind::resource);
     managed.chain(OTHER_RESOURCES).find(|it| *it == resource).unwrap_or("other")
 }
 
 /// Resource of a path such as `/apis/apps/v1/namespaces/ns/replicasets/name`, and whether the path
-/// names one object.
+/// refers to a single object.
 fn parse_resource(path: &str) -> (&'static str, bool) {
     let mut parts = path.trim_matches('/').split('/');
     let skip = if parts.next() == Some("apis") { 2 } else { 1 };

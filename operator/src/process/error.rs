@@ -1,11 +1,11 @@
-//! Why the process ends with a failure.
+//! Errors that end the process.
 
 use slipway_evidence::PrometheusArgumentError;
 
-/// Why the process ends with a failure.
+/// An error that ends the process.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
-    /// No usable configuration of the Kubernetes client.
+    /// There is no usable configuration of the Kubernetes client.
     #[error("no access to a cluster: {0}")]
     Config(String),
     /// The client cannot be built.
@@ -14,13 +14,13 @@ pub enum OperatorError {
     /// The admin server cannot listen.
     #[error("cannot listen on {0}: {1}")]
     Listen(std::net::SocketAddr, #[source] std::io::Error),
-    /// An argument makes no sense.
+    /// An argument is invalid.
     #[error("{0}")]
     Argument(String),
     /// The lease was lost: another process may lead now, so this one must end.
     #[error("lost the lease: {0}")]
     LeaseLost(String),
-    /// The controller ended although nobody asked it to.
+    /// The controller ended without a request to stop.
     #[error("the controller ended by itself")]
     ControllerEnded,
 }

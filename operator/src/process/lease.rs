@@ -1,4 +1,4 @@
-//! Leader election. A process that loses the lease ends: another one may lead already.
+//! Leader election. A process that loses the lease ends, because another one may lead already.
 
 use std::time::Duration;
 
@@ -11,39 +11,36 @@ use tokio_util::sync::CancellationToken;
 
 use crate::process::error::OperatorError;
 
-/// How long a lease is good without renewal.
+/// How long a lease is valid without renewal.
 const DURATION_SECONDS: u64 = 15;
-/// How long before its end it is renewed.
+/// How long before its expiry it is renewed.
 const GRACE_SECONDS: u64 = 7;
-/// Renewals that fail for this long mean that the lease is as good as lost. Less than the grace, so
-/// that we stop before another begins.
+/// When renewals have failed for this long, the lease counts as lost. Less than the grace period,
+/// so that this process stops before another one starts to lead.
 const LOST_AFTER: Duration = Duration::from_secs(3);
-/// How often somebody who waits looks: a lease that was given back is taken within two seconds.
+/// Polling interval of a process that waits: a released lease is acquired within two seconds.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// How long one attempt to take or renew the lease may take. The lease's client has a shorter read
-/// timeout.
+/// Time limit of one attempt to acquire or renew the lease. The read timeout of the lease's client
+/// is shorter.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Read timeout that the client of the lease should have: a renewal that hangs is a renewal that
-/// failed.
+/// Read timeout for the client of the lease: a renewal that does not answer counts as failed.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where the lease is, and who wants it.
+/// Location of the lease, and the identity of the process that acquires it.
 #[derive(Clone, Debug)]
 pub struct LeaseIdentity {
-    /// Namespace of the lease.
     pub namespace: String,
-    /// Name of the lease.
     pub name: String,
-    /// Who wants it: different for every process.
+    /// Identity of the process: different for every process.
     pub identity: String,
 }
 
-/// The lease, held.
+/// The acquired lease.
 pub struct LeaderLease {
     manager: LeaseManager,
 }
 
-/// Waits until the lease is ours; nothing when `stop` came first.
+/// Waits until this process holds the lease; returns `None` when `stop` is cancelled first.
 pub async fn acquire_lease(
     client: &Client,
     candidacy: &LeaseIdentity,
@@ -67,8 +64,8 @@ pub async fn acquire_lease(
     }
 }
 
-/// One try. The manager by itself would sleep until the holder's lease runs out, also when the
-/// holder has given it back long before.
+/// Makes one attempt. The manager alone would sleep until the lease expires, even if the holder has
+/// released it long before.
 async fn try_acquire(
     client: &Client,
     candidacy: &LeaseIdentity,
@@ -90,13 +87,13 @@ async fn try_acquire(
     match tokio::time::timeout(ATTEMPT_TIMEOUT, manager.changed()).await {
         Ok(Ok(true)) => Ok(Some(LeaderLease { manager })),
         Ok(Err(error)) => Err(error.to_string()),
-        // Somebody else was faster.
+        // Another process acquired the lease first.
         Ok(Ok(false)) | Err(_) => Ok(None),
     }
 }
 
-/// Whether somebody holds the lease. Of our own identity nobody else can hold it: identities differ
-/// from process to process.
+/// Whether a process holds the lease. No other process can hold it with our identity: identities
+/// differ between processes.
 fn is_held(lease: &LeaseObject, now: Timestamp) -> bool {
     let Some(spec) = &lease.spec else { return false };
     let holder = spec.holder_identity.as_deref().unwrap_or_default();
@@ -107,7 +104,7 @@ fn is_held(lease: &LeaseObject, now: Timestamp) -> bool {
 }
 
 impl LeaderLease {
-    /// Renews the lease until `stop`, then gives it back so that a successor need not wait.
+    /// Renews the lease until `stop`, then releases it so that a successor does not have to wait.
     ///
     /// # Errors
     /// When the lease is lost.
@@ -129,8 +126,8 @@ impl LeaderLease {
         }
     }
 
-    /// Renews until the lease is lost, and says why. The manager reports only changes and errors,
-    /// so after an error silence means success.
+    /// Renews until the lease is lost, and returns the reason. The manager reports only changes and
+    /// errors, so silence after an error means success.
     async fn renew_until_lost(&self) -> String {
         let mut failing: Option<tokio::time::Instant> = None;
         loop {

@@ -1,4 +1,4 @@
-//! The process: arguments, client, leader election, admin server, rights, start and end.
+//! The process: arguments, client, leader election, admin server, RBAC rules, start and shutdown.
 
 pub mod admin;
 pub mod args;

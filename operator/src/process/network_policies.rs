@@ -1,4 +1,4 @@
-//! Arguments that say who may reach the pods.
+//! Arguments for NetworkPolicies, which restrict who may reach the pods.
 
 use clap::{Args, ValueEnum};
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
@@ -7,13 +7,13 @@ use slipway_objects::settings::NetworkPolicies;
 
 use crate::process::error::OperatorError;
 
-/// Whether NetworkPolicies are made.
+/// Whether NetworkPolicies are created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
 pub enum NetworkPolicyMode {
-    /// Over gateways, model servers and workers.
+    /// For gateways, model servers and workers.
     Enabled,
-    /// None, and those that were made are deleted.
+    /// None; existing ones are deleted.
     #[default]
     Disabled,
 }
@@ -23,11 +23,11 @@ pub enum NetworkPolicyMode {
 /// "monitoring"}}}]`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct NetworkPolicyArgs {
-    /// Whether gateways, model servers and workers get NetworkPolicies.
+    /// Whether NetworkPolicies are created for gateways, model servers and workers.
     #[arg(long, env = "SLIPWAY_NETWORK_POLICIES", value_enum, default_value_t = NetworkPolicyMode::Disabled)]
     pub network_policies: NetworkPolicyMode,
 
-    /// Who may reach the data port of gateways; everybody when empty.
+    /// Who may reach the data port of gateways; all peers when empty.
     #[arg(
         long,
         env = "SLIPWAY_NETWORK_POLICY_DATA_FROM",
@@ -36,7 +36,7 @@ pub struct NetworkPolicyArgs {
     )]
     pub network_policy_data_from: String,
 
-    /// Who may reach the private port of gateways, besides the pods of their namespace.
+    /// Who may reach the private port of gateways, in addition to the pods of their namespace.
     #[arg(
         long,
         env = "SLIPWAY_NETWORK_POLICY_PRIVATE_FROM",
@@ -45,7 +45,7 @@ pub struct NetworkPolicyArgs {
     )]
     pub network_policy_private_from: String,
 
-    /// Who may reach ports of metrics; everybody when empty.
+    /// Who may reach the metrics ports; all peers when empty.
     #[arg(
         long,
         env = "SLIPWAY_NETWORK_POLICY_METRICS_FROM",
@@ -54,21 +54,22 @@ pub struct NetworkPolicyArgs {
     )]
     pub network_policy_metrics_from: String,
 
-    /// The operator's own pods. Needed with peers for metrics: those share a port with the state
-    /// streams.
+    /// The operator's own pods. Required when peers for metrics are set, because metrics and state
+    /// streams share a port.
     #[arg(long, env = "SLIPWAY_NETWORK_POLICY_OPERATOR", value_name = "PEERS", default_value = "")]
     pub network_policy_operator: String,
 
-    /// Further ports that stay open to everybody, where a service mesh takes connections.
+    /// Further ports that stay open to all peers, for a service mesh that accepts connections on
+    /// them.
     #[arg(long, env = "SLIPWAY_NETWORK_POLICY_OPEN_PORTS", value_name = "PORT", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
     pub network_policy_open_ports: Vec<u16>,
 }
 
 impl NetworkPolicyArgs {
-    /// What policies are made from; nothing: none are.
+    /// The settings for NetworkPolicies; `None` when none are created.
     ///
     /// # Errors
-    /// When a list of peers is none, or the operator would shut itself out.
+    /// When a list of peers is invalid, or when the operator would lock itself out.
     pub fn settings(&self) -> Result<Option<NetworkPolicies>, OperatorError> {
         let policies = NetworkPolicies {
             data_from: parse_peers(&self.network_policy_data_from, "data-from", "dataFrom")?,
@@ -98,8 +99,8 @@ impl NetworkPolicyArgs {
     }
 }
 
-/// Reads a list of peers. What the API server would refuse, or drop without a word, is refused at
-/// the start, once, and not at every ModelDeployment.
+/// Parses a list of peers. Values that the API server would reject, or drop silently, are rejected
+/// once at the start instead of at every ModelDeployment.
 fn parse_peers(
     text: &str,
     argument: &str,

@@ -1,5 +1,5 @@
-//! The operator's own key, by which gateways know it: kept in a Secret of its namespace, made by
-//! the first operator that finds none there.
+//! The operator's own key, by which gateways authenticate it. It is stored in a Secret in the
+//! operator's namespace, created by the first operator that finds none.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,16 +12,16 @@ use slipway_listener::OperatorKey;
 use crate::apply::{WriteFault, with_timeout};
 use crate::process::error::OperatorError;
 
-/// The member of the Secret.
+/// Key of the entry in the Secret's data.
 const KEY_FIELD: &str = "ed25519.pkcs8";
-/// Tries against others that write the Secret.
+/// Attempts when other writers change the Secret at the same time.
 const MAX_TRIES: usize = 5;
 
-/// The key of the Secret; where that has none, a new one is put there. Of two operators that find
-/// none the later one takes what the earlier one put there.
+/// Reads the key from the Secret; when the Secret has none, stores a new key. Of two operators that
+/// find none, the later one uses the key of the earlier one.
 ///
 /// # Errors
-/// When the Secret is not there or cannot be read or written, or what it holds is no key.
+/// When the Secret does not exist, cannot be read or written, or contains an invalid key.
 pub async fn load_key(
     client: &Client,
     namespace: &str,
@@ -41,7 +41,7 @@ pub async fn load_key(
                 .map_err(|e| wrong(&format_args!("{KEY_FIELD}: {e}")));
         }
         let made = OperatorKey::generate().map_err(|e| wrong(&e))?;
-        // The version makes this a conflict when somebody else has written meanwhile.
+        // The version causes a conflict when another client has written in the meantime.
         let body = json!({
             "metadata": {"resourceVersion": secret.metadata.resource_version}, "data": {KEY_FIELD: STANDARD.encode(&made)}
         });
@@ -57,7 +57,7 @@ pub async fn load_key(
             Err(error) if matches!(error.fault, WriteFault::Conflict(_)) => {}
             Err(error) => return Err(wrong(&error)),
         }
-        // What counts is what is stored.
+        // The stored key is authoritative, so it is read again.
     }
     Err(wrong(&"somebody else keeps writing it"))
 }
@@ -74,7 +74,7 @@ mod tests {
 
     use super::*;
 
-    /// A Secret: its version and its data. As an API server has it, with optimistic locking.
+    /// A Secret: its version and its data, with optimistic locking as in an API server.
     type Stored = Arc<Mutex<(u64, Value)>>;
 
     fn shown(stored: &(u64, Value)) -> Value {

@@ -1,5 +1,5 @@
-//! Puts the parts together: admin server, lease, controller, streams, poller; and ends them in
-//! order.
+//! Starts the parts of the operator (admin server, lease, controller, streams, poller) and stops
+//! them in order.
 
 use std::sync::Arc;
 
@@ -29,10 +29,10 @@ use crate::reconcile::controller::run_controller;
 use crate::reconcile::memory::{DisturbanceLog, ObjectMemories};
 use crate::watch::context::WatchContext;
 
-/// Runs the operator in the cluster that the environment names, until `stop`.
+/// Runs the operator in the cluster of the environment's configuration, until `stop`.
 ///
 /// # Errors
-/// When it cannot start, or must end because it lost the lease.
+/// When it cannot start, or when it must end because it lost the lease.
 pub async fn run_operator(args: RunArgs, stop: CancellationToken) -> Result<(), OperatorError> {
     run_in_cluster(client::infer_config().await?, args, stop).await
 }
@@ -40,13 +40,13 @@ pub async fn run_operator(args: RunArgs, stop: CancellationToken) -> Result<(), 
 /// Runs the operator in a given cluster, until `stop`.
 ///
 /// # Errors
-/// As [`run_operator`].
+/// As for [`run_operator`].
 pub async fn run_in_cluster(
     config: kube::Config,
     args: RunArgs,
     stop: CancellationToken,
 ) -> Result<(), OperatorError> {
-    // A wrong address, template or peer is told at once, and not only when this process leads.
+    // Reports an invalid address, template or peer at the start, not only when this process leads.
     drop(PrometheusConnection::open(&args.prometheus)?);
     drop(args.settings()?);
     let metrics = Arc::new(OperatorMetrics::default());
@@ -66,7 +66,7 @@ pub async fn run_in_cluster(
 
     let listen = |e| OperatorError::Listen(args.admin_listen, e);
     let listener = slipway_listener::bind_address(args.admin_listen).map_err(listen)?;
-    // The probes answer until the very end.
+    // The probes answer until the end of the process.
     let ended = CancellationToken::new();
     let server = tokio::spawn(admin::serve_admin(listener, health.clone(), ended.clone()));
     let result = run_with_lease(&args, clients, &health, &stop).await;
@@ -76,7 +76,7 @@ pub async fn run_in_cluster(
     result
 }
 
-/// Waits for the lease if one is wanted, and acts as long as it is held.
+/// Waits for the lease if leader election is on, and runs the controllers while the lease is held.
 async fn run_with_lease(
     args: &RunArgs,
     (main, of_lease): (Client, Client),
@@ -91,7 +91,7 @@ async fn run_with_lease(
         return Ok(());
     };
     tracing::info!(lease = candidacy.name, identity = candidacy.identity, "leading");
-    // The controller ends first; the lease is given back only then.
+    // The controller stops first; the lease is released only afterwards.
     let (acting, kept) = (stop.child_token(), CancellationToken::new());
     let keep = async {
         let result = held.renew_until(&kept).await;
@@ -105,10 +105,11 @@ async fn run_with_lease(
     };
     tokio::pin!(keep, act);
     tokio::select! {
-        // Lost: what runs now must not go on beside another leader, so nothing is waited for.
+        // The lease is lost: the running work must not continue beside another leader, so nothing
+        // is awaited.
         lost = &mut keep => lost,
         result = &mut act => {
-            // `kept` is cancelled: this gives the lease back.
+            // `kept` is cancelled: this releases the lease.
             keep.await?;
             result
         }
@@ -119,7 +120,7 @@ fn env_value(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Where the lease and the operator's key are.
+/// The namespace of the leader lease and of the operator's key.
 fn own_namespace(args: &RunArgs) -> String {
     args.lease_namespace
         .clone()
@@ -127,8 +128,8 @@ fn own_namespace(args: &RunArgs) -> String {
         .unwrap_or_else(|| "default".into())
 }
 
-/// The operator's key, where there shall be one. Read by the one that leads, so that gateways are
-/// made with the key that it signs with.
+/// Loads the operator's key, if one is configured. The leader reads it, so that gateways are
+/// created with the key that it signs with.
 async fn load_operator_key(
     args: &RunArgs,
     client: &Client,
@@ -139,7 +140,7 @@ async fn load_operator_key(
     }
 }
 
-/// How all processes of this operator are called among operators.
+/// The name that all processes of this operator share in namespace Leases.
 fn operator_name(args: &RunArgs) -> String {
     format!("{}/{}", own_namespace(args), args.lease_name)
 }
@@ -147,8 +148,8 @@ fn operator_name(args: &RunArgs) -> String {
 fn lease_identity(args: &RunArgs) -> LeaseIdentity {
     let namespace = own_namespace(args);
     let pod = env_value("POD_NAME").unwrap_or_else(|| "slipway-operator".into());
-    // A container that restarts keeps its pod's name, and must not mistake its predecessor's lease
-    // for its own.
+    // A restarted container keeps its pod's name, and must not regard its predecessor's lease as
+    // its own.
     let identity = format!("{pod}-{:08x}", rand::random::<u32>());
     LeaseIdentity { namespace, name: args.lease_name.clone(), identity }
 }
@@ -182,7 +183,8 @@ async fn run_controllers(
     let updates = tokio::spawn(watch_updates(of_updates, args.gateway_update.into()));
     run_controller(&watch, Arc::clone(&ctx), pushed).await;
     health.set_phase(ProcessPhase::Ending);
-    // Ends with `stop`; where the controller ended by itself nothing is left to watch over.
+    // These tasks end with `stop`; when the controller ends by itself, they have nothing left to
+    // supervise.
     updates.abort();
     leases.abort();
     settings.abort();
@@ -191,7 +193,7 @@ async fn run_controllers(
     if watch.stop.is_cancelled() { Ok(()) } else { Err(OperatorError::ControllerEnded) }
 }
 
-/// What all reconciles share.
+/// Creates the context that all reconciles share.
 async fn build_context(
     args: &RunArgs,
     health: &OperatorHealth,

@@ -1,4 +1,4 @@
-//! What all reconciles share.
+//! The context that all reconciles share.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,44 +20,37 @@ use crate::namespaces::leases::NamespaceLeases;
 use crate::namespaces::settings::NamespaceSettings;
 use crate::reconcile::memory::{DisturbanceLog, ObjectMemories};
 
-/// Handles and memory of the process. Nothing here is needed after a restart: all progress of
-/// rollouts is in statuses.
+/// Handles and in-memory state of the process. None of it is needed after a restart, because
+/// statuses contain all progress of rollouts.
 pub struct ReconcileContext {
-    /// Client.
     pub client: Client,
-    /// Caches.
     pub views: Arc<ClusterViews>,
-    /// Streams to gateways.
     pub gateway_streams: Arc<GatewayStreams>,
-    /// Poller of metrics.
     pub poller: Arc<EvidencePoller>,
-    /// Publisher of events.
     pub events: EventPublisher,
-    /// Metrics.
     pub metrics: Arc<OperatorMetrics>,
     /// Settings that plans depend on, by namespace.
     pub settings: Arc<NamespaceSettings>,
-    /// What is remembered of each ModelDeployment.
+    /// In-memory state of each ModelDeployment.
     pub memories: ObjectMemories,
-    /// What others do to our objects.
+    /// Changes of other clients to objects of the operator.
     pub disturbances: DisturbanceLog,
-    /// Statuses that we wrote.
+    /// Statuses that this process has written.
     pub own_writes: Arc<OwnWrites>,
-    /// Turns at shared objects.
+    /// Locks for shared objects.
     pub namespace_locks: NamespaceLocks,
-    /// The keys of namespaces.
     pub keys: NamespaceKeys,
-    /// Who looks after which namespace.
+    /// Which operator holds each namespace.
     pub leases: Arc<NamespaceLeases>,
-    /// Reconciles that run.
+    /// Running reconciles.
     pub running: Arc<RunningReconciles>,
-    /// The end.
+    /// Cancelled at shutdown.
     pub stop: CancellationToken,
 }
 
 impl ReconcileContext {
-    /// Waits until a plan sees everything: the objects, and the settings of namespaces. False: it
-    /// never will.
+    /// Waits until the caches contain all objects and the settings of namespaces. Returns false
+    /// when they never will.
     pub async fn wait_until_synced(&self) -> bool {
         self.views.wait_until_synced().await && self.settings.wait_until_synced().await
     }
@@ -101,7 +94,8 @@ impl ReconcileContext {
     }
 }
 
-/// Reconciles that run, for the liveness probe: one that never ends means that the process must.
+/// The running reconciles, for the liveness probe: the process must be restarted when one never
+/// ends.
 #[derive(Default)]
 pub struct RunningReconciles {
     next: AtomicU64,
@@ -109,21 +103,21 @@ pub struct RunningReconciles {
 }
 
 impl RunningReconciles {
-    /// Notes a reconcile until the guard is dropped.
+    /// Registers a reconcile until the guard is dropped.
     pub fn start(self: &Arc<Self>) -> RunningGuard {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.since.lock().insert(id, Instant::now());
         RunningGuard { running: Arc::clone(self), id }
     }
 
-    /// How long the oldest reconcile runs.
+    /// Running time of the oldest reconcile.
     pub fn oldest_age(&self) -> Option<Duration> {
         let since = self.since.lock();
         since.values().map(Instant::elapsed).max()
     }
 }
 
-/// Notes the end of a reconcile.
+/// Removes the reconcile from the registry when dropped.
 pub struct RunningGuard {
     running: Arc<RunningReconciles>,
     id: u64,

@@ -1,5 +1,5 @@
-//! One reconcile: observe, plan, apply, publish. Every step says whether it does I/O; no step
-//! decides anything about rollouts.
+//! One reconcile: observe, plan, apply, publish. Comments mark each step as pure or I/O; no step
+//! makes a decision about rollouts.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,13 +20,13 @@ use crate::reconcile::holder::holds_namespace;
 use crate::reconcile::unreadable::report_unreadable;
 use crate::watch::observe::observe_model;
 
-/// Longest pause between looks at a write that the watch has not brought back.
+/// Longest interval between checks for a write that the watch has not reported.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Reconciles one ModelDeployment and counts it.
 ///
 /// # Errors
-/// When a write failed; [`on_error`] says when to try again.
+/// When a write failed; [`on_error`] determines the delay of the retry.
 pub(crate) async fn reconcile_model(
     object: Arc<GuardedModel>,
     ctx: Arc<ReconcileContext>,
@@ -51,8 +51,8 @@ pub(crate) async fn reconcile_model(
     result
 }
 
-/// When to try again after a failure. A change of anything that is watched comes through at once
-/// all the same.
+/// Delay of the retry after a failure. A change of a watched object still triggers a reconcile at
+/// once.
 #[expect(clippy::needless_pass_by_value, reason = "the shape that the Controller asks for")]
 pub(crate) fn on_error(
     object: Arc<GuardedModel>,
@@ -74,7 +74,7 @@ async fn reconcile_readable(
     stored: &ModelDeployment,
     ctx: &ReconcileContext,
 ) -> Result<Next, ReconcileError> {
-    // (I/O) Half a view would look like missing objects.
+    // (I/O) In incomplete caches, objects would seem to be missing.
     if ctx.stop.run_until_cancelled(ctx.wait_until_synced()).await != Some(true) {
         return Err(ReconcileError::CachesGone);
     }

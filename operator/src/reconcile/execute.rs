@@ -21,16 +21,16 @@ use crate::reconcile::context::ReconcileContext;
 use crate::reconcile::memory::refusals::WriteRound;
 use crate::reconcile::publish::publish_events;
 
-/// When to look again although nothing happened: a net under watches that lost something. It costs
-/// no request.
+/// Interval between reconciles without a trigger, in case a watch has lost an event. Such a
+/// reconcile sends no request.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(600);
-/// After a status was written: some of a plan waits for what it decided to be stored (what a stored
-/// weight selects is not taken away, say). Our own write triggers nothing by itself, so the next
-/// plan is asked for here; where nothing is left to do it costs no request.
+/// Delay of the next plan after a status write. Parts of a plan wait until a decision is stored
+/// (for example, pods that a stored weight selects are not removed), and the operator's own status
+/// write does not trigger a reconcile. When nothing is left to do, this plan sends no request.
 const REPLAN_DELAY: Duration = Duration::from_millis(50);
 
-/// Does what the plan says, in its order. An action that is refused keeps no other one from being
-/// done. Gives when to look again for the sake of the status or of a write that waits, if for that.
+/// Executes the plan in its order. A rejected action does not prevent the others. Returns the delay
+/// of the next reconcile that a status or a delayed write needs, if any.
 pub(crate) async fn execute_plan(
     observed: &mut ObservedState,
     plan: &ReconcilePlan,
@@ -42,9 +42,9 @@ pub(crate) async fn execute_plan(
     ctx.gateway_streams.set_draining(&subject.uid, draining_revisions(&plan.status));
     let stored = observed.object.status.clone();
     let before = status::status_differs(stored.as_ref(), &plan.status);
-    // Also when it is the same: at another version of the object it is refused, so that a leader
-    // that slept, and whose lease is another's by now, takes nothing away by what it remembers. The
-    // API server stores nothing then.
+    // Written even when it is unchanged: the API server rejects it when the object has another
+    // version, so a suspended leader that has lost its lease cannot delete objects based on
+    // outdated state. The API server stores nothing for an unchanged status.
     if plan.status_first {
         write_status(&plan.status, observed, subject, ctx).await?;
     }
@@ -52,15 +52,15 @@ pub(crate) async fn execute_plan(
         execute_actions(&observed.object, plan, now, subject, ctx).await;
     publish_events(&restored, subject, ctx).await;
     let refused = newly_refused(observed, subject, ctx);
-    // What is refused is told by the same plan with that in its view: nothing else of it can
-    // differ.
+    // The same plan, with the rejections in its input, adds them to the status: no other part of it
+    // can differ.
     let told = refused.as_ref().map(|_| slipway_core::plan::plan(observed, now).status);
     let status = told.as_ref().unwrap_or(&plan.status);
     ctx.metrics.conditions.show(&subject.uid, &subject.namespace, &subject.name, status);
     let written = if before && plan.status_first { Some(&plan.status) } else { stored.as_ref() };
     let differs = status::status_differs(written, status);
     if differs {
-        // After a failure the next look may be a minute away: nothing waits for it.
+        // After a failure the next reconcile may be a minute away, so the status is not delayed.
         let may_wait =
             plan.status_may_wait && plan.events.is_empty() && told.is_none() && failure.is_none();
         if let Some(left) =
@@ -88,23 +88,23 @@ async fn write_status(
     subject: &ModelIdentity,
     ctx: &ReconcileContext,
 ) -> Result<(), WriteError> {
-    // Our own first write of this plan has made the object newer.
+    // The first status write of this plan has changed the object's version.
     let version = ctx.own_writes.newest(&observed.object).resource_version();
     status::apply_status(&ctx.client, &ctx.own_writes, subject, version.as_deref(), status).await
 }
 
-/// What came of the actions of a plan.
+/// The outcome of a plan's actions.
 #[derive(Default)]
 struct ActionsOutcome {
     /// The first failure.
     failure: Option<WriteError>,
-    /// How long the next one that waits has to wait.
+    /// Delay until the next waiting action is due.
     next_retry: Option<Duration>,
-    /// What to tell of what was put back.
+    /// Events about restored objects.
     restored: Vec<PlannedEvent>,
 }
 
-/// Tries all actions whose time has come.
+/// Executes all actions that are due.
 async fn execute_actions(
     object: &ModelDeployment,
     plan: &ReconcilePlan,
@@ -119,7 +119,7 @@ async fn execute_actions(
     let mut acted = ActionsOutcome::default();
     ensure_keys(ctx, &applier, &mut round, &mut acted).await;
     for action in &plan.actions {
-        // As soon as there is who owns them, and so before the pods that want them.
+        // As soon as the owner of the keys exists, and so before the pods that need them.
         ensure_keys(ctx, &applier, &mut round, &mut acted).await;
         let target = action_target(action);
         if !round.is_due(&target, Instant::now()) {
@@ -146,7 +146,7 @@ async fn execute_actions(
     acted
 }
 
-/// Makes the keys of the namespace, where they may be missing.
+/// Creates the keys of the namespace where they may be missing.
 async fn ensure_keys(
     ctx: &ReconcileContext,
     applier: &ActionApplier<'_>,
@@ -163,7 +163,7 @@ async fn ensure_keys(
     }
 }
 
-/// Remembers what was written, for the plans that follow; gives what to tell of it.
+/// Records a write for later plans; returns the events about it.
 fn record_written(
     action: &PlanAction,
     done: &ApplyOutcome,
@@ -180,7 +180,7 @@ fn record_written(
     change.map(|change| change.to_event(&desired.target()))
 }
 
-/// Takes what is refused by now into the view, when that is news; gives what to tell of it.
+/// Adds new rejections to the plan's input; returns the events about them.
 fn newly_refused(
     observed: &mut ObservedState,
     subject: &ModelIdentity,
@@ -205,8 +205,8 @@ fn newly_refused(
     )
 }
 
-/// When to look again: when the plan says, for the sake of the status, else by the safety net with
-/// a tenth of jitter.
+/// Delay of the next reconcile: the time set by the plan or needed by the status, else
+/// [`RESYNC_INTERVAL`] with ten percent jitter.
 pub(crate) fn requeue_after(
     plan: &ReconcilePlan,
     for_status: Option<Duration>,
@@ -218,7 +218,7 @@ pub(crate) fn requeue_after(
     [wake, for_status].into_iter().flatten().fold(net, Duration::min)
 }
 
-/// Revisions that are named and get no traffic.
+/// Revisions that are listed with a weight of zero.
 fn draining_revisions(status: &ModelDeploymentStatus) -> BTreeSet<String> {
     let backends = status.traffic.iter().flat_map(|t| &t.backends);
     let (used, unused): (Vec<_>, Vec<_>) = backends.partition(|b| b.weight_permille > 0);
@@ -229,7 +229,7 @@ fn draining_revisions(status: &ModelDeploymentStatus) -> BTreeSet<String> {
     all.filter(|revision| !used.iter().any(|b| b.revision == **revision)).cloned().collect()
 }
 
-/// Rollouts that the new status records as ended and the stored one does not.
+/// Rollouts that are recorded as ended in the new status and not in the stored one.
 fn ended_rollouts<'a>(
     stored: Option<&ModelDeploymentStatus>,
     new: &'a ModelDeploymentStatus,

@@ -1,4 +1,4 @@
-//! Namespaces of other operators: their ModelDeployments are left alone.
+//! Namespaces of other operators: their ModelDeployments are not changed.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
@@ -8,8 +8,8 @@ use crate::reconcile::context::ReconcileContext;
 use crate::reconcile::error::ReconcileError;
 use crate::reconcile::publish::publish_events;
 
-/// (I/O) Whether this operator looks after the namespace: of several one does, and takes it in the
-/// name of `owner` where nobody does. Until that is known nothing is written.
+/// (I/O) Whether this operator holds the namespace. Takes a namespace without a holder, with a
+/// Lease that `owner` owns. Nothing is written before the holder is known.
 pub(crate) async fn holds_namespace(
     owner: Option<OwnerReference>,
     subject: &ModelIdentity,
@@ -25,8 +25,8 @@ pub(crate) async fn holds_namespace(
     Ok(false)
 }
 
-/// Leaves a ModelDeployment to another operator. It is looked at again when its namespace changes
-/// hands.
+/// Leaves a ModelDeployment to another operator. It is reconciled again when the holder of its
+/// namespace changes.
 async fn leave_to_holder(subject: &ModelIdentity, holder: &str, ctx: &ReconcileContext) {
     if !ctx.memories.is_new_holder(&subject.uid, holder) {
         return;

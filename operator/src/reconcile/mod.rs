@@ -1,5 +1,5 @@
 //! One reconcile: observe, plan, apply, publish; the controller that runs it, the watches that
-//! trigger it, and what it remembers.
+//! trigger it, and its in-memory state.
 
 pub mod context;
 pub mod controller;

@@ -1,4 +1,4 @@
-//! Events about what a reconcile did.
+//! Publishes the events of a reconcile.
 
 use jiff::Timestamp;
 use slipway_core::event::PlannedEvent;
@@ -6,7 +6,7 @@ use slipway_core::event::PlannedEvent;
 use crate::apply::ModelIdentity;
 use crate::reconcile::context::ReconcileContext;
 
-/// Events are for people: one that is lost stops nothing.
+/// Publishes events. A failure is only logged and counted, because events are only informative.
 pub(crate) async fn publish_events(
     notes: &[PlannedEvent],
     subject: &ModelIdentity,

@@ -1,5 +1,5 @@
-//! ModelDeployments that cannot be planned: their status or an event says so, and nothing of them
-//! is touched.
+//! ModelDeployments that cannot be planned: their status or an event reports it, and their objects
+//! stay unchanged.
 
 use jiff::Timestamp;
 use kube::api::ListParams;
@@ -18,8 +18,9 @@ use crate::reconcile::holder::holds_namespace;
 use crate::reconcile::publish::publish_events;
 use crate::watch::size_limit::{is_too_large, size_problem};
 
-/// A ModelDeployment that the API server took and this operator cannot read, written for a newer
-/// version, say, or does not keep. Nothing of it is touched.
+/// Reports a ModelDeployment that the API server accepted but this operator cannot deserialize (for
+/// example one written for a newer version) or does not cache because of its size. Its objects stay
+/// unchanged.
 pub(crate) async fn report_unreadable(
     object: &GuardedModel,
     error: &str,
@@ -58,19 +59,19 @@ pub(crate) async fn report_unreadable(
     Ok(Next::await_change())
 }
 
-/// Writes into the status of an object that is too large what is wrong with it. Gives whether that
-/// was news.
+/// Writes the problem into the status of an object that is too large. Returns whether the status
+/// changed.
 ///
 /// # Errors
-/// When it cannot be read or written.
+/// When the object cannot be read or written.
 async fn report_too_large(
     error: &str,
     subject: &ModelIdentity,
     ctx: &ReconcileContext,
 ) -> Result<bool, WriteError> {
     let api = Api::<ModelDeployment>::namespaced(ctx.client.clone(), &subject.namespace);
-    // The rest of the status is the weights that gateways follow, and nothing of it is kept here.
-    // Of `modeldeployments` the operator may list, and not get.
+    // The rest of the status contains the weights that gateways follow, and this process does not
+    // cache it, so it is read first. The operator may list `modeldeployments` but not get them.
     let one = ListParams::default().fields(&format!("metadata.name={}", subject.name));
     let found =
         with_timeout("list", "ModelDeployment", &subject.name, api.list(&one)).await?.items.pop();

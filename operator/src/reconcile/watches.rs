@@ -1,4 +1,4 @@
-//! Every watch, with the reason why it exists.
+//! All watches, with the reason for each.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -30,11 +30,11 @@ use crate::watch::model_events::apply_model_event;
 use crate::watch::size_limit;
 use crate::watch::stream::{SharedView, TriggerStream, watch_selected};
 
-/// ModelDeployments in one page of a list, fewer than of others: each may have the 1.5 MB of an
-/// object in etcd before it is found to be too large.
+/// ModelDeployments per page of a list. Smaller than for other kinds, because each object may have
+/// the 1.5 MB that etcd allows before it is rejected as too large.
 const MODEL_PAGE_SIZE: u32 = 25;
 
-/// ModelDeployments: specs, commands of people, statuses that others wrote.
+/// Watches ModelDeployments: specs, user commands, statuses written by others.
 pub(crate) fn watch_models(
     watch: &WatchContext,
     ctx: &Arc<ReconcileContext>,
@@ -46,7 +46,8 @@ pub(crate) fn watch_models(
         watcher::Config::default().page_size(MODEL_PAGE_SIZE),
     )
     .default_backoff()
-    // Of these only those that say whether an autoscaler wrote `spec.replicas`.
+    // Of the managed fields, only these entries are needed: they show whether an autoscaler wrote
+    // `spec.replicas`.
     .modify(|object| {
         object.managed_fields_mut().retain(|entry| entry.subresource.as_deref() == Some("scale"));
         size_limit::reject_too_large(object);
@@ -76,10 +77,10 @@ pub(crate) fn watch_models(
     .boxed()
 }
 
-/// Children: only those that carry our labels, and of most only the metadata.
+/// Watches children: only objects with our labels, and for most kinds only the metadata.
 pub(crate) fn watch_children(watch: &WatchContext, ctx: &Arc<ReconcileContext>) -> TriggerStream {
     let mut all: Vec<TriggerStream> = Vec::new();
-    // Counts of pods, and ReplicaSets that somebody scaled or deleted.
+    // Pod counts, and ReplicaSets that other clients scaled or deleted.
     all.push(watch_managed(
         watch,
         ctx,
@@ -88,7 +89,7 @@ pub(crate) fn watch_children(watch: &WatchContext, ctx: &Arc<ReconcileContext>) 
             Some((ObjectOwner::from_labels(o)?, cached_replica_set(o, fields)?))
         },
     ));
-    // Pods that cannot start, and gateways that come and go.
+    // Pods that cannot start, and gateway pods that are created or deleted.
     let selector = format!(
         "{}={},{} in ({},{})",
         labels::MANAGED_BY,
@@ -105,7 +106,7 @@ pub(crate) fn watch_children(watch: &WatchContext, ctx: &Arc<ReconcileContext>) 
         }
     };
     all.push(watch_selected(watch, &selector, |v| &v.pods, pods, follow));
-    // Which of the pods with the labels of gateways are gateways.
+    // Distinguishes gateway pods from other pods with the labels of gateways.
     let selector = format!(
         "{}={},{}={}",
         labels::MANAGED_BY,
@@ -117,19 +118,19 @@ pub(crate) fn watch_children(watch: &WatchContext, ctx: &Arc<ReconcileContext>) 
         Some((ObjectOwner::from_labels(o)?, object_view(o, fields)?))
     };
     all.push(watch_selected(watch, &selector, |v| &v.gateway_sets, sets, |_| {}));
-    // Deployments: also why Kubernetes makes no pods for them.
+    // Deployments: also the reason why Kubernetes creates no pods for them.
     let deployments = |o: &Deployment, fields: &FieldSets| {
         Some((ObjectOwner::from_labels(o)?, deployment_view(o, fields)?))
     };
     all.push(watch_managed(watch, ctx, |v| &v.deployments, deployments));
-    // Autoscalers: also what they want, which is not told elsewhere while it is what
-    // `spec.replicas` says.
+    // Autoscalers: also the number of replicas they request, which is not visible elsewhere while
+    // it equals `spec.replicas`.
     let autoscalers = |o: &HorizontalPodAutoscaler, fields: &FieldSets| {
         Some((ObjectOwner::from_labels(o)?, autoscaler_view(o, fields)?))
     };
     all.push(watch_managed(watch, ctx, |v| &v.autoscalers, autoscalers));
-    // The rest: only whether each is there, and as it was applied last, which the metadata tells
-    // (`managedFields`).
+    // The other kinds: only whether an object exists and who applied it last, which the metadata
+    // contains (`managedFields`).
     all.push(watch_metadata::<Service>(watch, ctx, |v| &v.services));
     all.push(watch_metadata::<PodDisruptionBudget>(watch, ctx, |v| &v.disruption_budgets));
     all.push(watch_metadata::<ServiceAccount>(watch, ctx, |v| &v.service_accounts));
@@ -184,7 +185,7 @@ where
     watch_selected(watch, &format!("{}={}", labels::MANAGED_BY, labels::MANAGER), cache, view, gone)
 }
 
-/// What goes is missed only where there is a ModelDeployment that would have it.
+/// A deleted object is restored only if there is a ModelDeployment that needs it.
 fn is_wanted(views: &ClusterViews, owner: &ObjectOwner) -> bool {
     match &owner.model {
         Some(name) => views.models.get(owner, name).is_some(),

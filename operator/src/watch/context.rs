@@ -1,4 +1,4 @@
-//! What every watch, and every loop beside the reconciles, needs.
+//! The context of watches and of the loops beside the reconciles.
 
 use std::sync::Arc;
 
@@ -11,25 +11,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::OperatorMetrics;
 
-/// Handles of a watch.
+/// The handles that a watch needs.
 #[derive(Clone)]
 pub struct WatchContext {
-    /// Client.
     pub client: Client,
-    /// The one namespace that is watched, or all.
+    /// The one watched namespace; all when `None`.
     pub namespace: Option<String>,
-    /// Caches.
     pub views: Arc<ClusterViews>,
-    /// Metrics.
     pub metrics: Arc<OperatorMetrics>,
-    /// Gets the ModelDeployments that are to be reconciled.
+    /// Receives the ModelDeployments to reconcile.
     pub triggers: UnboundedSender<ReconcileTrigger>,
-    /// The end.
+    /// Cancelled at shutdown.
     pub stop: CancellationToken,
 }
 
 impl WatchContext {
-    /// Objects of a kind that are watched.
+    /// The API of a kind, restricted to the watched namespace.
     pub fn api<K>(&self) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
@@ -40,16 +37,16 @@ impl WatchContext {
         }
     }
 
-    /// Has all ModelDeployments of a namespace looked at.
+    /// Triggers a reconcile of all ModelDeployments of a namespace.
     pub fn trigger_namespace(&self, namespace: &str) {
         for name in self.views.models.models_where(namespace, |_| true) {
-            // The receiver is gone only when the operator ends.
+            // The receiver is dropped only at shutdown.
             let _ = self.triggers.send(ReconcileTrigger::new(&name).within(namespace));
         }
     }
 }
 
-/// An event of a watch; an error of it is counted and logged.
+/// Returns the event of a watch; counts and logs an error.
 pub fn ok_or_log<K>(
     event: Result<Event<K>, watcher::Error>,
     metrics: &OperatorMetrics,

@@ -1,4 +1,4 @@
-//! Watches that feed the caches, and what a plan observes of them.
+//! Watches that fill the caches, and the part of the caches that a plan observes.
 
 pub mod context;
 pub mod model_events;

@@ -1,4 +1,4 @@
-//! Events of the watch of ModelDeployments.
+//! Handles events of the watch of ModelDeployments.
 
 use std::collections::BTreeSet;
 
@@ -8,8 +8,8 @@ use slipway_cluster_views::{
     fingerprint_model,
 };
 
-/// Takes in an event of the main watch. Gives what changed, and the neighbours to whom a host or
-/// the name of a model is lost or left.
+/// Applies an event of the main watch. Returns what changed, and the other ModelDeployments that
+/// gain or lose a host or model name through the change.
 pub fn apply_model_event(
     views: &ClusterViews,
     own: &OwnWrites,

@@ -1,4 +1,4 @@
-//! From the caches to what the plan sees of one ModelDeployment. All pure.
+//! Assembles the plan's input for one ModelDeployment from the caches. All functions are pure.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +14,11 @@ use slipway_judge::evidence::GateEvidence;
 use slipway_objects::settings::PlanSettings;
 use slipway_objects::{GATEWAY, ManagedKind, ObjectTarget, revision_name};
 
-/// What a gateway pod says of a ModelDeployment, and why it cannot be heard if it cannot.
+/// The report of a gateway pod about a ModelDeployment, and why the pod is unreachable if it is.
 pub type HeardReport = (Option<GatewayReport>, Option<UnreachableGateway>);
 
-/// Puts together what the plan sees of one ModelDeployment. `heard` gives the newest word of a
-/// gateway pod, by the pod's UID.
+/// Assembles the plan's input for one ModelDeployment. `heard` returns the newest report of a
+/// gateway pod by the pod's UID.
 pub fn observe_model(
     object: ModelDeployment,
     views: &ClusterViews,
@@ -68,8 +68,9 @@ fn pod_view(name: &str, kept: &CachedPod) -> PodView {
     }
 }
 
-/// Whether a ReplicaSet with our labels is that of the ModelDeployment, or was left by one of the
-/// same name: then nobody controls it, and its name is the one that we would give it.
+/// Determines whether a ReplicaSet with our labels belongs to the ModelDeployment or is an orphan
+/// of a deleted one of the same name: an orphan has no controller and the name that the operator
+/// would give it.
 fn resolve_ownership(kept: CachedReplicaSet, name: &str, uid: &str) -> ReplicaSetView {
     let orphaned =
         kept.controller.is_none() && kept.view.name == revision_name(name, &kept.view.revision);

@@ -1,6 +1,7 @@
-//! A ModelDeployment of more than a bound is not kept and not planned: etcd takes 1.5 MB of each,
-//! and a few hundred of those in one namespace would end the operator of the whole cluster.
-//! Everything of it stays as it is, and its status says so.
+//! Rejects ModelDeployments above a size limit: they are neither cached nor planned. etcd accepts
+//! 1.5 MB per object, and a few hundred such objects in one namespace would exhaust the memory of
+//! the operator of the whole cluster. The child objects of a rejected one stay as they are, and its
+//! status reports the problem.
 
 use kube::ResourceExt;
 use kube::core::error_boundary::InvalidObject;
@@ -9,16 +10,17 @@ use slipway_cluster_views::GuardedModel;
 use slipway_core::text::clip_message;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
 
-/// Most bytes as JSON of labels, annotations, spec and status together. The largest of our examples
-/// has 4 KiB, a full history of rollouts about 60; Kubernetes bounds annotations alone to 256 KiB.
-/// Ten thousand at this bound would still be too many, and those of one namespace are bounded by
-/// its quota of objects.
+/// Limit for labels, annotations, spec and status together, in bytes as JSON. The largest of the
+/// examples has 4 KiB, a full rollout history about 60 KiB; Kubernetes limits annotations alone to
+/// 256 KiB. Ten thousand objects of this size would still be too many; the object quota of a
+/// namespace limits their number there.
 pub const MAX_OBJECT_BYTES: usize = 256 << 10;
-/// How the error of such an object begins, by which it is told from one that cannot be read.
+/// Prefix of the error message of such an object; it distinguishes it from an object that cannot be
+/// deserialized.
 const PROBLEM_PREFIX: &str = "labels, annotations, spec and status have";
 
-/// Puts a note in the place of what is too large, and keeps of the metadata of what is not read
-/// what identifies it.
+/// Replaces an object that is too large by an error, and keeps only identifying metadata of an
+/// object that cannot be deserialized.
 pub fn reject_too_large(object: &mut GuardedModel) {
     if let Ok(valid) = &object.0
         && let Some(error) = size_problem(valid)
@@ -28,17 +30,17 @@ pub fn reject_too_large(object: &mut GuardedModel) {
     if let Err(invalid) = &mut object.0 {
         let metadata = &mut invalid.metadata;
         (metadata.annotations, metadata.labels, metadata.managed_fields) = (None, None, None);
-        // Of the text of an error, which may repeat what it did not understand.
+        // The error text may repeat the unparsable content, so it is clipped.
         invalid.error = clip_message(&invalid.error);
     }
 }
 
-/// Whether an object that cannot be planned is one that is too large.
+/// Whether an object cannot be planned because it is too large.
 pub fn is_too_large(error: &str) -> bool {
     error.starts_with(PROBLEM_PREFIX)
 }
 
-/// What is told of one that is too large.
+/// The error message of an object that is too large.
 pub fn size_problem(object: &ModelDeployment) -> Option<String> {
     let status = object.status.as_ref();
     let bytes = |status: Option<&ModelDeploymentStatus>| {
@@ -47,7 +49,8 @@ pub fn size_problem(object: &ModelDeployment) -> Option<String> {
     if bytes(status) <= MAX_OBJECT_BYTES {
         return None;
     }
-    // What is written of it must not change what is written of it.
+    // The message reports the size of the status and is stored in it, so its own fields must not
+    // count.
     let quiet = status.map(|status| ModelDeploymentStatus {
         conditions: Vec::new(),
         state: String::new(),
@@ -68,7 +71,7 @@ pub fn size_problem(object: &ModelDeployment) -> Option<String> {
     ))
 }
 
-/// Bytes as JSON, without making the text.
+/// Length as JSON, without building the text.
 fn json_length(value: &impl Serialize) -> usize {
     struct ByteCounter(usize);
     impl std::io::Write for ByteCounter {
@@ -81,7 +84,7 @@ fn json_length(value: &impl Serialize) -> usize {
         }
     }
     let mut count = ByteCounter(0);
-    // What cannot be written has no length to speak of; the types here can.
+    // The types in use always serialize.
     serde_json::to_writer(&mut count, value).map_or(usize::MAX, |()| count.0)
 }
 

@@ -1,4 +1,5 @@
-//! One watch of a kind: it feeds a cache, and triggers the ModelDeployments that a change concerns.
+//! The watch of one kind: it updates a cache and triggers the ModelDeployments that a change
+//! affects.
 
 use std::fmt::Debug;
 
@@ -16,14 +17,14 @@ use slipway_core::observed::ObjectView;
 
 use crate::watch::context::{WatchContext, ok_or_log};
 
-/// Objects in one page of a list: bounds the memory of a start with many objects.
+/// Objects per page of a list: limits the memory at start with many objects.
 const PAGE_SIZE: u32 = 200;
 
-/// The ModelDeployments that a watch has reconciled.
+/// The ModelDeployments that a watch triggers.
 pub type TriggerStream = BoxStream<'static, ReconcileTrigger>;
 
-/// One watch: feeds its cache, lets `seen` look at each change, and triggers whoever the change
-/// concerns.
+/// Watches one kind: updates its cache, passes each change to `seen`, and triggers the affected
+/// ModelDeployments.
 pub fn watch_selected<K, V>(
     ctx: &WatchContext,
     selector: &str,
@@ -62,7 +63,7 @@ where
 
 /// A view of an object that several ModelDeployments may share.
 pub trait SharedView {
-    /// UIDs of the owners of the one and not of the other, when nothing else differs.
+    /// UIDs of the owners that only one of both has, provided that nothing else differs.
     fn owners_changed(&self, _other: &Self) -> Option<Vec<String>> {
         None
     }
@@ -83,8 +84,8 @@ impl SharedView for ObjectView {
     }
 }
 
-/// The ModelDeployments that a change concerns: a gateway concerns all of its namespace, but not
-/// with every owner that it gets or loses.
+/// The ModelDeployments that a change affects. A change of a gateway affects all of its namespace;
+/// when only its owners change, only the added and removed owners.
 fn affected_models<V: SharedView>(
     views: &ClusterViews,
     change: &ViewChange<V>,

@@ -1,4 +1,4 @@
-//! Waits after failures, by UID: kube has no backoff per object (kube#1916).
+//! Delays after failures, by UID: kube has no backoff per object (kube#1916).
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub fn retry_delay(failures: u32, chance: f64) -> Duration {
 }
 
 impl ObjectMemories {
-    /// Notes a failure and says how long to wait.
+    /// Records a failure and returns the delay of the retry.
     pub fn record_failure(&self, uid: &str) -> Duration {
         let mut all = self.lock();
         let count = &mut all.entry(uid.to_owned()).or_default().failures;
@@ -26,12 +26,12 @@ impl ObjectMemories {
         retry_delay(*count, rand::random())
     }
 
-    /// How many failures in a row there were.
+    /// Number of consecutive failures.
     pub fn failure_count(&self, uid: &str) -> u32 {
         self.lock().get(uid).map_or(0, |it| it.failures)
     }
 
-    /// Forgets the failures: after a success.
+    /// Resets the failure count after a success.
     pub fn reset_failures(&self, uid: &str) {
         if let Some(memory) = self.lock().get_mut(uid) {
             memory.failures = 0;

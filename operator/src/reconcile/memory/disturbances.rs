@@ -1,5 +1,5 @@
-//! What others do to the objects that we write: an input of the next plan, which decides when they
-//! are put back.
+//! Changes of other clients to objects of the operator: an input of the next plan, which decides
+//! when the objects are restored.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -26,7 +26,7 @@ struct DisturbanceState {
 }
 
 impl DisturbanceLog {
-    /// Notes that an object was written.
+    /// Records that an object was written.
     pub fn record_applied(
         &self,
         owner: &ObjectOwner,
@@ -62,7 +62,8 @@ impl DisturbanceLog {
         }
     }
 
-    /// What a plan for a ModelDeployment looks at: its own objects and the gateway's.
+    /// The disturbances for the plan of a ModelDeployment: those of its own objects and of the
+    /// gateway's.
     pub fn for_model(
         &self,
         model: &ObjectOwner,

@@ -1,4 +1,4 @@
-//! Writes that the watch has not brought back yet.
+//! Writes that the watch has not reported yet.
 
 use std::time::{Duration, Instant};
 
@@ -7,17 +7,17 @@ use slipway_cluster_views::ClusterViews;
 use crate::apply::expectation::{EXPECTATION_TIMEOUT, WriteExpectation};
 use crate::reconcile::memory::object::ObjectMemories;
 
-/// Planning waits for them, so that nothing is done twice.
+/// Planning waits for these writes, so that no action is executed twice.
 impl ObjectMemories {
-    /// Notes a write.
+    /// Records a write.
     pub fn expect_write(&self, uid: &str, expectation: WriteExpectation, now: Instant) {
         let mut all = self.lock();
         let memory = all.entry(uid.to_owned()).or_default();
         memory.expectations.push((expectation, now + EXPECTATION_TIMEOUT));
     }
 
-    /// How long to wait at most for what is still missing; nothing: the caches have it all, or
-    /// patience is over.
+    /// The longest remaining wait for missing writes; `None` when the caches contain all of them or
+    /// the time limit has passed.
     pub fn remaining_wait(
         &self,
         uid: &str,

@@ -1,9 +1,9 @@
-//! Which other operator a ModelDeployment was told to belong to.
+//! Records which other operator was reported as the holder of a ModelDeployment's namespace.
 
 use crate::reconcile::memory::object::ObjectMemories;
 
 impl ObjectMemories {
-    /// Whether a ModelDeployment has not been told yet that this one holds its namespace.
+    /// Records `holder`; returns whether it has not been reported for this ModelDeployment before.
     pub fn is_new_holder(&self, uid: &str, holder: &str) -> bool {
         let mut all = self.lock();
         let told = &mut all.entry(uid.to_owned()).or_default().told_holder;

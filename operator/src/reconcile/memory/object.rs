@@ -1,5 +1,5 @@
-//! One map of what is remembered, by UID of the ModelDeployment: one lock, and forgotten as a
-//! whole.
+//! One map of in-memory state, by UID of the ModelDeployment, so that one lock suffices and an
+//! entry is removed as a whole.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
@@ -10,11 +10,11 @@ use slipway_core::refusal::{RefusalReport, WriteTarget};
 
 use crate::apply::expectation::WriteExpectation;
 
-/// A write that is refused.
+/// A rejected write.
 #[derive(Clone)]
 pub(crate) struct RefusedWrite {
     pub(crate) failures: u32,
-    /// When to try again.
+    /// Time of the next attempt.
     pub(crate) due: Instant,
     /// What the status shows of it; nothing while it may pass.
     pub(crate) report: Option<RefusalReport>,
@@ -23,22 +23,22 @@ pub(crate) struct RefusedWrite {
 /// By what was written to.
 pub(crate) type RefusalsByTarget = BTreeMap<WriteTarget, RefusedWrite>;
 
-/// What is remembered of one ModelDeployment.
+/// In-memory state of one ModelDeployment.
 #[derive(Default)]
 pub(crate) struct ObjectMemory {
-    /// Failures in a row.
+    /// Consecutive failures.
     pub(crate) failures: u32,
-    /// Writes that are refused; nothing before the first plan of this process was carried out.
+    /// Rejected writes; `None` until this process has executed its first plan.
     pub(crate) refusals: Option<RefusalsByTarget>,
-    /// Writes that have not come back yet, and until when they are waited for.
+    /// Writes that the watch has not reported yet, with the time limit of each.
     pub(crate) expectations: Vec<(WriteExpectation, Instant)>,
-    /// Since when a status waits.
+    /// Since when a status write is delayed.
     pub(crate) status_waits_since: Option<Instant>,
-    /// Which holder of its namespace it was told.
+    /// The namespace holder that was last reported.
     pub(crate) told_holder: Option<String>,
 }
 
-/// What is remembered of all ModelDeployments, by UID.
+/// In-memory state of all ModelDeployments, by UID.
 #[derive(Default)]
 pub struct ObjectMemories {
     by_uid: Mutex<HashMap<String, ObjectMemory>>,

@@ -1,5 +1,5 @@
-//! Writes that are refused, by object: an input of the next plan, so that its status says the same
-//! for as long as nothing changes.
+//! Rejected writes, by object. They are an input of the next plan, so that its status stays the
+//! same while nothing changes.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::apply::WriteError;
 use crate::reconcile::memory::backoff;
 use crate::reconcile::memory::object::{ObjectMemories, RefusalsByTarget, RefusedWrite};
 
-/// Failures in a row after which even a fault that may pass is shown to people.
+/// Number of consecutive failures after which even a temporary fault is shown to the user.
 const SHOWN_AFTER_FAILURES: u32 = 5;
 
 /// The writes of one plan.
@@ -45,8 +45,9 @@ impl WriteRound {
         self.now.insert(target, RefusedWrite { failures, due, report });
     }
 
-    /// Keeps what failed and what waits. What was not tried is not wanted any more, what was tried
-    /// and did not fail is done. Gives how long the next one has to wait.
+    /// Stores the failed and delayed writes. Earlier entries that were not attempted are no longer
+    /// wanted, and those attempted without failure are done. Returns the delay until the next write
+    /// is due.
     pub fn finish(self, memories: &ObjectMemories, now: Instant) -> Option<Duration> {
         let next = self.now.values().map(|it| it.due.saturating_duration_since(now)).min();
         memories.lock().entry(self.uid).or_default().refusals = Some(self.now);
@@ -55,7 +56,7 @@ impl WriteRound {
 }
 
 impl ObjectMemories {
-    /// Begins to carry out a plan.
+    /// Starts the execution of a plan.
     pub fn start_round(&self, uid: &str) -> WriteRound {
         let before = self.lock().get(uid).and_then(|it| it.refusals.clone()).unwrap_or_default();
         WriteRound { uid: uid.to_owned(), before, now: RefusalsByTarget::new() }
@@ -88,7 +89,7 @@ mod tests {
         WriteError { verb: "apply", kind: "Service", name: "m".into(), fault }
     }
 
-    /// Tries targets at a time: those that fail, by their fault.
+    /// Attempts targets at a given time; each failing target has a fault.
     fn try_all(
         refusals: &ObjectMemories,
         now: Instant,

@@ -1,16 +1,15 @@
-//! Statuses that wait, so that a burst of changes becomes one write.
+//! Delayed statuses, so that a burst of changes becomes one write.
 
 use std::time::{Duration, Instant};
 
 use crate::reconcile::memory::object::ObjectMemories;
 
-/// How long a status may wait whose difference is only in counts of pods, so that a burst of
-/// changes becomes one write.
+/// Longest delay of a status that differs only in pod counts.
 const MAX_STATUS_DELAY: Duration = Duration::from_secs(2);
 
 impl ObjectMemories {
-    /// How long a status of this object may still wait; nothing: write it now. The first call
-    /// starts the clock.
+    /// How long the status of this object may still be delayed; `None` when it must be written now.
+    /// The first call starts the delay.
     pub fn status_time_left(&self, uid: &str, now: Instant) -> Option<Duration> {
         let mut all = self.lock();
         let waits_since = &mut all.entry(uid.to_owned()).or_default().status_waits_since;
@@ -23,7 +22,7 @@ impl ObjectMemories {
         left
     }
 
-    /// Nothing waits any more: it was written, or the difference went away.
+    /// Ends the delay: the status was written, or the difference has disappeared.
     pub fn clear_status_wait(&self, uid: &str) {
         if let Some(memory) = self.lock().get_mut(uid) {
             memory.status_waits_since = None;

@@ -68,8 +68,8 @@ metadata:
     ))
 }
 
-/// A namespace with a ModelDeployment, and the gateway that the operator made there: Deployment
-/// `slipway-gateway`, of which `u-set` is a ReplicaSet.
+/// A namespace with a ModelDeployment and a gateway of the operator: Deployment `slipway-gateway`
+/// with the ReplicaSet `u-set`.
 fn views_of_gateway() -> ClusterViews {
     let views = ClusterViews::default();
     let kept = |meta: &str| -> kube::core::PartialObjectMeta<ReplicaSet> {
@@ -103,8 +103,8 @@ metadata:
     views
 }
 
-/// Seen: pods of another Deployment with the labels of a gateway were called, blocked
-/// confirmations, and could report a brake.
+/// Regression test: the operator connected to pods of another Deployment with the labels of a
+/// gateway; they blocked confirmations, and could have reported a brake.
 #[test]
 fn only_pods_of_the_operators_deployment_are_gateways() {
     let ready = "status: {podIP: 10.0.0.1, conditions: [{type: Ready, status: 'True'}]}";
