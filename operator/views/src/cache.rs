@@ -1,5 +1,5 @@
-//! Caches of views: of every watched object only what a plan looks at is kept, indexed by whom it
-//! belongs to. One watch feeds both the reads (no GET or LIST per reconcile) and the triggers (a
+//! Caches of views: of every watched object they keep only the parts that a plan reads, indexed by
+//! the owner. One watch serves both the reads (no GET or LIST per reconcile) and the triggers (a
 //! reconcile only when a view changed).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -10,18 +10,17 @@ use parking_lot::RwLock;
 use slipway_crds::labels;
 use tokio::sync::watch;
 
-/// To whom an object belongs.
+/// The owner of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ObjectOwner {
-    /// Namespace.
     pub namespace: String,
-    /// The ModelDeployment; nothing for the gateway, which all ModelDeployments of the namespace
-    /// share.
+    /// Name of the ModelDeployment; `None` for the gateway, which all ModelDeployments of the
+    /// namespace share.
     pub model: Option<String>,
 }
 
 impl ObjectOwner {
-    /// The owner that the labels of an object name, if they name one.
+    /// The owner according to the labels of an object, if they contain one.
     pub fn from_labels(object: &impl ResourceExt) -> Option<Self> {
         let namespace = object.namespace()?;
         let labels = object.labels();
@@ -36,37 +35,34 @@ impl ObjectOwner {
         }
     }
 
-    /// A ModelDeployment.
     pub fn model(namespace: &str, name: &str) -> Self {
         Self { namespace: namespace.to_owned(), model: Some(name.to_owned()) }
     }
 
-    /// The gateway of a namespace.
     pub fn gateway(namespace: &str) -> Self {
         Self { namespace: namespace.to_owned(), model: None }
     }
 }
 
-/// One object as kept.
+/// A cached object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CacheEntry<V> {
-    /// Resource version: tells whether one of our own writes has arrived. Numeric since ever, by
-    /// contract since Kubernetes 1.35.
+    /// Resource version: shows whether the watch has reported a write of the operator. It has
+    /// always been numeric, and is defined to be since Kubernetes 1.35.
     pub version: u64,
-    /// What a plan looks at.
+    /// The part that a plan reads.
     pub view: V,
 }
 
-/// A view that changed.
+/// A changed view.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ViewChange<V> {
-    /// To whom the object belongs.
     pub owner: ObjectOwner,
-    /// Its name.
+    /// Name of the object.
     pub name: String,
-    /// The view before, if it was there.
+    /// The previous view; `None` if the object is new.
     pub before: Option<V>,
-    /// The view now, if it is there.
+    /// The current view; `None` if the object is deleted or ignored.
     pub after: Option<V>,
 }
 
@@ -74,10 +70,10 @@ type OwnedViews<V> = HashMap<ObjectOwner, BTreeMap<String, CacheEntry<V>>>;
 
 struct CacheState<V> {
     views: OwnedViews<V>,
-    /// Owner by (namespace, name): labels can change.
+    /// Owner by (namespace, name): labels can change, so an event alone does not identify it.
     owners: HashMap<(String, String), ObjectOwner>,
-    /// What a relist brought so far. It replaces the rest at its end, so that nobody sees half a
-    /// list.
+    /// Entries of a running relist. They replace all others at its end, so that no reader sees an
+    /// incomplete list.
     relist: Option<Vec<(ObjectOwner, String, CacheEntry<V>)>>,
 }
 
@@ -94,14 +90,14 @@ impl<V> Default for ViewCache<V> {
     }
 }
 
-/// The resource version of an object as a number; 0 when there is none.
+/// The resource version of an object as a number; 0 when it has none.
 pub fn version_of(object: &impl Resource) -> u64 {
     object.meta().resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
 }
 
 impl<V: Clone + PartialEq> ViewCache<V> {
-    /// Takes in one event of the watch and says which views changed. `view` gives nothing for
-    /// objects that are not looked at.
+    /// Applies one event of the watch and returns the changed views. `view` returns `None` for
+    /// objects to ignore.
     pub fn apply_event<K: ResourceExt>(
         &self,
         event: Event<K>,
@@ -110,8 +106,8 @@ impl<V: Clone + PartialEq> ViewCache<V> {
         self.apply_event_with(event, view, |_| {})
     }
 
-    /// The same; `seen` looks at the changes before the cache counts as synced, so that what it
-    /// makes of them is as whole as the cache.
+    /// Like [`Self::apply_event`]; `seen` receives the changes before the cache counts as synced,
+    /// so that data derived from them is as complete as the cache.
     pub fn apply_event_with<K: ResourceExt>(
         &self,
         event: Event<K>,
@@ -151,7 +147,7 @@ impl<V: Clone + PartialEq> ViewCache<V> {
         changes
     }
 
-    /// Everything of one owner, by name.
+    /// All objects of one owner, by name.
     pub fn owned_by(&self, owner: &ObjectOwner) -> BTreeMap<String, CacheEntry<V>> {
         self.inner.read().views.get(owner).cloned().unwrap_or_default()
     }
@@ -161,7 +157,7 @@ impl<V: Clone + PartialEq> ViewCache<V> {
         self.inner.read().views.get(owner)?.get(name).cloned()
     }
 
-    /// Names of the ModelDeployments in a namespace of which a view is as asked.
+    /// Names of the ModelDeployments in a namespace with a view for which `asked` holds.
     pub fn models_where(&self, namespace: &str, asked: impl Fn(&V) -> bool) -> Vec<String> {
         let inner = self.inner.read();
         let here = inner.views.iter().filter(|(owner, _)| owner.namespace == namespace);
@@ -169,7 +165,7 @@ impl<V: Clone + PartialEq> ViewCache<V> {
         asked.filter_map(|(owner, _)| owner.model.clone()).collect()
     }
 
-    /// Namespaces with a ModelDeployment.
+    /// Namespaces with at least one ModelDeployment.
     pub fn namespaces(&self) -> BTreeSet<String> {
         let inner = self.inner.read();
         inner
@@ -186,7 +182,7 @@ impl<V: Clone + PartialEq> ViewCache<V> {
         inner.views.keys().any(|owner| owner.namespace == namespace && owner.model.is_some())
     }
 
-    /// How many ModelDeployments a namespace has.
+    /// Number of ModelDeployments in a namespace.
     pub fn count_models(&self, namespace: &str) -> usize {
         let inner = self.inner.read();
         inner
@@ -210,7 +206,7 @@ impl<V: Clone + PartialEq> ViewCache<V> {
         *self.synced.borrow()
     }
 
-    /// Waits until the first list is complete. False: it never will be.
+    /// Waits until the first list is complete. Returns false when it never will be.
     pub async fn wait_until_synced(&self) -> bool {
         self.synced.subscribe().wait_for(|synced| *synced).await.is_ok()
     }

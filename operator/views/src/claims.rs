@@ -1,5 +1,5 @@
-//! Who holds hosts and the names of models, by namespace, so that a reconcile need not look at its
-//! neighbours.
+//! The holders of hosts and model names, by namespace, so that a reconcile need not read the other
+//! ModelDeployments.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -14,7 +14,8 @@ use crate::fingerprint::{ModelClaims, ObjectFingerprint};
 
 #[derive(Default)]
 struct NamespaceClaims {
-    /// By name. One that can no longer be read keeps what it claimed, as it does in gateways.
+    /// By name. A ModelDeployment that can no longer be deserialized keeps its claims, as it does
+    /// in gateways.
     by_name: HashMap<String, ModelClaims>,
     holders: ClaimRegistry,
 }
@@ -26,17 +27,17 @@ pub struct AllClaims {
 }
 
 impl AllClaims {
-    /// Takes changes in. Gives whom they concern, as namespace and name: those that claim what now
-    /// has another holder, or none.
+    /// Applies changes. Returns the affected ModelDeployments as (namespace, name): those with a
+    /// claim whose holder changed or is gone.
     ///
-    /// Those behind a holder are looked up before all changes and after all of them, so that a list
-    /// of many with the same claims costs no more than its length.
+    /// Claimants that wait behind a holder are determined before all changes and after all of them,
+    /// so that the cost of a list with many equal claims is linear in its length.
     pub fn apply_changes(
         &self,
         changes: &[ViewChange<ObjectFingerprint>],
     ) -> BTreeSet<(String, String)> {
         let mut all = self.namespaces.write();
-        // Most of what a watch tells is of a status, and leaves the claims as they are.
+        // Most events change only the status, and leave the claims as they are.
         let news = |change: &&ViewChange<ObjectFingerprint>| {
             let known =
                 all.get(&change.owner.namespace).and_then(|it| it.by_name.get(&change.name));
@@ -51,13 +52,13 @@ impl AllClaims {
         concerned
     }
 
-    /// How many ModelDeployments a namespace has.
+    /// Number of ModelDeployments in a namespace.
     pub fn count_models(&self, namespace: &str) -> usize {
         let all = self.namespaces.read();
         all.get(namespace).map_or(0, |namespace| namespace.by_name.len())
     }
 
-    /// What of an object's claims others hold.
+    /// The claims of an object that others hold.
     pub fn conflicts(&self, object: &ModelDeployment) -> Vec<ClaimConflict> {
         let all = self.namespaces.read();
         let namespace = object.namespace().and_then(|namespace| all.get(&namespace));
@@ -188,13 +189,13 @@ mod tests {
         assert_eq!(take(&views, Event::Delete(broken)), ["a"]);
     }
 
-    /// Else a thousand that are created one after the other would be reconciled half a million
-    /// times.
+    /// Otherwise a thousand of them, created one after the other, would cause half a million
+    /// reconciles.
     #[test]
     fn one_more_of_a_name_concerns_nobody_else() {
         let views = ClusterViews::default();
         take(&views, Event::Init);
-        // From the youngest to the oldest: each of them is the holder for a moment.
+        // From the youngest to the oldest: each is the holder until the next one is added.
         for number in (0..1000).rev() {
             let mut one = object(&format!("m{number}"), 1, &[], "m");
             one.metadata.uid = Some(format!("uid-{number:04}"));

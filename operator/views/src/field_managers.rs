@@ -2,11 +2,11 @@
 
 /// Field manager of `spec.replicas` of ReplicaSets.
 pub const SCALE_MANAGER: &str = "slipway-scale";
-/// Field manager of the digest that a ReplicaSet's first pod told.
+/// Field manager of the model digest that the first pod of a ReplicaSet reported.
 pub const DIGEST_MANAGER: &str = "slipway-digest";
-/// Field manager of what ReplicaSets say of the past of their revisions.
+/// Field manager of the annotations of ReplicaSets about the history of their revision.
 pub const MARK_MANAGER: &str = "slipway-marks";
-/// Field manager of the references to the owners of shared objects.
+/// Field manager of the owner references of shared objects.
 pub const OWNERS_MANAGER: &str = "slipway-owners";
-/// Field manager of a number of pods that passes to an autoscaler.
+/// Field manager of a replica count that is handed over to an autoscaler.
 pub const HANDOVER_MANAGER: &str = "slipway-handover";

@@ -1,5 +1,4 @@
-//! Who wrote the fields of an object, from what the API server keeps of it
-//! (`metadata.managedFields`).
+//! Determines who wrote the fields of an object, from `metadata.managedFields`.
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
@@ -16,14 +15,14 @@ use crate::field_managers::{
     DIGEST_MANAGER, HANDOVER_MANAGER, MARK_MANAGER, OWNERS_MANAGER, SCALE_MANAGER,
 };
 
-/// Our field managers: what they write is no change by somebody else.
+/// The operator's own field managers: their writes do not count as changes by others.
 const OWN_MANAGERS: [&str; 6] =
     [MANAGER, SCALE_MANAGER, DIGEST_MANAGER, MARK_MANAGER, OWNERS_MANAGER, HANDOVER_MANAGER];
-/// Fewest sets of fields before those that no view has any more are looked for.
+/// Minimum number of sets before unreferenced ones are removed.
 const MIN_SWEEP_SETS: usize = 64;
 
-/// Sets of fields, each kept once: objects of one kind nearly all have the same, and there may be a
-/// hundred thousand of them.
+/// Sets of managed fields, each stored once: nearly all objects of a kind have the same set, and
+/// there may be a hundred thousand objects.
 #[derive(Default)]
 pub struct FieldSets {
     inner: Mutex<FieldSetIndex>,
@@ -36,8 +35,8 @@ struct FieldSetIndex {
 }
 
 impl FieldSets {
-    /// What an object's metadata says. An object without any entry comes from a server, or through
-    /// a proxy, that does not tell.
+    /// The managed fields of an object according to its metadata. An object without entries comes
+    /// from a server, or through a proxy, that does not report them.
     pub fn managed_fields(&self, object: &impl ResourceExt) -> ManagedFields {
         let entries = object.managed_fields();
         if entries.is_empty() {
@@ -52,7 +51,7 @@ impl FieldSets {
             .and_then(|entry| entry.fields_v1.as_ref())
             .map_or(Value::Null, |fields| without_owners(&fields.0));
         let others = entries.iter().filter(|entry| {
-            // Controllers write statuses all the time; none of them is ours.
+            // Controllers write statuses all the time, and the operator applies none of them.
             entry.subresource.as_deref() != Some("status")
                 && !OWN_MANAGERS.contains(&entry.manager.as_deref().unwrap_or_default())
         });
@@ -81,8 +80,8 @@ impl FieldSets {
     }
 }
 
-/// Views know the owners by their UIDs; with these no two objects would have the same set of
-/// fields.
+/// Removes the owner references, which views contain by UID: with them, every object would have a
+/// different set.
 fn without_owners(fields: &Value) -> Value {
     let mut fields = fields.clone();
     if let Some(metadata) = fields.get_mut("f:metadata").and_then(Value::as_object_mut) {

@@ -1,6 +1,6 @@
-//! What of a ModelDeployment's own changes is news. Its status is ours: our own writes come back
-//! through the watch and must not cause another reconcile, while a status that somebody else wrote
-//! must be healed at once.
+//! Determines which changes of a ModelDeployment need a reconcile. The operator writes the status:
+//! the watch also reports its own writes, which must not cause another reconcile, while a status
+//! that another client wrote must be corrected at once.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
 use crate::cache::ObjectOwner;
 use crate::own_writes::OwnWrites;
 
-/// The main type of the controller: an object that cannot be read does not stop the stream of the
-/// others.
+/// The main type of the controller: an object that cannot be deserialized does not stop the stream
+/// of the others.
 pub type GuardedModel = DeserializeGuard<ModelDeployment>;
 
-/// The ModelDeployment that is to be reconciled.
+/// The ModelDeployment to reconcile.
 pub type ReconcileTrigger = ObjectRef<GuardedModel>;
 
-/// The claims of one ModelDeployment.
+/// The hosts and model name that one ModelDeployment claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelClaims {
     pub(crate) claimant: Arc<RouteClaimant>,
@@ -38,12 +38,11 @@ impl ModelClaims {
     }
 }
 
-/// What tells one state of a ModelDeployment from another.
+/// Identifies one state of a ModelDeployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectFingerprint {
-    /// UID.
     pub uid: String,
-    /// By what it wants to be reached; nothing when it cannot be read.
+    /// Its claims to hosts and a model name; `None` when the object cannot be deserialized.
     pub claims: Option<ModelClaims>,
     meta: u64,
     status: StatusMark,
@@ -51,13 +50,13 @@ pub struct ObjectFingerprint {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum StatusMark {
-    /// As we sent it last.
+    /// The status that this process sent last.
     Own,
-    /// Anything else.
+    /// The hash of any other status.
     Other(u64),
 }
 
-/// The print of an object as the watch brought it.
+/// The fingerprint of an object that the watch reported.
 pub fn fingerprint_model(
     object: &GuardedModel,
     own: &OwnWrites,
@@ -80,8 +79,8 @@ pub fn fingerprint_model(
     Some((owner, ObjectFingerprint { uid, claims: claimed, meta: hasher.finish(), status: mark }))
 }
 
-/// Hash of a status as it is on the wire: times lose their fractions there, so two statuses are
-/// compared in that form only.
+/// Hash of a status in its serialized form: serialization drops fractions of seconds, so two
+/// statuses are comparable only in that form.
 pub fn status_hash(status: Option<&ModelDeploymentStatus>) -> u64 {
     let mut hasher = DefaultHasher::new();
     serde_json::to_string(&status).unwrap_or_default().hash(&mut hasher);

@@ -1,4 +1,4 @@
-//! What the caches know of one object of a kind that the operator writes.
+//! The cached state of one object of a kind that the operator writes.
 
 use slipway_core::fields::ManagedFields;
 use slipway_objects::ManagedKind;
@@ -6,25 +6,23 @@ use slipway_objects::ManagedKind;
 use crate::cache::ObjectOwner;
 use crate::views::ClusterViews;
 
-/// What the caches know of an object.
+/// The cached state of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KnownObject {
-    /// UID.
     pub uid: String,
-    /// Resource version.
     pub version: u64,
-    /// UIDs of its owners; of a ReplicaSet its controller.
+    /// UIDs of its owners; for a ReplicaSet only its controller.
     pub owners: Vec<String>,
     /// UID of its controller.
     pub controller: Option<String>,
-    /// Hash of what was applied last.
+    /// Hash of the content that was applied last.
     pub applied: String,
-    /// Which of its fields are ours.
+    /// The fields that the operator manages.
     pub managed: ManagedFields,
 }
 
 impl ClusterViews {
-    /// What is known of an object that carries our labels.
+    /// The cached state of an object with our labels.
     pub fn known_object(
         &self,
         child: ManagedKind,

@@ -1,6 +1,6 @@
-//! Caches of what the operator watches: of each object only what a plan looks at, indexed by the
-//! ModelDeployment or gateway that it belongs to, with the conversion from Kubernetes objects and
-//! what is known of one child object.
+//! Caches of the objects that the operator watches: of each object only the part that a plan reads,
+//! indexed by the owning ModelDeployment or gateway; the conversion from Kubernetes objects; and
+//! the cached state of single child objects.
 
 mod cache;
 mod claims;

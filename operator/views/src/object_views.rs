@@ -1,4 +1,4 @@
-//! From objects to what is kept of them. All pure.
+//! Converts objects to cached views. All functions are pure.
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -11,20 +11,20 @@ use slipway_objects::container_images;
 
 use crate::field_sets::FieldSets;
 
-/// Longest message of a ReplicaSet or Deployment that is kept.
+/// Longest cached message of a ReplicaSet or Deployment.
 const MESSAGE_CHARS: usize = 1024;
 
-/// A ReplicaSet as kept: the controller's UID instead of the answer whether it is ours, which
-/// depends on who asks.
+/// A cached ReplicaSet. It contains the UID of the controller because ownership depends on the
+/// ModelDeployment that is reconciled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachedReplicaSet {
-    /// The view, `owned` unset.
+    /// The view; `owned` is not set.
     pub view: ReplicaSetView,
     /// UID of its controller.
     pub controller: Option<String>,
 }
 
-/// View of a ReplicaSet; nothing without our revision label.
+/// The view of a ReplicaSet; `None` without the revision label.
 pub fn cached_replica_set(object: &ReplicaSet, fields: &FieldSets) -> Option<CachedReplicaSet> {
     let status = object.status.as_ref();
     let view = ReplicaSetView {
@@ -63,7 +63,7 @@ fn controller_uid(object: &impl ResourceExt) -> Option<String> {
     object.owner_references().iter().find(|o| o.controller == Some(true)).map(|o| o.uid.clone())
 }
 
-/// View of any other child, from its metadata alone.
+/// The view of any other child, from its metadata alone.
 pub fn object_view(object: &impl ResourceExt, fields: &FieldSets) -> Option<ObjectView> {
     Some(ObjectView {
         uid: object.uid()?,
@@ -77,17 +77,17 @@ pub fn object_view(object: &impl ResourceExt, fields: &FieldSets) -> Option<Obje
     })
 }
 
-/// View of an autoscaler.
+/// The view of an autoscaler.
 pub fn autoscaler_view(object: &HorizontalPodAutoscaler, fields: &FieldSets) -> Option<ObjectView> {
     let status = object.status.as_ref();
     let conditions = status.and_then(|s| s.conditions.as_deref()).unwrap_or_default();
-    // Without metrics it repeats what it was told.
+    // Without metrics it only repeats the current replica count.
     let speaks = conditions.iter().any(|c| c.type_ == "ScalingActive" && c.status == "True");
     let desired_replicas = status.filter(|_| speaks).map(|s| s.desired_replicas);
     Some(ObjectView { desired_replicas, ..object_view(object, fields)? })
 }
 
-/// View of a Deployment.
+/// The view of a Deployment.
 pub fn deployment_view(object: &Deployment, fields: &FieldSets) -> Option<ObjectView> {
     let conditions =
         object.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
@@ -101,8 +101,8 @@ pub fn deployment_view(object: &Deployment, fields: &FieldSets) -> Option<Object
     Some(ObjectView { failure, rolled_out, ..object_view(object, fields)? })
 }
 
-/// What Kubernetes says when it makes no pods: the condition `ReplicaFailure` of a ReplicaSet or a
-/// Deployment.
+/// The message of the condition `ReplicaFailure` of a ReplicaSet or Deployment: why Kubernetes
+/// creates no pods.
 fn replica_failure<'a>(
     mut conditions: impl Iterator<Item = (&'a String, &'a String, &'a Option<String>)>,
 ) -> String {

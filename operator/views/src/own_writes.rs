@@ -1,6 +1,6 @@
-//! What we wrote and the watch may not have brought back yet. A plan on a status older than our own
-//! last one would repeat transitions: start a step twice, count a look twice, publish an event
-//! twice.
+//! Status writes of this process that the watch may not have reported yet. A plan from a status
+//! older than the last written one would repeat transitions: start a step twice, count an
+//! evaluation twice, publish an event twice.
 
 use std::collections::HashMap;
 
@@ -13,36 +13,36 @@ use crate::model_memory::ModelMemory;
 
 #[derive(Default)]
 struct LastStatusWrite {
-    /// Hash of the status that was sent last, noted before sending: the watch may be faster than
-    /// the answer.
+    /// Hash of the status that was sent last. Recorded before sending, because the watch may be
+    /// faster than the answer.
     sent: Option<u64>,
     /// The answer to the last write, until the store is as new.
     answer: Option<ModelDeployment>,
 }
 
-/// Our last writes of ModelDeployment statuses, by UID.
+/// The last status write of each ModelDeployment, by UID.
 #[derive(Default)]
 pub struct OwnWrites {
     by_uid: Mutex<HashMap<String, LastStatusWrite>>,
 }
 
 impl OwnWrites {
-    /// Notes that a status goes out.
+    /// Records that a status is about to be sent.
     pub fn record_sent(&self, uid: &str, status: u64) {
         self.by_uid.lock().entry(uid.to_owned()).or_default().sent = Some(status);
     }
 
-    /// Keeps the server's answer to a write.
+    /// Stores the server's answer to a write.
     pub fn record_answer(&self, uid: &str, answer: ModelDeployment) {
         self.by_uid.lock().entry(uid.to_owned()).or_default().answer = Some(answer);
     }
 
-    /// Whether a status of this hash is the one that was sent last.
+    /// Whether the status with this hash is the one that was sent last.
     pub fn is_own(&self, uid: &str, status: u64) -> bool {
         self.by_uid.lock().get(uid).is_some_and(|own| own.sent == Some(status))
     }
 
-    /// The newer of what the store has and what the last write answered.
+    /// The newer of the stored object and the answer to the last write.
     pub fn newest(&self, stored: &ModelDeployment) -> ModelDeployment {
         let mut all = self.by_uid.lock();
         let own = stored.uid().and_then(|uid| all.get_mut(&uid));

@@ -1,5 +1,5 @@
-//! From a pod to what is kept of it: whether it serves, what keeps it from running, which model it
-//! has fetched. All pure.
+//! Converts a pod to its cached view: whether it is ready, what prevents it from running, which
+//! model it has fetched. All functions are pure.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
@@ -9,39 +9,38 @@ use slipway_core::observed::{FetchedModel, PodProblem};
 use slipway_crds::labels;
 use slipway_objects::FETCH;
 
-/// Longest message of a pod that is kept.
+/// Longest cached message of a pod.
 const MESSAGE_CHARS: usize = 1024;
-/// Longest part that is told of a log.
+/// Longest part of a log that is shown.
 const LOG_CHARS: usize = 200;
-/// What Kubernetes says of a container that the kernel ended for its memory.
+/// Kubernetes' termination reason of a container that the kernel killed for exceeding its memory
+/// limit.
 const OOM_KILLED: &str = "OOMKilled";
-/// Reasons of waiting that are part of every start.
+/// Waiting reasons that occur in every start.
 const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
-/// A pod as kept.
+/// A cached pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachedPod {
-    /// UID.
     pub uid: String,
-    /// Creation.
     pub created_at: Timestamp,
-    /// Name and UID of the ReplicaSet that made it, if one did.
+    /// Name and UID of the ReplicaSet that created it, if any.
     pub controller: Option<(String, String)>,
-    /// Address.
+    /// IP address.
     pub ip: Option<String>,
-    /// Whether it is ready.
     pub ready: bool,
     /// Whether it is being deleted.
     pub deleting: bool,
-    /// Whether it has ended, and only its object is left: its ReplicaSet counts it no more.
+    /// Whether it has terminated and only its object is left: its ReplicaSet does not count it any
+    /// more.
     pub ended: bool,
-    /// What keeps it from running; runtime pods only.
+    /// What prevents it from running; only for model server pods.
     pub problem: Option<PodProblem>,
-    /// The model that it has fetched; runtime pods only.
+    /// The model that it has fetched; only for model server pods.
     pub fetched: Option<FetchedModel>,
 }
 
-/// View of a pod of the gateway or of the runtime.
+/// The view of a gateway pod or model server pod.
 pub fn cached_pod(object: &Pod) -> Option<CachedPod> {
     let status = object.status.as_ref();
     let conditions = status.and_then(|s| s.conditions.as_deref()).unwrap_or_default();
@@ -55,8 +54,8 @@ pub fn cached_pod(object: &Pod) -> Option<CachedPod> {
         controller: controller
             .filter(|it| it.kind == "ReplicaSet")
             .map(|it| (it.name.clone(), it.uid.clone())),
-        // A pod that has ended (evicted, say) keeps its object and an address that may be another's
-        // by now.
+        // The object of a terminated (for example evicted) pod remains, and its address may already
+        // belong to another pod.
         ip: status.filter(|_| !ended).and_then(|s| s.pod_ip.clone()),
         ready,
         deleting,
@@ -66,7 +65,7 @@ pub fn cached_pod(object: &Pod) -> Option<CachedPod> {
     })
 }
 
-/// What the step before the server has told, if it has ended well.
+/// The report of the fetch container, if it has succeeded.
 fn fetched_model(pod: &Pod) -> Option<FetchedModel> {
     let revision = pod.labels().get(labels::REVISION)?.clone();
     let mut steps = pod.status.as_ref()?.init_container_statuses.iter().flatten();
@@ -79,7 +78,8 @@ fn fetched_model(pod: &Pod) -> Option<FetchedModel> {
     valid.then(|| FetchedModel { revision, pod: pod.name_any(), digest: report.digest })
 }
 
-/// What keeps a pod from running: first what a container says, then the phase, then the scheduler.
+/// What prevents a pod from running: first the state of a container, then the phase, then the
+/// scheduler.
 fn pod_problem(pod: &Pod) -> Option<PodProblem> {
     let revision = pod.labels().get(labels::REVISION)?;
     let status = pod.status.as_ref()?;
@@ -106,9 +106,9 @@ fn pod_problem(pod: &Pod) -> Option<PodProblem> {
     Some(made(reason, unscheduled.message.as_deref().unwrap_or_default(), 0))
 }
 
-/// The termination message is the runtime's own word, so it wins over kubelet's "back-off
-/// restarting". A container that runs again after a crash still counts until its pod is ready, or
-/// the problem would blink with every restart.
+/// The termination message is written by the model server itself, so it takes precedence over
+/// kubelet's "back-off restarting". A container that runs again after a crash still counts until
+/// its pod is ready; otherwise the problem would disappear and reappear with every restart.
 fn container_problem(container: &ContainerStatus) -> Option<(String, String, i32)> {
     let restarts = container.restart_count;
     let state = container.state.as_ref();
@@ -118,7 +118,7 @@ fn container_problem(container: &ContainerStatus) -> Option<(String, String, i32
         .and_then(|s| s.terminated.as_ref())
         .filter(|t| t.exit_code != 0);
     let word = |t: &ContainerStateTerminated| match &t.message {
-        // What stands in the log was written before the kernel ended it.
+        // The log ends before the kernel killed the container, so it does not contain the reason.
         _ if is_out_of_memory(t) => {
             format!("it needs more than its memory limit (exit code {})", t.exit_code)
         }
@@ -138,9 +138,9 @@ fn container_problem(container: &ContainerStatus) -> Option<(String, String, i32
     Some((ended.reason.clone().unwrap_or_else(|| "Error".into()), word(ended), restarts))
 }
 
-/// What a container has said at its end. The model server says a line of JSON; where there is none
-/// the kubelet gives the end of the log, which whoever may read the ModelDeployment would read with
-/// it. Of that the last line is told, and not all of a long one.
+/// The message of a terminated container. The model server writes a line of JSON; otherwise the
+/// kubelet uses the end of the log, which every reader of the ModelDeployment could then see. Of
+/// that, only the last line is shown, and a long one is cut.
 fn termination_text(message: &str) -> String {
     if serde_json::from_str::<FailureReport>(message.trim()).is_ok() {
         return message.to_owned();

@@ -1,24 +1,24 @@
-//! Which gateways may be updated now, as was decided last.
+//! The latest decisions on which gateways may be updated.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::RwLock;
 use slipway_core::observed::UpdatePermission;
 
-/// Which gateways may be updated now, by namespace.
+/// The latest update decision for the gateway of each namespace.
 #[derive(Default)]
 pub struct UpdateVerdicts(RwLock<BTreeMap<String, UpdatePermission>>);
 
 impl UpdateVerdicts {
-    /// What was decided for a namespace. Before anything was, it waits.
+    /// The decision for a namespace; [`UpdatePermission::Waiting`] before the first one.
     pub fn for_namespace(&self, namespace: &str) -> UpdatePermission {
         let all = self.0.read();
         all.get(namespace).cloned().unwrap_or(UpdatePermission::Waiting)
     }
 
-    /// Takes in what was decided. Gives the namespaces for which that is news: those whose gateway
-    /// is to be updated now, or that have something else to say than before. At a start that is
-    /// none, however many gateways there are, when all of them are up to date.
+    /// Stores new decisions. Returns the namespaces that need a reconcile: those whose gateway must
+    /// be updated now, or whose reported reason changed. After a start with all gateways up to date
+    /// there is none, however many gateways exist.
     pub fn replace(
         &self,
         new: BTreeMap<String, UpdatePermission>,
@@ -51,7 +51,7 @@ mod tests {
         assert_eq!(verdicts.replace(all(UpdatePermission::Allowed), &none), ["a"]);
         assert!(verdicts.replace(all(UpdatePermission::Allowed), &none).is_empty());
         assert_eq!(verdicts.for_namespace("a"), UpdatePermission::Allowed);
-        // What is up to date need not be looked at, unless it has said that it is not.
+        // An up-to-date gateway needs no reconcile, unless its status reports a stopped update.
         assert!(UpdateVerdicts::default().replace(all(UpdatePermission::Allowed), &a).is_empty());
         verdicts.replace(all(UpdatePermission::Stopped("x".into())), &none);
         assert_eq!(verdicts.replace(all(UpdatePermission::Allowed), &a), ["a"]);

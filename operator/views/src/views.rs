@@ -11,23 +11,20 @@ use crate::object_views::CachedReplicaSet;
 use crate::pod_views::CachedPod;
 use crate::update_verdicts::UpdateVerdicts;
 
-/// One cache a kind, and what their views have in common. The ModelDeployments themselves are in
-/// kube's store, which the Controller needs.
+/// One cache per kind, and data that their views share. The ModelDeployments themselves are in
+/// kube's store, which the controller needs.
 #[derive(Default)]
 pub struct ClusterViews {
-    /// What is known of each ModelDeployment besides the object: whether it changed.
+    /// Fingerprints of the ModelDeployments, to detect changes.
     pub models: ViewCache<ObjectFingerprint>,
-    /// Who holds hosts and the names of models; of the same watch.
+    /// Holders of hosts and model names, derived from the watch of ModelDeployments.
     pub claims: AllClaims,
-    /// ReplicaSets.
     pub replica_sets: ViewCache<CachedReplicaSet>,
-    /// Services.
     pub services: ViewCache<ObjectView>,
-    /// HorizontalPodAutoscalers.
     pub autoscalers: ViewCache<ObjectView>,
-    /// PodDisruptionBudgets, of ModelDeployments and of gateways.
+    /// PodDisruptionBudgets of ModelDeployments and of gateways.
     pub disruption_budgets: ViewCache<ObjectView>,
-    /// ReplicaSets of gateways, which the Deployment controller makes.
+    /// ReplicaSets of gateways, which the Deployment controller creates.
     pub gateway_sets: ViewCache<ObjectView>,
     /// Deployments of gateways.
     pub deployments: ViewCache<ObjectView>,
@@ -35,20 +32,20 @@ pub struct ClusterViews {
     pub service_accounts: ViewCache<ObjectView>,
     /// RoleBindings of gateways.
     pub role_bindings: ViewCache<ObjectView>,
-    /// NetworkPolicies, of ModelDeployments and of gateways.
+    /// NetworkPolicies of ModelDeployments and of gateways.
     pub network_policies: ViewCache<ObjectView>,
     /// Which gateways may be updated now.
     pub gateway_updates: UpdateVerdicts,
-    /// Pods of runtimes and gateways.
+    /// Pods of model servers and gateways.
     pub pods: ViewCache<CachedPod>,
-    /// Which fields of the objects are ours.
+    /// Shared sets of the objects' managed fields.
     pub field_sets: FieldSets,
 }
 
 impl ClusterViews {
-    /// Whether a pod with the labels of a gateway is one: made by a ReplicaSet of the Deployment
-    /// that the operator made, in a namespace with a ModelDeployment. Labels are anybody's to
-    /// write.
+    /// Whether a pod with the labels of a gateway is a gateway pod: its ReplicaSet belongs to the
+    /// operator's Deployment, in a namespace with a ModelDeployment. Labels alone prove nothing,
+    /// because any client can set them.
     pub fn is_gateway(&self, namespace: &str, pod: &CachedPod) -> bool {
         let owner = ObjectOwner::gateway(namespace);
         let Some((name, uid)) = &pod.controller else { return false };
@@ -62,7 +59,7 @@ impl ClusterViews {
             && self.models.has_models(namespace)
     }
 
-    /// The cache of a kind of which no more than an [`ObjectView`] is kept.
+    /// The cache of a kind whose view is an [`ObjectView`].
     pub fn object_views(&self, kind: ManagedKind) -> Option<&ViewCache<ObjectView>> {
         match kind {
             ManagedKind::Service => Some(&self.services),
@@ -76,7 +73,7 @@ impl ClusterViews {
         }
     }
 
-    /// Whether every first list is complete.
+    /// Whether all first lists are complete.
     pub fn are_synced(&self) -> bool {
         self.models.is_synced()
             && self.replica_sets.is_synced()
@@ -85,8 +82,8 @@ impl ClusterViews {
             && self.all_object_views().all(ViewCache::is_synced)
     }
 
-    /// Waits for that: a plan on half a view could create or delete wrongly. False: it never will
-    /// be.
+    /// Waits until all first lists are complete: a plan from incomplete caches could create or
+    /// delete objects wrongly. Returns false when they never will be.
     pub async fn wait_until_synced(&self) -> bool {
         for cache in self.all_object_views() {
             if !cache.wait_until_synced().await {

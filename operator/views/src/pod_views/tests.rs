@@ -26,7 +26,7 @@ fn found(reason: &str, message: &str, restarts: i32) -> Option<(String, String, 
     Some((reason.to_owned(), message.to_owned(), restarts))
 }
 
-/// The status of a pod that Kubernetes starts again and again, by how its container ended last.
+/// The status of a pod in a crash loop, with the given termination state of its container.
 fn crash_looping(restarts: i32, ended: &str) -> String {
     format!(
         "
@@ -66,7 +66,7 @@ fn a_container_that_runs_again_after_a_crash_still_counts() {
     );
 }
 
-/// A log may hold anything, and a ModelDeployment is read by more people.
+/// A log may contain confidential data, and more users may read a ModelDeployment than pod logs.
 #[test]
 fn of_the_end_of_a_log_one_line_is_told_and_no_more() {
     let told = |log: &str| {
@@ -89,7 +89,8 @@ fn of_the_end_of_a_log_one_line_is_told_and_no_more() {
     );
 }
 
-/// The kubelet gives the end of the log as the message of a container that said nothing else.
+/// The kubelet uses the end of the log as the message of a container that wrote no termination
+/// message.
 #[test]
 fn a_container_that_runs_out_of_memory_again_and_again_is_told_as_such() {
     let status = crash_looping(4, "exitCode: 137, reason: OOMKilled, message: 'listening'");
