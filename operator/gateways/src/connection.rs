@@ -1,4 +1,4 @@
-//! One stream to one gateway pod: connected again and again, read line by line.
+//! One stream to one gateway pod: reconnects after each failure, reads line by line.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::report::{StreamRateLimiter, is_relevant_change, to_gateway_report};
 use crate::state::{GatewayEndpoint, PodReports, StreamState};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A line comes at least every second.
+/// A gateway pod sends a line at least every second.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_BACKOFF: Backoff = Backoff {
     initial: Duration::from_millis(100),
@@ -29,10 +29,11 @@ const RETRY_BACKOFF: Backoff = Backoff {
     jitter: Jitter::PlusMinus(0.2),
 };
 
-/// A pod tells of so many more ModelDeployments than there are: those that came or went just now.
+/// How many more ModelDeployments a pod may report than exist at the moment, because some may just
+/// have been created or deleted.
 const MODEL_COUNT_SLACK: usize = 100;
 
-/// Keeps a stream to a pod, for ever.
+/// Maintains a stream to a pod; never returns.
 pub(crate) async fn maintain_stream(shared: &StreamState, pod: &GatewayEndpoint) {
     let mut failures = 0_u32;
     loop {
@@ -170,8 +171,8 @@ async fn read_stream(
     }
 }
 
-/// Why a gateway refuses, in its words, which name clocks or another operator's key: for people, so
-/// bounded and on one line.
+/// The text of a gateway's rejection, for example about differing clocks or another operator's key.
+/// It is shown to users, so it is limited to one line and a maximum length.
 async fn refusal_text(body: hyper::body::Incoming) -> String {
     let read = timeout(READ_TIMEOUT, Limited::new(body, 1024).collect()).await;
     let bytes =
@@ -180,14 +181,14 @@ async fn refusal_text(body: hyper::body::Incoming) -> String {
     text.trim().chars().filter(|it| !it.is_control()).take(250).collect()
 }
 
-/// Keeps a line and reports the ModelDeployments about which it has news. Gives whether it goes on
-/// in the next line.
+/// Stores a line and triggers the ModelDeployments whose report changed. Returns whether the report
+/// continues in the next line.
 fn handle_line(
     shared: &StreamState,
     pod: &GatewayEndpoint,
     line: StateLine,
 ) -> Result<bool, StreamError> {
-    // Addresses are given to new pods soon after the old ones are gone.
+    // Addresses are soon reused for new pods.
     if line.pod != pod.name {
         return Err(StreamError::OtherPod(line.pod));
     }
@@ -201,7 +202,7 @@ fn handle_line(
         let draining = shared.draining.read();
         let none = BTreeSet::new();
         let mut all = shared.reports.write();
-        // Missing: the pod left while the line was on its way.
+        // Missing: the pod was deleted while the line was in transit.
         let Some(known) = all.get_mut(&pod.uid) else {
             return Ok(false);
         };
@@ -230,7 +231,7 @@ fn handle_line(
     Ok(line.more.unwrap_or_default())
 }
 
-/// The stream is lost: what the pod said is no longer known.
+/// Removes the reports of a pod whose stream is lost: its current state is unknown.
 fn clear_reports(shared: &StreamState, pod: &GatewayEndpoint) {
     let lost = shared.reports.write().get_mut(&pod.uid).map(std::mem::take);
     trigger_models(shared, pod, lost.into_iter().flatten().map(|(_, (name, _))| name).collect());
@@ -238,7 +239,7 @@ fn clear_reports(shared: &StreamState, pod: &GatewayEndpoint) {
 
 fn trigger_models(shared: &StreamState, pod: &GatewayEndpoint, names: Vec<String>) {
     for name in names {
-        // The receiver is gone only when the operator ends.
+        // The receiver is dropped only at shutdown.
         let _ = shared.triggers.send(ReconcileTrigger::new(&name).within(&pod.namespace));
     }
 }

@@ -1,5 +1,5 @@
-//! State streams from gateway pods: one connection to every gateway pod that serves, the newest
-//! report of each pod about each ModelDeployment, and a trigger when a report could change a plan.
+//! State streams from gateway pods: one connection to every ready gateway pod, the newest report of
+//! each pod about each ModelDeployment, and a trigger when a report could change a plan.
 
 mod connection;
 pub mod report;

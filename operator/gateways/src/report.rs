@@ -1,5 +1,5 @@
-//! The wire format of a gateway's state stream (docs/contracts.md, "State stream"), and what of a
-//! change is worth a reconcile.
+//! The wire format of a gateway's state stream (docs/contracts.md, "State stream"), and which
+//! changes need a reconcile.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use slipway_contracts::state::ModelState;
 use slipway_core::observed::GatewayReport;
 use tokio::time::Instant;
 
-/// Bytes that a stream may bring at once, and each second after that. Ten thousand ModelDeployments
-/// are 2 MB in all and take 64 KiB a second at rest.
+/// Bytes that a stream may transfer as a burst, and per second after that. Ten thousand
+/// ModelDeployments take 2 MB in total and 64 KiB per second without changes.
 const BURST_BYTES: u64 = 16 << 20;
 const BYTES_PER_SECOND: u64 = 1 << 20;
 
-/// What a gateway reports of one ModelDeployment, in the words of the plan.
+/// Converts a gateway's report on one ModelDeployment to the plan's type.
 pub fn to_gateway_report(model: ModelState) -> GatewayReport {
     GatewayReport {
         generation: model.generation,
@@ -26,9 +26,9 @@ pub fn to_gateway_report(model: ModelState) -> GatewayReport {
     }
 }
 
-/// Whether a plan could decide otherwise because of this change. Request counts grow all the time
-/// and are read when planning. Requests in flight matter when the last one leaves a revision that
-/// gets no new ones.
+/// Whether the change could alter a plan. Request counts grow all the time and are read when
+/// planning, so they do not count. Requests in flight count when the last one ends on a revision
+/// that gets no new ones.
 pub fn is_relevant_change(
     before: Option<&GatewayReport>,
     after: &GatewayReport,
@@ -60,7 +60,7 @@ impl Default for StreamRateLimiter {
 }
 
 impl StreamRateLimiter {
-    /// Takes in so many bytes, and waits where they come too fast.
+    /// Accounts for received bytes, and waits when they exceed the rate.
     pub async fn consume(&mut self, bytes: usize) {
         let now = Instant::now();
         let gained = now.duration_since(self.since).as_millis() as u64 * BYTES_PER_SECOND / 1000;
@@ -69,7 +69,7 @@ impl StreamRateLimiter {
         if bytes > self.available {
             let millis = (bytes - self.available) * 1000 / BYTES_PER_SECOND;
             tokio::time::sleep(Duration::from_millis(millis)).await;
-            // What was gained meanwhile is what was waited for.
+            // The budget gained during the wait is spent on the excess bytes.
             (self.available, self.since) = (0, Instant::now());
         } else {
             self.available -= bytes;
@@ -95,7 +95,7 @@ mod tests {
         assert_eq!((digits.generation, digits.requests["a"], digits.in_flight["a"]), (12, 123, 2));
         assert_eq!(digits.answered, Some([("a".to_owned(), 120)].into()));
         assert_eq!(digits.brake.map(|b| (b.revision, b.failures)), Some(("b".to_owned(), 11)));
-        // Of a gateway that does not tell.
+        // A report of a gateway version without these fields.
         let other = to_gateway_report(models.next().unwrap());
         assert_eq!((other.brake, other.answered), (None, None));
     }

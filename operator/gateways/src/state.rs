@@ -1,4 +1,4 @@
-//! What all streams share: the newest reports, and which pods are not heard.
+//! State that all streams share: the newest reports, and the unreachable pods.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -13,12 +13,12 @@ use slipway_core::observed::{GatewayReport, UnreachableGateway};
 use slipway_listener::OperatorKey;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// What the streams need to know of the cluster. A pod is followed only while it is a gateway:
-/// whoever writes its labels on a pod of theirs is not called.
+/// The cluster state that the streams need. The operator connects to a pod only while it is a
+/// gateway, because any client can set the labels of one on its own pod.
 pub trait GatewayLookup: Send + Sync {
-    /// Whether the pod of this name and UID is a gateway that the operator made.
+    /// Whether the pod of this name and UID belongs to the operator's gateway Deployment.
     fn is_gateway(&self, namespace: &str, name: &str, uid: &str) -> bool;
-    /// How many ModelDeployments there are in a namespace.
+    /// Number of ModelDeployments in a namespace.
     fn count_models(&self, namespace: &str) -> usize;
 }
 
@@ -33,7 +33,6 @@ impl GatewayLookup for ClusterViews {
     }
 }
 
-/// A gateway pod.
 #[derive(Clone, Debug)]
 pub(crate) struct GatewayEndpoint {
     pub(crate) uid: String,
@@ -42,29 +41,29 @@ pub(crate) struct GatewayEndpoint {
     pub(crate) ip: IpAddr,
 }
 
-/// What one pod says, by UID of the ModelDeployment: its name, and the report.
+/// The reports of one pod, by UID of the ModelDeployment: its name, and the report.
 pub(crate) type PodReports = HashMap<String, (String, GatewayReport)>;
 
 pub(crate) struct StreamState {
     pub(crate) reports: RwLock<HashMap<String, PodReports>>,
-    /// Pods whose stream does not stand.
+    /// Pods without an open stream, by UID.
     pub(crate) unreachable: RwLock<HashMap<String, UnreachableGateway>>,
-    /// What clients have asked of each pod, and its namespace.
+    /// Namespace and client request counts of each pod, by UID.
     pub(crate) clients: RwLock<HashMap<String, (String, ClientRequests)>>,
-    /// Revisions that get no traffic, by UID of the ModelDeployment.
+    /// Revisions without traffic, by UID of the ModelDeployment.
     pub(crate) draining: RwLock<HashMap<String, BTreeSet<String>>>,
     pub(crate) triggers: UnboundedSender<ReconcileTrigger>,
-    /// Streams that stand.
+    /// Number of open streams.
     pub(crate) open_streams: Gauge,
     pub(crate) gateways: Arc<dyn GatewayLookup>,
     pub(crate) port: u16,
-    /// Signs what is asked of gateways.
+    /// Signs the requests to gateways.
     pub(crate) key: Option<OperatorKey>,
 }
 
 impl StreamState {
-    /// Notes why the stream to a pod does not stand; since when is known already unless it stood
-    /// until now.
+    /// Records why the stream to a pod is not open. The start time is kept, unless the stream was
+    /// open until now.
     pub(crate) fn mark_unreachable(&self, pod: &GatewayEndpoint, why: &str) {
         let error = format!("{}: {why}", SocketAddr::new(pod.ip, self.port));
         let mut all = self.unreachable.write();

@@ -1,4 +1,4 @@
-//! The streams to all gateway pods: opened, closed, and what they brought.
+//! The streams to all gateway pods: opens and closes them, and returns their reports.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::connection::maintain_stream;
 use crate::state::{GatewayEndpoint, GatewayLookup, PodReports, StreamState};
 
-/// The streams.
+/// The streams to all gateway pods.
 pub struct GatewayStreams {
     shared: Arc<StreamState>,
     streams: RwLock<HashMap<String, CancellationToken>>,
@@ -26,8 +26,8 @@ pub struct GatewayStreams {
 }
 
 impl GatewayStreams {
-    /// No streams yet; `triggers` gets the ModelDeployments about which there is news, and
-    /// `open_streams` counts the streams that stand. All ends with `stop`.
+    /// Creates an instance without streams. `triggers` receives the ModelDeployments whose reports
+    /// changed, and `open_streams` counts the open streams. All streams end with `stop`.
     pub fn new(
         triggers: UnboundedSender<ReconcileTrigger>,
         open_streams: Gauge,
@@ -54,8 +54,9 @@ impl GatewayStreams {
         Self { shared, streams: RwLock::default(), tasks: TaskTracker::new(), stop }
     }
 
-    /// Follows a gateway pod: a stream begins when it is ready and stays until it is gone. One that
-    /// leaves still finishes connections, and what it sends where must be known until its end.
+    /// Follows a gateway pod: its stream starts when the pod is ready and stays until the pod is
+    /// deleted. A terminating pod still finishes connections, and its traffic must be known until
+    /// the end.
     pub fn follow(&self, change: &ViewChange<CachedPod>) {
         let address = |view: &Option<CachedPod>| {
             let view = view.as_ref()?;
@@ -80,24 +81,24 @@ impl GatewayStreams {
         self.streams.read().contains_key(pod_uid)
     }
 
-    /// The newest word of a pod about a ModelDeployment, while the stream to it stands.
+    /// The newest report of a pod about a ModelDeployment, while the stream to the pod is open.
     pub fn report(&self, pod_uid: &str, model_uid: &str) -> Option<GatewayReport> {
         let reports = self.shared.reports.read();
         reports.get(pod_uid)?.get(model_uid).map(|(_, report)| report.clone())
     }
 
-    /// What clients have asked of each pod that tells, by its UID, and its namespace.
+    /// Namespace and client request counts of each pod that reports them, by UID.
     pub fn client_requests(&self) -> HashMap<String, (String, ClientRequests)> {
         self.shared.clients.read().clone()
     }
 
-    /// Since when and why the stream to a pod does not stand.
+    /// Since when and why the stream to a pod is not open.
     pub fn unreachable(&self, pod_uid: &str) -> Option<UnreachableGateway> {
         self.shared.unreachable.read().get(pod_uid).cloned()
     }
 
-    /// Notes which revisions of a ModelDeployment get no traffic: the last request that leaves them
-    /// is news.
+    /// Sets the revisions of a ModelDeployment that get no traffic: the end of their last request
+    /// triggers a reconcile.
     pub fn set_draining(&self, model_uid: &str, revisions: BTreeSet<String>) {
         let mut draining = self.shared.draining.write();
         if revisions.is_empty() {
@@ -107,7 +108,7 @@ impl GatewayStreams {
         }
     }
 
-    /// Ends all streams and waits for their tasks.
+    /// Closes all streams and waits for their tasks.
     pub async fn close(&self) {
         self.stop.cancel();
         self.tasks.close();
@@ -133,7 +134,8 @@ impl GatewayStreams {
         if let Some(token) = self.streams.write().remove(pod_uid) {
             token.cancel();
         }
-        // The pod's own change triggers the reconciles; its reports only must not outlive it.
+        // The change of the pod itself triggers the reconciles; here only its reports must be
+        // removed.
         self.shared.reports.write().remove(pod_uid);
         self.shared.unreachable.write().remove(pod_uid);
         self.shared.clients.write().remove(pod_uid);

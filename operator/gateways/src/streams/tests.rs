@@ -21,7 +21,7 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
     timeout(DEADLINE, future).await.expect("in time")
 }
 
-/// Takes one connection and answers with the head of a stream.
+/// Accepts one connection and sends the head of a stream.
 async fn accept(listener: &TcpListener) -> OwnedWriteHalf {
     let (socket, _) = soon(listener.accept()).await.unwrap();
     let (mut read, mut write) = socket.into_split();
@@ -63,7 +63,7 @@ fn change(before: Option<CachedPod>, after: Option<CachedPod>) -> ViewChange<Cac
     ViewChange { owner: ObjectOwner::gateway("ns"), name: "gw".into(), before, after }
 }
 
-/// A namespace with a few ModelDeployments, whose gateways are whatever `is_gateway` says.
+/// A namespace with a few ModelDeployments; `is_gateway` determines whether its pods are gateways.
 struct Namespace {
     is_gateway: AtomicBool,
 }
@@ -94,8 +94,8 @@ async fn world() -> (TcpListener, GatewayStreams, UnboundedReceiver<ReconcileTri
     (listener, links, triggered)
 }
 
-/// Seen: any pod of any namespace with the labels of a gateway was called, and kept the operator
-/// busy.
+/// Regression test: the operator connected to any pod of any namespace with the labels of a
+/// gateway, and such pods kept it busy.
 #[tokio::test]
 async fn a_pod_that_the_operator_did_not_make_is_not_called() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -138,7 +138,7 @@ async fn a_pod_that_tells_of_more_than_there_is_is_not_listened_to() {
         let models: Vec<_> = (0..20).map(|n| model(lines * 20 + n)).collect();
         let line =
             format!("{{\"pod\":\"gw\",\"models\":[{}],\"changes\":true}}\n", models.join(","));
-        // It has hung up after the sixth.
+        // The operator closes the connection after the sixth line.
         let _ = stream.write_all(line.as_bytes()).await;
     }
     drop(accept(&listener).await);
@@ -191,7 +191,7 @@ async fn news_triggers_and_a_lost_stream_is_forgotten_and_made_again() {
     let trigger = soon(triggered.recv()).await.unwrap();
     assert_eq!((trigger.name.as_str(), trigger.namespace.as_deref()), ("m", Some("ns")));
     assert_eq!(links.report("p", "u").map(|r| r.generation), Some(3));
-    // The same line again is no news; the next generation is.
+    // The same line again triggers nothing; the next generation does.
     say(&mut stream, "gw", 3).await;
     say(&mut stream, "gw", 4).await;
     soon(triggered.recv()).await.unwrap();
@@ -263,14 +263,14 @@ async fn an_address_that_answers_for_another_pod_is_not_believed() {
     links.follow(&change(None, Some(pod("p", listener.local_addr().unwrap(), true, false))));
     let mut stream = accept(&listener).await;
     say(&mut stream, "another", 3).await;
-    // It hangs up and tries again.
+    // The operator closes the connection and reconnects.
     drop(accept(&listener).await);
     assert_eq!(links.report("p", "u"), None);
     soon(links.close()).await;
 }
 
-/// Seen: whoever could connect was told weights, counts and brakes, and an operator that is refused
-/// must be told why.
+/// Regression test: any client that could connect received weights, counts and brakes. A rejected
+/// operator must receive the reason.
 #[tokio::test]
 async fn the_operator_signs_what_it_asks_and_tells_why_it_is_refused() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
