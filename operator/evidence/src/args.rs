@@ -1,23 +1,24 @@
-//! Arguments that say where Prometheus is, and how to log in there.
+//! Arguments for the address of Prometheus and the authentication there.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use reqwest::header::HeaderName;
 
-/// Where Prometheus is, and how to log in there.
+/// Address of Prometheus, and authentication.
 #[derive(Args, Clone, Debug, Default)]
 pub struct PrometheusArgs {
-    /// Prometheus that the gates are judged by, for example http://prometheus-server.monitoring. User and password go into files.
+    /// Prometheus that provides the metrics of the gates, for example
+    /// http://prometheus-server.monitoring. User and password must be given in files.
     #[arg(long, env = "SLIPWAY_PROMETHEUS_URL")]
     pub prometheus_url: Option<String>,
 
-    /// File with a bearer token. Like all of these files it is read again within seconds when it
-    /// changes.
+    /// File with a bearer token. Like all of these files it is read again within seconds after a
+    /// change.
     #[arg(long, env = "SLIPWAY_PROMETHEUS_BEARER_TOKEN_FILE", value_name = "PATH")]
     pub prometheus_bearer_token_file: Option<PathBuf>,
 
-    /// File with the user of basic authentication.
+    /// File with the user name for basic authentication.
     #[arg(
         long,
         env = "SLIPWAY_PROMETHEUS_USERNAME_FILE",
@@ -27,7 +28,7 @@ pub struct PrometheusArgs {
     )]
     pub prometheus_username_file: Option<PathBuf>,
 
-    /// File with the password of basic authentication.
+    /// File with the password for basic authentication.
     #[arg(
         long,
         env = "SLIPWAY_PROMETHEUS_PASSWORD_FILE",
@@ -36,20 +37,19 @@ pub struct PrometheusArgs {
     )]
     pub prometheus_password_file: Option<PathBuf>,
 
-    /// Header that is sent with every query, for example X-Scope-OrgID=team-a; may be given
-    /// several times.
+    /// Header that is sent with every query, for example X-Scope-OrgID=team-a; can be repeated.
     #[arg(long = "prometheus-header", value_name = "NAME=VALUE", value_parser = parse_header)]
     pub prometheus_headers: Vec<(String, String)>,
 
-    /// The same with the value in a file; may be given several times.
+    /// Like --prometheus-header, with the value in a file; can be repeated.
     #[arg(long = "prometheus-header-file", value_name = "NAME=PATH", value_parser = parse_header)]
     pub prometheus_header_files: Vec<(String, String)>,
 
-    /// File with certificates (PEM) of authorities that are trusted besides those of the system.
+    /// File with certificates (PEM) of authorities to trust in addition to those of the system.
     #[arg(long, env = "SLIPWAY_PROMETHEUS_CA_FILE", value_name = "PATH")]
     pub prometheus_ca_file: Option<PathBuf>,
 
-    /// File with the operator's own certificate (PEM).
+    /// File with the operator's client certificate (PEM).
     #[arg(
         long,
         env = "SLIPWAY_PROMETHEUS_CLIENT_CERTIFICATE_FILE",
@@ -58,7 +58,7 @@ pub struct PrometheusArgs {
     )]
     pub prometheus_client_certificate_file: Option<PathBuf>,
 
-    /// File with the key of that certificate (PEM).
+    /// File with the key of the client certificate (PEM).
     #[arg(
         long,
         env = "SLIPWAY_PROMETHEUS_CLIENT_KEY_FILE",
@@ -67,27 +67,27 @@ pub struct PrometheusArgs {
     )]
     pub prometheus_client_key_file: Option<PathBuf>,
 
-    /// Further matcher of the operator's own queries, for example cluster="eu-1", where one store
-    /// holds the metrics of several clusters; may be given several times.
+    /// Additional matcher for the operator's own queries, for example cluster="eu-1", when one
+    /// store contains the metrics of several clusters; can be repeated.
     #[arg(long = "prometheus-matcher", value_name = "MATCHER", value_parser = parse_matcher)]
     pub prometheus_matchers: Vec<String>,
 
-    /// What the queries of gates of type PromQL may see.
+    /// Which series the queries of gates of type PromQL may read.
     #[arg(long, env = "SLIPWAY_PROMQL_GATES", value_enum, default_value_t)]
     pub promql_gates: PromQlGates,
 }
 
-/// What the queries of gates of type PromQL may see.
+/// Which series the queries of gates of type PromQL may read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
 pub enum PromQlGates {
-    /// Series of the namespace of their ModelDeployment (label `namespace`), and of those only what
-    /// `--prometheus-matcher` lets through.
+    /// Series of the ModelDeployment's namespace (label `namespace`) that also match
+    /// `--prometheus-matcher`.
     #[default]
     Namespace,
-    /// Whatever the operator may see.
+    /// All series that the operator may read.
     Everything,
-    /// Nothing: such gates are refused.
+    /// None: such gates are rejected.
     Disabled,
 }
 
@@ -98,7 +98,7 @@ fn parse_header(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// A matcher of labels as PromQL writes it.
+/// Parses a label matcher in PromQL syntax.
 fn parse_matcher(text: &str) -> Result<String, String> {
     let wrong = || {
         format!(

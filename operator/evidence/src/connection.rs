@@ -1,4 +1,4 @@
-//! The connection to Prometheus: who the operator is there, and whom it trusts.
+//! The connection to Prometheus: authentication and trust.
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,9 @@ use crate::args::{PromQlGates, PrometheusArgs};
 use crate::credentials::ConnectionFiles;
 use crate::errors::PrometheusArgumentError;
 
-/// How long one query may take, body included.
+/// Time limit of one query, including the body.
 pub(crate) const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long what was read of the files is believed.
+/// How long the content of the files counts as current.
 const FILES_TTL: Duration = Duration::from_secs(5);
 
 struct CachedClient {
@@ -24,7 +24,7 @@ struct CachedClient {
     client: Client,
 }
 
-/// The connection.
+/// A connection to Prometheus.
 pub struct PrometheusConnection {
     url: String,
     args: PrometheusArgs,
@@ -32,11 +32,11 @@ pub struct PrometheusConnection {
 }
 
 impl PrometheusConnection {
-    /// The connection that the arguments describe, if they name a Prometheus.
+    /// Opens the connection that the arguments describe; `None` when they contain no Prometheus.
     ///
     /// # Errors
-    /// When an argument is wrong, or a file cannot be read or understood: better at the start than
-    /// at the first rollout.
+    /// When an argument is invalid, or a file cannot be read or parsed. Checked at the start
+    /// instead of at the first rollout.
     pub fn open(args: &PrometheusArgs) -> Result<Option<Self>, PrometheusArgumentError> {
         let Some(url) = args.prometheus_url.clone() else { return Ok(None) };
         let wrong = PrometheusArgumentError;
@@ -57,11 +57,11 @@ impl PrometheusConnection {
         Ok(Some(connection))
     }
 
-    /// A query as it is asked for somebody of `namespace`: what users wrote sees no more than they
-    /// may.
+    /// The query as it is sent for a ModelDeployment of `namespace`: queries of users are
+    /// restricted to the series that they may read.
     ///
     /// # Errors
-    /// Why it may not be asked.
+    /// Why the query is not allowed.
     pub fn scope_query(
         &self,
         queries: &EvidenceQuery,
@@ -80,10 +80,10 @@ impl PrometheusConnection {
         }
     }
 
-    /// A client with what the files say now.
+    /// A client with the current content of the files.
     ///
     /// # Errors
-    /// Which file cannot be read or understood, and why.
+    /// Which file cannot be read or parsed, and why.
     pub fn client(&self) -> Result<Client, String> {
         let mut cached = self.cached.lock();
         if let Some(known) = cached.as_ref().filter(|known| known.read_at.elapsed() < FILES_TTL) {
@@ -110,7 +110,7 @@ fn build_http_client(url: &str, files: ConnectionFiles) -> Result<Client, String
     let mut builder = reqwest::Client::builder()
         .timeout(QUERY_TIMEOUT)
         .connect_timeout(Duration::from_secs(2))
-        // Whoever answers for the address does not get to send the credentials elsewhere.
+        // A redirect could send the credentials to another host.
         .redirect(reqwest::redirect::Policy::none())
         .default_headers(headers)
         .tls_certs_merge(files.authorities);

@@ -1,5 +1,5 @@
-//! What is secret is in files, which are read again, so that a token or a certificate may be
-//! renewed while the operator runs.
+//! Secrets are in files that are read repeatedly, so that a token or certificate can be renewed
+//! while the operator runs.
 
 use std::path::Path;
 
@@ -11,16 +11,16 @@ use slipway_chassis::error_chain;
 
 use crate::args::PrometheusArgs;
 
-/// Largest file that is read.
+/// Largest accepted file.
 const MAX_FILE_BYTES: u64 = 256 << 10;
 
-/// What was read of all files.
+/// The content of all files.
 pub(crate) struct ConnectionFiles {
     pub(crate) authorization: Option<HeaderValue>,
     pub(crate) headers: HeaderMap,
     pub(crate) authorities: Vec<Certificate>,
     pub(crate) identity: Option<Identity>,
-    /// Of everything above.
+    /// Hash over all fields above.
     pub(crate) hash: [u8; 32],
 }
 
@@ -28,7 +28,7 @@ impl PrometheusArgs {
     /// Reads all files.
     ///
     /// # Errors
-    /// Which file cannot be read or understood, and why.
+    /// Which file cannot be read or parsed, and why.
     pub(crate) fn read_files(&self) -> Result<ConnectionFiles, String> {
         let mut hash = Sha256::new();
         let mut take = |flag: &str, path: &Path| {
@@ -105,7 +105,7 @@ impl PrometheusArgs {
 }
 
 fn insert_header(headers: &mut HeaderMap, name: &str, value: HeaderValue) {
-    // Its form was checked with the arguments.
+    // The format was checked with the arguments.
     if let Ok(name) = HeaderName::try_from(name) {
         headers.insert(name, value);
     }

@@ -1,6 +1,6 @@
-//! What can go wrong with the connection to Prometheus.
+//! Errors of the connection to Prometheus.
 
-/// An argument is wrong, or a file that it names cannot be read or understood.
+/// An argument is invalid, or a file that it refers to cannot be read or parsed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct PrometheusArgumentError(pub String);

@@ -1,6 +1,5 @@
-//! The client side of Prometheus: how the operator logs in there, which queries it asks for whom,
-//! and the readings of gates that it makes of the answers. What a reading means is decided by
-//! `slipway-core`.
+//! The client side of Prometheus: authentication, the queries for each ModelDeployment, and the
+//! conversion of answers to readings of gates. `slipway-core` decides what a reading means.
 
 mod args;
 mod connection;

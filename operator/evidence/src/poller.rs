@@ -1,5 +1,5 @@
-//! The metrics poller: reads the evidence that plans ask for, once an interval, and rests when none
-//! asks.
+//! The metrics poller: reads the evidence that plans request, once per interval, and is idle
+//! without requests.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ struct EvidencePoll {
 
 type EvidencePolls = Mutex<HashMap<String, EvidencePoll>>;
 
-/// The poller.
+/// Polls Prometheus for the evidence that plans request.
 pub struct EvidencePoller {
     source: Arc<EvidenceReader>,
     requests: Arc<EvidencePolls>,
@@ -35,8 +35,8 @@ pub struct EvidencePoller {
 }
 
 impl EvidencePoller {
-    /// A poller of a Prometheus; without one every reading says so. `triggers` gets the
-    /// ModelDeployments that have new evidence.
+    /// Creates a poller of a Prometheus; without one every reading reports its absence. `triggers`
+    /// receives the ModelDeployments with new evidence.
     pub fn new(
         connection: Option<PrometheusConnection>,
         triggers: UnboundedSender<ReconcileTrigger>,
@@ -47,8 +47,8 @@ impl EvidencePoller {
         Self { source, requests: Arc::default(), tasks: TaskTracker::new(), stop }
     }
 
-    /// Notes what the newest plan of a ModelDeployment asks for. The same request again changes
-    /// nothing; none lets the poller rest.
+    /// Sets the evidence request of a ModelDeployment's newest plan. An unchanged request has no
+    /// effect; `None` stops the polling.
     pub fn set_request(
         &self,
         uid: &str,
@@ -60,8 +60,8 @@ impl EvidencePoller {
         if running.map(|p| &p.request) == request {
             return;
         }
-        // Only the interval or the queries may have changed: evidence of the same generation stays
-        // good.
+        // Perhaps only the interval or the queries changed: evidence of the same generation stays
+        // valid.
         let kept = running
             .and_then(|p| p.evidence.clone())
             .filter(|e| Some(e.generation) == request.map(|r| r.generation));
@@ -92,7 +92,7 @@ impl EvidencePoller {
         self.requests.lock().get(uid)?.evidence.clone()
     }
 
-    /// Ends all polling and waits for the tasks.
+    /// Stops all polling and waits for the tasks.
     pub async fn close(&self) {
         self.stop.cancel();
         self.tasks.close();
@@ -123,8 +123,8 @@ async fn poll_evidence(
     let interval = Duration::from_secs(u64::try_from(request.interval_seconds).unwrap_or(1).max(1));
     let age = Timestamp::now().duration_since(request.since);
     let age = Duration::try_from(age).unwrap_or_default();
-    // A young window has nothing to say yet; one that is older than the interval was polled by a
-    // process before this one.
+    // A young window contains no data yet; a window older than the interval was already polled
+    // before this process started.
     let mut wait = interval.saturating_sub(age);
     loop {
         // A tenth of jitter keeps ModelDeployments that were changed together from asking together.

@@ -1,4 +1,4 @@
-//! Answers of Prometheus to readings of gates. All pure.
+//! Converts answers of Prometheus to readings of gates. All functions are pure.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,10 +7,10 @@ use prometheus_http_query::response::{Data, InstantVector, PromqlResult};
 use serde::Deserialize;
 use slipway_judge::evidence::{EvidenceQuery, GateCounts, GateReading};
 
-/// Longest text of an error that is kept.
+/// Longest stored error text.
 const TEXT_CHARS: usize = 200;
 
-/// Answer of the HTTP API.
+/// Response of the HTTP API.
 #[derive(Deserialize)]
 struct PrometheusResponse {
     status: String,
@@ -18,13 +18,13 @@ struct PrometheusResponse {
     error: Option<String>,
 }
 
-/// The query with `{{window}}` as the age of the window, at least one second.
+/// The query with `{{window}}` replaced by the age of the window, at least one second.
 pub fn with_window(query: &str, since: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(since).as_secs().max(1);
     query.replace("{{window}}", &format!("{seconds}s"))
 }
 
-/// The text of a query, whatever its shape.
+/// The text of a query of any type.
 pub fn query_text(queries: &EvidenceQuery) -> &str {
     match queries {
         EvidenceQuery::Counts(query)
@@ -33,18 +33,18 @@ pub fn query_text(queries: &EvidenceQuery) -> &str {
     }
 }
 
-/// The provider cannot be used, and why.
+/// A reading of a provider that cannot be used, with the reason.
 pub fn provider_down(why: impl std::fmt::Display) -> GateReading {
     GateReading::ProviderDown(why.to_string().chars().take(TEXT_CHARS).collect())
 }
 
-/// There is nothing to judge by, and why.
+/// A reading without usable data, with the reason.
 pub fn no_data(why: impl std::fmt::Display) -> GateReading {
     GateReading::NoData(why.to_string().chars().take(TEXT_CHARS).collect())
 }
 
-/// Reads the body of an answer. A refused query (400, 422) is an answer of a provider that works:
-/// it has no usable data.
+/// Parses the body of an answer. A rejected query (400, 422) comes from a working provider, so the
+/// reading is "no data".
 pub fn parse_reading(queries: &EvidenceQuery, http_status: u16, body: &[u8]) -> GateReading {
     let envelope = serde_json::from_slice::<PrometheusResponse>(body);
     if !(200..300).contains(&http_status) {
@@ -118,7 +118,7 @@ fn read_buckets(series: &[InstantVector]) -> GateReading {
     for one in series {
         let read = || -> Result<_, GateReading> {
             let le = series_label(one.metric(), "le")?;
-            // Rust reads "+Inf" as Prometheus writes it.
+            // Rust parses "+Inf", Prometheus' notation, as infinity.
             let bound: f64 =
                 le.parse().map_err(|_| no_data(format!("label le is {le:?}, not a number")))?;
             Ok((series_label(one.metric(), "revision")?, bound))

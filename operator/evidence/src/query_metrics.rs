@@ -1,10 +1,10 @@
-//! Counts of queries.
+//! Counts queries to Prometheus.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
-/// One label `result`.
+/// Label set with the single label `result`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct QueryResultLabel {
     /// `ok`, or why there is no reading.
@@ -18,12 +18,11 @@ pub struct QueryMetrics {
 }
 
 impl QueryMetrics {
-    /// What is registered.
+    /// The metric family to register.
     pub fn family(&self) -> Family<QueryResultLabel, Counter> {
         self.queries.clone()
     }
 
-    /// Counts one query.
     pub fn count_query(&self, result: &'static str) {
         self.queries.get_or_create(&QueryResultLabel { result }).inc();
     }

@@ -1,4 +1,4 @@
-//! Asks Prometheus, for all ModelDeployments and within their shares.
+//! Queries Prometheus for all ModelDeployments, with a limit per namespace.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,38 +19,39 @@ use crate::connection::{PrometheusConnection, QUERY_TIMEOUT};
 use crate::promql;
 use crate::query_metrics::QueryMetrics;
 
-/// Largest body that is read: some ten thousand series.
+/// Largest accepted body: some ten thousand series.
 const MAX_BODY: usize = 4 << 20;
-/// Queries at one time, over all ModelDeployments.
+/// Maximum number of concurrent queries over all ModelDeployments.
 const MAX_CONCURRENT: usize = 8;
-/// Queries of one namespace at one time: whose queries are slow, or many, does not hold up the
-/// others' judges.
+/// Maximum number of concurrent queries per namespace, so that slow or many queries of one
+/// namespace do not delay the analyses of others.
 pub(crate) const MAX_PER_NAMESPACE: usize = 2;
 
-/// Asks Prometheus.
+/// Sends queries to Prometheus.
 pub(crate) struct EvidenceReader {
     connection: Option<PrometheusConnection>,
     permits: Semaphore,
-    /// By namespace; of those that ask.
+    /// Semaphores by namespace, only for namespaces with queries in progress.
     shares: Mutex<HashMap<String, Arc<Semaphore>>>,
     serial: AtomicU64,
     metrics: Arc<QueryMetrics>,
     triggers: UnboundedSender<ReconcileTrigger>,
 }
 
-/// The provider does not answer: the whole chain of reasons, of which the last says most.
+/// The reading for a provider that does not answer, with the whole chain of causes, of which the
+/// last is the most specific.
 fn no_answer(error: &dyn std::error::Error) -> GateReading {
     promql::provider_down(error_chain(error))
 }
 
 impl EvidenceReader {
-    /// Of a Prometheus; without one every reading says so.
+    /// Creates a reader of a Prometheus; without one every reading reports its absence.
     pub(crate) fn new(
         connection: Option<PrometheusConnection>,
         triggers: UnboundedSender<ReconcileTrigger>,
         metrics: Arc<QueryMetrics>,
     ) -> Self {
-        // A serial that a process before this one gave must not come again.
+        // Starts at the current time, so that serials of an earlier process are not repeated.
         let first = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
         Self {
             connection,
@@ -62,9 +63,9 @@ impl EvidenceReader {
         }
     }
 
-    /// Has a ModelDeployment looked at that has new evidence.
+    /// Triggers a reconcile of a ModelDeployment with new evidence.
     pub(crate) fn trigger(&self, object: &ReconcileTrigger) {
-        // The receiver is gone only when the operator ends.
+        // The receiver is dropped only at shutdown.
         let _ = self.triggers.send(object.clone());
     }
 
@@ -107,7 +108,7 @@ impl EvidenceReader {
         (gate.gate.clone(), reading)
     }
 
-    /// The share of a namespace. Shares that nobody holds are forgotten.
+    /// The semaphore of a namespace. Semaphores that no query holds are removed.
     fn namespace_share(&self, namespace: &str) -> Arc<Semaphore> {
         let mut shares = self.shares.lock();
         shares.retain(|name, share| name == namespace || Arc::strong_count(share) > 1);

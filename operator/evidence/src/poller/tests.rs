@@ -10,7 +10,7 @@ use crate::reader::MAX_PER_NAMESPACE;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Answers one request with `body`; gives the request's body.
+/// Answers one request with `body`; returns the request's body.
 async fn answer(listener: &TcpListener, head: &str, body: &str) -> String {
     let (mut socket, _) =
         timeout(DEADLINE, listener.accept()).await.expect("a query in time").unwrap();
@@ -41,7 +41,7 @@ async fn answer(listener: &TcpListener, head: &str, body: &str) -> String {
 fn request(generation: i64) -> EvidenceRequest {
     EvidenceRequest {
         generation,
-        // So old that the first reading is due at once.
+        // Old enough that the first reading is due at once.
         since: Timestamp::now() - Duration::from_secs(100),
         interval_seconds: 1,
         gates: vec![GateQueries {
@@ -94,7 +94,7 @@ async fn a_request_is_polled_until_it_is_withdrawn() {
 #[tokio::test]
 async fn a_namespace_with_slow_queries_holds_up_no_other() {
     let (listener, poller, mut triggered, _) = world().await;
-    // Nobody answers the first two, and a third one waits behind them.
+    // The first two get no answer, and the third one waits behind them.
     for model in 0..3 {
         let object = ReconcileTrigger::new(&format!("m{model}")).within("slow");
         poller.set_request(&format!("slow-{model}"), &object, Some(&request(1)));
