@@ -1,5 +1,5 @@
-//! A thousand ModelDeployments in one namespace, against a real API server of their own: the other
-//! tests' deadlines do not bear them.
+//! A thousand ModelDeployments in one namespace, against an API server of their own: with a shared
+//! one, the other tests would exceed their deadlines.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 #[allow(dead_code, reason = "the other tests against an API server use more of it")]
@@ -26,9 +26,9 @@ use support::{audit, eventually_within};
 const COUNT: usize = 1000;
 const LONG: Duration = Duration::from_secs(600);
 
-/// Each of them is stable, the objects that they share were written no more often than they may
-/// have owners, and no owner list grows. When all of them are gone, so is what they shared: nobody
-/// owns it, so the operator deletes it, or the garbage collector would.
+/// All of them become stable, the shared objects are written no more often than they may have
+/// owners, and no owner list exceeds its limit. When all of them are deleted, the shared objects
+/// are deleted, too: by the operator when they have no owner, otherwise by the garbage collector.
 #[tokio::test]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn the_owners_of_the_gateway_are_bounded() {
@@ -96,9 +96,9 @@ async fn the_owners_of_the_gateway_are_bounded() {
     operator.end().await.unwrap();
 }
 
-/// Whether the shared object is gone, or is the garbage collector's (which this control plane
-/// lacks): while most were deleted already, the operator may have seen few enough of them to make
-/// them owners, and now those are gone, too.
+/// Whether the shared object is deleted, or has owners, which means that the garbage collector
+/// (missing in this control plane) would delete it: near the end of the deletions the operator may
+/// have added the few remaining ModelDeployments as owners, which are deleted by now, too.
 async fn is_swept<K>(world: &World) -> bool
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>

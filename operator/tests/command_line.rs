@@ -1,10 +1,10 @@
-//! What a person meets at the command line: help, and mistakes in plain words.
+//! The command line as a user sees it: help, and readable error messages.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, helpers included")]
 
 use std::process::Command;
 
-/// Runs the program: its status, and what it writes to standard output and error. Dumps and
-/// backtraces, which are asked for, must not come.
+/// Runs the program; returns its exit status, standard output and standard error. The environment
+/// requests dumps and backtraces, which must not appear.
 fn run(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_slipway-operator"))
         .args(args)

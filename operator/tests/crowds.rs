@@ -1,5 +1,4 @@
-//! Crowds of connections that say nothing, or that never take their answer, against the admin
-//! server.
+//! Many connections that send nothing, or that never read their answer, to the admin server.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, helpers included")]
 
 use std::net::SocketAddr;
@@ -22,7 +21,7 @@ async fn start() -> (SocketAddr, CancellationToken, JoinHandle<()>) {
     (address, stop.clone(), tokio::spawn(admin::serve_admin(listener, health, stop)))
 }
 
-/// Connections from an address of their own, which say this and no more.
+/// Opens connections from a source address of their own; each sends `says` and nothing more.
 async fn crowd(to: SocketAddr, count: usize, says: &[u8]) -> Vec<TcpStream> {
     let mut crowd = Vec::new();
     for _ in 0..count {
@@ -54,7 +53,7 @@ async fn get(from: SocketAddr, path: &str) -> String {
         .to_owned()
 }
 
-/// Whether the server closes it.
+/// Whether the server closes the connection before the deadline.
 async fn is_closed_in_time(stream: &mut TcpStream) -> bool {
     timeout(DEADLINE, stream.read(&mut [0; 1])).await.is_ok_and(|read| !matches!(read, Ok(1)))
 }
@@ -67,8 +66,8 @@ async fn probes_answer_while_a_crowd_is_silent_and_the_crowd_has_an_end() {
         for path in ["/livez", "/readyz", "/metrics"] {
             assert_eq!(get(address, path).await, "HTTP/1.1 200 OK", "{path}");
         }
-        // The first ones made room for the probes or the rest, the last ones were not in time with
-        // their heads.
+        // The first connections were closed to make room for the probes or for later ones; the last
+        // ones exceeded the time limit of the request head.
         assert!(is_closed_in_time(&mut crowd[0]).await, "{says:?}");
         assert!(is_closed_in_time(crowd.last_mut().unwrap()).await, "{says:?}");
     }

@@ -1,5 +1,5 @@
-//! The chart grants what the operator does: the table in `rbac.rs` is compared with the chart's
-//! ClusterRole and Role.
+//! The chart grants exactly what the operator needs: the table in `rbac.rs` is compared with the
+//! chart's ClusterRole and Role.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::Deserialize;
 use slipway_operator::process::rbac::{self, RbacRule};
 
-/// A rule of RBAC, as far as it is compared.
+/// An RBAC rule, reduced to the compared fields.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Granted {
@@ -20,7 +20,7 @@ struct Granted {
 
 #[derive(Deserialize)]
 struct Role {
-    /// Missing where the template chooses it.
+    /// Missing where the template computes it.
     #[serde(default)]
     kind: String,
     #[serde(default)]
@@ -29,7 +29,7 @@ struct Role {
 
 type Grants = BTreeSet<(String, String, String)>;
 
-/// Rules of a kind of role in the chart's template. What the template language puts in is names and
+/// Rules of a kind of role in the chart's template. Template expressions insert only names and
 /// labels, never rules.
 fn chart(kind: &str) -> Grants {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -1,4 +1,4 @@
-//! What people and other controllers do to our objects.
+//! Changes of users and other controllers to the operator's objects.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use super::support::world::{World, condition, spec};
 use super::support::{audit, eventually, eventually_within};
 use super::{is_stable, quiet};
 
-/// Within which what a person did is put back.
+/// Time limit for the operator to restore a user's change.
 const SOON: Duration = Duration::from_secs(10);
 
-/// All kinds of objects, each with what a person does to it and where that shows.
+/// All kinds of objects, each with a change of a user and the JSON path where it shows.
 const CHANGES: [(&str, &str, &str, &str, &str); 12] = [
     ("apps/v1", "Deployment", "slipway-gateway", r#"{"spec":{"replicas":0}}"#, "/spec/replicas"),
     (
@@ -123,8 +123,8 @@ fn everything() -> Value {
     all
 }
 
-/// Seen: a gateway that was scaled to nothing, another selector of the stable address, a subject
-/// taken from the RoleBinding stayed so for ever.
+/// Regression test: a gateway that was scaled to zero, a changed selector of the stable Service,
+/// and a subject removed from the RoleBinding were never restored.
 #[tokio::test]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn what_people_change_in_our_objects_is_put_back() {
@@ -198,7 +198,7 @@ async fn what_people_change_in_our_objects_is_put_back() {
         let told = format!("{kind} {name} was removed; it is made again");
         eventually("it is told", async || notes(&world).await.contains(&told)).await;
     }
-    // What an autoscaler writes is not ours.
+    // The operator does not own what an autoscaler writes.
     let (deployments, three) = (world.api::<Deployment>(), json!({"spec": {"replicas": 3}}));
     deployments
         .patch_scale("m-worker", &PatchParams::default(), &Patch::Merge(three))
@@ -211,7 +211,7 @@ async fn what_people_change_in_our_objects_is_put_back() {
     operator.end().await.unwrap();
 }
 
-/// Writes of an operator to one object.
+/// Number of an operator's writes to one object.
 fn applies(world: &World, user: &str, resource: &str, name: &str) -> usize {
     let all = audit::requests(&world.plane.audit_log(), user).into_iter();
     all.filter(|it| {
@@ -266,7 +266,7 @@ async fn a_controller_that_reverts_us_costs_one_write_a_minute() {
         "{}",
         ready.message
     );
-    // What else happens meanwhile makes nobody write.
+    // Other changes in the meantime cause no write.
     for replicas in 2..6 {
         world.merge("m", json!({"spec": {"replicas": replicas}})).await;
         let counted = |o: Option<&ModelDeployment>| {
@@ -288,7 +288,7 @@ async fn a_controller_that_reverts_us_costs_one_write_a_minute() {
     operator.end().await.unwrap();
 }
 
-/// All owners of a gateway see that it was changed, and one of them puts it back.
+/// All owners of a gateway see the change, and one of them restores it.
 #[tokio::test]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn what_is_shared_is_put_back_once() {
@@ -319,7 +319,8 @@ async fn what_is_shared_is_put_back_once() {
     operator.end().await.unwrap();
 }
 
-/// An admission policy has the last word on what we write: it is told, and costs nothing.
+/// An admission policy may change what the operator writes: the status reports it, and it causes no
+/// further writes.
 #[tokio::test]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn an_admission_policy_that_changes_our_objects_is_told() {
@@ -346,7 +347,7 @@ async fn an_admission_policy_that_changes_our_objects_is_told() {
     for (api, object) in [policy, binding] {
         api.create(&PostParams::default(), &object).await.unwrap();
     }
-    // Until the policy is in force.
+    // Waits until the policy is in force.
     let budgets = objects(&world, "policy/v1", "PodDisruptionBudget");
     let probe: DynamicObject = serde_json::from_value(json!({
         "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "probe"},

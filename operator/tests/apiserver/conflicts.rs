@@ -1,4 +1,4 @@
-//! Neighbours that want the same host or the same name of a model.
+//! ModelDeployments that claim the same host or the same model name.
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -26,7 +26,8 @@ async fn the_younger_of_two_is_told_until_the_older_gives_way() {
         all["model"]["name"] = json!(model);
         all
     };
-    // Of two of one second the UID decides, which a test cannot choose.
+    // The test cannot control which of two objects created in the same second is older: the UID
+    // decides then.
     let old = world.create("z-old", reached_by(&["m.example.org"], "m")).await;
     let serves = |o: Option<&ModelDeployment>| condition(o, "Ready") == "True/Stable";
     world.until("the first one serves", "z-old", serves).await;
@@ -43,7 +44,7 @@ async fn the_younger_of_two_is_told_until_the_older_gives_way() {
     let alone = |o: Option<&ModelDeployment>| condition(o, "Conflicted").is_empty();
     world.until("the older one is not bothered", "z-old", alone).await;
 
-    // Nothing of the younger one changes: its neighbour's change is what it hears of.
+    // The younger one does not change; the change of the other one must trigger its reconcile.
     world.merge("z-old", json!({"spec": {"traffic": {"hosts": []}}})).await;
     let name_only =
         |o: Option<&ModelDeployment>| condition(o, "Conflicted") == "True/ModelNameConflict";

@@ -1,4 +1,4 @@
-//! What an administrator says of a gateway in the annotation of its namespace.
+//! Gateway settings that an administrator sets in the annotation of a namespace.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -26,7 +26,7 @@ async fn deployment(world: &World) -> Deployment {
     world.api::<Deployment>().get(GATEWAY).await.unwrap()
 }
 
-/// As an autoscaler does it.
+/// Scales the gateway as an autoscaler does.
 async fn scale(world: &World, replicas: i32) {
     let change = json!({"spec": {"replicas": replicas}});
     let params = PatchParams { field_manager: Some("autoscaler".into()), ..PatchParams::default() };
@@ -37,7 +37,7 @@ fn replicas(count: i32) -> impl Fn(Option<&Deployment>) -> bool {
     move |it| it.is_some_and(|it| it.spec.as_ref().unwrap().replicas == Some(count))
 }
 
-/// Who has applied or written the number of pods.
+/// Field managers of the replica count.
 fn managers(deployment: &Deployment) -> Vec<String> {
     let all = deployment.metadata.managed_fields.iter().flatten();
     let of_replicas = all.filter(|it| {
@@ -53,8 +53,8 @@ fn says(world: &World, reason: &str) -> impl AsyncFn() -> bool {
     }
 }
 
-/// The number of pods never falls while it passes from the operator to an autoscaler, and is nobody
-/// else's before and after.
+/// The replica count never falls while its ownership passes from the operator to an autoscaler, and
+/// it has no other owner before and after.
 #[tokio::test]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn the_number_of_a_gateways_pods_passes_to_an_autoscaler_and_back() {
@@ -66,11 +66,11 @@ async fn the_number_of_a_gateways_pods_passes_to_an_autoscaler_and_back() {
     world.until("stable", "m", is_stable).await;
     assert_eq!(deployment(&world).await.spec.unwrap().replicas, Some(4), "as the namespace says");
 
-    // Until now a change by somebody else is put back.
+    // Until now a change by another client is reverted.
     scale(&world, 1).await;
     world.until("it is put back", GATEWAY, replicas(4)).await;
 
-    // An API server defaults to 1 what nobody applies any more.
+    // An API server resets a field that no manager applies any more to its default, 1.
     let fell =
         |it: Option<&Deployment>| it.is_some_and(|it| it.spec.as_ref().unwrap().replicas < Some(4));
     let fallen = tokio::spawn(await_condition(world.api::<Deployment>(), GATEWAY, fell));
@@ -82,7 +82,7 @@ async fn the_number_of_a_gateways_pods_passes_to_an_autoscaler_and_back() {
     assert_eq!(deployment(&world).await.spec.unwrap().replicas, Some(4));
     scale(&world, 9).await;
     quiet(&world.plane.audit_log(), &operator.user).await;
-    // What else is said later takes nothing back.
+    // A later change of other settings takes nothing back.
     let labelled =
         "autoscaling: { mode: External }\ntemplate: { metadata: { labels: { team: ml } } }\n";
     say(&world, Some(labelled)).await;
@@ -98,7 +98,7 @@ async fn the_number_of_a_gateways_pods_passes_to_an_autoscaler_and_back() {
     assert!(!fallen.is_finished(), "the number of pods fell");
     fallen.abort();
 
-    // One of the operator's own, and none again.
+    // Then an autoscaler of the operator's own, and no autoscaler again.
     say(&world, Some("autoscaling: { mode: Enabled, minReplicas: 3, targetAverageCpu: 1500m }"))
         .await;
     let made = |it: Option<&HorizontalPodAutoscaler>| it.is_some();
@@ -132,7 +132,7 @@ async fn settings_that_cannot_be_read_change_nothing_and_are_told() {
     assert_eq!(deployment(&world).await.metadata.generation, before.metadata.generation);
     let object = world.api::<ModelDeployment>().get("m").await.unwrap();
     assert!(condition(Some(&object), "Ready").starts_with("True"));
-    // An operator that begins now knows no more of what was said before.
+    // An operator that starts now does not know the earlier settings.
     operator.end().await.unwrap();
     let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
     eventually("it leads", async || operator.readiness().await.contains("leading")).await;

@@ -1,4 +1,4 @@
-//! Of several processes of an operator one acts.
+//! Of several processes of an operator exactly one acts.
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Patch, PatchParams};

@@ -1,6 +1,6 @@
-//! The operator against a real API server. Run with
+//! Tests of the operator against a real API server. Run them with
 //! `cargo test -p slipway-operator --test apiserver -- --ignored`; see [`support`] for the binaries
-//! that it needs.
+//! that they need.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod children;
@@ -38,7 +38,7 @@ fn is_stable(object: Option<&ModelDeployment>) -> bool {
     condition(object, "Reconciling").is_empty() && condition(object, "Ready").starts_with("True")
 }
 
-/// ModelDeployments without our types: what a user could write.
+/// The API of ModelDeployments without the Rust types: it accepts whatever a user could write.
 fn untyped(world: &World) -> Api<DynamicObject> {
     let kind = GroupVersionKind::gvk("ml.slipway.dev", "v1alpha1", "ModelDeployment");
     Api::namespaced_with(world.admin.clone(), &world.namespace, &ApiResource::from_gvk(&kind))
@@ -135,7 +135,8 @@ async fn only_our_fields_are_ours() {
     world.create("m", spec("v1")).await;
     world.until("stable", "m", is_stable).await;
 
-    // Somebody else adds fields of their own and takes our mark away, so that we apply again.
+    // Another client adds fields and removes the hash of the applied content, so that the operator
+    // applies again.
     let theirs = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": "m", "annotations": {"theirs": "yes"}}, "spec": {"sessionAffinity": "ClientIP"}
@@ -154,7 +155,7 @@ async fn only_our_fields_are_ours() {
     assert_eq!(service.annotations().get("theirs").map(String::as_str), Some("yes"));
     assert_eq!(service.spec.as_ref().unwrap().session_affinity.as_deref(), Some("ClientIP"));
 
-    // A status that somebody else wrote is healed, too.
+    // A status that another client wrote is corrected, too.
     let object = world.api::<ModelDeployment>().get("m").await.unwrap();
     let generation = object.status.as_ref().unwrap().traffic.as_ref().unwrap().generation;
     let broken = json!({"status": {"selector": "nonsense"}});
@@ -228,7 +229,7 @@ async fn the_keys_of_a_namespace_are_made_once_and_never_read() {
     );
     operator.end().await.unwrap();
 
-    // Who has keys of their own keeps them, also when another operator comes.
+    // A namespace with keys of the user's own keeps them, also after another operator starts.
     let own = json!({"stringData": {"token": "a-token-of-my-own-that-is-long-enough"}});
     world
         .api::<Secret>()
@@ -344,7 +345,7 @@ async fn a_status_planned_on_an_older_view_is_refused() {
         ..Default::default()
     });
     status::apply_status(&client, &own, &subject, old.as_deref(), &status(1)).await.unwrap();
-    // A second leader, or we ourselves with a cache that lags.
+    // The write of a second leader, or of this operator with stale caches.
     let refused = status::apply_status(&client, &own, &subject, old.as_deref(), &status(2))
         .await
         .unwrap_err();
@@ -353,7 +354,7 @@ async fn a_status_planned_on_an_older_view_is_refused() {
     status::apply_status(&client, &own, &subject, newest.as_deref(), &status(3)).await.unwrap();
 }
 
-/// Waits until nothing but renewals of the lease was asked from one renewal to the next.
+/// Waits for an interval between two lease renewals without any other request.
 async fn quiet(log: &std::path::Path, user: &str) {
     let seen = || audit::requests(log, user);
     let mut since = seen().len();
@@ -362,7 +363,7 @@ async fn quiet(log: &std::path::Path, user: &str) {
         if let Some(last) = all[since..].iter().rposition(|r| !r.is_of_lease()) {
             since += last + 1;
         }
-        // The renewal that ends the quiet time is the third: each is a patch and a get.
+        // Three renewals enclose the interval; each consists of a patch and a get.
         all[since..].iter().filter(|r| r.verb == "patch").count() >= 2
     })
     .await;

@@ -1,4 +1,4 @@
-//! ModelDeployments that are deleted without their children, and made again.
+//! ModelDeployments that are deleted without their children, and created again.
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Service;
@@ -13,8 +13,8 @@ use super::support::fakes::Fakes;
 use super::support::world::{World, is_promoted, quick};
 use super::{is_stable, quiet};
 
-/// What `kubectl delete --cascade=orphan` does, with the part of the garbage collector, which this
-/// control plane lacks.
+/// Does what `kubectl delete --cascade=orphan` does, including the part of the garbage collector,
+/// which this control plane lacks.
 async fn orphan(world: &World, name: &str) {
     let models = world.api::<ModelDeployment>();
     models.delete(name, &DeleteParams::orphan()).await.unwrap();
@@ -30,7 +30,7 @@ async fn orphan(world: &World, name: &str) {
         let api = objects(world, version, kind);
         let ours = ListParams::default().labels("app.kubernetes.io/managed-by=slipway");
         for object in api.list(&ours).await.unwrap() {
-            // What a Deployment of ours controls stays with it.
+            // Objects that a Deployment of the operator controls stay with it.
             if object.owner_references().iter().any(|owner| owner.kind != "ModelDeployment") {
                 continue;
             }
@@ -45,8 +45,8 @@ async fn orphan(world: &World, name: &str) {
     eventually("it is gone", async || models.get_opt(name).await.unwrap().is_none()).await;
 }
 
-/// Seen in the field: after a deletion without the children and an apply of the same manifest
-/// nothing was ours any more.
+/// Regression test: after a deletion without the children and an apply of the same manifest, the
+/// operator owned no object any more.
 #[tokio::test]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn orphans_are_adopted() {
@@ -75,7 +75,7 @@ async fn orphans_are_adopted() {
     assert!(status.rollout.is_none() && status.history.is_empty(), "nothing was rolled out");
     assert_eq!(status.traffic.unwrap().generation, 1, "and no weight was written but the first");
     eventually("all are controlled again", async || {
-        // Those of the gateway are shared by all that own it.
+        // All its owners share the ReplicaSet of the gateway.
         let of_m = ListParams::default().labels("app.kubernetes.io/part-of=m");
         let sets = world.api::<ReplicaSet>().list(&of_m).await.unwrap().items;
         let services = world.api::<Service>().list(&of_m).await.unwrap().items;

@@ -1,4 +1,4 @@
-//! Writes that the API server refuses, or that would take what is somebody else's.
+//! Writes that the API server rejects, or that would overwrite an object of another owner.
 
 use std::time::Duration;
 
@@ -14,15 +14,14 @@ use super::support::fakes::Fakes;
 use super::support::world::{World, condition, spec};
 use super::support::{audit, eventually, eventually_within};
 
-/// Sizes of the ReplicaSets of `m`; the gateway has one, too.
+/// Sizes of the ReplicaSets of `m`, without that of the gateway.
 async fn sizes(sets: &Api<ReplicaSet>) -> Vec<i32> {
     let of_m = ListParams::default().labels("app.kubernetes.io/part-of=m");
     let all = sets.list(&of_m).await.unwrap();
     all.into_iter().filter_map(|set| set.spec.and_then(|spec| spec.replicas)).collect()
 }
 
-/// Seen: a disruption budget of the same name that was somebody else's kept the model at one pod
-/// for ever.
+/// Regression test: a foreign disruption budget of the same name kept the model at one pod.
 #[tokio::test]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn one_refused_child_stops_nothing_else() {
@@ -48,7 +47,7 @@ async fn one_refused_child_stops_nothing_else() {
     };
     let before = world.until("they are counted", "m", counted).await.unwrap().resource_version();
 
-    // It is tried again and again, and costs no write of the status.
+    // The write is retried, and the status is not written again.
     let log = world.plane.audit_log();
     let tried = || {
         let all = audit::requests(&log, &operator.user).into_iter();

@@ -1,4 +1,4 @@
-//! What a rollout costs in requests.
+//! The number of requests that a rollout needs.
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use kube::api::ListParams;
@@ -10,8 +10,8 @@ use super::support::world::{World, spec};
 use super::support::{audit, eventually};
 use super::{is_stable, quiet};
 
-/// What one canary may cost: two weights, three replicas, events included, renewals of the lease
-/// left out.
+/// Maximum number of requests of one canary with two weights and three replicas, including events
+/// and without renewals of the lease.
 const BUDGET: usize = 16;
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! Restarts: one pod is evicted at a time, that pod and no other of its name, when the disruption
-//! budgets allow it.
+//! Restarts: one pod is evicted at a time, identified by its UID and not only by its name, when the
+//! disruption budgets allow it.
 
 use std::fs;
 use std::path::Path;
@@ -26,10 +26,10 @@ use super::{is_stable, quiet};
 
 const POLICY: &str = "ValidatingAdmissionPolicy";
 const BINDING: &str = "ValidatingAdmissionPolicyBinding";
-/// The operator as the chart installs it.
+/// The service account of the operator in the chart.
 const ACCOUNT: &str = "system:serviceaccount:slipway-system:slipway";
 
-/// Makes a pod that runs, with what its ReplicaSet would give it: nobody does that here.
+/// Creates a running pod as its ReplicaSet would; this control plane has no ReplicaSet controller.
 async fn make_pod(world: &World, name: &str, set: Option<&ReplicaSet>, ready: bool) -> String {
     let template = set.and_then(|set| set.spec.as_ref()?.template.as_ref()?.metadata.clone());
     let owner = set.map(|set| {
@@ -57,7 +57,8 @@ async fn set_ready(world: &World, name: &str, ready: bool) {
         .unwrap();
 }
 
-/// What the disruption controller would say of the budget of `m`: how many pods may go.
+/// Sets the allowed disruptions in the status of the budget of `m`, as the disruption controller
+/// would.
 async fn allow(world: &World, pods: i32) {
     let budgets = world.api::<PodDisruptionBudget>();
     let generation = budgets.get("m").await.unwrap().metadata.generation;
@@ -67,13 +68,13 @@ async fn allow(world: &World, pods: i32) {
     budgets.patch_status("m", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
 }
 
-/// Pods of `m`, by name.
+/// Names of the pods of `m`.
 async fn pods(world: &World) -> Vec<String> {
     let of_m = ListParams::default().labels("ml.slipway.dev/modeldeployment=m");
     world.api::<Pod>().list(&of_m).await.unwrap().iter().map(ResourceExt::name_any).collect()
 }
 
-/// Evictions that an operator asked for and that were answered so.
+/// Names of the pods whose eviction an operator requested and the API server answered with `code`.
 fn evictions(world: &World, user: &str, code: u16) -> Vec<String> {
     let all = audit::requests(&world.plane.audit_log(), user).into_iter();
     let answered =
@@ -81,7 +82,7 @@ fn evictions(world: &World, user: &str, code: u16) -> Vec<String> {
     answered.map(|it| it.object_ref.name).collect()
 }
 
-/// Says of a restart that goes on, and whether a budget holds it.
+/// Whether a restart is running with `done` pods replaced, and whether a budget blocks it.
 fn restarting(done: usize, held: bool) -> impl Fn(Option<&ModelDeployment>) -> bool {
     move |object| {
         let conditions =
@@ -118,7 +119,7 @@ async fn a_restart_evicts_one_pod_at_a_time_when_the_budget_allows() {
     }
     allow(&world, 0).await;
 
-    // Later than the pods, whose creation is told in whole seconds.
+    // Later than the creation of the pods, which has a resolution of one second.
     let asked = Timestamp::from_second(Timestamp::now().as_second() + 1).unwrap();
     world.merge("m", json!({"spec": {"restartTime": asked.to_string()}})).await;
     world.until("it is told that the budget holds it", "m", restarting(0, true)).await;
@@ -132,8 +133,8 @@ async fn a_restart_evicts_one_pod_at_a_time_when_the_budget_allows() {
 
     allow(&world, 1).await;
     eventually("the first one is evicted", async || pods(&world).await == [second.clone()]).await;
-    // The budget would let another one go while the new one is missing, and while it is not ready:
-    // the operator does not ask.
+    // The budget would allow another eviction while the new pod is missing or not ready, but the
+    // operator does not request it.
     allow(&world, 1).await;
     make_pod(&world, &third, Some(&replicas), false).await;
     world.until("the budget is no matter any more", "m", restarting(0, false)).await;
@@ -160,8 +161,8 @@ async fn a_restart_evicts_one_pod_at_a_time_when_the_budget_allows() {
     operator.end().await.unwrap();
 }
 
-/// Kubernetes evicts no pod of two budgets, ever: that is for a person to mend, and said in its
-/// words.
+/// Kubernetes never evicts a pod that matches two budgets: the user has to fix it, and the status
+/// contains Kubernetes' message.
 #[tokio::test]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn a_second_budget_that_keeps_a_pod_is_told() {
@@ -197,8 +198,8 @@ async fn a_second_budget_that_keeps_a_pod_is_told() {
     operator.end().await.unwrap();
 }
 
-/// Pods of one name follow one another where a person makes them; what was decided on is the one
-/// that was seen.
+/// A user may recreate a pod under the same name; the eviction must concern only the pod that the
+/// operator observed.
 #[tokio::test]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn an_eviction_is_of_the_pod_that_was_seen() {
@@ -229,11 +230,11 @@ async fn an_eviction_is_of_the_pod_that_was_seen() {
     assert!(pods.get("m-0123456789-aaaaa").await.unwrap().metadata.deletion_timestamp.is_none());
     applier.execute(&evict(&uid)).await.unwrap();
     assert!(pods.get_opt("m-0123456789-aaaaa").await.unwrap().is_none());
-    // One that is gone is what was wanted.
+    // A pod that does not exist any more counts as evicted.
     applier.execute(&evict(&uid)).await.unwrap();
 }
 
-/// The policy of the chart about the operator's token, and its binding, as Helm renders them.
+/// The chart's policy for the operator's token, and its binding, as Helm renders them.
 fn policy() -> Vec<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/tests/golden/default.yaml");
     let text = fs::read_to_string(path).unwrap();
@@ -245,7 +246,7 @@ fn policy() -> Vec<Value> {
     ours.collect()
 }
 
-/// Asks for an eviction as the operator's account, without doing it; gives the refusal.
+/// Requests an eviction with the operator's account as a dry run; returns the rejection.
 async fn refusal(client: &Client, namespace: &str, pod: &str) -> Option<String> {
     let body = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}});
     let dry = PostParams { dry_run: true, ..PostParams::default() };
@@ -254,7 +255,7 @@ async fn refusal(client: &Client, namespace: &str, pod: &str) -> Option<String> 
     asked.err().map(|error| error.to_string())
 }
 
-/// An eviction does not show the pod, so what the policy goes by is its name.
+/// An eviction request does not contain the pod, so the policy checks its name.
 #[tokio::test]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn the_policy_of_the_chart_lets_the_operator_evict_pods_of_revisions_alone() {

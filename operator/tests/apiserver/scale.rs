@@ -1,4 +1,5 @@
-//! Many ModelDeployments at one time: what the process itself costs. `SLIPWAY_SCALE` says how many.
+//! Many ModelDeployments at a time: the resources that the process needs. `SLIPWAY_SCALE` sets
+//! their number.
 
 use std::fs;
 use std::path::Path;
@@ -13,13 +14,14 @@ use crate::support::fakes::Fakes;
 use crate::support::world::{World, spec};
 use crate::support::{audit, eventually, eventually_within};
 
-/// More than a canary alone may cost: here pods and gateways come up one after the other.
+/// More than a single canary may need, because pods and gateways become ready one after the other
+/// here.
 const BUDGET: usize = 20;
 
-/// For hundreds of objects on a busy machine.
+/// Time limit for hundreds of objects on a busy machine.
 const LONG: Duration = Duration::from_secs(300);
 
-/// Ends the operator however the test ends.
+/// Stops the operator however the test ends.
 struct Process(Child);
 
 impl Drop for Process {
@@ -29,7 +31,7 @@ impl Drop for Process {
     }
 }
 
-/// What a process has used so far.
+/// Resources that a process has used so far.
 #[derive(Clone, Copy)]
 struct Used {
     cpu_seconds: f64,
@@ -48,7 +50,7 @@ impl Process {
         let stat = fs::read_to_string(folder.join("stat")).unwrap();
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         let ticks = |n: usize| fields[n].parse::<f64>().unwrap();
-        // Fields 14 and 15 of the whole line, in hundredths of seconds.
+        // Fields 14 and 15 of the line, in hundredths of a second.
         Used {
             cpu_seconds: (ticks(11) + ticks(12)) / 100.0,
             resident_mib: mib("VmRSS:"),

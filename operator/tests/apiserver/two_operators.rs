@@ -1,4 +1,4 @@
-//! Two operators of one cluster: each namespace has one that looks after it.
+//! Two operators in one cluster: each namespace is managed by one of them.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -11,7 +11,7 @@ use super::support::world::{World, is_promoted, quick};
 use super::support::{audit, eventually};
 use super::{is_stable, quiet};
 
-/// What an operator wrote, as `verb resource name`, besides Events and Leases.
+/// Writes of an operator as `verb resource name`, without Events and Leases.
 pub(crate) fn writes(world: &World, user: &str) -> Vec<String> {
     let all = audit::requests(&world.plane.audit_log(), user).into_iter();
     let reads = ["get", "list", "watch"];
@@ -23,8 +23,8 @@ pub(crate) fn writes(world: &World, user: &str) -> Vec<String> {
         .collect()
 }
 
-/// Case 29: the Deployment of the gateway was rolled without end by two operators with different
-/// images.
+/// Regression test: two operators with different images rolled the Deployment of the gateway
+/// endlessly.
 #[tokio::test]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn a_namespace_has_one_operator_and_another_leaves_it_alone() {
@@ -39,8 +39,8 @@ async fn a_namespace_has_one_operator_and_another_leaves_it_alone() {
     let gateway = async || world.api::<Deployment>().get("slipway-gateway").await.unwrap();
     let before = gateway().await.metadata.generation;
 
-    // It goes with the gateway, also where who gives an object an owner must be able to delete it
-    // (OwnerReferencesPermissionEnforcement).
+    // It is deleted with the gateway, also on clusters where only a client that may delete an
+    // object may add an owner to it (OwnerReferencesPermissionEnforcement).
     let owners = async || {
         let lease = world.api::<Lease>().get("slipway-modeldeployments").await.unwrap();
         lease
@@ -64,7 +64,7 @@ async fn a_namespace_has_one_operator_and_another_leaves_it_alone() {
     let note = told().await.unwrap();
     assert!(note.contains("the operator two-operators/slipway-operator"), "{note}");
     assert!(note.contains("Write two-operators/second as holderIdentity"), "{note}");
-    // What happens in the namespace meanwhile is the first one's.
+    // Changes in the namespace are handled by the first operator in the meantime.
     world.merge("m", json!({"spec": quick("v2")})).await;
     world.until("promoted", "m", is_promoted("v2")).await;
     quiet(&world.plane.audit_log(), &first.user).await;
@@ -73,7 +73,7 @@ async fn a_namespace_has_one_operator_and_another_leaves_it_alone() {
     let metrics = second.metrics().await;
     assert!(metrics.contains("slipway_operator_namespaces_of_others 1"), "{metrics}");
 
-    // Handed over by a person.
+    // A user hands the namespace over.
     let leases = world.api::<Lease>();
     let holder = json!({"spec": {"holderIdentity": "two-operators/second"}});
     leases

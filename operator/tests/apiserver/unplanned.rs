@@ -1,5 +1,5 @@
-//! ModelDeployments that the operator cannot plan: it cannot read them, or they are too large. It
-//! says so, and touches nothing.
+//! ModelDeployments that the operator cannot plan, because it cannot deserialize them or because
+//! they are too large. It reports the problem and changes none of their objects.
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -15,13 +15,13 @@ use super::support::{audit, eventually};
 use super::two_operators::writes;
 use super::{is_stable, quiet, untyped};
 
-/// A time that the API server takes and our types do not: it allows any number of digits, and they
-/// nine.
+/// A time that the API server accepts and the Rust types reject: it allows any number of fractional
+/// digits, they at most nine.
 fn unreadable() -> Value {
     json!({"status": {"traffic": {"confirmedTime": "2020-01-01T00:00:00.1234567890123Z"}}})
 }
 
-/// A ModelDeployment that cannot be read.
+/// Creates a ModelDeployment that cannot be deserialized.
 async fn create_unreadable(world: &World, name: &str) {
     world.create(name, spec("v1")).await;
     untyped(world)
@@ -31,7 +31,8 @@ async fn create_unreadable(world: &World, name: &str) {
     world.api::<ModelDeployment>().get(name).await.expect_err("our types cannot read it");
 }
 
-/// A spec above the bound, by variables of the server, each as large as the API server takes it.
+/// A spec above the size limit: it has environment variables of the maximum size that the API
+/// server accepts.
 fn large() -> Value {
     let mut all = spec("v1");
     let variable =
@@ -76,8 +77,8 @@ async fn an_object_that_cannot_be_read_does_not_stop_the_others() {
     operator.end().await.unwrap();
 }
 
-/// What serves goes on as it is, the status says why and what to do, once, and what is made small
-/// enough is planned again.
+/// The running pods stay as they are, the status reports the problem and its solution once, and the
+/// object is planned again after it was reduced.
 #[tokio::test]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn an_object_that_is_too_large_is_told_so_and_serves_on() {
@@ -86,7 +87,7 @@ async fn an_object_that_is_too_large_is_told_so_and_serves_on() {
     let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
     world.create("m", spec("v1")).await;
     world.until("stable", "m", is_stable).await;
-    // The last that happens by itself.
+    // The confirmation is the last change without a user's action.
     let confirmed = |o: Option<&ModelDeployment>| {
         let traffic = o.and_then(|o| o.status.as_ref()?.traffic.as_ref());
         traffic.is_some_and(|traffic| traffic.confirmed_generation == traffic.generation)
@@ -125,7 +126,7 @@ async fn an_object_that_is_too_large_is_told_so_and_serves_on() {
     operator.end().await.unwrap();
 }
 
-/// Another operator may well be able to plan them: it is the one to say so.
+/// Another operator may be able to plan them, so only that one reports problems.
 #[tokio::test]
 #[ignore = "needs kube-apiserver and etcd"]
 async fn what_cannot_be_planned_is_left_alone_in_a_namespace_of_another() {
@@ -145,7 +146,7 @@ async fn what_cannot_be_planned_is_left_alone_in_a_namespace_of_another() {
     for name in ["bad", "large"] {
         eventually("it is told who acts", async || !warnings(&world, name).await.is_empty()).await;
     }
-    // Also when it changes meanwhile.
+    // Also when the object changes in the meantime.
     for name in ["bad", "large"] {
         let change = json!({"metadata": {"annotations": {"changed": "yes"}}});
         untyped(&world).patch(name, &PatchParams::default(), &Patch::Merge(change)).await.unwrap();

@@ -1,5 +1,5 @@
-//! What a cluster without nodes lacks: a ReplicaSet controller with its pods, gateways that
-//! confirm, a Prometheus that has seen traffic.
+//! Replacements for what a cluster without nodes lacks: a ReplicaSet controller with its pods,
+//! gateways that confirm, and a Prometheus with traffic.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 use super::free_port;
 use super::world::World;
 
-/// Fakes that end when this is dropped.
+/// The running fakes; they stop when this is dropped.
 pub struct Fakes {
     _tasks: JoinSet<()>,
     /// Port of the gateways' admin servers.
@@ -37,12 +37,12 @@ pub struct Fakes {
     pub prometheus: String,
 }
 
-/// What the gateways say, as JSON models; changes with the statuses that they watch.
+/// The reports of the gateways as JSON models, derived from the watched statuses.
 type Said = watch::Sender<Vec<Value>>;
 
 impl Fakes {
-    /// Starts all of them. `loopback` is a network of the test's own (127.x), so that tests side by
-    /// side do not meet.
+    /// Starts all fakes. `loopback` selects a network of the test's own (127.x), so that parallel
+    /// tests do not use the same addresses.
     pub async fn start(world: &World, loopback: u8) -> Self {
         let mut tasks = JoinSet::new();
         tasks.spawn(run_replica_sets(world.api()));
@@ -64,7 +64,7 @@ impl Fakes {
         Self { _tasks: tasks, gateway_port, prometheus }
     }
 
-    /// Arguments of the operator that meets them.
+    /// Arguments for an operator that uses the fakes.
     pub fn arguments(&self) -> [String; 2] {
         [
             format!("--gateway-admin-port={}", self.gateway_port),
@@ -73,7 +73,7 @@ impl Fakes {
     }
 }
 
-/// Every ReplicaSet has its pods at once, in one status write, as a quick controller would.
+/// Makes all pods of each ReplicaSet ready in one status write, as a fast controller would.
 async fn run_replica_sets(sets: Api<ReplicaSet>) {
     let all = watcher(sets.clone(), watcher::Config::default()).default_backoff().applied_objects();
     all.try_for_each_concurrent(16, |set| {
@@ -86,7 +86,7 @@ async fn run_replica_sets(sets: Api<ReplicaSet>) {
                 let status = json!({"status": {
                     "replicas": wanted, "readyReplicas": wanted, "availableReplicas": wanted, "observedGeneration": set.metadata.generation
                 }});
-                // One that was deleted meanwhile needs no status.
+                // An object that was deleted in the meantime needs no status.
                 let _ = sets.patch_status(&set.name_any(), &PatchParams::default(), &Patch::Merge(status)).await;
             }
             Ok(())
@@ -96,7 +96,8 @@ async fn run_replica_sets(sets: Api<ReplicaSet>) {
     .unwrap();
 }
 
-/// The Deployment of the gateway has a ReplicaSet, and that its pods, as soon as it is there.
+/// Creates the ReplicaSet of the gateway's Deployment, and its pods, as soon as the Deployment
+/// exists.
 async fn run_gateway_deployment(
     deployments: Api<Deployment>,
     sets: Api<ReplicaSet>,
@@ -147,12 +148,12 @@ async fn create_gateway_pod(pods: &Api<Pod>, name: &str, ip: IpAddr, set: &str) 
     pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
 }
 
-/// Gateways apply the weights that they see, and have answered a thousand requests of each
-/// revision.
+/// Gateways that apply the weights that they watch, and report a thousand answered requests for
+/// each revision.
 async fn run_gateways(models: Api<DeserializeGuard<ModelDeployment>>, said: Said) {
     let known = Mutex::new(BTreeMap::<String, Value>::new());
     let all = watcher(models, watcher::Config::default()).default_backoff().applied_objects();
-    // One that cannot be read is none of theirs.
+    // Gateways ignore objects that cannot be deserialized.
     let readable = all.try_filter_map(|guarded| async { Ok(guarded.0.ok()) });
     readable
         .try_for_each(|object| {
@@ -185,7 +186,7 @@ async fn serve_gateway(listener: TcpListener, pod: String, said: Said) {
     axum::serve(listener, router).await.unwrap();
 }
 
-/// A line at once, on every change, and every second.
+/// Sends a line at once, on every change, and every second.
 async fn gateway_state(State(state): State<Arc<(String, Said)>>) -> Body {
     let (pod, said) = &*state;
     let begin = (pod.clone(), said.subscribe(), tokio::time::interval(Duration::from_secs(1)));
@@ -202,7 +203,8 @@ async fn serve_prometheus(listener: TcpListener) {
     axum::serve(listener, router).await.unwrap();
 }
 
-/// Both revisions that the query names answered very many requests, all well and fast.
+/// Answers that both revisions of the query have answered very many requests, all successfully and
+/// fast.
 async fn answer_query(Form(form): Form<BTreeMap<String, String>>) -> String {
     let query = &form["query"];
     let revisions =

@@ -1,5 +1,4 @@
-//! A real etcd and kube-apiserver for the tests of this package, one pair for the whole test
-//! binary.
+//! A real etcd and kube-apiserver for the tests of this package, one pair per test binary.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -29,9 +28,9 @@ use slipway_operator::process::rbac;
 use slipway_provision::go_tools;
 use tokio::sync::OnceCell;
 
-/// How long anything may take on a busy machine.
+/// Time limit of any single wait, on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(90);
-/// Users whose requests the audit log keeps, one an operator.
+/// Number of users whose requests the audit log records, one per operator.
 const OPERATORS: usize = 32;
 
 /// The control plane.
@@ -39,23 +38,23 @@ pub struct Plane {
     port: u16,
     directory: PathBuf,
     operators: AtomicUsize,
-    /// Open as long as this process lives; the shells that hold the servers end with it.
+    /// Kept open while this process lives; the shells that run the servers end with it.
     _servers: Vec<Child>,
 }
 
 static PLANE: OnceCell<Plane> = OnceCell::const_new();
 
-/// The control plane, started by the first test that asks.
+/// The control plane; the first call starts it.
 pub async fn plane() -> &'static Plane {
     PLANE.get_or_init(Plane::start).await
 }
 
-/// Waits for a condition that nothing announces.
+/// Polls a condition that no watch reports.
 pub async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) {
     eventually_within(DEADLINE, what, holds).await;
 }
 
-/// The same with a deadline of its own.
+/// Like [`eventually`], with another time limit.
 pub async fn eventually_within(
     deadline: Duration,
     what: &str,
@@ -70,8 +69,8 @@ pub async fn eventually_within(
     assert!(waited.await.is_ok(), "not in time: {what}");
 }
 
-/// The program `name`, from `SLIPWAY_KUBE_BIN` (colon-separated folders) or from the cache, built
-/// when it is not there.
+/// The program `name` from `SLIPWAY_KUBE_BIN` (colon-separated folders) or from the cache, where it
+/// is built when it is missing.
 fn binary(name: &str) -> PathBuf {
     let given = std::env::var("SLIPWAY_KUBE_BIN").unwrap_or_default();
     let folders = given.split(':').filter(|f| !f.is_empty()).map(PathBuf::from);
@@ -82,13 +81,14 @@ fn binary(name: &str) -> PathBuf {
     })
 }
 
-/// A port that is free now.
+/// A port that is currently free.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Starts a server under a shell that ends it when our end of its standard input closes, however
-/// this process ends. Logs and data go with it, unless `SLIPWAY_KEEP` is set.
+/// Starts a server under a shell that kills it when this process' end of the shell's standard input
+/// closes, however this process ends. Logs and data are deleted with it, unless `SLIPWAY_KEEP` is
+/// set.
 fn spawn(binary: &Path, log: &Path, arguments: &[String]) -> Child {
     let script = r#"log=$1; shift; "$@" >"$log" 2>&1 </dev/null & pid=$!; read -r _; kill -9 "$pid"; wait "$pid"
         [ -n "$SLIPWAY_KEEP" ] || rm -rf "${log%/*}""#;
@@ -126,12 +126,12 @@ impl Plane {
         plane
     }
 
-    /// A client that may do everything.
+    /// A client with all permissions.
     pub fn admin(&self) -> Client {
         Client::try_from(self.config("admin")).unwrap()
     }
 
-    /// Access of a user.
+    /// Client configuration of a user.
     pub fn config(&self, user: &str) -> Config {
         let mut config = Config::new(format!("https://127.0.0.1:{}", self.port).parse().unwrap());
         config.accept_invalid_certs = true;
@@ -140,14 +140,14 @@ impl Plane {
         config
     }
 
-    /// The name of a user that no other test has, with the rights of the operator.
+    /// The name of a user that no other test uses, with the permissions of the operator.
     pub fn operator_user(&self) -> String {
         let number = self.operators.fetch_add(1, Ordering::Relaxed);
         assert!(number < OPERATORS, "more operators than users");
         format!("operator-{number}")
     }
 
-    /// A kubeconfig of a user, for a process.
+    /// A kubeconfig of a user, for a separate process.
     pub fn kubeconfig(&self, user: &str) -> PathBuf {
         let path = self.directory.join(format!("{user}.kubeconfig"));
         let text = json!({
@@ -160,7 +160,7 @@ impl Plane {
         path
     }
 
-    /// The audit log: every request of operators.
+    /// The audit log, with every request of operators.
     pub fn audit_log(&self) -> PathBuf {
         self.directory.join("audit.log")
     }
@@ -210,7 +210,7 @@ fn apiserver_arguments(directory: &Path, etcd: u16, port: u16) -> Vec<String> {
         "--authorization-mode=RBAC".into(),
         "--service-cluster-ip-range=10.96.0.0/16".into(),
         "--disable-admission-plugins=ServiceAccount".into(),
-        // As on clusters that check who may block an owner's deletion.
+        // As on clusters that check the permission to block an owner's deletion.
         "--enable-admission-plugins=OwnerReferencesPermissionEnforcement".into(),
         format!("--audit-policy-file={}", file("policy.yaml")),
         format!("--audit-log-path={}", file("audit.log")),
@@ -232,7 +232,7 @@ async fn install_crd(admin: &Client) {
         let established = await_condition(api.clone(), &name, conditions::is_crd_established());
         tokio::time::timeout(DEADLINE, established).await.expect("the CRD is established").unwrap();
     }
-    // Just after that the API server still answers 429 for a moment.
+    // Right after the CRD is established, the API server answers 429 for a moment.
     let models = Api::<slipway_crds::v1alpha1::ModelDeployment>::all(admin.clone());
     eventually("ModelDeployments can be listed", async || {
         models.list(&Default::default()).await.is_ok()
@@ -240,7 +240,7 @@ async fn install_crd(admin: &Client) {
     .await;
 }
 
-/// Operators may do exactly what the table says: a request beyond it fails the tests.
+/// Grants operators exactly the rules of the table, so that any other request fails the tests.
 async fn grant(admin: &Client) {
     let rules = rbac::CLUSTER_RULES.iter().chain(rbac::LEASE_RULES).map(|rule| PolicyRule {
         api_groups: Some(vec![rule.group.into()]),

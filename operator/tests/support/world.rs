@@ -1,4 +1,4 @@
-//! A namespace with an operator in it, and what a test does with them.
+//! A namespace with an operator in it, and the actions of tests on them.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,28 +19,26 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DEADLINE, Plane, free_port, plane};
 
-/// A namespace of its own.
+/// A namespace for one test.
 pub struct World {
-    /// The control plane.
     pub plane: &'static Plane,
-    /// A client that may do everything.
+    /// A client with all permissions.
     pub admin: Client,
-    /// The namespace.
     pub namespace: String,
 }
 
 /// An operator that runs in this process.
 pub struct Operator {
-    /// Its user: its requests in the audit log.
+    /// Its user, which identifies its requests in the audit log.
     pub user: String,
-    /// Its admin server.
+    /// Address of its admin server.
     pub admin: SocketAddr,
     stop: CancellationToken,
     task: JoinHandle<Result<(), OperatorError>>,
 }
 
 impl World {
-    /// A new namespace.
+    /// Creates a new namespace.
     pub async fn new(name: &str) -> Self {
         let plane = plane().await;
         let admin = plane.admin();
@@ -50,7 +48,7 @@ impl World {
         Self { plane, admin, namespace: name.into() }
     }
 
-    /// Objects of a kind in the namespace.
+    /// The API of a kind in the namespace.
     pub fn api<K>(&self) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
@@ -77,7 +75,6 @@ impl World {
         Operator { user, admin, stop, task }
     }
 
-    /// Creates a ModelDeployment.
     pub async fn create(&self, name: &str, spec: Value) -> ModelDeployment {
         let object = serde_json::from_value(model(name, spec)).unwrap();
         self.api().create(&PostParams::default(), &object).await.unwrap()
@@ -89,7 +86,7 @@ impl World {
         api.patch(name, &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
     }
 
-    /// Waits until an object is as wanted, and gives it.
+    /// Waits until the condition holds for an object, and returns the object.
     pub async fn until<K>(&self, what: &str, name: &str, condition: impl Condition<K>) -> Option<K>
     where
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
@@ -110,23 +107,23 @@ impl World {
 }
 
 impl Operator {
-    /// Asks it to end, and waits for that.
+    /// Stops the operator and waits for its end.
     pub async fn end(self) -> Result<(), OperatorError> {
         self.stop.cancel();
         self.ended().await
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the operator ends by itself.
     pub async fn ended(self) -> Result<(), OperatorError> {
         tokio::time::timeout(DEADLINE, self.task).await.expect("the operator ends").unwrap()
     }
 
-    /// What `/readyz` says.
+    /// The answer of `/readyz`.
     pub async fn readiness(&self) -> String {
         get(self.admin, "readyz").await
     }
 
-    /// Its metrics.
+    /// The answer of `/metrics`.
     pub async fn metrics(&self) -> String {
         get(self.admin, "metrics").await
     }
@@ -145,7 +142,7 @@ pub fn model(name: &str, spec: Value) -> Value {
     json!({"apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": name}, "spec": spec})
 }
 
-/// A spec with one version, whose bytes are named, so that no pod has to tell them.
+/// A spec with one version and a digest, so that no pod has to report the digest.
 pub fn spec(version: &str) -> Value {
     let digest = format!("sha256:{}", "0".repeat(64));
     json!({"model": {"version": version, "uri": format!("http://store/{version}/model.onnx"), "digest": digest}})
@@ -160,7 +157,7 @@ pub fn quick(version: &str) -> Value {
     all
 }
 
-/// Whether a version is stable, and nothing goes on.
+/// Whether a version is stable and no rollout is running.
 pub fn is_promoted(version: &str) -> impl Fn(Option<&ModelDeployment>) -> bool {
     move |object| {
         condition(object, "Reconciling").is_empty()
