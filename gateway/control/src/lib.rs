@@ -1,6 +1,7 @@
-//! The control plane's side of the gateway: it watches ModelDeployments and EndpointSlices
-//! ([`watch`]), reads of them what it applies ([`resource`]), converts that to the configuration of
-//! the data plane ([`convert`]), and tells the operator what is in force ([`state`], [`streams`]).
+//! The control plane side of the gateway: watches ModelDeployments and EndpointSlices ([`watch`]),
+//! reads the parts that the gateway applies ([`resource`]), converts them to the configuration of
+//! the data plane ([`convert`]), and reports the applied state to the operator ([`state`],
+//! [`streams`]).
 
 pub mod convert;
 pub mod resource;

@@ -1,9 +1,9 @@
-//! A ModelDeployment as far as a gateway reads it.
+//! The parts of a ModelDeployment that a gateway reads.
 //!
-//! A gateway may be older than the operator, or newer than the definition of the kind. So it reads
-//! only what it applies. A field that it does not know is nothing to it; where a value of the spec
-//! has a form that it does not understand, the last spec that it understood stays in force, and the
-//! weights and aborts that the operator writes take effect all the same.
+//! A gateway may be older than the operator, or newer than the CustomResourceDefinition. It
+//! therefore reads only what it applies and ignores unknown fields. When a value of the spec has an
+//! unknown format, the last spec that could be parsed stays in force, and the weights and aborts
+//! that the operator writes still take effect.
 
 use std::borrow::Cow;
 
@@ -17,9 +17,10 @@ use serde_json::Value;
 use slipway_crds::v1alpha1::units::permille;
 use slipway_crds::v1alpha1::{ModelDeployment, Percentage};
 
-/// Most bytes as JSON of what is kept of a spec. By the schema it has at most a tenth of that.
+/// Size limit of the kept part of a spec, in bytes as JSON. According to the schema it has at most
+/// a tenth of that.
 const MAX_SPEC_BYTES: usize = 256 << 10;
-/// What is kept of the spec, by the place of what it is in.
+/// The kept fields of the spec, by the path of their parent.
 const KEPT_FIELDS: [(&[&str], &[&str]); 6] = [
     (&[], &["model", "replicas", "server", "queue", "feedback", "traffic"]),
     (&["model"], &["name"]),
@@ -29,27 +30,27 @@ const KEPT_FIELDS: [(&[&str], &[&str]); 6] = [
     (&["queue", "callbacks"], &["allow"]),
 ];
 
-/// A ModelDeployment.
+/// The parts of a ModelDeployment that a gateway reads.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct RoutedModelDeployment {
     /// Name, UID, creation.
     pub metadata: ObjectMeta,
-    /// What the user wrote.
+    /// Written by the user.
     spec: Value,
-    /// What the operator wrote.
+    /// Written by the operator.
     status: Value,
 }
 
 impl RoutedModelDeployment {
-    /// One of which nothing is known but that it is there.
+    /// A ModelDeployment of which only the metadata is known.
     pub fn from_metadata(metadata: &ObjectMeta) -> Self {
         Self { metadata: metadata.clone(), ..Self::default() }
     }
 
-    /// Keeps what a gateway applies, and no more of an object that may have 1.5 MB than that: a
-    /// namespace may have hundreds of those. Of a spec that is too large all the same nothing is
-    /// kept, so the last one that was understood stays in force; the weights take effect.
+    /// Drops everything that a gateway does not apply: an object may have 1.5 MB, and a namespace
+    /// may have hundreds of objects. A spec that is still too large is dropped completely, so that
+    /// the last parsed one stays in force; the weights take effect.
     pub fn trim(&mut self) {
         let metadata = &mut self.metadata;
         (metadata.annotations, metadata.labels, metadata.owner_references) = (None, None, None);
@@ -58,7 +59,7 @@ impl RoutedModelDeployment {
             let value = path.iter().try_fold(&mut self.spec, |value, name| value.get_mut(name));
             retain_fields(value, fields);
         }
-        // Only whether it is there matters.
+        // Only its presence matters.
         let queue = self.spec.get_mut("server").and_then(|server| server.get_mut("queue"));
         if let Some(queue) = queue.filter(|queue| !queue.is_null()) {
             *queue = Value::Bool(true);
@@ -74,12 +75,12 @@ impl RoutedModelDeployment {
     /// The spec.
     ///
     /// # Errors
-    /// When a value has a form that is not understood.
+    /// When a value has an unknown format.
     pub fn spec(&self) -> Result<SpecView, serde_json::Error> {
         SpecView::deserialize(&self.spec)
     }
 
-    /// The spec without what is not understood.
+    /// The spec without the parts that cannot be parsed.
     pub fn lenient_spec(&self) -> SpecView {
         let (server, traffic) = (&self.spec["server"], &self.spec["traffic"]);
         let server = ServerView {
@@ -109,12 +110,12 @@ impl RoutedModelDeployment {
         }
     }
 
-    /// When the rollout began, in the words of the status; empty without one.
+    /// Start time of the rollout, as in the status; empty without a rollout.
     pub fn rollout_start(&self) -> String {
         parse_or_default(&self.status["rollout"]["startTime"])
     }
 
-    /// The revision that serves.
+    /// The stable revision.
     pub fn stable_revision(&self) -> Option<String> {
         parse_or_default(&self.status["stable"]["revision"])
     }
@@ -122,7 +123,7 @@ impl RoutedModelDeployment {
     /// The weights, if there are any.
     ///
     /// # Errors
-    /// When they are not understood.
+    /// When they cannot be parsed.
     pub fn weights(&self) -> Result<Option<WeightsView>, serde_json::Error> {
         let weights: Option<WeightsView> = Option::deserialize(&self.status["traffic"])?;
         let mut backends = weights.iter().flat_map(|weights| &weights.backends);
@@ -136,7 +137,7 @@ impl RoutedModelDeployment {
     }
 }
 
-/// Takes all but these fields out of an object.
+/// Removes all other fields from an object.
 fn retain_fields(value: Option<&mut Value>, fields: &[&str]) {
     if let Some(Value::Object(map)) = value {
         map.retain(|name, _| fields.contains(&name.as_str()));
@@ -147,21 +148,20 @@ fn parse_or_default<T: DeserializeOwned + Default>(value: &Value) -> T {
     T::deserialize(value).unwrap_or_default()
 }
 
-/// Part of the spec.
+/// The parts of the spec that a gateway reads.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct SpecView {
-    /// The model.
     pub model: ModelView,
-    /// Replicas of stable.
+    /// Number of replicas of the stable revision.
     pub replicas: Option<i32>,
-    /// What serves.
+    /// The model server.
     pub server: ServerView,
-    /// Bounds of the queue.
+    /// Limits of the queue.
     pub queue: Option<QueueView>,
-    /// What feedback may report.
+    /// Accepted feedback.
     pub feedback: FeedbackView,
-    /// How traffic is split.
+    /// Traffic settings.
     pub traffic: TrafficView,
 }
 
@@ -169,7 +169,7 @@ pub struct SpecView {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ModelView {
-    /// Name in the protocol.
+    /// Model name in the protocol.
     pub name: Option<String>,
 }
 
@@ -177,9 +177,8 @@ pub struct ModelView {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ServerView {
-    /// Caches.
     pub cache: CacheView,
-    /// Where the queue is kept.
+    /// Storage of the queue; only its presence matters.
     pub queue: Option<IgnoredAny>,
 }
 
@@ -187,9 +186,8 @@ pub struct ServerView {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct QueueView {
-    /// Jobs that may wait.
+    /// Maximum number of waiting jobs.
     pub max_jobs: Option<i64>,
-    /// Callbacks.
     pub callbacks: Option<CallbacksView>,
 }
 
@@ -197,7 +195,7 @@ pub struct QueueView {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct CallbacksView {
-    /// Where they may go.
+    /// Allowed destinations.
     pub allow: Vec<String>,
 }
 
@@ -223,7 +221,7 @@ pub struct CacheView {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ModeSwitch {
-    /// It is on unless this is `Disabled`.
+    /// On unless this is `Disabled`.
     pub mode: String,
 }
 
@@ -235,17 +233,17 @@ pub struct TrafficView {
     pub hosts: Vec<String>,
     /// Deadline of a request.
     pub timeout_seconds: Option<i32>,
-    /// Largest body.
+    /// Largest request body.
     pub max_request_size: Option<Quantity>,
-    /// Keeps an entity on its side.
+    /// Keeps an entity on one revision.
     pub stickiness: Option<StickinessView>,
-    /// Whether answers say whose they are.
+    /// Whether answers contain the revision.
     pub revision_header: Option<ModeSwitch>,
     /// Predictions may be sent again unless this is `Disabled`.
     pub replay: String,
-    /// Replays to stable.
+    /// Replays to the stable revision.
     pub shield: ShieldView,
-    /// Takes a failing candidate out.
+    /// Circuit breaker of the candidate.
     pub brake: BrakeView,
 }
 
@@ -253,7 +251,7 @@ pub struct TrafficView {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct StickinessView {
-    /// The header that names an entity.
+    /// The header that contains the entity.
     pub header: String,
 }
 
@@ -261,9 +259,9 @@ pub struct StickinessView {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ShieldView {
-    /// It is on unless this is `Disabled`: a word that is not known takes no protection away.
+    /// On unless this is `Disabled`, so that an unknown value does not remove the protection.
     pub mode: String,
-    /// How long the candidate may take.
+    /// Time limit of the candidate.
     pub candidate_timeout_milliseconds: Option<i32>,
 }
 
@@ -271,13 +269,13 @@ pub struct ShieldView {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct BrakeView {
-    /// Failures before it acts.
+    /// Number of failures before it can trip.
     pub min_failures: Option<i32>,
-    /// It is on unless this is `Disabled`.
+    /// On unless this is `Disabled`.
     pub mode: String,
-    /// How many requests are looked at.
+    /// Size of the window in requests.
     pub window_requests: Option<i32>,
-    /// Share of failures at which it acts.
+    /// Failure rate at which it trips.
     pub failure_rate: Option<Percentage>,
 }
 
@@ -285,10 +283,10 @@ pub struct BrakeView {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WeightsView {
-    /// Grows with every change.
+    /// Increases with every change.
     #[serde(default)]
     pub generation: i64,
-    /// Revisions and shares.
+    /// Revisions and their weights.
     #[serde(default)]
     pub backends: Vec<BackendView>,
     /// The revision behind the preview address.
@@ -296,15 +294,14 @@ pub struct WeightsView {
     pub preview_revision: Option<String>,
 }
 
-/// One revision's share.
+/// The weight of one revision.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendView {
-    /// The revision.
     pub revision: String,
-    /// `Stable`; everything else is on trial and may be taken out.
+    /// `Stable`, or any other value for a revision under test, which the brake may take out.
     pub role: String,
-    /// Its share.
+    /// Weight in thousandths.
     #[serde(rename = "weight", with = "permille")]
     pub weight_permille: i32,
 }

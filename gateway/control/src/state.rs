@@ -1,7 +1,8 @@
-//! What this pod tells the operator: one line of JSON a second, and at once when something changed.
+//! The state that this pod reports to the operator: one line of JSON per second, and at once after
+//! a change.
 //!
-//! An operator that asks for changes (`/v1/state?changes=true`) is told everything once and then
-//! what is new; one that does not, everything in each line.
+//! An operator that requests changes (`/v1/state?changes=true`) receives the full state once and
+//! then only changes; any other client receives the full state in each line.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,7 +13,7 @@ use slipway_contracts::state::{ClientCounts, MAX_MODELS_PER_LINE, ModelState, St
 use slipway_gateway_routing::context::GatewayContext;
 use slipway_gateway_routing::model::{ArmCounts, RoutedModel};
 
-/// The state at this moment.
+/// The current state.
 pub fn full_state(gateway: &GatewayContext) -> StateLine {
     let mut models: Vec<_> =
         gateway.router.models().iter().map(|model| model_state(model)).collect();
@@ -27,7 +28,7 @@ pub fn full_state(gateway: &GatewayContext) -> StateLine {
 
 fn client_counts(gateway: &GatewayContext) -> ClientCounts {
     let totals = &gateway.metrics.totals;
-    // In this order, so that no more have failed than ended.
+    // Read in this order, so that `failed` never exceeds `ended`.
     let failed = totals.failed.load(Ordering::Relaxed);
     ClientCounts { ended: totals.ended.load(Ordering::Relaxed), failed }
 }
@@ -46,7 +47,7 @@ fn model_state(model: &RoutedModel) -> ModelState {
         generation: model.weights.as_ref().map_or(0, |weights| weights.generation),
         requests: tally(|tally| &tally.requests),
         unshielded: arms().map(|arm| arm.counts.unshielded.load(Ordering::Relaxed)).sum(),
-        // In this order, so that what looks ended has its answer counted.
+        // Read in this order, so that the answer of every ended request is counted.
         in_flight: in_flight
             .chain(lingering.filter(|(_, count)| *count > 0))
             .map(|(revision, count)| (revision, count as u64))
@@ -59,35 +60,35 @@ fn model_state(model: &RoutedModel) -> ModelState {
     }
 }
 
-/// The state as a line; an empty line when it cannot be written, which would be a bug, and which a
-/// reader skips.
+/// The state as a line; an empty line when serialization fails, which would be a bug. Readers skip
+/// empty lines.
 pub fn encode_line(state: &StateLine) -> String {
     let mut line = serde_json::to_string(state).unwrap_or_default();
     line.push('\n');
     line
 }
 
-/// Counts of a ModelDeployment that is not in a rollout are told so many seconds apart: nobody
-/// waits for them, and ten thousand a second are a load.
+/// Reporting interval in seconds for the counts of a ModelDeployment without a rollout: no plan
+/// waits for them, and reporting ten thousand of them every second would cause load.
 const REST_INTERVAL_SECONDS: u64 = 60;
 
-/// What one listener was told.
+/// The state that one stream has reported so far.
 #[derive(Debug, Default)]
 pub struct ReportedState {
     models: HashMap<String, ModelFingerprint>,
-    /// Seconds that it has listened.
+    /// Age of the stream in seconds.
     seconds: u64,
-    /// What is to be told in the next lines.
+    /// ModelDeployments to report in the next lines.
     pending: VecDeque<Arc<RoutedModel>>,
 }
 
-/// What was told of a ModelDeployment.
+/// Identifies the reported state of a ModelDeployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ModelFingerprint {
     uid: String,
-    /// Of all that a plan may wait for.
+    /// Hash of the values that a plan may wait for.
     state: u64,
-    /// Of the counts.
+    /// Hash of the counts.
     counts: u64,
 }
 
@@ -97,7 +98,7 @@ impl ModelFingerprint {
         model.weights.as_ref().map(|weights| weights.generation).hash(&mut state);
         for arm in &model.arms {
             (&arm.revision, arm.endpoints.ready_count(), arm.is_braked()).hash(&mut state);
-            // Requests that go are as much news as those that come.
+            // The end of a request is a change, too.
             counts =
                 counts.wrapping_mul(31).wrapping_add(arm.counts.requests.load(Ordering::Relaxed));
             counts =
@@ -112,7 +113,8 @@ impl ModelFingerprint {
 }
 
 impl ReportedState {
-    /// What is new of these ModelDeployments, or of all; `seconds` since the listener came.
+    /// Determines what has changed in these ModelDeployments, or in all, and returns the first part
+    /// of it. A call for all marks the next second of the stream.
     pub fn take_changes(
         &mut self,
         gateway: &GatewayContext,
@@ -146,12 +148,12 @@ impl ReportedState {
         self.next_part(gateway, gone)
     }
 
-    /// Whether there is more of it.
+    /// Whether more parts follow.
     pub fn has_more(&self) -> bool {
         !self.pending.is_empty()
     }
 
-    /// The next part.
+    /// The next part of the changes.
     pub fn next_part(&mut self, gateway: &GatewayContext, gone: Vec<String>) -> StateLine {
         let part = self.pending.drain(..self.pending.len().min(MAX_MODELS_PER_LINE));
         let models = part.map(|model| model_state(&model)).collect();
@@ -197,7 +199,7 @@ fn is_at_rest(model: &RoutedModel) -> bool {
     model.arms.len() <= 1 && model.draining_arms.is_empty()
 }
 
-/// The second of [`REST_INTERVAL_SECONDS`] in which its counts are told.
+/// The second within [`REST_INTERVAL_SECONDS`] in which its counts are reported.
 fn report_second(name: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);

@@ -1,4 +1,4 @@
-//! Who listens to `/v1/state`.
+//! The open streams of `/v1/state`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -7,8 +7,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-/// The open streams. When there are too many, the oldest of the peer that holds most ends for the
-/// newest, so that nobody's streams keep the operator out.
+/// The open streams. When there are too many, the oldest stream of the peer with the most streams
+/// is closed for the new one, so that no peer can exclude the operator.
 #[derive(Debug)]
 pub struct StateStreams {
     limit: usize,
@@ -22,12 +22,12 @@ struct OpenStreams {
 }
 
 impl StateStreams {
-    /// At most `limit` at one time.
+    /// Allows at most `limit` streams at a time.
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit, open: Mutex::default() })
     }
 
-    /// Opens one more; another one ends if need be.
+    /// Opens a stream; closes another one if necessary.
     pub fn open(self: &Arc<Self>, peer: IpAddr) -> StateStreamGuard {
         let replaced = CancellationToken::new();
         let mut open = self.open.lock();
@@ -43,13 +43,13 @@ impl StateStreams {
 
 impl OpenStreams {
     fn evict_one(&mut self, newcomer: IpAddr) {
-        // The newest one counts: among many peers of one stream each, who opens a second one loses
-        // the first.
+        // The new stream counts: among many peers with one stream each, a peer that opens a second
+        // one loses its first.
         let mut held = HashMap::from([(newcomer, 1)]);
         for (peer, _) in self.streams.values() {
             *held.entry(*peer).or_insert(0_usize) += 1;
         }
-        // Of equals, the oldest.
+        // Of several equal ones, the oldest.
         let victim = self.streams.iter().rev().max_by_key(|(_, (peer, _))| held.get(peer).copied());
         if let Some(id) = victim.map(|(id, _)| *id)
             && let Some((_, replaced)) = self.streams.remove(&id)
@@ -59,7 +59,7 @@ impl OpenStreams {
     }
 }
 
-/// An open stream, until it is dropped.
+/// An open stream; dropping it closes the stream.
 #[derive(Debug)]
 pub struct StateStreamGuard {
     streams: Arc<StateStreams>,
@@ -68,7 +68,7 @@ pub struct StateStreamGuard {
 }
 
 impl StateStreamGuard {
-    /// Cancelled when a newer stream takes its place.
+    /// Cancelled when a newer stream replaces this one.
     pub fn replaced(&self) -> CancellationToken {
         self.replaced.clone()
     }

@@ -1,4 +1,4 @@
-//! The gateway's own view of the cluster. No operator stands between a change and the traffic.
+//! The gateway's own watches of the cluster, so that changes take effect without the operator.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -35,42 +35,42 @@ const RETRY_BACKOFF: Backoff = Backoff {
 /// The Service of the gateways of a namespace.
 const GATEWAY: &str = "slipway-gateway";
 
-/// What the watches said.
+/// A change reported by one of the watches.
 enum WatchUpdate {
-    /// About ModelDeployments.
+    /// A change of ModelDeployments.
     Models(WatchChange<DeserializeGuard<RoutedModelDeployment>>),
-    /// About EndpointSlices.
+    /// A change of EndpointSlices of revisions.
     Slices(WatchChange<EndpointSlice>),
-    /// About those of the gateways themselves.
+    /// A change of EndpointSlices of gateways.
     Peers(WatchChange<EndpointSlice>),
 }
 
-/// What a watch said.
+/// A change that a watch reports.
 enum WatchChange<K> {
-    /// Something was applied.
+    /// An object was created or changed.
     Applied(Box<K>),
     /// The object of this name was deleted.
     Deleted(String),
-    /// These are all there are.
+    /// The complete list of objects.
     Replaced(Vec<K>),
-    /// A list is under way.
+    /// A list is in progress.
     Pending,
-    /// The API server did not answer, or refused.
+    /// The API server did not answer, or rejected the request.
     Failed(watcher::Error),
 }
 
-/// A watch ended by itself.
+/// A watch ended without an error.
 #[derive(Debug, Error)]
 #[error("a watch ended early")]
 pub struct WatchEnded;
 
-/// Watches the namespace and applies every change, for ever.
+/// Watches the namespace and applies every change; does not return.
 ///
-/// What is known stays known while the API server is away: a list takes effect only when it is
-/// complete.
+/// While the API server is unavailable, the known state stays in force: a list takes effect only
+/// when it is complete.
 ///
 /// # Errors
-/// When a watch ends by itself, which it never should.
+/// When a watch ends, which is not expected.
 pub async fn run_watch(
     gateway: Arc<GatewayContext>,
     client: Client,
@@ -118,7 +118,7 @@ pub async fn run_watch(
                 apply_change("endpointslices", said, &mut converter, slice, gone, all)
             }
             WatchUpdate::Peers(said) => {
-                // Nobody's traffic depends on these.
+                // No traffic depends on these slices.
                 if apply_peer_change(&mut of_gateways, said) {
                     gateway.feedback.peers.set(peers_from_slices(of_gateways.values()));
                 }
@@ -137,7 +137,7 @@ pub async fn run_watch(
     }
 }
 
-/// Takes in what a watch said. Gives the ModelDeployments that it concerns.
+/// Applies a change. Returns the affected ModelDeployments.
 fn apply_change<K>(
     kind: &str,
     said: WatchChange<K>,
@@ -158,7 +158,7 @@ fn apply_change<K>(
     }
 }
 
-/// Takes in what is said of the slices of gateways. Returns whether it is news.
+/// Applies a change of the slices of gateways. Returns whether they changed.
 fn apply_peer_change(
     slices: &mut HashMap<String, EndpointSlice>,
     said: WatchChange<EndpointSlice>,
@@ -190,7 +190,7 @@ where
     let mut list = Vec::new();
     let events = watcher(api, config)
         .backoff(WatchBackoff::default())
-        // Nothing here reads them, and they are most of an object.
+        // Managed fields are not used, and they are the largest part of an object.
         .modify(move |object| {
             object.managed_fields_mut().clear();
             trim(object);

@@ -1,4 +1,4 @@
-//! From Kubernetes objects to what the data plane knows. Nothing else knows both.
+//! Converts Kubernetes objects to the configuration of the data plane. No other module uses both.
 
 mod model;
 mod slice;
@@ -16,28 +16,28 @@ use self::model::model_config;
 use self::slice::{slice_endpoints, slice_pods};
 use crate::resource::RoutedModelDeployment;
 
-/// Keeps what the watches say, in the form of the data plane. It remembers the last valid form of
-/// every ModelDeployment: one that somebody broke keeps its traffic as it is, and so does one that
-/// was deleted without its children, until these are gone or it is made again.
+/// Stores the watched objects in the format of the data plane, including the last valid
+/// configuration of every ModelDeployment: an invalid change leaves the traffic as it is, and so
+/// does a deletion without the children, until the endpoints are gone or the ModelDeployment is
+/// created again.
 ///
-/// A change costs what the one ModelDeployment costs that it concerns, however many there are.
+/// The cost of a change depends only on the affected ModelDeployment, not on their number.
 #[derive(Debug, Default)]
 pub struct ResourceConverter {
     models: HashMap<String, KnownModel>,
     slices: HashMap<String, RevisionSlice>,
-    /// Names of slices by ModelDeployment and revision.
+    /// Names of slices, by ModelDeployment and revision.
     revisions: HashMap<String, BTreeMap<String, BTreeSet<String>>>,
 }
 
-/// A ModelDeployment.
 #[derive(Debug)]
 struct KnownModel {
     config: ModelConfig,
-    /// Whether the object is there.
+    /// Whether the object exists.
     present: bool,
 }
 
-/// An EndpointSlice of a revision.
+/// The EndpointSlice of a revision.
 #[derive(Debug)]
 struct RevisionSlice {
     model: String,
@@ -46,11 +46,11 @@ struct RevisionSlice {
     pods: Vec<(String, SocketAddr)>,
 }
 
-/// Names of the ModelDeployments that a change concerns.
+/// Names of the ModelDeployments that a change affects.
 pub type AffectedModels = BTreeSet<String>;
 
 impl ResourceConverter {
-    /// A ModelDeployment is there, or is another.
+    /// Adds or replaces a ModelDeployment.
     pub fn apply_model(
         &mut self,
         object: &DeserializeGuard<RoutedModelDeployment>,
@@ -70,7 +70,7 @@ impl ResourceConverter {
         [name].into()
     }
 
-    /// A ModelDeployment is gone.
+    /// Handles the deletion of a ModelDeployment.
     pub fn delete_model(&mut self, name: &str) -> AffectedModels {
         if let Some(known) = self.models.get_mut(name) {
             known.present = false;
@@ -79,7 +79,7 @@ impl ResourceConverter {
         [name.to_owned()].into()
     }
 
-    /// These are all ModelDeployments.
+    /// Replaces all ModelDeployments.
     pub fn replace_models(
         &mut self,
         objects: &[DeserializeGuard<RoutedModelDeployment>],
@@ -93,13 +93,13 @@ impl ResourceConverter {
             .collect()
     }
 
-    /// An EndpointSlice is there, or is another.
+    /// Adds or replaces an EndpointSlice.
     pub fn apply_slice(&mut self, object: &EndpointSlice) -> AffectedModels {
         let name = object.name_any();
         let mut concerned: AffectedModels = self.remove_slice(&name).into_iter().collect();
         let label = |key| object.labels().get(key).cloned();
-        // The stable address of a ModelDeployment has slices too, of gateway pods; they carry no
-        // revision.
+        // The stable Service of a ModelDeployment has slices, too; they contain gateway pods and
+        // have no revision label.
         if let (Some(model), Some(revision)) = (label(MODEL_DEPLOYMENT), label(REVISION)) {
             let of_model = self.revisions.entry(model.clone()).or_default();
             of_model.entry(revision.clone()).or_default().insert(name.clone());
@@ -118,14 +118,14 @@ impl ResourceConverter {
         concerned
     }
 
-    /// An EndpointSlice is gone.
+    /// Removes an EndpointSlice.
     pub fn delete_slice(&mut self, name: &str) -> AffectedModels {
         let concerned: AffectedModels = self.remove_slice(name).into_iter().collect();
         concerned.iter().for_each(|model| self.forget_if_unserved(model));
         concerned
     }
 
-    /// Takes a slice away. Gives the ModelDeployment that it was of.
+    /// Removes a slice. Returns the ModelDeployment that it belonged to.
     fn remove_slice(&mut self, name: &str) -> Option<String> {
         let slice = self.slices.remove(name)?;
         if let Some(revisions) = self.revisions.get_mut(&slice.model) {
@@ -142,10 +142,10 @@ impl ResourceConverter {
         Some(slice.model)
     }
 
-    /// These are all EndpointSlices.
+    /// Replaces all EndpointSlices.
     pub fn replace_slices(&mut self, objects: &[EndpointSlice]) -> AffectedModels {
         let there: HashSet<String> = objects.iter().map(ResourceExt::name_any).collect();
-        // First what is there: a pod that went from one slice to another one is never in none.
+        // Existing slices first, so that a pod that moved between slices is always in one.
         let mut concerned: AffectedModels =
             objects.iter().flat_map(|object| self.apply_slice(object)).collect();
         let gone: Vec<String> =
@@ -154,22 +154,22 @@ impl ResourceConverter {
         concerned
     }
 
-    /// A ModelDeployment as it is routed, with its endpoints; none when there is nothing to route.
+    /// The configuration and endpoints of a ModelDeployment; `None` when there is nothing to route.
     pub fn current(&self, name: &str) -> Option<(&ModelConfig, RevisionEndpoints)> {
         Some((&self.models.get(name)?.config, self.endpoints(name)))
     }
 
-    /// Those that are routed.
+    /// Number of routed ModelDeployments.
     pub fn len(&self) -> usize {
         self.models.len()
     }
 
-    /// Whether none is.
+    /// Whether no ModelDeployment is routed.
     pub fn is_empty(&self) -> bool {
         self.models.is_empty()
     }
 
-    /// Forgets a ModelDeployment that was deleted when nothing of it serves any more.
+    /// Removes a deleted ModelDeployment once it has no endpoints any more.
     fn forget_if_unserved(&mut self, name: &str) {
         if self.models.get(name).is_some_and(|known| !known.present) && !self.has_endpoints(name) {
             self.models.remove(name);
@@ -194,11 +194,12 @@ impl ResourceConverter {
             merged.ready.extend(&slice.group.ready);
             merged.draining.extend(&slice.group.draining);
         }
-        // While slices are rearranged a pod can be in two of them; where it is ready counts.
+        // While slices are rearranged, a pod can be in two of them; it counts as ready if it is in
+        // one.
         let EndpointGroup { ready, draining, .. } = &mut merged;
         draining.retain(|addr| !ready.contains(addr));
-        // A pod of a Service of both families is in a slice of each, and is one pod: it is asked at
-        // its IPv4 address, of which alone is believed how it is.
+        // A pod of a dual-stack Service is in a slice of each address family but is one pod:
+        // requests go to its IPv4 address, whose readiness alone counts.
         if ready.iter().chain(draining.iter()).any(SocketAddr::is_ipv6) {
             let pods = slices
                 .iter()

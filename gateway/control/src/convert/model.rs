@@ -1,4 +1,4 @@
-//! What a ModelDeployment says.
+//! Converts a ModelDeployment to its configuration in the data plane.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use slipway_gateway_policy::config::{
 
 use crate::resource::{self, RoutedModelDeployment};
 
-/// What is said of a ModelDeployment now; of what is not understood, what was `known` of it before.
+/// The configuration of a ModelDeployment. Parts that cannot be parsed are taken from `known`, the
+/// previous configuration.
 pub(super) fn model_config(
     object: &RoutedModelDeployment,
     known: Option<&ModelConfig>,
@@ -103,9 +104,10 @@ fn config_from_spec(object: &RoutedModelDeployment, spec: &resource::SpecView) -
     }
 }
 
-/// Most outcomes: each is three series a revision. The schema takes no more.
+/// Maximum number of outcomes, because each adds three series per revision. The schema has the same
+/// limit.
 const MAX_OUTCOMES: usize = 16;
-/// What is longer than this is not told, so that heads stay short.
+/// Longer settings are not sent to pods, so that request heads stay short.
 const MAX_SETTING: usize = 16 << 10;
 
 fn pod_settings(spec: &resource::SpecView) -> PodSettings {
@@ -129,8 +131,7 @@ fn quantity_usize(amount: &Quantity) -> Option<usize> {
     usize::try_from(quantity_bytes(amount)?).ok()
 }
 
-/// The schema forbids negative numbers; a cluster whose schema was tampered with must not turn them
-/// into huge ones.
+/// The schema forbids negative numbers; without it they must not become huge positive ones.
 fn non_negative(number: i32) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }

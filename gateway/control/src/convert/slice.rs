@@ -1,4 +1,4 @@
-//! The endpoints of an EndpointSlice.
+//! Converts EndpointSlices to endpoints.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -23,7 +23,7 @@ pub(super) fn slice_endpoints(slice: &EndpointSlice) -> EndpointGroup {
     group
 }
 
-/// By UID, the pods of one slice, whatever state they are in.
+/// UID and address of each pod in a slice, in any state.
 pub(super) fn slice_pods(slice: &EndpointSlice) -> Vec<(String, SocketAddr)> {
     let uid = |endpoint: &Endpoint| endpoint.target_ref.as_ref()?.uid.clone();
     endpoint_addresses(slice).filter_map(|(endpoint, addr)| Some((uid(endpoint)?, addr))).collect()
@@ -48,7 +48,7 @@ enum EndpointReadiness {
 
 fn endpoint_readiness(endpoint: &Endpoint) -> EndpointReadiness {
     let conditions = endpoint.conditions.clone().unwrap_or_default();
-    // Unknown counts as ready, says the API.
+    // According to the API, unknown counts as ready.
     if conditions.ready.unwrap_or(true) {
         EndpointReadiness::Ready
     } else if conditions.serving.unwrap_or(false) && conditions.terminating.unwrap_or(false) {

@@ -37,7 +37,7 @@ fn slice(labels: Value, created: &str, endpoints: Value) -> EndpointSlice {
 }
 
 impl ResourceConverter {
-    /// What is routed when these are all objects there are.
+    /// The routing snapshot for exactly these objects.
     fn snapshot<'a>(
         &mut self,
         models: impl IntoIterator<Item = &'a DeserializeGuard<RoutedModelDeployment>>,
@@ -187,7 +187,7 @@ fn defaults_are_those_of_the_api() {
     assert_eq!(config.brake, BrakeConfig::DEFAULT);
 }
 
-/// An older gateway beside a newer operator.
+/// An older gateway with a newer operator.
 #[test]
 fn weights_take_effect_whatever_else_is_not_understood() {
     let weights = |generation: i64, percent: u32| {
@@ -210,11 +210,11 @@ fn weights_take_effect_whatever_else_is_not_understood() {
     assert_eq!((first.timeout, first.shield.enabled), (Duration::from_secs(7), true));
     let backends = first.weights.clone().unwrap().backends;
     assert_eq!((backends[1].role, backends[1].permille), (ArmRole::Candidate, 50));
-    // A value of the spec in a new form: the last spec stays, and an abort is one.
+    // A spec with a value of a new format: the last spec stays, and an abort still takes effect.
     let aborted = model(json!({"timeoutSeconds": "soon"}), weights(2, 0));
     assert_eq!(aborted.weights.as_ref().unwrap().generation, 2);
     assert_eq!(ModelConfig { weights: first.weights.clone(), ..aborted }, first);
-    // Weights in a new form: the last ones stay, and the spec is a new one.
+    // Weights of a new format: the last ones stay, and the spec takes effect.
     let later = model(
         json!({"timeoutSeconds": 9}),
         json!({"traffic": {"generation": 3, "backends": [
@@ -283,7 +283,7 @@ fn a_pod_of_both_families_counts_once() {
         json!({"addresses": [address], "conditions": conditions, "targetRef": {"kind": "Pod", "name": uid, "uid": uid}})
     };
     let v4 = json!([pod("10.0.0.1", "a", true), pod("10.0.0.2", "b", false)]);
-    // That `b` leaves is not told here yet; of `c` this is the only address.
+    // Pod `b` terminates, but this slice does not show it yet; `c` has only this address.
     let v6 =
         json!([pod("fd00::1", "a", true), pod("fd00::2", "b", true), pod("fd00::3", "c", true)]);
     let [v4, v6] = [v4, v6].map(|pods| slice(of_revision("one"), "2026-01-02T00:00:00Z", pods));
