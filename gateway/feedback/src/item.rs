@@ -1,4 +1,4 @@
-//! What clients say of predictions, and what they are answered.
+//! The feedback of clients on predictions, and the responses to it.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,13 @@ use serde_json::Value;
 /// The body of a feedback request.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct FeedbackRequest {
-    /// The items.
     pub feedback: Vec<FeedbackItem>,
 }
 
-/// The truth for one prediction.
+/// The feedback on one prediction.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct FeedbackItem {
-    /// As the answer carried it.
+    /// The prediction id of the answer.
     pub prediction_id: String,
     /// The true label of a prediction of one row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -23,21 +22,20 @@ pub struct FeedbackItem {
     /// The true labels by row; null where unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Vec<Value>>,
-    /// What became of the prediction, instead of labels.
+    /// A business outcome of the prediction, instead of labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<BusinessOutcome>,
 }
 
-/// A business outcome of one prediction.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct BusinessOutcome {
     /// One of the declared names.
     pub name: String,
-    /// From 0 to [`MAX_VALUE`]: 1 or 0 for what happened or not, an amount, seconds.
+    /// From 0 to [`MAX_VALUE`]: 1 or 0 for whether an event occurred, an amount, or seconds.
     pub value: f64,
 }
 
-/// Greatest value of an outcome: sums of many still keep their cents.
+/// Greatest value of an outcome: small enough that sums of many values stay accurate to cents.
 pub(super) const MAX_VALUE: f64 = 1e9;
 
 /// Why an item was not counted. The names are the values of the metric's label.
@@ -52,19 +50,19 @@ pub enum FeedbackRejection {
     InvalidTime,
     /// Counted before.
     Duplicate,
-    /// The prediction has no labels (a regression, or a row beyond what an id holds).
+    /// The prediction has no labels (a regression, or a row beyond the capacity of an id).
     NoPrediction,
     /// Neither `label` nor `labels`, more labels than rows, or a label that is neither a number nor
     /// a string.
     InvalidLabel,
-    /// An outcome whose name is not declared.
+    /// The name of the outcome is not declared.
     UnknownOutcome,
     /// A value that is negative, too great or not a number, or an outcome together with labels.
     InvalidOutcome,
 }
 
 impl FeedbackRejection {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 8] = [
         Self::InvalidId,
         Self::Expired,
@@ -91,31 +89,30 @@ impl FeedbackRejection {
     }
 }
 
-/// What an accepted item adds.
+/// The counts that an accepted item adds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CountedFeedback {
-    /// The revision that predicted.
+    /// The revision that made the prediction.
     pub revision: String,
-    /// Rows that were right.
+    /// Number of correctly predicted rows.
     pub correct: u64,
-    /// Rows that were wrong.
+    /// Number of wrongly predicted rows.
     pub incorrect: u64,
     /// Name and value of an outcome.
     pub outcome: Option<(String, f64)>,
     /// When the prediction was made, in Unix seconds.
     pub predicted_at: u64,
-    /// How old the prediction is.
+    /// Age of the prediction.
     pub age_seconds: u64,
 }
 
-/// The answer to a feedback request.
 #[derive(Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub struct FeedbackResponse {
-    /// Items counted.
+    /// Number of counted items.
     pub accepted: usize,
-    /// Items not counted.
+    /// Number of rejected items.
     pub rejected: usize,
-    /// The rejected by reason.
+    /// Number of rejected items by reason.
     pub reasons: BTreeMap<String, usize>,
 }
 
@@ -131,7 +128,7 @@ impl FeedbackResponse {
         }
     }
 
-    /// Adds what another gateway has counted.
+    /// Adds the counts of another gateway.
     pub fn append(&mut self, other: Self) {
         self.accepted = self.accepted.saturating_add(other.accepted);
         self.rejected = self.rejected.saturating_add(other.rejected);

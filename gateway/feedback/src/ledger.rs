@@ -1,5 +1,5 @@
-//! True labels and business outcomes that arrive later: each is counted once, for the revision that
-//! predicted.
+//! Counts true labels and business outcomes that arrive later: each once, for the revision that
+//! made the prediction.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -10,15 +10,15 @@ use slipway_prediction_id::{MAX_ROWS, PredictedLabel, PredictionId};
 
 use super::item::{CountedFeedback, FeedbackItem, FeedbackRejection, MAX_VALUE};
 
-/// Clocks of two nodes may differ by this much.
+/// Maximum difference between the clocks of two nodes.
 const SKEW_SECONDS: u64 = 300;
 
-/// The bounds on what is remembered.
+/// Limits of the stored feedback.
 #[derive(Debug, Clone, Copy)]
 pub struct FeedbackLimits {
-    /// Age at which a prediction takes no more feedback, in seconds.
+    /// Age in seconds after which a prediction accepts no more feedback.
     pub ttl_seconds: u64,
-    /// Predictions remembered to reject duplicates.
+    /// Number of predictions stored to reject duplicates.
     pub max_remembered: usize,
 }
 
@@ -28,7 +28,7 @@ impl Default for FeedbackLimits {
     }
 }
 
-/// Number and time of a prediction, and what was reported: 0 for labels, else the hash of an
+/// Number and time of a prediction, and the type of feedback: 0 for labels, else the hash of the
 /// outcome's name.
 type FeedbackKey = (u64, u32, u32);
 
@@ -38,7 +38,7 @@ struct SeenFeedback {
     order: VecDeque<FeedbackKey>,
 }
 
-/// What a gateway remembers of feedback: which predictions have had theirs.
+/// Stores which predictions have already received feedback.
 #[derive(Debug, Default)]
 pub struct FeedbackLedger {
     limits: FeedbackLimits,
@@ -46,16 +46,16 @@ pub struct FeedbackLedger {
 }
 
 impl FeedbackLedger {
-    /// An empty book.
+    /// Creates an empty ledger.
     pub fn new(limits: FeedbackLimits) -> Self {
         Self { limits, memory: Mutex::default() }
     }
 
-    /// Judges one item, whose id was opened, and remembers it if it counts. `now` is in Unix
-    /// seconds; `taken` are the names of the outcomes that are taken.
+    /// Evaluates one item, whose id has been opened, and records it if it counts. `now` is in Unix
+    /// seconds; `taken` are the names of the accepted outcomes.
     ///
     /// # Errors
-    /// Why it does not count.
+    /// Why the item does not count.
     pub fn record(
         &self,
         id: PredictionId,
@@ -90,7 +90,7 @@ impl FeedbackLedger {
             return Err(FeedbackRejection::Duplicate);
         }
         memory.order.push_back(key);
-        // What is too old to be taken again, and what there is no room for.
+        // Removes entries that are too old to be accepted again, and entries above the limit.
         let old =
             |(_, seconds, _): &FeedbackKey| u64::from(*seconds) + self.limits.ttl_seconds < now;
         while let Some(oldest) = memory.order.front().copied()
@@ -103,7 +103,7 @@ impl FeedbackLedger {
     }
 }
 
-/// What an item adds, where outcomes of the names `taken` are taken.
+/// The counts that an item adds, when outcomes with the names `taken` are accepted.
 fn evaluate_item(
     item: &FeedbackItem,
     predicted: &[Option<PredictedLabel>],
@@ -116,7 +116,7 @@ fn evaluate_item(
     if !taken.contains(&outcome.name) {
         return Err(FeedbackRejection::UnknownOutcome);
     }
-    // A sum that may shrink is no counter: what is given back is an outcome of its own.
+    // A decreasing sum is not a counter; a refund, for example, is an outcome of its own.
     let good =
         (0.0..=MAX_VALUE).contains(&outcome.value) && item.label.is_none() && item.labels.is_none();
     if !good {
@@ -128,7 +128,7 @@ fn evaluate_item(
     })
 }
 
-/// Counts right and wrong rows.
+/// Counts correctly and wrongly predicted rows.
 fn compare_labels(
     item: &FeedbackItem,
     predicted: &[Option<PredictedLabel>],
@@ -141,7 +141,7 @@ fn compare_labels(
     if predicted.iter().all(Option::is_none) {
         return Err(FeedbackRejection::NoPrediction);
     }
-    // One label for several rows would be a guess about which row is meant.
+    // With several rows it is ambiguous which one a single label belongs to.
     let ambiguous = item.label.is_some() && predicted.len() > 1;
     if ambiguous || (truths.len() > predicted.len() && predicted.len() < MAX_ROWS) {
         return Err(FeedbackRejection::InvalidLabel);
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(record(2), Err(FeedbackRejection::Duplicate));
         assert!(record(0).is_ok(), "the oldest is forgotten");
         assert_eq!(book.memory.lock().seen.len(), 2);
-        // A day later nothing of today can come again, so nothing of it is kept.
+        // A day later no id of today is accepted again, so none is stored.
         let tomorrow = NOW + 2 * 86_400;
         let late = PredictionId { seconds: tomorrow as u32, ..id(9, 0, &[1]) };
         book.record(late, &one(json!(1)), tomorrow, &[]).unwrap();

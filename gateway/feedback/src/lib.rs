@@ -1,7 +1,7 @@
-//! What is known of feedback: what was counted already, what is counted of it, and the other
-//! gateways of the namespace, each of which counts its share. Each id is counted by one gateway
-//! pod, which remembers it: the first in rank of those that are there (rendezvous hashing). A pod
-//! that is replaced takes its memory with it, so an id may count twice then, and no more often.
+//! The state of feedback: which feedback has been counted, the counts, and the other gateways of
+//! the namespace. Each id is counted and remembered by exactly one gateway pod: the first in rank
+//! among the existing ones (rendezvous hashing). A replaced pod loses its memory, so an id may then
+//! count twice, but no more often.
 
 pub mod item;
 pub mod ledger;
@@ -12,10 +12,10 @@ pub mod windows;
 use self::ledger::FeedbackLedger;
 use self::peers::GatewayPeers;
 
-/// What a gateway knows for feedback.
+/// The state of feedback in a gateway.
 #[derive(Debug)]
 pub struct FeedbackState {
-    /// What was counted already.
+    /// The feedback that has been counted.
     pub ledger: FeedbackLedger,
     /// The other gateways of the namespace.
     pub peers: GatewayPeers,

@@ -1,6 +1,6 @@
-//! What is counted of feedback. Labels as right and wrong; what else became of predictions
-//! (engagement, conversion, revenue) as sums and counts, so that rates and means of an arm are
-//! quotients of two counters over any window, and their standard errors too.
+//! Counts of feedback. Labels are counted as correct and incorrect; business outcomes (engagement,
+//! conversion, revenue) as sums and counts, so that rates and means of an arm are quotients of two
+//! counters over any window, and so are their standard errors.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::item::{CountedFeedback, FeedbackRejection};
 use super::windows::FeedbackWindows;
 
-/// Seconds, from a minute to a week.
+/// In seconds, from a minute to a week.
 const AGE_BUCKETS: [f64; 11] = [
     1.0,
     10.0,
@@ -36,8 +36,8 @@ const AGE_BUCKETS: [f64; 11] = [
     7.0 * 86_400.0,
 ];
 
-/// Revisions of one ModelDeployment that are counted; of more, those that nothing was counted for
-/// longest are forgotten.
+/// Maximum number of counted revisions per ModelDeployment; beyond it, the revision without counts
+/// for the longest time is removed.
 const MAX_REVISIONS: usize = 32;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,16 +68,15 @@ struct FeedbackReasonLabels {
 
 type FloatCounter = Counter<f64, AtomicU64>;
 
-/// What is known of a revision besides its series.
+/// State of a revision besides its series.
 #[derive(Debug)]
 struct KnownRevision {
-    /// When something was last counted for it.
     last_counted: Instant,
-    /// Names of outcomes that have series.
+    /// Names of the outcomes that have series.
     outcomes: HashSet<String>,
 }
 
-/// The metrics of what feedback brings, of all ModelDeployments of the gateway.
+/// The feedback metrics of all ModelDeployments of the gateway.
 #[derive(Debug)]
 pub struct FeedbackMetrics {
     labels: Family<FeedbackResultLabels, Counter>,
@@ -109,7 +108,7 @@ impl Default for FeedbackMetrics {
 }
 
 impl FeedbackMetrics {
-    /// Into the registry.
+    /// Adds the metrics to the registry.
     pub fn register(&self, registry: &mut Registry) {
         let r = registry;
         r.register(
@@ -145,7 +144,7 @@ impl FeedbackMetrics {
         r.register_collector(Box::new(Arc::clone(&self.windows)));
     }
 
-    /// How long feedback is taken.
+    /// Sets how long feedback is accepted.
     pub fn set_ttl(&self, ttl: Duration) {
         self.windows.set_length(ttl.as_secs());
     }
@@ -171,7 +170,7 @@ impl FeedbackMetrics {
         self.track_revision(modeldeployment, revision, names);
     }
 
-    /// Counts predicted rows, made at a time in Unix seconds.
+    /// Counts predicted rows of a time in Unix seconds.
     pub fn count_predicted(
         &self,
         modeldeployment: &str,
@@ -226,8 +225,8 @@ impl FeedbackMetrics {
         self.rejected.get_or_create(&because).inc();
     }
 
-    /// Notes that a revision has series, and forgets the longest silent one where there are too
-    /// many.
+    /// Records that a revision has series, and removes the one without counts for the longest time
+    /// when there are too many.
     fn track_revision(&self, modeldeployment: &str, revision: &str, names: &[String]) {
         let mut known = self.known.lock();
         let key = (modeldeployment.to_owned(), revision.to_owned());
@@ -249,8 +248,8 @@ impl FeedbackMetrics {
         }
     }
 
-    /// Forgets revisions that take no traffic (`serves` says) and for which nothing was counted for
-    /// as long as feedback is taken.
+    /// Removes revisions without traffic (according to `serves`) for which nothing was counted
+    /// within `ttl`.
     pub fn sweep(&self, now: Instant, ttl: Duration, serves: impl Fn(&str, &str) -> bool) {
         let mut known = self.known.lock();
         known.retain(|key, known| {
@@ -355,7 +354,7 @@ mod tests {
         assert!(!text(&outcomes).contains("digits"), "{}", text(&outcomes));
     }
 
-    /// A gateway that has seen many revisions counts for those that serve now.
+    /// A gateway that has seen many revisions still counts for the serving ones.
     #[tokio::test(start_paused = true)]
     async fn the_revisions_that_are_silent_longest_make_room() {
         let outcomes = FeedbackMetrics::default();

@@ -21,15 +21,14 @@ use super::item::FeedbackResponse;
 const PORT: &str = slipway_contracts::ports::PRIVATE.name;
 /// Time for another gateway to take a connection, and to answer.
 const TIMEOUTS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
-/// Longest answer.
+/// Longest accepted answer.
 const MAX_ANSWER: usize = 64 << 10;
 
-/// A gateway.
 #[derive(Clone, Debug, Eq)]
 pub struct GatewayPeer {
-    /// The name of its pod.
+    /// Name of its pod.
     pub name: String,
-    /// Where it answers.
+    /// Address of its port for other gateways.
     pub addr: SocketAddr,
 }
 
@@ -45,7 +44,7 @@ impl Hash for GatewayPeer {
     }
 }
 
-/// The gateways that are ready, this one among them or not.
+/// The ready gateways except this one.
 #[derive(Debug)]
 pub struct GatewayPeers {
     own_name: String,
@@ -53,12 +52,12 @@ pub struct GatewayPeers {
 }
 
 impl GatewayPeers {
-    /// None but `own`, the name of this pod.
+    /// Creates an empty set; `own` is the name of this pod.
     pub fn new(own: &str) -> Self {
         Self { own_name: own.to_owned(), others: RwLock::default() }
     }
 
-    /// These are all.
+    /// Replaces all gateways.
     pub fn set(&self, all: impl IntoIterator<Item = GatewayPeer>) {
         let mut others: Vec<GatewayPeer> =
             all.into_iter().filter(|peer| peer.name != self.own_name).collect();
@@ -67,8 +66,9 @@ impl GatewayPeers {
         *self.others.write() = others;
     }
 
-    /// Who counts a prediction, after so many before it in rank did not; none when it is this
-    /// gateway. All gateways that know of each other say the same.
+    /// The gateway that counts a prediction, after the first `tried` gateways in rank failed;
+    /// `None` when it is this gateway. All gateways with the same set of peers return the same
+    /// result.
     pub fn owner(&self, number: u64, tried: usize) -> Option<GatewayPeer> {
         let others = self.others.read();
         let of = |name: &str| rendezvous_rank(number, hash_parts(&[name.as_bytes()]));
@@ -80,12 +80,12 @@ impl GatewayPeers {
     }
 }
 
-/// The gateways of the EndpointSlices of their Service.
+/// The gateways in the EndpointSlices of their Service.
 pub fn peers_from_slices<'a>(
     slices: impl IntoIterator<Item = &'a EndpointSlice>,
 ) -> Vec<GatewayPeer> {
-    // A gateway of both families is in a slice of each, and is one gateway: IPv4 first, as for the
-    // pods of models.
+    // A dual-stack gateway is in a slice of each address family but is one gateway: IPv4 takes
+    // precedence, as for model server pods.
     let mut peers: Vec<GatewayPeer> = slices.into_iter().flat_map(peers_from_slice).collect();
     peers.sort_by(|a, b| (&a.name, a.addr).cmp(&(&b.name, b.addr)));
     peers.dedup_by(|later, earlier| later.name == earlier.name);
@@ -108,7 +108,7 @@ fn peers_from_slice(slice: &EndpointSlice) -> Vec<GatewayPeer> {
     ready.filter_map(peer).collect()
 }
 
-/// Sends feedback to a gateway; none when it does not count it.
+/// Sends feedback to a gateway; `None` when it does not count it.
 pub async fn post_feedback<const N: usize>(
     addr: SocketAddr,
     host: &str,

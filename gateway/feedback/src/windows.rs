@@ -11,24 +11,23 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use slipway_contracts::metric_names;
 
-/// Windows in which predictions and their labels are counted, over the time in which feedback is
-/// taken.
+/// Number of windows, over the period in which feedback is accepted, in which predictions and their
+/// labels are counted.
 pub(super) const WINDOW_COUNT: usize = 12;
 
-/// The rows that were predicted in a window, and those of them that have a label by now.
+/// The rows predicted in a window, and how many of them have a label so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct FeedbackWindow {
     number: u64,
-    /// Rows that were predicted.
     pub(super) predicted: u64,
-    /// Those of them that have a label.
+    /// Number of predicted rows with a label.
     pub(super) labelled: u64,
 }
 
 type RevisionWindows = HashMap<String, [FeedbackWindow; WINDOW_COUNT]>;
 
 /// Predictions and labels by the time of the prediction. Windows begin at multiples of their
-/// length, so those of all pods are the same and can be added up.
+/// length, so that the windows of all pods coincide and can be added up.
 #[derive(Debug)]
 pub(super) struct FeedbackWindows {
     /// The length of a window in seconds; the windows by ModelDeployment and revision.
@@ -42,12 +41,12 @@ impl Default for FeedbackWindows {
 }
 
 impl FeedbackWindows {
-    /// Feedback is taken for so many seconds.
+    /// Sets how long feedback is accepted.
     pub(super) fn set_length(&self, ttl_seconds: u64) {
         self.state.lock().0 = ttl_seconds.div_ceil(WINDOW_COUNT as u64).max(1);
     }
 
-    /// A revision has no windows any more.
+    /// Removes the windows of a revision.
     pub(super) fn remove_revision(&self, modeldeployment: &str, revision: &str) {
         let mut state = self.state.lock();
         if let Some(revisions) = state.1.get_mut(modeldeployment) {
@@ -58,8 +57,8 @@ impl FeedbackWindows {
         }
     }
 
-    /// Counts in the window of a time, of a ModelDeployment and a revision. The caller bounds the
-    /// revisions.
+    /// Updates the window of a time, for a ModelDeployment and a revision. The caller limits the
+    /// number of revisions.
     pub(super) fn update_window(
         &self,
         of: (&str, &str),
@@ -69,7 +68,7 @@ impl FeedbackWindows {
         let mut state = self.state.lock();
         let ((length, models), (modeldeployment, revision)) = (&mut *state, of);
         let number = seconds / *length;
-        // Twice looked up rather than a name made for each prediction.
+        // Two lookups avoid an allocation for each prediction.
         if !models.get(modeldeployment).is_some_and(|revisions| revisions.contains_key(revision)) {
             let revisions = models.entry(modeldeployment.to_owned()).or_default();
             revisions.insert(revision.to_owned(), [FeedbackWindow::default(); WINDOW_COUNT]);
@@ -84,16 +83,16 @@ impl FeedbackWindows {
         if window.number < number {
             *window = FeedbackWindow { number, ..FeedbackWindow::default() };
         }
-        // A label that is too late for its window has no place any more.
+        // A label that is too late for its window is dropped.
         if window.number == number {
             add(window);
         }
     }
 
-    /// Writes the windows as they are at a time in Unix seconds.
+    /// Writes the windows as of a time in Unix seconds.
     ///
     /// # Errors
-    /// When the encoder has one.
+    /// When the encoder fails.
     pub(super) fn encode_at(&self, encoder: &mut DescriptorEncoder<'_>, now: u64) -> fmt::Result {
         let state = self.state.lock();
         let (length, models) = &*state;
@@ -201,8 +200,8 @@ mod tests {
         assert!(text.contains("slipway_gateway_window_seconds 100"));
         assert!(at(10_350).contains(&line("predicted", "03", 8)));
         assert!(!at(20_000).contains("} 8"), "what is too old is gone");
-        // A window's place is taken by the one twelve later; a label for the old one is not counted
-        // for the new one.
+        // A window's slot is reused by the one twelve windows later; a label for the old one is not
+        // counted for the new one.
         predicted(11_200, 3);
         labelled();
         assert!(at(11_200).contains(&line("labelled", "00", 0)));
