@@ -1,27 +1,29 @@
-//! Equal requests to the same pod: then the caches of N pods are one cache N times as large, not N
-//! times the same.
+//! Sends equal requests to the same pod, so that the caches of N pods form one cache of N times the
+//! size instead of N copies of the same content.
 //!
 //! Rendezvous hashing: every pod has a rank for every request, the same on all gateways, and the
-//! first in rank that is not loaded beyond its bound takes it. A pod that comes or goes moves its
-//! own share of the requests and no other. The bound is 1.25 times the mean load (consistent
-//! hashing with bounded loads, Mirrokni et al. 2016), so one hot request cannot drown its pod.
+//! first in rank below its load limit takes the request. An added or removed pod moves only its own
+//! share of the requests. The limit is 1.25 times the mean load (consistent hashing with bounded
+//! loads, Mirrokni et al. 2016), so that one frequent request cannot overload its pod.
 //!
-//! This chooses among the pods of a revision that was chosen before; the split between revisions
-//! does not know of it.
+//! This chooses among the pods of the revision that was chosen before; the split between revisions
+//! does not depend on it.
 
 use bytes::Bytes;
 
 use crate::message;
 use crate::split::mix_bits;
 
-/// A pod takes at most this share of the mean load, in percent.
+/// Maximum load of a pod relative to the mean load, in percent.
 const LOAD_FACTOR_PERCENT: usize = 125;
-/// So few requests at a time are no load: below, nobody is passed over.
+/// Below this number of concurrent requests no pod is skipped.
 const MIN_LOAD_BOUND: usize = 4;
-/// Where in a body the names `id` and `entity` are looked for: clients write them first or last.
+/// Number of bytes at either end of a body in which the names `id` and `entity` are searched:
+/// clients write them first or last.
 const SCAN_BYTES: usize = 512;
 
-/// The requests that one of `pods` pods may have, the next one included, when all have `in_flight`.
+/// Maximum number of requests of one of `pods` pods, including the next one, when all together have
+/// `in_flight`.
 pub fn load_bound(in_flight: usize, pods: usize) -> usize {
     ((in_flight + 1) * LOAD_FACTOR_PERCENT).div_ceil(pods.max(1) * 100).max(MIN_LOAD_BOUND)
 }
@@ -31,14 +33,15 @@ pub fn rendezvous_rank(request: u64, pod: u64) -> u64 {
     mix_bits(request ^ pod)
 }
 
-/// What makes two requests alike: the path, and the entity if the body names one near its ends,
-/// else the whole body without its `id`, which clients make up anew for every request. A text that
-/// only looks like a name is no harm: requests then share a pod and not an answer.
+/// Hash of the parts that make two requests equal: the path, and the entity if the body contains
+/// one near its ends, else the whole body without its `id`, which clients generate for every
+/// request. A text that only looks like such a name does no harm: the requests then share a pod but
+/// no answer.
 pub fn request_fingerprint(path: &str, body: &[Bytes]) -> u64 {
     let mut hasher = WordHasher::default();
     hasher.write(path.as_bytes());
     hasher.write(b"\xff");
-    // Almost always one piece; where not, only the ends of pieces are looked at.
+    // Almost always one piece; otherwise only the ends of the pieces are searched.
     if let Some(entity) = body
         .iter()
         .find_map(|piece| head_and_tail(piece).find_map(|(_, end)| value_of(end, b"\"entity\"")))
@@ -60,14 +63,14 @@ pub fn request_fingerprint(path: &str, body: &[Bytes]) -> u64 {
     hasher.finish()
 }
 
-/// The beginning of a piece, and its end if that is another part of it, each with where it begins.
+/// The beginning of a piece, and its end if it does not overlap, each with its offset.
 fn head_and_tail(piece: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let head = (0, &piece[..piece.len().min(SCAN_BYTES)]);
     let tail = piece.len().checked_sub(SCAN_BYTES).map(|at| (at, &piece[at..]));
     [Some(head), tail].into_iter().flatten()
 }
 
-/// The text that follows `name` and a colon, without its quotes, and where it begins.
+/// The text that follows `name` and a colon, without its quotes, and its offset.
 fn value_of<'a>(json: &'a [u8], name: &[u8]) -> Option<(usize, &'a [u8])> {
     let mut at = json.windows(name.len()).position(|window| window == name)? + name.len();
     at += json[at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
@@ -80,7 +83,7 @@ fn value_of<'a>(json: &'a [u8], name: &[u8]) -> Option<(usize, &'a [u8])> {
     Some((at, &json[at..at + length]))
 }
 
-/// As [`request_fingerprint`], of a unary call of gRPC.
+/// Like [`request_fingerprint`], for a unary gRPC call.
 pub fn grpc_fingerprint(path: &str, body: &[Bytes]) -> u64 {
     let Some((first, more)) = body.split_first() else { return request_fingerprint(path, body) };
     let Some(found) = message::parse_infer_request(first) else {
@@ -95,7 +98,7 @@ pub fn grpc_fingerprint(path: &str, body: &[Bytes]) -> u64 {
         hasher.write(entity);
         return hasher.finish();
     }
-    // The length of the message counts its id.
+    // The message length in the frame header depends on the id, so it is excluded.
     hasher.write(first.get(message::FRAME_HEADER_BYTES..found.id.start).unwrap_or_default());
     hasher.write(first.get(found.id.end.max(message::FRAME_HEADER_BYTES)..).unwrap_or_default());
     more.iter().for_each(|piece| hasher.write(piece));
@@ -206,7 +209,7 @@ mod tests {
             |name: u8| [&[0x22, 13, 0x0a, 6][..], b"entity", &[0x12, 3, 0x1a, 1, name]].concat();
         assert_eq!(of(&[ids[0], &entity(b'1'), raw]), of(&[ids[1], &entity(b'1'), other]));
         assert_ne!(of(&[&entity(b'1'), raw]), of(&[&entity(b'2'), raw]));
-        // Compressed: alike when they are equal.
+        // Compressed messages have equal fingerprints when they are equal.
         let compressed = |last: u8| grpc_fingerprint("/", &[vec![1, 0, 0, 0, 1, last].into()]);
         assert!(compressed(1) == compressed(1) && compressed(1) != compressed(2));
     }
@@ -238,7 +241,7 @@ mod tests {
             grpc_fingerprint("/", &[body.into()]);
         }
 
-        /// Somebody always has room: the bounds together are more than there is.
+        /// At least one pod always has capacity: the limits together exceed the load.
         #[test]
         fn somebody_has_room(in_flight in 0..10_000_usize, pods in 1..200_usize) {
             prop_assert!(load_bound(in_flight, pods) * pods > in_flight);

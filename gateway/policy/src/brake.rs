@@ -1,5 +1,5 @@
-//! The brake: a hard bound on a candidate's own failures, held by this gateway pod alone and at
-//! once.
+//! The brake: a hard limit on a candidate's own failures, enforced at once by each gateway pod
+//! alone.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,7 +9,7 @@ use slipway_contracts::state::BrakeTrip;
 
 use crate::config::BrakeConfig;
 
-/// Most requests over which the share of failures is taken: one bit each.
+/// Maximum window size in requests: one bit each.
 pub const MAX_WINDOW: u32 = u64::BITS;
 
 /// The brake of one revision. It outlives route tables and generations.
@@ -30,17 +30,16 @@ struct BrakeCounts {
 }
 
 impl ArmBrake {
-    /// Whether the candidate gets nothing.
+    /// Whether the candidate gets no traffic.
     pub fn is_tripped(&self) -> bool {
         self.tripped.load(Ordering::Acquire)
     }
 
-    /// The trip, if there is one.
     pub fn trip(&self) -> Option<BrakeTrip> {
         self.counts.lock().trip.clone()
     }
 
-    /// Notes one judged request and returns the trip when this request was the last straw.
+    /// Records one request that counts for the brake; returns the trip when this request trips it.
     pub fn observe(
         &self,
         revision: &str,
@@ -61,12 +60,12 @@ impl ArmBrake {
         Some(trip)
     }
 
-    /// Takes note of the weights in force, and releases the brake when they were written in
-    /// knowledge of it.
+    /// Applies the weights in force, and releases the brake when the operator wrote them with
+    /// knowledge of the trip.
     ///
-    /// One newer generation may have been on its way when the brake acted, so the next one releases
-    /// it only if it takes the weight away. The one after that was written by an operator that had
-    /// our report, or that aborted without waiting for it.
+    /// One newer generation may have been in transit when the brake tripped, so the next generation
+    /// releases it only if it removes the weight. The one after that was written by an operator
+    /// that had this gateway's report, or that aborted without waiting for it.
     pub fn apply_generation(&self, generation: i64, permille: u32) {
         let mut ledger = self.counts.lock();
         if generation == ledger.generation {
@@ -89,7 +88,7 @@ impl BrakeCounts {
             && failed * 1_000_000 >= seen.saturating_mul(config.failure_millionths)
     }
 
-    /// Failures among the newest requests, and how many these are.
+    /// Number of failures among the newest requests, and the number of these requests.
     fn recent_failures(&self, window: u32) -> (u64, u64) {
         let window = window.clamp(1, MAX_WINDOW);
         let failed = (self.recent & (u64::MAX >> (MAX_WINDOW - window))).count_ones();

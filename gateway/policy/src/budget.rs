@@ -1,9 +1,9 @@
-//! The shield's budget: it bounds replays that help nobody.
+//! The shield's budget: it limits replays that do not help.
 //!
-//! A replay is charged when it starts and given back when stable answered it. So a candidate that
-//! alone is bad never exhausts the budget (the brake is the bound on that, and stable keeps
-//! capacity for all traffic during a rollout), while in an outage that both arms share the load on
-//! stable grows by no more than the floor and the percentage.
+//! A replay is charged when it starts and refunded when stable answered it. A candidate that alone
+//! is faulty therefore never exhausts the budget (the brake limits it, and stable has capacity for
+//! all traffic during a rollout), while in an outage of both arms the load on stable grows by no
+//! more than the floor and the percentage.
 
 use std::time::{Duration, Instant};
 
@@ -34,8 +34,8 @@ struct BudgetSlot {
     charged: u64,
 }
 
-/// One charge. Hand it to [`ShieldBudget::refund`] when the replay helped; else it stays charged
-/// until its second has left the window.
+/// One charge. Pass it to [`ShieldBudget::refund`] when the replay helped; otherwise it stays
+/// charged until its second has left the window.
 #[derive(Debug)]
 #[must_use]
 pub struct BudgetCharge {
@@ -43,12 +43,12 @@ pub struct BudgetCharge {
 }
 
 impl ShieldBudget {
-    /// A budget of `floor` replays and `percent` of stable's requests in any ten seconds.
+    /// Creates a budget of `floor` replays plus `percent` of stable's requests in any ten seconds.
     pub fn new(floor: u64, percent: u64, origin: Instant) -> Self {
         Self { floor, percent, origin, window: Mutex::default() }
     }
 
-    /// Notes a request to stable that is no replay.
+    /// Records a request to stable that is not a replay.
     pub fn record_stable(&self, now: Instant) {
         self.with_window(now, |window| window.current_slot().stable += 1);
     }
@@ -64,7 +64,7 @@ impl ShieldBudget {
         })
     }
 
-    /// Gives a charge back.
+    /// Returns a charge to the budget.
     pub fn refund(&self, charge: BudgetCharge, now: Instant) {
         self.with_window(now, |window| {
             if window.now - charge.second < SLOTS as u64 {
@@ -84,7 +84,7 @@ impl ShieldBudget {
 
 impl BudgetWindow {
     fn advance(&mut self, second: u64) {
-        // A thread that read its clock earlier must not turn the window back.
+        // A thread that read its clock earlier must not move the window back.
         let steps = second.saturating_sub(self.now).min(SLOTS as u64);
         self.now = self.now.max(second);
         for back in 0..steps {

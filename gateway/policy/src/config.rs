@@ -1,4 +1,4 @@
-//! What the gateway is told: the only types that stand between Kubernetes and the data plane.
+//! The configuration of the gateway: the only types between Kubernetes and the data plane.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use slipway_crds::routing::RoutingClaims;
 pub enum ArmRole {
     /// The revision to which traffic returns.
     Stable,
-    /// The revision on trial.
+    /// The revision under test.
     Candidate,
 }
 
@@ -26,24 +26,22 @@ impl ArmRole {
     }
 }
 
-/// One revision's share.
+/// The weight of one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightedBackend {
-    /// The revision.
     pub revision: String,
-    /// Its role.
     pub role: ArmRole,
-    /// Its share in thousandths.
+    /// Its weight in thousandths.
     pub permille: u32,
 }
 
 /// The weights as the operator wrote them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrafficWeights {
-    /// Grows with every change. 0 is never written by the operator: it marks weights that the
-    /// gateway had to guess.
+    /// Increases with every change. The operator never writes 0: it marks weights that the gateway
+    /// had to assume.
     pub generation: i64,
-    /// Revisions and their shares.
+    /// Revisions and their weights.
     pub backends: Vec<WeightedBackend>,
     /// The revision behind the preview address.
     pub preview: Option<String>,
@@ -54,91 +52,87 @@ pub struct TrafficWeights {
 pub struct ShieldConfig {
     /// Whether failures of the candidate are replayed to stable.
     pub enabled: bool,
-    /// How long the candidate may take before stable is asked, too; found by stable's 99th
-    /// percentile when absent.
+    /// Time limit of the candidate before the request is sent to stable, too; derived from
+    /// stable's 99th percentile when `None`.
     pub candidate_timeout: Option<Duration>,
 }
 
 /// The brake of one ModelDeployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BrakeConfig {
-    /// Whether it acts at all.
+    /// Whether it can trip at all.
     pub enabled: bool,
-    /// Failures before the brake can act.
+    /// Number of failures before it can trip.
     pub min_failures: u64,
-    /// How many of the last requests are looked at, 1 to 64.
+    /// Window size in requests, 1 to 64.
     pub window: u32,
-    /// Share of failures among them at which it acts, in millionths.
+    /// Failure rate in the window at which it trips, in millionths.
     pub failure_millionths: u64,
 }
 
 impl BrakeConfig {
-    /// That of a ModelDeployment that says nothing.
+    /// The brake of a ModelDeployment without settings.
     pub const DEFAULT: Self =
         Self { enabled: true, min_failures: 10, window: 50, failure_millionths: 500_000 };
 }
 
-/// What pods are told with requests that it concerns, because it takes effect without other pods:
-/// values of headers.
+/// Settings sent to pods with the requests they concern, so that a change takes effect without new
+/// pods. They are values of headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodSettings {
-    /// For `x-slipway-queue-max-jobs`, of jobs.
+    /// Value of `x-slipway-queue-max-jobs`, on job requests.
     pub max_jobs: Option<HeaderValue>,
-    /// For `x-slipway-callback-allow`, of jobs: entries separated by commas; empty for nowhere.
+    /// Value of `x-slipway-callback-allow`, on job requests: entries separated by commas; empty
+    /// allows no destination.
     pub callback_allow: Option<HeaderValue>,
 }
 
-/// One ModelDeployment.
+/// The configuration of one ModelDeployment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
-    /// Its name.
     pub name: String,
-    /// Its uid: another object of the same name is another ModelDeployment.
+    /// Its UID: another object of the same name is another ModelDeployment.
     pub uid: String,
     /// Creation in seconds since 1970: of several that claim the same host or model name the
     /// oldest holds it.
     pub created: i64,
-    /// By what it wants to be reached besides the addresses of its Services: declared hosts, and
-    /// the name of the model.
+    /// Its claims besides the addresses of its Services: declared hosts, and the model name.
     pub claims: RoutingClaims,
-    /// The weights; absent when the status has none (yet, or any more).
+    /// The weights; `None` when the status contains none.
     pub weights: Option<TrafficWeights>,
-    /// The revision that the status calls stable, for when there are no weights.
+    /// The stable revision according to the status, for the case without weights.
     pub stable: Option<String>,
     /// Deadline of one request.
     pub timeout: Duration,
-    /// Largest request body that is kept, and that pods are told to take.
+    /// Largest accepted request body; pods receive the same limit.
     pub max_request: usize,
     /// Whether no pod is wanted.
     pub scaled_to_zero: bool,
-    /// Whether its pods keep answers, so that equal requests should meet the same pod.
+    /// Whether its pods cache answers, so that equal requests should reach the same pod.
     pub caching: bool,
-    /// Since when the rollout runs, in the words of the status: it tells rollouts apart.
+    /// Start time of the rollout as in the status: it identifies the rollout.
     pub rollout: String,
-    /// Header that names the entity.
+    /// Header that contains the entity.
     pub sticky_header: Option<HeaderName>,
     /// Whether predictions may be sent more than once.
     pub replay: bool,
-    /// The shield.
     pub shield: ShieldConfig,
-    /// The brake.
     pub brake: BrakeConfig,
-    /// What pods are told.
+    /// Settings sent to pods.
     pub pod_settings: PodSettings,
     /// Names of the outcomes that feedback may report.
     pub outcomes: Vec<String>,
-    /// Whether answers say which revision they are of.
+    /// Whether answers contain their revision.
     pub reveals_revision: bool,
 }
 
 /// The endpoints of one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointGroup {
-    /// Ready pods.
     pub ready: BTreeSet<SocketAddr>,
-    /// Pods that shut down and still serve: used when none is ready.
+    /// Terminating pods that still serve: used when none is ready.
     pub draining: BTreeSet<SocketAddr>,
-    /// When the first EndpointSlice of the revision was created, in seconds; orders revisions by
+    /// Creation of the first EndpointSlice of the revision, in seconds; it orders revisions by
     /// age.
     pub created: i64,
 }
@@ -149,7 +143,7 @@ pub type RevisionEndpoints = BTreeMap<String, EndpointGroup>;
 /// The key of an [`EndpointGroup`]: ModelDeployment and revision.
 pub type GroupKey = (String, String);
 
-/// Everything the gateway is told, at one moment.
+/// The complete configuration of the gateway at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RoutingSnapshot {
     /// ModelDeployments by name.

@@ -6,17 +6,17 @@ use crate::refusal::RequestRefusal;
 /// Why an arm gave no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArmFailure {
-    /// No pod took the request: it did not run.
+    /// No pod accepted the request: it did not run.
     Unreachable,
-    /// A pod broke off: it may have run.
+    /// A pod closed the connection: the request may have run.
     Broken,
-    /// No answer in time: it may have run.
+    /// No answer in time: the request may have run.
     Deadline,
-    /// The client broke off while its body passed through.
+    /// The client disconnected while its body was streamed.
     ClientLeft,
-    /// The client's body passed through until it was larger than is allowed.
+    /// The client's body exceeded the size limit while it was streamed.
     TooLarge,
-    /// The client's body passed through, too slowly to keep its place.
+    /// The client sent its streamed body too slowly to keep its permit.
     TooSlow,
 }
 
@@ -31,7 +31,7 @@ impl ArmFailure {
         }
     }
 
-    /// What the client is told.
+    /// The refusal that the client receives.
     pub fn refusal(self) -> RequestRefusal {
         match self {
             Self::Unreachable => RequestRefusal::Unreachable,

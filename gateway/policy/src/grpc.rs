@@ -1,4 +1,4 @@
-//! The little of gRPC that a proxy must know: which calls are unary, and what a status means.
+//! The parts of gRPC that a proxy needs: which calls are unary, and the meaning of a status.
 
 use http::header::HeaderValue;
 use http::{HeaderMap, HeaderName};
@@ -9,13 +9,13 @@ use crate::outcome::RequestOutcome;
 
 /// The status of a call.
 pub const STATUS: HeaderName = HeaderName::from_static(contract::STATUS_HEADER);
-/// Its message, percent-encoded.
+/// The message of the status, percent-encoded.
 pub const MESSAGE: HeaderName = HeaderName::from_static(contract::MESSAGE_HEADER);
 /// The client's own deadline.
 pub const TIMEOUT: HeaderName = HeaderName::from_static(contract::TIMEOUT_HEADER);
 
-/// Calls with one request and one answer that may run twice. Others are streams in both directions,
-/// which cannot be read whole before they are sent on, or change something.
+/// Unary calls that may run twice. Other calls are bidirectional streams, which cannot be buffered
+/// before they are forwarded, or calls with side effects.
 const UNARY: [&str; 9] = [
     SERVER_LIVE,
     SERVER_READY,
@@ -28,7 +28,7 @@ const UNARY: [&str; 9] = [
     HEALTH_CHECK,
 ];
 
-/// Calls whose first message names a model in field 1.
+/// Calls whose first message contains the model name in field 1.
 const MODEL_CALLS: [&str; 6] = [
     "/inference.GRPCInferenceService/ModelReady",
     "/inference.GRPCInferenceService/ModelMetadata",
@@ -37,34 +37,34 @@ const MODEL_CALLS: [&str; 6] = [
     "/inference.GRPCInferenceService/ModelStatistics",
     HEALTH_CHECK,
 ];
-/// A health check: without a name it is about the server.
+/// A health check: without a service name it is about the server.
 pub const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 /// The service whose health is that of the server.
 pub const SERVICE: &[u8] = b"inference.GRPCInferenceService";
 
-/// Calls about a server as a whole.
+/// Liveness of the server as a whole.
 pub const SERVER_LIVE: &str = "/inference.GRPCInferenceService/ServerLive";
-/// Whether it is ready.
+/// Readiness of the server as a whole.
 pub const SERVER_READY: &str = "/inference.GRPCInferenceService/ServerReady";
-/// Who it is.
+/// Metadata of the server as a whole.
 pub const SERVER_METADATA: &str = "/inference.GRPCInferenceService/ServerMetadata";
 
-/// Whether the call has one request and one answer, and can be repeated.
+/// Whether the call is unary and can be repeated.
 pub fn is_known_unary(path: &str) -> bool {
     UNARY.contains(&path)
 }
 
-/// Whether the first message of the call names a model.
+/// Whether the first message of the call contains a model name.
 pub fn names_model(path: &str) -> bool {
     MODEL_CALLS.contains(&path)
 }
 
-/// Whether the call is about a server as a whole.
+/// Whether the call is about the server as a whole.
 pub fn is_about_server(path: &str) -> bool {
     [SERVER_LIVE, SERVER_READY, SERVER_METADATA].contains(&path)
 }
 
-/// What a status in headers or trailers means; none when there is no status.
+/// The outcome according to the status in headers or trailers; `None` without a status.
 pub fn status_outcome(headers: &HeaderMap) -> Option<RequestOutcome> {
     headers.get(STATUS).map(outcome_from_status)
 }
@@ -74,11 +74,11 @@ fn outcome_from_status(status: &HeaderValue) -> RequestOutcome {
         b"0" => RequestOutcome::Success,
         // DEADLINE_EXCEEDED.
         b"4" => RequestOutcome::Timeout,
-        // RESOURCE_EXHAUSTED: what 429 is in HTTP.
+        // RESOURCE_EXHAUSTED, which corresponds to HTTP status 429.
         b"8" => RequestOutcome::Unavailable,
-        // UNKNOWN, INTERNAL, UNAVAILABLE, DATA_LOSS: what 5xx is in HTTP.
+        // UNKNOWN, INTERNAL, UNAVAILABLE, DATA_LOSS, which correspond to HTTP status 5xx.
         b"2" | b"13" | b"14" | b"15" => RequestOutcome::ServerError,
-        // CANCELLED, INVALID_ARGUMENT, NOT_FOUND and the like.
+        // CANCELLED, INVALID_ARGUMENT, NOT_FOUND and similar ones.
         _ => RequestOutcome::ClientError,
     }
 }

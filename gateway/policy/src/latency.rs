@@ -1,40 +1,39 @@
-//! How long a revision takes to answer, as this gateway observes it, and what "in time" means by
-//! that.
+//! The answer times of a revision, as this gateway observes them, and the resulting time limits.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A time-out of the candidate in 99th percentiles of stable: so far beyond stable's usual time
-/// that an equally good candidate hardly ever reaches it, and that one which is slower within
-/// reason is left to the judge.
+/// The candidate's time-out as a multiple of stable's 99th percentile: far enough beyond stable's
+/// usual time that an equally good candidate hardly ever reaches it, and that the judge decides
+/// about one that is moderately slower.
 const TRY_TIMEOUT_FACTOR: u32 = 4;
-/// No time-out by observation is shorter: first requests to new pods may be slow for reasons that
-/// pass.
+/// Lower limit of derived time-outs: the first requests to new pods may be slow for temporary
+/// reasons.
 const MIN_TRY_TIMEOUT: Duration = Duration::from_millis(500);
-/// What is taken for stable's time while too little was observed.
+/// Assumed 99th percentile of stable before enough observations exist.
 const COLD_LATENCY: Duration = Duration::from_secs(1);
-/// Fewest observations that say anything; below 100 the 99th percentile is the longest of them.
+/// Minimum number of observations; below 100 the 99th percentile is the maximum.
 const MIN_OBSERVATIONS: u64 = 20;
 
-/// Buckets for each doubling, as a power of two: the width of a bucket is at most a quarter of its
-/// lower bound.
+/// Buckets per doubling, as a power of two: the width of a bucket is at most a quarter of its lower
+/// bound.
 const SUB_BUCKET_BITS: u32 = 2;
 const SUB_BUCKETS: u64 = 1 << SUB_BUCKET_BITS;
 /// Up to 2^32 microseconds, more than an hour.
 const BUCKETS: usize = 124;
-/// At so many observations all counts are halved, so that the newer ones weigh more. By number and
-/// not by time: a revision that gets no requests for a while is as fast as it was.
+/// After this number of observations all counts are halved, so that newer ones have more weight. By
+/// number and not by time, because a revision without requests does not become slower or faster.
 const HALVING_INTERVAL: u32 = 2048;
-/// The percentile is worked out anew at every one of the first observations, then once in so many.
+/// The percentile is recomputed at each of the first observations, then once per this number.
 const REFRESH_INTERVAL: u32 = 32;
 
-/// Times of one revision's answers: a histogram of fixed size. Recording takes no lock and
-/// allocates nothing; reading the percentile is one load.
+/// Answer times of one revision: a histogram of fixed size. Recording takes no lock and allocates
+/// nothing; reading the percentile is one load.
 #[derive(Debug)]
 pub struct ArmLatency {
     buckets: [AtomicU32; BUCKETS],
     total: AtomicU32,
-    /// In microseconds; 0 while too little was observed.
+    /// In microseconds; 0 before enough observations exist.
     p99: AtomicU64,
 }
 
@@ -49,7 +48,7 @@ impl Default for ArmLatency {
 }
 
 impl ArmLatency {
-    /// Records an answer.
+    /// Records the time of an answer.
     pub fn record(&self, took: Duration) {
         self.buckets[bucket_index(took)].fetch_add(1, Ordering::Relaxed);
         let total = self.total.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
@@ -61,26 +60,26 @@ impl ArmLatency {
         }
     }
 
-    /// Records that there was no answer within this time. It says something only beyond the
-    /// percentile that is known.
+    /// Records that there was no answer within this time. It is used only if it exceeds the current
+    /// percentile.
     pub fn record_at_least(&self, waited: Duration) {
         if self.p99().is_none_or(|p99| waited > p99) {
             self.record(waited);
         }
     }
 
-    /// The 99th percentile, rounded up to the bound of a bucket; none while too little was
-    /// observed.
+    /// The 99th percentile, rounded up to the bound of a bucket; `None` before enough observations
+    /// exist.
     pub fn p99(&self) -> Option<Duration> {
         let micros = self.p99.load(Ordering::Relaxed);
         (micros > 0).then(|| Duration::from_micros(micros))
     }
 
-    /// Others may record meanwhile: what they add is kept.
+    /// Halves all counts. Concurrent recordings are kept.
     fn halve(&self) {
         let mut removed = 0;
         for bucket in &self.buckets {
-            // Rounded down, so that a single outlier is forgotten.
+            // Rounded down, so that a single outlier disappears.
             let halved =
                 bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| Some(count / 2));
             removed += halved.map_or(0, |before| before - before / 2);
@@ -113,7 +112,7 @@ fn bucket_index(took: Duration) -> usize {
     (u64::from(exponent - SUB_BUCKET_BITS + 1) * SUB_BUCKETS + sub) as usize
 }
 
-/// In microseconds.
+/// Upper bound of a bucket in microseconds.
 fn upper_bound(bucket: usize) -> u64 {
     let bucket = bucket as u64;
     if bucket < SUB_BUCKETS {
@@ -123,24 +122,24 @@ fn upper_bound(bucket: usize) -> u64 {
     (SUB_BUCKETS + bucket % SUB_BUCKETS + 1) << shift
 }
 
-/// What "in time" means for both arms of a ModelDeployment, when a request begins.
+/// The time limits for both arms of a ModelDeployment, fixed at the start of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestTiming {
-    /// After this time stable is asked, too, and an answer that takes longer is counted as such,
-    /// whichever arm it is of. None where the shield asks nobody.
+    /// After this time the request is sent to stable, too, and a later answer of either arm counts
+    /// as too slow. `None` when no candidate is shielded.
     pub try_timeout: Option<Duration>,
-    /// Who waited for less than this has not waited for long enough to blame an arm: stable's 99th
-    /// percentile.
+    /// A client that waited for less than this has not waited long enough to blame an arm:
+    /// stable's 99th percentile.
     pub blame_threshold: Duration,
-    /// Nearly the ModelDeployment's own time-out: what is left of it after a body was read. Who
-    /// has set a shorter one has not seen all that the arm promises.
+    /// Nearly the ModelDeployment's own time-out: what is left of it after a body was read. A
+    /// client with a shorter deadline has not waited for all the time that the arm may take.
     pub full_timeout: Duration,
 }
 
 impl RequestTiming {
-    /// By stable's 99th percentile and by the ModelDeployment's time-out; `shield` is the
-    /// configured time-out of the candidate, or none where one is to be found, and absent where no
-    /// candidate is shielded.
+    /// Derives the limits from stable's 99th percentile and the ModelDeployment's time-out.
+    /// `shield` is `None` when no candidate is shielded, and `Some(None)` when the candidate's
+    /// time-out is not configured but derived.
     pub fn new(
         stable: Option<Duration>,
         timeout: Duration,
@@ -205,7 +204,7 @@ mod tests {
         let before = latency.p99();
         (0..500).for_each(|_| latency.record_at_least(millis(1)));
         assert_eq!(latency.p99(), before);
-        // Those who waited longer for nothing show that stable is slower than it was.
+        // Longer waits without an answer show that stable has become slower.
         (0..REFRESH_INTERVAL).for_each(|_| latency.record_at_least(millis(900)));
         assert!(latency.p99().unwrap() >= millis(900));
     }

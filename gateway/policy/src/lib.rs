@@ -1,11 +1,11 @@
-//! The policies of the gateway, without any I/O: which slot of the split a request falls into
-//! ([`split`]), which pod equal requests meet ([`affinity`]), when a candidate is taken out
-//! ([`brake`]), what replays may cost ([`budget`]), what "in time" means ([`latency`]), and what
-//! one ModelDeployment may take of what all share ([`share`], [`uploads`]). Clocks are passed in.
+//! The policies of the gateway, without any I/O: the slot of the split that a request falls into
+//! ([`split`]), the pod for equal requests ([`affinity`]), when a candidate is taken out
+//! ([`brake`]), the limit on replays ([`budget`]), time limits ([`latency`]), and the part of
+//! shared resources that one ModelDeployment may use ([`share`], [`uploads`]). Clocks are passed
+//! in.
 //!
-//! Beside them the words of the data plane: what it is told ([`config`]), how requests end
-//! ([`outcome`], [`failure`], [`refusal`]), and the little of gRPC that it must know ([`grpc`],
-//! [`message`]).
+//! Besides, the vocabulary of the data plane: its configuration ([`config`]), how requests end
+//! ([`outcome`], [`failure`], [`refusal`]), and the required parts of gRPC ([`grpc`], [`message`]).
 
 pub mod affinity;
 pub mod brake;

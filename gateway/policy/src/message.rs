@@ -1,15 +1,15 @@
-//! What the gateway must know of a `ModelInferRequest`: where its `id` stands, and the entity that
-//! it names; and of it and of other messages, which model they name.
+//! The parts of a `ModelInferRequest` that the gateway needs: the position of its `id`, and its
+//! entity; and the model name of this and other messages.
 //!
-//! Only the beginning is walked (<https://protobuf.dev/programming-guides/encoding/>); whatever is malformed ends the walk, and is the pod's to
-//! refuse.
+//! Only the beginning is parsed (<https://protobuf.dev/programming-guides/encoding/>); parsing
+//! stops at malformed content, which the pod has to reject.
 
 use std::ops::Range;
 
-/// Flag and length before a message of gRPC.
+/// Flag and length before a gRPC message.
 pub const FRAME_HEADER_BYTES: usize = 5;
-/// Fields of `ModelInferRequest`, and of an entry of its map `parameters`. Other messages that name
-/// a model have its name in the field of the same number.
+/// Fields of `ModelInferRequest`, and of an entry of its map `parameters`. Other messages with a
+/// model name have it in the field of the same number.
 const MODEL: u64 = 1;
 const ID: u64 = 3;
 const PARAMETERS: u64 = 4;
@@ -18,18 +18,18 @@ const VALUE: u64 = 2;
 /// Field of `InferParameter`.
 const STRING: u64 = 3;
 
-/// The name of a model in the beginning of a call's body.
+/// The model name in the beginning of a call's body.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ModelName<'a> {
-    /// This one; empty when the first message has none.
+    /// The name; empty when the first message has none.
     Found(&'a [u8]),
-    /// More of the body must be seen.
+    /// More of the body is needed.
     Incomplete,
-    /// It cannot be read: the message is compressed.
+    /// The message is compressed and cannot be parsed.
     Compressed,
 }
 
-/// The name of a model in the first message of a body of which this is the beginning.
+/// The model name in the first message of a body that starts with `begin`.
 pub fn find_model_name(begin: &[u8]) -> ModelName<'_> {
     let Some((frame, rest)) = begin.split_first_chunk::<FRAME_HEADER_BYTES>() else {
         return ModelName::Incomplete;
@@ -47,24 +47,24 @@ pub fn find_model_name(begin: &[u8]) -> ModelName<'_> {
     }
 }
 
-/// A message, not compressed, behind its flag and length.
+/// An uncompressed message with its flag and length.
 pub fn frame_message(message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
     [&[0][..], &length, message].concat()
 }
 
-/// The parts of a message that matter here.
+/// The parts of a message that the gateway needs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct InferRequestFields<'a> {
-    /// The bytes of the field `id`, its tag included; empty when there is none.
+    /// Position of the field `id`, including its tag; empty when there is none.
     pub id: Range<usize>,
     /// `model_name`.
     pub model: &'a [u8],
-    /// The parameter `entity`, when it is a text.
+    /// The parameter `entity`, when it is a string.
     pub entity: Option<&'a [u8]>,
 }
 
-/// Reads the first piece of a body; `None` when it is compressed or no message of gRPC.
+/// Parses the first piece of a body; `None` when it is compressed or not a gRPC message.
 pub fn parse_infer_request(piece: &[u8]) -> Option<InferRequestFields<'_>> {
     let (frame, message) = piece.split_at_checked(FRAME_HEADER_BYTES)?;
     if frame.first() != Some(&0) {
@@ -92,8 +92,8 @@ fn entity_parameter(entry: &[u8]) -> Option<&[u8]> {
     (last(entry, KEY)? == b"entity").then(|| last(last(entry, VALUE)?, STRING)).flatten()
 }
 
-/// Number, place and contents of the fields with a length, up to the first that has none or does
-/// not end here.
+/// Number, position and content of the length-delimited fields, up to the first field of another
+/// type or beyond the end.
 fn length_delimited_fields(bytes: &[u8]) -> impl Iterator<Item = (u64, Range<usize>, &[u8])> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(parse_infer_request(&body[..40]).unwrap().id, 5..9);
         assert_eq!(parse_infer_request(&[1, 0, 0, 0, 0]), None, "compressed");
         assert_eq!(parse_infer_request(b"abc"), None);
-        // A number, and a length that no memory has.
+        // A number, and a length beyond any memory size.
         assert_eq!(
             parse_infer_request(&frame_message(&[8, 1, 26, 1, 1])),
             Some(InferRequestFields::default())
@@ -181,7 +181,7 @@ mod tests {
             (needed..=body.len())
                 .all(|length| find_model_name(&body[..length]) == ModelName::Found(b"digits"))
         );
-        // Nothing behind the first message is part of it.
+        // Data after the first message is not part of it.
         let empty = [frame_message(&[]), frame_message(&field(1, b"later"))].concat();
         assert_eq!(find_model_name(&empty), ModelName::Found(b""));
         assert_eq!(find_model_name(&empty[..4]), ModelName::Incomplete);

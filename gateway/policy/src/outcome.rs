@@ -1,31 +1,31 @@
-//! How a request ended, and why one reached no arm.
+//! How a request ended, and why it reached no arm.
 
 /// How one request to an arm, or one request of a client, ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestOutcome {
-    /// Below 400.
+    /// Status below 400.
     Success,
-    /// 4xx.
+    /// Status 4xx.
     ClientError,
-    /// The candidate's 4xx to a request that stable answered well: its contract is another, or it
-    /// fails and blames the client.
+    /// The candidate answered 4xx to a request that stable answered successfully: its contract
+    /// differs, or it fails and blames the client.
     ContractError,
-    /// 5xx, a broken connection, a truncated body.
+    /// Status 5xx, a broken connection, or a truncated body.
     ServerError,
-    /// No whole answer in time: by the deadline, or before its client left after longer than
-    /// stable's 99th percentile.
+    /// No complete answer in time: the deadline passed, or the client disconnected after longer
+    /// than stable's 99th percentile.
     Timeout,
-    /// Longer than a try may take: the candidate was given up for stable's answer, or an arm
-    /// answered later than that.
+    /// The try time-out passed: the candidate was abandoned for stable's answer, or an arm answered
+    /// later than that.
     TryTimeout,
-    /// No connection, or turned away for lack of room (429).
+    /// No connection, or rejected for lack of capacity (429).
     Unavailable,
-    /// The client left, or its deadline passed, before stable would have answered.
+    /// The client disconnected, or its deadline passed, before stable would have answered.
     Cancelled,
 }
 
 impl RequestOutcome {
-    /// All, in the order of their handles.
+    /// All outcomes, in the order of their handles.
     pub const ALL: [Self; 8] = [
         Self::Success,
         Self::ClientError,
@@ -67,22 +67,22 @@ impl RequestOutcome {
 /// Why a client's request reached no arm, or was kept from the candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RejectReason {
-    /// Too many requests at one time.
+    /// Too many concurrent requests.
     Overloaded,
     /// The body did not arrive in time.
     BodyTimeout,
-    /// The body is larger than is allowed.
+    /// The body exceeds the size limit.
     BodyTooLarge,
-    /// The client broke off or sent nonsense.
+    /// The client broke the connection or sent an invalid request.
     BadRequest,
-    /// The client left while it sent its body.
+    /// The client disconnected while it sent its body.
     ClientLeft,
     /// No weights are known.
     NoRevision,
 }
 
 impl RejectReason {
-    /// All, in the order of their handles.
+    /// All reasons, in the order of their handles.
     pub const ALL: [Self; 6] = [
         Self::Overloaded,
         Self::BodyTimeout,

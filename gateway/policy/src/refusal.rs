@@ -8,15 +8,15 @@ use crate::outcome::RequestOutcome;
 /// Answers of the gateway itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum RequestRefusal {
-    /// Neither the host nor the request says whom it is for.
+    /// Neither the host nor the request identifies a ModelDeployment.
     #[error(
         "no ModelDeployment declares this host and the request names no model: ask for /v2/models/<name>, or declare the host in spec.traffic.hosts"
     )]
     UndeclaredHost,
-    /// Nobody holds the name of the model.
+    /// No ModelDeployment holds the model name.
     #[error("no ModelDeployment of this namespace serves a model of this name")]
     UnknownModel,
-    /// A message of gRPC from which the name of its model cannot be read.
+    /// A gRPC message whose model name cannot be read.
     #[error(
         "no ModelDeployment declares this host and the message does not begin with the name of a model, or is compressed: declare the host in spec.traffic.hosts"
     )]
@@ -24,43 +24,43 @@ pub enum RequestRefusal {
     /// No weights.
     #[error("no revision is known yet")]
     NoRevision,
-    /// What is on the port `private` alone.
+    /// The path is available only at the port `private`.
     #[error(
         "ask for this at the port `private` (8081) of the Service, with `Authorization: Bearer` and the token of the Secret slipway-keys of this namespace"
     )]
     Private,
-    /// At that port, without the token.
+    /// A request to the port `private` without the token.
     #[error(
         "this port is for those who show the token of the Secret slipway-keys of this namespace: `Authorization: Bearer <token>`"
     )]
     Unauthorized,
-    /// At that port, while there is no token.
+    /// A request to the port `private` while the gateway has no token.
     #[error(
         "this gateway has no token yet: the operator makes the Secret slipway-keys in this namespace"
     )]
     NoToken,
-    /// CONNECT and the like.
+    /// CONNECT and similar methods.
     #[error("this method is not supported")]
     Method,
-    /// Too many requests at one time.
+    /// Too many concurrent requests.
     #[error("too many requests at one time")]
     Overloaded,
     /// The body is too large.
     #[error("the body is larger than is allowed")]
     BodyTooLarge,
-    /// The body did not come in time.
+    /// The body did not arrive in time.
     #[error("the body did not arrive in time")]
     BodyTimeout,
-    /// The body came too slowly to keep its place.
+    /// The body arrived too slowly to keep its permit.
     #[error("the body arrived too slowly while other clients waited: send it again")]
     BodyTooSlow,
-    /// The body broke off.
+    /// The body was truncated.
     #[error("the body could not be read")]
     BadBody,
     /// No pod could be reached.
     #[error("no pod of the model could be reached")]
     Unreachable,
-    /// A pod broke off.
+    /// A pod closed the connection.
     #[error("the model server closed the connection")]
     Broken,
     /// The deadline passed.
@@ -69,7 +69,7 @@ pub enum RequestRefusal {
 }
 
 impl RequestRefusal {
-    /// The status of the answer in HTTP.
+    /// The HTTP status of the answer.
     pub fn status(self) -> StatusCode {
         match self {
             Self::UndeclaredHost | Self::UnknownModel | Self::UnreadableName => {
@@ -89,7 +89,7 @@ impl RequestRefusal {
         }
     }
 
-    /// The status of the answer in gRPC.
+    /// The gRPC status of the answer.
     pub fn grpc_status(self) -> &'static str {
         match self {
             Self::UndeclaredHost | Self::UnreadableName | Self::Method => "12",
@@ -108,7 +108,7 @@ impl RequestRefusal {
         }
     }
 
-    /// What the client saw.
+    /// The outcome for the client.
     pub fn outcome(self) -> RequestOutcome {
         match self {
             Self::UndeclaredHost
@@ -120,7 +120,7 @@ impl RequestRefusal {
             | Self::BodyTooLarge
             | Self::BodyTimeout
             | Self::BodyTooSlow => RequestOutcome::ClientError,
-            // A body that breaks off is a client that left, as far as anybody can tell.
+            // A truncated body cannot be distinguished from a client that disconnected.
             Self::BadBody => RequestOutcome::Cancelled,
             Self::Overloaded | Self::Unreachable | Self::NoRevision | Self::NoToken => {
                 RequestOutcome::Unavailable

@@ -1,21 +1,21 @@
-//! What all ModelDeployments of a namespace share: places for requests, and memory for their
-//! bodies. None of them takes all of it.
+//! Resources that all ModelDeployments of a namespace share: permits for requests, and memory for
+//! their bodies. No ModelDeployment can take all of them.
 //!
-//! The bound of each is a multiple of what is free (dynamic thresholds; A. K. Choudhury and E. L.
+//! The limit of each is a multiple of what is free (dynamic thresholds; A. K. Choudhury and E. L.
 //! Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM
-//! Transactions on Networking 6(2), 1998): one alone gets two thirds, two that want all get two
-//! fifths each, and so on; there is always something left for the next. Nothing has to be told how
-//! many there are, and what is free is not kept from those who can use it.
+//! Transactions on Networking 6(2), 1998): one alone gets two thirds, two with unlimited demand get
+//! two fifths each, and so on; there is always something left for the next. The scheme does not
+//! need their number, and it withholds no free capacity from those that can use it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// A ModelDeployment may hold so many times what nobody holds.
+/// A ModelDeployment may hold this multiple of the free amount.
 const FREE_MULTIPLE: usize = 2;
-/// However small a pool of bytes is, it may be overdrawn by so much.
+/// Minimum overdraft of a pool of bytes, however small the pool is.
 const MIN_OVERDRAFT: usize = 4 << 20;
 
-/// A quantity that is shared.
+/// A shared quantity.
 #[derive(Debug)]
 pub struct CapacityPool {
     capacity: usize,
@@ -23,18 +23,18 @@ pub struct CapacityPool {
 }
 
 impl CapacityPool {
-    /// A pool of which nothing is taken.
+    /// Creates a pool of which nothing is taken.
     pub fn new(capacity: usize) -> Arc<Self> {
         Arc::new(Self { capacity, used: AtomicUsize::new(0) })
     }
 
-    /// What is taken.
+    /// The amount taken.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 }
 
-/// What one ModelDeployment has taken of a [`CapacityPool`].
+/// The amount that one ModelDeployment has taken from a [`CapacityPool`].
 #[derive(Debug)]
 pub struct PoolShare {
     pool: Arc<CapacityPool>,
@@ -42,21 +42,21 @@ pub struct PoolShare {
 }
 
 impl PoolShare {
-    /// A share of which nothing is taken.
+    /// Creates a share of which nothing is taken.
     pub fn new(pool: &Arc<CapacityPool>) -> Arc<Self> {
         Arc::new(Self { pool: Arc::clone(pool), used: AtomicUsize::new(0) })
     }
 
-    /// What it has taken.
+    /// The amount taken.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Takes so much, or nothing when that is more than its part.
+    /// Takes the amount, or nothing when it exceeds the limit of the share.
     fn try_take(&self, amount: usize) -> bool {
         let (own, all) = self.add(amount);
         let free = self.pool.capacity.checked_sub(all);
-        // The very first unit is everybody's, however small the pool.
+        // The first unit is always available, however small the pool is.
         let fits = free.is_some_and(|free| own <= free.saturating_mul(FREE_MULTIPLE).max(1));
         if !fits {
             self.release(amount);
@@ -64,14 +64,14 @@ impl PoolShare {
         fits
     }
 
-    /// Takes so much in any case.
+    /// Takes the amount unconditionally.
     fn add(&self, amount: usize) -> (usize, usize) {
         let own = self.used.fetch_add(amount, Ordering::Relaxed).saturating_add(amount);
         (own, self.pool.used.fetch_add(amount, Ordering::Relaxed).saturating_add(amount))
     }
 
-    /// Takes so much while the pool is not overdrawn by an eighth: for what cannot be told to do
-    /// with less.
+    /// Takes the amount unless the pool would be overdrawn by more than an eighth. For data that
+    /// cannot be limited.
     fn overdraw(&self, amount: usize) -> bool {
         let (_, all) = self.add(amount);
         let capacity = self.pool.capacity;
@@ -96,7 +96,7 @@ pub struct ByteReservation {
 }
 
 impl ByteReservation {
-    /// Nothing yet.
+    /// Creates an empty reservation.
     pub fn new(share: &Arc<PoolShare>) -> Self {
         Self { share: Arc::clone(share), bytes: 0 }
     }
@@ -110,7 +110,7 @@ impl ByteReservation {
         taken
     }
 
-    /// Takes more, also of an eighth more than there is.
+    /// Takes more; the pool may be overdrawn by an eighth.
     pub fn overdraw(&mut self, bytes: usize) -> bool {
         let taken = self.share.overdraw(bytes);
         if taken {
@@ -126,8 +126,7 @@ impl Drop for ByteReservation {
     }
 }
 
-/// The place of one request among those that are there at one time, until it is released or
-/// dropped.
+/// The permit of one among the concurrent requests, until it is released or dropped.
 #[derive(Debug)]
 pub struct RequestPermit {
     share: Arc<PoolShare>,
@@ -135,7 +134,7 @@ pub struct RequestPermit {
 }
 
 impl RequestPermit {
-    /// Takes one, if there is one.
+    /// Takes a permit, if one is free.
     pub fn acquire(share: &Arc<PoolShare>) -> Option<Arc<Self>> {
         share.try_take(1).then(|| Self::new(share))
     }
@@ -144,12 +143,12 @@ impl RequestPermit {
         Arc::new(Self { share: Arc::clone(share), held: AtomicBool::new(true) })
     }
 
-    /// Makes it another request's, unless it has been released.
+    /// Transfers the permit to another request, unless it has been released.
     pub fn transfer(&self) -> Option<Arc<Self>> {
         self.held.swap(false, Ordering::AcqRel).then(|| Self::new(&self.share))
     }
 
-    /// Gives it back. Again does nothing.
+    /// Releases the permit. Further calls have no effect.
     pub fn release(&self) {
         if self.held.swap(false, Ordering::AcqRel) {
             self.share.release(1);
@@ -189,13 +188,13 @@ mod tests {
         let pool = CapacityPool::new(4096);
         let mut held = Vec::new();
         for count in 1..=8_usize {
-            // A newcomer finds something free, whatever the others hold.
+            // A newcomer finds free capacity, whatever the others hold.
             let shares: Vec<_> = (0..count).map(|_| PoolShare::new(&pool)).collect();
             let (hogs, newcomer) = (&shares[..count - 1], &shares[count - 1]);
             held.extend(hogs.iter().map(fill));
             assert!(!fill(newcomer).is_empty(), "{count}");
             held.clear();
-            // In the long run, as requests end and come, all have as much.
+            // In the long run, as requests end and arrive, all have equal shares.
             let mut queues: Vec<Vec<Arc<RequestPermit>>> = shares.iter().map(fill).collect();
             for _ in 0..4096 {
                 for (share, queue) in shares.iter().zip(&mut queues) {

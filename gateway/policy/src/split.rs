@@ -6,17 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ring::hmac;
 use slipway_prediction_id::MasterKey;
 
-/// Slots of the split: one for each 0.1 %.
+/// Slots of the split: one per 0.1 %.
 pub const SLOTS: u32 = 1000;
 
-/// Shares no factor with 1000, so that stepping by it visits all slots once in 1000 requests, and
-/// clients with a period (every 2nd, 5th, 10th request alike) do not fall on one side. Of all such
-/// steps it spreads the slots `0..w` best: for no `w` and in no run of requests is the candidate
-/// more than 3.5 requests away from its share (the test below; all steps were tried).
+/// Coprime to 1000, so that stepping by it visits all slots once in 1000 requests, and periodic
+/// traffic (every 2nd, 5th, 10th request alike) does not end up on one side. Of all such steps it
+/// spreads the slots `0..w` best: for no `w` and in no run of requests is the candidate more than
+/// 3.5 requests away from its share (see the test below; all steps were tried).
 const STRIDE: u64 = 367;
 
-/// A schedule of slots for requests without stickiness: any 1000 in a row visit every slot exactly
-/// once.
+/// A schedule of slots for requests without stickiness: any 1000 consecutive ones visit every slot
+/// exactly once.
 #[derive(Debug)]
 pub struct SlotSchedule {
     next: AtomicU64,
@@ -24,7 +24,7 @@ pub struct SlotSchedule {
 
 impl SlotSchedule {
     /// A schedule that starts at the given position, so that the pods of one gateway do not round
-    /// the same way.
+    /// in the same way.
     pub fn starting_at(position: u64) -> Self {
         Self { next: AtomicU64::new(position % u64::from(SLOTS)) }
     }
@@ -37,21 +37,21 @@ impl SlotSchedule {
     }
 }
 
-/// The slots of entities in one rollout: the same on every gateway pod, and unknown to whoever has
-/// not the key of the namespace, so that nobody chooses the revision on trial, or meets it in every
-/// rollout.
+/// The slots of entities in one rollout: the same on every gateway pod, and unpredictable without
+/// the key of the namespace, so that no client can choose the revision under test, or get it in
+/// every rollout.
 #[derive(Debug, Clone)]
 pub struct StickySlots(StickinessKey);
 
 #[derive(Debug, Clone)]
 enum StickinessKey {
     Key(hmac::Key),
-    /// Without a key: by the UID, which those may know who may look at the ModelDeployment.
+    /// Without a key: by the UID, which every reader of the ModelDeployment can see.
     Uid(String),
 }
 
 impl StickySlots {
-    /// For a rollout of the ModelDeployment of a UID.
+    /// Slots for a rollout of the ModelDeployment with a UID.
     pub fn new(master: Option<&MasterKey>, uid: &str, rollout: &str) -> Self {
         let key = |master: &MasterKey| master.derive("stickiness v1", &format!("{uid}/{rollout}"));
         Self(match master.map(key) {
@@ -87,13 +87,13 @@ pub fn hash_parts(parts: &[&[u8]]) -> u64 {
     };
     for part in parts {
         part.iter().copied().for_each(&mut eat);
-        // 0xff is in no UTF-8 text: ("ab", "c") and ("a", "bc") differ.
+        // 0xff occurs in no UTF-8 text: ("ab", "c") and ("a", "bc") differ.
         eat(0xff);
     }
     mix_bits(state)
 }
 
-/// The finishing mixer of splitmix64: every input bit reaches every output bit.
+/// The finishing mixer of splitmix64: every input bit affects every output bit.
 pub fn mix_bits(mut value: u64) -> u64 {
     value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -160,14 +160,14 @@ mod tests {
                 .filter(|n| stickiness.slot(format!("user-{n}").as_bytes()) < weight)
                 .count() as f64;
             let expected = f64::from(weight) * 100.0;
-            // Five standard deviations of a binomial.
+            // Five standard deviations of a binomial distribution.
             let spread = 5.0 * (expected * (1.0 - f64::from(weight) / 1000.0)).sqrt();
             assert!((hits - expected).abs() < spread, "{hits} of {expected}");
         }
     }
 
-    /// Who met one candidate does not meet every one, and what is known of one ModelDeployment
-    /// tells nothing of another.
+    /// An entity that gets one candidate does not get every one, and its slot for one
+    /// ModelDeployment reveals nothing about another.
     #[test]
     fn rollouts_and_modeldeployments_split_their_entities_independently() {
         for (one, other) in [

@@ -1,6 +1,5 @@
-//! Requests whose bodies are still on their way: they hold a place and do nothing. When there is
-//! none left, the client that holds most of them in this way gives one to a client that holds
-//! fewer.
+//! Requests whose bodies are still arriving hold a permit without doing work. When no permit is
+//! left, the client with the most such requests loses one to a client with fewer.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,13 +11,13 @@ use slab::Slab;
 
 use crate::share::RequestPermit;
 
-/// The bodies on their way to one ModelDeployment.
+/// The arriving bodies of one ModelDeployment.
 #[derive(Debug, Default)]
 pub struct PendingUploads(Mutex<UploadState>);
 
 #[derive(Debug, Default)]
 struct UploadState {
-    /// Grows with each body.
+    /// Increases with each body.
     next: u64,
     entries: Slab<UploadEntry>,
 }
@@ -32,7 +31,7 @@ struct UploadEntry {
     waker: Option<Waker>,
 }
 
-/// A body on its way, until it is dropped.
+/// An arriving body; dropping the guard ends its registration.
 #[derive(Debug)]
 pub struct UploadGuard {
     uploads: Arc<PendingUploads>,
@@ -40,7 +39,7 @@ pub struct UploadGuard {
 }
 
 impl PendingUploads {
-    /// Notes a body on its way, and the place that its request holds.
+    /// Registers an arriving body and the permit of its request.
     pub fn register(self: &Arc<Self>, peer: IpAddr, place: &Arc<RequestPermit>) -> UploadGuard {
         let mut state = self.0.lock();
         state.next += 1;
@@ -54,15 +53,15 @@ impl PendingUploads {
         UploadGuard { uploads: Arc::clone(self), key: state.entries.insert(entry) }
     }
 
-    /// Ends the oldest body of the client that has most on their way, and gives its place to one
-    /// that has fewer.
+    /// Ends the oldest arriving body of the client with the most of them, and transfers its permit
+    /// to a client with fewer.
     pub fn reclaim_permit(&self, peer: IpAddr) -> Option<Arc<RequestPermit>> {
         let mut state = self.0.lock();
         let mut held: HashMap<IpAddr, usize> = HashMap::new();
         for (_, entry) in state.entries.iter().filter(|(_, entry)| !entry.ended) {
             *held.entry(entry.peer).or_default() += 1;
         }
-        // Not for one that would then have as many: they would push each other out.
+        // The difference must be at least two; otherwise two clients would evict each other.
         let least = held.get(&peer).copied().unwrap_or_default() + 2;
         let (largest, _) =
             held.into_iter().filter(|(_, held)| *held >= least).max_by_key(|(_, held)| *held)?;
@@ -70,7 +69,7 @@ impl PendingUploads {
             state.entries.iter_mut().filter(|(_, entry)| !entry.ended && entry.peer == largest);
         let mut oldest: Vec<_> = of_largest.map(|(_, entry)| entry).collect();
         oldest.sort_unstable_by_key(|entry| entry.number);
-        // One that has just been answered has no place any more.
+        // A request that has just been answered has no permit any more.
         oldest.into_iter().find_map(|entry| {
             entry.ended = true;
             entry.waker.take().into_iter().for_each(Waker::wake);
@@ -80,7 +79,7 @@ impl PendingUploads {
 }
 
 impl UploadGuard {
-    /// Completes when the body has lost its place.
+    /// Completes when the body has lost its permit.
     pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.uploads.0.lock();
         let Some(entry) = state.entries.get_mut(self.key) else { return Poll::Ready(()) };
@@ -127,9 +126,10 @@ mod tests {
             bodies.iter().map(ended).collect::<Vec<_>>(),
             [true, false, false, false, false, false]
         );
-        // Its own later ones do not end its earlier ones, nor do those who have nearly as many.
+        // A client's later bodies do not end its earlier ones, nor do those of clients with nearly
+        // as many.
         assert!(uploads.reclaim_permit(peer(1)).is_none());
-        // A body that has arrived whole is at work, and stays.
+        // A request whose body has arrived completely is being processed, and stays.
         drop(bodies.remove(1));
         let second = uploads.reclaim_permit(peer(3)).unwrap();
         assert_eq!(bodies.iter().map(ended).collect::<Vec<_>>(), [true, true, false, false, false]);
