@@ -1,4 +1,4 @@
-//! Changes that the operator wants to know at once.
+//! Changes that must be reported to the operator at once.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -6,15 +6,15 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// So many changes are known by name.
+/// Number of the latest changes that are kept by name.
 const MAX_CHANGES: usize = 1024;
 
-/// Says that something changed that the operator wants to know at once, and of which
+/// Notifies subscribers of changes that must be reported to the operator at once, with the affected
 /// ModelDeployment.
 #[derive(Clone, Debug)]
 pub struct ChangeNotifier {
     version: Arc<watch::Sender<u64>>,
-    /// The last ones, and the version that the newest of them made.
+    /// The names of the latest changes, and the version of the newest one.
     last: Arc<Mutex<(u64, VecDeque<Arc<str>>)>>,
 }
 
@@ -25,7 +25,7 @@ impl Default for ChangeNotifier {
 }
 
 impl ChangeNotifier {
-    /// Wakes everybody who waits for a change.
+    /// Notifies all subscribers of a change.
     pub fn announce(&self, model: &str) {
         let mut last = self.last.lock();
         last.0 += 1;
@@ -33,30 +33,30 @@ impl ChangeNotifier {
         if last.1.len() > MAX_CHANGES {
             last.1.pop_front();
         }
-        // Within the lock: who hears of a version finds its name.
+        // While the lock is held, so that a subscriber that receives a version finds its name.
         self.version.send_replace(last.0);
     }
 
-    /// Hears of changes from now on.
+    /// Subscribes to later changes.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }
 
-    /// Names of the ModelDeployments that changed after a version; none when they are not known any
-    /// more.
+    /// Names of the ModelDeployments that changed after a version; `None` when they are not all
+    /// kept any more.
     pub fn changed_since(&self, version: u64) -> Option<BTreeSet<Arc<str>>> {
         let last = self.last.lock();
         let new = usize::try_from(last.0.saturating_sub(version)).unwrap_or(usize::MAX);
         (new <= last.1.len()).then(|| last.1.iter().rev().take(new).cloned().collect())
     }
 
-    /// The changes of one ModelDeployment.
+    /// A notifier for the changes of one ModelDeployment.
     pub fn for_model(&self, model: &str) -> ModelChanges {
         ModelChanges { all: self.clone(), model: model.into() }
     }
 }
 
-/// Says that one ModelDeployment changed.
+/// Notifies subscribers of changes of one ModelDeployment.
 #[derive(Clone, Debug)]
 pub struct ModelChanges {
     all: ChangeNotifier,
@@ -64,7 +64,7 @@ pub struct ModelChanges {
 }
 
 impl ModelChanges {
-    /// Wakes everybody who waits for a change.
+    /// Notifies all subscribers of a change.
     pub fn announce(&self) {
         self.all.announce(&self.model);
     }

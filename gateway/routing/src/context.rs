@@ -1,4 +1,4 @@
-//! What all requests share.
+//! The context that all requests share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,27 +16,24 @@ use crate::settings::ProcessSettings;
 use crate::shares::{CapacityPools, ModelShares};
 use crate::table::ModelRouter;
 
-/// The gateway: settings, table, bounds, state of life.
+/// The gateway: settings, route table, limits, lifecycle state.
 #[derive(Debug)]
 pub struct GatewayContext {
-    /// Bounds and timings.
+    /// Limits and timings.
     pub settings: ProcessSettings,
-    /// Counts.
     pub metrics: Arc<GatewayMetrics>,
-    /// The route table.
     pub router: ModelRouter,
     /// The keys of the namespace.
     pub keys: Arc<KeyStore>,
-    /// What feedback there was.
     pub feedback: FeedbackState,
-    /// What requests have taken of which nobody knows yet for whom they are.
+    /// Resources taken by requests whose ModelDeployment is not known yet.
     pub unrouted_shares: ModelShares,
     synced: AtomicBool,
     draining: AtomicBool,
 }
 
 impl GatewayContext {
-    /// A gateway without any route.
+    /// Creates a gateway without routes.
     pub fn new(settings: ProcessSettings) -> Arc<Self> {
         let metrics = GatewayMetrics::new();
         metrics.feedback.set_ttl(settings.feedback_ttl);
@@ -72,12 +69,13 @@ impl GatewayContext {
         })
     }
 
-    /// Both watches have delivered everything once. Returns whether this is news.
+    /// Records that both watches have delivered a complete list. Returns whether this is the first
+    /// call.
     pub fn set_synced(&self) -> bool {
         !self.synced.swap(true, Ordering::AcqRel)
     }
 
-    /// Forgets what is long gone.
+    /// Removes state that has been unused for long.
     pub fn sweep(&self, now: Instant) {
         self.router.sweep(now);
         let serves = |model: &str, revision: &str| {
@@ -86,17 +84,17 @@ impl GatewayContext {
         self.metrics.feedback.sweep(now, self.settings.feedback_ttl, serves);
     }
 
-    /// From now on the gateway wants to lose its clients.
+    /// Starts draining: clients should disconnect.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Whether the gateway wants to lose its clients.
+    /// Whether clients should disconnect.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Whether new clients may come.
+    /// Whether the gateway accepts new clients.
     pub fn is_ready(&self) -> bool {
         self.synced.load(Ordering::Acquire) && !self.is_draining()
     }

@@ -1,9 +1,10 @@
-//! The keys of the namespace: files of the Secret `slipway-keys`, which the kubelet puts into the
+//! The keys of the namespace: files of the Secret `slipway-keys`, which the kubelet mounts into the
 //! pod and replaces in place.
 //!
-//! `master` is what keys are derived from, by purpose and UID of the ModelDeployment; `token` is
-//! what people show to be let in. A file that is absent or has a wrong size is told and is no key,
-//! and the gateway serves on without: who needs a key must refuse, or do without, by itself.
+//! Other keys are derived from `master`, by purpose and UID of the ModelDeployment; `token`
+//! authenticates users. A file that is missing or has a wrong size is reported and provides no key,
+//! and the gateway continues without it: each use of a key must reject the request, or work without
+//! the key.
 
 use std::fmt::{self, Debug, Formatter};
 use std::io;
@@ -22,12 +23,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::GatewayMetrics;
 
-/// How long what was derived from a key that was replaced stays valid.
+/// How long data that was derived from a replaced key stays valid.
 pub const PREVIOUS_KEY_TTL: Duration = Duration::from_secs(24 * 60 * 60);
-/// How often the files are looked at. The kubelet itself takes a minute to replace them.
+/// Interval between checks of the files. The kubelet itself takes a minute to replace them.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A token that can be compared and not be read.
+/// A token that can be compared but not read.
 struct AccessToken {
     key: hmac::Key,
     tag: hmac::Tag,
@@ -43,7 +44,7 @@ impl AccessToken {
         Some(Self { key, tag, authorization })
     }
 
-    /// Takes as long whatever of it is right.
+    /// Compares in constant time.
     fn matches(&self, shown: &[u8]) -> bool {
         hmac::verify(&self.key, shown, self.tag.as_ref()).is_ok()
     }
@@ -52,14 +53,14 @@ impl AccessToken {
 #[derive(Default)]
 struct LoadedKeys {
     master: Option<MasterKey>,
-    /// The one before, until when it is valid.
+    /// The previous key, and until when it is valid.
     previous: Option<(MasterKey, Instant)>,
     token: Option<AccessToken>,
-    /// What was told last of each file.
+    /// The last reported problem of each file.
     reported: [Option<String>; 2],
 }
 
-/// The keys, as the files have them.
+/// The keys according to the files.
 pub struct KeyStore {
     directory: PathBuf,
     loaded: RwLock<LoadedKeys>,
@@ -83,8 +84,8 @@ impl KeyStore {
         self.loaded.read().master.clone()
     }
 
-    /// The master key that was replaced, or taken away, less than [`PREVIOUS_KEY_TTL`] ago: for
-    /// what was made with it, and for nothing new.
+    /// The master key that was replaced or removed less than [`PREVIOUS_KEY_TTL`] ago. Only for
+    /// data that was created with it, not for new data.
     pub fn previous_master(&self) -> Option<MasterKey> {
         let held = self.loaded.read();
         held.previous
@@ -98,20 +99,19 @@ impl KeyStore {
         Some(self.master()?.derive(purpose, uid))
     }
 
-    /// Whether this is the token; never when there is none.
+    /// Whether this is the token; false when there is none.
     pub fn is_token(&self, shown: &[u8]) -> bool {
         let held = self.loaded.read();
         TOKEN_BYTES.contains(&shown.len())
             && held.token.as_ref().is_some_and(|token| token.matches(shown))
     }
 
-    /// The header by which this gateway shows the token to another one.
+    /// The header that authenticates this gateway to another one.
     pub fn authorization(&self) -> Option<HeaderValue> {
         self.loaded.read().token.as_ref()?.authorization.clone()
     }
 
-    /// Reads the files. What cannot be read for another reason than that it is not there stays as
-    /// it was.
+    /// Reads the files. A key whose file exists but cannot be read stays as it was.
     pub fn reload(&self) {
         let master = read_master(&self.directory);
         let token = read_token(&self.directory);
@@ -130,7 +130,7 @@ impl KeyStore {
         }
     }
 
-    /// Says what has changed, and the state in the metrics.
+    /// Logs changes, and updates the metrics.
     fn report_key_file(
         &self,
         told: &mut Option<String>,
@@ -170,13 +170,13 @@ impl LoadedKeys {
     }
 }
 
-/// Reads the files again and again until `stop`.
+/// Reads the files periodically until `stop`.
 pub async fn reload_periodically(keys: Arc<KeyStore>, stop: CancellationToken) {
     let mut ticks = interval(RELOAD_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let keys = Arc::clone(&keys);
-        // Never on a thread that serves requests: the directory is of another's making.
+        // Not on a thread that serves requests, because a mounted directory may block.
         let read = tokio::task::spawn_blocking(move || keys.reload());
         if let Some(Err(error)) = stop.run_until_cancelled(read).await {
             tracing::warn!(%error, "the key files could not be looked at");

@@ -1,6 +1,6 @@
 //! The route table: which ModelDeployment a request is for ([`select`]), and which arm of it
-//! ([`model`]). The [`table`] is changed by one ModelDeployment at a time, and remembers what
-//! outlives a change. What all requests share is in the [`context`]: the table, [`settings`],
+//! ([`model`]). The [`table`] is changed one ModelDeployment at a time, and keeps the state that
+//! outlives a change. The [`context`] contains what all requests share: the table, [`settings`],
 //! [`keys`] of the namespace, and [`metrics`].
 
 pub mod changes;

@@ -1,4 +1,4 @@
-//! One ModelDeployment as the data plane sees it: its arms, its split, and what outlives a change
+//! One ModelDeployment in the data plane: its arms, its split, and the state that outlives a change
 //! of weights.
 
 use std::sync::Arc;
@@ -19,68 +19,66 @@ use crate::changes::ModelChanges;
 use crate::metrics::{ArmMetrics, ModelMetrics};
 use crate::shares::ModelShares;
 
-/// What a revision keeps over changes of weights and endpoints.
+/// State of a revision that outlives changes of weights and endpoints.
 #[derive(Debug, Default)]
 pub struct ArmState {
-    /// Requests that are there now.
+    /// Number of requests in flight.
     pub in_flight: AtomicUsize,
-    /// Its brake.
     pub brake: ArmBrake,
-    /// How long it takes.
+    /// Its answer times.
     pub latency: ArmLatency,
 }
 
 impl ArmState {
-    /// Requests that are there now.
+    /// Number of requests in flight.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Acquire)
     }
 }
 
-/// What a revision did since a generation of weights was applied.
+/// Counts of a revision since a generation of weights was applied.
 #[derive(Debug, Default)]
 pub struct ArmCounts {
     /// Requests that were sent to it.
     pub requests: AtomicU64,
-    /// Those that it answered, clients' own mistakes (4xx) included.
+    /// Requests that it answered, including client errors (4xx).
     pub answered: AtomicU64,
-    /// Of stable: those that were kept from the candidate, because their bodies could not be kept
-    /// to be sent again.
+    /// For stable: requests that were kept from the candidate because their bodies could not be
+    /// buffered for a replay.
     pub unshielded: AtomicU64,
 }
 
 /// One revision in one role under one generation of weights.
 #[derive(Debug)]
 pub struct Arm {
-    /// The revision.
     pub revision: String,
-    /// The revision, as it goes into answers.
+    /// The revision as a header value for answers.
     pub header: HeaderValue,
-    /// Its role.
     pub role: ArmRole,
-    /// Its share.
+    /// Its weight in thousandths.
     pub permille: u32,
     /// Its pods.
     pub endpoints: EndpointSet,
-    /// What outlives this generation.
+    /// State that outlives this generation.
     pub state: Arc<ArmState>,
-    /// What it did since the generation was applied.
+    /// Counts since the generation was applied.
     pub counts: Arc<ArmCounts>,
     /// Handles of its series.
     pub metrics: ArmMetrics,
-    /// Bounds of its brake.
+    /// Settings of its brake.
     pub brake: BrakeConfig,
-    /// Where to tell that the brake acted.
+    /// Is notified when the brake trips.
     pub changes: ModelChanges,
 }
 
 impl Arm {
-    /// Whether it gets nothing because its brake acted.
+    /// Whether it gets no traffic because its brake has tripped.
     pub fn is_braked(&self) -> bool {
         self.role == ArmRole::Candidate && self.state.brake.is_tripped()
     }
 
-    /// Tells the brake of one request. Stable has no brake: there is nowhere else to go.
+    /// Records one request in the brake. Stable has no brake, because there is no alternative to
+    /// it.
     pub fn update_brake(&self, failed: bool) {
         if self.role != ArmRole::Candidate {
             return;
@@ -98,7 +96,7 @@ impl Arm {
         }
     }
 
-    /// Judges by outcome. Nothing can be said about a request whose client left.
+    /// Records an outcome in the brake. A request whose client disconnected is not evidence.
     pub fn update_brake_by_outcome(&self, outcome: RequestOutcome) {
         if outcome != RequestOutcome::Cancelled {
             self.update_brake(outcome.is_failure());
@@ -111,25 +109,25 @@ impl Arm {
     }
 }
 
-/// What a ModelDeployment allows a request, as pods are told of it.
+/// Limits of a ModelDeployment's requests, as headers for pods.
 #[derive(Clone, Debug)]
 pub struct LimitHeaders {
-    /// For `x-request-timeout-ms`, when the client names none.
+    /// Value of `x-request-timeout-ms`, when the client sends none.
     pub milliseconds: HeaderValue,
-    /// For `grpc-timeout`, when the client names none.
+    /// Value of `grpc-timeout`, when the client sends none.
     pub grpc: HeaderValue,
-    /// For `x-slipway-max-request-bytes`. None: what pods take when they are told nothing.
+    /// Value of `x-slipway-max-request-bytes`; `None` when it equals the default of model servers.
     pub max_request: Option<HeaderValue>,
 }
 
-/// The largest body that a model server takes when it is told nothing.
+/// Default limit of a model server for request bodies.
 const DEFAULT_MAX_REQUEST: usize = 16 << 20;
 
 impl LimitHeaders {
-    /// The headers of a timeout of whole seconds, and of a size in bytes.
+    /// The headers for a timeout in whole seconds and a size in bytes.
     pub fn new(timeout: Duration, max_request: usize) -> Self {
         let differs = max_request != DEFAULT_MAX_REQUEST;
-        // Eight digits are what gRPC allows.
+        // gRPC allows at most eight digits.
         let grpc = HeaderValue::try_from(format!("{}S", timeout.as_secs().min(99_999_999)));
         let grpc = grpc.unwrap_or(HeaderValue::from_static("30S"));
         Self {
@@ -143,16 +141,16 @@ impl LimitHeaders {
 /// One ModelDeployment under one generation of weights.
 #[derive(Debug)]
 pub struct RoutedModel {
-    /// As it was told.
+    /// Its configuration.
     pub config: ModelConfig,
-    /// What it allows a request, as pods are told of it.
+    /// Limits of its requests, as headers for pods.
     pub limits: LimitHeaders,
-    /// The weights in force: those told, the last ones known, or a guess; none while nothing is
-    /// known.
+    /// The weights in force: those of the operator, the last known ones, or a guess; `None` while
+    /// nothing is known.
     pub weights: Option<TrafficWeights>,
     /// Its arms in the order of the weights; the preview arm last, if it has no weight of its own.
     pub arms: Vec<Arc<Arm>>,
-    /// Revisions without any weight that still answer requests.
+    /// Revisions without weight that still answer requests.
     pub draining_arms: Vec<(String, Arc<ArmState>)>,
     /// Slots of requests without stickiness.
     pub schedule: Arc<SlotSchedule>,
@@ -160,7 +158,7 @@ pub struct RoutedModel {
     pub stickiness: StickySlots,
     /// Budget of the shield.
     pub budget: Arc<ShieldBudget>,
-    /// Its part of what all ModelDeployments share.
+    /// Its part of the resources that all ModelDeployments share.
     pub shares: ModelShares,
     /// Handles of its series.
     pub metrics: Arc<ModelMetrics>,
@@ -182,19 +180,19 @@ impl RoutedModel {
         self.weights.as_ref()?.preview.as_ref().and_then(|revision| self.arm(revision))
     }
 
-    /// Whether any candidate gets a share now.
+    /// Whether any candidate has a share of the traffic now.
     pub fn has_candidate(&self) -> bool {
         self.candidates().any(|arm| arm.is_weighted())
     }
 
-    /// The candidate that takes stable's requests while stable has no endpoint: one that has a
-    /// share anyway, and pods.
+    /// The candidate that takes stable's requests while stable has no endpoint: one with a weight
+    /// and with pods.
     pub fn spillover_arm(&self) -> Option<&Arc<Arm>> {
         let able = self.candidates().filter(|arm| arm.is_weighted() && !arm.endpoints.is_empty());
         able.max_by_key(|arm| arm.permille)
     }
 
-    /// What "in time" means now.
+    /// The current time limits.
     pub fn timing(&self) -> RequestTiming {
         let stable = self.stable().and_then(|arm| arm.state.latency.p99());
         let compared = self.config.shield.enabled && self.has_candidate();
@@ -219,7 +217,8 @@ impl RoutedModel {
         }
     }
 
-    /// Candidates own the slots from 0 up, in their order; the rest is stable's.
+    /// The owner of a slot. Candidates own the slots from 0 up, in their order; stable owns the
+    /// rest.
     fn slot_owner(&self, slot: u32) -> Option<&Arc<Arm>> {
         debug_assert!(slot < SLOTS);
         let mut end = 0;
@@ -232,8 +231,8 @@ impl RoutedModel {
             .or(self.arms.first())
     }
 
-    /// Arms whose pods clients need: with a share, or to which traffic may return, or that somebody
-    /// looks at by the preview address.
+    /// Arms whose pods must be available: arms with a share, stable because traffic may return to
+    /// it, and the preview arm.
     pub fn needed_arms(&self) -> impl Iterator<Item = &Arc<Arm>> {
         let preview = self.preview_arm().map(|arm| &arm.revision);
         self.arms.iter().filter(move |arm| {

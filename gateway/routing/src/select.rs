@@ -1,4 +1,4 @@
-//! Whom a request is for.
+//! Determines the target of a request.
 
 use std::sync::Arc;
 
@@ -15,27 +15,26 @@ const PREVIEW_SUFFIX: &str = "-preview";
 /// A ModelDeployment, and whether its preview address was used.
 #[derive(Clone, Debug)]
 pub struct RouteMatch {
-    /// The ModelDeployment.
     pub model: Arc<RoutedModel>,
     /// Whether the request is for the preview revision.
     pub preview: bool,
 }
 
-/// Whom a request is for.
+/// The target of a request.
 #[derive(Clone, Debug)]
 pub enum RouteTarget {
     /// A ModelDeployment.
     Model(RouteMatch),
-    /// The gateway itself: who it is, and whether it is ready.
+    /// The gateway itself: its metadata and readiness.
     Gateway,
-    /// The ModelDeployment whose model the first message of this call names.
+    /// The ModelDeployment whose model name is in the first message of the call.
     ByMessage,
-    /// Nobody.
+    /// No target.
     Refused(RequestRefusal),
 }
 
-/// The order of docs/routing.md: the address of a Service, a declared host, the name of the model.
-/// Nothing here depends on how many ModelDeployments there are.
+/// Determines the target in the order of docs/routing.md: the address of a Service, a declared
+/// host, the model name. The cost does not depend on the number of ModelDeployments.
 pub fn select_target(
     table: &RouteTable,
     namespace: &str,
@@ -77,7 +76,7 @@ fn route_by_host(table: &RouteTable, namespace: &str, authority: &str) -> Option
     }
 }
 
-/// The ModelDeployment that holds the name of a model.
+/// The ModelDeployment that holds a model name.
 pub fn route_by_model_name(table: &RouteTable, name: &str) -> Option<RouteMatch> {
     route_of_holder(table, table.holders.model_name_holder(name))
 }

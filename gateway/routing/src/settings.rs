@@ -1,4 +1,4 @@
-//! Bounds and timings of this process.
+//! Limits and timings of this process.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,55 +6,55 @@ use std::time::Duration;
 use slipway_contracts::files::KEYS_DIRECTORY;
 use slipway_listener::OperatorPublicKey;
 
-/// Bounds and timings of this process.
+/// Limits and timings of this process.
 #[derive(Clone, Debug)]
 pub struct ProcessSettings {
-    /// Namespace whose hosts (`<name>.<namespace>.svc`) are ours.
+    /// Namespace whose hosts (`<name>.<namespace>.svc`) this gateway serves.
     pub namespace: String,
     /// Name of this pod, as reported to the operator.
     pub pod_name: String,
-    /// Largest request body that is kept for retries and the shield, whatever a ModelDeployment
-    /// says; larger ones stream to stable.
+    /// Largest request body that is buffered for retries and the shield, independent of the
+    /// ModelDeployment; larger ones are streamed to stable.
     pub max_buffered_request: usize,
-    /// Largest answer of a candidate that is read whole before the client sees it; larger ones
-    /// stream.
+    /// Largest answer of a candidate that is buffered before the client receives it; larger ones
+    /// are streamed.
     pub max_buffered_response: usize,
-    /// All bodies kept in memory at one time.
+    /// Memory limit for all buffered bodies together.
     pub max_buffered_total: usize,
-    /// Largest request body at all.
+    /// Largest accepted request body.
     pub max_body: u64,
-    /// Client connections at one time.
+    /// Maximum number of client connections.
     pub max_connections: usize,
-    /// Client requests at one time.
+    /// Maximum number of concurrent client requests.
     pub max_in_flight: usize,
-    /// How long feedback for a prediction is taken.
+    /// How long feedback for a prediction is accepted.
     pub feedback_ttl: Duration,
-    /// Predictions whose feedback is remembered, so that none counts twice.
+    /// Number of predictions whose feedback is remembered, so that none counts twice.
     pub max_remembered_feedback: usize,
-    /// Where the files of the Secret `slipway-keys` are.
+    /// Directory with the files of the Secret `slipway-keys`.
     pub keys_directory: PathBuf,
-    /// By what the operator is known that asks for `/v1/state`; without it everybody is answered.
+    /// Key that authenticates the operator for `/v1/state`; when `None`, every client is answered.
     pub operator_key: Option<OperatorPublicKey>,
-    /// Streams of `/v1/state` at one time; the newest takes the place of another.
+    /// Maximum number of concurrent streams of `/v1/state`; a new one replaces another.
     pub max_state_streams: usize,
-    /// Time for a client to send its request's head; also how long a connection may idle.
+    /// Time for a client to send the head of its request; also how long a connection may idle.
     pub header_timeout: Duration,
-    /// Time to connect to a pod.
+    /// Time limit to connect to a pod.
     pub connect_timeout: Duration,
     /// How long an unused connection to a pod is kept.
     pub pool_idle: Duration,
     /// How long a request waits for an endpoint of stable when there is none.
     pub endpoint_wait: Duration,
-    /// Replays without regard to stable's traffic, per 10 s.
+    /// Replays independent of stable's traffic, per 10 s.
     pub shield_floor: u64,
     /// Further replays per 10 s, in percent of stable's requests.
     pub shield_percent: u64,
-    /// How long series of a revision outlive it.
+    /// How long the series of a revision outlive it.
     pub series_retention: Duration,
-    /// On SIGTERM: how long to serve on while the endpoints propagate.
+    /// On SIGTERM: how long to continue serving while the endpoints propagate.
     pub drain_delay: Duration,
-    /// Then: how long requests in flight may take; as long as any ModelDeployment's requests may
-    /// when absent.
+    /// After that: time limit of the requests in flight; when `None`, the longest time limit of
+    /// any ModelDeployment.
     pub drain_timeout: Option<Duration>,
 }
 
@@ -74,8 +74,8 @@ impl Default for ProcessSettings {
             keys_directory: KEYS_DIRECTORY.into(),
             operator_key: None,
             max_state_streams: 16,
-            // Longer than the pools of common clients (90 s), so that it is the client who closes
-            // an idle connection and no request meets a closing one.
+            // Longer than the pools of common clients (90 s), so that clients close idle
+            // connections and no request is sent on a connection that is being closed.
             header_timeout: Duration::from_secs(120),
             connect_timeout: Duration::from_secs(1),
             pool_idle: Duration::from_secs(30),

@@ -1,4 +1,4 @@
-//! What all ModelDeployments share, and the part of each.
+//! Resources that all ModelDeployments share, and the part of each.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use slipway_gateway_policy::share::{CapacityPool, PoolShare, RequestPermit};
 use slipway_gateway_policy::uploads::PendingUploads;
 
-/// What all ModelDeployments share.
+/// Resources that all ModelDeployments share.
 #[derive(Clone, Debug)]
 pub struct CapacityPools {
     permits: Arc<CapacityPool>,
@@ -14,7 +14,7 @@ pub struct CapacityPools {
 }
 
 impl CapacityPools {
-    /// So many requests at one time, and so many bytes of bodies.
+    /// Pools for this number of concurrent requests and this number of bytes of bodies.
     pub fn new(places: usize, memory: usize) -> Self {
         Self { permits: CapacityPool::new(places), memory: CapacityPool::new(memory) }
     }
@@ -23,16 +23,16 @@ impl CapacityPools {
 /// One ModelDeployment's part of the [`CapacityPools`].
 #[derive(Clone, Debug)]
 pub struct ModelShares {
-    /// Of the requests that are there at one time.
+    /// Its part of the concurrent requests.
     permits: Arc<PoolShare>,
-    /// Of the memory for bodies, in bytes.
+    /// Its part of the memory for bodies, in bytes.
     pub memory: Arc<PoolShare>,
-    /// Requests whose bodies are on their way.
+    /// Requests whose bodies are still arriving.
     pub uploads: Arc<PendingUploads>,
 }
 
 impl ModelShares {
-    /// Nothing yet.
+    /// Creates shares of which nothing is taken.
     pub fn new(pools: &CapacityPools) -> Self {
         Self {
             permits: PoolShare::new(&pools.permits),
@@ -41,18 +41,18 @@ impl ModelShares {
         }
     }
 
-    /// Requests that are there now.
+    /// Number of requests in flight.
     pub fn in_flight(&self) -> usize {
         self.permits.used()
     }
 
-    /// A place for one more request, if there is one.
+    /// A permit for one more request, if one is free.
     pub fn try_acquire(&self) -> Option<Arc<RequestPermit>> {
         RequestPermit::acquire(&self.permits)
     }
 
-    /// A place for one more request of a client, if need be that of a body that another client
-    /// keeps waiting.
+    /// A permit for one more request of a client; if necessary that of a body that is still
+    /// arriving from another client.
     pub fn admit(&self, peer: IpAddr) -> Option<Arc<RequestPermit>> {
         self.try_acquire().or_else(|| self.uploads.reclaim_permit(peer))
     }

@@ -1,4 +1,4 @@
-//! The route table, changed by one ModelDeployment at a time, and what is remembered of each.
+//! The route table, changed one ModelDeployment at a time, and the state kept for each.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -28,16 +28,16 @@ use crate::weights::{
     backends_with_preview, guess_weights, has_served_backend, weights_generation,
 };
 
-/// Everything that routing needs, at one moment.
+/// The complete routing state at one moment.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     /// ModelDeployments by name.
     pub models: HashMap<String, Arc<RoutedModel>>,
-    /// Who holds declared hosts and the names of models.
+    /// The holders of declared hosts and model names.
     pub holders: ClaimRegistry,
 }
 
-/// Holds the current table and makes the next.
+/// Holds the current table and updates it.
 #[derive(Debug)]
 pub struct ModelRouter {
     table: RwLock<RouteTable>,
@@ -53,7 +53,7 @@ pub struct ModelRouter {
 #[derive(Debug, Default)]
 struct RouterHistory {
     models: HashMap<String, ModelHistory>,
-    /// Series of what is in no table any more: ModelDeployment, revision (or none for the
+    /// Series that belong to no table entry any more: ModelDeployment, revision (`None` for the
     /// ModelDeployment itself), since when.
     removed_series: HashMap<(String, Option<String>), Instant>,
 }
@@ -62,7 +62,7 @@ struct RouterHistory {
 struct ModelHistory {
     uid: String,
     weights: Option<TrafficWeights>,
-    /// Weights of the ModelDeployment that had the name before, while they are in force.
+    /// Weights of the previous ModelDeployment of the same name, while they are in force.
     inherited_weights: Option<TrafficWeights>,
     arms: HashMap<String, Arc<ArmState>>,
     schedule: Arc<SlotSchedule>,
@@ -72,7 +72,7 @@ struct ModelHistory {
 }
 
 impl ModelRouter {
-    /// An empty table.
+    /// Creates an empty table.
     pub fn new(
         settings: ProcessSettings,
         pools: CapacityPools,
@@ -92,27 +92,27 @@ impl ModelRouter {
         }
     }
 
-    /// The current table. Not for long: changes wait for it.
+    /// The current table. Hold the guard only briefly: updates wait for it.
     pub fn table(&self) -> RwLockReadGuard<'_, RouteTable> {
         self.table.read()
     }
 
-    /// Hears of every change: weights, endpoints, brakes.
+    /// Subscribes to changes of weights, endpoints and brakes.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    /// Names of the ModelDeployments that changed after a version; none when too many have.
+    /// Names of the ModelDeployments that changed after a version; `None` when too many have.
     pub fn changed_since(&self, version: u64) -> Option<BTreeSet<Arc<str>>> {
         self.changes.changed_since(version)
     }
 
-    /// All ModelDeployments, without keeping the table from those who change it.
+    /// All ModelDeployments, without holding the lock of the table.
     pub fn models(&self) -> Vec<Arc<RoutedModel>> {
         self.table().models.values().cloned().collect()
     }
 
-    /// Makes a snapshot the current table.
+    /// Replaces the table by a snapshot.
     pub fn apply_snapshot(&self, snapshot: &RoutingSnapshot) {
         let mut endpoints: HashMap<&str, RevisionEndpoints> = HashMap::new();
         for ((model, revision), group) in &snapshot.endpoints {
@@ -134,9 +134,9 @@ impl ModelRouter {
         }
     }
 
-    /// One ModelDeployment is another, or is gone.
+    /// Replaces one ModelDeployment; `None` removes it.
     pub fn update_model(&self, name: &str, told: Option<(&ModelConfig, RevisionEndpoints)>) {
-        // One at a time: what comes is made from what is there.
+        // One update at a time, because the new state is derived from the current one.
         let mut memory = self.history.lock();
         let old = self.table().models.get(name).cloned();
         let new = told.map(|(config, endpoints)| {
@@ -160,7 +160,8 @@ impl ModelRouter {
         self.changes.announce(name);
     }
 
-    /// Drops series of what is long gone, and connections that nobody used for long.
+    /// Removes series of entries that were deleted long ago, and connections that have been unused
+    /// for long.
     pub fn sweep(&self, now: Instant) {
         self.history.lock().removed_series.retain(|(model, revision), since| {
             let keep = now.saturating_duration_since(*since) < self.settings.series_retention;
@@ -227,9 +228,10 @@ impl ModelRouter {
         model
     }
 
-    /// `former`: weights of another ModelDeployment of the same name, which was deleted without its
-    /// pods. Traffic stays as it is until this one has weights of its own; of these the generation
-    /// says nothing, so that no operator takes them for a confirmation.
+    /// Creates the state of a new ModelDeployment. `former` contains the weights of a previous
+    /// ModelDeployment of the same name that was deleted without its pods. They stay in force until
+    /// the new one has weights of its own, with generation 0, so that no operator regards them as
+    /// confirmed.
     fn remember_model(&self, config: &ModelConfig, former: Option<TrafficWeights>) -> ModelHistory {
         let budget = ShieldBudget::new(
             self.settings.shield_floor,
@@ -248,8 +250,8 @@ impl ModelRouter {
         }
     }
 
-    /// Tells every brake the weights in force, also those of revisions that have no weight any
-    /// more: that is what releases them.
+    /// Applies the weights in force to every brake, also to those of revisions without weight: this
+    /// releases them.
     fn apply_to_brakes(known: &mut ModelHistory, generation: i64, backends: &[WeightedBackend]) {
         for backend in backends {
             known.arms.entry(backend.revision.clone()).or_default();
@@ -325,8 +327,8 @@ fn claimant_of(config: &ModelConfig) -> Arc<RouteClaimant> {
     })
 }
 
-/// Remembers since when series belong to nothing. The weight is 0 from now on; the counters stay
-/// for a while, for the last scrape.
+/// Records since when series belong to no table entry. The weight becomes 0 at once; the counters
+/// are kept for a while, for the last scrape.
 fn record_removed_series(
     memory: &mut RouterHistory,
     name: &str,

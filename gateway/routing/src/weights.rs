@@ -1,4 +1,4 @@
-//! Which weights are in force while the operator has told none.
+//! Determines the weights in force while the operator has written none.
 
 use slipway_gateway_policy::config::{
     ArmRole, ModelConfig, RevisionEndpoints, TrafficWeights, WeightedBackend,
@@ -24,7 +24,7 @@ pub(crate) fn backends_with_preview(weights: &TrafficWeights) -> Vec<WeightedBac
     backends
 }
 
-/// Whether a revision to which weights send has endpoints.
+/// Whether a revision with a weight has endpoints.
 pub(crate) fn has_served_backend(weights: &TrafficWeights, endpoints: &RevisionEndpoints) -> bool {
     weights.backends.iter().filter(|backend| backend.permille > 0).any(|backend| {
         let group = endpoints.get(&backend.revision);
@@ -32,13 +32,13 @@ pub(crate) fn has_served_backend(weights: &TrafficWeights, endpoints: &RevisionE
     })
 }
 
-/// All traffic to one revision, for a gateway that has never seen weights (a fresh pod while the
+/// All traffic to one revision, for a gateway that has never seen weights (a new pod while the
 /// status was lost).
 ///
-/// The choice, safest first: the revision that the status calls stable; else among revisions with
-/// endpoints the one with most ready pods, because stable keeps full capacity during a rollout
-/// while a candidate is sized by its share; of equals the oldest. The generation is 0, so that no
-/// operator takes this for a confirmation.
+/// The choice, safest first: the stable revision according to the status; else, among revisions
+/// with endpoints, the one with the most ready pods, because stable keeps full capacity during a
+/// rollout while a candidate is sized by its share; of equals the oldest. The generation is 0, so
+/// that no operator regards this as confirmed.
 pub(crate) fn guess_weights(
     config: &ModelConfig,
     endpoints: &RevisionEndpoints,

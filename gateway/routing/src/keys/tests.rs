@@ -15,7 +15,8 @@ fn world() -> (TempDir, Arc<GatewayMetrics>, Arc<KeyStore>) {
     (directory, metrics, keys)
 }
 
-/// As the kubelet does it: files are links into a directory that is a link, which is swapped.
+/// Writes files as the kubelet does: they are links into a directory that is itself a link, which
+/// is replaced.
 fn write(directory: &TempDir, version: &str, master: &[u8], token: &[u8]) {
     let (root, data) = (directory.path().join("keys"), directory.path().join("keys").join(version));
     std::fs::create_dir_all(&data).unwrap();
@@ -128,7 +129,7 @@ async fn files_that_come_later_are_read() {
             tokio::task::yield_now().await;
         }
     };
-    // Of the wall clock: the reading is on a thread of its own, which paused time does not wait
+    // Uses the wall clock: the files are read on a separate thread, which paused time does not wait
     // for.
     let end = std::time::Instant::now() + Duration::from_secs(20);
     tokio::select! {

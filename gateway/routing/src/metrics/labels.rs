@@ -1,41 +1,41 @@
-//! Labels of the series.
+//! Label sets of the series.
 
 use prometheus_client::encoding::EncodeLabelSet;
 
-/// Of a ModelDeployment.
+/// Labels of a ModelDeployment.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct ModelLabels {
     pub(super) modeldeployment: String,
 }
 
-/// Of what its clients saw.
+/// Labels of an outcome for clients.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct ClientLabels {
     pub(super) modeldeployment: String,
     pub(super) outcome: &'static str,
 }
 
-/// Of what was rejected.
+/// Labels of a rejection reason.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct ReasonLabels {
     pub(super) modeldeployment: String,
     pub(super) reason: &'static str,
 }
 
-/// Of a file of the Secret `slipway-keys`.
+/// Label of a file of the Secret `slipway-keys`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct KeyLabels {
     pub(super) file: &'static str,
 }
 
-/// Of a revision.
+/// Labels of a revision.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct RevisionLabels {
     pub(super) modeldeployment: String,
     pub(super) revision: String,
 }
 
-/// Of a revision in one role.
+/// Labels of a revision in one role.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct ArmLabels {
     pub(super) modeldeployment: String,
@@ -43,7 +43,7 @@ pub(super) struct ArmLabels {
     pub(super) role: &'static str,
 }
 
-/// Of a revision in one role, by how requests ended.
+/// Labels of a revision in one role, and the outcome of requests.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct OutcomeLabels {
     pub(super) modeldeployment: String,

@@ -1,5 +1,5 @@
-//! What is counted. Handles are made once, when a weight becomes known, so that counting a request
-//! takes no lock.
+//! The metrics of the gateway. Handles are created once, when a weight becomes known, so that
+//! counting a request takes no lock.
 
 mod labels;
 mod requests;
@@ -25,7 +25,7 @@ use self::series::{
 };
 pub use self::series::{ArmCounters, ArmGauges, ModelCounters, ModelGauges};
 
-/// The role, as a label, of requests at the preview address.
+/// Value of the role label for requests at the preview address.
 const PREVIEW: &str = "preview";
 
 /// The registry and its families.
@@ -45,7 +45,7 @@ pub struct GatewayMetrics {
     pub connections: Gauge,
     /// Requests of all clients.
     pub totals: Arc<ClientTotals>,
-    /// What feedback brings.
+    /// Metrics of feedback.
     pub feedback: FeedbackMetrics,
 }
 
@@ -53,18 +53,18 @@ pub struct GatewayMetrics {
 #[derive(Clone, Debug)]
 pub struct ArmMetrics {
     requests: RequestMetrics,
-    /// Of requests at the preview address; there while the arm is behind it.
+    /// Counters of requests at the preview address; present while the arm is behind it.
     preview: Option<Box<RequestMetrics>>,
-    /// What is counted of its revision.
+    /// Counters of the revision.
     pub counters: ArmCounters,
-    /// How its revision is.
+    /// Gauges of the revision.
     pub gauges: ArmGauges,
 }
 
 impl ArmMetrics {
-    /// Counts one request, and what its answer took unless it is a kept one: revisions are compared
-    /// by the time of their work, and one that is new has kept nothing yet. What somebody looks at
-    /// by the preview address is no evidence, and counts apart.
+    /// Counts one request and the duration of its answer. `took` is `None` for an answer from a
+    /// cache: revisions are compared by their processing time, and a new one has cached nothing
+    /// yet. Requests at the preview address are no evidence and are counted separately.
     pub fn count(&self, outcome: RequestOutcome, took: Option<Duration>, preview: bool) {
         match self.preview.as_deref().filter(|_| preview) {
             Some(preview) => preview.count(outcome, took),
@@ -73,30 +73,28 @@ impl ArmMetrics {
     }
 }
 
-/// Requests of all clients since the process began: the operator looks at them when it updates
+/// Requests of all clients since the start of the process; the operator reads them when it updates
 /// gateways.
 #[derive(Debug, Default)]
 pub struct ClientTotals {
-    /// All that ended.
+    /// All requests that ended.
     pub ended: AtomicU64,
-    /// Those that failed by no fault of the client.
+    /// Requests that failed without a fault of the client.
     pub failed: AtomicU64,
 }
 
 /// Handles of one ModelDeployment.
 #[derive(Clone, Debug)]
 pub struct ModelMetrics {
-    /// Of all ModelDeployments together.
+    /// Totals over all ModelDeployments.
     totals: Arc<ClientTotals>,
     clients: ClientMetrics,
-    /// What is counted of it.
     pub counters: ModelCounters,
-    /// How it is.
     pub gauges: ModelGauges,
 }
 
 impl ModelMetrics {
-    /// Counts what a client saw.
+    /// Counts the outcome that a client received.
     pub fn count(&self, outcome: RequestOutcome) {
         self.clients.ended[outcome as usize].inc();
         self.totals.ended.fetch_add(1, Ordering::Relaxed);
@@ -112,7 +110,7 @@ impl ModelMetrics {
 }
 
 impl GatewayMetrics {
-    /// All families, registered.
+    /// Creates and registers all families.
     pub fn new() -> Arc<Self> {
         let mut metrics = Self {
             registry: Registry::default(),
@@ -158,7 +156,7 @@ impl GatewayMetrics {
         );
     }
 
-    /// Whether a key file is there and has the size of a key.
+    /// Sets whether a key file exists and has the size of a key.
     pub fn set_key_present(&self, file: &'static str, is_there: bool) {
         self.keys.get_or_create_owned(&KeyLabels { file }).set(i64::from(is_there));
     }
@@ -191,7 +189,7 @@ impl GatewayMetrics {
         }
     }
 
-    /// Drops the series of a revision that is gone, in all roles.
+    /// Removes the series of a deleted revision, in all roles.
     pub fn forget_arm(&self, model: &str, revision: &str) {
         let labels = revision_labels(model, revision);
         for role in [ArmRole::Stable.as_str(), ArmRole::Candidate.as_str(), PREVIEW] {
@@ -201,7 +199,7 @@ impl GatewayMetrics {
         self.arm_gauges.remove(&labels);
     }
 
-    /// Drops the series of a ModelDeployment that is gone.
+    /// Removes the series of a deleted ModelDeployment.
     pub fn forget_model(&self, model: &str) {
         self.clients.remove(model);
         let labels = ModelLabels { modeldeployment: model.to_owned() };
@@ -209,7 +207,7 @@ impl GatewayMetrics {
         self.model_gauges.remove(&labels);
     }
 
-    /// All series, as the scraper with these headers wants them: content type and body.
+    /// All series in the format that the scraper's headers request: content type and body.
     ///
     /// # Errors
     /// When a metric cannot be written, which would be a bug.

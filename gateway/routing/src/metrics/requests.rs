@@ -1,4 +1,4 @@
-//! Requests by how they ended: those to an arm, and those of clients.
+//! Request counters by outcome: requests to an arm, and requests of clients.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use slipway_gateway_policy::outcome::{RejectReason, RequestOutcome};
 
 use super::labels::{ArmLabels, ClientLabels, OutcomeLabels, ReasonLabels, RevisionLabels};
 
-/// Requests by their end, and the time of their answers.
+/// Request counters by outcome, and the histogram of answer times.
 #[derive(Clone, Debug)]
 pub(super) struct RequestMetrics {
     outcomes: [Counter; RequestOutcome::ALL.len()],
@@ -21,7 +21,7 @@ pub(super) struct RequestMetrics {
 impl RequestMetrics {
     pub(super) fn count(&self, outcome: RequestOutcome, took: Option<Duration>) {
         self.outcomes[outcome as usize].inc();
-        // Nobody answered, so there is no time of an answer.
+        // Without an answer there is no answer time.
         if let Some(took) = took
             .filter(|_| !matches!(outcome, RequestOutcome::Unavailable | RequestOutcome::Cancelled))
         {
@@ -31,8 +31,8 @@ impl RequestMetrics {
 }
 
 fn duration_histogram() -> Histogram {
-    // Classic buckets alone: a Prometheus that takes native ones leaves the classic ones of the
-    // same histogram out, and gates read those.
+    // Classic buckets only: a Prometheus that ingests native histograms drops the classic buckets
+    // of the same histogram, which the gates query.
     Histogram::new([
         0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
         60.0,
@@ -79,7 +79,6 @@ impl RequestFamilies {
         }
     }
 
-    /// Drops the series.
     pub(super) fn remove(&self, labels: &RevisionLabels, role: &'static str) {
         for outcome in RequestOutcome::ALL {
             self.requests.remove(&outcome_labels(labels, role, outcome));
@@ -102,7 +101,7 @@ fn outcome_labels(
     OutcomeLabels { modeldeployment, revision, role, outcome: outcome.as_str() }
 }
 
-/// Requests of clients.
+/// Request counters of clients.
 #[derive(Clone, Debug)]
 pub(super) struct ClientMetrics {
     pub(super) ended: [Counter; RequestOutcome::ALL.len()],
@@ -140,7 +139,6 @@ impl ClientFamilies {
         }
     }
 
-    /// Drops the series.
     pub(super) fn remove(&self, model: &str) {
         for outcome in RequestOutcome::ALL {
             self.ended.remove(&client_labels(model, outcome));

@@ -1,6 +1,5 @@
-//! Counters and gauges of ModelDeployments and of their revisions. Each is declared here and
-//! nowhere else: with its handle, its name and its help. From that follow its registration, its
-//! series, and their removal.
+//! Counters and gauges of ModelDeployments and of their revisions. Each is declared only here, with
+//! its handle, name and help; registration, series and removal are generated from that.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -10,8 +9,8 @@ use slipway_contracts::metric_names::{self, family_name};
 
 use super::labels::{ModelLabels, RevisionLabels};
 
-/// Declares metrics of one kind with the same labels, in the order in which they are exposed: the
-/// handles of one set of labels, and the families that these are of.
+/// Declares metrics of one kind with the same labels, in the order in which they are exposed: a
+/// struct of the handles for one label set, and a struct of the families.
 macro_rules! declare_series {
     (
         $(#[$doc:meta])*
@@ -35,12 +34,12 @@ macro_rules! declare_series {
                 $(registry.register($metric, $help, self.$name.clone());)+
             }
 
-            /// Handles; the series exist from now on.
+            /// Handles for one label set; the series exist from now on.
             pub(super) fn handles(&self, labels: &$labels) -> $handles {
                 $handles { $($name: self.$name.get_or_create_owned(labels),)+ }
             }
 
-            /// Drops the series.
+            /// Removes the series.
             pub(super) fn remove(&self, labels: &$labels) {
                 $(self.$name.remove(labels);)+
             }
@@ -49,7 +48,7 @@ macro_rules! declare_series {
 }
 
 declare_series! {
-    /// What is counted of a ModelDeployment.
+    /// Counters of a ModelDeployment.
     ModelCounters of ModelCounterFamilies by ModelLabels: Counter {
         /// Requests that had to be kept from the candidate, because they cannot be replayed.
         unshielded = "slipway_gateway_unshielded",
@@ -58,7 +57,7 @@ declare_series! {
 }
 
 declare_series! {
-    /// What is counted of a revision.
+    /// Counters of a revision.
     ArmCounters of ArmCounterFamilies by RevisionLabels: Counter {
         /// Replays to the other arm.
         shielded = family_name(metric_names::GATEWAY_SHIELDED_TOTAL),
@@ -74,7 +73,7 @@ declare_series! {
 }
 
 declare_series! {
-    /// How a revision is.
+    /// Gauges of a revision.
     ArmGauges of ArmGaugeFamilies by RevisionLabels: Gauge {
         /// The weight in force.
         weight = metric_names::GATEWAY_WEIGHT_PERMILLE, "Weight in force";
@@ -87,7 +86,7 @@ declare_series! {
 }
 
 declare_series! {
-    /// How a ModelDeployment is.
+    /// Gauges of a ModelDeployment.
     ModelGauges of ModelGaugeFamilies by ModelLabels: Gauge {
         /// The generation in force.
         generation = metric_names::GATEWAY_GENERATION, "Generation of weights in force";

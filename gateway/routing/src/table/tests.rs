@@ -126,7 +126,7 @@ fn a_modeldeployment_that_is_made_again_keeps_the_traffic_of_its_pods() {
         [("aaa", 500), ("bbb", 500)],
         "until it has its own"
     );
-    // Without pods there is nothing to keep.
+    // Without pods there are no weights to keep.
     (fixture.config().uid, fixture.config().weights) = ("a third".into(), None);
     fixture.pods("aaa", 0, 1);
     fixture.pods("bbb", 0, 2);
@@ -206,7 +206,7 @@ fn slots_beyond_the_candidates_are_stables() {
     assert_eq!(counts, HashMap::from([("aaa", 700), ("bbb", 100), ("ccc", 200)]));
 }
 
-/// Without what feedback brings, which may come a day later.
+/// The metrics without those of feedback, which may arrive a day later.
 fn of_requests(fixture: &Fixture) -> String {
     let later = |line: &str| {
         ["feedback", "outcome", "window"]
