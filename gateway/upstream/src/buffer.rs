@@ -1,9 +1,9 @@
-//! Bodies in memory: counted as the memory that they take, and such that they can be sent more than
-//! once.
+//! Bodies in memory: they are accounted with the memory that they actually use, and can be sent
+//! more than once.
 //!
-//! They are copied, whatever their pieces are. A piece as it comes is a window into the read buffer
-//! of its connection, which it keeps as a whole: a client that sends a byte now and then would make
-//! of each of them 8 KiB and more.
+//! All pieces are copied. A received piece is a view into the read buffer of its connection and
+//! keeps the whole buffer allocated: a client that sends single bytes would make each of them
+//! occupy 8 KiB or more.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -16,28 +16,27 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use slipway_gateway_policy::share::{ByteReservation, PoolShare};
 
-/// Larger bodies are kept in blocks of this size.
+/// Larger bodies are stored in blocks of this size.
 const BLOCK: usize = 64 << 10;
-/// The first block of a body whose length is not known.
+/// The first block of a body of unknown length.
 const FIRST_BLOCK: usize = 4 << 10;
-/// What a block takes beside its bytes.
+/// Memory of a block besides its bytes.
 const BLOCK_OVERHEAD: usize = 64;
 
 /// A body that is being read into memory.
 #[derive(Debug)]
 pub struct BodyBuffer {
-    /// Full blocks.
     blocks: Vec<Bytes>,
-    /// The one that is being filled.
+    /// The block that is being filled.
     open: BytesMut,
     length: usize,
-    /// Bytes that are still to come, as far as is known.
+    /// The announced length, if known.
     expected_length: Option<usize>,
     reservation: ByteReservation,
 }
 
 impl BodyBuffer {
-    /// An empty one.
+    /// Creates an empty buffer; `announced` is the expected length.
     pub fn new(share: &Arc<PoolShare>, announced: Option<u64>) -> Self {
         let announced = announced.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         let (blocks, open) = (Vec::new(), BytesMut::new());
@@ -50,12 +49,12 @@ impl BodyBuffer {
         }
     }
 
-    /// Bytes that it holds.
+    /// Number of stored bytes.
     pub fn length(&self) -> usize {
         self.length
     }
 
-    /// Copies `data`, as far as there is memory for it, and returns the rest.
+    /// Copies `data`, as far as memory is available, and returns the rest.
     pub fn push<'a>(&mut self, mut data: &'a [u8]) -> &'a [u8] {
         while !data.is_empty() {
             if self.open.len() == self.open.capacity() && !self.open_block(data.len()) {
@@ -72,7 +71,7 @@ impl BodyBuffer {
 
     fn open_block(&mut self, at_least: usize) -> bool {
         let size = match self.expected_length {
-            // A client may send more than it has announced only where that was a lower bound.
+            // A body can be longer than announced only when the announcement was a lower bound.
             Some(announced) => announced.saturating_sub(self.length).max(at_least).min(BLOCK),
             None if self.length == 0 => at_least.clamp(FIRST_BLOCK, BLOCK),
             None => BLOCK,
@@ -92,29 +91,29 @@ impl BodyBuffer {
         }
     }
 
-    /// What was read, and what it takes.
+    /// The stored blocks and their memory reservation.
     pub fn into_parts(mut self) -> (Vec<Bytes>, ByteReservation) {
         self.close_block();
         (self.blocks, self.reservation)
     }
 
-    /// The body, now that it is complete.
+    /// The complete body.
     pub fn finish(self, trailers: Option<HeaderMap>) -> BufferedBody {
         let (chunks, reservation) = self.into_parts();
         BufferedBody { chunks, trailers, reservation: Some(reservation) }
     }
 }
 
-/// The beginning of a body that is not kept as a whole.
+/// The beginning of a body that is not buffered completely.
 #[derive(Debug, Default)]
 pub struct BodyPrefix {
     pieces: VecDeque<Bytes>,
-    /// Keeps the memory taken until all of it has been passed on.
+    /// Reserves the memory until all of it has been passed on.
     reservation: Option<ByteReservation>,
 }
 
 impl BodyPrefix {
-    /// What was read and kept, and what was read last and not kept.
+    /// Consists of the buffered pieces and the last piece, which was read but not buffered.
     pub fn new(buffer: BodyBuffer, unkept: Bytes) -> Self {
         let (kept, reservation) = buffer.into_parts();
         let pieces = kept.into_iter().chain([unkept]).filter(|piece| !piece.is_empty()).collect();
@@ -130,30 +129,30 @@ impl BodyPrefix {
         piece
     }
 
-    /// Bytes that are left.
+    /// Number of remaining bytes.
     pub fn len(&self) -> usize {
         self.pieces.iter().map(Bytes::len).sum()
     }
 
-    /// Whether nothing is left.
+    /// Whether nothing remains.
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
 }
 
-/// A whole body: its pieces in order, and its trailers.
+/// A complete body: its pieces in order, and its trailers.
 #[derive(Debug, Default)]
 pub struct BufferedBody {
     /// Pieces in order.
     pub chunks: Vec<Bytes>,
-    /// Trailers, of gRPC for example.
+    /// Trailers, for example of gRPC.
     pub trailers: Option<HeaderMap>,
-    /// Keeps the memory taken as long as the body lives.
+    /// Reserves the memory while the body lives.
     pub reservation: Option<ByteReservation>,
 }
 
 impl BufferedBody {
-    /// All bytes of the pieces.
+    /// Total number of bytes.
     pub fn len(&self) -> usize {
         self.chunks.iter().map(Bytes::len).sum()
     }
@@ -164,7 +163,7 @@ impl BufferedBody {
     }
 }
 
-/// Sends a [`BufferedBody`], once; make as many as there are attempts.
+/// Sends a [`BufferedBody`] once; create one per attempt.
 #[derive(Debug)]
 pub struct ReplayBody {
     body: Arc<BufferedBody>,
@@ -254,7 +253,7 @@ mod tests {
 
     #[test]
     fn what_there_is_no_memory_for_is_handed_back() {
-        // Two thirds of it are one share's.
+        // A single share may take two thirds of the pool.
         let share = share(3 * (BLOCK + BLOCK_OVERHEAD));
         let mut buffer = BodyBuffer::new(&share, Some(1 << 20));
         let data: Vec<u8> = (0..3 * BLOCK).map(|byte| byte as u8).collect();

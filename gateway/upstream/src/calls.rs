@@ -1,28 +1,28 @@
-//! How many calls an HTTP/2 connection to a pod may carry that the pod has not looked at yet.
+//! Limits the calls on an HTTP/2 connection to a pod that the pod has not processed yet.
 //!
-//! Servers take streams that are opened and taken back before they were looked at for an attack
-//! (CVE-2023-44487): many close the connection at the 21st of them, with everybody's calls on it.
-//! Clients who leave all at once are no attack, so there are never as many on one connection.
+//! Servers regard streams that are opened and reset before they are processed as an attack
+//! (CVE-2023-44487): many close the connection at the 21st of them, with all calls on it. Clients
+//! that disconnect simultaneously must not cause this, so the number per connection is limited.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Calls that are neither answered nor older than one that is.
+/// Maximum number of calls that are neither answered nor older than an answered one.
 const MAX_UNANSWERED: u64 = 16;
 
 /// Counts of calls on a connection.
 #[derive(Debug, Default)]
 pub struct ConnectionCalls {
     opened: AtomicU64,
-    /// The last one that was answered. The pod has seen all before it, too: it takes them in their
+    /// The last answered call. The pod has seen all calls before it, because it accepts them in
     /// order.
     last_answered: AtomicU64,
-    /// Those that wait for the head of an answer.
+    /// Number of calls that wait for the head of an answer.
     waiting: AtomicU64,
 }
 
 impl ConnectionCalls {
-    /// Whether another one may be opened.
+    /// Whether another call may be opened.
     pub fn has_room(&self) -> bool {
         self.opened
             .load(Ordering::Relaxed)
@@ -30,13 +30,13 @@ impl ConnectionCalls {
             < MAX_UNANSWERED
     }
 
-    /// Whether there will be an answer. A connection that has neither room nor that is of no use
-    /// any more.
+    /// Whether an answer is pending. A connection that has neither this nor room for another call
+    /// cannot be used any more.
     pub fn has_waiting(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// One more. One at a time, and only where there is room.
+    /// Opens a call. Calls must not be opened concurrently, and only where there is room.
     pub fn open(self: &Arc<Self>) -> PendingCall {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         PendingCall {
@@ -46,7 +46,7 @@ impl ConnectionCalls {
     }
 }
 
-/// A call, until the head of its answer is there or nobody waits for it any more.
+/// A call; dropped when its answer is not awaited any more.
 #[derive(Debug)]
 pub struct PendingCall {
     number: u64,
@@ -54,7 +54,7 @@ pub struct PendingCall {
 }
 
 impl PendingCall {
-    /// The head of its answer is there.
+    /// Records that the head of the answer has arrived.
     pub fn mark_answered(self) {
         self.calls.last_answered.fetch_max(self.number, Ordering::Relaxed);
     }

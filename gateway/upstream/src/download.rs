@@ -1,4 +1,4 @@
-//! The answer's body, as a pod sends it.
+//! The body of an answer, as a pod sends it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,8 +10,8 @@ use hyper::body::Incoming;
 use crate::endpoint::InFlightGuard;
 use crate::pool::Http1Handle;
 
-/// The body of a pod's answer. At its end the connection goes back to the pool; dropped before, the
-/// connection is closed.
+/// The body of a pod's answer. At its end the connection returns to the pool; when the body is
+/// dropped earlier, the connection is closed.
 #[derive(Debug)]
 pub struct DownloadBody {
     body: Incoming,

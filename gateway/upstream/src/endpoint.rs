@@ -1,4 +1,4 @@
-//! Pods of one arm, and the choice among them.
+//! The pods of one arm, and the choice among them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,19 +18,19 @@ const SUSPECT_DURATION: Duration = Duration::from_secs(2);
 /// One pod: its load as this gateway sees it, and its connections.
 #[derive(Debug)]
 pub struct UpstreamEndpoint {
-    /// Where it listens.
+    /// The address on which it listens.
     pub addr: SocketAddr,
-    /// Its connections; they go when the last user of the endpoint goes.
+    /// Its connections; they are closed when the last reference to the endpoint is dropped.
     pub pool: ConnectionPool,
     in_flight: AtomicUsize,
     created: Instant,
     suspect_until: AtomicU64,
-    /// By which its rank for a request is found: the same on every gateway.
+    /// Seed of its rank for a request: the same on every gateway.
     seed: u64,
 }
 
 impl UpstreamEndpoint {
-    /// A pod without connections.
+    /// Creates a pod without connections.
     pub fn new(addr: SocketAddr, connector: PodConnector) -> Self {
         Self {
             addr,
@@ -58,10 +58,9 @@ impl UpstreamEndpoint {
     }
 }
 
-/// A request at an endpoint, until it is dropped.
+/// A request in flight at an endpoint, until it is dropped.
 #[derive(Debug)]
 pub struct InFlightGuard {
-    /// The endpoint.
     pub endpoint: Arc<UpstreamEndpoint>,
 }
 
@@ -87,9 +86,8 @@ pub struct EndpointSet {
 }
 
 impl EndpointSet {
-    /// The endpoints of a group: the ready ones, or if there is none those that still serve while
-    /// they shut down. Endpoints known from `previous` are taken over with their connections and
-    /// load.
+    /// The endpoints of a group: the ready ones, or else the terminating ones that still serve.
+    /// Endpoints in `previous` keep their connections and load.
     pub fn new(group: &EndpointGroup, previous: &EndpointSet, connector: &PodConnector) -> Self {
         let chosen = if group.ready.is_empty() { &group.draining } else { &group.ready };
         let known = |addr: &SocketAddr| {
@@ -102,32 +100,33 @@ impl EndpointSet {
                     .unwrap_or_else(|| Arc::new(UpstreamEndpoint::new(*addr, connector.clone())))
             })
             .collect();
-        // Carried over, else every update of endpoints would start the same dice again.
+        // Carried over; otherwise every update of the endpoints would restart the same random
+        // sequence.
         let dice = AtomicU64::new(previous.pick_counter.load(Ordering::Relaxed));
         Self { endpoints: all, ready: group.ready.len(), pick_counter: dice }
     }
 
-    /// Endpoints that may be chosen.
+    /// Number of endpoints that may be chosen.
     pub fn len(&self) -> usize {
         self.endpoints.len()
     }
 
-    /// Whether there is nobody to choose.
+    /// Whether there is no endpoint to choose.
     pub fn is_empty(&self) -> bool {
         self.endpoints.is_empty()
     }
 
-    /// Whether there is an endpoint that was not tried.
+    /// Whether there is an untried endpoint.
     pub fn has_other_than(&self, tried: &[SocketAddr]) -> bool {
         self.endpoints.iter().any(|endpoint| !tried.contains(&endpoint.addr))
     }
 
-    /// Ready endpoints.
+    /// Number of ready endpoints.
     pub fn ready_count(&self) -> usize {
         self.ready
     }
 
-    /// A visit to each endpoint.
+    /// Acquires each endpoint.
     pub fn acquire_all(&self) -> impl Iterator<Item = InFlightGuard> {
         self.endpoints.iter().map(InFlightGuard::new)
     }
@@ -137,8 +136,8 @@ impl EndpointSet {
         self.endpoints.iter().for_each(|endpoint| endpoint.pool.sweep());
     }
 
-    /// The endpoint of a request that has a fingerprint: the first by rank that is not loaded
-    /// beyond its bound, without those that were tried.
+    /// The endpoint for a fingerprint: the first in rank below its load limit, without the tried
+    /// ones.
     pub fn pick_affine(&self, fingerprint: u64, tried: &[SocketAddr]) -> Option<InFlightGuard> {
         let in_flight = self.endpoints.iter().map(|endpoint| endpoint.load()).sum();
         let bound = affinity::load_bound(in_flight, self.endpoints.len());
@@ -153,7 +152,7 @@ impl EndpointSet {
         first.map(InFlightGuard::new).or_else(|| self.pick_least_loaded(tried))
     }
 
-    /// The less loaded of two random endpoints, without those that were tried.
+    /// The less loaded of two random endpoints, without the tried ones.
     pub fn pick(&self, tried: &[SocketAddr]) -> Option<InFlightGuard> {
         let roll = mix_bits(self.pick_counter.fetch_add(1, Ordering::Relaxed));
         match self.endpoints.as_slice() {
@@ -161,7 +160,7 @@ impl EndpointSet {
             [only] => (!tried.contains(&only.addr)).then(|| InFlightGuard::new(only)),
             all => {
                 let first = (roll >> 32) as usize % all.len();
-                // Another than the first: an offset of 1..len.
+                // A different endpoint than the first: an offset of 1..len.
                 let second = (first + 1 + (roll as u32) as usize % (all.len() - 1)) % all.len();
                 let usable = |endpoint: &UpstreamEndpoint| {
                     !tried.contains(&endpoint.addr) && !endpoint.is_suspect()
@@ -178,7 +177,7 @@ impl EndpointSet {
         }
     }
 
-    /// The least loaded of all that were not tried; suspects last.
+    /// The least loaded untried endpoint; suspects last.
     fn pick_least_loaded(&self, tried: &[SocketAddr]) -> Option<InFlightGuard> {
         let untried = self.endpoints.iter().filter(|endpoint| !tried.contains(&endpoint.addr));
         untried

@@ -1,6 +1,6 @@
-//! The way to the pods of one arm: which pod ([`endpoint`]), its connections ([`pool`], [`calls`]),
-//! a request to it ([`send`]), and the bodies of request and answer ([`upload`], [`download`]), as
-//! far as they are kept in memory ([`buffer`]).
+//! Sends requests to the pods of one arm: the choice of the pod ([`endpoint`]), its connections
+//! ([`pool`], [`calls`]), a request to it ([`send`]), and the bodies of request and answer
+//! ([`upload`], [`download`]), as far as they are kept in memory ([`buffer`]).
 
 pub mod buffer;
 pub mod calls;

@@ -1,8 +1,8 @@
 //! Connections to one pod.
 //!
-//! A pool of our own, over hyper's connections, because of two things that a general client hides:
-//! whether a request that failed was ever sent, and which connection belongs to which endpoint, so
-//! that they go together.
+//! This pool uses hyper's connections directly, because general clients hide two things: whether a
+//! failed request was sent at all, and which connection belongs to which endpoint, so that
+//! connections are closed with their endpoint.
 
 use std::fmt;
 use std::future::Future;
@@ -24,15 +24,15 @@ use crate::upload::UploadBody;
 
 /// Unused connections kept for each pod.
 const MAX_IDLE: usize = 256;
-/// Bytes of one request or answer on a connection at one time.
+/// Buffered bytes of one request or answer on a connection.
 const BUFFER_BYTES: u32 = 64 << 10;
-/// The largest window that HTTP/2 knows (RFC 9113, section 6.9.1).
+/// The largest HTTP/2 window (RFC 9113, section 6.9.1).
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 
-/// How connections are made.
+/// Settings for new connections.
 #[derive(Clone, Debug)]
 pub struct PodConnector {
-    /// Time to connect.
+    /// Time limit to connect.
     pub connect_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
@@ -50,22 +50,22 @@ impl Default for PodConnector {
     }
 }
 
-/// A connection's request side, and the news of its end.
+/// The request side of a connection, and a signal for its end.
 #[derive(Debug)]
 pub(crate) struct ConnectionHandle<S> {
     pub(crate) sender: S,
     ended: CancellationToken,
-    /// Ends the connection when nobody has the link any more, if nobody else has one to the same:
-    /// hyper by itself would first send what it has, and a pod that does not read would keep that
-    /// in memory for ever.
+    /// Ends the connection when the last handle to it is dropped: hyper alone would first send all
+    /// buffered data, and for a pod that does not read, this would keep the data in memory
+    /// indefinitely.
     _drop_guard: Option<DropGuard>,
 }
 
 impl<S> ConnectionHandle<S> {
-    /// Waits for an answer, or for the end of the connection: hyper does not always tell. A request
-    /// handed over in the moment in which the connection's task ends can be left in the channel
+    /// Waits for an answer, or for the end of the connection, which hyper does not always report: a
+    /// request submitted at the moment in which the connection's task ends can stay in the channel
     /// between them, unsent and unanswered, for as long as the sender lives (hyperium/hyper#4122).
-    /// After the end, an answer is there or will never be.
+    /// After the end, an answer is available now or never.
     pub(crate) async fn wait_for_answer<T>(&self, sending: impl Future<Output = T>) -> Option<T> {
         let mut sending = std::pin::pin!(sending);
         tokio::select! {
@@ -91,7 +91,7 @@ struct IdleConnection {
     since: Instant,
 }
 
-/// Connections to one pod.
+/// The connections to one pod.
 pub struct ConnectionPool {
     addr: SocketAddr,
     connector: PodConnector,
@@ -106,7 +106,7 @@ impl fmt::Debug for ConnectionPool {
 }
 
 impl ConnectionPool {
-    /// No connections yet.
+    /// Creates a pool without connections.
     pub fn new(addr: SocketAddr, connector: PodConnector) -> Self {
         Self {
             addr,
@@ -119,8 +119,8 @@ impl ConnectionPool {
     /// An unused connection, if there is one.
     pub(crate) fn take_idle(&self) -> Option<Http1Handle> {
         let mut idle = self.idle.lock();
-        // Newest first. A connection that is not ready yet finishes its last answer this instant;
-        // an older one is ready.
+        // Newest first. A connection that is not ready yet is just finishing its last answer; an
+        // older one is ready.
         let at = idle.iter().rposition(|candidate| candidate.link.sender.is_ready())?;
         Some(idle.remove(at).link)
     }
@@ -158,7 +158,7 @@ impl ConnectionPool {
         Ok(TokioIo::new(stream))
     }
 
-    /// A new connection.
+    /// Opens a new connection.
     pub(crate) async fn open_http1(&self) -> Result<Http1Handle, String> {
         let io = self.connect().await?;
         let mut builder = http1::Builder::new();
@@ -173,13 +173,15 @@ impl ConnectionPool {
         })
     }
 
-    /// A connection for a call by HTTP/2, the call on it, and whether it has served before.
+    /// A connection for an HTTP/2 call, the call on it, and whether the connection has served
+    /// before.
     pub(crate) async fn acquire_http2(
         &self,
     ) -> Result<(ConnectionHandle<http2::SendRequest<UploadBody>>, PendingCall, bool), String> {
-        // Held while connecting, so that a burst opens no more than it needs.
+        // Held while connecting, so that a burst opens no more connections than it needs.
         let mut shared = self.http2_connections.lock().await;
-        // Of what is full and waits for nothing nobody will ever know whether it was seen.
+        // For a full connection without pending answers it will never be known whether its calls
+        // were seen.
         shared.retain(|it| {
             !it.link.sender.is_closed() && (it.calls.has_room() || it.calls.has_waiting())
         });
@@ -194,10 +196,10 @@ impl ConnectionPool {
         }
         let io = self.connect().await?;
         let mut builder = http2::Builder::new(TokioExecutor::new());
-        // Tells a vanished node from a slow model.
+        // Distinguishes a failed node from a slow model.
         builder.timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(10));
         builder.keep_alive_timeout(Duration::from_secs(5));
-        // A client that does not read its answer keeps its own window shut and nobody else's.
+        // A client that does not read its answer blocks only its own stream window.
         builder.initial_stream_window_size(BUFFER_BYTES).initial_connection_window_size(MAX_WINDOW);
         builder.max_send_buf_size(BUFFER_BYTES as usize);
         let (sender, connection) =
@@ -218,8 +220,8 @@ impl ConnectionPool {
         Ok((link, call, false))
     }
 
-    /// Runs a connection until its sender or its peer is gone. Whoever used it hears of an error by
-    /// the answer.
+    /// Runs a connection until its sender is dropped or its peer disconnects. Its user receives an
+    /// error through the answer.
     fn spawn_connection<E>(
         &self,
         connection: impl Future<Output = Result<(), E>> + Send + 'static,
@@ -229,10 +231,10 @@ impl ConnectionPool {
         E: Send,
     {
         let ended = CancellationToken::new();
-        // Also when the task is dropped.
+        // Signals the end also when the task is dropped.
         let guard = ended.clone().drop_guard();
         self.connector.tasks.spawn(async move {
-            // The connection is gone, with all that it holds, before the guard tells.
+            // The connection is dropped, with all its data, before the end is signalled.
             drop(dropped.run_until_cancelled_owned(connection).await);
             drop(guard);
         });

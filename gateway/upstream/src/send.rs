@@ -1,4 +1,4 @@
-//! Sends a request to a pod, on a connection that is there or on a new one.
+//! Sends a request to a pod, on an idle connection or on a new one.
 
 use std::error::Error;
 
@@ -14,7 +14,8 @@ use crate::upload::{UploadBody, UploadError};
 /// unreachable.
 const MAX_STALE: usize = 8;
 
-/// Protocol towards the pod. Everything but gRPC is HTTP/1.1, which every server image speaks.
+/// Protocol towards the pod. Everything except gRPC uses HTTP/1.1, which every server image
+/// supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpstreamProtocol {
     /// HTTP/1.1.
@@ -26,17 +27,17 @@ pub enum UpstreamProtocol {
 /// Why a request got no answer.
 #[derive(Debug)]
 pub enum SendError {
-    /// It was never sent, and is handed back: safe to send elsewhere.
+    /// It was never sent, and is handed back: it can safely be sent elsewhere.
     Unsent(Box<Request<UploadBody>>, String),
     /// It may have run.
     Broken {
-        /// What happened.
+        /// The error message.
         error: String,
-        /// Whether it was on a connection that had served before: the pod may have closed it in
-        /// the same moment.
+        /// Whether it used a connection that had served before: the pod may have closed it at the
+        /// same moment.
         reused: bool,
     },
-    /// The client's own body broke off.
+    /// The client's own body failed.
     Upload(ArmFailure),
 }
 
@@ -50,11 +51,11 @@ impl SendError {
     }
 }
 
-/// Sends a request to the endpoint of the visit; `anew` on a connection of its own (HTTP/2 finds
-/// out by itself which are dead).
+/// Sends a request to the endpoint of `visit`; `anew` requires a new connection (HTTP/2 detects
+/// closed ones itself).
 ///
 /// # Errors
-/// [`SendError`] tells whether the request may have run.
+/// [`SendError`] states whether the request may have run.
 pub async fn send_request(
     visit: InFlightGuard,
     request: Request<UploadBody>,
@@ -76,7 +77,7 @@ async fn send_http1(
     for _ in 0..MAX_STALE {
         let (mut link, reused) = match if anew { None } else { pool.take_idle() } {
             Some(link) => (link, true),
-            // Boxed, as connections are kept for many requests.
+            // Boxed, because most requests reuse a connection.
             None => match Box::pin(pool.open_http1()).await {
                 Ok(link) => (link, false),
                 Err(error) => return Err(SendError::Unsent(Box::new(request), error)),
@@ -124,7 +125,7 @@ fn take_unsent<T>(
         Some(Err(mut failed)) => failed
             .take_message()
             .map_or_else(|| Err(SendError::from_hyper(&failed.into_error(), reused)), Ok),
-        // Left in the channel, and its body with it.
+        // The request and its body stayed in the channel.
         _ => Err(SendError::Broken { error: "the connection ended".to_owned(), reused }),
     }
 }

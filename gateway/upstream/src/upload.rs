@@ -1,4 +1,4 @@
-//! The request's body, as the client sends it and on its way to a pod.
+//! The body of a request, as the client sends it and as it is sent to a pod.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -18,50 +18,49 @@ use thiserror::Error;
 
 use crate::buffer::{BodyPrefix, ReplayBody};
 
-/// So much of a first message is looked at for the name of its model. Whoever writes fields in
-/// their order has it in the first hundred bytes.
+/// Number of bytes of a first message that are searched for the model name. Clients that write
+/// fields in order have it in the first hundred bytes.
 const MAX_NAME_PREFIX: usize = 4096;
 
-/// Pieces that pass through and are smaller are copied: each keeps the whole buffer into which it
-/// was read.
+/// Smaller streamed pieces are copied, because each keeps the whole buffer into which it was read.
 const COPY_BELOW_BYTES: usize = 8 << 10;
 
-/// A client's body: what was read of it to find out whom it is for, and the rest.
+/// A client's body: the part that was read to determine the target of the request, and the rest.
 #[derive(Debug)]
 pub struct ClientBody {
-    /// Read already.
+    /// The part that was read already.
     pub read_ahead: Bytes,
     rest: Incoming,
     peer: IpAddr,
-    /// What its request holds while the rest is on its way.
+    /// The permit of its request while the rest is arriving.
     held_permit: Option<(Arc<PendingUploads>, Arc<RequestPermit>)>,
     /// Present when it had to be waited for.
     arrival: Option<UploadGuard>,
 }
 
 impl ClientBody {
-    /// Nothing was read yet.
+    /// Creates a body of which nothing was read yet.
     pub fn new(rest: Incoming, peer: IpAddr) -> Self {
         Self { read_ahead: Bytes::new(), rest, peer, held_permit: None, arrival: None }
     }
 
-    /// Whose body it is.
+    /// The client's address.
     pub fn peer(&self) -> IpAddr {
         self.peer
     }
 
-    /// Says what its request holds. Another one may get it while the body keeps it waiting.
+    /// Sets the permit of its request. Another request may get it while this body is arriving.
     pub fn hold_permit(&mut self, uploads: &Arc<PendingUploads>, place: &Arc<RequestPermit>) {
         self.arrival = None;
         self.held_permit = Some((Arc::clone(uploads), Arc::clone(place)));
     }
 
-    /// Whether nothing more is to come.
+    /// Whether the body is complete.
     pub fn is_end(&self) -> bool {
         self.rest.is_end_stream()
     }
 
-    /// Bytes that are still to come.
+    /// Number of bytes still to come.
     pub fn rest_hint(&self) -> SizeHint {
         self.rest.size_hint()
     }
@@ -87,11 +86,11 @@ impl ClientBody {
         Poll::Ready(Some(Err(UploadError::TooSlow)))
     }
 
-    /// The name of a model in the first message of gRPC, once enough of it has been read; empty
-    /// when that has none, or not where it is looked for.
+    /// The model name in the first gRPC message, once enough of it has been read; empty when the
+    /// message has none in the searched part.
     ///
     /// # Errors
-    /// When the body breaks off, or the message cannot be read.
+    /// When the body is truncated, or the message cannot be parsed.
     pub async fn read_model_name(&mut self) -> Result<Vec<u8>, RequestRefusal> {
         let mut begin = Vec::new();
         while begin.len() < MAX_NAME_PREFIX {
@@ -114,7 +113,7 @@ impl ClientBody {
     }
 }
 
-/// Why a body cannot go on.
+/// Why a body cannot be read further.
 #[derive(Debug, Error)]
 pub enum UploadError {
     /// The client's connection broke.
@@ -123,13 +122,13 @@ pub enum UploadError {
     /// Too many bytes.
     #[error("the body is larger than is allowed")]
     TooLarge,
-    /// Its place went to another request.
+    /// Its permit was transferred to another request.
     #[error("the body came too slowly while others waited for its place")]
     TooSlow,
 }
 
 impl UploadError {
-    /// What the client is told.
+    /// The refusal that the client receives.
     pub fn refusal(&self) -> RequestRefusal {
         match self {
             Self::Client(_) => RequestRefusal::BadBody,
@@ -138,7 +137,7 @@ impl UploadError {
         }
     }
 
-    /// Why the arm gets no more of it.
+    /// The failure of the arm that received the body.
     pub fn failure(&self) -> ArmFailure {
         match self {
             Self::Client(_) => ArmFailure::ClientLeft,
@@ -151,26 +150,25 @@ impl UploadError {
 /// A body towards a pod.
 #[derive(Debug)]
 pub enum UploadBody {
-    /// Kept in memory; can be sent again.
+    /// Buffered in memory; can be sent again.
     Replay(ReplayBody),
-    /// Passes through; cannot be sent again.
+    /// Streamed; cannot be sent again.
     Stream(Box<StreamedUpload>),
 }
 
-/// What a body takes that passes through, in bytes: the buffers of two connections, as far as they
-/// are the body's.
+/// Memory that a streamed body uses, in bytes: its part of the buffers of two connections.
 pub const STREAM_OVERHEAD: usize = 64 << 10;
 
-/// A body that passes through: what was read of it already, and the rest.
+/// A streamed body: the part that was read already, and the rest.
 #[derive(Debug)]
 pub struct StreamedUpload {
-    /// Read already.
+    /// The part that was read already.
     pub prefix: BodyPrefix,
-    /// Still to come.
+    /// The rest.
     pub body: ClientBody,
-    /// Bytes that may still come.
+    /// Maximum number of remaining bytes.
     pub allowed_bytes: u64,
-    /// The memory that it takes beside the prefix.
+    /// The memory reserved in addition to the prefix.
     pub reservation: ByteReservation,
 }
 
