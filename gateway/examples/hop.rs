@@ -1,8 +1,9 @@
-//! The hop alone, for measuring: a gateway whose routes are given on the command line, or a model
-//! server that does nothing.
+//! Measures the cost of the gateway alone: runs a gateway with routes from the command line, or a
+//! model server that does nothing.
 //!
-//! `hop upstream 127.0.0.1:9001` and `hop gateway 127.0.0.1:8080 127.0.0.1:9001 127.0.0.1:9002 100`
-//! (stable, candidate, permille), then load 127.0.0.1:8080 and read the CPU time of the process.
+//! Start `hop upstream 127.0.0.1:9001` and
+//! `hop gateway 127.0.0.1:8080 127.0.0.1:9001 127.0.0.1:9002 100` (stable, candidate, permille),
+//! then send load to 127.0.0.1:8080 and read the CPU time of the process.
 
 use std::convert::Infallible;
 use std::env::args;

@@ -1,4 +1,4 @@
-//! The admin port: probes, metrics, and the stream to the operator.
+//! The admin port: probes, metrics, and the state stream to the operator.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -35,7 +35,7 @@ struct AdminServer {
 }
 
 impl AdminServer {
-    /// Whether the operator asks, where its key is known.
+    /// Checks that the request is from the operator, if the operator's key is configured.
     fn authenticate(&self, headers: &HeaderMap) -> Result<(), OperatorAuthError> {
         let settings = &self.gateway.settings;
         let Some(key) = &settings.operator_key else { return Ok(()) };
@@ -97,11 +97,12 @@ fn unauthorized_response(why: OperatorAuthError) -> AdminResponse {
 /// Who reads a stream.
 struct StateSubscriber {
     changes: watch::Receiver<u64>,
-    /// The last change that was told.
+    /// The last reported change.
     version: u64,
-    /// Looks at everything once a second, whatever else is told. The first line goes out at once.
+    /// Triggers a complete comparison every second, independent of other lines. The first tick is
+    /// immediate.
     ticks: Interval,
-    /// What was told, if only changes are.
+    /// The state reported so far, if only changes are reported.
     reported: Option<ReportedState>,
 }
 
@@ -114,7 +115,7 @@ impl StateSubscriber {
         Self { changes, version, ticks, reported: only_changes.then(ReportedState::default) }
     }
 
-    /// Waits for something to tell.
+    /// Waits for the next line to send.
     async fn next_line(&mut self, gateway: &GatewayContext) -> Option<String> {
         if let Some(told) = self.reported.as_mut().filter(|told| told.has_more()) {
             return Some(state::encode_line(&told.next_part(gateway, Vec::new())));
@@ -126,8 +127,7 @@ impl StateSubscriber {
                 false
             }
         };
-        // Read before what it tells of: a change in this very moment is told again by the next
-        // line.
+        // Read before the state: a change at this very moment is reported again in the next line.
         let version = *self.changes.borrow_and_update();
         let state = match &mut self.reported {
             Some(told) if ticked => told.take_changes(gateway, None),

@@ -1,4 +1,4 @@
-//! The process: ports, watch, signals, and the order in which they end.
+//! The process: ports, watch, signals, and the order of the shutdown.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,24 +18,24 @@ use crate::error::GatewayError;
 use crate::proxy::received_request::PortAccess;
 use crate::{admin, keep_alive, server};
 
-/// How often old series and unused connections are looked for.
+/// Interval of the removal of old series and unused connections.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Listening ports.
 #[derive(Debug)]
 pub struct ListeningPorts {
-    /// For clients.
+    /// Data port for clients.
     pub data: TcpListener,
-    /// For those who show the token: feedback, and whatever the data port keeps from others.
+    /// Private port for clients with the token: feedback, and the operations that the data port
+    /// rejects.
     pub private: TcpListener,
-    /// For the operator, Prometheus and probes.
+    /// Admin port for the operator, Prometheus and probes.
     pub admin: TcpListener,
 }
 
-/// Listens.
+/// Binds a port.
 ///
 /// # Errors
-/// When an address is taken or not ours.
+/// When the address is in use or not local.
 pub async fn bind_port(addr: SocketAddr) -> Result<TcpListener, GatewayError> {
     slipway_listener::bind_address(addr).map_err(|source| GatewayError::Listen { addr, source })
 }
@@ -43,7 +43,7 @@ pub async fn bind_port(addr: SocketAddr) -> Result<TcpListener, GatewayError> {
 /// Runs the gateway until SIGTERM or SIGINT, and then drains.
 ///
 /// # Errors
-/// When it cannot start, or a task that must not end has ended.
+/// When it cannot start, or when a task that must not end has ended.
 pub async fn run_gateway(args: GatewayArgs) -> Result<(), GatewayError> {
     let gateway = GatewayContext::new(args.to_settings());
     let (data, private) = (bind_port(args.listen).await?, bind_port(args.private_listen).await?);
@@ -52,7 +52,7 @@ pub async fn run_gateway(args: GatewayArgs) -> Result<(), GatewayError> {
 
     let mut signals = ShutdownSignal::new().map_err(GatewayError::Signals)?;
     let shutdown = CancellationToken::new();
-    // Goes on while the gateway drains: until the last request is done, endpoints must be right.
+    // Continues while the gateway drains: endpoints must be current until the last request is done.
     let watching = watch::run_watch(Arc::clone(&gateway), client);
     let serving = serve_ports(Arc::clone(&gateway), ports, shutdown.clone());
     let mut watching = std::pin::pin!(watching);
@@ -72,9 +72,9 @@ pub async fn run_gateway(args: GatewayArgs) -> Result<(), GatewayError> {
     }
 }
 
-/// Serves all ports until `shutdown`, and then drains: not ready at once, serving on for a while,
-/// then the graceful end of every connection. The admin port answers until the last request is
-/// done.
+/// Serves all ports until `shutdown`, and then drains: it is not ready at once, continues serving
+/// for a while, and then closes every connection gracefully. The admin port answers until the last
+/// request is done.
 ///
 /// # Errors
 /// When a task that must not end has ended.

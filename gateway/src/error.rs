@@ -1,28 +1,27 @@
-//! Why the process could not start or go on.
+//! Why the process could not start or had to end.
 
 use std::io;
 use std::net::SocketAddr;
 
 use thiserror::Error;
 
-/// A fatal error.
 #[derive(Debug, Error)]
 pub enum GatewayError {
-    /// A port is taken, for example.
+    /// For example because the port is in use.
     #[error("cannot listen on {addr}")]
     Listen {
-        /// The address.
+        /// Address of the port.
         addr: SocketAddr,
-        /// The cause.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// No client for the API server.
+    /// The client for the API server cannot be built.
     #[error("cannot make a client for the API server")]
     Client(#[from] kube::Error),
-    /// No configuration for a client.
+    /// There is no client configuration.
     #[error("cannot infer how to reach the API server")]
     Config(#[from] kube::config::InferConfigError),
-    /// Signals cannot be handled.
+    /// Signal handlers cannot be installed.
     #[error("cannot handle signals")]
     Signals(#[source] io::Error),
     /// A task that must not end has ended.

@@ -1,10 +1,10 @@
-//! Keeps the pods that terminate while nobody else serves.
+//! Keeps terminating pods alive while their arm has no ready pod.
 //!
-//! A node is drained, and the only pod of a model is told to end. Slipway's model server serves on
-//! for as long as requests come, so that the pod is there until its replacement is ready; but a
-//! model may be asked less often than the pod waits. So the gateway asks for the health of pods
-//! that terminate while their arm has no ready pod. As soon as it has one, nobody asks any more,
-//! and the pod ends.
+//! When a node is drained, the only pod of a model may be terminated. Slipway's model server
+//! continues serving as long as it receives requests, so that the pod exists until its replacement
+//! is ready; but a model may receive fewer requests than that needs. The gateway therefore probes
+//! the health of terminating pods while their arm has no ready pod. As soon as the arm has one, the
+//! probes stop, and the terminating pod ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +22,11 @@ use slipway_gateway_upstream::upload::UploadBody;
 use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// How often. Well within the time that a model server waits for another request
+/// Probe interval. Well within the time that a model server waits for another request
 /// (`--drain-delay-seconds`, 5 s).
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Asks until `stop`.
+/// Probes until `stop`.
 pub async fn run_keep_alive(gateway: Arc<GatewayContext>, stop: CancellationToken) {
     let mut ticks = interval(PROBE_INTERVAL);
     loop {
@@ -37,7 +37,7 @@ pub async fn run_keep_alive(gateway: Arc<GatewayContext>, stop: CancellationToke
     }
 }
 
-/// The pods that terminate and are all that an arm has.
+/// The terminating pods of arms without ready pods.
 fn terminating_pods(gateway: &GatewayContext) -> Vec<InFlightGuard> {
     let models = gateway.router.models();
     let arms = models.iter().flat_map(|model| model.needed_arms());
@@ -53,11 +53,11 @@ async fn probe_pod(visit: InFlightGuard) {
     request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
     let asked = async {
         if let Ok(answer) = send_request(visit, request, UpstreamProtocol::Http1, false).await {
-            // Read to its end, so that the connection is kept; what it says is known from the
-            // EndpointSlice.
+            // The body is read to its end, so that the connection can be reused; the pod's state is
+            // known from the EndpointSlice.
             drop(http_body_util::Limited::new(answer.into_body(), 1 << 16).collect().await);
         }
     };
-    // A pod that does not answer is asked again.
+    // A pod that does not answer is probed again at the next tick.
     drop(timeout(PROBE_INTERVAL, asked).await);
 }

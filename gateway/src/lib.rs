@@ -1,15 +1,15 @@
 //! The data plane of Slipway: one gateway per namespace splits the traffic of every ModelDeployment
 //! there by exact weight.
 //!
-//! The path of a request: [`server`] accepts it, [`proxy`] reads it whole,
-//! [`select`](slipway_gateway_routing::select) says which ModelDeployment and
-//! [`model`](slipway_gateway_routing::model) which arm,
-//! [`endpoint`](slipway_gateway_upstream::endpoint) which pod,
-//! [`send`](slipway_gateway_upstream::send) carries it there. Around that,
-//! [`shield`](proxy::shield) replays what the candidate failed to answer, the policies
-//! ([`slipway_gateway_policy`]) bound what it may cost and take, every request is counted exactly
-//! once ([`metrics`](slipway_gateway_routing::metrics)), and [`admin`] tells the operator. Weights
-//! and endpoints come from the API server by [`slipway_gateway_control`]; nothing else knows
+//! The path of a request: [`server`] accepts it, [`proxy`] reads it completely,
+//! [`select`](slipway_gateway_routing::select) chooses the ModelDeployment,
+//! [`model`](slipway_gateway_routing::model) the arm,
+//! [`endpoint`](slipway_gateway_upstream::endpoint) the pod, and
+//! [`send`](slipway_gateway_upstream::send) sends it. Besides, [`shield`](proxy::shield) replays
+//! what the candidate failed to answer, the policies ([`slipway_gateway_policy`]) limit the cost of
+//! replays and the use of shared resources, every request is counted exactly once
+//! ([`metrics`](slipway_gateway_routing::metrics)), and [`admin`] reports to the operator. Weights
+//! and endpoints come from the API server through [`slipway_gateway_control`]; no other part uses
 //! Kubernetes.
 
 pub mod admin;

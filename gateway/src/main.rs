@@ -1,4 +1,4 @@
-//! The gateway's process; everything of interest is in the library.
+//! The gateway's process; the logic is in the library.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The data port and the private port: serves HTTP/1.1 and h2c, and loses nothing when it stops.
+//! The data port and the private port: serve HTTP/1.1 and h2c, and lose no request when they stop.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -21,18 +21,18 @@ use crate::proxy;
 use crate::proxy::answer::AnswerBody;
 use crate::proxy::received_request::PortAccess;
 
-/// Time for an answer to reach its client after the request's own time.
+/// Time for an answer to reach its client after the deadline of the request.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
-/// Requests of one h2 connection at one time.
+/// Maximum number of concurrent requests on one h2 connection.
 const MAX_STREAMS: u32 = 1024;
-/// Bytes of one h2 stream that are not read yet, in each direction.
+/// Unread bytes of one h2 stream, in each direction.
 const STREAM_WINDOW: u32 = 64 << 10;
-/// Buffer of one HTTP/1.1 connection, hence also the largest head of a request.
+/// Buffer of one HTTP/1.1 connection, hence also the size limit of a request head.
 const MAX_HEAD: usize = 64 << 10;
 
-/// Serves a port. When `stop` is cancelled it accepts what the kernel has already accepted, asks
-/// all connections to end after what they are at, and returns when they have, at the latest after
-/// the drain timeout.
+/// Serves a port. When `stop` is cancelled it accepts the connections that the kernel has already
+/// accepted, closes all connections after their current requests, and returns when they are closed,
+/// at the latest after the drain timeout.
 pub async fn serve_port(
     gateway: Arc<GatewayContext>,
     listener: TcpListener,
@@ -68,7 +68,7 @@ pub async fn serve_port(
     }
 }
 
-/// How long requests in flight may take, by what they were promised.
+/// Time limit for requests in flight, derived from their deadlines.
 fn drain_timeout(gateway: &GatewayContext) -> Duration {
     let longest = || gateway.router.table().models.values().map(|model| model.config.timeout).max();
     gateway.settings.drain_timeout.unwrap_or_else(|| longest().unwrap_or_default() + DRAIN_MARGIN)
@@ -78,21 +78,21 @@ fn connection_builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     let mut http2 = builder.http2();
     http2.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
-    // What a client may send before it is read. Bodies are read at once but for those that pass
-    // through, which wait for their pods.
+    // Data that a client may send before it is read. Bodies are read at once, except streamed ones,
+    // which wait for their pods.
     http2
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(16 * STREAM_WINDOW);
     http2.max_send_buf_size(STREAM_WINDOW as usize);
-    // Clients that are impatient for many requests at once end none of their others.
+    // A client that cancels many requests at once does not lose its other ones.
     http2.max_pending_accept_reset_streams(MAX_STREAMS as usize);
-    // Finds clients that vanished without a word.
+    // Detects clients that disappeared without closing the connection.
     http2.keep_alive_interval(Duration::from_secs(30)).keep_alive_timeout(Duration::from_secs(20));
     builder.http1().max_buf_size(MAX_HEAD);
     builder
 }
 
-/// An open connection, counted until it is dropped.
+/// An open connection; counted until it is dropped.
 struct ClientConnection(Arc<GatewayContext>);
 
 impl ClientConnection {
@@ -117,7 +117,8 @@ async fn answer_request(
     let keeps_alive = request.version() < Version::HTTP_2;
     let mut response = proxy::handle_traced(Arc::clone(&gateway), request, peer, access).await;
     if keeps_alive && gateway.is_draining() {
-        // Clients leave one by one, each after an answer, long before the connections are closed.
+        // Clients disconnect one by one, each after an answer, long before the connections are
+        // closed.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)

@@ -1,7 +1,6 @@
-//! Equal requests meet the same pod: what that is worth to the pods' caches, and what it must not
-//! change.
+//! Equal requests reach the same pod: the effect on the pods' caches, and what must not change.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Test helpers are not `#[test]` functions.
 
 mod support;
 
@@ -21,14 +20,14 @@ use support::client::{Answer, Http, http1, http2, infer, send};
 use support::upstream::{Mood, Upstream};
 use support::{CANDIDATE, STABLE, World};
 
-/// Keys of the simulated world, and how many of them the cache of one pod holds.
+/// Number of keys in the simulation, and capacity of one pod's cache.
 const KEYS: usize = 20_000;
 const ROOM: usize = 1_000;
 const REQUESTS: usize = 100_000;
-/// Requests that are in flight at one time.
+/// Number of requests in flight.
 const CONCURRENT: usize = 32;
 
-/// A cache that forgets what was used longest ago.
+/// A cache that evicts the least recently used key.
 #[derive(Default)]
 struct Lru {
     used: HashMap<usize, usize>,
@@ -49,7 +48,7 @@ impl Lru {
     }
 }
 
-/// Keys with frequencies 1/rank.
+/// A sequence of keys with frequencies 1/rank.
 fn zipf() -> Vec<usize> {
     let weights = (1..=KEYS).scan(0.0, |sum, rank| {
         *sum += 1.0 / rank as f64;
@@ -57,7 +56,7 @@ fn zipf() -> Vec<usize> {
     });
     let sums: Vec<f64> = weights.collect();
     let all = sums.last().copied().unwrap_or_default();
-    // The same dice every time.
+    // The same pseudo-random numbers in every run.
     let roll = |n: usize| mix_bits(n as u64) as f64 / u64::MAX as f64 * all;
     (0..REQUESTS).map(|n| sums.partition_point(|sum| *sum < roll(n))).collect()
 }
@@ -170,7 +169,7 @@ async fn equal_requests_meet_one_pod_of_each_revision_and_the_split_stays_exact(
     world.metrics().assert_conserved();
 }
 
-/// A `ModelInferRequest` of model `m` with this id and one raw input.
+/// A `ModelInferRequest` for model `m` with this id and one raw input.
 fn message(id: u8, input: u8) -> Bytes {
     let message = [0x0a, 1, b'm', 0x1a, 1, id, 0x3a, 1, input];
     [&[0, 0, 0, 0, 9][..], &message].concat().into()
@@ -213,7 +212,8 @@ async fn when_a_pod_goes_only_its_requests_move() {
             ask(&client, &world, &body(n)).await.header("x-upstream").unwrap().to_owned(),
         );
     }
-    // The gateway has not heard of it yet: it finds out by trying, and takes the next in rank.
+    // The gateway does not know of the crash yet: it detects it by a failed attempt, and chooses
+    // the next pod in rank.
     pods[1].crash();
     for n in 0..60 {
         let answer = ask(&client, &world, &body(n)).await;
@@ -251,7 +251,7 @@ async fn kept_answers_say_nothing_about_how_fast_a_revision_is() {
     }
     support::eventually("counted", || world.metrics().client("success") == 40).await;
     assert_eq!(durations(&world), 0, "counted, but not timed");
-    // Where no cache was asked for, a header is only a header.
+    // Without a cache the header has no effect.
     world.model().caching = false;
     world.apply();
     for n in 0..40 {

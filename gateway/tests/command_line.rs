@@ -1,10 +1,10 @@
-//! What a person meets at the command line: help, and mistakes in plain words.
+//! The command line as a user sees it: help, and readable error messages.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, helpers included")]
 
 use std::process::Command;
 
-/// Runs the program: its status, and what it writes to standard output and error. Dumps and
-/// backtraces, which are asked for, must not come.
+/// Runs the program; returns its exit status, standard output and standard error. The environment
+/// requests dumps and backtraces, which must not appear.
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_slipway-gateway"))
         .args(args)
@@ -53,7 +53,7 @@ fn mistakes_are_named() {
             ["--log (SLIPWAY_LOG) is no filter", "/nowhere/kubeconfig"],
         ),
     ] {
-        // What comes once there is a log goes there, which is on standard output.
+        // Errors after the log is set up are logged, to standard output.
         let (status, out, err) = run(args);
         let text = if code == 1 { out } else { err };
         assert!(

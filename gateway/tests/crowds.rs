@@ -1,7 +1,7 @@
-//! Crowds of connections that say nothing, against both ports: probes, the operator and other
-//! clients are served all the same.
+//! Many connections that send nothing, to both ports: probes, the operator and other clients are
+//! served all the same.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Test helpers are not `#[test]` functions.
 
 mod support;
 
@@ -23,8 +23,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_secs(30);
 const STATE: &[u8] = b"GET /v1/state HTTP/1.1\r\nhost: x\r\n\r\n";
 
-/// Connections from one address, of the 127s that are no test's and no client's own, which say this
-/// and no more.
+/// Opens connections from one 127.x address that no test or client uses otherwise; each sends
+/// `says` and nothing more.
 async fn crowd(to: SocketAddr, last: u8, count: usize, says: &[u8]) -> Vec<TcpStream> {
     let mut crowd = Vec::new();
     for _ in 0..count {
@@ -44,7 +44,7 @@ async fn world() -> (World, Upstream) {
     (world, stable)
 }
 
-/// A new connection, and an answer over it within a second.
+/// Opens a new connection and returns the answer on it, within a second.
 async fn probe(world: &World, path: &str) -> StatusCode {
     within(SECOND, get(&http1(), format!("http://{}{path}", world.admin))).await.status
 }
@@ -55,7 +55,7 @@ async fn silent_connections_to_the_admin_port_keep_no_probe_out() {
     for says in [&b""[..], b"P", half_head] {
         let (world, _stable) = world().await;
         let mut crowds = Vec::new();
-        // From one address, and from more than there are places.
+        // From one address, and from more addresses than there are permits.
         for last in [1, 1, 2, 3] {
             crowds.push(crowd(world.admin, last, 256, says).await);
             for path in ["/livez", "/readyz", "/metrics"] {
@@ -132,7 +132,7 @@ async fn the_operator_is_heard_however_many_listen() {
     let _strangers =
         [crowd(world.admin, 1, 16, STATE).await, crowd(world.admin, 2, 300, STATE).await];
     let mut late = open().await;
-    // More than what the streams had sent before the strangers came.
+    // More than the streams had sent before the other connections were opened.
     for _ in 0..3 {
         assert!(within(DEADLINE, late.frame()).await.unwrap().unwrap().is_data());
         assert!(within(DEADLINE, early.frame()).await.unwrap().unwrap().is_data());
@@ -144,7 +144,7 @@ async fn the_operator_is_heard_however_many_listen() {
 async fn silent_connections_to_the_data_port_lose_nobodys_requests() {
     for says in [&b""[..], b"P"] {
         let (world, stable) = world().await;
-        // One that is at work from before, and stays so.
+        // A request that started earlier, and continues.
         let slow = Duration::from_secs(2);
         stable.set(Mood::Slow(slow));
         let (client, data) = (http2(), world.data);
@@ -165,8 +165,8 @@ async fn silent_connections_to_the_data_port_lose_nobodys_requests() {
     }
 }
 
-/// The pod does not look at its connections for a while, and does then what many servers do: it
-/// closes those with more than 20 calls that were taken back.
+/// The pod does not read its connections for a while, and then behaves like many servers: it closes
+/// those with more than 20 cancelled calls.
 #[tokio::test]
 async fn calls_that_are_taken_back_unseen_end_nobody_elses() {
     let busy = TcpListener::bind(loopback()).await.unwrap();

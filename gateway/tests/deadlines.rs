@@ -1,7 +1,7 @@
-//! Clients with little time: an equally good candidate loses nothing by it, one that hangs is found
-//! out, and nobody can take out a good one.
+//! Clients with short deadlines: an equally good candidate loses no request because of them, a
+//! hanging one is detected, and no client can trip the brake of a good one.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Test helpers are not `#[test]` functions.
 
 mod support;
 
@@ -22,7 +22,7 @@ fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Two arms of these moods at this weight of the candidate, with a brake.
+/// Two arms with these behaviours, with this weight of the candidate and with a brake.
 async fn arms(stable: Mood, candidate: Mood, permille: u32) -> (World, Upstream, Upstream) {
     let (stable, candidate) =
         (Upstream::start("stable", stable).await, Upstream::start("candidate", candidate).await);
@@ -37,13 +37,14 @@ async fn arms(stable: Mood, candidate: Mood, permille: u32) -> (World, Upstream,
     (world, stable, candidate)
 }
 
-/// Status of one prediction, with a header.
+/// Status of one prediction with a header.
 async fn ask(client: &Http, world: &World, header: (&'static str, &str)) -> u16 {
     let request = infer(world.data).header(header.0, header.1).body(Full::from("{}")).unwrap();
     send(client, request).await.unwrap().status.as_u16()
 }
 
-/// So many predictions at one time, whose clients leave after a time; how many were answered.
+/// Sends concurrent predictions whose clients disconnect after `patience`; returns the number of
+/// answers.
 async fn impatient(client: &Http, world: &World, requests: usize, patience: Duration) -> usize {
     let answers =
         join_all((0..requests).map(|_| timeout(patience, ask(client, world, ("x-user-id", "1")))))
@@ -51,7 +52,7 @@ async fn impatient(client: &Http, world: &World, requests: usize, patience: Dura
     answers.into_iter().filter(|answer| *answer == Ok(200)).count()
 }
 
-/// Requests that were sent to the candidate, and to stable.
+/// Number of requests that were sent to the candidate, and to stable.
 fn requests(metrics: &Scrape) -> (u64, u64) {
     let of = |revision| metrics.sum("requests_total", &[("revision", revision)]);
     (of(CANDIDATE), of(STABLE))
@@ -71,8 +72,8 @@ async fn at_rest(world: &World) {
     .await;
 }
 
-/// The deadline is longer than an answer takes and shorter than two: half of it would be too little
-/// for either arm.
+/// The deadline is longer than one answer takes and shorter than two: half of it would be too
+/// little for either arm.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_equal_candidate_loses_no_request_of_clients_with_tight_deadlines() {
     let slow = Mood::Slow(millis(400));
@@ -93,8 +94,8 @@ async fn an_equal_candidate_loses_no_request_of_clients_with_tight_deadlines() {
     }
 }
 
-/// Stable is asked beside a slow candidate, which is not given up for that: its answer comes first.
-/// Both arms took longer than a try may take, and both are counted so.
+/// Stable also gets the request of a slow candidate, which is not abandoned: its answer comes
+/// first. Both arms took longer than the try time-out, and both are counted so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_try_that_takes_too_long_is_not_cut_off_and_counts_alike_in_both_arms() {
     let slow = Mood::Slow(millis(700));
@@ -107,8 +108,7 @@ async fn a_try_that_takes_too_long_is_not_cut_off_and_counts_alike_in_both_arms(
     assert_eq!(answers, vec![200; 40]);
     at_rest(&world).await;
     let metrics = world.metrics();
-    // Of stable's requests those that were asked beside the candidate were given up, because it was
-    // the first to answer.
+    // The replays to stable were abandoned, because the candidate was the first to answer.
     let (candidate, stable) = requests(&metrics);
     assert_eq!(
         (metrics.arm(CANDIDATE, "try_timeout"), metrics.arm(STABLE, "cancelled")),
@@ -120,14 +120,14 @@ async fn a_try_that_takes_too_long_is_not_cut_off_and_counts_alike_in_both_arms(
     metrics.assert_conserved();
 }
 
-/// A deadline that stable would not meet either says nothing about the candidate.
+/// A deadline that stable would not meet either is no evidence about the candidate.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_with_tight_deadlines_takes_no_candidate_out() {
     let slow = Mood::Slow(millis(2500));
     for permille in [500, 900] {
         let (world, _stable, _candidate) = arms(slow.clone(), slow.clone(), permille).await;
         let client = http1();
-        // Nothing is known of stable yet; so below what is taken for its time, and above.
+        // Stable's time is unknown yet, so one deadline is below the assumed time, and one above.
         for (deadline, outcome) in [("50", "cancelled"), ("1500", "timeout")] {
             let answers =
                 join_all((0..50).map(|_| ask(&client, &world, ("x-request-timeout-ms", deadline))))
@@ -154,15 +154,15 @@ async fn a_client_with_tight_deadlines_takes_no_candidate_out() {
     }
 }
 
-/// Fifty requests a second at a candidate that never answers, from clients who leave after two
-/// seconds, say so or not, and whatever is known of stable's time.
+/// Fifty requests per second to a candidate that never answers, from clients that disconnect after
+/// two seconds, with and without a deadline header, for any knowledge of stable's time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_candidate_that_hangs_is_out_in_five_seconds_although_its_clients_leave() {
     for (stable, header) in [
         (Mood::Good, ("x-user-id", "1")),
         (Mood::Good, ("x-request-timeout-ms", "2000")),
-        // Stable's own time leaves none for a second try within the clients' two seconds: the
-        // witness is asked when they have left.
+        // Stable's own time leaves none for a second attempt within the clients' two seconds: the
+        // witness gets the request after they have disconnected.
         (Mood::Slow(millis(1000)), ("x-user-id", "1")),
         (Mood::Slow(millis(1000)), ("x-request-timeout-ms", "2000")),
     ] {
@@ -213,7 +213,7 @@ async fn pods_are_told_the_largest_body_of_the_spec() {
             .get("x-slipway-max-request-bytes")
             .map(|value| value.to_str().unwrap().to_owned())
     };
-    // What pods take by themselves need not be said, and no client says more.
+    // The pods' default limit is not sent, and a client cannot raise it.
     assert_eq!(told(&world, None).await, None);
     assert_eq!(told(&world, Some("999999999")).await, None);
     world.model().max_request = 70_000;
@@ -222,7 +222,7 @@ async fn pods_are_told_the_largest_body_of_the_spec() {
     assert_eq!(told(&world, Some("999999999")).await.as_deref(), Some("70000"));
 }
 
-/// What is larger than what is kept goes to stable only, and is counted.
+/// Requests that are too large to be buffered go to stable only, and are counted.
 #[tokio::test]
 async fn what_is_too_large_to_be_kept_is_counted() {
     let (mut world, _stable, candidate) = arms(Mood::Good, Mood::Good, 0).await;
@@ -242,13 +242,13 @@ async fn what_is_too_large_to_be_kept_is_counted() {
     );
 }
 
-/// Requests that are too much for either arm, taken back on purpose once stable's usual time is
-/// over, nearly all of them at the candidate.
+/// Requests that neither arm can answer in time, cancelled on purpose after stable's usual time,
+/// nearly all of them at the candidate.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_who_leave_on_purpose_take_no_candidate_out() {
     let (mut world, stable, candidate) = arms(Mood::Good, Mood::Good, 0).await;
     let client = http1();
-    // Not all at one time: connections that are slow to come are no matter here.
+    // Not all at once: slow connection set-up must not affect the times.
     for _ in 0..10 {
         assert_eq!(impatient(&client, &world, 20, Duration::from_secs(20)).await, 20);
     }
@@ -261,8 +261,8 @@ async fn clients_who_leave_on_purpose_take_no_candidate_out() {
         at_rest(&world).await;
     }
     let metrics = world.metrics();
-    // Whoever waited for longer than stable takes is counted in both arms alike, as long as it is
-    // that which stable takes.
+    // Waits beyond stable's time are counted as time-outs in both arms alike, as long as stable's
+    // time is not longer itself.
     assert!(
         metrics.arm(CANDIDATE, "timeout") >= 45 && metrics.arm(STABLE, "timeout") >= 5,
         "{}",
@@ -271,7 +271,7 @@ async fn clients_who_leave_on_purpose_take_no_candidate_out() {
     assert!(!is_braked(&world));
     metrics.assert_conserved();
 
-    // With stable as fast as it was, the same is the candidate's fault.
+    // When stable is fast again, the same behaviour counts against the candidate.
     stable.set(Mood::Good);
     let gateway = Arc::clone(&world.gateway);
     impatient(&client, &world, 50, millis(400)).await;

@@ -1,7 +1,7 @@
-//! ModelDeployments whose pods hang, and clients whose bodies do not come: neither takes anything
+//! ModelDeployments with hanging pods, and clients whose bodies do not arrive, take no capacity
 //! away from the others.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Test helpers are not `#[test]` functions.
 
 mod support;
 
@@ -21,7 +21,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A second ModelDeployment beside `digits`.
+/// Adds a ModelDeployment `letters` beside `digits`.
 fn add_letters(world: &mut World, upstream: &Upstream) {
     let mut letters = model("letters");
     letters.weights = world.model().weights.clone();
@@ -62,18 +62,18 @@ async fn a_model_that_hangs_takes_nothing_from_its_neighbour() {
     waiting.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-/// How a client keeps others waiting.
+/// How a client occupies a permit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Slow {
-    /// A body that would be kept.
+    /// With a body that would be buffered.
     Small,
-    /// A body that passes through, to a pod that waits for it.
+    /// With a streamed body, to a pod that waits for it.
     Large,
-    /// A call of gRPC of which the gateway does not know yet whom it is for.
+    /// With a gRPC call whose target the gateway does not know yet.
     Nameless,
 }
 
-/// From an address of its own: the head of a request, and of its body no more than a byte.
+/// From a separate address: sends the head of a request and one byte of its body.
 async fn slow_body(world: &World, kind: Slow) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((IpAddr::from([127, 255, 0, 1]), 0).into()).unwrap();
@@ -102,7 +102,7 @@ async fn bodies_that_do_not_come_keep_no_other_client_out() {
         for _ in 0..20 {
             crowd.push(slow_body(&world, kind).await);
         }
-        // One more finds no place: its own earlier ones do not give theirs to it.
+        // A further one finds no permit: the client's own earlier requests do not give theirs up.
         let shares = match kind {
             Slow::Nameless => world.gateway.unrouted_shares.clone(),
             _ => world.gateway.router.table().models["digits"].shares.clone(),
@@ -123,8 +123,8 @@ async fn bodies_that_do_not_come_keep_no_other_client_out() {
         if kind == Slow::Nameless {
             continue;
         }
-        // Who had to go is told so, and may send it again. Most of them stay: the places are enough
-        // for all.
+        // An evicted client receives the status 408, and may retry. Most of them stay, because the
+        // permits suffice.
         let told = crowd.iter_mut().map(|stream| {
             Box::pin(async move {
                 let mut answer = vec![0; 12];

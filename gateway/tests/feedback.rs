@@ -1,7 +1,7 @@
-//! Prediction ids, and the feedback that names them: who issues and opens them, and that each
-//! counts once, for whom it is.
+//! Prediction ids and feedback: which gateway issues and opens ids, and that each counts once, for
+//! the right revision.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Test helpers are not `#[test]` functions.
 
 mod support;
 
@@ -37,7 +37,7 @@ fn open(id: &str) -> PredictionId {
     sealer(&MASTER, "digits").open(id).unwrap()
 }
 
-/// A gateway in front of a server that predicts 3.
+/// A gateway with a server that predicts 3.
 async fn predicting(pod_name: &str) -> (World, Upstream) {
     let server = Upstream::start("server", Mood::Predicts(report(77, 3))).await;
     let pod_name = pod_name.to_owned();
@@ -59,7 +59,7 @@ async fn post(to: SocketAddr, token: Option<&str>, path: &str, body: &Value) -> 
     send(&http1(), request.body(Full::from(body.to_string())).unwrap()).await.unwrap()
 }
 
-/// The answer to feedback that shows the token.
+/// The answer to feedback with the token.
 async fn feed(world: &World, items: &[Value]) -> Value {
     let answer = post(
         world.private,
@@ -88,7 +88,7 @@ async fn an_answer_has_an_id_that_the_gateway_seals() {
         "what the pod reports is for the gateway"
     );
     assert_eq!(answer.header("x-slipway-revision"), Some(STABLE), "a pod does not say who it is");
-    // A server of others reports nothing: outcomes count for it, labels do not.
+    // A server without prediction reports: outcomes count for it, labels do not.
     server.set(Mood::Good);
     let id = id_of_one(&world).await;
     assert_eq!(open(&id).labels, vec![]);
@@ -198,7 +198,8 @@ async fn gateways_count_an_id_once_among_them() {
     let count = |world: &World| world.metrics().sum("feedback_total", &[]);
     assert_eq!(count(&a) + count(&b), 20);
     assert!(count(&a) > 0 && count(&b) > 0, "each has its share");
-    // A replaced gateway has forgotten: what was its share counts once more, and no more often.
+    // A replaced gateway has lost its memory: feedback on its share counts once more, and no more
+    // often.
     let (c, _server) = predicting("gateway-b").await;
     a.gateway.feedback.peers.set([peer("gateway-a", &a), peer("gateway-b", &c)]);
     c.gateway.feedback.peers.set([peer("gateway-a", &a), peer("gateway-b", &c)]);

@@ -1,7 +1,7 @@
-//! Which ModelDeployment a request is for: by the address of its Service, a declared host, or the
-//! name of its model; and that no neighbour changes it.
+//! Which ModelDeployment a request is for: by the address of its Service, a declared host, or its
+//! model name; and that no other ModelDeployment changes that.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Test helpers are not `#[test]` functions.
 
 mod support;
 
@@ -16,10 +16,10 @@ use support::upstream::{Mood, Upstream};
 use support::{STABLE, TOKEN, World, eventually, model};
 
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
-/// Hosts that nobody declares: a public name, a port-forward, a load balancer's probe.
+/// Hosts that no ModelDeployment declares: a public name, a port-forward, a load balancer's probe.
 const UNDECLARED: [&str; 4] = ["models.example.org", "localhost:8080", "10.0.0.7:8080", "10.0.0.7"];
 
-/// A ModelDeployment `digits` with the model `ma`, and one that may come: `b`.
+/// A ModelDeployment `digits` with the model `ma`, and one that may be added: `b`.
 struct Neighbours {
     world: World,
     digits: Upstream,
@@ -39,7 +39,7 @@ impl Neighbours {
         Self { world, digits, b }
     }
 
-    /// `b` comes, or becomes another one.
+    /// Adds or changes `b`.
     fn come(&mut self, adjust: impl FnOnce(&mut ModelConfig)) {
         let mut config = model("b");
         config.created = 200;
@@ -56,12 +56,13 @@ impl Neighbours {
         self.world.apply();
     }
 
-    /// Who answers, with which status and, when it is the gateway itself, with which body.
+    /// Sends a request; returns its status, and the server that answered or, from the gateway
+    /// itself, the body.
     async fn ask(&self, host: &str, path: &str) -> (u16, String) {
         ask(self.world.data, Method::GET, host, path).await
     }
 
-    /// The same at the port for those who show the token.
+    /// The same at the private port, with the token.
     async fn look(&self, host: &str, path: &str) -> (u16, String) {
         let request =
             Request::get(format!("http://{}{path}", self.world.private)).header("host", host);
@@ -95,7 +96,7 @@ fn framed(message: &[u8]) -> Bytes {
     [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), message].concat().into()
 }
 
-/// `model_name` or `name`, and a field behind it.
+/// A message with the field `model_name` or `name`, followed by another field.
 fn naming(model: &str) -> Vec<u8> {
     [&[0x0a, u8::try_from(model.len()).unwrap()][..], model.as_bytes(), &[0x12, 1, b'1']].concat()
 }
@@ -104,7 +105,7 @@ fn by(name: &str) -> (u16, String) {
     (200, name.to_owned())
 }
 
-/// Everything that clients of `digits` and of the gateway itself may ask, and what they get.
+/// All kinds of requests of clients of `digits` and of the gateway itself, with their results.
 async fn picture(neighbours: &Neighbours) -> Vec<(String, String)> {
     let mut all = Vec::new();
     let paths = [
@@ -141,7 +142,7 @@ async fn picture(neighbours: &Neighbours) -> Vec<(String, String)> {
     all
 }
 
-/// Seen: with a second ModelDeployment in the namespace, `/v2`, `/v2/health/ready` and
+/// Regression test: with a second ModelDeployment in the namespace, `/v2`, `/v2/health/ready` and
 /// `/v2/models/ma` of the first were 404 at a public host.
 #[tokio::test]
 async fn a_neighbour_changes_nothing() {
@@ -261,7 +262,7 @@ async fn probes_at_any_host_find_whether_the_gateway_takes_requests() {
     let mut neighbours = Neighbours::new().await;
     let (ready, not_ready) =
         (r#"{"live":true,"ready":true}"#.to_owned(), r#"{"live":true,"ready":false}"#.to_owned());
-    // Even when no model has a pod: the gateway is what is asked about.
+    // Even when no model has a pod: the request is about the gateway.
     neighbours.world.endpoints(STABLE, &[]).apply();
     for host in UNDECLARED {
         assert_eq!(neighbours.ask(host, "/v2/health/live").await, (200, ready.clone()), "{host}");

@@ -1,6 +1,6 @@
-//! Nothing is lost when weights change, pods come and go, or the gateway itself leaves.
+//! No request is lost when weights change, pods start and stop, or the gateway itself shuts down.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Test helpers are not `#[test]` functions.
 
 mod support;
 
@@ -18,7 +18,7 @@ use support::upstream::{Mood, Upstream};
 use support::{CANDIDATE, STABLE, Scrape, World, eventually, two_arms, within};
 use tokio::task::JoinSet;
 
-/// Clients that send one request after the other until they are told to stop.
+/// Clients that send one request after the other until they are stopped.
 struct Load {
     answered: Arc<AtomicUsize>,
     gave_up: Arc<AtomicUsize>,
@@ -45,7 +45,7 @@ impl Load {
                             _ = answered.fetch_add(1, Ordering::Relaxed)
                         }
                         Ok(answer) => lost.push(format!("{} {}", answer.status, answer.body)),
-                        // What was refused was never a request: the endpoint is gone by then.
+                        // A refused connection carried no request: the endpoint is removed by then.
                         Err(error) if error.starts_with("refused") => break,
                         Err(error) if error.starts_with("gave up") => {
                             gave_up.fetch_add(1, Ordering::Relaxed);
@@ -108,8 +108,8 @@ async fn pods_that_come_and_go_lose_nothing() {
     assert_eq!(load.lost().await, [""; 0]);
 }
 
-/// A model that is seldom asked would lose its last pod before the replacement is there: the
-/// gateway asks.
+/// A model with few requests would lose its last pod before the replacement is ready, so the
+/// gateway probes it.
 #[tokio::test]
 async fn the_last_pod_is_asked_to_stay_until_another_is_ready() {
     let (mut world, last, candidate) = two_arms().await;
@@ -136,7 +136,7 @@ async fn the_last_pod_is_asked_to_stay_until_another_is_ready() {
     world.endpoints(STABLE, &[replacement.addr]).apply();
     let asked = last.served();
     eventually("others are asked still", || candidate.served() >= watched + 4).await;
-    // One may have been on its way.
+    // One probe may have been in transit.
     assert!(last.served() <= asked + 1, "asked although another one is ready");
     world.model().scaled_to_zero = true;
     leaves(&mut world, STABLE, replacement.addr);
@@ -205,8 +205,8 @@ async fn a_drain_loses_nothing() {
         within(Duration::from_secs(10), world.ended()).await;
         let (answered, gave_up) = (Arc::clone(&load.answered), Arc::clone(&load.gave_up));
         assert_eq!(load.lost().await, [""; 0]);
-        // The other side of the ledger: whatever the gateway took in, a client has an answer to, or
-        // has given up by itself.
+        // The reverse check: every request that the gateway accepted was answered to a client, or
+        // cancelled by the client.
         let metrics = Scrape(gateway.metrics.encode_text().unwrap());
         let (answered, gave_up) =
             (answered.load(Ordering::Relaxed) as u64, gave_up.load(Ordering::Relaxed) as u64);

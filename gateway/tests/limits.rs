@@ -1,6 +1,6 @@
-//! How long a request may take, how many there may be, and how large one may be.
+//! Limits on the duration, number and size of requests.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Test helpers are not `#[test]` functions.
 
 mod support;
 
@@ -34,8 +34,8 @@ async fn the_deadline_is_the_modeldeployments_and_the_client_can_shorten_it() {
         infer(world.data).header("x-request-timeout-ms", "100").body(Full::default()).unwrap();
     let answer = within(Duration::from_secs(10), send(&client, request)).await.unwrap();
     assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
-    // The client's own deadline was shorter than an answer may be expected to take: that is no
-    // failure of the arm.
+    // The client's own deadline was shorter than the expected answer time: that is no failure of
+    // the arm.
     let metrics = world.metrics();
     assert_eq!(
         (

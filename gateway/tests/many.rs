@@ -1,6 +1,6 @@
 //! Ten thousand ModelDeployments in one namespace.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Test helpers are not `#[test]` functions.
 
 mod support;
 
@@ -54,11 +54,11 @@ async fn world() -> World {
     world
 }
 
-/// A stream of changes, and what it says.
+/// A stream of changes, and its reported state.
 struct Stream {
     body: Incoming,
     rest: Vec<u8>,
-    /// Bytes so far.
+    /// Bytes read so far.
     read: usize,
     generations: BTreeMap<String, i64>,
     requests: BTreeMap<String, u64>,
@@ -78,7 +78,7 @@ impl Stream {
         }
     }
 
-    /// Reads one line; whether more of what there is now follows.
+    /// Reads one line; returns whether the current report continues in the next line.
     async fn line(&mut self) -> bool {
         let line = loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
@@ -137,7 +137,7 @@ async fn the_state_of_all_takes_little_at_rest() {
         "counts come in turn"
     );
 
-    // What changes is told at once, and alone.
+    // A change is reported at once, and alone.
     let before = stream.read;
     let name = "model-00007";
     world.snapshot.models.get_mut(name).unwrap().weights.as_mut().unwrap().generation = 2;
@@ -178,13 +178,13 @@ async fn a_change_of_one_costs_no_more_than_one() {
     {
         stream.line().await;
     }
-    // With what the reader of this test takes.
+    // Includes the cost of this test's reader.
     let each = (cpu() - begun) / changes;
     println!("{each:?} of CPU a change");
     assert!(each < Duration::from_millis(1), "{each:?}");
 }
 
-/// CPU time of this process; the other test of it is asleep most of its time.
+/// CPU time of this process; the other test in it sleeps most of the time.
 fn cpu() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();

@@ -1,7 +1,7 @@
-//! The memory that bodies take stays within their bound, however they come. One test: what is
-//! measured is this process.
+//! The memory for bodies stays within its limit, however they arrive. A single test, because the
+//! memory of the whole process is measured.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Test helpers are not `#[test]` functions.
 
 mod support;
 
@@ -18,12 +18,12 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 const DEADLINE: Duration = Duration::from_secs(120);
-/// The bound of the gateway under test.
+/// The memory limit of the gateway under test.
 const BUDGET: usize = 32 << 20;
-/// How much may be taken at all: a quarter more, and what a busy process takes beside.
+/// Allowed increase: the limit plus a quarter, and the other memory of a busy process.
 const ALLOWED: usize = BUDGET / 4 * 5 + (8 << 20);
 
-/// A line of `/proc/self/status`, in bytes.
+/// A value of `/proc/self/status`, in bytes.
 fn status(name: &str) -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with(name)).unwrap();
@@ -38,8 +38,7 @@ async fn connect(world: &World, head: &str) -> TcpStream {
     stream
 }
 
-/// Sends so many bytes of a repeated pattern, or as many as are taken within a while: then the
-/// gateway does not read any more.
+/// Sends bytes of a repeated pattern, until the gateway stops reading for a while.
 async fn flood(stream: &mut TcpStream, pattern: &[u8], bytes: usize) {
     let block = pattern.repeat((64 << 10) / pattern.len());
     for _ in 0..bytes / block.len() {
@@ -59,21 +58,20 @@ async fn small_chunks(world: &World) -> Vec<TcpStream> {
     join_all(clients).await
 }
 
-/// Bodies of which a byte comes now and then, each into a buffer of its own.
+/// Bodies that arrive in single bytes, each read into a buffer of its own.
 async fn trickles(world: &World) -> Vec<TcpStream> {
     let mut clients = join_all((0..100).map(|_| connect(world, "content-length: 100000"))).await;
     for _ in 0..100 {
         for stream in &mut clients {
             stream.write_all(b" ").await.unwrap();
         }
-        // Each byte is read before the next one comes.
+        // Each byte is read before the next one arrives.
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     clients
 }
 
-/// Bodies of unknown length that turn out to be too large to be kept, towards a pod that does not
-/// read.
+/// Bodies of unknown length that turn out to be too large to buffer, to a pod that does not read.
 async fn turn_into_streams(world: &World) -> Vec<TcpStream> {
     let clients = (0..64).map(|_| async {
         let mut stream = connect(world, "transfer-encoding: chunked").await;
@@ -85,7 +83,7 @@ async fn turn_into_streams(world: &World) -> Vec<TcpStream> {
     join_all(clients).await
 }
 
-/// A pod that takes connections and reads nothing.
+/// A pod that accepts connections and reads nothing.
 async fn deaf() -> (SocketAddr, JoinHandle<()>) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -108,13 +106,13 @@ async fn bodies_take_no_more_than_their_bound() {
         settings.max_buffered_request = 4 << 20;
     })
     .await;
-    // A pod that reads nothing keeps what it is sent until the request's time is over, also when
-    // the client has left.
+    // Data sent to a pod that does not read stays buffered until the request's deadline, also when
+    // the client has disconnected.
     world.weigh(1, 0).model().timeout = Duration::from_secs(8);
     let (deaf, task) = deaf().await;
     world.endpoints(STABLE, &[deaf]).apply();
     for attack in ["small chunks", "trickles", "streams"] {
-        // The peak begins anew.
+        // Resets the peak value.
         fs::write("/proc/self/clear_refs", "5").unwrap();
         let before = status("VmRSS");
         let clients = within(DEADLINE, async {

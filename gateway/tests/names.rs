@@ -1,7 +1,7 @@
-//! Calls of gRPC whose model is found by their first message: read no further than needed, sent on
-//! whole, and bounded.
+//! gRPC calls whose model is determined by their first message: read only as far as needed,
+//! forwarded completely, and limited.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Test helpers are not `#[test]` functions.
 
 mod support;
 
@@ -35,7 +35,7 @@ fn framed(message: &[u8]) -> Vec<u8> {
     [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), message].concat()
 }
 
-/// A request that names `digits`, with `rest` bytes of raw input behind it.
+/// A request for model `digits`, followed by `rest` bytes of raw input.
 fn request(rest: usize) -> Vec<u8> {
     let length = u32::try_from(rest).unwrap();
     let varint =
@@ -43,7 +43,7 @@ fn request(rest: usize) -> Vec<u8> {
     framed(&[&b"\x0a\x06digits\x3a"[..], &varint, &vec![b'x'; rest]].concat())
 }
 
-/// A call whose body comes piece by piece.
+/// A call whose body is sent piece by piece.
 fn call(
     world: &World,
     path: &'static str,
@@ -85,7 +85,8 @@ async fn a_name_that_comes_byte_by_byte_is_read_and_nothing_is_lost() {
     world.metrics().assert_conserved();
 }
 
-/// The pod hears of the call while the client still speaks: only the first message was waited for.
+/// The pod receives the call while the client is still sending: the gateway waits only for the
+/// first message.
 #[tokio::test]
 async fn a_stream_goes_on_while_the_client_speaks() {
     let (world, upstream) = world(Mood::Good).await;
@@ -100,7 +101,7 @@ async fn a_stream_goes_on_while_the_client_speaks() {
     assert!(answer.bytes == sent, "{} bytes of {}", answer.bytes.len(), sent.len());
 }
 
-/// What was read to find the model is part of what the shield sends again.
+/// The part that was read to find the model is included in the shield's replay.
 #[tokio::test]
 async fn the_shield_replays_what_was_read_for_the_name() {
     let (mut world, _stable) = world(Mood::Good).await;
@@ -119,7 +120,7 @@ async fn the_shield_replays_what_was_read_for_the_name() {
 async fn only_so_much_is_read_for_a_name() {
     let (world, upstream) = world(Mood::Good).await;
     let (mut pieces, answer) = call(&world, INFER, &[]);
-    // A field that is larger than what is looked at comes first, and never ends.
+    // A field that exceeds the searched prefix comes first, and never ends.
     let begin = [&[0, 0, 0, 0xff, 0xff, 0x1a, 0xff, 0x7f][..], &[b'x'; 4096]].concat();
     send(&mut pieces, &begin).await;
     let answer = ended(answer).await;
@@ -141,8 +142,8 @@ async fn only_so_much_is_read_for_a_name() {
     assert_eq!(world.metrics().sum("unrouted_total", &[]), 6);
 }
 
-/// Clients that say nothing have a place each, like all whose bodies are waited for, and only for a
-/// time.
+/// Silent clients hold a permit each, like all clients whose bodies are awaited, and only for a
+/// limited time.
 #[tokio::test]
 async fn who_says_nothing_waits_within_bounds() {
     let (world, _upstream) = world(Mood::Good).await;

@@ -1,6 +1,6 @@
 //! Which ModelDeployment, which arm, which pod.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Test helpers are not `#[test]` functions.
 
 mod support;
 
@@ -116,7 +116,7 @@ async fn the_preview_address_shows_the_candidate_as_it_is() {
     assert_eq!(ask(&world).await.status, 500);
     let metrics = world.metrics();
     metrics.assert_conserved();
-    // Whoever looks chooses what to ask: it is no evidence about the candidate.
+    // Users choose their preview requests, so these are no evidence about the candidate.
     let of = |role| metrics.sum("requests_total", &[("revision", CANDIDATE), ("role", role)]);
     assert_eq!((of("preview"), of("candidate")), (2, 0));
     assert_eq!(
@@ -170,7 +170,7 @@ async fn a_reset_is_retried_once_for_what_is_pure_and_never_for_the_rest() {
     let mut world = World::new().await;
     world.weigh(1, 0).endpoints(STABLE, &[bad.addr, good.addr]).apply();
     let client = http1();
-    // Fills the pool of either pod with connections, of which the bad one's are about to break.
+    // Fills the pools of both pods with connections; those of the bad one are about to break.
     futures::future::join_all((0..20).map(|_| predict(&client, world.data))).await;
     good.set(Mood::Good);
     bad.set(Mood::Reset);
@@ -207,15 +207,15 @@ async fn without_an_endpoint_of_stable_a_request_waits_a_moment() {
     }
 }
 
-/// While no pod of stable takes a request, a candidate that has traffic anyway does, at once, and
-/// with the next request it is stable's turn again.
+/// While no pod of stable accepts a request, a candidate with a weight gets it at once, and the
+/// next request tries stable again.
 #[tokio::test]
 async fn stable_without_pods_spills_to_the_candidate_and_back() {
     let (stable, candidate) = (
         Upstream::start("stable", Mood::Good).await,
         Upstream::start("candidate", Mood::Good).await,
     );
-    // So long that a request which waits for a pod of stable fails the test.
+    // So long that a request that waits for a pod of stable fails the test.
     let mut world = World::with(|settings| settings.endpoint_wait = Duration::from_secs(60)).await;
     world.model().timeout = Duration::from_secs(60);
     world.model().sticky_header = Some(HeaderName::from_static("x-user-id"));
@@ -259,8 +259,8 @@ async fn stable_without_pods_spills_to_the_candidate_and_back() {
     }
 }
 
-/// What a candidate fails of stable's requests is counted, and does not take out the only arm that
-/// answers.
+/// The candidate's failures of stable's requests are counted, but do not trip the brake of the only
+/// arm that answers.
 #[tokio::test]
 async fn a_candidate_that_has_too_much_to_do_is_not_taken_out_for_it() {
     let (mut world, _stable, candidate) = two_arms().await;
@@ -280,7 +280,7 @@ async fn a_candidate_that_has_too_much_to_do_is_not_taken_out_for_it() {
 async fn stable_spills_to_no_candidate_that_may_have_no_traffic() {
     let (mut world, stable, candidate) = two_arms().await;
     let client = http1();
-    // One without weight, and one that is behind the preview address only.
+    // A candidate without weight, and one that is only behind the preview address.
     for preview in [None, Some(CANDIDATE.to_owned())] {
         world.weigh(1, 0).endpoints(STABLE, &[]);
         if let Some(weights) = &mut world.model().weights {
@@ -290,7 +290,7 @@ async fn stable_spills_to_no_candidate_that_may_have_no_traffic() {
         assert_eq!(predict(&client, world.data).await.status, StatusCode::SERVICE_UNAVAILABLE);
     }
     assert_eq!(candidate.served(), 0);
-    // One that the brake took out.
+    // A candidate whose brake has tripped.
     world.model().brake = BrakeConfig::DEFAULT;
     world.weigh(2, 500).endpoints(STABLE, &[stable.addr]).apply();
     candidate.set(Mood::Status(500));

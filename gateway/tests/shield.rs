@@ -1,6 +1,6 @@
-//! A broken candidate costs no client an error, whatever way it breaks.
+//! A broken candidate causes no error for a client, however it fails.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Test helpers are not `#[test]` functions.
 
 mod support;
 
@@ -13,8 +13,7 @@ use support::client::{http1, infer, predict, send};
 use support::upstream::{Mood, Upstream, nobody};
 use support::{CANDIDATE, STABLE, World, within};
 
-/// Ten requests at a candidate with half of the traffic; returns the gateway for a look at its
-/// counts.
+/// Sends ten requests to a candidate with half of the traffic; returns the gateway with its counts.
 async fn ten_requests(mood: Mood) -> World {
     let (stable, candidate) =
         (Upstream::start("stable", Mood::Good).await, Upstream::start("candidate", mood).await);
@@ -62,7 +61,7 @@ async fn of_answers_that_are_no_numbers() {
     assert_eq!(world.metrics().arm(CANDIDATE, "contract_error"), 10);
 }
 
-/// A NaN that stable answers as well is in the request, and a NaN is better than nothing.
+/// A NaN that stable also answers is caused by the request, and a NaN is better than no answer.
 #[tokio::test]
 async fn a_nan_that_is_not_the_candidates_fault_is_no_failure() {
     for (mood, answered) in [
@@ -98,7 +97,7 @@ async fn a_nan_that_is_not_the_candidates_fault_is_no_failure() {
     }
 }
 
-/// What stable refuses as well is the client's mistake, and nobody else's.
+/// A request that stable also rejects is the client's mistake.
 #[tokio::test]
 async fn a_clients_mistake_is_not_blamed_on_the_candidate() {
     let (stable, candidate) = (

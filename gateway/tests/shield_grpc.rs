@@ -1,6 +1,6 @@
-//! A broken candidate costs no client of gRPC an error, whatever its status says.
+//! A broken candidate causes no error for a gRPC client, whatever its status is.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Test helpers are not `#[test]` functions.
 
 mod support;
 
@@ -48,8 +48,8 @@ async fn a_grpc_status_is_a_failure_wherever_it_stands() {
     }
 }
 
-/// Servers whose errors come after an empty head, as those of the C++ library do: stable's answer
-/// is known at its end only.
+/// Servers that send an error after an empty head, as those of the C++ library do: stable's outcome
+/// is known only at the end of its answer.
 #[tokio::test]
 async fn a_grpc_mistake_of_the_client_is_not_blamed_on_the_candidate() {
     let (world, stable, candidate) = all_to_candidate(Mood::Grpc("3"), Mood::Grpc("3")).await;
@@ -62,13 +62,14 @@ async fn a_grpc_mistake_of_the_client_is_not_blamed_on_the_candidate() {
         (1, 0)
     );
 
-    // What stable answers well is the candidate's mistake.
+    // When stable answers successfully, the mistake is the candidate's.
     stable.set(Mood::Good);
     let answer = send(&client, model_infer(&world)).await.unwrap();
     assert_eq!(answer.trailers.expect("trailers")["grpc-status"], "0");
     assert_eq!(world.metrics().arm(CANDIDATE, "contract_error"), 1);
 
-    // Both fail: the request is bad rather than the candidate, and the client hears stable.
+    // Both fail: the cause is the request rather than the candidate, and the client gets stable's
+    // answer.
     stable.set(Mood::Grpc("13"));
     candidate.set(Mood::Grpc("13"));
     for _ in 0..3 {
@@ -81,8 +82,8 @@ async fn a_grpc_mistake_of_the_client_is_not_blamed_on_the_candidate() {
     metrics.assert_conserved();
 }
 
-/// DEADLINE_EXCEEDED, UNKNOWN, INTERNAL and UNAVAILABLE are what 5xx is; each costs the candidate
-/// and no client.
+/// DEADLINE_EXCEEDED, UNKNOWN, INTERNAL and UNAVAILABLE correspond to 5xx; each counts against the
+/// candidate and reaches no client.
 #[tokio::test]
 async fn grpc_failures_have_their_outcomes() {
     for (status, outcome) in

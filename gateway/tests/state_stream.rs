@@ -1,6 +1,6 @@
-//! What the operator is told.
+//! The state stream to the operator.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Test helpers are not `#[test]` functions.
 
 mod support;
 

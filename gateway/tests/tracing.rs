@@ -1,6 +1,6 @@
-//! Traces through the gateway. A test binary of its own, because the switch is the process's.
+//! Tracing through the gateway. A separate test binary, because tracing is switched on per process.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Test helpers are not `#[test]` functions.
 
 mod support;
 
@@ -51,7 +51,7 @@ async fn both_arms_of_a_shielded_request_stand_in_the_client_s_trace() {
         assert_eq!(traceparent(upstream), want, "the pod's spans are children of its arm");
     }
 
-    // Off again: nothing is made, and nothing is added.
+    // Off again: no span is created, and no header is added.
     drop(telemetry);
     let before = exporter.get_finished_spans().map_or(0, |s| s.len());
     assert_eq!(predict(&client, world.data).await.status, 200);

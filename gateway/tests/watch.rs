@@ -1,6 +1,6 @@
-//! The gateway's own watch, against an API server that lists, streams and breaks off.
+//! The gateway's own watches, with an API server that lists, streams and drops connections.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Test helpers are not `#[test]` functions.
 
 mod support;
 
@@ -28,12 +28,12 @@ use support::eventually;
 use tokio::net::TcpListener;
 use tokio::sync::watch as channel;
 
-/// Objects of both kinds, and who hears of changes.
+/// Objects of both kinds, and the open watch streams.
 #[derive(Default)]
 struct Api {
     models: Mutex<Vec<Value>>,
     slices: Mutex<Vec<Value>>,
-    /// Grows when streams have something to say; 0 cuts them.
+    /// Sends events to the streams; `None` closes them.
     events: channel::Sender<Option<Value>>,
     down: AtomicBool,
     lists: AtomicUsize,
@@ -64,14 +64,14 @@ impl Api {
         (api, kube::Client::try_from(config).unwrap())
     }
 
-    /// Changes an object on the server and tells the streams.
+    /// Changes an object on the server and sends the event to the streams.
     fn modify(&self, kind: &str, object: Value) {
         let store = if kind == "EndpointSlice" { &self.slices } else { &self.models };
         *store.lock().unwrap() = vec![object.clone()];
         self.events.send_replace(Some(json!({"type": "MODIFIED", "object": object})));
     }
 
-    /// Ends all streams for good: what they would go on from is no longer there.
+    /// Expires all streams: their resource versions are no longer available.
     fn expire(&self) {
         let status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 410, "reason": "Expired", "message": "too old",
@@ -79,7 +79,7 @@ impl Api {
         self.events.send_replace(Some(json!({"type": "ERROR", "object": status})));
     }
 
-    /// Cuts all streams; `down` refuses new ones as well.
+    /// Closes all streams; `down` rejects new ones as well.
     fn cut(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
         self.events.send_replace(None);
@@ -189,8 +189,8 @@ async fn it_follows_every_change_and_forgets_nothing_while_the_api_server_is_awa
     api.modify("ModelDeployment", digits(3, 250));
     eventually("what came after", || seen(&gateway) == Some((3, 1))).await;
 
-    // The server has compacted its history: everything is listed anew. On the way to the new state
-    // the gateway never knows of no endpoint or of no weights.
+    // The server has compacted its history: everything is listed again. In the meantime the gateway
+    // always has endpoints and weights.
     let mut changes = gateway.router.subscribe();
     *api.models.lock().unwrap() = vec![digits(4, 0)];
     *api.slices.lock().unwrap() = vec![slice(4, &["10.0.0.1", "10.0.0.3", "10.0.0.4"])];

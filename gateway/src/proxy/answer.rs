@@ -1,4 +1,4 @@
-//! What the client gets: an arm's answer, whole or passing through, or an answer of the gateway
+//! The answer to a client: an arm's answer, buffered or streamed, or an answer of the gateway
 //! itself.
 
 use std::convert::Infallible;
@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::call_guards::{ArmCall, ClientCall};
 use super::headers::holds_nan;
 
-/// Why a body ends before its end.
+/// Why a body ends prematurely.
 #[derive(Debug, Error)]
 pub enum BodyError {
     /// The pod's connection broke.
@@ -36,9 +36,9 @@ pub enum BodyError {
 /// The body of an answer to a client.
 #[derive(Debug)]
 pub enum AnswerBody {
-    /// From memory.
+    /// Buffered in memory.
     Buffered(ReplayBody),
-    /// Passes through.
+    /// Streamed from the pod.
     Streaming(Box<StreamingBody>),
 }
 
@@ -54,7 +54,7 @@ impl AnswerBody {
     }
 }
 
-/// A body that passes through, and counts its request at its end.
+/// A streamed body that counts its request when it ends.
 #[derive(Debug)]
 pub struct StreamingBody {
     prefix: BodyPrefix,
@@ -64,12 +64,12 @@ pub struct StreamingBody {
     client: ClientCall,
     outcome: RequestOutcome,
     status: StatusCode,
-    /// A stream of events, which is an answer from its head on.
+    /// Whether it is an event stream, which counts as answered from its head on.
     event_stream: bool,
 }
 
 impl StreamingBody {
-    /// A body whose request ends with `outcome` unless something happens on the way.
+    /// Creates a body whose request ends with `outcome` unless an error occurs on the way.
     pub fn new(
         body: DownloadBody,
         deadline: Instant,
@@ -99,14 +99,14 @@ impl StreamingBody {
         passing
     }
 
-    /// Puts what was read already before the rest.
+    /// Adds the part that was read already before the rest.
     pub fn with_prefix(mut self, prefix: BodyPrefix) -> Self {
         self.prefix = prefix;
         self
     }
 
-    /// A client that leaves while the pod keeps it waiting has left because of that; one that does
-    /// not read has other reasons.
+    /// A client that disconnects while the pod has sent nothing does so because of that delay; one
+    /// that does not read has other reasons.
     fn set_waiting(&mut self, waiting: bool) {
         let waiting = waiting && !self.event_stream;
         self.arm.set_waiting(waiting);
@@ -186,23 +186,22 @@ impl Body for AnswerBody {
     }
 }
 
-/// What the head of an answer says.
+/// The information in the head of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseHead {
-    /// The outcome, as far as the head tells.
+    /// The outcome, as far as the head determines it.
     pub outcome: RequestOutcome,
-    /// The status.
     pub status: StatusCode,
-    /// Whether outputs hold a NaN: the answer of a model that has lost its way, or of one that was
-    /// asked about missing values.
+    /// Whether outputs contain a NaN: the model is faulty, or the request contained missing
+    /// values.
     pub has_nan: bool,
-    /// Whether it is the head of a stream of events.
+    /// Whether an event stream follows.
     pub is_event_stream: bool,
 }
 
 impl ResponseHead {
-    /// Reads the head of an answer. 429 is the arm's own lack of room, hence `unavailable` rather
-    /// than the client's error.
+    /// Reads the head of an answer. 429 means that the arm lacks capacity, hence `unavailable`
+    /// rather than a client error.
     pub fn from_response(status: StatusCode, headers: &HeaderMap) -> Self {
         let outcome = match status {
             StatusCode::TOO_MANY_REQUESTS => RequestOutcome::Unavailable,
@@ -217,12 +216,13 @@ impl ResponseHead {
     }
 }
 
-/// What the client saw when an arm's request ended so.
+/// The outcome for the client when an arm's request ended with `outcome`.
 pub fn client_outcome(outcome: RequestOutcome, status: StatusCode) -> RequestOutcome {
     if status == StatusCode::TOO_MANY_REQUESTS { RequestOutcome::ClientError } else { outcome }
 }
 
-/// The answer to what is refused: JSON as the Open Inference Protocol has it, or a status of gRPC.
+/// The answer to a refused request: JSON according to the Open Inference Protocol, or a gRPC
+/// status.
 pub fn refusal_response(refusal: RequestRefusal, grpc: bool) -> Response<AnswerBody> {
     if grpc {
         let mut response = Response::new(AnswerBody::buffered(BufferedBody::default()));

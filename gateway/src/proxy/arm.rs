@@ -1,5 +1,5 @@
-//! One request at one arm: wait for a pod if there is none, choose pods, retry what is safe to
-//! retry.
+//! One request to one arm: waits for a pod if there is none, chooses pods, and retries what can
+//! safely be retried.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -18,24 +18,24 @@ use tokio::time::{Instant, timeout_at};
 
 use super::buffered_request::BufferedRequest;
 
-/// Pods that are tried for one request.
+/// Maximum number of pods tried for one request.
 const MAX_PODS: usize = 3;
 
-/// What is tried at one arm before its failure is told.
+/// Which attempts are made at one arm before its failure is returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryPolicy {
-    /// Other pods that take the request where one did not. There is another arm to go to.
+    /// Other pods, when a pod did not accept the request. For arms with an alternative arm.
     Unsent,
-    /// Also, once, a pure request that a pod broke off.
+    /// Also one further attempt of a pure request whose connection broke.
     Broken,
-    /// Also pods that are yet to come, for a moment. There is nowhere else to go.
+    /// Also a short wait for new pods. For arms without an alternative.
     Wait,
 }
 
 /// Sends the request to the arm.
 ///
 /// # Errors
-/// When there is no answer; the head of an answer of any status is a success here.
+/// When there is no answer; the head of an answer of any status counts as success here.
 pub async fn send_to_arm(
     gateway: &GatewayContext,
     model: &RoutedModel,
@@ -70,17 +70,17 @@ pub async fn send_to_arm(
 
 /// Why a round of attempts ended without an answer.
 enum AttemptsError {
-    /// Nothing more may be tried.
+    /// No further attempt is allowed.
     Final(ArmFailure),
-    /// Every pod of the table was tried; one that is not in it may still be.
+    /// Every pod of the table was tried; a new one may still be.
     Exhausted(ArmFailure),
 }
 
-/// What was tried for one request.
+/// The attempts made for one request.
 #[derive(Debug, Default)]
 struct RetryAttempts {
     tried: Vec<SocketAddr>,
-    /// Where the request broke off; it is sent again once.
+    /// The pod whose connection broke; the request is sent again once.
     broke_at: Option<SocketAddr>,
     sent: usize,
 }
@@ -106,7 +106,7 @@ impl RetryAttempts {
                 arm.metrics.counters.retries.inc();
             }
             self.sent += 1;
-            // After one broken connection the others to the same pod are doubtful.
+            // After one broken connection, the other connections to the same pod are unreliable.
             match send_request(visit, request, plan.protocol(), self.broke_at.is_some()).await {
                 Ok(response) => return Ok(response),
                 Err(SendError::Unsent(request, error)) => {
@@ -125,9 +125,9 @@ impl RetryAttempts {
         Err(AttemptsError::Final(self.failure()))
     }
 
-    /// Allows one more attempt, or none. A connection that had served before may have been closed
-    /// in the moment of sending: the pod is not to blame, and may be the only one. On a new
-    /// connection it is, and another is tried only where that was asked for.
+    /// Decides whether one more attempt is allowed. A reused connection may have been closed at the
+    /// moment of sending: the pod is not at fault, and may be the only one. On a new connection the
+    /// pod is at fault, and another pod is tried only if the policy allows it.
     fn record_break(
         &mut self,
         endpoint: &UpstreamEndpoint,
@@ -150,7 +150,7 @@ impl RetryAttempts {
     }
 }
 
-/// Chooses a pod that was not tried; the one that broke off only when there is no other.
+/// Chooses an untried pod; the pod with the broken connection only when there is no other.
 fn pick_endpoint(
     arm: &Arm,
     tried: &[SocketAddr],
@@ -166,9 +166,8 @@ fn pick_endpoint(
     pick(&doubtful).or_else(|| pick(tried))
 }
 
-/// Waits for the arm to have an endpoint that was not tried. A moment without any is an ordinary
-/// part of a bad day (all pods restarted at once), and the pods that were tried may be those of a
-/// table that has been replaced meanwhile.
+/// Waits until the arm has an untried endpoint. A short time without endpoints is normal when all
+/// pods restart at once, and the tried pods may be those of a table that has been replaced since.
 async fn wait_for_endpoint(
     gateway: &GatewayContext,
     model: &RoutedModel,
@@ -179,7 +178,7 @@ async fn wait_for_endpoint(
     let mut changes = gateway.router.subscribe();
     loop {
         let current = gateway.router.table().models.get(&model.config.name).cloned();
-        // Stable may be another revision by now: what counts is that somebody answers.
+        // Stable may be another revision by now: any answer of stable counts.
         let arm = current.and_then(|model| match arm.role {
             ArmRole::Stable => model.stable().cloned(),
             ArmRole::Candidate => model.arm(&arm.revision).cloned(),

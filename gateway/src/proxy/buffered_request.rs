@@ -1,4 +1,4 @@
-//! A request, read and ready to be sent as often as it must be.
+//! A request that has been read and can be sent repeatedly.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,16 +30,17 @@ pub struct BufferedRequest {
     path: PathAndQuery,
     authority: Option<Authority>,
     headers: HeaderMap,
-    /// Whether the client speaks gRPC.
+    /// Whether it is a gRPC request.
     pub grpc: bool,
     /// Whether the request may run twice: reads are pure, and so are predictions unless the spec
-    /// says otherwise.
+    /// disables replays.
     pub idempotent: bool,
     /// Whether its answer is a prediction, which gets an id.
     pub is_prediction: bool,
-    /// Whether it came by the private port, from somebody who may know which revision answers.
+    /// Whether it came through the private port, from a client that may see which revision
+    /// answers.
     pub private: bool,
-    /// Equal for equal requests, when they should meet the same pod.
+    /// Fingerprint of requests that should reach the same pod when they are equal.
     pub affinity: Option<u64>,
     body: BodySource,
 }
@@ -47,7 +48,7 @@ pub struct BufferedRequest {
 #[derive(Debug)]
 enum BodySource {
     Buffered(Arc<BufferedBody>),
-    /// Goes once; the lock is there because two attempts may hold the plan at one time.
+    /// Can be sent once; the lock is needed because two attempts may share the request.
     Streaming(Mutex<Option<Box<StreamedUpload>>>),
 }
 
@@ -57,10 +58,10 @@ enum ReadBody {
 }
 
 impl BufferedRequest {
-    /// Reads a request. Bodies within bounds are read whole, so that they can be sent again.
+    /// Reads a request. Bodies within the limits are buffered, so that they can be sent again.
     ///
     /// # Errors
-    /// When the body does not come, is too large, or breaks off.
+    /// When the body does not arrive in time, is too large, or is truncated.
     pub async fn read(
         settings: &ProcessSettings,
         model: &RoutedModel,
@@ -115,7 +116,7 @@ impl BufferedRequest {
         matches!(self.body, BodySource::Buffered(_))
     }
 
-    /// Makes equal predictions meet the same pod of whatever revision they go to.
+    /// Sends equal predictions to the same pod of whichever revision is chosen.
     pub fn set_affinity(&mut self) {
         let path = self.path.path();
         let prediction = self.method == Method::POST
@@ -126,9 +127,10 @@ impl BufferedRequest {
         }
     }
 
-    /// Tells the pod how long it may take, where the client names no time: the pod's own default is
-    /// another one. The pod's clock begins later than ours, so it is ours that ends a request. Also
-    /// how large a body it may take, where that is not its default: whatever the client says.
+    /// Sets the time limit for the pod where the client sends none, because the pod's own default
+    /// differs. The pod's clock starts later, so the gateway's limit ends a request first. Also
+    /// sets the size limit for bodies where it differs from the pod's default, overriding any value
+    /// of the client.
     pub fn set_limit_headers(&mut self, limits: &LimitHeaders) {
         let (name, value) = if self.grpc {
             (grpc::TIMEOUT, &limits.grpc)
@@ -143,12 +145,12 @@ impl BufferedRequest {
         }
     }
 
-    /// Proves to the pod that the client has shown the token.
+    /// Adds the proof for the pod that the client has presented the token.
     pub fn set_access_proof(&mut self, proof: HeaderValue) {
         self.headers.insert(headers::ACCESS, proof);
     }
 
-    /// Tells the pod what holds for jobs by the spec as it is now, whatever the client says.
+    /// Adds the job settings of the current spec for the pod, overriding any values of the client.
     pub fn set_pod_settings(&mut self, settings: &PodSettings) {
         let last = self.path.path().rsplit('/').next().unwrap_or_default();
         let PodSettings { max_jobs, callback_allow } = settings;
@@ -174,7 +176,7 @@ impl BufferedRequest {
         &self.headers
     }
 
-    /// The request for the next attempt; none when its body has gone with an earlier one.
+    /// The request for the next attempt; `None` when an earlier attempt has consumed its body.
     pub fn next_attempt(&self) -> Option<Request<UploadBody>> {
         let body = match &self.body {
             BodySource::Buffered(whole) => UploadBody::Replay(ReplayBody::new(Arc::clone(whole))),
@@ -188,7 +190,7 @@ impl BufferedRequest {
             UpstreamProtocol::Http2 => {
                 *request.version_mut() = Version::HTTP_2;
                 *request.uri_mut() = self.http2_uri();
-                // Said by `:authority`.
+                // Replaced by `:authority`.
                 request.headers_mut().remove(HOST);
             }
         }
@@ -203,7 +205,7 @@ impl BufferedRequest {
         Uri::from_parts(parts).unwrap_or_default()
     }
 
-    /// Takes back a request that was never sent.
+    /// Restores the body of a request that was never sent.
     pub fn restore_body(&self, request: Request<UploadBody>) {
         if let (BodySource::Streaming(stream), UploadBody::Stream(unsent)) =
             (&self.body, request.into_body())
@@ -213,7 +215,7 @@ impl BufferedRequest {
     }
 }
 
-/// A prediction is a pure function. So are reads. Without `replay` only reads are.
+/// Predictions and reads are pure functions. Without `replay`, only reads count as such.
 fn is_idempotent(parts: &Parts, grpc: bool, replay: bool) -> bool {
     match parts.method {
         Method::GET | Method::HEAD | Method::OPTIONS => true,
@@ -224,7 +226,7 @@ fn is_idempotent(parts: &Parts, grpc: bool, replay: bool) -> bool {
     }
 }
 
-/// Whether the answer is a prediction, which has an id.
+/// Whether the answer is a prediction, which gets an id.
 fn is_prediction(parts: &Parts, grpc: bool) -> bool {
     let last = parts.uri.path().rsplit('/').next().unwrap_or_default();
     let verb = last.rsplit(':').next().unwrap_or_default();
@@ -268,8 +270,7 @@ async fn read_body(
     }
 }
 
-/// The body passes through: what was kept of it, what was read and not kept, and what is still to
-/// come.
+/// A streamed body: the buffered part, the last piece that was read but not buffered, and the rest.
 fn stream_body(
     settings: &ProcessSettings,
     memory: &Arc<PoolShare>,
@@ -289,8 +290,7 @@ fn stream_body(
     })))
 }
 
-/// When the client must have its answer: the ModelDeployment's timeout, or less when the client
-/// says so.
+/// The deadline of the answer: the ModelDeployment's timeout, or the client's own if it is shorter.
 pub fn request_deadline(now: Instant, timeout: Duration, headers: &HeaderMap) -> Instant {
     let own = headers.get(headers::TIMEOUT).and_then(|value| value.to_str().ok()?.parse().ok());
     let own = own.map(Duration::from_millis).or_else(|| grpc::client_timeout(headers));

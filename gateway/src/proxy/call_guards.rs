@@ -1,4 +1,4 @@
-//! Guards that count each request exactly once, whatever becomes of it.
+//! Guards that count each request exactly once, however it ends.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use slipway_gateway_routing::metrics::ModelMetrics;
 use slipway_gateway_routing::model::Arm;
 use tokio::time::Instant;
 
-/// Whether somebody waits for an answer, and since when.
+/// Whether the client waits for an answer, and since when.
 #[derive(Clone, Copy, Debug)]
 struct AnswerWait {
     since: Instant,
@@ -25,9 +25,9 @@ impl AnswerWait {
         Self { since: Instant::now(), blame_threshold: pace.blame_threshold, waiting: true }
     }
 
-    /// What it is when there is no answer by the deadline: `timeout` when there was as much time as
-    /// stable takes, in both arms alike, so that a comparison of the two is fair; else nobody is to
-    /// blame.
+    /// The outcome when there is no answer by the deadline: `timeout` when the time was at least
+    /// what stable takes, for both arms alike, so that their comparison is fair; otherwise no arm
+    /// is to blame.
     fn expired_outcome(&self) -> RequestOutcome {
         if self.since.elapsed() >= self.blame_threshold {
             RequestOutcome::Timeout
@@ -36,13 +36,13 @@ impl AnswerWait {
         }
     }
 
-    /// What it is when the client leaves: the same, if it is the answer that it waited for.
+    /// The outcome when the client disconnects: the same, if it was waiting for the answer.
     fn abandoned_outcome(&self) -> RequestOutcome {
         if self.waiting { self.expired_outcome() } else { RequestOutcome::Cancelled }
     }
 }
 
-/// One request to one arm. Dropped before it is closed, its client has left.
+/// One request to one arm. When it is dropped before it is closed, its client has disconnected.
 #[derive(Debug)]
 pub struct ArmCall {
     arm: Arc<Arm>,
@@ -51,13 +51,13 @@ pub struct ArmCall {
     open: bool,
     is_evidence: bool,
     cached: bool,
-    /// When the answer was there, if it is one that goes on for as long as the client likes.
+    /// Time of the head of an event stream, whose length depends on the client.
     streams_since: Option<Duration>,
 }
 
 impl ArmCall {
-    /// Starts a request; `judged` says whether it is evidence: one at the preview address is none,
-    /// for the brake and for everybody else.
+    /// Starts a request; `judged` is whether it is evidence for the brake and the judge. Requests
+    /// at the preview address are none.
     pub fn start(arm: &Arc<Arm>, pace: RequestTiming, judged: bool) -> Self {
         arm.counts.requests.fetch_add(u64::from(judged), Ordering::Relaxed);
         arm.state.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -73,27 +73,26 @@ impl ArmCall {
         }
     }
 
-    /// The arm.
     pub fn arm(&self) -> &Arc<Arm> {
         &self.arm
     }
 
-    /// Tells whether the answer is a kept one: it says nothing about how fast the revision answers.
+    /// Sets whether the answer came from a cache: its time is then no evidence.
     pub fn set_cached(&mut self, cached: bool) {
         self.cached = cached;
     }
 
-    /// When it began.
+    /// When it started.
     pub fn started_at(&self) -> Instant {
         self.wait.since
     }
 
-    /// Tells whether it is the pod that is waited for.
+    /// Sets whether the client waits for the pod.
     pub fn set_waiting(&mut self, waiting: bool) {
         self.wait.waiting = waiting;
     }
 
-    /// Tells that the answer is a stream of events, which lasts for as long as it lasts.
+    /// Records that the answer is an event stream, whose length is no evidence.
     pub fn mark_streaming(&mut self) {
         self.streams_since = Some(self.wait.since.elapsed());
     }
@@ -105,9 +104,9 @@ impl ArmCall {
         }
     }
 
-    /// Ends the request without an answer. Of a deadline that no other arm was asked about the
-    /// brake hears only when it is the ModelDeployment's own: clients may set theirs as short as
-    /// they like.
+    /// Ends the request without an answer. When its deadline passed and no other arm was tried, the
+    /// brake counts it only if the deadline was the ModelDeployment's own: clients may set theirs
+    /// arbitrarily short.
     pub fn fail(&mut self, failure: ArmFailure) {
         let outcome = self.failure_outcome(failure);
         let heard = failure != ArmFailure::Deadline
@@ -117,7 +116,7 @@ impl ArmCall {
         }
     }
 
-    /// How the request ended that has no answer.
+    /// The outcome of a request without an answer.
     pub fn failure_outcome(&self, failure: ArmFailure) -> RequestOutcome {
         if failure == ArmFailure::Deadline {
             self.wait.expired_outcome()
@@ -126,7 +125,7 @@ impl ArmCall {
         }
     }
 
-    /// Ends the request, and leaves the judgement to the caller.
+    /// Ends the request without informing the brake; the caller judges it.
     pub fn close_unjudged(&mut self, outcome: RequestOutcome) {
         self.end(outcome);
     }
@@ -135,7 +134,7 @@ impl ArmCall {
         let first = std::mem::take(&mut self.open);
         if first {
             let took = self.wait.since.elapsed();
-            // First, so that no request is told to have ended whose answer is not counted yet.
+            // First, so that no request is reported as ended before its answer is counted.
             if self.is_evidence
                 && matches!(outcome, RequestOutcome::Success | RequestOutcome::ClientError)
             {
@@ -149,8 +148,8 @@ impl ArmCall {
         first
     }
 
-    /// What an outcome is by the time that it took. An answer that came later than a try may take
-    /// is counted as such in both arms, because the candidate is given up then if stable answers.
+    /// The outcome, depending on the time it took. An answer after the try time-out counts as such
+    /// in both arms, because the candidate is abandoned at that time if stable answers.
     fn outcome_by_time(&self, outcome: RequestOutcome, took: Duration) -> RequestOutcome {
         let late = || {
             self.timing.try_timeout.is_some_and(|time| self.streams_since.unwrap_or(took) > time)
@@ -163,8 +162,7 @@ impl ArmCall {
         }
     }
 
-    /// Learns from first requests how long the revision takes. Errors come at any time, and kept
-    /// answers at once.
+    /// Records the answer time of the revision. Errors and cached answers have no meaningful times.
     fn record_latency(&self, answered: bool, counted: RequestOutcome, took: Duration) {
         if !self.is_evidence || self.cached {
             return;
@@ -183,15 +181,15 @@ impl Drop for ArmCall {
     }
 }
 
-/// One request of a client. Dropped before it is closed, the client has left.
+/// One request of a client. When it is dropped before it is closed, the client has disconnected.
 #[derive(Debug)]
 pub struct ClientCall {
     metrics: Arc<ModelMetrics>,
-    /// Its place among the requests that are admitted at one time.
+    /// Its permit among the concurrent requests.
     permit: Option<Arc<RequestPermit>>,
     open: bool,
-    /// Present when it has reached an arm; if not, it is counted as rejected too, so that the sums
-    /// agree.
+    /// Present when it has reached an arm; otherwise it is also counted as rejected, so that the
+    /// sums agree.
     wait: Option<AnswerWait>,
 }
 
@@ -201,17 +199,17 @@ impl ClientCall {
         Self { metrics: Arc::clone(metrics), permit: None, open: true, wait: None }
     }
 
-    /// Holds the place of the request until it ends.
+    /// Holds the permit of the request until it ends.
     pub fn hold_permit(&mut self, place: Arc<RequestPermit>) {
         self.permit = Some(place);
     }
 
-    /// From now on an arm counts it as well.
+    /// Records that an arm counts the request, too.
     pub fn mark_reached_arm(&mut self, pace: RequestTiming) {
         self.wait.get_or_insert_with(|| AnswerWait::start(pace));
     }
 
-    /// Tells whether it waits for its answer.
+    /// Sets whether the client waits for its answer.
     pub fn set_waiting(&mut self, waiting: bool) {
         if let Some(wait) = &mut self.wait {
             wait.waiting = waiting;

@@ -1,4 +1,4 @@
-//! The choice of the arm, and of the way to it.
+//! Chooses the arm of a request, and how it is sent there.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,12 +18,12 @@ use super::call_guards::ArmCall;
 use super::exchange::ProxyExchange;
 use super::shield;
 
-/// Chooses the arm and the way to it.
+/// Chooses the arm and sends the request.
 pub(super) async fn dispatch_to_arm(job: ProxyExchange, preview: bool) -> Response<AnswerBody> {
     let model = Arc::clone(&job.model);
     if preview {
-        // Who looks at a preview wants to see the candidate as it is: no shield, and nothing for
-        // the brake to hear.
+        // A preview must show the candidate as it is: without the shield, and without effect on the
+        // brake.
         return match model.preview_arm() {
             Some(arm) => send_directly(job, Arc::clone(arm), false).await,
             None => job.reject(RequestRefusal::NoRevision),
@@ -32,8 +32,8 @@ pub(super) async fn dispatch_to_arm(job: ProxyExchange, preview: bool) -> Respon
     let shield = model.config.shield.enabled;
     let stable = model.stable();
     if !job.request.is_replayable() && shield && model.has_candidate() {
-        // It cannot be replayed, so it is kept from the candidate: the shield never promises what
-        // it cannot do.
+        // It cannot be replayed, so it is kept from the candidate: the shield covers every request
+        // that a candidate gets.
         model.metrics.counters.unshielded.inc();
         if let Some(stable) = stable {
             stable.counts.unshielded.fetch_add(1, Ordering::Relaxed);
@@ -45,8 +45,8 @@ pub(super) async fn dispatch_to_arm(job: ProxyExchange, preview: bool) -> Respon
     };
     let arm = Arc::clone(arm);
     match stable.filter(|_| arm.role == ArmRole::Candidate && shield) {
-        // Boxed, as they are for a few: the futures of all others would carry their room along, and
-        // are moved more than once before they run.
+        // Boxed because they are rare: otherwise the futures of all requests would be larger, and
+        // they are moved several times before they run.
         Some(stable) if job.request.is_replayable() && job.request.idempotent => {
             Box::pin(shield::forward_shielded(job, arm, Arc::clone(stable))).await
         }
@@ -63,9 +63,9 @@ fn sticky_entity<'a>(model: &RoutedModel, headers: &'a HeaderMap) -> Option<&'a 
     (!value.is_empty()).then_some(value.as_bytes())
 }
 
-/// Sends a request to stable. While no pod of stable takes it, a candidate that has traffic anyway
-/// does: the request has not run, and there is nothing to protect it from that is worse than no
-/// answer. With the next request it is stable's turn again.
+/// Sends a request to stable. While no pod of stable accepts it, a candidate with a weight gets it:
+/// the request has not run, and any answer is better than none. The next request tries stable
+/// again.
 async fn send_to_stable(job: ProxyExchange, stable: Arc<Arm>) -> Response<AnswerBody> {
     match job.model.spillover_arm().cloned() {
         Some(candidate) => Box::pin(send_with_spillover(job, stable, candidate)).await,
@@ -87,8 +87,8 @@ async fn send_with_spillover(
         stable.metrics.counters.shielded.inc();
     }
     candidate.metrics.counters.spilled.inc();
-    // The candidate is made for its share and not for stable's: what it fails of that is counted
-    // and does not take it out.
+    // The candidate is sized for its own share: its failures here are counted, but do not trip the
+    // brake.
     let (result, mut call) = call_arm(&mut job, &candidate, false, RetryPolicy::Broken).await;
     if !result.as_ref().is_err_and(|failure| *failure == ArmFailure::Unreachable) {
         return job.complete(result, call, None);
@@ -98,7 +98,7 @@ async fn send_with_spillover(
     send_directly(job, stable, true).await
 }
 
-/// Sends a request to an arm with nobody behind it.
+/// Sends a request to an arm without an alternative.
 async fn send_directly(
     mut job: ProxyExchange,
     arm: Arc<Arm>,

@@ -1,4 +1,4 @@
-//! A request that was read, and what its client is answered.
+//! A request that has been read, and the answer to its client.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::buffered_request::BufferedRequest;
 use super::call_guards::{ArmCall, ClientCall};
 use super::{feedback, headers};
 
-/// A request that was read, on its way to an arm.
+/// A request that has been read, on its way to an arm.
 #[derive(Debug)]
 pub struct ProxyExchange {
     pub(super) gateway: Arc<GatewayContext>,
@@ -41,7 +41,7 @@ impl ProxyExchange {
         refusal_response(refusal, self.request.grpc)
     }
 
-    /// Passes an arm's answer on, or tells the client that there is none.
+    /// Forwards an arm's answer, or answers that there is none.
     pub(super) fn complete(
         self,
         result: Result<Response<DownloadBody>, ArmFailure>,
@@ -93,7 +93,7 @@ pub(super) fn reject_request(
     refusal_response(refusal, grpc)
 }
 
-/// What an answer is to.
+/// The request that an answer belongs to.
 #[derive(Clone, Copy)]
 pub(super) struct AnswerContext<'a> {
     pub(super) gateway: &'a GatewayContext,
@@ -101,8 +101,8 @@ pub(super) struct AnswerContext<'a> {
     pub(super) request: &'a BufferedRequest,
 }
 
-/// Makes an arm's answer the gateway's: hop-by-hop headers removed, a prediction gets its id, and
-/// who answered is told where the owner says so.
+/// Prepares an arm's answer for the client: removes hop-by-hop headers, adds the id of a
+/// prediction, and adds the revision if the spec reveals it.
 pub(super) fn finish_response(
     mut response: Response<AnswerBody>,
     of: AnswerContext<'_>,
@@ -113,7 +113,7 @@ pub(super) fn finish_response(
     let well = response.status().is_success();
     let headers = response.headers_mut();
     headers::strip_hop_by_hop(headers);
-    // A pod does not say what the gateway did, nor who it is.
+    // Only the gateway sets these headers, so those of a pod are removed.
     for name in [headers::SHIELDED, headers::REVISION, headers::PREDICTION_ID] {
         headers.remove(name);
     }

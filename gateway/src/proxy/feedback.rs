@@ -1,5 +1,5 @@
 //! Feedback: `POST /v2/models/{m}/feedback` on the port `private`. Ids are opened with the key of
-//! the ModelDeployment, so that nobody invents them, and each is counted by one gateway pod
+//! the ModelDeployment, so that they cannot be forged, and each is counted by one gateway pod
 //! ([`slipway_gateway_feedback`]).
 
 use std::collections::HashMap;
@@ -24,15 +24,16 @@ use tokio::time::{Instant, timeout_at};
 use super::answer::{AnswerBody, json_response, refusal_response};
 use super::received_request::ReceivedRequest;
 
-/// Items of one request: they are counted on a thread that serves others too.
+/// Maximum number of items per request: they are counted on a thread that serves other requests,
+/// too.
 const MAX_ITEMS: usize = 10_000;
-/// Bytes of one request.
+/// Maximum size of a request.
 const MAX_BYTES: usize = 8 << 20;
-/// Time for a body to come.
+/// Time limit for a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often another gateway is asked to count what the one before did not.
+/// Maximum number of gateways that are tried for one share.
 const MAX_TRIES: usize = 3;
-/// Proves to a gateway that another one sends its share: a MAC of the body.
+/// Proves to a gateway that another one forwards its share: a MAC of the body.
 const HOP: HeaderName = HeaderName::from_static(slipway_contracts::headers::FEEDBACK_HOP);
 const HOP_PURPOSE: &str = "feedback between gateways v1";
 
@@ -41,7 +42,7 @@ fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// The id of a prediction that a revision has made now, of which its pod reports `report`; none
+/// The id of a prediction that a revision has just made, with the `report` of its pod; `None`
 /// without a key.
 pub fn issue_prediction_id(
     gateway: &GatewayContext,
@@ -54,7 +55,7 @@ pub fn issue_prediction_id(
         &master.derive(slipway_prediction_id::PREDICTION_ID_PURPOSE, &model.config.uid),
     )?;
     let told = report.and_then(|report| PredictionReport::decode(report.to_str().ok()?));
-    // Servers that report nothing have outcomes as feedback, and no labels.
+    // Servers without reports accept outcomes as feedback, but no labels.
     let report = told.unwrap_or_else(|| PredictionReport {
         sample: PredictionReport::random_sample(),
         labels: Vec::new(),
@@ -66,14 +67,14 @@ pub fn issue_prediction_id(
     HeaderValue::from_str(&id).ok()
 }
 
-/// An item whose id was opened, and the peers that should count it, the first in rank first.
+/// An item with its opened id, and the peers that should count it, first in rank first.
 struct OpenedItem {
     id: PredictionId,
     item: FeedbackItem,
     tried: usize,
 }
 
-/// Answers a request.
+/// Answers a feedback request.
 pub async fn handle_feedback(
     gateway: &Arc<GatewayContext>,
     model: &Arc<RoutedModel>,
@@ -144,7 +145,7 @@ fn error_response(status: StatusCode, text: &str) -> Response<AnswerBody> {
     json_response(status, &serde_json::json!({ "error": text }))
 }
 
-/// By the key that is, and by the one that was until lately.
+/// Sealers with the current key and with the previous one.
 fn prediction_sealers(gateway: &GatewayContext, uid: &str) -> Vec<PredictionIdSealer> {
     let masters = [gateway.keys.master(), gateway.keys.previous_master()];
     let keys = masters
@@ -154,7 +155,7 @@ fn prediction_sealers(gateway: &GatewayContext, uid: &str) -> Vec<PredictionIdSe
     keys.filter_map(|key| PredictionIdSealer::new(&key)).collect()
 }
 
-/// Counts what is this gateway's to count, and has others count theirs.
+/// Counts the items of this gateway, and forwards those of others.
 async fn count_feedback(
     gateway: &GatewayContext,
     model: &RoutedModel,
@@ -245,7 +246,7 @@ fn is_valid_hop(
     hmac::verify(&key, body, &proof).is_ok()
 }
 
-/// Has another gateway count its share; none when it does not.
+/// Forwards a share to another gateway; `None` when that does not count it.
 async fn send_to_peer(
     gateway: &GatewayContext,
     model: &RoutedModel,

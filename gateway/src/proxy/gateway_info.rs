@@ -1,5 +1,5 @@
-//! What the gateway says of itself, at hosts that no ModelDeployment declares: there the probes of
-//! a load balancer find whether it takes requests, whatever ModelDeployments come and go behind it.
+//! Information about the gateway itself, at hosts that no ModelDeployment declares: load balancers
+//! probe here whether it accepts requests, independent of the ModelDeployments.
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -17,8 +17,7 @@ use super::answer::{AnswerBody, json_response, refusal_response};
 const NAME: &str = "slipway-gateway";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The answer by REST, to one of the paths that [`slipway_gateway_routing::select`] leaves to the
-/// gateway.
+/// The REST answer for the paths that [`slipway_gateway_routing::select`] assigns to the gateway.
 pub fn rest_response(
     gateway: &GatewayContext,
     method: &Method,
@@ -38,21 +37,21 @@ pub fn rest_response(
     }
 }
 
-/// The answer to a question about health: whether it is `well` is the status, so that probes need
-/// not read the body.
+/// The answer to a health request: the status reflects `well`, so that probes need not parse the
+/// body.
 pub fn health_response(well: bool, ready: bool) -> Response<AnswerBody> {
     let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     json_response(status, &json!({ "live": true, "ready": ready }))
 }
 
-/// The answer by gRPC. The messages are those of the Open Inference Protocol and of
-/// `grpc.health.v1`, where a field that is false is left out.
+/// The gRPC answer. The messages are those of the Open Inference Protocol and of `grpc.health.v1`,
+/// which omit a field that is false.
 pub fn grpc_response(gateway: &GatewayContext, path: &str) -> Response<AnswerBody> {
     let ready = gateway.is_ready();
     let yes = vec![8, 1];
     let message = match path {
         grpc::SERVER_METADATA => [text_field(1, NAME), text_field(2, VERSION)].concat(),
-        // Not serving is a status of its own, 2.
+        // NOT_SERVING has the value 2.
         grpc::HEALTH_CHECK if !ready => vec![8, 2],
         grpc::SERVER_READY if !ready => Vec::new(),
         _ => yes,
@@ -68,7 +67,7 @@ pub fn grpc_response(gateway: &GatewayContext, path: &str) -> Response<AnswerBod
     response
 }
 
-/// A field of a short text.
+/// A field with a short text.
 fn text_field(field: u8, text: &str) -> Vec<u8> {
     let text = text.as_bytes();
     let length = u8::try_from(text.len()).unwrap_or_default().min(127);

@@ -1,4 +1,4 @@
-//! An arm's answer, read before the client sees any of it.
+//! Reads an arm's answer before the client receives any of it.
 
 use std::sync::Arc;
 
@@ -22,11 +22,11 @@ use super::arm::{RetryPolicy, send_to_arm};
 use super::buffered_request::BufferedRequest;
 use super::call_guards::ArmCall;
 
-/// An answer of the candidate, as far as it was read before the client sees any of it.
+/// An answer of the candidate, as far as it was read before the client receives any of it.
 pub enum GatheredAnswer {
-    /// All of it.
+    /// The complete answer.
     Complete(Parts, BufferedBody, ResponseHead),
-    /// Its beginning: too large to keep, or a stream of events.
+    /// Its beginning: it is too large to buffer, or an event stream.
     Partial(Parts, BodyPrefix, DownloadBody, ResponseHead),
 }
 
@@ -40,7 +40,7 @@ pub fn outcome_of(gathered: &Result<GatheredAnswer, ArmFailure>) -> RequestOutco
     }
 }
 
-/// The same, where it matters how long there was time.
+/// Like [`outcome_of`], but depending on the time for a request without an answer.
 pub fn timed_outcome(
     call: &ArmCall,
     gathered: &Result<GatheredAnswer, ArmFailure>,
@@ -56,13 +56,13 @@ pub fn is_failed(gathered: &Result<GatheredAnswer, ArmFailure>) -> bool {
     outcome_of(gathered).is_failure()
 }
 
-/// Whether outputs of the answer hold a NaN.
+/// Whether outputs of the answer contain a NaN.
 pub fn holds_nan(gathered: &Result<GatheredAnswer, ArmFailure>) -> bool {
     matches!(gathered, Ok(GatheredAnswer::Complete(_, _, head) | GatheredAnswer::Partial(_, _, _, head)) if head.has_nan)
 }
 
-/// Asks an arm until the deadline. The answer is whole, or passes through because of its kind or
-/// size, or because it is not whole by a time.
+/// Sends the request to an arm and waits until the deadline. The answer is complete, or a stream
+/// because of its type or size, or because it is incomplete at a certain time.
 ///
 /// # Errors
 /// When there is no answer.
@@ -87,10 +87,10 @@ pub async fn gather_from_arm(
     timeout_at(deadline, asked).await.unwrap_or(Err(ArmFailure::Deadline))
 }
 
-/// Reads the answer whole, if it is of a kind and size that can be.
+/// Reads the answer completely, if its type and size allow it.
 ///
 /// # Errors
-/// When it breaks off.
+/// When it is truncated.
 pub async fn gather_answer(
     settings: &ProcessSettings,
     model: &RoutedModel,

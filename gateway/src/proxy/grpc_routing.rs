@@ -1,4 +1,5 @@
-//! Calls of gRPC at hosts that no ModelDeployment declares: their first message names the model.
+//! gRPC calls at hosts that no ModelDeployment declares: their first message contains the model
+//! name.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,16 +16,16 @@ use super::buffered_request::request_deadline;
 use super::received_request::ReceivedRequest;
 use super::{forward_to_model, gateway_info};
 
-/// How long the beginning of a message may take, unless the client itself has less time: whose
-/// deadline counts is not known yet.
+/// Time limit for the beginning of a message, unless the client's own is shorter: the
+/// ModelDeployment, and so its deadline, is not known yet.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Reads as much of the call as names a model, and answers it as that model's ModelDeployment does.
+/// Reads the call up to the model name, and forwards it to the ModelDeployment of that model.
 pub async fn route_by_message(
     gateway: Arc<GatewayContext>,
     mut call: ReceivedRequest,
 ) -> Response<AnswerBody> {
-    // Whoever is waited for has a place, as have all others whose bodies are read.
+    // A waiting call needs a permit, like all calls whose bodies are read.
     let shares = &gateway.unrouted_shares;
     let Some(place) = shares.admit(call.body.peer()) else {
         return refuse_unrouted(&gateway, RequestRefusal::Overloaded);

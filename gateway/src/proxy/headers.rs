@@ -1,4 +1,4 @@
-//! What may pass from one connection to the next.
+//! The headers that may pass from one connection to the next.
 
 use std::net::IpAddr;
 
@@ -10,32 +10,32 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use slipway_contracts::headers as contract;
 
-/// Who answered.
+/// The revision that answered.
 pub const REVISION: HeaderName = HeaderName::from_static(contract::REVISION);
-/// The candidate whose failure the client was spared.
+/// The candidate whose failure was hidden from the client.
 pub const SHIELDED: HeaderName = HeaderName::from_static(contract::SHIELDED);
-/// Tells the pod how large a body it may take.
+/// Size limit of request bodies for the pod.
 pub const MAX_REQUEST: HeaderName = HeaderName::from_static(contract::MAX_REQUEST_BYTES);
-/// Tells the pod how many jobs may wait.
+/// Maximum number of waiting jobs for the pod.
 pub const MAX_JOBS: HeaderName = HeaderName::from_static(contract::QUEUE_MAX_JOBS);
-/// Tells the pod where callbacks may go.
+/// Allowed callback destinations for the pod.
 pub const CALLBACK_ALLOW: HeaderName = HeaderName::from_static(contract::CALLBACK_ALLOW);
-/// By which a client sends feedback for its answer.
+/// The id by which a client sends feedback on its answer.
 pub const PREDICTION_ID: HeaderName = HeaderName::from_static(contract::PREDICTION_ID);
-/// Proves to a pod that a client has shown the token.
+/// Proves to a pod that a client has presented the token.
 pub const ACCESS: HeaderName = HeaderName::from_static(contract::ACCESS);
-/// What a pod tells the gateway of a prediction, for its id.
+/// A pod's report on a prediction, for its id.
 pub const PREDICTION: HeaderName = HeaderName::from_static(contract::PREDICTION);
 /// The client's own deadline in milliseconds; it can only shorten.
 pub const TIMEOUT: HeaderName = HeaderName::from_static(contract::REQUEST_TIMEOUT_MS);
 
-/// How an answer was come by: `hit`, `miss` or `bypass`.
+/// How an answer was produced: `hit`, `miss` or `bypass`.
 pub const CACHE: HeaderName = HeaderName::from_static(contract::CACHE);
 
-/// How many outputs of an answer hold a NaN.
+/// Number of outputs of an answer that contain a NaN.
 pub const NAN_OUTPUTS: HeaderName = HeaderName::from_static(contract::NAN_OUTPUTS);
 
-/// How headers begin that are between gateways and pods.
+/// Prefix of headers between gateways and pods.
 const SLIPWAY_PREFIX: &str = contract::PREFIX;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -43,8 +43,8 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// Removes what speaks of one connection only (RFC 9110, 7.6.1). `te: trailers` stays, because gRPC
-/// asks for it.
+/// Removes headers that concern only one connection (RFC 9110, 7.6.1). `te: trailers` stays,
+/// because gRPC requires it.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let listed: Vec<HeaderName> = headers
@@ -70,22 +70,22 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether an answer was kept from an earlier request.
+/// Whether an answer came from a cache.
 pub fn is_cached(headers: &HeaderMap) -> bool {
     headers.get(CACHE).is_some_and(|value| value == "hit")
 }
 
-/// Whether an answer says of itself that outputs hold a NaN.
+/// Whether an answer reports outputs with a NaN.
 pub fn holds_nan(headers: &HeaderMap) -> bool {
     headers.get(NAN_OUTPUTS).is_some_and(|value| value != "0")
 }
 
-/// Prepares a client's headers for the pod: hop-by-hop ones and those of ours removed,
-/// `x-forwarded-*` set, the host kept in `host`.
+/// Prepares a client's headers for the pod: removes hop-by-hop headers and those reserved for the
+/// gateway, sets `x-forwarded-*`, and keeps the host in `host`.
 pub fn prepare_for_upstream(parts: &mut Parts, peer: IpAddr) {
     let headers = &mut parts.headers;
     strip_hop_by_hop(headers);
-    // Answered here: the body is asked for when it is read.
+    // The gateway handles it: reading the body requests it from the client.
     headers.remove(EXPECT);
     if !headers.contains_key(HOST)
         && let Some(host) =
@@ -93,13 +93,13 @@ pub fn prepare_for_upstream(parts: &mut Parts, peer: IpAddr) {
     {
         headers.insert(HOST, host);
     }
-    // What gateways tell pods is nobody else's to say.
+    // Only gateways may send these headers to pods.
     let ours: Vec<HeaderName> =
         headers.keys().filter(|name| name.as_str().starts_with(SLIPWAY_PREFIX)).cloned().collect();
     for name in ours {
         headers.remove(name);
     }
-    // One list, however many lines it came in.
+    // Combines several lines into one list.
     let lines = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
     let chain = lines.map(str::to_owned).chain([peer.to_string()]).collect::<Vec<_>>().join(", ");
     let chain = HeaderValue::from_str(&chain);

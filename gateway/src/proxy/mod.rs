@@ -41,7 +41,7 @@ use self::exchange::{ProxyExchange, reject_request};
 use self::received_request::{PortAccess, ReceivedRequest};
 use self::reserved::ReservedOperation;
 
-/// Answers one request, within a span of it where traces are on.
+/// Answers one request, within a span of it when tracing is on.
 pub async fn handle_traced(
     gateway: Arc<GatewayContext>,
     request: Request<Incoming>,
@@ -70,7 +70,7 @@ pub async fn handle_request(
         if let Some(refusal) = reserved::refuse_without_token(&gateway, &parts) {
             return refusal_response(refusal, grpc);
         }
-        // The token is the namespace's: no model server gets to see it.
+        // The token belongs to the namespace: model servers must not see it.
         parts.headers.remove(AUTHORIZATION);
     }
     let authority = parts.uri.host().or_else(|| parts.headers.get(HOST)?.to_str().ok());
@@ -85,7 +85,8 @@ pub async fn handle_request(
         RouteTarget::Gateway => gateway_info::rest_response(&gateway, &parts.method, path),
         RouteTarget::ByMessage => {
             let received = ReceivedRequest::new(parts, body, peer, access);
-            // Boxed, as it is rare: the future of all others would carry its room along.
+            // Boxed because it is rare: otherwise the futures of all other requests would be
+            // larger.
             Box::pin(grpc_routing::route_by_message(gateway, received)).await
         }
         RouteTarget::Refused(refusal) => {
@@ -95,7 +96,7 @@ pub async fn handle_request(
     }
 }
 
-/// Answers a request that is for a ModelDeployment.
+/// Answers a request for a ModelDeployment.
 async fn forward_to_model(
     gateway: Arc<GatewayContext>,
     route: RouteMatch,
@@ -107,7 +108,7 @@ async fn forward_to_model(
         return refusal_response(RequestRefusal::Private, grpc);
     }
     if reserved == Some(ReservedOperation::Feedback) {
-        // Boxed, as all that is rare.
+        // Boxed because it is rare.
         return Box::pin(feedback::handle_feedback(&gateway, &route.model, received)).await;
     }
     let ReceivedRequest { parts, mut body, received_at: at, access } = received;
@@ -130,14 +131,14 @@ async fn forward_to_model(
             Ok(request) => request,
             Err(refusal) => return reject_request(client, refusal, grpc),
         };
-    // Weights may have changed while the body came in.
+    // Weights may have changed while the body arrived.
     let current = gateway.router.table().models.get(&route.model.config.name).cloned();
     let model =
         current.filter(|model| model.config.uid == route.model.config.uid).unwrap_or(route.model);
     if model.config.caching {
         request.set_affinity();
     }
-    // Who looks at a preview is no evidence, whatever becomes of the answer.
+    // Preview requests are no evidence, so their answers get no prediction id.
     request.is_prediction &= !route.preview;
     if access == PortAccess::Private {
         request.private = true;
@@ -155,7 +156,7 @@ async fn forward_to_model(
     .await
 }
 
-/// Health of the ModelDeployment itself; probes are no evidence, so they are answered here and not
+/// Health of the ModelDeployment itself. Probes are no evidence, so they are answered here and not
 /// counted.
 fn model_health(route: &RouteMatch, parts: &Parts) -> Option<Response<AnswerBody>> {
     let well = match parts.uri.path() {

@@ -1,4 +1,4 @@
-//! A request as it came.
+//! A request as received.
 
 use std::net::IpAddr;
 
@@ -7,16 +7,16 @@ use hyper::body::Incoming;
 use slipway_gateway_upstream::upload::ClientBody;
 use tokio::time::Instant;
 
-/// By which port a request came.
+/// The port through which a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortAccess {
-    /// The one for everybody.
+    /// The public port.
     Public,
-    /// The one for those who show the token.
+    /// The port for clients with the token.
     Private,
 }
 
-/// A request as it came.
+/// A request as received.
 #[derive(Debug)]
 pub struct ReceivedRequest {
     pub(super) parts: Parts,
@@ -30,7 +30,6 @@ impl ReceivedRequest {
         Self { parts, body: ClientBody::new(body, peer), received_at: Instant::now(), access }
     }
 
-    /// Its head and its body.
     pub fn into_parts(self) -> (Parts, ClientBody) {
         (self.parts, self.body)
     }

@@ -1,4 +1,4 @@
-//! What replays cost.
+//! The cost of replays.
 
 use slipway_gateway_policy::budget::BudgetCharge;
 use slipway_gateway_routing::model::{Arm, RoutedModel};
@@ -8,8 +8,8 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub struct BudgetSpent;
 
-/// Charges a replay. Once the brake has acted, what was on its way to the candidate is free: there
-/// is an end to it.
+/// Charges a replay. After the brake has tripped, replays of the remaining requests are free,
+/// because their number is limited.
 ///
 /// # Errors
 /// When the budget is spent.
@@ -23,7 +23,7 @@ pub fn charge_replay(
     model.budget.try_charge(Instant::now().into_std()).map(Some).ok_or(BudgetSpent)
 }
 
-/// Gives a charge back: the replay has helped.
+/// Refunds a charge, because the replay has helped.
 pub fn refund_replay(model: &RoutedModel, charge: Option<BudgetCharge>) {
     if let Some(charge) = charge {
         model.budget.refund(charge, Instant::now().into_std());

@@ -1,5 +1,5 @@
-//! What is not for everybody who may ask for predictions: feedback and feature rows, which change
-//! what is judged and answered, previews, and the repository.
+//! Operations that not every client may use: feedback and feature rows, which affect judgements and
+//! answers, previews, and the repository.
 
 use http::header::AUTHORIZATION;
 use http::request::Parts;
@@ -9,20 +9,20 @@ use slipway_gateway_routing::context::GatewayContext;
 use slipway_gateway_routing::model::RoutedModel;
 use slipway_gateway_routing::select::RouteMatch;
 
-/// What a request wants that only who shows the token gets.
+/// An operation that requires the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReservedOperation {
-    /// To send feedback.
+    /// Sending feedback.
     Feedback,
-    /// To read or write feature rows.
+    /// Reading or writing feature rows.
     Features,
-    /// To load or unload models.
+    /// Loading or unloading models.
     Repository,
-    /// The preview revision.
+    /// Access to the preview revision.
     Preview,
 }
 
-/// What a request wants that is reserved, if it is.
+/// The reserved operation of a request, if it is one.
 pub fn reserved_operation(
     route: &RouteMatch,
     parts: &Parts,
@@ -34,7 +34,7 @@ pub fn reserved_operation(
 }
 
 fn reserved_by_path(path: &str, method: &Method) -> Option<ReservedOperation> {
-    // As model servers read paths: empty parts are none.
+    // Like model servers, ignores empty path segments.
     let mut parts = path.split('/').filter(|part| !part.is_empty());
     match (parts.next()?, parts.next()?) {
         ("v2", "models") => {}
@@ -74,7 +74,7 @@ pub fn refuse_without_token(gateway: &GatewayContext, parts: &Parts) -> Option<R
     (!shows_it).then_some(RequestRefusal::Unauthorized)
 }
 
-/// What proves to a pod that a gateway has seen the token, where the pod asks for that.
+/// The proof for a pod that the gateway has verified the token, where the pod requires it.
 pub fn access_proof(
     gateway: &GatewayContext,
     model: &RoutedModel,

@@ -1,13 +1,13 @@
-//! The shield: what the candidate failed to answer is asked of stable, within the deadline. The
-//! client gets stable's answer, the candidate gets the blame.
+//! The shield: requests that the candidate failed to answer are sent to stable, within the
+//! deadline. The client gets stable's answer, and the failure counts against the candidate.
 //!
-//! A candidate that is slow is not cut off: after the time-out of a try, which comes from stable's
-//! own times ([`slipway_gateway_policy::latency`]) and from no client, stable is asked beside it,
-//! and the first whole answer goes to the client. So each arm has all of the client's deadline,
-//! however short that is, and an equally good candidate loses nothing that stable would have
-//! answered. What took longer than a try may take is counted alike in both arms, given up or
-//! answered, so that the judge compares like with like. The brake compares with nothing but a
-//! witness: stable, asked the same, answered within the same time ([`super::witness`]).
+//! A slow candidate is not cut off: after the try time-out, which is derived from stable's own
+//! times ([`slipway_gateway_policy::latency`]) and not from the client, stable gets the request,
+//! too, and the first complete answer goes to the client. Each arm thus has the client's full
+//! deadline, however short, and an equally good candidate loses nothing that stable would have
+//! answered. Requests beyond the try time-out count alike in both arms, abandoned or answered, so
+//! that the judge compares equals. The brake compares only with a witness: the same request to
+//! stable, answered within the same time ([`super::witness`]).
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -33,23 +33,23 @@ use super::headers::is_cached;
 use super::replay_budget::{BudgetSpent, charge_replay, refund_replay};
 use super::witness::StableWitness;
 
-/// What became of a request to the candidate.
+/// The result of a request to the candidate.
 enum HedgedAnswer {
     /// The candidate answered or failed by itself.
     Candidate(Result<GatheredAnswer, ArmFailure>),
-    /// Stable was asked beside it, and its answer is the one that counts.
+    /// Stable got the request, too, and its answer counts.
     Stable(Result<GatheredAnswer, ArmFailure>, ArmCall),
 }
 
-/// Sends a request to the candidate with stable behind it.
+/// Sends a request to the candidate, with stable as the fallback.
 pub async fn forward_shielded(
     mut job: ProxyExchange,
     candidate: Arc<Arm>,
     stable: Arc<Arm>,
 ) -> Response<AnswerBody> {
     let covered = !stable.endpoints.is_empty();
-    // With nobody behind the candidate there is no witness either: it may have too much to do
-    // because stable does nothing.
+    // Without endpoints of stable there is no witness: the candidate may be overloaded because
+    // stable is down.
     let mut call = ArmCall::start(&candidate, job.timing, covered);
     job.client.mark_reached_arm(job.timing);
     let mut witness = StableWitness::new(&job, &candidate, &stable);
@@ -65,7 +65,7 @@ pub async fn forward_shielded(
         call.set_cached(job.model.config.caching && is_cached(&parts.headers));
     }
     if matches!(gathered, Err(ArmFailure::Deadline)) {
-        // The client's time is over. The witness is heard without it.
+        // The client's deadline has passed. The witness is evaluated without the client.
         call.close_unjudged(call.failure_outcome(ArmFailure::Deadline));
         return job.refuse(ArmFailure::Deadline.refusal());
     }
@@ -85,7 +85,7 @@ pub async fn forward_shielded(
     finish_exchange(job, call, gathered, None)
 }
 
-/// Asks the candidate, and stable beside it when that takes too long.
+/// Sends the request to the candidate, and also to stable when the candidate takes too long.
 async fn send_hedged(
     job: &ProxyExchange,
     call: &mut ArmCall,
@@ -117,7 +117,7 @@ async fn send_hedged(
     }
 }
 
-/// Asks stable beside the candidate; the first answer that is none of a failure is the client's.
+/// Sends the request also to stable; the first successful answer goes to the client.
 async fn race_stable(
     job: &ProxyExchange,
     mut first: Pin<&mut impl Future<Output = Result<GatheredAnswer, ArmFailure>>>,
@@ -146,7 +146,7 @@ async fn race_stable(
         biased;
         own = first.as_mut() => {
             if !is_failed(&own) {
-                // Late, and still the first.
+                // Late, but still the first answer.
                 stable_call.close_unjudged(RequestOutcome::Cancelled);
                 refund_replay(model, charge);
                 return HedgedAnswer::Candidate(own);
@@ -180,7 +180,7 @@ async fn race_stable(
     HedgedAnswer::Stable(asked, stable_call)
 }
 
-/// Gives the client an answer as far as it was gathered, or tells that there is none.
+/// Returns the gathered answer to the client, or the failure.
 fn finish_exchange(
     mut job: ProxyExchange,
     mut call: ArmCall,
@@ -217,8 +217,8 @@ fn finish_exchange(
     }
 }
 
-/// Asks stable. Over HTTP its head tells how it went; over gRPC the end of its answer does, unless
-/// the head has the status already.
+/// Sends the request to stable. Over HTTP the head of the answer determines the outcome; over gRPC
+/// the end of the answer does, unless the head contains the status already.
 async fn ask_stable(job: &ProxyExchange, stable: &Arc<Arm>) -> Result<GatheredAnswer, ArmFailure> {
     let response = send_to_arm(
         &job.gateway,
@@ -242,8 +242,8 @@ async fn ask_stable(job: &ProxyExchange, stable: &Arc<Arm>) -> Result<GatheredAn
     Ok(GatheredAnswer::Partial(parts, BodyPrefix::default(), body, head))
 }
 
-/// A request that may not run twice is shielded only where it did not run: no pod of the candidate
-/// took it.
+/// Sends a request that may not run twice. It is shielded only if it did not run, because no pod of
+/// the candidate accepted it.
 pub async fn forward_unless_unreachable(
     mut job: ProxyExchange,
     candidate: Arc<Arm>,
@@ -269,9 +269,9 @@ pub async fn forward_unless_unreachable(
     job.complete(result, call, None)
 }
 
-/// Asks stable. Whether the candidate is to blame for the brake is known only then: stable's answer
-/// is the witness. When stable fails too, the request or the world is bad rather than the
-/// candidate, and the charge stays on the budget.
+/// Replays the request to stable. Only stable's answer, the witness, shows whether the brake should
+/// count the failure. When stable fails too, the cause is the request or the environment rather
+/// than the candidate, and the charge stays on the budget.
 async fn replay_to_stable(
     job: ProxyExchange,
     mut call: ArmCall,
@@ -291,9 +291,9 @@ async fn replay_to_stable(
     finish_exchange(job, stable_call, gathered, Some(&candidate))
 }
 
-/// The candidate says that the client is wrong, or answers with a NaN. If stable says so too, it is
-/// so; if stable answers, the candidate's contract is another, or it fails and blames the client,
-/// which would hide from everybody who counts only 5xx.
+/// The candidate blames the client, or answers with a NaN. If stable does the same, that is right;
+/// if stable answers, the candidate's contract differs, or it fails and blames the client, which
+/// would be invisible to metrics that count only 5xx.
 async fn second_opinion(
     job: ProxyExchange,
     mut call: ArmCall,
@@ -307,7 +307,7 @@ async fn second_opinion(
     let mut stable_call = ArmCall::start(&stable, job.timing, false);
     let asked = ask_stable(&job, &stable).await;
     let outcome = outcome_of(&asked);
-    // What stable agrees with need not be paid for.
+    // A check that stable confirms is not charged.
     refund_replay(&job.model, charge.filter(|_| !outcome.is_failure()));
     if own == RequestOutcome::Success && outcome != RequestOutcome::Success {
         // An answer with a NaN is better than none.

@@ -1,11 +1,11 @@
-//! The witness of a candidate that does not answer: stable, asked the same for as long, although
-//! nobody waits for that any more.
+//! The witness for a candidate that does not answer: stable gets the same request with the same
+//! time limit, although no client waits for it any more.
 //!
-//! Clients are often more impatient than any time-out, and a candidate that hangs would never be
-//! found out by requests whose clients have left. That a client left says little by itself: it may
-//! have asked for too much, or have done so on purpose. What stable does with the same request in
-//! the same time says who is to blame, whichever clients there are and whatever share they have of
-//! the candidate's traffic.
+//! Clients often disconnect before any time-out, so a hanging candidate would never be detected by
+//! their requests. That a client disconnected proves little by itself: the request may be too
+//! expensive, or the client may do so on purpose. Whether stable answers the same request in the
+//! same time shows who is to blame, independent of the clients and their share of the candidate's
+//! traffic.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,18 +27,18 @@ use super::exchange::ProxyExchange;
 use super::gather::{gather_from_arm, outcome_of};
 use super::replay_budget::{BudgetSpent, charge_replay, refund_replay};
 
-/// Called while a request waits for the candidate; heard when it is dropped before it was
-/// dismissed.
+/// Exists while a request waits for the candidate; sends the request to stable when it is dropped
+/// without having been dismissed.
 #[derive(Debug)]
 pub struct StableWitness {
-    /// None when there is no witness, or no need of one any more.
+    /// `None` when there is no witness, or when it is not needed any more.
     case: Option<WitnessCase>,
     since: Instant,
-    /// When stable was asked beside the candidate.
+    /// When stable got the request beside the candidate.
     asked_at: Option<Instant>,
 }
 
-/// What the witness is asked.
+/// The request to repeat.
 #[derive(Debug)]
 struct WitnessCase {
     gateway: Arc<GatewayContext>,
@@ -50,7 +50,7 @@ struct WitnessCase {
 }
 
 impl StableWitness {
-    /// Calls stable, unless it has nobody who could answer.
+    /// Creates a witness; without endpoints of stable there is none.
     pub fn new(job: &ProxyExchange, candidate: &Arc<Arm>, stable: &Arc<Arm>) -> Self {
         let case = || WitnessCase {
             gateway: Arc::clone(&job.gateway),
@@ -67,17 +67,16 @@ impl StableWitness {
         }
     }
 
-    /// Whether there is one.
     pub fn is_present(&self) -> bool {
         self.case.is_some()
     }
 
-    /// Notes that stable was asked beside the candidate.
+    /// Records that stable got the request beside the candidate.
     pub fn record_asked(&mut self, at: Instant) {
         self.asked_at = Some(at);
     }
 
-    /// The candidate has answered, or what it did is known.
+    /// Dismisses the witness: the candidate has answered, or its failure has been judged.
     pub fn dismiss(&mut self) {
         self.case = None;
     }
@@ -86,8 +85,8 @@ impl StableWitness {
 impl Drop for StableWitness {
     fn drop(&mut self) {
         let Some(case) = self.case.take() else { return };
-        // A client that did not wait for as long as stable takes says nothing. Nor is stable asked
-        // again when it has had the time of a try.
+        // A client that waited for less than stable takes proves nothing. Nor is stable tried again
+        // when it has already had the try time-out.
         let time = self.since.elapsed();
         let heard = self
             .asked_at
@@ -95,8 +94,8 @@ impl Drop for StableWitness {
         if heard || time < case.timing.blame_threshold || case.candidate.is_braked() {
             return;
         }
-        // It takes the place of a request and is paid for as a replay is, so that clients who leave
-        // cannot make more work than others.
+        // It needs a permit and a charge like a replay, so that clients that disconnect cannot
+        // cause more work than others.
         let (Ok(runtime), Some(place)) = (Handle::try_current(), case.model.shares.try_acquire())
         else {
             return;
@@ -114,7 +113,7 @@ impl Drop for StableWitness {
 }
 
 impl WitnessCase {
-    /// Gives stable as long as the candidate had.
+    /// Gives stable as much time as the candidate had.
     async fn question_stable(
         self,
         time: Duration,
@@ -135,7 +134,7 @@ impl WitnessCase {
         )
         .await;
         let outcome = outcome_of(&asked);
-        // What it was not given the time for is no failure of stable.
+        // Running out of this limited time is not a failure of stable.
         let ran_out = matches!(asked, Err(ArmFailure::Deadline));
         call.close_unjudged(if ran_out { RequestOutcome::Cancelled } else { outcome });
         if !outcome.is_failure() {

@@ -15,13 +15,13 @@ use tokio::net::TcpStream;
 
 pub type Http = Client<HttpConnector, Full<Bytes>>;
 
-/// With a pool, HTTP/1.1. Like every pooling client it sends a request again that found its
-/// connection closed and was never sent.
+/// An HTTP/1.1 client with a pool. Like every pooling client it resends a request that was not sent
+/// because its connection was closed.
 pub fn http1() -> Http {
     Client::builder(TokioExecutor::new()).build_http()
 }
 
-/// HTTP/2 with prior knowledge.
+/// An HTTP/2 client with prior knowledge.
 pub fn http2() -> Http {
     Client::builder(TokioExecutor::new()).http2_only(true).build_http()
 }
@@ -31,7 +31,7 @@ pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: String,
-    /// The body as it came, which may be no text.
+    /// The raw body, which may not be text.
     pub bytes: Bytes,
     pub trailers: Option<HeaderMap>,
 }
@@ -41,7 +41,7 @@ impl Answer {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    /// The status of a call of gRPC, wherever it stands.
+    /// The status of a gRPC call, in the headers or trailers.
     pub fn grpc_status(&self) -> Option<&str> {
         let trailers = self.trailers.as_ref().and_then(|trailers| trailers.get("grpc-status"));
         trailers.or_else(|| self.headers.get("grpc-status")).map(|value| value.to_str().unwrap())
@@ -56,8 +56,8 @@ pub fn infer(gateway: SocketAddr) -> request::Builder {
 pub async fn send(client: &Http, request: Request<Full<Bytes>>) -> Result<Answer, String> {
     let response: Response<_> = client.request(request).await.map_err(|error| {
         // hyper 1.12's own client (client.rs of its h2, "Check poll_ready() again") drops a stream
-        // that it has just opened when a graceful GOAWAY comes in that moment, although the server
-        // goes on to answer it.
+        // that it has just opened when a graceful GOAWAY arrives at that moment, although the
+        // server still answers it.
         let text = format!("{error:?}");
         let kind = match () {
             () if error.is_connect() => "refused",
@@ -78,8 +78,7 @@ async fn whole(response: Response<Incoming>) -> Result<Answer, String> {
     Ok(Answer { status: parts.status, headers: parts.headers, body, bytes, trailers })
 }
 
-/// A call of gRPC on a connection of its own, with any `:authority`; `headers` besides those of
-/// gRPC.
+/// A gRPC call on a new connection, with any `:authority`; `headers` are added to those of gRPC.
 pub async fn grpc<B>(
     gateway: SocketAddr,
     authority: &str,
@@ -106,7 +105,7 @@ where
     answer
 }
 
-/// One prediction.
+/// Sends one prediction request.
 pub async fn predict(client: &Http, gateway: SocketAddr) -> Answer {
     send(client, infer(gateway).body(Full::from("{\"inputs\":[]}")).unwrap()).await.unwrap()
 }

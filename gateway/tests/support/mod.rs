@@ -1,5 +1,4 @@
-//! A gateway in this process, and model servers with real sockets that behave as badly as a test
-//! asks.
+//! A gateway in this process, and model servers with real sockets and configurable misbehaviour.
 
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
@@ -54,7 +53,7 @@ impl World {
         Self::on(loopback(), adjust).await
     }
 
-    /// With its data port at this address.
+    /// A gateway with its data port at this address.
     pub async fn on(data: SocketAddr, adjust: impl FnOnce(&mut ProcessSettings)) -> Self {
         let keys = tempfile::tempdir().unwrap();
         std::fs::write(keys.path().join("master"), MASTER).unwrap();
@@ -85,15 +84,15 @@ impl World {
         self.snapshot.models.get_mut("digits").unwrap()
     }
 
-    /// `digits` declares the address that tests call: their messages of gRPC need not name a model
-    /// then.
+    /// `digits` declares the address that tests use, so that their gRPC messages need not contain a
+    /// model name.
     pub fn declare_address(&mut self) -> &mut Self {
         let address = self.data.ip().to_string();
         self.model().claims.hosts = [address].into();
         self
     }
 
-    /// Candidate at `permille`, stable at the rest.
+    /// Sets the candidate's weight to `permille`, and stable's to the rest.
     pub fn weigh(&mut self, generation: i64, permille: u32) -> &mut Self {
         let backend = |revision: &str, role, permille| WeightedBackend {
             revision: revision.into(),
@@ -123,7 +122,7 @@ impl World {
         self.gateway.set_synced();
     }
 
-    /// SIGTERM.
+    /// Simulates SIGTERM.
     pub fn terminate(&self) {
         self.shutdown.cancel();
     }
@@ -139,12 +138,12 @@ impl World {
     }
 }
 
-/// An address that nobody else has in this process, so that who comes back to a port that was given
-/// up meets nobody.
+/// An address that is unique in this process, so that a client that reconnects to a closed port
+/// reaches no other server.
 pub fn loopback() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-    // The process's id keeps apart test binaries that run at the same time.
+    // The process id separates test binaries that run at the same time.
     let process = (std::process::id() % 200 + 1) as u8;
     SocketAddr::from(([127, process, high, low.wrapping_add(1)], 0))
 }
@@ -168,12 +167,12 @@ pub fn model(name: &str) -> ModelConfig {
         pod_settings: PodSettings::default(),
         outcomes: Vec::new(),
         rollout: String::new(),
-        // Tests want to know.
+        // Tests check the revision.
         reveals_revision: true,
     }
 }
 
-/// What Prometheus would read.
+/// The metrics as Prometheus would read them.
 pub struct Scrape(pub String);
 
 impl Scrape {
@@ -195,8 +194,8 @@ impl Scrape {
         self.sum("client_requests_total", &[("outcome", outcome)])
     }
 
-    /// Every client's request reached one arm, or two by way of the shield, or was rejected:
-    /// nothing is lost or counted twice.
+    /// Checks that every client request reached one arm, or two through the shield, or was
+    /// rejected: none is lost or counted twice.
     pub fn assert_conserved(&self) {
         let arms = self.sum("requests_total", &[]);
         let (shielded, rejected) =
@@ -210,12 +209,11 @@ impl Scrape {
     }
 }
 
-/// Fails the test when something takes too long.
+/// Fails the test when `work` takes longer than `limit`.
 pub async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> T {
     tokio::time::timeout(limit, work).await.expect("took too long")
 }
 
-/// Waits for a condition.
 pub async fn eventually(what: &str, mut met: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !met() {
@@ -224,7 +222,7 @@ pub async fn eventually(what: &str, mut met: impl FnMut() -> bool) {
     }
 }
 
-/// A gateway with a pod of each arm.
+/// A gateway with one pod per arm.
 pub async fn two_arms() -> (World, Upstream, Upstream) {
     let (stable, candidate) = (
         Upstream::start("stable", Mood::Good).await,

@@ -1,4 +1,4 @@
-//! A model server, of sorts.
+//! A fake model server.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -21,22 +21,21 @@ use tokio::task::{JoinHandle, JoinSet};
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
-/// What it does with a request.
+/// How it answers a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mood {
-    /// 200, and echoes the body.
+    /// Status 200, echoes the body.
     Good,
-    /// 200, and says that the answer is a kept one.
+    /// Status 200, reports an answer from the cache.
     Cached,
-    /// 200, and says that so many outputs hold a NaN.
+    /// Status 200, reports this number of outputs with a NaN.
     Nan(&'static str),
-    /// 200, and reports a prediction.
+    /// Status 200, reports a prediction.
     Predicts(String),
-    /// An answer of this status.
+    /// Answers with this status.
     Status(u16),
-    /// Answers after a while.
+    /// Answers after this time.
     Slow(Duration),
-    /// Never answers.
     Hang,
     /// Reads the request and closes the connection.
     Reset,
@@ -44,11 +43,11 @@ pub enum Mood {
     Truncate,
     /// Sends the head and nothing more.
     HangInBody,
-    /// 200 with a body of so many bytes.
+    /// Status 200 with a body of this many bytes.
     Large(usize),
-    /// A gRPC answer whose trailers carry this status.
+    /// A gRPC answer with this status in the trailers.
     Grpc(&'static str),
-    /// A gRPC answer without a body, whose headers carry this status.
+    /// A gRPC answer without a body, with this status in the headers.
     GrpcTrailersOnly(&'static str),
 }
 
@@ -74,7 +73,7 @@ impl Upstream {
         Self::on(TcpListener::bind(super::loopback()).await.unwrap(), name, mood)
     }
 
-    /// On a port that was bound before: what has connected meanwhile is served now.
+    /// Starts on a port that was bound before: connections opened in the meantime are served now.
     pub fn on(listener: TcpListener, name: &'static str, mood: Mood) -> Self {
         let addr = listener.local_addr().unwrap();
         let mood = Arc::new(Mutex::new(mood));
@@ -104,7 +103,7 @@ impl Upstream {
         self.served.load(Ordering::SeqCst)
     }
 
-    /// Crashes: the port is closed, and all connections with it.
+    /// Simulates a crash: closes the port and all connections.
     pub fn crash(&self) {
         self.task.abort();
     }
@@ -116,14 +115,14 @@ impl Drop for Upstream {
     }
 }
 
-/// An address where nobody listens.
+/// An address without a listener.
 pub async fn nobody() -> SocketAddr {
     TcpListener::bind(super::loopback()).await.unwrap().local_addr().unwrap()
 }
 
 async fn serve(stream: TcpStream, shared: Shared) {
     let service = service_fn(move |request| answer(shared.clone(), request));
-    // An error is how a connection ends in the moods that close it.
+    // In the moods that close the connection, it ends with an error.
     drop(
         auto::Builder::new(TokioExecutor::new())
             .serve_connection(TokioIo::new(stream), service)
@@ -158,7 +157,7 @@ async fn answer(shared: Shared, request: Request<Incoming>) -> Result<Response<B
                 if grpc { grpc_answer(body, "0") } else { whole(StatusCode::OK, body) };
             let headers = response.headers_mut();
             headers.insert("x-slipway-prediction", HeaderValue::from_str(&report).unwrap());
-            // What is the gateway's to say.
+            // Headers that only the gateway may set.
             headers.insert("x-slipway-prediction-id", HeaderValue::from_static("v2.mine"));
             headers.insert("x-slipway-revision", HeaderValue::from_static("mine"));
             response
