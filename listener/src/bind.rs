@@ -1,4 +1,4 @@
-//! Opens the socket of a port, for IPv4, IPv6 and clusters that have both.
+//! Opens the socket of a port, on IPv4, IPv6 and dual-stack clusters.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -6,16 +6,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
-/// What the kernel may hold for us, as tokio asks.
+/// Length of the kernel's accept queue, as in tokio.
 const BACKLOG: i32 = 1024;
-/// `EAFNOSUPPORT` of Linux: a kernel without IPv6.
+/// `EAFNOSUPPORT` on Linux: a kernel without IPv6.
 const EAFNOSUPPORT: i32 = 97;
 
-/// Listens at an address. `[::]` is every address of the machine, of IPv4 and IPv6 alike, whatever
-/// `net.ipv6.bindv6only` says; where the kernel has no IPv6, those of IPv4.
+/// Listens at an address. `[::]` includes every address of the machine, of IPv4 and IPv6, whatever
+/// `net.ipv6.bindv6only` is; on a kernel without IPv6, all IPv4 addresses.
 ///
 /// # Errors
-/// When the address is taken or not ours.
+/// When the address is in use or not local.
 pub fn bind_address(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(with_ipv4_fallback(address, open_socket)?.into())
 }
@@ -42,11 +42,11 @@ fn is_ipv6_unsupported(error: &io::Error) -> bool {
 
 fn open_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // One that asks for a single IPv6 address gets that; nothing of IPv4 could be mapped to it.
+    // For a single IPv6 address nothing changes: no IPv4 address could be mapped to it.
     if is_unspecified_ipv6(address) {
         socket.set_only_v6(false)?;
     }
-    // As tokio does: connections of the process before us must not keep the port.
+    // As in tokio: connections of a previous process must not block the port.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -71,7 +71,7 @@ mod tests {
                 with_ipv4_fallback(everywhere, open).unwrap(),
                 "0.0.0.0:8080".parse().unwrap()
             );
-            // Who names an address means that one.
+            // An explicit address has no fallback.
             assert!(with_ipv4_fallback("[::1]:8080".parse().unwrap(), open).is_err());
         }
         let taken = |_| Err::<(), _>(io::ErrorKind::AddrInUse.into());

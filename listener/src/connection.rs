@@ -1,4 +1,4 @@
-//! The life of one connection.
+//! Serves one connection until its end.
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -21,22 +21,21 @@ use crate::settings::ShutdownMode;
 use crate::table::ConnectionGuard;
 use crate::tracking::{CountedBody, InFlightRequest, WatchedStream};
 
-/// How long a connection that was accepted last may take to send its first request before it is
-/// closed by a shutdown.
+/// How long a new connection may take to send its first request before a shutdown closes it.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How a connection has to end.
+/// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CloseMode {
     /// At once.
     Immediate,
-    /// After what it is at; it has no time to begin anything more.
+    /// After the current requests, without time for further ones.
     Graceful,
-    /// After what it is at.
+    /// After the current requests.
     Drain,
 }
 
-/// Serves one connection to its end. `make` makes its service when its first byte has arrived.
+/// Serves one connection until its end. `make` creates its service when the first byte has arrived.
 pub(crate) async fn serve_connection<M, S, B>(
     place: ConnectionGuard,
     stream: TcpStream,
@@ -73,14 +72,14 @@ pub(crate) async fn serve_connection<M, S, B>(
     let mut connection = pin!(builder.serve_connection(io, service));
     let farewell = tokio::select! {
         biased;
-        // First, so that a request that is there already is begun, and not closed unread.
+        // First, so that a request that has already arrived is served and not dropped unread.
         ended = connection.as_mut() => return log_connection_error(ended),
         farewell = wait_for_close(&place, &stop) => farewell,
     };
     if farewell == CloseMode::Immediate {
         return;
     }
-    // HTTP/1.1: ends after the current answer, which says so. HTTP/2: GOAWAY, streams finish.
+    // HTTP/1.1: ends after the current answer, which announces it. HTTP/2: GOAWAY, streams finish.
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         ended = connection => log_connection_error(ended),
@@ -94,19 +93,19 @@ fn log_connection_error(ended: Result<(), Box<dyn Error + Send + Sync>>) {
     }
 }
 
-/// Waits for a place and the first byte; whether there is one.
+/// Waits for a slot and the first byte; returns whether a byte arrived.
 async fn wait_for_first_byte(place: &ConnectionGuard, stream: &TcpStream) -> bool {
     while !place.entry.is_admitted() {
-        // Others become old, and may have to go, without anything that happens.
+        // Other connections become evictable by the passage of time alone, without an event.
         if timeout(IDLE_GRACE, place.entry.admission.notified()).await.is_err() {
             place.table.admit_waiting();
         }
     }
-    // A socket that cannot be waited for is broken.
+    // A socket that cannot be polled is broken.
     stream.readable().await.is_ok()
 }
 
-/// Completes when the connection has to end: it has lost its place, it is overdue, or the port
+/// Completes when the connection has to end: it has lost its slot, it is overdue, or the port
 /// stops.
 async fn wait_for_close(place: &ConnectionGuard, stop: &CancellationToken) -> CloseMode {
     let drain = async {
@@ -114,8 +113,7 @@ async fn wait_for_close(place: &ConnectionGuard, stop: &CancellationToken) -> Cl
         if place.table.settings.shutdown_mode == ShutdownMode::Abort {
             return CloseMode::Immediate;
         }
-        // One that has just been accepted is first given time for its request: hyper would close it
-        // unread.
+        // A new connection first gets time for its request, because hyper would close it unread.
         if !place.entry.has_sent_request() {
             drop(timeout(FIRST_REQUEST_TIMEOUT, place.entry.first_request.notified()).await);
         }
@@ -142,8 +140,8 @@ async fn wait_for_order(entry: &ConnectionEntry) -> CloseOrder {
     }
 }
 
-/// Completes when nothing has happened for too long. Requests set no timers: it looks again when it
-/// could be.
+/// Completes when the connection has been inactive for too long. Requests set no timers; this
+/// checks again at the earliest time at which the limit could be reached.
 async fn wait_until_overdue(place: &ConnectionGuard) {
     let settings = &place.table.settings;
     loop {
@@ -156,11 +154,11 @@ async fn wait_until_overdue(place: &ConnectionGuard) {
     }
 }
 
-/// Completes when one that was asked to end does not, and has no request in flight that could be
-/// lost.
+/// Completes when the connection does not end as requested and has no request in flight that could
+/// be lost.
 async fn wait_for_drain_timeout(place: &ConnectionGuard, farewell: CloseMode) {
     if farewell == CloseMode::Drain {
-        // It has all the time that it had before.
+        // It keeps its regular time limits.
         tokio::select! {
             order = wait_for_order(&place.entry) => if order == CloseOrder::Immediate { return },
             () = wait_until_overdue(place) => {}

@@ -1,4 +1,4 @@
-//! One connection, as the table knows it.
+//! The state of one connection in the table.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -9,46 +9,46 @@ use tokio::time::Instant;
 
 use crate::settings::ListenerSettings;
 
-/// A connection that said nothing for so long is one that somebody parked: a request follows its
-/// connection at once. And one that was idle for so long is not between two requests of a busy
-/// client, who would lose the next one.
+/// A new connection that has been silent for this long is assumed to be unused, because a request
+/// normally follows its connection at once. A connection that has been idle for this long is not
+/// between two requests of a busy client, which would lose its next request.
 pub(crate) const IDLE_GRACE: Duration = Duration::from_secs(1);
 
-/// What a connection has been told.
+/// A close request to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum CloseOrder {
-    /// Nothing.
+    /// None.
     KeepOpen,
-    /// To finish what it is at, and close.
+    /// Finish the current requests, and close.
     Graceful,
-    /// To close at once, unless a request has come in this very moment.
+    /// Close at once, unless a request has just arrived.
     IfIdle,
-    /// To close at once.
+    /// Close at once.
     Immediate,
 }
 
-/// One connection.
+/// The state of one connection.
 #[derive(Debug)]
 pub(crate) struct ConnectionEntry {
     pub(crate) id: u64,
     pub(crate) peer: IpAddr,
     accepted: Instant,
-    /// Whether it has a place; until then it waits.
+    /// Whether it has a slot; until then it waits.
     admitted: AtomicBool,
     /// Whether the head of a request has arrived.
     pub(crate) sent_request: AtomicBool,
-    /// Requests in flight.
+    /// Number of requests in flight.
     pub(crate) active: AtomicUsize,
-    /// Whether the client is slow to take what was written: the end of an answer is on its way.
+    /// Whether the client reads written data too slowly: the end of an answer is still in transit.
     blocked: AtomicBool,
-    /// When it got its place, or its last request ended, in milliseconds since it was accepted.
+    /// When it got its slot, or its last request ended, in milliseconds since it was accepted.
     idle_since: AtomicU64,
     order: AtomicU8,
-    /// Wakes the connection's task: it has a place.
+    /// Wakes the connection's task when it gets a slot.
     pub(crate) admission: Notify,
-    /// Wakes the connection's task: it has an order.
+    /// Wakes the connection's task when it gets a close request.
     pub(crate) orders: Notify,
-    /// Wakes when the head of the first request has arrived.
+    /// Wakes the connection's task when the head of the first request has arrived.
     pub(crate) first_request: Notify,
 }
 
@@ -78,7 +78,7 @@ impl ConnectionEntry {
         self.sent_request.load(Ordering::Acquire)
     }
 
-    /// No request in flight, and no answer on its way.
+    /// Whether no request is in flight, and no answer in transit.
     pub(crate) fn is_idle(&self) -> bool {
         self.active.load(Ordering::Acquire) == 0 && !self.blocked.load(Ordering::Acquire)
     }
@@ -108,7 +108,7 @@ impl ConnectionEntry {
         self.idle_since.store(passed, Ordering::Release);
     }
 
-    /// Notes whether the client keeps a write waiting.
+    /// Sets whether a write is waiting for the client.
     pub(crate) fn set_blocked(&self, blocked: bool) {
         if self.blocked.load(Ordering::Relaxed) != blocked {
             self.touch();
@@ -120,12 +120,12 @@ impl ConnectionEntry {
         self.accepted + Duration::from_millis(self.idle_since.load(Ordering::Acquire))
     }
 
-    /// Idle for so long that its client is not between two requests.
+    /// Whether it has been idle for so long that its client is not between two requests.
     pub(crate) fn is_long_idle(&self, now: Instant) -> bool {
         self.is_idle() && now.saturating_duration_since(self.idle_since()) >= IDLE_GRACE
     }
 
-    /// When it is overdue, if nothing happens; never while a request is in flight.
+    /// When it is overdue without further activity; `None` while a request is in flight.
     pub(crate) fn deadline(&self, settings: &ListenerSettings) -> Option<Instant> {
         if !self.has_sent_request() {
             return Some(self.accepted + settings.header_timeout);

@@ -1,32 +1,32 @@
-//! By what a gateway knows the operator: an Ed25519 signature (RFC 8032) in the header
+//! Authenticates the operator to a gateway: an Ed25519 signature (RFC 8032) in the header
 //! `authorization`.
 //!
 //! `Slipway <Unix seconds>.<signature in URL-safe base64>`, over a fixed text, namespace and name
-//! of the gateway's pod, and the time. So it counts for one pod and a few minutes; the gateway has
-//! only the public key, and nobody who takes a gateway over can ask another one. Who reads the
-//! traffic between the two can repeat it to that pod for as long as it counts.
+//! of the gateway's pod, and the time. It is therefore valid for one pod and a few minutes; the
+//! gateway has only the public key, so a compromised gateway cannot send requests to another one.
+//! An attacker who reads the traffic between the two can replay it to that pod while it is valid.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::rand::SystemRandom;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 
-/// What is signed begins with this, so that a signature of the key for another purpose is none for
-/// this one.
+/// Prefix of the signed message, so that a signature of the key for another purpose is not valid
+/// for this one.
 const CONTEXT: &[u8] = b"slipway state v1\0";
 const SCHEME: &str = "Slipway ";
-/// How far the clocks of operator and gateway may be apart.
+/// Maximum difference between the clocks of operator and gateway.
 pub const SKEW_SECONDS: u64 = 300;
 const PUBLIC_KEY_BYTES: usize = 32;
 
-/// Why a key is none.
+/// Why a key is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidKey {
-    /// Not an Ed25519 key in the form of PKCS#8.
+    /// Not an Ed25519 key in PKCS#8 format.
     Private,
     /// Not 32 bytes in base64.
     Public,
-    /// There is no randomness to make one.
+    /// No random numbers are available to generate a key.
     NoRandomness,
 }
 
@@ -42,7 +42,7 @@ impl std::fmt::Display for InvalidKey {
 
 impl std::error::Error for InvalidKey {}
 
-/// The operator's key.
+/// The operator's private key.
 pub struct OperatorKey(Ed25519KeyPair);
 
 impl std::fmt::Debug for OperatorKey {
@@ -52,46 +52,46 @@ impl std::fmt::Debug for OperatorKey {
 }
 
 impl OperatorKey {
-    /// Makes a new key, in the form of PKCS#8.
+    /// Generates a new key in PKCS#8 format.
     ///
     /// # Errors
-    /// Without randomness.
+    /// When no random numbers are available.
     pub fn generate() -> Result<Vec<u8>, InvalidKey> {
         let made = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
             .map_err(|_| InvalidKey::NoRandomness)?;
         Ok(made.as_ref().to_vec())
     }
 
-    /// Reads a key in that form.
+    /// Parses a key in PKCS#8 format.
     ///
     /// # Errors
-    /// When it is none.
+    /// When it is invalid.
     pub fn from_pkcs8(bytes: &[u8]) -> Result<Self, InvalidKey> {
         Ed25519KeyPair::from_pkcs8_maybe_unchecked(bytes).map(Self).map_err(|_| InvalidKey::Private)
     }
 
-    /// The public key in base64, as gateways are given it.
+    /// The public key in base64, as configured in gateways.
     pub fn public_key(&self) -> String {
         STANDARD.encode(self.0.public_key())
     }
 
-    /// The header `authorization` of a request to a pod.
+    /// The header `authorization` for a request to a pod.
     pub fn authorization(&self, namespace: &str, pod: &str, seconds: u64) -> String {
         let signature = self.0.sign(&signed_message(namespace, pod, seconds));
         format!("{SCHEME}{seconds}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 }
 
-/// Why the operator was not recognised; the text is for people, and names the remedy.
+/// Why the operator was not authenticated; the text is for the user and contains the remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OperatorAuthError {
-    /// Nothing is shown.
+    /// The header is missing.
     Missing,
-    /// It is not in this form.
+    /// The header has another format.
     Malformed,
-    /// It was made at another time.
+    /// The signature was made at another time.
     ClockSkew,
-    /// It is of another key, or for another pod.
+    /// The signature is of another key, or for another pod.
     Signature,
 }
 
@@ -122,7 +122,7 @@ impl std::str::FromStr for OperatorPublicKey {
 }
 
 impl OperatorPublicKey {
-    /// Whether a request to this pod comes from the operator, by its header `authorization`.
+    /// Checks by the header `authorization` that a request to this pod comes from the operator.
     ///
     /// # Errors
     /// Why it does not.
@@ -142,7 +142,7 @@ impl OperatorPublicKey {
         let signature =
             URL_SAFE_NO_PAD.decode(signature).map_err(|_| OperatorAuthError::Malformed)?;
         let key = UnparsedPublicKey::new(&ED25519, &self.0);
-        // First whose it is: a time that anybody wrote says nothing of clocks.
+        // The signature first: the time in an unauthenticated header says nothing about clocks.
         key.verify(&signed_message(namespace, pod, seconds), &signature)
             .map_err(|_| OperatorAuthError::Signature)?;
         if seconds.abs_diff(now) > SKEW_SECONDS {
@@ -152,7 +152,7 @@ impl OperatorPublicKey {
     }
 }
 
-/// No name of Kubernetes has a zero byte: two pods never have one text.
+/// Kubernetes names contain no zero byte, so the messages of two pods are never equal.
 fn signed_message(namespace: &str, pod: &str, seconds: u64) -> Vec<u8> {
     [CONTEXT, namespace.as_bytes(), &[0], pod.as_bytes(), &[0], &seconds.to_be_bytes()].concat()
 }

@@ -1,4 +1,4 @@
-//! Accepts connections, and ends them in order.
+//! Accepts connections, and ends them at shutdown.
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ use crate::connection;
 use crate::settings::{ListenerSettings, ShutdownMode};
 use crate::table::ConnectionTable;
 
-/// Connections that the kernel holds for us at most: tokio asks for 1024, and Linux takes one more.
+/// Maximum length of the kernel's accept queue: tokio requests 1024, and Linux allows one more.
 const BACKLOG: usize = 1025;
 
 /// A listening port.
@@ -31,8 +31,8 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// A port with its bounds and timers. `builder` says the rest; timers for heads are not its
-    /// business.
+    /// Creates a server with limits and timers. `builder` has all other settings; its timers for
+    /// request heads are not used.
     pub fn new(
         socket: TcpListener,
         settings: ListenerSettings,
@@ -44,7 +44,8 @@ impl HttpServer {
     }
 
     /// Serves HTTP/1.1 and HTTP/2 (prior knowledge) until `stop`, and returns when all connections
-    /// have ended. `make` makes the service of a connection, which lives as long as that.
+    /// have ended. `make` creates the service of a connection, which lives as long as the
+    /// connection.
     pub async fn serve<M, S, B>(self, make: M, stop: impl Future<Output = ()>)
     where
         M: Fn(IpAddr) -> S + Send + Sync + 'static,
@@ -70,7 +71,7 @@ impl HttpServer {
         loop {
             let accepted = tokio::select! {
                 biased;
-                // First, or a flood of connections would keep the port open.
+                // First; otherwise a flood of connections would keep the port open.
                 () = &mut stop => break,
                 accepted = self.socket.accept() => accepted,
             };
@@ -78,7 +79,8 @@ impl HttpServer {
                 Ok((stream, peer)) => spawn(stream, peer.ip()),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
-                    // Out of file descriptors, most likely: somebody must close one.
+                    // Most likely there are no file descriptors left, so one connection must be
+                    // closed.
                     table.evict_one();
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -93,8 +95,9 @@ impl HttpServer {
     }
 }
 
-/// Clients in the kernel's queue believe that they are connected: closing the socket would reset
-/// them. The kernel is asked directly, because the runtime may not have heard of the last ones yet.
+/// Clients in the kernel's accept queue regard themselves as connected: closing the socket would
+/// reset them. The kernel is called directly, because the runtime may not have been notified of the
+/// last ones yet.
 fn accept_backlog(socket: TcpListener, spawn: impl Fn(TcpStream, IpAddr)) {
     let Ok(socket) = socket.into_std() else { return };
     for _ in 0..BACKLOG {

@@ -1,4 +1,4 @@
-//! Who is connected, and who has to go when there is no room.
+//! The connections of a port, and the choice of the one to close when the limit is reached.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -12,17 +12,17 @@ use tokio::time::Instant;
 use crate::entry::{CloseOrder, ConnectionEntry};
 use crate::settings::{ListenerSettings, OverloadPolicy};
 
-/// Connections that wait while all places are taken by requests in flight; as many as the kernel
-/// would hold.
+/// Maximum number of connections that wait while all slots are used by requests in flight; the same
+/// as the kernel's queue.
 const MAX_WAITING: usize = 1024;
-/// Connections that are on their way out beside those in the table. Beyond it, idle ones are closed
-/// without a word.
+/// Maximum number of closing connections in addition to those in the table. Beyond it, idle ones
+/// are closed without notice.
 const MAX_LEAVING: usize = 64;
 
 /// The connections of one peer, the oldest first.
 #[derive(Debug, Default)]
 struct PeerConnections {
-    /// Those that have not sent the head of a request.
+    /// Connections that have not sent the head of a request.
     before_request: BTreeMap<u64, Arc<ConnectionEntry>>,
     /// The others.
     with_request: BTreeMap<u64, Arc<ConnectionEntry>>,
@@ -70,7 +70,7 @@ struct TableState {
 #[derive(Debug)]
 pub(crate) struct ConnectionTable {
     pub(crate) settings: ListenerSettings,
-    /// How many wait, to be read without the lock.
+    /// Number of waiting connections, readable without the lock.
     waiting: AtomicUsize,
     state: Mutex<TableState>,
 }
@@ -93,9 +93,9 @@ impl ConnectionTable {
         Arc::new(Self { settings, waiting: AtomicUsize::new(0), state: Mutex::default() })
     }
 
-    /// Enters a new connection: it has a place, or waits for one.
+    /// Registers a new connection: it gets a slot, or waits for one.
     pub(crate) fn register(self: &Arc<Self>, peer: IpAddr) -> ConnectionGuard {
-        // An IPv4 client of a socket that listens on both is the same peer as one of IPv4.
+        // An IPv4 client of a dual-stack socket is the same peer as one of an IPv4 socket.
         let peer = peer.to_canonical();
         let mut state = self.state.lock();
         let entry = Arc::new(ConnectionEntry::new(state.next_id, peer));
@@ -112,7 +112,7 @@ impl ConnectionTable {
         ConnectionGuard { entry, table: Arc::clone(self) }
     }
 
-    /// Gives places to those who wait, as far as there is room.
+    /// Assigns slots to waiting connections, as far as there is room.
     pub(crate) fn admit_waiting(&self) {
         if self.waiting.load(Ordering::Acquire) > 0 {
             self.admit_from_queue(&mut self.state.lock());
@@ -130,12 +130,12 @@ impl ConnectionTable {
         self.waiting.store(state.waiting.len(), Ordering::Release);
     }
 
-    /// Makes room, when the process is out of something else than places.
+    /// Evicts a connection when the process lacks another resource than slots.
     pub(crate) fn evict_one(&self) {
         self.state.lock().evict(OverloadPolicy::Wait, None);
     }
 
-    /// The head of a request has arrived.
+    /// Records that the head of a request has arrived.
     pub(crate) fn begin_request(&self, entry: &Arc<ConnectionEntry>) {
         entry.active.fetch_add(1, Ordering::AcqRel);
         if !entry.sent_request.swap(true, Ordering::AcqRel) {
@@ -149,7 +149,7 @@ impl ConnectionTable {
         }
     }
 
-    /// A request has been answered, or given up.
+    /// Records that a request was answered or cancelled.
     pub(crate) fn finish_request(&self, entry: &ConnectionEntry) {
         entry.touch();
         if entry.active.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -193,13 +193,13 @@ impl TableState {
         self.peers.get(peer).map_or(0, PeerConnections::len)
     }
 
-    /// Whether there is room for one more connection of that peer, if need be because another one
-    /// has to go.
+    /// Whether there is room for one more connection of that peer, if necessary by evicting another
+    /// one.
     fn has_room(&mut self, settings: &ListenerSettings, peer: IpAddr) -> bool {
         self.admitted < settings.max_connections || self.evict(settings.overload_policy, Some(peer))
     }
 
-    /// Sends one connection away, in favour of one more of a peer if that is why.
+    /// Evicts one connection, in favour of a new one of the peer `favoured` if there is one.
     fn evict(&mut self, busy: OverloadPolicy, favoured: Option<IpAddr>) -> bool {
         let held = favoured.map_or(0, |peer| self.connections_of(&peer));
         let Some((entry, order)) = self.select_victim(busy, held) else { return false };
@@ -214,7 +214,7 @@ impl TableState {
         true
     }
 
-    /// Who has to go for one more connection of a peer that holds `held`, and how.
+    /// The connection to close for one more connection of a peer that has `held`, and how.
     fn select_victim(
         &self,
         busy: OverloadPolicy,
@@ -237,7 +237,7 @@ impl TableState {
             self.peers.values().filter(|peer| peer.len() >= held.max(1)).collect();
         peers.sort_unstable_by_key(|peer| (Reverse(peer.len()), peer.oldest_id()));
         for peer in &peers {
-            // A client who has no more than the new one loses only what it does not use.
+            // A peer with no more connections than the new one's loses only unused ones.
             let quiet = || peer.oldest_idle().filter(|_| peer.len() > held);
             if let Some(entry) = peer.oldest_long_idle(now).or_else(quiet) {
                 let order = if entry.has_sent_request() {
@@ -253,12 +253,12 @@ impl TableState {
         largest.oldest().map(|entry| (Arc::clone(entry), CloseOrder::Immediate))
     }
 
-    /// Of those who wait, the oldest of the peer that holds least.
+    /// Of the waiting connections, the oldest of the peer with the fewest connections.
     fn first_waiting(&self) -> Option<Arc<ConnectionEntry>> {
         self.waiting.values().min_by_key(|entry| self.connections_of(&entry.peer)).map(Arc::clone)
     }
 
-    /// Closes the oldest of those who wait, of the peer that waits most.
+    /// Closes the oldest waiting connection of the peer with the most waiting ones.
     fn reject_one_waiting(&mut self) {
         let mut count: HashMap<IpAddr, usize> = HashMap::new();
         for entry in self.waiting.values() {

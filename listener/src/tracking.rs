@@ -1,4 +1,4 @@
-//! What tells the table of a connection's requests and writes.
+//! Reports a connection's requests and writes to the table.
 
 use std::io;
 use std::pin::Pin;
@@ -32,7 +32,7 @@ impl Drop for InFlightRequest {
     }
 }
 
-/// The body of an answer: the request is in flight until it has been written.
+/// The body of an answer: the request is in flight until the body has been written.
 #[derive(Debug)]
 pub struct CountedBody<B> {
     body: B,
@@ -65,8 +65,8 @@ impl<B: Body + Unpin> Body for CountedBody<B> {
     }
 }
 
-/// A socket that notes whether its client keeps a write waiting: an answer that left its body but
-/// not this process is still on its way.
+/// A socket that records whether a write is waiting for its client: an answer whose body is
+/// complete may still be in transit.
 #[derive(Debug)]
 pub(crate) struct WatchedStream {
     stream: TcpStream,

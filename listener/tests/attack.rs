@@ -1,5 +1,4 @@
-//! Real sockets: crowds of silent, slow and busy connections, and somebody else who wants an
-//! answer.
+//! Real sockets: many silent, slow and busy connections, and another client that needs an answer.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, helpers included")]
 
 use std::convert::Infallible;
@@ -23,12 +22,12 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 const BOUND: usize = 64;
-/// Far more than anything here takes that is no timer of the listener.
+/// Far longer than anything here takes, except the listener's timers.
 const DEADLINE: Duration = Duration::from_secs(30);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// A port whose `/slow` answers when it is told to, and whose `/large` is larger than all buffers
-/// between it and its client.
+/// A port whose `/slow` answers on a signal, and whose `/large` exceeds all buffers between it and
+/// its client.
 struct Port {
     address: SocketAddr,
     go: Arc<Semaphore>,
@@ -72,7 +71,7 @@ impl Port {
         Self { address, go, stop, ended }
     }
 
-    /// A connection from an address of one's own choice.
+    /// Opens a connection from a chosen address.
     async fn from(&self, last: u8) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((IpAddr::from([127, 0, 0, last]), 0).into()).unwrap();
@@ -89,7 +88,7 @@ impl Port {
         crowd
     }
 
-    /// A request over a connection of its own: it is answered within a second.
+    /// Checks that a request on a new connection is answered within a second.
     async fn answers(&self, last: u8) {
         let asked = Instant::now();
         let mut stream = self.from(last).await;
@@ -104,11 +103,11 @@ async fn within<T>(work: impl Future<Output = T>) -> T {
 }
 
 async fn ask(stream: &mut TcpStream, path: &str) {
-    // The server may have closed it: then reading tells.
+    // The server may have closed the connection; reading shows that.
     drop(stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await);
 }
 
-/// The body of a short answer; nothing when the connection is closed.
+/// The body of a short answer; `None` when the connection is closed.
 async fn read_answer(stream: &mut TcpStream) -> Option<String> {
     let mut read = Vec::new();
     within(async {
@@ -125,7 +124,7 @@ async fn read_answer(stream: &mut TcpStream) -> Option<String> {
     .await
 }
 
-/// Whether the server has closed it, as far as one knows now.
+/// Whether the server has closed the connection, as known now.
 fn is_closed(stream: &TcpStream) -> bool {
     match stream.try_read(&mut [0; 1024]) {
         Ok(bytes) => bytes == 0,
@@ -146,7 +145,7 @@ async fn crowds_keep_nobody_out() {
     let half_head = b"GET / HTTP/1.1\r\nhost: ";
     let whole = b"GET /quick HTTP/1.1\r\nhost: x\r\n\r\n";
     for says in [&b""[..], b"P", half_head, PREFACE, whole] {
-        // One address, a few, and one for each connection.
+        // One address, a few, and one per connection.
         for addresses in [1, 4, BOUND * 2] {
             let port = Port::start(|_| {}).await;
             let _crowd = port.crowd(BOUND * 2, |n| 2 + (n % addresses) as u8, says).await;
@@ -164,7 +163,7 @@ async fn requests_in_flight_are_never_closed_by_the_bound() {
     ask(&mut slow, "/slow").await;
     let mut large = port.from(2).await;
     ask(&mut large, "/large").await;
-    // Its answer fills all buffers and has left the handler.
+    // The answer fills all buffers and has left the handler.
     within(large.readable()).await.unwrap();
     let crowd = port.crowd(BOUND * 3, |_| 2, b"").await;
     port.answers(1).await;
@@ -187,7 +186,7 @@ async fn requests_in_flight_are_never_closed_by_the_bound() {
 async fn with_requests_everywhere_a_new_one_waits_its_turn() {
     let port = Port::start(|settings| settings.max_connections = 4).await;
     let mut busy = port.crowd(4, |_| 2, b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    // Of the crowd's own: comes after the other peer's.
+    // From the same address as the crowd: served after the other peer's.
     let mut own = port.crowd(2, |_| 2, b"GET /quick HTTP/1.1\r\nhost: x\r\n\r\n").await;
     let mut other = port.from(1).await;
     ask(&mut other, "/quick").await;
@@ -226,7 +225,7 @@ async fn a_first_head_has_a_deadline_however_it_comes() {
             "not before: {says:?}"
         );
     }
-    // One byte now and then.
+    // Sends one byte now and then.
     let mut head = b"GET / HTTP/1.1\r\nhost: ".iter().chain(std::iter::repeat(&b'x'));
     let until = Instant::now() + DEADLINE;
     while !is_closed(&slow) {
@@ -253,7 +252,7 @@ async fn idle_connections_are_closed_and_busy_ones_are_not() {
 
 #[tokio::test]
 async fn a_drain_serves_what_the_kernel_accepted_and_closes_the_silent() {
-    // One thread: the server runs only while the test waits.
+    // On a single thread the server runs only while the test waits.
     let port = Port::start(|_| {}).await;
     let silent = port.from(2).await;
     let mut slow = port.from(2).await;

@@ -1,4 +1,4 @@
-//! Real sockets of both families at one port.
+//! Real sockets of both address families at one port.
 #![allow(clippy::unwrap_used, reason = "this is a test, helpers included")]
 
 use std::convert::Infallible;
@@ -14,7 +14,7 @@ use slipway_listener::{HttpServer, ListenerSettings, ShutdownMode, bind_address}
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// What the port at `address` takes us for.
+/// The peer address that the port at `address` sees.
 async fn peer(address: SocketAddr) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();

@@ -1,4 +1,4 @@
-//! Who goes for whom. The clock stands still but for what a test lets pass.
+//! Which connection is evicted for which. The clock is paused and advanced by the tests.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ async fn a_silent_one_goes_before_an_idle_one_even_of_a_smaller_peer() {
     let newest = table.register(peer(2));
     assert!(newest.entry.is_admitted());
     assert_eq!(orders(&places), [IfIdle, KeepOpen, KeepOpen, KeepOpen]);
-    // Now there are only idle ones: the oldest.
+    // Now there are only idle ones: the oldest is closed.
     let newest = [newest, table.register(peer(3))];
     assert_eq!(orders(&places), [IfIdle, Graceful, KeepOpen, KeepOpen]);
     assert!(newest.iter().all(|place| place.entry.is_admitted()));
@@ -79,7 +79,7 @@ async fn one_with_a_request_never_goes_and_the_new_one_waits() {
     assert!(
         orders(&places).iter().all(|order| *order == KeepOpen) && !newest[2].entry.is_admitted()
     );
-    // Between two requests of a busy client: it makes room for who holds less, and for nobody else.
+    // Between two requests of a busy client: it makes room only for a peer with fewer connections.
     finish(&places[1]);
     let seated = |places: &[ConnectionGuard]| {
         places.iter().map(|place| place.entry.is_admitted()).collect::<Vec<_>>()
