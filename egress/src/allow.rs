@@ -1,4 +1,4 @@
-//! Lists of what may be called. By default: nothing.
+//! Allow-lists for outgoing requests. By default nothing is allowed.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -16,8 +16,8 @@ pub enum AllowRule {
     Name(String),
     /// `.example.org` or `*.example.org`: any name below it, at public addresses.
     Subdomain(String),
-    /// `10.0.0.0/8` or `192.0.2.1`: these addresses, whatever the name; the only way to an address
-    /// that is not public.
+    /// `10.0.0.0/8` or `192.0.2.1`: these addresses, with any name; the only way to allow an
+    /// address that is not public.
     Network(IpNetwork),
 }
 
@@ -32,7 +32,7 @@ impl FromStr for AllowRule {
         if let Ok(network) = text.parse() {
             return Ok(Self::Network(network));
         }
-        // A network that is written wrong must not become a name that never matches.
+        // A malformed network must not become a name that never matches.
         if text.contains('/') || text.contains(':') {
             return Err(text.parse::<IpNetwork>().err().unwrap_or_default());
         }
@@ -47,7 +47,6 @@ impl FromStr for AllowRule {
     }
 }
 
-/// The allow-list.
 #[derive(Debug, Clone, Default)]
 pub struct AllowList {
     rules: Vec<AllowRule>,
@@ -55,7 +54,7 @@ pub struct AllowList {
 }
 
 impl AllowList {
-    /// Of these entries.
+    /// Creates a list of these entries.
     pub fn new(rules: &[AllowRule]) -> Self {
         let networks = rules
             .iter()
@@ -63,19 +62,19 @@ impl AllowList {
         Self { networks: networks.collect(), rules: rules.to_vec() }
     }
 
-    /// All public addresses, and no others.
+    /// Allows all public addresses, and no others.
     pub fn public() -> Self {
         Self::new(&[AllowRule::Any])
     }
 
-    /// Whether nothing is on it.
+    /// Whether the list has no entry.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
-    /// Whether a name may be at any public address.
+    /// Whether a name may resolve to any public address.
     fn allows_name(&self, host: &str) -> bool {
-        // One dot at the end names the root; more make it no name at all.
+        // One dot at the end denotes the root; with more it is not a valid name.
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
         self.rules.iter().any(|rule| match rule {
             AllowRule::Any => true,
@@ -92,11 +91,11 @@ impl AllowList {
         is_address_allowed(address, self.allows_name(host), &self.networks)
     }
 
-    /// Checks all that can be told without asking for addresses. `Url` has read the odd spellings
-    /// of addresses (octal, hexadecimal, one number) by the rules that the client will follow too.
+    /// Checks everything that does not need name resolution. `Url` parses unusual spellings of
+    /// addresses (octal, hexadecimal, a single number) by the same rules as the client.
     ///
     /// # Errors
-    /// What is wrong.
+    /// Why the URL is refused.
     pub fn check_url(&self, text: &str) -> Result<Url, RefusedUrl> {
         let form = |why: String| Err(RefusedUrl::Invalid(why));
         let url = Url::parse(text).map_err(|e| RefusedUrl::Invalid(e.to_string()))?;
@@ -127,10 +126,10 @@ impl AllowList {
     }
 }
 
-/// Why an address is not called.
+/// Why a URL is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RefusedUrl {
-    /// It is none that is ever called.
+    /// It is never allowed.
     #[error("{0}")]
     Invalid(String),
     /// Its host is not on the list.
@@ -148,7 +147,8 @@ mod tests {
 
     #[test]
     fn tricks_of_urls_are_refused() {
-        // A network lets any name through to the resolver, so names are looked at without one.
+        // With a network on the list every name must be resolved, so the checks of names use a list
+        // without one.
         let names = list(&["hooks.example.org", ".example.net"]);
         let list = list(&["hooks.example.org", ".example.net", "192.0.2.0/25"]);
         for url in [
@@ -203,11 +203,11 @@ mod tests {
             "https://a.example.net/",
             "https://a.b.example.net/",
             "http://192.0.2.1/",
-            // A backslash is a slash, to the check and to the client alike.
+            // A backslash counts as a slash, for the check and for the client alike.
             "https://hooks.example.org\\@evil.test/",
             "http://0300.0.2.1/",
             "http://[::ffff:192.0.2.1]/",
-            // By its address, if that is in the network: the resolver decides.
+            // Allowed if its address is in the network: the resolver decides.
             "http://example.net/",
         ] {
             assert!(list.check_url(url).is_ok(), "{url}: {:?}", list.check_url(url));

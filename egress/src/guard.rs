@@ -1,4 +1,4 @@
-//! HTTP clients that connect only where they may.
+//! HTTP clients that connect only to allowed addresses.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -16,21 +16,21 @@ use url::{Host, Url};
 
 use crate::allow::AllowList;
 
-/// Redirects that are followed one after another.
+/// Maximum number of consecutive redirects.
 const MAX_REDIRECTS: usize = 5;
 
-/// Why a redirect is not followed.
+/// Why a redirect is refused.
 pub const NOT_PUBLIC: &str = "the server redirects to an address that is not public";
-/// Why a name is not connected to.
+/// Why no connection is made to a name.
 const NO_ALLOWED_ADDRESS: &str = "none of the addresses of this host may be called";
 
-/// Finds the addresses of a name.
+/// Resolves names.
 pub trait HostLookup: Debug + Send + Sync {
-    /// All that there are.
+    /// Returns all addresses of a name.
     fn lookup(&self, host: String) -> BoxFuture<'static, Result<Vec<IpAddr>>>;
 }
 
-/// As the system does it.
+/// Uses the system's resolver.
 #[derive(Debug)]
 struct SystemLookup;
 
@@ -46,49 +46,50 @@ impl HostLookup for SystemLookup {
     }
 }
 
-/// Decides which addresses a client may connect to, and is its resolver.
+/// Decides which addresses a client may connect to, and serves as its resolver.
 #[derive(Clone, Debug)]
 pub struct EgressGuard(Arc<GuardState>);
 
 #[derive(Debug)]
 struct GuardState {
     allow_list: AllowList,
-    /// Whether people wrote the first address, so that only where servers lead from there is bound
-    /// to the list.
+    /// Whether the first URL comes from a trusted user, so that the list applies only to
+    /// redirects.
     first_url_trusted: bool,
     lookup: Box<dyn HostLookup>,
     history: Mutex<DownloadHistory>,
 }
 
-/// Of one download.
+/// State of one download.
 #[derive(Debug, Default)]
 struct DownloadHistory {
-    /// Whether a server has led elsewhere. What is looked up from then on may be its choice,
-    /// however it spells the name.
+    /// Whether a redirect to another host has been followed. From then on any name may be chosen
+    /// by a server, however it is spelled.
     redirected: bool,
-    /// A name keeps the addresses that it had first: its server may be the one that answers for
-    /// the name, too.
+    /// The first addresses of each name, which it keeps: its server may also control its DNS
+    /// records.
     pinned: HashMap<String, Vec<IpAddr>>,
 }
 
 impl EgressGuard {
-    /// For addresses that clients hand in: all of them must be on the list, nothing is followed,
-    /// and there is no proxy in between.
+    /// For URLs of clients: all addresses must be on the list, redirects are not followed, and no
+    /// proxy is used.
     pub fn strict(list: AllowList) -> Self {
         Self::new(list, false, Box::new(SystemLookup))
     }
 
-    /// For one address that people wrote into a spec: it may be anywhere, a store in the cluster is
-    /// usual. Where servers lead from there must be on the list, [`AllowList::public`] as a rule,
-    /// unless a server leads to itself. Make one for each download: it remembers addresses.
+    /// For one URL that a user wrote into a spec: it may have any address, often that of a store in
+    /// the cluster. Redirects must lead to addresses on the list, normally [`AllowList::public`],
+    /// except redirects to the same host. Create one for each download, because it stores
+    /// addresses.
     ///
-    /// Proxies of the environment hold, as people wrote those too; a proxy resolves names by
-    /// itself, and decides where they lead.
+    /// Proxies of the environment are used, because they come from a user as well; a proxy resolves
+    /// names itself, and decides where they lead.
     pub fn for_trusted_url(list: AllowList) -> Self {
         Self::new(list, true, Box::new(SystemLookup))
     }
 
-    /// The same with another source of addresses.
+    /// The same guard with another resolver.
     #[must_use]
     pub fn with_lookup(self, lookup: Box<dyn HostLookup>) -> Self {
         Self::new(self.0.allow_list.clone(), self.0.first_url_trusted, lookup)
@@ -103,18 +104,17 @@ impl EgressGuard {
         }))
     }
 
-    /// The beginning of a client that keeps to it. Addresses in a first URL are not names: a strict
-    /// caller checks them by [`AllowList::check_url`].
+    /// A client builder with this guard. IP addresses in the first URL are not resolved, so a
+    /// strict caller must check them with [`AllowList::check_url`].
     pub fn client_builder(&self) -> ClientBuilder {
-        // Without a referer, which would tell the next server the query of the last one's URL: what
-        // lets us in there.
+        // Without a referer, which would send the query of the previous URL, and thus possibly its
+        // credentials, to the next server.
         let builder = Client::builder().dns_resolver(self.clone()).referer(false);
         if !self.0.first_url_trusted {
             return builder.redirect(Policy::none()).no_proxy();
         }
         let guard = self.clone();
-        // The client leaves authorization and cookies behind when the host, the port or the scheme
-        // is another one.
+        // The client drops authorization and cookies when the host, the port or the scheme changes.
         builder.redirect(Policy::custom(move |attempt| {
             let followed = match attempt.previous() {
                 [.., from] if attempt.previous().len() <= MAX_REDIRECTS => {
@@ -129,24 +129,24 @@ impl EgressGuard {
         }))
     }
 
-    /// Whether an answer came from where it may: defence in depth against a client that found
-    /// another way.
+    /// Whether an answer came from an allowed address: defence in depth against a client that
+    /// bypassed the resolver.
     pub fn is_peer_allowed(&self, host: &str, address: Option<SocketAddr>) -> bool {
         address.is_none_or(|address| self.0.allow_list.allows_connection(host, address.ip()))
     }
 
-    /// Whether to go where a server leads.
+    /// Whether a redirect may be followed.
     fn check_redirect(&self, from: &Url, to: &Url) -> std::result::Result<(), &'static str> {
         if to.scheme() != from.scheme() {
-            // It would leave TLS, or lead a plain address into a place that was not meant.
+            // It would leave TLS, or lead from a plain-text URL to an unintended server.
             return Err("the server redirects to another scheme");
         }
         let host = to.host_str().unwrap_or_default().to_owned();
         let may = |address: &IpAddr| self.0.allow_list.allows_connection(&host, *address);
         let mut seen = self.0.history.lock();
         if Some(host.as_str()) == from.host_str() {
-            // It has private addresses beside public ones, and who answers at the latter gains
-            // nothing by the former.
+            // A host with both private and public addresses keeps only the public ones, so that a
+            // server at a public one cannot redirect to the private ones.
             if seen.pinned.get(&host).is_some_and(|pinned| pinned.iter().any(may)) {
                 seen.pinned.entry(host.clone()).or_default().retain(may);
             }
@@ -164,7 +164,7 @@ impl EgressGuard {
         if fits { Ok(()) } else { Err(NOT_PUBLIC) }
     }
 
-    /// The addresses of a name that may be connected to.
+    /// The allowed addresses of a name.
     async fn allowed_addresses(&self, host: String) -> Result<Vec<IpAddr>> {
         let host = host.to_ascii_lowercase();
         if let Some(pinned) = self.0.history.lock().pinned.get(&host) {
@@ -181,7 +181,7 @@ impl EgressGuard {
                 if self.0.first_url_trusted { NOT_PUBLIC } else { NO_ALLOWED_ADDRESS },
             ));
         }
-        // A strict client lives long, and checks each time anew.
+        // A strict client is long-lived, and checks each time again.
         if self.0.first_url_trusted {
             seen.pinned.insert(host, found.clone());
         }
@@ -193,7 +193,7 @@ impl Resolve for EgressGuard {
     fn resolve(&self, name: Name) -> Resolving {
         let (guard, host) = (self.clone(), name.as_str().to_owned());
         Box::pin(async move {
-            // Port 0: the client puts the URL's there.
+            // Port 0: the client replaces it by the URL's.
             let found = guard
                 .allowed_addresses(host)
                 .await?
@@ -204,7 +204,7 @@ impl Resolve for EgressGuard {
     }
 }
 
-/// Whether a request failed because nothing was permitted.
+/// Whether a request failed because no address was allowed.
 pub fn was_refused(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(e) = next {

@@ -1,10 +1,10 @@
-//! What may be called: one guard for all calls to addresses in which others than the operator of a
-//! cluster have a say.
+//! Restricts outgoing requests: one guard for all requests to addresses that not only the cluster's
+//! operator controls.
 //!
-//! [`IpNetwork`] and [`is_address_allowed`] know addresses, [`AllowList`] the names that somebody
-//! allows, and [`EgressGuard`] makes HTTP clients that keep to both. A client resolves names by the
-//! guard and connects to what that hands it, so a name that changes its address between a check and
-//! the connection gains nothing.
+//! [`IpNetwork`] and [`is_address_allowed`] check addresses, [`AllowList`] checks names, and
+//! [`EgressGuard`] builds HTTP clients that respect both. A client resolves names through the guard
+//! and connects only to the returned addresses, so a name that changes its address between a check
+//! and the connection gains nothing.
 
 mod allow;
 mod guard;

@@ -1,4 +1,4 @@
-//! Networks, and the addresses that are reached only when somebody says so.
+//! IP networks, and the addresses that must be allowed explicitly.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -9,9 +9,10 @@ use ipnet::IpNet;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IpNetwork(IpNet);
 
-/// Ranges that nobody is led to unless a network of the allow-list lies within the range, from the
-/// registries of special-purpose addresses (RFC 6890 and successors). The addresses of the clouds'
-/// metadata services are in 169.254.0.0/16, fd00::/8 and 100.64.0.0/10, but for two.
+/// Ranges that are never connected to unless a network of the allow-list lies within the range,
+/// from the registries of special-purpose addresses (RFC 6890 and successors). The addresses of the
+/// clouds' metadata services are in 169.254.0.0/16, fd00::/8 and 100.64.0.0/10, with two
+/// exceptions.
 const SPECIAL_PURPOSE_RANGES: [&str; 38] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -54,7 +55,7 @@ const SPECIAL_PURPOSE_RANGES: [&str; 38] = [
 ];
 
 impl IpNetwork {
-    /// Whether the address, or the IPv4 address that it maps, is in it.
+    /// Whether the network contains the address, or the IPv4 address that it maps.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
@@ -101,7 +102,7 @@ pub fn is_address_allowed(address: IpAddr, public: bool, allowed: &[IpNetwork]) 
     if special.peek().is_none() {
         return public || allowed.iter().any(|n| n.contains(address));
     }
-    // 0.0.0.0/0 means everything on the internet, and opens no private network; 10.0.0.0/8 does.
+    // 0.0.0.0/0 means the whole internet, and does not allow private networks; 10.0.0.0/8 does.
     special.all(|range| allowed.iter().any(|n| n.contains(address) && n.is_within(&range)))
 }
 

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::allow::AllowRule;
 
-/// Names with the answers that they give one after another; the last one stays.
+/// Names with the successive results of their resolution; the last one stays.
 #[derive(Debug, Default)]
 struct Names(Mutex<HashMap<String, VecDeque<Vec<IpAddr>>>>);
 
@@ -45,7 +45,7 @@ async fn found(guard: &EgressGuard, host: &str) -> std::result::Result<Vec<Strin
     Ok(found.iter().map(ToString::to_string).collect())
 }
 
-/// One of each class that nobody is led to, also in the clothes of IPv6.
+/// One address of each class that is never allowed for redirects, also in IPv6 notations.
 const INSIDE: [&str; 22] = [
     "127.0.0.1",
     "0.0.0.0",
@@ -79,7 +79,7 @@ async fn a_server_leads_to_no_address_inside_by_whatever_spelling() {
         let guard = written(&[("store.test", &["93.184.216.34"]), ("elsewhere.test", &[inside])]);
         let to = url(&format!("http://{literal}/m.onnx"));
         assert_eq!(guard.check_redirect(&from, &to), Err(NOT_PUBLIC), "{inside}");
-        // By name the resolver decides, since only it knows what is connected to.
+        // For a name the resolver decides, because only its result is connected to.
         assert_eq!(guard.check_redirect(&from, &url("http://elsewhere.test/m.onnx")), Ok(()));
         assert_eq!(found(&guard, "elsewhere.test").await, Err(NOT_PUBLIC.to_owned()), "{inside}");
     }
@@ -165,8 +165,8 @@ async fn a_strict_guard_looks_each_time_and_hands_on_only_what_is_allowed() {
     assert!(guard.is_peer_allowed("hooks.test", Some("93.184.216.34:80".parse().unwrap())));
 }
 
-/// A server on this machine that closes after each answer, so that a client connects anew; what it
-/// was asked, head by head.
+/// A server on this machine that closes the connection after each answer, so that the client
+/// reconnects; returns its port and the received request heads.
 async fn server(answers: Vec<String>) -> (u16, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (port, heads) =
