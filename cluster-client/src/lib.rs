@@ -1,12 +1,11 @@
 //! The client of the API server, for operator and gateway.
 //!
-//! kube's own client does not notice that its peer is gone when nobody says so: a node of the
-//! control plane that loses its power, or a firewall that forgets a connection. A watch on it is
-//! silent until its time is over, after almost five minutes, and so long the gateway knows neither
-//! new weights nor dead pods. Here the kernel asks the peer of a silent connection whether it is
-//! there (TCP keep-alive), and gives up on what was sent and is not acknowledged
-//! (`TCP_USER_TIMEOUT`), both in [`DEAD_PEER_TIMEOUT`] at the latest. A watch then begins again
-//! where it was.
+//! kube's own client does not detect a peer that disappears without closing the connection, for
+//! example when a control plane node loses power or a firewall drops the connection's state. A
+//! watch on it stays silent until its time limit of almost five minutes, and in this time the
+//! gateway receives no new weights and does not detect lost pods. With this client the kernel
+//! probes silent connections (TCP keep-alive) and gives up on unacknowledged data
+//! (`TCP_USER_TIMEOUT`), both within [`DEAD_PEER_TIMEOUT`]. A watch then resumes where it was.
 
 use std::time::Duration;
 
@@ -21,24 +20,24 @@ use kube::{Config, Error};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 
-/// Time in which a peer that is gone is noticed.
+/// Time within which a dead peer is detected.
 pub const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(25);
-/// A connection that was silent for so long is asked.
+/// A connection is probed after this time of silence.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
-/// Time between two questions.
+/// Interval between two probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-/// Questions without an answer before the connection is given up: `SILENT + QUESTIONS * AGAIN ==
-/// NOTICED`.
+/// Number of unanswered probes before the connection is closed:
+/// `KEEPALIVE_IDLE + KEEPALIVE_PROBES * KEEPALIVE_INTERVAL == DEAD_PEER_TIMEOUT`.
 const KEEPALIVE_PROBES: u32 = 3;
-/// Longest time to connect, TLS included.
+/// Time limit to connect, including TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the client sends its requests through.
+/// The service that sends the client's requests.
 pub type Transport = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
 
-/// A client that can be given further layers. Nothing is retried by it: kube's own retry can hold
-/// one call for many minutes, and watches and reconciles come back by their own pauses. Of proxies
-/// it knows none: the API server is in the cluster.
+/// A client builder that accepts further layers. It does not retry: kube's own retry can block one
+/// call for many minutes, and watches and reconciles have their own backoff. It uses no proxy,
+/// because the API server is in the cluster.
 ///
 /// # Errors
 /// When TLS or credentials cannot be set up.
@@ -84,8 +83,7 @@ mod tests {
 
     use super::*;
 
-    /// The timer of the connection of this process to a port, as the kernel tells it: its kind, and
-    /// when it is due.
+    /// Type and remaining time of the kernel's timer for this process' connection to a port.
     fn timer(to: SocketAddr) -> Option<(u8, Duration)> {
         let remote = format!("0100007F:{:04X}", to.port());
         let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
@@ -99,7 +97,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_kernel_asks_whether_the_peer_of_a_silent_watch_is_there() {
-        // The numbers of the kernel: 2 is the timer of keep-alive.
+        // Numbers of the kernel: 2 is the keep-alive timer.
         const KEEP_ALIVE: u8 = 2;
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = silent.local_addr().unwrap();
@@ -108,7 +106,7 @@ mod tests {
         let watch = tokio::spawn(async move { client.apiserver_version().await.map(drop) });
         let _connection = silent.accept().await.unwrap();
         let begun = std::time::Instant::now();
-        // Until the request has been acknowledged another timer runs.
+        // Another timer runs until the request has been acknowledged.
         let due = loop {
             match timer(address) {
                 Some((KEEP_ALIVE, due)) => break due,
