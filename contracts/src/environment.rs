@@ -5,7 +5,7 @@
 //! the builders (`operator/objects`) holds them against what pods get, a test of each program
 //! against its options.
 
-/// How the variables of Slipway begin. Pod templates of users may set none.
+/// Prefix of Slipway's variables. Pod templates of users must not set any of them.
 pub const PREFIX: &str = "SLIPWAY_";
 
 /// Name of the pod, from its metadata.
@@ -19,79 +19,80 @@ pub const NAMESPACE: &str = "SLIPWAY_NAMESPACE";
 pub const MODELDEPLOYMENT: &str = "SLIPWAY_MODELDEPLOYMENT";
 /// Revision that the pod serves.
 pub const REVISION: &str = "SLIPWAY_REVISION";
-/// UID of the ModelDeployment: keys are derived with it.
+/// UID of the ModelDeployment, from which keys are derived.
 pub const UID: &str = "SLIPWAY_UID";
 /// Name of the model in the paths of the Open Inference Protocol.
 pub const MODEL_NAME: &str = "SLIPWAY_MODEL_NAME";
-/// Version of the model in the spec, for people.
+/// Version of the model according to the spec, for information only.
 pub const MODEL_VERSION: &str = "SLIPWAY_MODEL_VERSION";
-/// Where the model file is.
+/// URI of the model file.
 pub const MODEL_URI: &str = "SLIPWAY_MODEL_URI";
-/// `sha256:<hex>` of the model; empty until it is known.
+/// Digest of the model as `sha256:<hex>`; empty until it is known.
 pub const MODEL_DIGEST: &str = "SLIPWAY_MODEL_DIGEST";
-/// File in which the init container `fetch` notes what it found.
+/// File in which the init container `fetch` records the fetched model.
 pub const FETCHED_RECORD: &str = "SLIPWAY_FETCHED_RECORD";
-/// Folder of the Secret `slipway-keys`.
+/// Directory of the Secret `slipway-keys`.
 pub const KEYS_DIRECTORY: &str = "SLIPWAY_KEYS_DIRECTORY";
-/// `auto` or `disabled`, where the spec decides.
+/// `auto` or `disabled`, when the spec sets it.
 pub const BATCHING: &str = "SLIPWAY_BATCHING";
-/// Where `baseline.json` is.
+/// URI of `baseline.json`.
 pub const BASELINE_URI: &str = "SLIPWAY_BASELINE_URI";
-/// `sha256:<hex>` of it.
+/// Digest of `baseline.json` as `sha256:<hex>`.
 pub const BASELINE_DIGEST: &str = "SLIPWAY_BASELINE_DIGEST";
 /// Share of requests that are sampled, from 0 to 1.
 pub const SAMPLE_PAYLOADS: &str = "SLIPWAY_SAMPLE_PAYLOADS";
-/// Where samples go.
+/// Destination of the samples.
 pub const SAMPLE_SINK: &str = "SLIPWAY_SAMPLE_SINK";
-/// Inputs that samples leave out, separated by commas.
+/// Inputs that are omitted from samples, separated by commas.
 pub const SAMPLE_REDACT: &str = "SLIPWAY_SAMPLE_REDACT";
 /// `true` turns the result cache on.
 pub const RESULT_CACHE: &str = "SLIPWAY_RESULT_CACHE";
-/// Memory of it in bytes.
+/// Memory limit of the result cache in bytes.
 pub const RESULT_CACHE_BYTES: &str = "SLIPWAY_RESULT_CACHE_BYTES";
-/// How long an answer is kept, in seconds.
+/// How long an answer is cached, in seconds.
 pub const RESULT_CACHE_TTL_SECONDS: &str = "SLIPWAY_RESULT_CACHE_TTL_SECONDS";
-/// Largest answer that is kept, in bytes.
+/// Largest cached answer, in bytes.
 pub const RESULT_CACHE_MAX_ENTRY_BYTES: &str = "SLIPWAY_RESULT_CACHE_MAX_ENTRY_BYTES";
-/// `true`: the cache is asked even where it does not pay.
+/// `true`: the cache is used even where it is of no benefit.
 pub const CACHE_NO_BYPASS: &str = "SLIPWAY_CACHE_NO_BYPASS";
-/// Number of most asked inputs that are remembered.
+/// Number of most frequent inputs to record.
 pub const CACHE_HOT_KEYS: &str = "SLIPWAY_CACHE_HOT_KEYS";
 /// `true` turns feature rows on.
 pub const FEATURE_CACHE: &str = "SLIPWAY_FEATURE_CACHE";
-/// Memory of them in bytes.
+/// Memory limit of feature rows in bytes.
 pub const FEATURE_CACHE_BYTES: &str = "SLIPWAY_FEATURE_CACHE_BYTES";
-/// How long a row is kept, in seconds.
+/// How long a row is cached, in seconds.
 pub const FEATURE_TTL_SECONDS: &str = "SLIPWAY_FEATURE_TTL_SECONDS";
-/// Where rows come from that are not there.
+/// Source of rows that are not cached.
 pub const FEATURE_SOURCE_URL: &str = "SLIPWAY_FEATURE_SOURCE_URL";
-/// How long that may take, in milliseconds.
+/// Time limit for requests to the source, in milliseconds.
 pub const FEATURE_SOURCE_TIMEOUT_MS: &str = "SLIPWAY_FEATURE_SOURCE_TIMEOUT_MS";
-/// Redis of the caches.
+/// URL of the caches' Redis.
 pub const REDIS_URL: &str = "SLIPWAY_REDIS_URL";
-/// How long a request waits for it, in milliseconds.
+/// How long a request waits for Redis, in milliseconds.
 pub const REDIS_BUDGET_MS: &str = "SLIPWAY_REDIS_BUDGET_MS";
-/// Broker of the jobs: Redis or NATS, by the scheme.
+/// URL of the job broker: Redis or NATS, by the scheme.
 pub const QUEUE_URL: &str = "SLIPWAY_QUEUE_URL";
 /// Name of the queue at the broker.
 pub const QUEUE_NAME: &str = "SLIPWAY_QUEUE_NAME";
-/// Replicas of the stream (NATS).
+/// Number of replicas of the stream (NATS).
 pub const QUEUE_REPLICAS: &str = "SLIPWAY_QUEUE_REPLICAS";
-/// Number of jobs that may wait.
+/// Maximum number of waiting jobs.
 pub const QUEUE_MAX_JOBS: &str = "SLIPWAY_QUEUE_MAX_JOBS";
-/// How often a job is tried.
+/// Maximum number of attempts of a job.
 pub const JOB_MAX_DELIVERIES: &str = "SLIPWAY_JOB_MAX_DELIVERIES";
-/// How long a result is kept, in seconds.
+/// How long a result is stored, in seconds.
 pub const JOB_RESULT_TTL_SECONDS: &str = "SLIPWAY_JOB_RESULT_TTL_SECONDS";
-/// Hosts that callbacks may go to, separated by commas.
+/// Hosts that are allowed for callbacks, separated by commas.
 pub const CALLBACK_ALLOW: &str = "SLIPWAY_CALLBACK_ALLOW";
-/// Key by which callbacks are signed (workers).
+/// Key that signs callbacks (workers).
 pub const CALLBACK_SIGNING_KEY: &str = "SLIPWAY_CALLBACK_SIGNING_KEY";
-/// Jobs that a worker runs in one batch.
+/// Number of jobs that a worker runs in one batch.
 pub const WORKER_MAX_JOBS: &str = "SLIPWAY_WORKER_MAX_JOBS";
-/// How long a worker that ends goes on with what it has, in seconds.
+/// How long a terminating worker continues with its current jobs, in seconds.
 pub const WORKER_DRAIN_SECONDS: &str = "SLIPWAY_WORKER_DRAIN_SECONDS";
-/// Public key of the operator, for gateways: who else asks for the state is refused.
+/// Public key of the operator, for gateways: requests for the state from other clients are
+/// rejected.
 pub const OPERATOR_PUBLIC_KEY: &str = "SLIPWAY_OPERATOR_PUBLIC_KEY";
 
 /// Options of the model server that only its variables may give, because a server with others would

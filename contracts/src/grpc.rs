@@ -1,4 +1,4 @@
-//! The little of gRPC over HTTP/2 that gateway and model server both read
+//! The parts of gRPC over HTTP/2 that gateway and model server both read
 //! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 
 use std::time::Duration;
@@ -13,12 +13,12 @@ pub const STATUS_HEADER: &str = "grpc-status";
 /// Trailer: the message of a status, percent-encoded.
 pub const MESSAGE_HEADER: &str = "grpc-message";
 
-/// Whether these are the headers of a call of gRPC.
+/// Whether these are the headers of a gRPC call.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// The client's deadline. A malformed one counts as none, as it does in other servers of gRPC.
+/// The client's deadline. A malformed one is ignored, as in other gRPC servers.
 pub fn client_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(TIMEOUT_HEADER)?.to_str().ok()?;
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

@@ -1,7 +1,8 @@
-//! What operator, gateway and model server agree on: each name and each format once.
+//! The interfaces between operator, gateway and model server: each name and each format is defined
+//! once.
 //!
-//! Labels, annotations and condition reasons are part of the API and live in `slipway-crds`. The
-//! description for people is `docs/contracts.md`.
+//! Labels, annotations and condition reasons are part of the API and live in `slipway-crds`.
+//! `docs/contracts.md` describes the interfaces.
 
 pub mod environment;
 pub mod files;

@@ -6,9 +6,9 @@
 
 /// Counter: requests to an arm, each exactly once, by outcome.
 pub const GATEWAY_REQUESTS_TOTAL: &str = "slipway_gateway_requests_total";
-/// Buckets of the histogram of the time of an arm's own answer, in seconds.
+/// Buckets of the histogram of an arm's answer times, in seconds.
 pub const GATEWAY_REQUEST_DURATION_BUCKET: &str = "slipway_gateway_request_duration_seconds_bucket";
-/// Counter: labels that came as feedback, by whether the prediction was correct.
+/// Counter: labels received as feedback, by whether the prediction was correct.
 pub const GATEWAY_FEEDBACK_TOTAL: &str = "slipway_gateway_feedback_total";
 /// Counter: requests of clients, each exactly once, by outcome.
 pub const GATEWAY_CLIENT_REQUESTS_TOTAL: &str = "slipway_gateway_client_requests_total";

@@ -1,4 +1,4 @@
-//! Ports of the pods, by the names that Services and probes use.
+//! Ports of the pods, with the names that Services and probes use.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -12,7 +12,7 @@ pub struct NamedPort {
 }
 
 impl NamedPort {
-    /// Name and number, as objects of Kubernetes have them.
+    /// Name and number in the types of Kubernetes objects.
     pub const fn for_kubernetes(self) -> (&'static str, i32) {
         (self.name, self.number as i32)
     }
@@ -23,9 +23,9 @@ impl NamedPort {
     }
 }
 
-/// Requests of clients: at gateways and at model servers.
+/// Requests of clients, at gateways and at model servers.
 pub const HTTP: NamedPort = NamedPort { name: "http", number: 8080 };
-/// Feedback, feature rows, previews: at gateways, for clients that show the token.
+/// Feedback, feature rows and previews, at gateways, for clients with the token.
 pub const PRIVATE: NamedPort = NamedPort { name: "private", number: 8081 };
 /// Metrics and probes of the operator, of model servers and of workers.
 pub const METRICS: NamedPort = NamedPort { name: "metrics", number: 9090 };

@@ -1,7 +1,7 @@
 //! The state stream of a gateway pod: `GET /v1/state` at its admin port, newline-delimited JSON.
 //!
-//! Readers ignore fields that they do not know and take missing ones for their defaults, so that
-//! gateways and operators of neighbouring versions understand each other.
+//! Readers ignore unknown fields and use defaults for missing ones, so that gateways and operators
+//! of adjacent versions are compatible.
 
 use std::collections::BTreeMap;
 
@@ -10,71 +10,71 @@ use serde::{Deserialize, Serialize};
 
 /// Path of the stream.
 pub const PATH: &str = "/v1/state";
-/// Query by which a reader gets everything once and then changes only.
+/// Query by which a reader receives the full state once and then only changes.
 pub const CHANGES_QUERY: &str = "changes=true";
-/// ModelDeployments in one line of changes.
+/// Maximum number of ModelDeployments in one line of changes.
 pub const MAX_MODELS_PER_LINE: usize = 500;
-/// Longest line in bytes that a reader takes.
+/// Longest line in bytes that a reader accepts.
 pub const MAX_LINE_BYTES: usize = 1 << 20;
 
-/// One line.
+/// One line of the stream.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StateLine {
     /// Name of the pod.
     pub pod: String,
-    /// Requests of all clients since the process began. Older gateways leave it out.
+    /// Requests of all clients since the start of the process. Older gateways omit it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clients: Option<ClientCounts>,
-    /// All ModelDeployments, or those about which there is something new.
+    /// All ModelDeployments, or those that changed.
     #[serde(default)]
     pub models: Vec<ModelState>,
-    /// Whether the line has changes only: what it does not name is as it was before.
+    /// Whether the line contains only changes: everything else is as it was before.
     #[serde(default, skip_serializing_if = "is_false")]
     pub changes: bool,
-    /// In a line of changes: UIDs of ModelDeployments that are gone.
+    /// In a line of changes: UIDs of ModelDeployments that were deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<Vec<String>>,
-    /// In a line of changes: whether the present state goes on in the next line.
+    /// In a line of changes: whether the current state continues in the next line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub more: Option<bool>,
 }
 
-/// Requests of all clients of a gateway pod since its process began.
+/// Requests of all clients of a gateway pod since the start of its process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientCounts {
-    /// All that ended.
+    /// All requests that ended.
     pub ended: u64,
-    /// Those that failed by no fault of the client.
+    /// Requests that failed without a fault of the client.
     pub failed: u64,
 }
 
-/// What a gateway pod knows of one ModelDeployment. Maps have revisions as keys.
+/// The state of one ModelDeployment in a gateway pod. The keys of maps are revisions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelState {
-    /// Name.
+    /// Name of the ModelDeployment.
     pub name: String,
-    /// UID.
+    /// UID of the ModelDeployment.
     pub uid: String,
-    /// Generation of the weights in force; 0 when none was ever seen.
+    /// Generation of the weights in force; 0 when the gateway has never seen any.
     #[serde(default)]
     pub generation: i64,
     /// Requests since the generation was applied.
     #[serde(default)]
     pub requests: BTreeMap<String, u64>,
-    /// Those that were answered, mistakes of clients included. Older gateways leave it out.
+    /// Requests that were answered, including client errors. Older gateways omit it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered: Option<BTreeMap<String, u64>>,
     /// Requests since the generation was applied that were kept from the candidate, because their
-    /// bodies could not be kept for a replay.
+    /// bodies could not be buffered for a replay.
     #[serde(default)]
     pub unshielded: u64,
-    /// Requests that run now.
+    /// Requests in flight.
     #[serde(default)]
     pub in_flight: BTreeMap<String, u64>,
-    /// Ready endpoints.
+    /// Number of ready endpoints.
     #[serde(default)]
     pub ready_endpoints: BTreeMap<String, u64>,
     /// Why this pod sends no traffic to a candidate, if so.
@@ -82,25 +82,25 @@ pub struct ModelState {
     pub brake: Option<BrakeTrip>,
 }
 
-/// A brake (circuit breaker of a candidate) that has opened.
+/// A tripped brake (circuit breaker of a candidate).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BrakeTrip {
-    /// The candidate.
+    /// Revision of the candidate.
     pub revision: String,
-    /// Generation of the weights at that moment.
+    /// Generation of the weights at that time.
     #[serde(default)]
     pub generation: i64,
-    /// Why, as a sentence for people.
+    /// The reason as a sentence for the user.
     #[serde(default)]
     pub reason: String,
     /// Failures since the generation was applied.
     #[serde(default)]
     pub failures: u64,
-    /// Judged requests since the generation was applied.
+    /// Requests counted by the brake since the generation was applied.
     #[serde(default)]
     pub requests: u64,
-    /// When.
+    /// Time of the trip.
     pub at: Timestamp,
 }
 

@@ -1,4 +1,4 @@
-//! `docs/contracts.md` names every header and every variable.
+//! Checks that `docs/contracts.md` contains every header and every variable.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeSet;
@@ -7,7 +7,7 @@ use std::path::Path;
 use slipway_contracts::metric_names::{self, family_name};
 use slipway_contracts::{environment, headers, state};
 
-/// Words in back quotes; `A_{B,C}` counts as `A_B` and `A_C`.
+/// Words in backquotes; `A_{B,C}` counts as `A_B` and `A_C`.
 fn quoted_words(text: &str) -> BTreeSet<String> {
     let mut words = BTreeSet::new();
     for word in text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)) {
@@ -32,7 +32,7 @@ fn variables() -> impl Iterator<Item = &'static str> {
 fn headers_and_variables_are_documented() {
     let text = repository_file("docs/contracts.md");
     let words = quoted_words(&text);
-    // A header may stand with its value: `x-slipway-shielded: <revision>`.
+    // A header may be followed by its value: `x-slipway-shielded: <revision>`.
     let is_named = |name: &str| {
         words.iter().any(|word| {
             word == name || word.strip_prefix(name).is_some_and(|rest| rest.starts_with(':'))
