@@ -12,11 +12,11 @@ pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; char
 const PROTOBUF: &str =
     "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 
-/// Sparse buckets of one histogram; beyond these its resolution is halved.
+/// Maximum number of sparse buckets of one histogram; beyond it the resolution is halved.
 const MAX_BUCKETS: usize = 160;
 
-/// A histogram with the classic `buckets` and, where a scraper takes them, native ones that grow by
-/// at most 10 %.
+/// A histogram with the classic `buckets` and, for scrapers that accept them, native ones that grow
+/// by at most 10 %.
 pub fn new_histogram(buckets: impl IntoIterator<Item = f64>) -> Histogram {
     Histogram::new_classic_and_native(
         buckets,
@@ -24,10 +24,10 @@ pub fn new_histogram(buckets: impl IntoIterator<Item = f64>) -> Histogram {
     )
 }
 
-/// The content type and the body of an answer to a scrape with these headers.
+/// Content type and body of an answer to a scrape with these headers.
 ///
 /// # Errors
-/// When a collector fails; ours do not.
+/// When a collector fails; those of Slipway do not.
 pub fn encode_metrics(
     registry: &Registry,
     headers: &HeaderMap,
@@ -69,7 +69,7 @@ fn prefers_protobuf(accept: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// What Prometheus 2 and 3 send without and with native histograms.
+    /// Headers that Prometheus 2 and 3 send without and with native histograms.
     const CLASSIC: &str = "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,\
         text/plain;version=1.0.0;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
     const NATIVE: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,\

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use opentelemetry_sdk::trace::InMemorySpanExporter;
 use slipway_chassis::telemetry;
 
-/// Sampled, and of an id that a sampler by ids takes at any share.
+/// Sampled, and with an id that an id-based sampler records at any share.
 const PARENT: &str = "00-00000000000000000000000000000001-b7ad6b7169203331-01";
 
 #[test]

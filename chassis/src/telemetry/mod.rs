@@ -6,7 +6,7 @@
 //! a request the read of one flag. Sampling is that of the SDK:
 //! `OTEL_TRACES_SAMPLER=parentbased_traceidratio` with `OTEL_TRACES_SAMPLER_ARG=0.01`.
 //!
-//! For work that belongs to a request, on whatever task it runs:
+//! For work that belongs to a request, on any task:
 //!
 //! ```
 //! # async fn get() -> u8 { 7 }
@@ -16,8 +16,8 @@
 //! # }
 //! ```
 //!
-//! Across a queue, [`current_traceparent`] is the text to send along, and [`span_with_parent`]
-//! continues it at the other end.
+//! Across a queue, [`current_traceparent`] returns the text to send along, and [`span_with_parent`]
+//! continues the trace at the other end.
 
 mod logs;
 mod parent_trust;
@@ -45,7 +45,7 @@ use self::logs::LogLayer;
 pub use self::logs::{LogFilter, LogFormat, LogOptions, LogOutput};
 pub use self::parent_trust::ParentTrust;
 
-/// Target of the spans that are traced; libraries' own spans are not.
+/// Target of the spans that are exported; spans of libraries are not.
 pub const TARGET: &str = "slipway::trace";
 
 const TRACEPARENT: &str = "traceparent";
@@ -58,8 +58,7 @@ pub fn enabled() -> bool {
     ENABLED.load(Ordering::Relaxed)
 }
 
-/// A span when traces are on, and nothing otherwise. Like `tracing::info_span!`: a name, then
-/// fields.
+/// A span when tracing is on, and none otherwise. Like `tracing::info_span!`: a name, then fields.
 #[macro_export]
 macro_rules! span {
     ($name:literal $(, $($fields:tt)*)?) => {
@@ -74,7 +73,7 @@ macro_rules! span {
     };
 }
 
-/// Runs `work` within the span that `make` makes; without traces `make` is not called.
+/// Runs `work` within the span that `make` creates; `make` is not called when tracing is off.
 pub async fn run_in_span<F: Future>(make: impl FnOnce() -> Span, work: F) -> F::Output {
     if enabled() { work.instrument(make()).await } else { work.await }
 }
@@ -85,7 +84,7 @@ pub async fn run_in_child_span<F: Future>(make: impl FnOnce() -> Span, work: F) 
     if enabled() && !Span::current().is_none() { work.instrument(make()).await } else { work.await }
 }
 
-/// Sends what is left when it is dropped; keep it until the program ends.
+/// Flushes pending spans when it is dropped; keep it until the program ends.
 #[derive(Debug, Default)]
 pub struct TelemetryGuard(Option<SdkTracerProvider>);
 
@@ -93,7 +92,7 @@ impl Drop for TelemetryGuard {
     fn drop(&mut self) {
         if let Some(provider) = self.0.take() {
             ENABLED.store(false, Ordering::Relaxed);
-            // The collector may be gone already; the program ends all the same.
+            // The collector may be down already; the program ends all the same.
             let _ = provider.shutdown();
         }
     }
@@ -145,8 +144,8 @@ fn init_subscriber(service: &'static str, logs: LogLayer) -> TelemetryGuard {
     }
 }
 
-/// Starts traces to an exporter of the caller's own, span by span, and no logs: for tests of what a
-/// program traces. With `own_share` parents are not trusted, and such a share of what they send is
+/// Starts traces with the caller's own exporter, span by span, and no logs: for tests of a
+/// program's traces. With `own_share` parents are not trusted, and this share of their traces is
 /// recorded.
 pub fn init_with_exporter(
     service: &'static str,
@@ -206,8 +205,8 @@ impl Injector for HeaderInjector<'_> {
     }
 }
 
-/// The span of a request that came in, the child of what its `traceparent` names. Nothing without
-/// traces.
+/// The span of a received request, as a child of the span in its `traceparent`. No span when
+/// tracing is off.
 pub fn server_span(method: &http::Method, path: &str, headers: &HeaderMap) -> Span {
     let span = span!(
         "request",
@@ -258,15 +257,15 @@ pub fn inject_traceparent(headers: &mut HeaderMap) {
     }
 }
 
-/// The W3C `traceparent` of the current span, to be sent along with a message. `None` without
-/// traces.
+/// The W3C `traceparent` of the current span, to be sent along with a message. `None` when tracing
+/// is off.
 pub fn current_traceparent() -> Option<String> {
     let mut headers = HeaderMap::new();
     inject_traceparent(&mut headers);
     Some(headers.get(TRACEPARENT)?.to_str().ok()?.to_owned())
 }
 
-/// Makes `span` the child of what a message's `traceparent` names, if it names anything.
+/// Makes `span` a child of the span in a message's `traceparent`, if there is one.
 pub fn span_with_parent(span: Span, traceparent: Option<&str>) -> Span {
     if enabled()
         && let Some(value) = traceparent.and_then(|t| HeaderValue::from_str(t).ok())
@@ -287,7 +286,7 @@ mod tests {
 
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-    /// One test, because the switch is the process's.
+    /// A single test, because tracing is switched on per process.
     #[test]
     fn nothing_when_off_and_a_whole_trace_when_on() {
         let headers = HeaderMap::from_iter([(

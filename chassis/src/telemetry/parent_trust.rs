@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use opentelemetry::trace::{SpanContext, TraceFlags};
 
-/// The share of traces that are recorded where parents are not trusted.
+/// The share of traces that are recorded when parents are not trusted.
 static SAMPLING_RATIO: OnceLock<f64> = OnceLock::new();
 
 /// Whether senders of a `traceparent` decide what is recorded.
@@ -47,11 +47,11 @@ impl ParentTrust {
 
 /// From now on this share of traces is recorded, whatever their parents' flags.
 pub(crate) fn distrust_parents(share: f64) {
-    // A second call finds what the first has read.
+    // A second call keeps the value of the first.
     let _ = SAMPLING_RATIO.set(share);
 }
 
-/// The share that the SDK would take of traces without a parent.
+/// The share that the SDK would record of traces without a parent.
 fn sampling_ratio(sampler: Option<&str>, argument: Option<&str>) -> f64 {
     match sampler {
         Some("always_off" | "parentbased_always_off") => 0.0,
