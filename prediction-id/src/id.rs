@@ -1,4 +1,4 @@
-//! Sealing and opening.
+//! Seals and opens prediction ids.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,34 +9,35 @@ use crate::label::{self, PredictedLabel};
 use crate::report::{PredictionReport, sample_number, sample_text};
 
 const PREFIX: &str = "v2.";
-/// For what the key is derived from that of the namespace, for the UID of the ModelDeployment.
+/// Purpose for which the key is derived from that of the namespace, with the UID of the
+/// ModelDeployment.
 pub const PREDICTION_ID_PURPOSE: &str = "prediction ids v1";
-/// Longest revision that an id names.
+/// Longest revision in an id.
 pub const MAX_REVISION: usize = 16;
-/// Longest text that is looked at.
+/// Longest text that is parsed.
 const MAX_TEXT: usize = 1200;
 
-/// What a prediction id says to who can open it.
+/// The content of a prediction id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PredictionId {
-    /// Who answered.
+    /// The revision that answered.
     pub revision: String,
-    /// When, in Unix seconds.
+    /// Time of the prediction in Unix seconds.
     pub seconds: u32,
-    /// Random; with the time it is unique.
+    /// Random; unique together with the time.
     pub number: u64,
     /// The predicted labels of the first rows.
     pub labels: Vec<Option<PredictedLabel>>,
 }
 
-/// Why a text is no prediction id of this ModelDeployment: it has another form, was sealed with
-/// another key, or was changed.
+/// The text is not a prediction id of this ModelDeployment: it has another format, was sealed with
+/// another key, or was modified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a prediction id of this ModelDeployment")]
 pub struct InvalidPredictionId;
 
-/// Whether a text may be a revision: it becomes the value of a label, so only what the operator
-/// makes is taken.
+/// Whether a text is a valid revision: it becomes the value of a label, so only the format that the
+/// operator creates is accepted.
 pub fn is_revision(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= MAX_REVISION
@@ -53,14 +54,14 @@ impl std::fmt::Debug for PredictionIdSealer {
 }
 
 impl PredictionIdSealer {
-    /// With the key of a ModelDeployment, as [`crate::derive_key`] makes it for
-    /// [`PREDICTION_ID_PURPOSE`] and its UID. None when the library refuses the key, which it does
-    /// not.
+    /// Creates a sealer with the key of a ModelDeployment, as [`crate::derive_key`] derives it for
+    /// [`PREDICTION_ID_PURPOSE`] and its UID. `None` when the library rejects the key, which does
+    /// not happen.
     pub fn new(key: &[u8; 32]) -> Option<Self> {
         UnboundKey::new(&CHACHA20_POLY1305, key).ok().map(|key| Self(LessSafeKey::new(key)))
     }
 
-    /// The id of a prediction that `revision` made at `seconds`; none for what is no revision, or
+    /// The id of a prediction that `revision` made at `seconds`; `None` for an invalid revision, or
     /// when the system has no random numbers.
     pub fn seal(&self, revision: &str, seconds: u32, report: &PredictionReport) -> Option<String> {
         if !is_revision(revision) {
@@ -70,7 +71,8 @@ impl PredictionIdSealer {
         let (time, number) = nonce.split_at_mut(4);
         time.copy_from_slice(&seconds.to_be_bytes());
         SystemRandom::new().fill(number).ok()?;
-        // Of one length for all revisions: the length of an id tells nothing of who answered.
+        // Padded to one length for all revisions, so that the length of an id does not reveal the
+        // revision.
         let mut sealed = vec![0; MAX_REVISION];
         sealed[..revision.len()].copy_from_slice(revision.as_bytes());
         sealed.extend(label::encode_labels(&report.labels));
@@ -87,7 +89,7 @@ impl PredictionIdSealer {
     /// Opens an id.
     ///
     /// # Errors
-    /// When it is none of this ModelDeployment.
+    /// When it is not an id of this ModelDeployment.
     pub fn open(&self, text: &str) -> Result<PredictionId, InvalidPredictionId> {
         let rest = text
             .strip_prefix(PREFIX)

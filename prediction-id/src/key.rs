@@ -1,18 +1,19 @@
-//! Keys for one purpose, from the master key of a namespace.
+//! Derives keys for one purpose from the master key of a namespace.
 
 use std::fmt::{self, Debug, Formatter};
 use std::sync::Arc;
 
 use ring::hmac::{HMAC_SHA256, Key, sign};
 
-/// The purpose of what proves to a model server that a gateway has seen the token of the namespace.
+/// The purpose of the key that proves to a model server that a gateway has verified the token of
+/// the namespace.
 pub const ACCESS_PURPOSE: &str = "access v1";
 
-/// Derives the key for a purpose, as in `prediction ids v1`, of one object, for example a
+/// Derives the key for a purpose, for example `prediction ids v1`, and one object, for example a
 /// ModelDeployment by its UID: HMAC-SHA-256 of both under the master key, which is one step of HKDF
-/// (RFC 5869) for a master key that is random.
+/// (RFC 5869) for a random master key.
 pub fn derive_key(master: &[u8], purpose: &str, object: &str) -> [u8; 32] {
-    // A zero byte is in neither: two pairs never have one text.
+    // Neither part contains a zero byte, so two pairs never have the same text.
     let text = [purpose.as_bytes(), &[0], object.as_bytes()].concat();
     let tag = sign(&Key::new(HMAC_SHA256, master), &text);
     let mut key = [0; 32];
@@ -20,12 +21,12 @@ pub fn derive_key(master: &[u8], purpose: &str, object: &str) -> [u8; 32] {
     key
 }
 
-/// What keys are derived from.
+/// The master key of a namespace, from which other keys are derived.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MasterKey(Arc<[u8]>);
 
 impl MasterKey {
-    /// A key of these bytes.
+    /// Creates a key from these bytes.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(bytes.into())
     }

@@ -1,18 +1,18 @@
-//! Predicted labels, and their bytes.
+//! Predicted labels, and their encoding.
 
-/// Rows beyond this take no labels as feedback: an id must fit into a header.
+/// Maximum number of rows that accept labels as feedback, because an id must fit into a header.
 pub const MAX_ROWS: usize = 64;
-/// Longest text of a label that an id holds, in bytes.
+/// Longest text label in an id, in bytes.
 const MAX_TEXT: usize = 64;
-/// Most bytes of labels in one id.
+/// Maximum size of the labels in one id, in bytes.
 pub(crate) const MAX_BYTES: usize = 720;
 
 /// A predicted label.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PredictedLabel {
-    /// A number of a class.
+    /// The number of a class.
     Number(i64),
-    /// A name of a class.
+    /// The name of a class.
     Text(String),
 }
 
@@ -25,7 +25,7 @@ impl std::fmt::Display for PredictedLabel {
     }
 }
 
-/// Writes the labels of the first rows; rows that do not fit are left out.
+/// Encodes the labels of the first rows; rows that do not fit are omitted.
 pub(crate) fn encode_labels(labels: &[Option<PredictedLabel>]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(labels.len().min(MAX_ROWS) * 2);
     for label in labels.iter().take(MAX_ROWS) {
@@ -39,7 +39,7 @@ pub(crate) fn encode_labels(labels: &[Option<PredictedLabel>]) -> Vec<u8> {
     bytes
 }
 
-/// Reads what [`write`] writes, and nothing else.
+/// Decodes the output of [`encode_labels`], and nothing else.
 pub(crate) fn decode_labels(mut bytes: &[u8]) -> Option<Vec<Option<PredictedLabel>>> {
     if bytes.len() > MAX_BYTES {
         return None;
@@ -56,7 +56,7 @@ fn encode_label(label: Option<&PredictedLabel>, out: &mut Vec<u8>) {
     match label {
         Some(PredictedLabel::Number(n)) => {
             out.push(1);
-            // Zigzag: small numbers of both signs become short.
+            // Zigzag encoding: small numbers of both signs become short.
             let mut z = (n.cast_unsigned() << 1) ^ (n >> 63).cast_unsigned();
             while z >= 0x80 {
                 out.push((z & 0x7f) as u8 | 0x80);
@@ -117,7 +117,8 @@ pub(crate) mod tests {
         ]
     }
 
-    /// Found by fuzzing: texts of 65 to 127 bytes have a form, and we write none.
+    /// Found by fuzzing: texts of 65 to 127 bytes have an encoding, but the encoder never writes
+    /// them.
     #[test]
     fn what_we_would_not_write_is_not_read() {
         let of = |length: u8| {

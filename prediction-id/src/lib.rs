@@ -1,11 +1,11 @@
-//! Prediction ids. An answer carries one, and feedback that names it counts for the revision that
+//! Prediction ids. An answer carries one, and feedback with that id counts for the revision that
 //! answered.
 //!
-//! `v2.<sample>.<sealed>`: `sample` is the number by which samples of payloads know the prediction;
-//! `sealed` is, in URL-safe base64, a nonce of 12 bytes (Unix seconds, then 8 random bytes), and
-//! under ChaCha20-Poly1305 (RFC 8439) the revision, padded to a fixed length, and the predicted
-//! labels. The key is derived from the Secret of the namespace for one ModelDeployment, so that
-//! nobody without that Secret makes an id, or reads from one which revision answered.
+//! `v2.<sample>.<sealed>`: `sample` is the number of the prediction in payload samples; `sealed`
+//! is, in URL-safe base64, a nonce of 12 bytes (Unix seconds, then 8 random bytes), and under
+//! ChaCha20-Poly1305 (RFC 8439) the revision, padded to a fixed length, and the predicted labels.
+//! The key is derived from the Secret of the namespace for one ModelDeployment, so that an id
+//! cannot be created, nor its revision be read, without that Secret.
 
 mod file;
 mod id;

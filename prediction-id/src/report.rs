@@ -1,4 +1,4 @@
-//! What a model server tells the gateway of a prediction, in a header that no client sees.
+//! A model server's report on a prediction to the gateway, in a header that is not sent to clients.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -6,17 +6,17 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::label::{self, PredictedLabel};
 
-/// Characters of a sample's number: 8 bytes in URL-safe base64.
+/// Length of the encoded sample number: 8 bytes in URL-safe base64.
 const SAMPLE_LENGTH: usize = 11;
-/// Longest text: the sample, a dot, and the labels.
+/// Maximum length: the sample, a dot, and the labels.
 const MAX_TEXT: usize = SAMPLE_LENGTH + 1 + label::MAX_BYTES.div_ceil(3) * 4;
 
-/// The number of a prediction among samples, and its labels by row.
+/// The sample number of a prediction, and its labels by row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PredictionReport {
-    /// By which samples of payloads know the prediction; random.
+    /// The number of the prediction in payload samples; random.
     pub sample: u64,
-    /// The predicted labels of the first rows; none of a regression.
+    /// The predicted labels of the first rows; empty for a regression.
     pub labels: Vec<Option<PredictedLabel>>,
 }
 
@@ -29,7 +29,7 @@ impl PredictionReport {
         text
     }
 
-    /// Reads what [`PredictionReport::encode`] writes.
+    /// Decodes the output of [`PredictionReport::encode`].
     pub fn decode(text: &str) -> Option<Self> {
         let (sample, labels) = Some(text).filter(|text| text.len() <= MAX_TEXT)?.split_once('.')?;
         Some(Self {
@@ -38,15 +38,15 @@ impl PredictionReport {
         })
     }
 
-    /// A number for a prediction of which nobody has samples.
+    /// A number for a prediction without samples.
     pub fn random_sample() -> u64 {
         let mut bytes = [0; 8];
-        // Without random numbers it is no less a number.
+        // Without random numbers the number is still valid, but not unique.
         let _ = SystemRandom::new().fill(&mut bytes);
         u64::from_be_bytes(bytes)
     }
 
-    /// The sample's number as it is in ids and in samples.
+    /// The sample number as text, as in ids and samples.
     pub fn sample_text(&self) -> String {
         sample_text(self.sample)
     }
