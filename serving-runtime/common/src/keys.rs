@@ -1,6 +1,6 @@
-//! The keys of the namespace, as files of the Secret `slipway-keys`: what prediction ids are sealed
-//! with where no gateway can (results of jobs, messages of streams), and who may ask for more than
-//! predictions.
+//! The keys of the namespace, read from the files of the Secret `slipway-keys`. They seal
+//! prediction ids that no gateway issues (job results, messages of streams), and they decide which
+//! requests may do more than predict.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use slipway_prediction_id::{
 
 use crate::seal::{EntrySealer, constant_time_eq};
 
-/// How long what was read is used before the files are looked at again.
+/// How long the keys are used before the files are read again.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
-/// By which a gateway proves that it has seen the token: hex of a key that is derived for it.
+/// Proves that a gateway has checked the token: hex of a key derived for this header.
 const ACCESS_HEADER: &str = slipway_contracts::headers::ACCESS;
 
-/// What the files held.
+/// The keys derived from the files.
 #[derive(Debug)]
 struct DerivedKeys {
     sealer: Option<PredictionIdSealer>,
@@ -31,10 +31,10 @@ struct DerivedKeys {
     token: Option<SecretString>,
 }
 
-/// The purpose of what entries of the caches are sealed with.
+/// The derivation purpose of the key that seals cache entries.
 const CACHE_PURPOSE: &str = "cache v1";
 
-/// Who asks has not shown that they may do more than predict.
+/// The caller has not proven that it may do more than predict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this is for those who show the token of the Secret slipway-keys; ask at the port `private` (8081) of the ModelDeployment's Service"
@@ -44,15 +44,15 @@ pub struct AccessDenied;
 /// How entries of the caches in Redis are sealed.
 #[derive(Debug)]
 pub enum CacheSealing {
-    /// Not at all: no keys were given to this program.
+    /// No sealing: this process has no key directory.
     Off,
     /// With a key of the ModelDeployment.
     Enabled(EntrySealer),
-    /// There should be keys, and there is none.
+    /// A key directory is configured but holds no key.
     NoKey,
 }
 
-/// The keys, for one ModelDeployment and one revision of it.
+/// The keys of one ModelDeployment and one of its revisions.
 #[derive(Debug)]
 pub struct DeploymentKeys {
     directory: Option<PathBuf>,
@@ -63,14 +63,14 @@ pub struct DeploymentKeys {
 }
 
 impl DeploymentKeys {
-    /// Those of a directory, for the ModelDeployment `name` (`<namespace>/<name>`); without one
-    /// there are none, and nobody is asked for any.
+    /// Reads the keys from `directory` for the ModelDeployment `name` (`<namespace>/<name>`).
+    /// Without a directory there are no keys, and [`Self::authorize`] accepts every request.
     pub fn new(directory: Option<PathBuf>, name: &str, uid: &str, revision: &str) -> Self {
         let [name, uid, revision] = [name, uid, revision].map(str::to_owned);
         Self { directory, name, uid, revision, cached: Mutex::default() }
     }
 
-    /// The id of a prediction that was made now; none without a key.
+    /// The id of a prediction made now; `None` without a key.
     pub fn issue_prediction_id(&self, report: &PredictionReport) -> Option<String> {
         let held = self.current()?;
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
@@ -81,7 +81,6 @@ impl DeploymentKeys {
         )
     }
 
-    /// How entries of the caches in Redis are sealed.
     pub fn cache_sealing(&self) -> CacheSealing {
         match self.current() {
             None => CacheSealing::Off,
@@ -94,11 +93,11 @@ impl DeploymentKeys {
         self.current()?.token.clone()
     }
 
-    /// Whether a request may do more than predict: it comes from a gateway that has seen the token,
-    /// or shows the token itself.
+    /// Checks that a request may do more than predict: it comes from a gateway that has checked the
+    /// token, or carries the token itself.
     ///
     /// # Errors
-    /// When there is a directory and it does neither.
+    /// When a key directory is configured and neither is the case.
     pub fn authorize(&self, headers: &HeaderMap) -> Result<(), AccessDenied> {
         let Some(held) = self.current() else { return Ok(()) };
         let proof = headers.get(ACCESS_HEADER).map(http::HeaderValue::as_bytes);
@@ -115,7 +114,7 @@ impl DeploymentKeys {
         Err(AccessDenied)
     }
 
-    /// None without a directory.
+    /// The current keys; `None` without a directory.
     fn current(&self) -> Option<Arc<DerivedKeys>> {
         let directory = self.directory.as_ref()?;
         let mut held = self.cached.lock();
@@ -135,8 +134,8 @@ impl DeploymentKeys {
         let token = read_token(directory).ok().and_then(Result::ok);
         DerivedKeys {
             sealer: derived(PREDICTION_ID_PURPOSE).and_then(|key| PredictionIdSealer::new(&key)),
-            // By the name: feature rows belong to it, whatever UID the ModelDeployment of that name
-            // has.
+            // Derived from the name, not the UID: feature rows must survive the deletion and
+            // re-creation of the ModelDeployment.
             seal: derived_for(CACHE_PURPOSE, self.name.as_str()).map(|key| EntrySealer::new(&key)),
             access: derived(ACCESS_PURPOSE).map(|key| hex::encode(key).into()),
             token: token.and_then(|token| String::from_utf8(token).ok()).map(SecretString::from),

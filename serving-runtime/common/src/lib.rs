@@ -1,5 +1,5 @@
-//! What the rooms of the model server share, and what is none of theirs: the keys of the namespace,
-//! the seal of entries that are kept where others write too, the clock, and spans of calls.
+//! What the crates of the model server share: the keys of the namespace, the seal of entries in
+//! shared stores, the clock, and tracing spans of calls.
 
 pub mod clock;
 pub mod keys;

@@ -1,17 +1,17 @@
-//! What is kept in Redis proves itself by a key that Redis and whoever else writes there do not
-//! have.
+//! Authenticates values in Redis with a key that neither Redis nor its other clients have.
 //!
-//! Stored under a keyed name: 32 bytes of HMAC-SHA-256 over that name and the value, then the
-//! value. The key is derived from the master key of the namespace for one ModelDeployment, so
-//! entries of two namespaces neither count for each other nor have each other's names, and an entry
-//! that was moved to another name is a miss. What was kept under a name before, and has not ended,
-//! can be put back: an entry carries the end of its life for that.
+//! Each value is stored under a keyed name as 32 bytes of HMAC-SHA-256 over that name and the
+//! value, followed by the value. The key is derived from the master key of the namespace for one
+//! ModelDeployment, so entries of one namespace are neither valid nor found in another, and an
+//! entry that was moved to another name is a miss. The seal does not prevent replay: someone with
+//! write access to Redis can restore an earlier value of the same name until it expires. Each entry
+//! carries its expiry time for that reason.
 
 use ring::hmac::{Context, HMAC_SHA256, Key, sign, verify};
 
-/// Bytes before the value.
+/// Length of the tag that precedes the value, in bytes.
 pub const TAG_LEN: usize = 32;
-/// One key makes both names and tags; a first byte keeps the two apart.
+/// One key produces both names and tags; a first byte separates the two domains.
 const NAME_DOMAIN: &[u8] = &[1];
 const VALUE_DOMAIN: &[u8] = &[2];
 
@@ -20,26 +20,26 @@ const VALUE_DOMAIN: &[u8] = &[2];
 pub struct EntrySealer(Key);
 
 impl EntrySealer {
-    /// With the key derived for the ModelDeployment.
+    /// Creates a sealer with the key derived for the ModelDeployment.
     pub fn new(key: &[u8]) -> Self {
         Self(Key::new(HMAC_SHA256, key))
     }
 
-    /// The name in Redis of what is called `name` here. What comes before its last colon stays,
-    /// because rights in Redis go by prefixes; the rest tells nobody without the key which input it
-    /// belongs to, and no two namespaces write to one name.
+    /// The name in Redis for the entry `name`. The part up to the last colon is kept, because
+    /// access rights in Redis are granted by prefix. The rest is keyed: it does not reveal the
+    /// input without the key, and no two namespaces write to the same name.
     pub fn sealed_name(&self, name: &[u8]) -> Vec<u8> {
         let prefix = name.iter().rposition(|byte| *byte == b':').map_or(0, |at| at + 1);
         let tag = self.tag(&[NAME_DOMAIN, name]);
         [&name[..prefix], hex::encode(tag).as_bytes()].concat()
     }
 
-    /// The value as it is stored under `name`, which is one of [`Self::sealed_name`].
+    /// The value as it is stored under `name`, a result of [`Self::sealed_name`].
     pub fn seal(&self, name: &[u8], value: &[u8]) -> Vec<u8> {
         [&self.value_tag(name, value)[..], value].concat()
     }
 
-    /// The value that was stored under `name`; `None` when it was not sealed for it with this key.
+    /// The value stored under `name`; `None` when it was not sealed for this name with this key.
     pub fn open(&self, name: &[u8], mut stored: Vec<u8>) -> Option<Vec<u8>> {
         let (tag, value) = stored.split_at_checked(TAG_LEN)?;
         if !constant_time_eq(tag, &self.value_tag(name, value)) {
@@ -62,7 +62,7 @@ impl EntrySealer {
     }
 }
 
-/// In a time that tells nothing of where they differ.
+/// Compares in constant time, so that the duration does not reveal where the values differ.
 pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
     let key = Key::new(HMAC_SHA256, b"equal");
     verify(&key, a, sign(&key, b).as_ref()).is_ok()

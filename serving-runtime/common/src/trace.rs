@@ -1,4 +1,4 @@
-//! Spans of calls that several rooms make.
+//! Tracing spans of calls that several crates make.
 
 use slipway_chassis::telemetry;
 
