@@ -1,17 +1,17 @@
-//! The batch former: which of the queued requests run together. Pure, with the clock passed in.
+//! Forms batches: selects the queued requests that run together. Pure; the clock is passed in.
 //!
-//! There is no waiting window: a window of 2 ms costs small models most of their throughput, while
-//! taking whatever is already queued costs nothing when idle and merges the more the busier the
-//! server is.
+//! There is no batching window: waiting 2 ms costs small models most of their throughput. Taking
+//! the requests that are already queued costs nothing on an idle server and merges more requests
+//! the busier the server is.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
-/// Levels of priority; a request without one has the middle level.
+/// Number of priority levels; a request without a level has the middle one.
 pub const PRIORITY_LEVELS: u64 = 3;
 
-/// A request's place among those that wait: lower is served first. Within one level the order is
-/// that of arrival.
+/// Priority of a queued request: lower values are served first, requests of equal priority in order
+/// of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestPriority(u8);
 
@@ -22,7 +22,7 @@ impl Default for RequestPriority {
 }
 
 impl RequestPriority {
-    /// The priority of a level: 1 (first) to [`PRIORITY_LEVELS`] (last), 0 for the default.
+    /// The priority of a level: 1 (first) to [`PRIORITY_LEVELS`] (last), or 0 for the default.
     pub fn from_level(level: u64) -> Option<Self> {
         match level {
             0 => Some(Self::default()),
@@ -32,7 +32,7 @@ impl RequestPriority {
     }
 }
 
-/// Where a request of `priority` goes in a queue that is ordered by priority.
+/// The index at which to insert a request of `priority` into a queue ordered by priority.
 pub fn insertion_index<T>(
     queue: &VecDeque<T>,
     priority: RequestPriority,
@@ -41,32 +41,34 @@ pub fn insertion_index<T>(
     queue.partition_point(|waiting| of(waiting) <= priority)
 }
 
-/// What the former needs to know of a queued request.
+/// The properties of a queued request that batching depends on.
 pub trait BatchItem {
-    /// Whether `other` may run in one batch with this request.
+    /// Whether `other` may run in the same batch as this request.
     fn can_merge_with(&self, other: &Self) -> bool;
-    /// Rows along the batch axis.
+    /// Number of rows along the batch axis.
     fn rows(&self) -> usize;
-    /// When an answer is no longer of use.
+    /// The time after which the answer is useless.
     fn deadline(&self) -> Instant;
-    /// Whether nobody waits for the answer any more.
+    /// Whether the client has left and no longer waits for the answer.
     fn is_abandoned(&self) -> bool;
 }
 
-/// What to do next.
+/// The outcome of [`form_batch`].
 #[derive(Debug)]
 pub struct FormedBatch<T> {
-    /// To be run together, in the order of arrival. Empty when all that was queued was dropped.
+    /// Requests to run together, in order of arrival. Empty when all queued requests were dropped.
     pub batch: Vec<T>,
-    /// Taken off the queue unanswered, because the deadline passed or the client left.
+    /// Requests removed from the queue unanswered, because their deadline passed or their client
+    /// left.
     pub dropped: Vec<T>,
 }
 
-/// Takes the next batch off `queue`.
+/// Removes the next batch from `queue`.
 ///
-/// The first live request (the oldest of the highest priority) always leads, so nothing of its
-/// level starves. Later ones join when they merge with it and fit; the first that merges
-/// and does not fit closes the batch, so that equal requests stay in order.
+/// The first live request (the oldest of the highest priority) always leads, so no request starves
+/// behind others of its priority. Later requests join when they can be merged with it and fit; the
+/// first one that can be merged but does not fit closes the batch, so that requests of one kind
+/// stay in order.
 pub fn form_batch<T: BatchItem>(
     queue: &mut VecDeque<T>,
     max_rows: usize,

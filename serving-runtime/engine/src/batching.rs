@@ -1,7 +1,7 @@
-//! Whether rows of different requests run together, and why.
+//! Decides whether rows of different requests run together, and records why.
 //!
-//! By default only those of a model that is proven to keep rows apart: by its graph, which shows it
-//! for every input (`slipway-onnx`), and by a trial at load.
+//! By default this is the case only for a model that is proven to treat rows independently: by its
+//! graph, which proves it for every input (`slipway-onnx`), and by a trial at load.
 
 mod trial;
 
@@ -15,36 +15,38 @@ use crate::signature::ModelSignature;
 /// Who decides whether requests run together (`spec.model.batching`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum BatchingMode {
-    /// The server: where it is proven that the model keeps rows apart.
+    /// The server decides: requests run together where it is proven that the model treats rows
+    /// independently.
     #[default]
     Auto,
-    /// The owner of the model, who says that the first axis is one of independent rows.
+    /// The model's owner decides: the first axis is one of independent rows, so requests run
+    /// together.
     Enabled,
-    /// The owner of the model, who wants every request to run alone.
+    /// The model's owner decides: every request runs alone.
     Disabled,
 }
 
-/// What led to a decision; a label of a metric.
+/// The cause of a [`BatchingDecision`]; a label of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BatchingCause {
     /// The graph and the trial show that rows are independent.
     Proven,
-    /// The owner says so.
+    /// The owner enabled batching.
     Enabled,
-    /// The owner does not want it, or batches of one row are asked for.
+    /// The owner disabled batching or limited batches to one row.
     Disabled,
-    /// There is no first axis that all inputs and outputs share.
+    /// No first axis is shared by all inputs and outputs.
     NoBatchAxis,
-    /// The graph does not show it.
+    /// The graph does not prove that rows are independent.
     NotProven,
-    /// The trial shows that rows change in company.
+    /// The trial shows that the result of a row depends on the other rows of its batch.
     TrialDiffers,
-    /// Zeros in a batch do not come back row by row.
+    /// The outputs for a batch of zeros do not have one row per input row.
     OutputsDiffer,
 }
 
 impl BatchingCause {
-    /// Its name in metrics and metadata.
+    /// The name in metrics and metadata.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Proven => "proven",
@@ -58,14 +60,12 @@ impl BatchingCause {
     }
 }
 
-/// Whether requests of a model run together.
+/// Whether requests of a model run together, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchingDecision {
-    /// Whether they do.
     pub merged: bool,
-    /// What led to it.
     pub cause: BatchingCause,
-    /// The reason in words for the owner of the model.
+    /// The reason as a text for the owner of the model.
     pub reason: String,
 }
 
@@ -78,7 +78,7 @@ impl BatchingDecision {
         Self { merged: true, cause, reason: reason.into() }
     }
 
-    /// The decision after a batch that came back with another number of rows than it had.
+    /// The decision after a batch returned another number of rows than it was given.
     #[must_use]
     pub fn without_merging(self) -> Self {
         if !self.merged {
@@ -133,8 +133,8 @@ pub fn decide_batching(
     }
 }
 
-/// The owner's word counts, also against the trial, which may be wrong about what is close enough;
-/// but it is told.
+/// Follows the owner's setting even when the trial contradicts it, because the trial's tolerance
+/// may be wrong for the model. The contradiction is logged and becomes part of the reason.
 fn merge_as_requested(signature: &ModelSignature, engine: &mut OnnxEngine) -> BatchingDecision {
     let asked = "spec.model.batching is Enabled (--batching)";
     match trial::run_trial(signature, engine) {

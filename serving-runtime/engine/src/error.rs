@@ -2,23 +2,23 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Why a model could not be loaded. The operator reads the name of the variant from the termination
+/// Why a model could not be loaded. The operator reads the variant's name from the termination
 /// message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LoadErrorReason {
-    /// There is nothing at the address.
+    /// There is no file or object at the URI.
     ModelNotFound,
-    /// The content is not what the digest says.
+    /// The content does not have the expected digest.
     DigestMismatch,
-    /// The content is not a model that we can serve.
+    /// The content is not a model that this server can serve.
     InvalidModel,
-    /// The engine could not be started or could not load a model that may be valid.
+    /// The engine could not be started, or could not load a model that may be valid.
     LoadFailed,
-    /// The content could not be had.
+    /// The content could not be downloaded.
     DownloadFailed,
-    /// The baseline is no baseline, or one of another model.
+    /// The baseline is malformed or belongs to another model.
     InvalidBaseline,
-    /// The model answers a request of its baseline otherwise than the baseline says.
+    /// The model's answer to a request of its baseline differs from the answer in the baseline.
     GoldenRequestFailed,
 }
 
@@ -26,27 +26,26 @@ pub enum LoadErrorReason {
 #[derive(Debug, Clone, thiserror::Error, Serialize, Deserialize)]
 #[error("{reason:?}: {message}")]
 pub struct LoadError {
-    /// The machine-readable part.
     pub reason: LoadErrorReason,
-    /// What happened and what to do about it.
+    /// What happened, and the remedy.
     pub message: String,
-    /// Whether trying again with the same specification is pointless.
+    /// Whether a retry with the same specification must fail again.
     pub permanent: bool,
 }
 
 impl LoadError {
-    /// A failure that a new attempt will not cure.
+    /// A failure that a retry cannot fix.
     pub fn permanent(reason: LoadErrorReason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), permanent: true }
     }
 
-    /// A failure that may pass.
+    /// A failure that a retry may fix.
     pub fn transient(reason: LoadErrorReason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), permanent: false }
     }
 }
 
-/// A prediction that cannot be made, in no protocol's words.
+/// Why a prediction cannot be made, independent of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PredictError {
     /// The request is wrong; the text names the part and the remedy.
@@ -55,25 +54,24 @@ pub enum PredictError {
     /// There is no such model, version or feature row.
     #[error("{0}")]
     NotFound(String),
-    /// Well formed, but not what the model or the server can do.
+    /// The request is well formed, but the model or the server does not support it.
     #[error("{0}")]
     Unsupported(String),
-    /// The queue is full.
+    /// The queue is full; the value is its length.
     #[error("the queue is full ({0} requests wait); try again later or run more replicas")]
     Overloaded(usize),
-    /// The model is not ready, or something that the answer needs is away for now.
+    /// The model is not ready, or a dependency of the answer is unavailable for now.
     #[error("{0}")]
     Unavailable(String),
     /// The deadline passed.
     #[error("the request was not answered within its time limit of {0} ms")]
     DeadlineExceeded(u128),
-    /// The model failed, or what runs it.
+    /// The model or the engine failed.
     #[error("{0}")]
     ModelFailed(String),
 }
 
 impl PredictError {
-    /// A request that is wrong.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::Invalid(message.into())
     }

@@ -1,9 +1,9 @@
-//! Models in ONNX Runtime: a file is fetched ([`fetch`]) and loaded ([`session`]); requests wait in
-//! a bounded queue ([`pool`]), from which workers run batches ([`batch`]) where rows are known to
+//! Models in ONNX Runtime: a file is fetched ([`fetch`]) and loaded ([`session`]). Requests wait in
+//! a bounded queue ([`pool`]), from which workers run batches ([`batch`]) where rows are proven to
 //! be independent ([`batching`]).
 //!
-//! It knows tensors and no protocol: what fails is an [`error::PredictError`] or an
-//! [`error::LoadError`].
+//! The crate works on tensors and is independent of protocols: failures are an
+//! [`error::PredictError`] or an [`error::LoadError`].
 
 pub mod batch;
 pub mod batching;

@@ -1,29 +1,30 @@
-//! How many sessions of a model the memory of a pod holds. Each worker has its own, and a pod
-//! without a CPU limit has as many workers as its node has cores: on a large node that would be
-//! more than fits, and the kernel would end the process without a word.
+//! Limits the sessions of a model to the memory of the pod. Each worker has its own session, and a
+//! pod without a CPU limit has as many workers as its node has cores: on a large node their
+//! sessions would exceed the memory, and the kernel would kill the process without a message.
 
 use std::fs;
 use std::path::Path;
 
-/// Of the memory that there is, sessions may take so much: the rest is for requests, and for what
-/// the kernel counts besides.
+/// Share of the available memory that sessions may use, as a fraction. The rest is for requests and
+/// for other memory that the kernel charges to the pod.
 const USABLE_SHARE: (u64, u64) = (3, 4);
-/// The least that a further session is taken for.
+/// Lower bound for the size of a further session, in bytes.
 const MIN_SESSION_BYTES: u64 = 1 << 20;
 
-/// Watches what sessions take while they are loaded.
+/// Measures the memory of sessions while they are loaded.
 #[derive(Debug)]
 pub struct SessionMemory {
-    /// Bytes that the process may have; none when that cannot be read.
+    /// Memory limit of the process in bytes; `None` when it cannot be read.
     limit: Option<u64>,
-    /// Bytes that it had before the last session.
+    /// Resident bytes of the process before the last session was loaded.
     resident_before: u64,
-    /// Bytes that the last session took.
+    /// Bytes that the last session added.
     session_bytes: u64,
 }
 
 impl SessionMemory {
-    /// Before the first session; `told`: what there is, if it is not to be found out.
+    /// Starts the measurement before the first session. `told` replaces the limit that would be
+    /// read from the system.
     pub fn start(told: Option<u64>) -> Self {
         let resident = resident_bytes().unwrap_or(0);
         let limit =
@@ -31,8 +32,8 @@ impl SessionMemory {
         Self { limit, resident_before: resident, session_bytes: 0 }
     }
 
-    /// Whether one more session fits, by what the last one took. Prepacked weights are shared, so
-    /// the second one often takes less than the first.
+    /// Whether one more session fits, estimated by the size of the last one. Prepacked weights are
+    /// shared, so the second session is often smaller than the first.
     pub fn has_room(&mut self) -> bool {
         let resident = resident_bytes().unwrap_or(0);
         self.session_bytes = resident.saturating_sub(self.resident_before).max(MIN_SESSION_BYTES);
@@ -40,7 +41,7 @@ impl SessionMemory {
         self.limit.is_none_or(|limit| session_fits(limit, resident, self.session_bytes))
     }
 
-    /// Says what was made of what was asked for.
+    /// Logs a warning when fewer workers than requested were started.
     pub fn warn_if_short(&self, workers: usize, wanted: usize) {
         if workers < wanted {
             tracing::warn!(
@@ -60,11 +61,12 @@ fn session_fits(limit: u64, resident: u64, session: u64) -> bool {
     resident.saturating_add(session) <= limit / USABLE_SHARE.1 * USABLE_SHARE.0
 }
 
-/// What the process may have: the limit of its cgroup (v2, or v1), or what is free on the machine,
-/// whichever is less.
+/// The memory limit of the process in bytes: the lower of its cgroup's limit (v2 or v1) and the
+/// free memory of the machine.
 fn memory_limit(cgroup: &Path, meminfo: &str, resident: u64) -> Option<u64> {
     let read = |file: &str| fs::read_to_string(cgroup.join(file)).ok()?.trim().parse::<u64>().ok();
-    // `max` is no number; v1 says a number that no machine has.
+    // Without a limit, v2 has the text `max`, which does not parse, and v1 a number larger than any
+    // machine's memory.
     let of_cgroup = read("memory.max").or_else(|| read("memory/memory.limit_in_bytes"));
     let free = parse_proc_line(meminfo, "MemAvailable:").map(|free| free.saturating_add(resident));
     [of_cgroup, free].into_iter().flatten().min()
@@ -78,7 +80,7 @@ fn resident_bytes() -> Option<u64> {
     parse_proc_line(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
-/// A line of `/proc` in kB, in bytes.
+/// A line of `/proc`, converted from kB to bytes.
 fn parse_proc_line(text: &str, name: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(name))?;
     value.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)

@@ -1,26 +1,25 @@
-//! What a model takes and gives, and whether rows of several requests may be merged.
+//! The inputs and outputs of a model, and whether rows of several requests can be merged.
 
 use crate::error::PredictError;
 use crate::tensor::{DataType, Tensor};
 
-/// The largest product of the other dimensions of a shape with a dimension of 0.
+/// The largest accepted product of the other dimensions when one dimension of a shape is 0.
 const MAX_EMPTY_PRODUCT: usize = 1 << 20;
 
-/// One input or output. `None` is a dimension that the model leaves open.
+/// One input or output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSignature {
-    /// Its name.
     pub name: String,
-    /// Its datatype.
     pub datatype: DataType,
-    /// Its declared shape; empty also when the model declares none at all.
+    /// The declared shape; `None` is a dimension that the model leaves open. Empty also when the
+    /// model declares no shape.
     pub shape: Vec<Option<usize>>,
-    /// The name that the model gives to the first dimension, if it is open and named.
+    /// The model's name for the first dimension, if that is open and named.
     pub axis: Option<String>,
 }
 
 impl TensorSignature {
-    /// The shape in the protocol's notation: -1 where it is open.
+    /// The shape in the protocol's notation: -1 for an open dimension.
     pub fn wire_shape(&self) -> Vec<i64> {
         self.shape.iter().map(|d| d.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX))).collect()
     }
@@ -29,8 +28,8 @@ impl TensorSignature {
     pub fn check_shape(&self, shape: &[usize]) -> Result<(), PredictError> {
         let name = &self.name;
         let want = self.wire_shape();
-        // A shape costs nothing to write when there are no elements; what the model makes of its
-        // other dimensions may cost much.
+        // A request for a shape without elements costs the client nothing, but the model may
+        // allocate memory for the other dimensions.
         let size = || {
             shape.iter().try_fold(1_usize, |size, dimension| size.checked_mul((*dimension).max(1)))
         };
@@ -59,7 +58,7 @@ impl TensorSignature {
         Ok(())
     }
 
-    /// A shape that fits, with `rows` for the first open dimension and 1 for the others.
+    /// Zeros of a valid shape, with `rows` for the first open dimension and 1 for the others.
     pub fn sample_tensor(&self, rows: usize) -> Tensor {
         let shape = self
             .shape
@@ -71,7 +70,6 @@ impl TensorSignature {
     }
 }
 
-/// The inputs and outputs of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelSignature {
     /// Inputs in the model's order.
@@ -81,9 +79,9 @@ pub struct ModelSignature {
 }
 
 impl ModelSignature {
-    /// Whether the first axis of everything looks like a batch axis: open and of one name on every
-    /// input, and every output has a first axis that follows it. Warm-up then verifies it with two
-    /// rows, because converters declare shapes wrongly (LightGBM's label is `{1}`).
+    /// Whether the first axis looks like a batch axis: open and of the same name on every input,
+    /// and every output has a first axis. The warm-up then verifies it with two rows, because
+    /// converters declare shapes wrongly (LightGBM's label is `{1}`).
     pub fn may_batch(&self) -> bool {
         let Some(first) = self.inputs.first() else { return false };
         let open = |s: &TensorSignature| s.shape.first() == Some(&None);
@@ -91,8 +89,8 @@ impl ModelSignature {
             && self.outputs.iter().all(|s| !s.shape.is_empty())
     }
 
-    /// Rows of a request: the first dimension of the first input, when that dimension is open; none
-    /// when it has no elements.
+    /// Number of rows of a request: the first dimension of the first input if the model leaves it
+    /// open, else 1; 0 when the input has no elements.
     pub fn rows(&self, inputs: &[Tensor]) -> usize {
         match (self.inputs.first(), inputs.first()) {
             (_, Some(tensor)) if tensor.data.is_empty() => 0,
@@ -101,8 +99,9 @@ impl ModelSignature {
         }
     }
 
-    /// Checks that inputs whose first dimensions have one name in the model have equally many rows.
-    /// ONNX Runtime would find out only in the middle of the graph, and blame itself.
+    /// Checks that inputs whose first dimensions have the same name in the model have equally many
+    /// rows. ONNX Runtime would detect a difference only in the middle of the graph and report an
+    /// internal error.
     pub fn check_rows(&self, inputs: &[Tensor]) -> Result<(), PredictError> {
         let named = self
             .inputs

@@ -1,5 +1,5 @@
-//! The statistics extension: what a model has answered, in counts and nanoseconds since it was
-//! loaded.
+//! The statistics extension of the protocol: counts and nanoseconds of a model's requests since it
+//! was loaded.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,16 +8,15 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use slipway_runtime_common::clock::now_millis;
 
-/// Different sizes of batch that are told apart; more would let clients grow the answer without
-/// end.
+/// Largest number of distinct batch sizes that are counted; otherwise clients could grow the answer
+/// without limit.
 const MAX_SIZES: usize = 256;
 
-/// How often something happened, and how long it took in total.
+/// How often something happened, and its total duration.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct DurationTotal {
-    /// Times.
     pub count: u64,
-    /// Nanoseconds of all together.
+    /// Total nanoseconds.
     pub ns: u64,
 }
 
@@ -28,20 +27,20 @@ impl DurationTotal {
     }
 }
 
-/// Where the time of requests went, each request counted once.
+/// How the time of requests was spent, each request counted once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct InferenceStats {
-    /// Requests answered well, from head to answer.
+    /// Successful requests, from the request's head to its answer.
     pub success: DurationTotal,
-    /// All others that reached the model, also those whose client left.
+    /// All other requests that reached the model, including those whose client left.
     pub fail: DurationTotal,
     /// Waiting for a worker.
     pub queue: DurationTotal,
-    /// Reading the request into tensors.
+    /// Decoding the request into tensors.
     pub compute_input: DurationTotal,
     /// In the engine (of the whole batch).
     pub compute_infer: DurationTotal,
-    /// Writing the answer.
+    /// Encoding the answer.
     pub compute_output: DurationTotal,
     /// Answers from the result cache: the look-up, with the wait for an equal request under way.
     pub cache_hit: DurationTotal,
@@ -49,22 +48,21 @@ pub struct InferenceStats {
     pub cache_miss: DurationTotal,
 }
 
-/// A moment's statistics.
+/// A copy of the statistics at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StatsSnapshot {
-    /// Milliseconds since 1970; 0 before the first.
+    /// Milliseconds since 1970; 0 before the first inference.
     pub last_inference: u64,
-    /// Rows inferred.
+    /// Number of rows inferred.
     pub inference_count: u64,
-    /// Batches run.
+    /// Number of batches run.
     pub execution_count: u64,
-    /// By request.
+    /// Durations by request.
     pub requests: InferenceStats,
-    /// Executions by rows of the batch.
+    /// Executions by the number of rows of the batch.
     pub batches: BTreeMap<usize, DurationTotal>,
 }
 
-/// The statistics of one model.
 #[derive(Debug, Default)]
 pub struct ModelStats(Mutex<StatsSnapshot>);
 
@@ -73,12 +71,11 @@ impl ModelStats {
         change(&mut self.0.lock());
     }
 
-    /// The numbers now.
     pub fn snapshot(&self) -> StatsSnapshot {
         self.0.lock().clone()
     }
 
-    /// A batch of `rows` ran well.
+    /// Counts a successful run of a batch of `rows` rows.
     pub fn record_execution(&self, rows: usize, took: Duration) {
         self.update(|s| {
             s.last_inference = now_millis();
@@ -90,7 +87,7 @@ impl ModelStats {
         });
     }
 
-    /// A request left the engine.
+    /// Counts the queue and engine time of a request.
     pub fn record_inference(&self, queued: Duration, inference: Duration) {
         self.update(|s| {
             s.requests.queue.add(queued);
@@ -98,12 +95,12 @@ impl ModelStats {
         });
     }
 
-    /// A request was read.
+    /// Counts the time to decode a request.
     pub fn record_input(&self, took: Duration) {
         self.update(|s| s.requests.compute_input.add(took));
     }
 
-    /// An answer was written.
+    /// Counts the time to encode an answer.
     pub fn record_output(&self, took: Duration) {
         self.update(|s| s.requests.compute_output.add(took));
     }
@@ -115,7 +112,7 @@ impl ModelStats {
         });
     }
 
-    /// A request ended.
+    /// Counts an ended request.
     pub fn record_request(&self, well: bool, took: Duration) {
         self.update(
             |s| if well { s.requests.success.add(took) } else { s.requests.fail.add(took) },

@@ -1,8 +1,8 @@
-//! Tensors as the server moves them about: a datatype, a shape and a flat vector of values.
+//! Tensors in memory: a datatype, a shape and a flat vector of values.
 
 use half::f16;
 
-/// The datatypes of the Open Inference Protocol that we serve.
+/// The datatypes of the Open Inference Protocol that this server supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is the protocol's own name")]
 pub enum DataType {
@@ -22,7 +22,7 @@ pub enum DataType {
 }
 
 impl DataType {
-    /// All of them, in the order of the protocol.
+    /// All datatypes in the protocol's order.
     pub const ALL: [DataType; 13] = [
         Self::Bool,
         Self::U8,
@@ -39,7 +39,7 @@ impl DataType {
         Self::Bytes,
     ];
 
-    /// The protocol's name.
+    /// The name in the protocol.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Bool => "BOOL",
@@ -58,7 +58,6 @@ impl DataType {
         }
     }
 
-    /// The datatype of that name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|d| d.name() == name)
     }
@@ -115,7 +114,6 @@ impl TensorData {
         }
     }
 
-    /// The datatype.
     pub const fn datatype(&self) -> DataType {
         match self {
             Self::Bool(_) => DataType::Bool,
@@ -144,12 +142,11 @@ impl TensorData {
         length!(Bool, U8, U16, U32, U64, I8, I16, I32, I64, F16, F32, F64, Bytes)
     }
 
-    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The elements of `range`, copied; elements outside are left out.
+    /// A copy of the elements in `start..end`; indices out of bounds are left out.
     pub fn slice(&self, start: usize, end: usize) -> Self {
         let end = end.min(self.len());
         let start = start.min(end);
@@ -161,7 +158,7 @@ impl TensorData {
         copy!(Bool, U8, U16, U32, U64, I8, I16, I32, I64, F16, F32, F64, Bytes)
     }
 
-    /// Appends `other`; `false` (and nothing done) when the datatypes differ.
+    /// Appends `other`; returns `false` and appends nothing when the datatypes differ.
     pub fn append(&mut self, other: &Self) -> bool {
         macro_rules! append {
             ($($variant:ident),*) => {
@@ -174,7 +171,7 @@ impl TensorData {
         append!(Bool, U8, U16, U32, U64, I8, I16, I32, I64, F16, F32, F64, Bytes)
     }
 
-    /// Whether an element is a NaN.
+    /// Whether an element is NaN.
     pub fn has_nan(&self) -> bool {
         match self {
             Self::F16(v) => v.iter().any(|x| x.is_nan()),
@@ -184,7 +181,7 @@ impl TensorData {
         }
     }
 
-    /// How many elements are a NaN or an infinity.
+    /// Number of elements that are NaN or infinite.
     pub fn count_non_finite(&self) -> usize {
         match self {
             Self::F16(v) => v.iter().filter(|x| !x.is_finite()).count(),
@@ -194,7 +191,7 @@ impl TensorData {
         }
     }
 
-    /// The index of the first NaN or infinity.
+    /// The index of the first NaN or infinite element.
     pub fn first_non_finite(&self) -> Option<usize> {
         match self {
             Self::F16(v) => v.iter().position(|x| !x.is_finite()),
@@ -205,7 +202,7 @@ impl TensorData {
     }
 }
 
-/// Values with a shape. The product of the shape is the number of values.
+/// Values with a shape, whose product is the number of values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
     /// Dimensions, outermost first.
@@ -215,7 +212,6 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// Zeros of a shape.
     pub fn zeros(datatype: DataType, shape: Vec<usize>) -> Self {
         let n = shape.iter().product();
         Self { shape, data: TensorData::zeros(datatype, n) }
@@ -236,7 +232,7 @@ impl Tensor {
         Self { shape, data: self.data.slice(from * width, (from + count) * width) }
     }
 
-    /// Bytes of the values in memory.
+    /// Size of the values in memory, in bytes.
     pub fn bytes(&self) -> usize {
         match (&self.data, self.data.datatype().width()) {
             (_, Some(width)) => self.data.len() * width,
@@ -247,8 +243,8 @@ impl Tensor {
         }
     }
 
-    /// Stacks tensors of equal trailing shape along the first axis. `None` when there is nothing to
-    /// stack or they differ.
+    /// Stacks tensors of equal trailing shape along the first axis. `None` when there are no
+    /// tensors or their datatypes or shapes differ.
     pub fn stack<'a>(mut parts: impl Iterator<Item = &'a Tensor>) -> Option<Self> {
         let mut whole = parts.next()?.clone();
         for part in parts {

@@ -1,4 +1,4 @@
-//! Trying a model in a process of its own, before it comes into this one.
+//! Tries a model in a separate process before it is loaded into this one.
 //!
 //! A model of the repository shares the process with the server's own. ONNX Runtime folds constants
 //! and allocates while it loads, so a small file can ask for any amount of memory, and a malformed
@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use slipway_runtime_engine::error::{LoadError, LoadErrorReason};
 use slipway_runtime_engine::session::{self, OnnxEngine};
 
-/// Address space of the process before a model: the libraries, their threads, the allocator's
-/// reserves.
+/// Address space of the process without a model, in bytes: the libraries, their threads, the
+/// allocator's reserves.
 const BASE_ADDRESS_SPACE: u64 = 1 << 30;
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -36,14 +36,14 @@ pub struct VetArgs {
     pub rows: usize,
 }
 
-/// What a trial found.
+/// The result of a trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrialReport {
-    /// Memory that one session took, in bytes.
+    /// Memory of one session in bytes.
     pub bytes: u64,
 }
 
-/// The trial itself, in the process of its own.
+/// Runs the trial; called in the separate process.
 pub fn run_vet(args: &VetArgs) -> ExitCode {
     let outcome = load_within_limits(args);
     let (line, code) = match &outcome {
@@ -52,7 +52,7 @@ pub fn run_vet(args: &VetArgs) -> ExitCode {
     };
     println!("{}", line.unwrap_or_default());
     if let Err(error) = &outcome {
-        // For a person; the server reads the line above.
+        // For the log; the server reads the line above.
         eprintln!("error: {}", error.message);
     }
     code
@@ -71,14 +71,14 @@ fn load_within_limits(args: &VetArgs) -> Result<TrialReport, LoadError> {
     bound(Resource::RLIMIT_CPU, TRIAL_TIMEOUT.as_secs())?;
     bound(Resource::RLIMIT_AS, BASE_ADDRESS_SPACE.saturating_add(args.memory_bytes))?;
     slipway_onnx::check_model(&args.model)?;
-    // The library itself is in the server already.
+    // The server itself has the library loaded already, so it is not part of the model's memory.
     session::init_onnx_runtime(&args.onnxruntime)?;
     let before = peak_memory();
     let mut engines = session::load_engines(&args.onnxruntime, &args.model, 1, 1, None)?;
     for engine in &mut engines {
         let rows = if engine.signature().may_batch() { args.rows } else { 1 };
-        // A model that does not take zeros may still be a good one; one that wants more memory than
-        // it may have is not.
+        // A model that does not accept zeros may still be valid; one that exceeds its memory limit
+        // is not.
         if let Some(error) = engine.warm_up(rows).err().filter(OnnxEngine::is_out_of_memory) {
             let message = format!(
                 "a run of {rows} rows wants more memory than the {} bytes that it may have (--max-models-bytes): {}",
@@ -91,7 +91,7 @@ fn load_within_limits(args: &VetArgs) -> Result<TrialReport, LoadError> {
     Ok(TrialReport { bytes: peak_memory().saturating_sub(before).max(file) })
 }
 
-/// The largest resident memory so far; 0 where the kernel does not tell.
+/// The largest resident memory so far in bytes; 0 where the kernel does not report it.
 fn peak_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -99,10 +99,11 @@ fn peak_memory() -> u64 {
     kib.unwrap_or(0).saturating_mul(1024)
 }
 
-/// Tries the model in `file` with batches of so many rows; it may take `memory_bytes`.
+/// Tries the model in `file` in a separate process, with batches of `rows` rows and at most
+/// `memory_bytes` of memory.
 ///
 /// # Errors
-/// What the trial found, or how it ended.
+/// The failure that the trial reported, or how its process ended.
 pub async fn trial_load(
     onnxruntime: &Path,
     file: &Path,
@@ -122,7 +123,7 @@ pub async fn trial_load(
         .arg(memory_bytes.to_string())
         .arg("--rows")
         .arg(rows.to_string())
-        // Otherwise every thread reserves address space, which the bound counts.
+        // Otherwise every thread reserves address space, which counts towards the limit.
         .env("MALLOC_ARENA_MAX", "1")
         .env("RUST_LOG", "off")
         .stdin(Stdio::null())

@@ -1,5 +1,5 @@
-//! Runs rows that differ, alone and in company, in several sizes: it would notice where an operator
-//! does not do what its specification says.
+//! Runs different rows alone and in batches of several sizes, to detect operators that do not
+//! behave as their specification says.
 
 use half::f16;
 
@@ -7,25 +7,26 @@ use crate::session::OnnxEngine;
 use crate::signature::{ModelSignature, TensorSignature};
 use crate::tensor::{DataType, Tensor, TensorData};
 
-/// Rows of the trial, and the sizes of batches that are made of the first of them.
+/// Number of rows of the trial, and the sizes of the batches, which are made of the first rows.
 const ROWS: usize = 7;
 const SIZES: [usize; 4] = [2, 3, 5, ROWS];
-/// How far a float may be off in company, relative to the largest of its row: other sizes run other
-/// kernels, which add up in another order.
+/// Largest accepted difference of a float in a batch, relative to the largest value of its row:
+/// other batch sizes run other kernels, which add in another order.
 const TOLERANCE: f64 = 1e-5;
 const TOLERANCE_HALF: f64 = 1e-2;
 
-/// Kinds of values, as models take different ones: what is no index, and what is one.
+/// Kinds of trial values: some models expect values that are no indices, others expect indices.
 #[derive(Debug, Clone, Copy)]
 enum TrialValues {
     Spread,
     Bits,
 }
 
-/// Compares what rows get alone with what they get in company.
+/// Compares the results of rows run alone with their results in batches.
 ///
 /// # Errors
-/// What differs, in words for the owner of the model; also when the model takes none of the rows.
+/// The difference, as a text for the owner of the model; also when the model accepts none of the
+/// rows.
 pub(super) fn run_trial(signature: &ModelSignature, engine: &mut OnnxEngine) -> Result<(), String> {
     let mut refused = String::new();
     for (values, width) in [
@@ -49,8 +50,8 @@ pub(super) fn run_trial(signature: &ModelSignature, engine: &mut OnnxEngine) -> 
     Err(format!("it takes none of the rows that are tried at load: {refused}"))
 }
 
-/// One row for every input: the same in each run, another one for each number. Open axes but the
-/// first are `width` long.
+/// Row number `number` for every input; the same number gives the same row in every run. Open axes
+/// other than the first are `width` long.
 fn trial_row(
     signature: &ModelSignature,
     row: usize,
@@ -106,7 +107,7 @@ fn trial_data(datatype: DataType, length: usize, values: TrialValues, seed: u64)
     }
 }
 
-/// Runs rows in company, and compares what each of them gets with what it got alone.
+/// Runs rows as one batch and compares each result with that of the row alone.
 fn compare_batch(
     rows: &[Vec<Tensor>],
     alone: &[Vec<Tensor>],

@@ -1,4 +1,4 @@
-//! Files: hashing, and downloads that appear whole or not at all.
+//! Files: hashing, and downloads that appear in the cache complete or not at all.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -10,13 +10,13 @@ use sha2::{Digest as _, Sha256};
 use super::files::GRAPH_FILE;
 use crate::error::{LoadError, LoadErrorReason};
 
-/// How downloads are called before they are whole.
+/// Prefix of the names of incomplete downloads.
 const PARTIAL_PREFIX: &str = ".partial-";
-/// No download takes this long; a file that is older belongs to a pod that was killed, on a volume
-/// that outlived it.
+/// Age at which an incomplete download is removed. No download takes this long; an older file was
+/// left on a persistent volume by a pod that was killed.
 const STALE_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// Removes what downloads that never ended have left.
+/// Removes incomplete downloads that were left behind.
 fn remove_stale_downloads(cache_dir: &Path) {
     let entries = std::fs::read_dir(cache_dir).into_iter().flatten().flatten();
     for entry in
@@ -25,19 +25,19 @@ fn remove_stale_downloads(cache_dir: &Path) {
         let age =
             entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
         if age.is_some_and(|age| age > STALE_AFTER) {
-            // Another pod may have been faster.
+            // Another pod may have removed it first.
             let _ = std::fs::remove_file(entry.path())
                 .or_else(|_| std::fs::remove_dir_all(entry.path()));
         }
     }
 }
 
-/// Where a model of that digest is kept.
+/// The path in the cache of the model with this digest.
 pub(super) fn model_path(cache_dir: &Path, hex: &str) -> PathBuf {
     cache_dir.join(hex).join(GRAPH_FILE)
 }
 
-/// There is no such file.
+/// The error for a missing file.
 pub(super) fn not_found(path: &Path) -> LoadError {
     LoadError::permanent(
         LoadErrorReason::ModelNotFound,
@@ -45,7 +45,7 @@ pub(super) fn not_found(path: &Path) -> LoadError {
     )
 }
 
-/// A model over the bound.
+/// The error for a model larger than the limit.
 pub(super) fn too_large(max_bytes: u64) -> LoadError {
     LoadError::permanent(
         LoadErrorReason::InvalidModel,
@@ -57,7 +57,7 @@ fn disk_error(doing: &str, path: &Path, e: &std::io::Error) -> LoadError {
     LoadError::transient(LoadErrorReason::LoadFailed, format!("{doing} {}: {e}", path.display()))
 }
 
-/// The hex digits of the SHA-256 of a file, and its size.
+/// The hex digits of a file's SHA-256, and its size in bytes.
 pub(super) fn hash_file(path: &Path, max_bytes: u64) -> Result<(String, u64), LoadError> {
     let mut file = File::open(path).map_err(|e| match e.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => not_found(path),
@@ -87,7 +87,7 @@ pub(super) fn hash_file(path: &Path, max_bytes: u64) -> Result<(String, u64), Lo
     }
 }
 
-/// A download on its way to the disk.
+/// Writes a download to disk.
 pub(super) struct DownloadWriter {
     file: File,
     path: PathBuf,
@@ -97,14 +97,14 @@ pub(super) struct DownloadWriter {
     persisted: bool,
 }
 
-/// A whole download that is not yet in its place.
+/// A complete download that is not yet at its final path.
 pub(super) struct CompletedDownload {
     writer: DownloadWriter,
     hex: String,
 }
 
 impl DownloadWriter {
-    /// Starts a download beside its final place, so that it can be renamed there.
+    /// Creates the file next to its final path, so that it can be renamed there.
     pub(super) fn create(cache_dir: &Path, max_bytes: u64) -> Result<Self, LoadError> {
         std::fs::create_dir_all(cache_dir)
             .map_err(|e| disk_error("cannot create", cache_dir, &e))?;
@@ -121,7 +121,6 @@ impl DownloadWriter {
         })
     }
 
-    /// Appends a piece.
     pub(super) fn write(&mut self, piece: &[u8]) -> Result<(), LoadError> {
         self.remaining_bytes = self
             .remaining_bytes
@@ -131,7 +130,7 @@ impl DownloadWriter {
         self.file.write_all(piece).map_err(|e| disk_error("cannot write", &self.path, &e))
     }
 
-    /// All pieces are there.
+    /// Ends the download after its last piece.
     pub(super) fn finish(mut self) -> Result<CompletedDownload, LoadError> {
         self.file.sync_all().map_err(|e| disk_error("cannot write", &self.path, &e))?;
         let hex = hex::encode(std::mem::take(&mut self.hasher).finalize());
@@ -140,17 +139,15 @@ impl DownloadWriter {
 }
 
 impl CompletedDownload {
-    /// The digest.
     pub(super) fn hex(&self) -> &str {
         &self.hex
     }
 
-    /// Its size.
     pub(super) fn bytes(&self) -> u64 {
         self.writer.max_bytes - self.writer.remaining_bytes
     }
 
-    /// Where it is for now.
+    /// The temporary path.
     pub(super) fn path(&self) -> &Path {
         &self.writer.path
     }
@@ -166,8 +163,8 @@ impl CompletedDownload {
     }
 }
 
-/// Moves the files of the model with that digest to their places, all of them or none; gives the
-/// graph's.
+/// Moves the files of the model with digest `hex` to their final paths, all of them or none, and
+/// returns the path of the graph.
 pub(super) fn install_model(
     mut parts: Vec<(String, CompletedDownload)>,
     hex: &str,
@@ -186,8 +183,9 @@ pub(super) fn install_model(
         part.move_to(&draft.0.join(name))?;
     }
     let dir = cache_dir.join(hex);
-    // What is there was found damaged, or another pod was faster with the same bytes: a folder can
-    // only take the place of none. Whoever has its files open keeps them.
+    // An existing directory was found damaged, or another pod installed the same bytes first. A
+    // directory cannot be renamed onto one that has files, so the old one is moved away. Processes
+    // that have its files open keep them.
     let aside =
         TempDirectory(cache_dir.join(format!("{PARTIAL_PREFIX}{:016x}", rand::random::<u64>())));
     let _ = std::fs::rename(&dir, &aside.0);
@@ -196,7 +194,7 @@ pub(super) fn install_model(
     Ok(path)
 }
 
-/// A folder that goes when it is not needed, or was moved away.
+/// A directory that is removed on drop unless it was moved away before.
 struct TempDirectory(PathBuf);
 
 impl Drop for TempDirectory {
@@ -205,7 +203,7 @@ impl Drop for TempDirectory {
     }
 }
 
-/// What is not kept is removed: the cache is a small volume.
+/// Removes a file that was not persisted: the cache is a small volume.
 impl Drop for DownloadWriter {
     fn drop(&mut self) {
         if !self.persisted {
@@ -234,7 +232,7 @@ mod tests {
         let path = install_model(vec![(GRAPH_FILE.into(), one)], "aa", dir.path()).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"abc");
         assert_eq!(files(), 1);
-        // Several, twice: the second takes the place of the first.
+        // Several files, twice: the second set replaces the first.
         for content in [b"v1", b"v2"] {
             let part = |name: &str| {
                 let mut w = DownloadWriter::create(dir.path(), 5).unwrap();

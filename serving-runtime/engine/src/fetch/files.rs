@@ -1,4 +1,4 @@
-//! The files of a model, and the one digest of all of them.
+//! The files of a model, and the digest over all of them.
 
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -9,24 +9,25 @@ use sha2::{Digest as _, Sha256};
 use super::{FetchOptions, disk};
 use crate::error::{LoadError, LoadErrorReason};
 
-/// The name of the graph among the files of a model, whatever its file is called: it is known by
-/// being the one that names the others.
+/// The name of the graph among the files of a model, whatever the file's own name: the graph is
+/// recognised as the file that refers to the others.
 pub(super) const GRAPH_FILE: &str = "model.onnx";
 
-/// One file.
+/// One file of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelFile {
-    /// Relative to the graph's directory, with `/` between its parts; `model.onnx` for the graph
+    /// Path relative to the graph's directory, separated by `/`; `model.onnx` for the graph
     /// itself.
     pub path: String,
-    /// Its size.
+    /// Size in bytes.
     pub bytes: u64,
-    /// The hex digits of its SHA-256.
+    /// The hex digits of the file's SHA-256.
     pub hex: String,
 }
 
-/// The hex digits of a model's digest. That of a single file is its SHA-256; that of several the
-/// SHA-256 of a list with one line `<path> <bytes> <hex>\n` for each, sorted by path.
+/// The hex digits of a model's digest. For a single file it is the file's SHA-256; for several
+/// files it is the SHA-256 of a list with one line `<path> <bytes> <hex>\n` per file, sorted by
+/// path.
 pub(super) fn combined_digest(files: &[ModelFile]) -> String {
     if let [only] = files {
         return only.hex.clone();
@@ -37,8 +38,8 @@ pub(super) fn combined_digest(files: &[ModelFile]) -> String {
     hex::encode(Sha256::digest(lines.concat()))
 }
 
-/// Files beside the graph in `path` that hold its weights; none where nobody asks for them, or when
-/// it is no model: that is told by who loads it.
+/// The files next to the graph in `path` that hold its weights. Empty when the options exclude
+/// them, and when the file is no valid model: loading it reports that.
 pub(super) fn external_data_files(
     path: &Path,
     options: &FetchOptions,
@@ -58,7 +59,7 @@ pub(super) fn external_data_files(
     }
 }
 
-/// Hashes the graph in `path` and what lies beside it.
+/// Hashes the graph in `path` and the files that it refers to.
 pub(super) fn hash_model_files(
     path: &Path,
     options: &FetchOptions,
@@ -83,8 +84,8 @@ pub(super) fn hash_model_files(
     Ok(files)
 }
 
-/// Whether a file lies below a directory, links followed. One that is not there does; that it is
-/// not there is told elsewhere.
+/// Whether a file is below a directory after symbolic links are resolved. True for a missing file:
+/// opening it reports the error.
 fn is_inside(directory: &Path, file: &Path) -> bool {
     match (directory.canonicalize(), file.canonicalize()) {
         (Ok(directory), Ok(file)) => file.starts_with(directory),
@@ -92,7 +93,7 @@ fn is_inside(directory: &Path, file: &Path) -> bool {
     }
 }
 
-/// What one process has fetched, for another of the same pod.
+/// A record of what one process has fetched, read by another process of the same pod.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct FetchRecord {
     uri: String,
@@ -101,7 +102,7 @@ pub struct FetchRecord {
     files: Vec<FileStamp>,
 }
 
-/// A file as it was when it was hashed.
+/// The state of a file when it was hashed.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct FileStamp {
     path: PathBuf,
@@ -119,7 +120,7 @@ impl FileStamp {
 }
 
 impl FetchRecord {
-    /// Of what was fetched from `uri`.
+    /// The record of the model fetched from `uri`.
     pub fn from_fetched(uri: &str, fetched: &super::ModelOnDisk) -> Option<Self> {
         let directory = fetched.path.parent()?;
         let place = |file: &ModelFile| {
@@ -138,25 +139,25 @@ impl FetchRecord {
         })
     }
 
-    /// The record in a file, if it speaks of this URI.
+    /// Reads the record from a file; `None` when it is about another URI.
     pub fn read(file: &Path, uri: &str) -> Option<Self> {
         let text = std::fs::read(file).ok()?;
         serde_json::from_slice::<Self>(&text).ok().filter(|record| record.uri == uri)
     }
 
-    /// Writes it, whole or not at all.
+    /// Writes the record atomically.
     pub fn write(&self, file: &Path) -> std::io::Result<()> {
         let draft = file.with_extension("partial");
         std::fs::write(&draft, serde_json::to_vec(self)?)?;
         std::fs::rename(&draft, file)
     }
 
-    /// `sha256:<hex>` of what was fetched.
+    /// `sha256:<hex>` of the fetched model.
     pub fn digest(&self) -> &str {
         &self.digest
     }
 
-    /// The graph's file, if none of the files was touched since.
+    /// The path of the graph, if no file was modified since the fetch.
     pub fn unchanged_path(&self) -> Option<&Path> {
         let same = self
             .files

@@ -1,4 +1,4 @@
-//! Downloads from web servers.
+//! Downloads over HTTP.
 
 use std::time::Duration;
 
@@ -16,21 +16,22 @@ fn download_error(message: String) -> LoadError {
 }
 
 fn build_client(url: &Url) -> Result<Client, LoadError> {
-    // So no server leads a pod to a neighbour of its, or to what tells credentials to whoever runs
-    // on a machine.
+    // Prevents a server from redirecting the pod to addresses of the cluster or to the metadata
+    // service of the cloud, which hands out credentials.
     let mut builder = EgressGuard::for_trusted_url(AllowList::public())
         .client_builder()
         .connect_timeout(Duration::from_secs(10))
         .read_timeout(Duration::from_secs(30))
         .user_agent(concat!("slipway-runtime/", env!("CARGO_PKG_VERSION")));
     if url.scheme() == "http" {
-        // No certificates are needed, and an image without any must still load over http.
+        // No certificates are needed here, and an image without any must still load models over
+        // http.
         builder = builder.tls_certs_only([]);
     }
     builder.build().map_err(|e| download_error(format!("no HTTP client: {}", error_chain(&e))))
 }
 
-/// One attempt.
+/// One attempt at a download.
 pub(super) async fn download_file(
     url: &Url,
     options: &FetchOptions,
@@ -39,7 +40,7 @@ pub(super) async fn download_file(
     let request = client.get(url.clone()).send().await;
     let mut response = request.map_err(|e| {
         let hopeless = e.is_redirect();
-        // The URL may carry a signature; it must not get into the status of an object.
+        // The URL may carry a signature, which must not appear in the status of an object.
         let error =
             download_error(format!("the download failed: {}", error_chain(&e.without_url())));
         LoadError { permanent: hopeless, ..error }

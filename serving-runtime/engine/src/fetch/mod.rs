@@ -1,5 +1,5 @@
-//! Getting a model: from a volume, by HTTP, or out of an object store, with its digest verified.
-//! Weights that lie beside the graph's file come with it.
+//! Fetches a model from a volume, over HTTP or from an object store, and verifies its digest.
+//! Weights in files next to the graph are fetched with it.
 
 mod disk;
 mod files;
@@ -30,32 +30,30 @@ const RETRY_BACKOFF: Backoff = Backoff {
 /// What bounds a fetch.
 #[derive(Debug, Clone, Default)]
 pub struct FetchOptions {
-    /// Where downloads are kept.
+    /// Directory of downloads.
     pub cache_dir: PathBuf,
-    /// Where `pvc://` volumes are mounted.
+    /// Directory where `pvc://` volumes are mounted.
     pub volume_root: PathBuf,
-    /// Largest model in bytes, all its files together.
+    /// Largest total size of a model's files, in bytes.
     pub max_bytes: u64,
-    /// Time for all attempts.
+    /// Time limit for all attempts together.
     pub timeout: Duration,
-    /// Attempts at each file.
+    /// Attempts per file.
     pub attempts: u32,
-    /// Whether files beside it that it names belong to it.
+    /// Whether files next to the graph that it refers to are part of the model.
     pub external_data: bool,
 }
 
-/// A model on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelOnDisk {
-    /// Where its graph is.
+    /// The graph's file.
     pub path: PathBuf,
-    /// `sha256:<hex>` of it: of its file, or of the list of its files.
+    /// `sha256:<hex>` of the model: the hash of its file, or of the list of its files.
     pub digest: String,
-    /// All its files.
     pub files: Vec<ModelFile>,
 }
 
-/// A pinned digest: the hex digits, if there is a pin.
+/// Parses a pinned digest into its hex digits; `None` without a pin.
 fn parse_pin(digest: &str) -> Result<Option<String>, LoadError> {
     if digest.is_empty() {
         return Ok(None);
@@ -82,7 +80,7 @@ fn verify_digest(pin: Option<&str>, hex: &str, source: &str) -> Result<(), LoadE
     }
 }
 
-/// Brings the model at `uri` onto the disk.
+/// Fetches the model at `uri` to disk.
 pub async fn fetch_model(
     uri: &str,
     digest: &str,
@@ -117,8 +115,8 @@ pub async fn fetch_model(
     Ok(ModelOnDisk { path, digest: format!("sha256:{hex}"), files })
 }
 
-/// `sha256:<hex>` of the model in a file, weights beside it included, of at most `max_bytes`
-/// together.
+/// `sha256:<hex>` of the model in a file, including weights next to it, of at most
+/// `options.max_bytes` together.
 ///
 /// # Errors
 /// When it cannot be read or is larger.
@@ -138,12 +136,13 @@ fn open_local(
     Ok(ModelOnDisk { path, digest: format!("sha256:{hex}"), files })
 }
 
-/// A model in the cache is hashed again: a node may have gone down while it was written.
+/// Opens a model in the cache. It is hashed again, because the node may have crashed while it was
+/// written.
 fn open_cached(hex: &str, options: &FetchOptions) -> Option<ModelOnDisk> {
     open_local(&disk::model_path(&options.cache_dir, hex), Some(hex), options).ok()
 }
 
-/// The graph, then what it says lies beside it.
+/// Downloads the graph, then the files that it refers to.
 async fn download_all(
     source: &ModelSource,
     options: &FetchOptions,
@@ -168,7 +167,7 @@ async fn download_all(
     Ok(parts)
 }
 
-/// Tries until it works, is hopeless, or the attempts are used up.
+/// Retries until the download succeeds, fails permanently, or the attempts are used up.
 async fn download_with_retries(
     source: &ModelSource,
     options: &FetchOptions,

@@ -1,4 +1,4 @@
-//! Downloads from object stores: S3 and what speaks like it, Google Cloud Storage, Azure Blob
+//! Downloads from object stores: S3 and compatible stores, Google Cloud Storage, Azure Blob
 //! Storage.
 //!
 //! Credentials and endpoints come from the usual environment variables (`AWS_*`, `GOOGLE_*`,
@@ -12,8 +12,8 @@ use super::FetchOptions;
 use super::disk::{CompletedDownload, DownloadWriter, too_large};
 use crate::error::{LoadError, LoadErrorReason};
 
-/// Only the prefixed variables: the builders also read bare names such as `token` and `region`,
-/// which may mean something else here.
+/// The environment variables with a provider's prefix. The builders also accept bare names such as
+/// `token` and `region`, which may belong to something else here.
 pub fn environment_settings() -> impl Iterator<Item = (String, String)> {
     let known = |name: &String| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|p| name.starts_with(p));
     std::env::vars_os()
@@ -40,7 +40,7 @@ fn store_error(e: &Error) -> LoadError {
     }
 }
 
-/// One attempt; the client retries single requests by itself.
+/// One attempt at a download; the client retries single requests itself.
 pub(super) async fn download_object(
     url: &Url,
     options: &FetchOptions,

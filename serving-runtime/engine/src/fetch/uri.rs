@@ -7,19 +7,19 @@ use url::Url;
 
 use crate::error::{LoadError, LoadErrorReason};
 
-/// Where a model is.
+/// The location of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {
-    /// On a file system.
+    /// A path on a file system.
     Path(PathBuf),
-    /// At a web server.
+    /// A URL of a web server.
     Http(Url),
-    /// In an object store.
+    /// A URL of an object store.
     Store(Url),
 }
 
 impl ModelSource {
-    /// Reads a URI. `volume_root` is where `pvc://claim/path` is mounted.
+    /// Parses a URI. `volume_root` is the directory where `pvc://claim/path` is mounted.
     pub fn parse(uri: &str, volume_root: &Path) -> Result<Self, LoadError> {
         let wrong = |why: &str| {
             LoadError::permanent(LoadErrorReason::ModelNotFound, format!("model URI {uri:?} {why}"))
@@ -60,12 +60,12 @@ impl ModelSource {
 }
 
 impl ModelSource {
-    /// The file that lies at this path beside this one. The query of a URL stays: it may be what
-    /// lets us in.
+    /// The location of the file at `path`, relative to the directory of this one. The query of a
+    /// URL is kept, because it may hold the credentials.
     pub(super) fn sibling(&self, path: &str) -> Self {
         let beside = |url: &Url| {
             let mut url = url.clone();
-            // Each of these URLs has a path.
+            // HTTP and object store URLs always have a path, so this never fails.
             if let Ok(mut segments) = url.path_segments_mut() {
                 segments.pop().extend(path.split('/'));
             }
@@ -79,7 +79,7 @@ impl ModelSource {
     }
 }
 
-/// Without user, password and query, which may hold secrets.
+/// Omits user, password and query, which may hold secrets.
 impl fmt::Display for ModelSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,38 +1,38 @@
-//! Whether a model is so fast that handing it to another thread costs more than running it. Pure.
+//! Decides whether a model is so fast that a hand-over to another thread costs more than running
+//! it. Pure.
 //!
-//! Two switches of threads cost 10 to 20 us of CPU; a small tree runs in 4. Such a model runs where
-//! its requests were read, and what was read in the same turn of the event loop runs as one batch.
-//! Anything else would keep that thread from its other connections, so only sizes of input that
-//! were fast before run there, and no model whose graph has loops: its cost would be in the values
-//! of a request.
+//! Two thread switches cost 10 to 20 us of CPU; a small tree model runs in 4 us. Such a model runs
+//! on the thread that read its requests, and requests read in the same turn of the event loop run
+//! as one batch. A slow run would keep that thread from its other connections. So only input sizes
+//! that have proven fast run there, and no model whose graph has loops, because its cost may depend
+//! on the values of a request.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
-/// What a run may take where requests are read.
+/// Longest run that is allowed on an event loop thread.
 const MAX_INLINE_TIME: Duration = Duration::from_micros(100);
-/// Weight of a run in the mean: 1/8.
+/// Weight of one run in the moving mean, as a shift: 1/8.
 const MEAN_SHIFT: u32 = 3;
 
-/// What runs of a model take.
+/// Measured run times of a model.
 #[derive(Debug)]
 pub(super) struct InlinePolicy {
-    /// No loops in its graph.
+    /// Whether the graph is free of loops.
     bounded: bool,
-    /// Nanoseconds of a run, a moving mean; 0 before the first.
+    /// Moving mean of the run time in nanoseconds; 0 before the first run.
     mean_nanos: AtomicU64,
-    /// Bytes of the largest inputs that were fast.
+    /// Size in bytes of the largest inputs that ran fast.
     proven_bytes: AtomicUsize,
 }
 
 impl InlinePolicy {
-    /// Of a model that has not run.
     pub(super) fn new(bounded: bool) -> Self {
         Self { bounded, mean_nanos: AtomicU64::new(0), proven_bytes: AtomicUsize::new(0) }
     }
 
-    /// Takes a run into account. Lost updates of two threads do no harm.
+    /// Records a run. A lost update when two threads race is harmless.
     pub(super) fn record(&self, bytes: usize, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
         let mean = self.mean_nanos.load(Relaxed);
@@ -42,20 +42,20 @@ impl InlinePolicy {
         if took <= MAX_INLINE_TIME {
             self.proven_bytes.fetch_max(bytes, Relaxed);
         } else if took > MAX_INLINE_TIME * 8 {
-            // A thread that was not let run for a while looks the same; workers soon prove the size
-            // again.
+            // A thread that was not scheduled for a while looks the same; the workers soon prove
+            // the size again.
             self.proven_bytes.fetch_min(bytes / 2, Relaxed);
         }
     }
 
-    /// Whether inputs of so many bytes may run where they were read.
+    /// Whether inputs of `bytes` bytes may run on the event loop thread.
     pub(super) fn allows(&self, bytes: usize) -> bool {
         let room = self.allowed_bytes();
         room > 0 && bytes <= room
     }
 
-    /// Bytes of inputs that may run where they were read; 0 for none. Twice of what was fast, so
-    /// that sizes can grow.
+    /// Largest inputs in bytes that may run on the event loop thread; 0 for none. It is twice the
+    /// proven size, so that sizes can grow.
     pub(super) fn allowed_bytes(&self) -> usize {
         let mean = self.mean_nanos.load(Relaxed);
         let fast = self.bounded && mean > 0 && u128::from(mean) <= MAX_INLINE_TIME.as_nanos();
@@ -108,7 +108,7 @@ mod tests {
     }
 
     proptest! {
-        /// A model whose runs are slow does not get there, whatever came before.
+        /// A model whose runs are slow never runs inline, whatever it measured before.
         #[test]
         fn slow_models_stay_out(before in proptest::collection::vec((1..1000_usize, 1..100_u64), 0..50)) {
             let pace = InlinePolicy::new(true);

@@ -1,4 +1,4 @@
-//! The bounded queue and the worker threads that run batches off it.
+//! The bounded queue, and the worker threads that run batches from it.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -21,18 +21,17 @@ mod worker_slot;
 use self::inline_policy::InlinePolicy;
 use self::worker_slot::{RunCounters, WorkerSlot, run_batch};
 
-/// What a worker hands back.
+/// The result of one request.
 #[derive(Debug)]
 pub struct InferenceResult {
-    /// The outputs, in the signature's order.
+    /// The outputs in the signature's order.
     pub outputs: Vec<Tensor>,
-    /// Time in the queue.
+    /// Time spent in the queue.
     pub queued: Duration,
     /// Time in the engine (of the whole batch).
     pub inference: Duration,
 }
 
-/// A queued request.
 #[derive(Debug)]
 struct QueuedRequest {
     inputs: Vec<Tensor>,
@@ -46,7 +45,7 @@ struct QueuedRequest {
 }
 
 impl QueuedRequest {
-    /// Tells that its time is over; nobody listens when the client left, and that is no error.
+    /// Answers with `DeadlineExceeded`. The send fails when the client left, which is no error.
     fn expire(self) {
         let waited = self.enqueued.elapsed().as_millis();
         let _ = self.reply.send(Err(PredictError::DeadlineExceeded(waited)));
@@ -60,8 +59,9 @@ impl BatchItem for QueuedRequest {
         self.batching
             && self.inputs.len() == other.inputs.len()
             && self.inputs.iter().zip(&other.inputs).all(|(a, b)| a.shape.get(1..) == b.shape.get(1..))
-            // Every input of a request must have the request's rows, or stacking would tear the requests apart; and a request without elements
-            // gets the model's own answer to that, or its refusal.
+            // Every input must have the request's number of rows, or stacking would mix rows of
+            // different requests. A request without elements runs alone, so that it gets the
+            // model's own answer or error.
             && [self, other].iter().all(|job| job.inputs.iter().all(|t| t.rows() == job.rows && !t.data.is_empty()))
     }
 
@@ -96,7 +96,8 @@ struct PoolState {
     slots: Vec<WorkerSlot>,
 }
 
-/// Batches in a row where requests are read: then the thread's connections have their turn.
+/// Largest number of batches that run in a row on an event loop thread, before its connections are
+/// served again.
 const MAX_INLINE_BATCHES: usize = 8;
 
 impl PoolState {
@@ -104,8 +105,8 @@ impl PoolState {
         RunCounters { stats: &self.stats, inline_policy: &self.inline_policy }
     }
 
-    /// Runs what is queued on this thread, as far as that is fast and an engine is idle. What is
-    /// left is the workers'.
+    /// Runs queued requests on this thread as long as they are fast and an engine is idle. The
+    /// workers run the rest.
     fn run_inline(&self) {
         for _ in 0..MAX_INLINE_BATCHES {
             let Some((bench, mut engine)) =
@@ -119,7 +120,7 @@ impl PoolState {
             if !self.inline_policy.allows(lead.bytes) {
                 break;
             }
-            // As many rows as there is room for, by the size of the first request's.
+            // As many rows as fit, estimated by the size of the first request's rows.
             let rows = (room / lead.bytes.div_ceil(lead.rows.max(1)).max(1))
                 .max(lead.rows)
                 .min(self.max_rows);
@@ -134,21 +135,22 @@ impl PoolState {
     }
 }
 
-/// The queue's sizes.
+/// Limits and properties of the queue.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolOptions {
-    /// Requests that may wait.
+    /// Largest number of waiting requests.
     pub capacity: usize,
-    /// Rows of a merged batch.
+    /// Largest number of rows of a merged batch.
     pub max_rows: usize,
-    /// Whether to merge at all.
+    /// Whether requests are merged.
     pub batching: bool,
-    /// Whether the model's graph has no loops, so that a run's cost is known by the size of its
-    /// inputs.
+    /// Whether the model's graph has no loops, so that the size of the inputs determines the cost
+    /// of a run.
     pub bounded: bool,
 }
 
-/// The workers of one model. Dropping it ends them after what is queued.
+/// The workers of one model. When the pool is dropped, the workers finish the queued requests and
+/// end.
 #[derive(Debug)]
 pub struct WorkerPool {
     shared: Arc<PoolState>,
@@ -181,20 +183,19 @@ impl WorkerPool {
         Ok(pool)
     }
 
-    /// Whether requests are merged.
     pub fn is_batching(&self) -> bool {
         self.shared.batching
     }
 
-    /// Requests that wait now.
+    /// Number of waiting requests.
     pub fn queued(&self) -> usize {
         self.shared.state.lock().queue.len()
     }
 
-    /// Runs a request. Dropping the future takes it back.
+    /// Runs a request. Dropping the future cancels it.
     ///
     /// # Errors
-    /// `Overloaded` when the queue is full, `DeadlineExceeded` when its time was over before it
+    /// `Overloaded` when the queue is full, `DeadlineExceeded` when the deadline passed before it
     /// ran, `ModelFailed` when the model fails.
     pub async fn run(
         &self,
@@ -207,9 +208,9 @@ impl WorkerPool {
         let here = self.shared.inline_policy.allows(bytes);
         let (ticket, waiting) = self.submit(inputs, rows, bytes, deadline, priority)?;
         if here {
-            // Others that were read in this turn of the event loop join the batch; whoever comes
-            // back first runs it for all. When it is full already, it runs now: a burst on many
-            // connections must not fill the queue of a model that is never busy.
+            // Requests that were read in the same turn of the event loop join the batch; the first
+            // task that continues runs it for all. A full batch runs immediately: a burst on many
+            // connections must not fill the queue of a model that is idle.
             if waiting < self.shared.max_rows {
                 tokio::task::yield_now().await;
             }
@@ -220,7 +221,7 @@ impl WorkerPool {
         ticket.await
     }
 
-    /// Queues a request: what takes its answer, and how many wait.
+    /// Queues a request; returns the future of its answer and the number of waiting requests.
     fn submit(
         &self,
         inputs: Vec<Tensor>,
@@ -243,7 +244,7 @@ impl WorkerPool {
         };
         let mut state = self.shared.state.lock();
         if state.queue.len() >= self.shared.capacity {
-            // Those whose client left make room first.
+            // Requests whose client left are removed first.
             state.queue.retain(|job| !job.is_abandoned());
         }
         if state.queue.len() >= self.shared.capacity {
@@ -257,8 +258,8 @@ impl WorkerPool {
     }
 }
 
-/// A request's answer to be. Dropped before, the request is taken off the queue, or its run is
-/// stopped when nobody else waits for it.
+/// The future of a request's answer. When it is dropped early, the request is removed from the
+/// queue, or its run is cancelled if no other request waits for that run.
 #[derive(Debug)]
 struct PendingReply {
     answer: Option<oneshot::Receiver<Result<InferenceResult, PredictError>>>,
@@ -293,7 +294,7 @@ impl Drop for WorkerPool {
 }
 
 fn run_worker(shared: &PoolState, index: usize) {
-    // There is one for each worker.
+    // There is one slot per worker.
     let Some(bench) = shared.slots.get(index) else { return };
     loop {
         let mut state = shared.state.lock();

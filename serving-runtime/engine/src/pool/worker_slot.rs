@@ -1,4 +1,4 @@
-//! Where an engine runs: one batch at a time, for those who wait for it.
+//! A worker's engine, which runs one batch at a time, and the requests that wait for the run.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -13,9 +13,9 @@ use crate::session::{EngineError, OnnxEngine, RunCanceller};
 use crate::stats::ModelStats;
 use crate::tensor::Tensor;
 
-/// What a worker is at: those who wait for its run, and what stops it. A run that nobody waits for
-/// any more is stopped: a few clients whose patience is shorter than the model would otherwise keep
-/// all workers from everybody else.
+/// An engine with the requests that wait for its current run, and the canceller of that run. A run
+/// is cancelled when all its clients have left: otherwise a few clients with timeouts shorter than
+/// the model's run time could occupy all workers.
 #[derive(Debug)]
 pub(super) struct WorkerSlot {
     engine: Mutex<OnnxEngine>,
@@ -29,21 +29,23 @@ impl WorkerSlot {
         Self { engine: Mutex::new(engine), waiting: Mutex::default(), canceller: brake }
     }
 
-    /// The engine, if nobody runs it now.
+    /// The engine, if it is idle.
     pub(super) fn try_lock_engine(&self) -> Option<MutexGuard<'_, OnnxEngine>> {
         self.engine.try_lock()
     }
 
-    /// The engine, when whoever runs it has ended.
+    /// Waits for the engine.
     pub(super) fn lock_engine(&self) -> MutexGuard<'_, OnnxEngine> {
         self.engine.lock()
     }
 
-    /// Whether there is anybody to run for. If so they wait here until [`WorkerSlot::end`].
+    /// Registers the requests of a run until [`Self::end_run`]. Returns `false`, and registers
+    /// none, when all their clients have left.
     fn begin_run(&self, replies: impl Iterator<Item = ReplySender>) -> bool {
         let mut waiting = self.waiting.lock();
         waiting.extend(replies);
-        // Who left between the queue and here found nothing to stop.
+        // Clients that left after the batch was formed could not cancel the run: it had not
+        // started.
         let any = waiting.iter().any(|reply| !reply.is_closed());
         if !any {
             waiting.clear();
@@ -51,7 +53,8 @@ impl WorkerSlot {
         any
     }
 
-    /// Those who wait, in the order of the batch; none when all have left and the run was stopped.
+    /// The waiting requests in the order of the batch; empty when all clients have left and the run
+    /// was cancelled.
     fn end_run(&self) -> Vec<ReplySender> {
         let mut waiting = self.waiting.lock();
         let replies = std::mem::take(&mut *waiting);
@@ -62,7 +65,7 @@ impl WorkerSlot {
         replies
     }
 
-    /// Stops the run when everybody has left.
+    /// Cancels the run when all clients have left.
     pub(super) fn cancel_if_abandoned(&self) {
         let waiting = self.waiting.lock();
         if !waiting.is_empty() && waiting.iter().all(oneshot::Sender::is_closed) {
@@ -71,7 +74,7 @@ impl WorkerSlot {
     }
 }
 
-/// A request that runs; its reply waits at the bench.
+/// A request that runs; its reply channel is held by the worker slot.
 struct RunningRequest {
     inputs: Vec<Tensor>,
     rows: usize,
@@ -79,7 +82,7 @@ struct RunningRequest {
     enqueued: Instant,
 }
 
-/// What runs are counted in.
+/// The counters of runs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RunCounters<'a> {
     pub(super) stats: &'a ModelStats,
@@ -127,8 +130,8 @@ pub(super) fn run_batch(
             counters.record_run(total, bytes, begun.elapsed());
             return split_outputs(&seats, replies, &outputs, begun);
         }
-        // One request of the batch is bad, or the model does not keep rows apart: each alone gets
-        // its own answer.
+        // One request of the batch is bad, or the model does not treat rows independently. Each
+        // request runs alone and gets its own answer.
     }
     run_each(engine, seats, replies, bench, counters);
 }
@@ -172,7 +175,7 @@ fn run_each(
         let empty = seat.inputs.iter().any(|tensor| tensor.data.is_empty());
         let outputs = run_catching_panics(engine, seat.inputs);
         let inference = begun.elapsed();
-        // Nobody listens to a run that was stopped, and its error is not the model's.
+        // A cancelled run has no receiver, and its error is not the model's.
         let Some(reply) = bench.end_run().pop() else { continue };
         let answer = outputs
             .map(|outputs| {
@@ -181,15 +184,15 @@ fn run_each(
             })
             .map_err(|e| {
                 if empty {
-                    // Many models do not, and it is the client who chose it.
+                    // Many models do not support this, and it is the client's choice.
                     return PredictError::Unsupported(format!(
                         "the model does not take an input without elements: {}",
                         e.message
                     ));
                 }
-                // Names, types and shapes were checked against the model before. What ONNX Runtime
-                // still calls an invalid argument comes from inside the graph: a model that blames
-                // its clients must not look healthy to whoever counts 5xx.
+                // Names, types and shapes were checked against the model before. An argument that
+                // ONNX Runtime still calls invalid comes from inside the graph. Blaming the client
+                // for it would make a failing model look healthy in the counts of 5xx responses.
                 tracing::error!(error = e.message, "the model failed");
                 PredictError::ModelFailed(format!("the model failed: {}", e.message))
             });
@@ -197,7 +200,7 @@ fn run_each(
     }
 }
 
-/// A panic in the binding costs one request, not the worker.
+/// Runs the engine; a panic in the binding costs one request, not the worker.
 fn run_catching_panics(
     engine: &mut OnnxEngine,
     inputs: Vec<Tensor>,

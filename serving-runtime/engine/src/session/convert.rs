@@ -1,4 +1,4 @@
-//! Between ONNX Runtime's types and ours.
+//! Converts between the types of ONNX Runtime and of this crate.
 
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, Outlet, Tensor as OrtTensor, TensorElementType, ValueType};

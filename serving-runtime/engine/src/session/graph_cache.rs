@@ -1,31 +1,32 @@
-//! The optimised graph of a model: worked out by the first session, read by all others of the pod
-//! and by those after its container's restart.
+//! Caches the optimised graph of a model: the first session computes it, all other sessions of the
+//! pod read it, also after a restart of the container.
 //!
-//! Its directory must be the pod's own. A graph that others could write would answer under the
-//! digest of a model that it is not.
+//! The directory must be private to the pod. A graph that others can write could answer under the
+//! digest of another model.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-/// ONNX Runtime writes weights into the file, which as a protobuf holds at most 2 GiB; and disk and
-/// start are not worth it for more than this.
+/// Largest model whose optimised graph is cached. ONNX Runtime writes the weights into the file,
+/// which as a protobuf holds at most 2 GiB; and the disk space and the longer start are not worth
+/// it for larger models.
 const MAX_MODEL_BYTES: u64 = 256 << 20;
 
-/// Where the optimised graph of one model is kept.
+/// The file of one model's optimised graph.
 #[derive(Debug, Clone)]
 pub struct OptimizedGraphCache {
     path: PathBuf,
 }
 
 impl OptimizedGraphCache {
-    /// The place for the model of that digest in `dir`; none when it is not worth keeping or the
-    /// directory cannot be written.
+    /// The cache file in `dir` for the model with this digest; `None` when the model is too large
+    /// or the directory is not writable.
     ///
-    /// An optimised graph is for one ONNX Runtime on one kind of processor, so both are in its
-    /// name. `digest` must cover all of the model: with data outside of the file there is no place
-    /// for it.
+    /// An optimised graph is specific to one version of ONNX Runtime and one kind of processor, so
+    /// its name contains both. `digest` must cover the whole model; a model with data in other
+    /// files is not cached.
     pub fn for_model(dir: &Path, digest: &str, model: &Path, library: &Path) -> Option<Self> {
         if fs::metadata(model).ok()?.len() > MAX_MODEL_BYTES {
             return None;
@@ -37,17 +38,17 @@ impl OptimizedGraphCache {
         Some(Self { path: dir.join(format!("{hex}-{}.onnx", machine_fingerprint(library)?)) })
     }
 
-    /// The file, when it is there.
+    /// The file, if it exists.
     pub(super) fn cached_file(&self) -> Option<&Path> {
         self.path.is_file().then_some(&self.path)
     }
 
-    /// Where a session may write it.
+    /// The path to which a session writes the graph.
     pub(super) fn draft_path(&self) -> PathBuf {
         self.path.with_extension(format!("partial-{}", std::process::id()))
     }
 
-    /// Takes a draft over, whole or not at all.
+    /// Moves a written graph to its final path atomically.
     pub(super) fn commit(&self, draft: &Path) {
         let kept = File::open(draft)
             .and_then(|file| file.sync_all())
@@ -58,14 +59,14 @@ impl OptimizedGraphCache {
         }
     }
 
-    /// Forgets a file that cannot be loaded.
+    /// Removes a file that cannot be loaded.
     pub(super) fn discard(&self) {
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// What an optimised graph depends on besides the model: the library, by the time and size of its
-/// file, and what the processor can do.
+/// Identifies what an optimised graph depends on besides the model: the library, by the time and
+/// size of its file, and the features of the processor.
 fn machine_fingerprint(library: &Path) -> Option<String> {
     let library = fs::metadata(library).ok()?;
     let cpu = fs::read_to_string("/proc/cpuinfo").ok()?;

@@ -1,4 +1,4 @@
-//! ONNX Runtime: loading a model, running it, and turning its values into ours.
+//! ONNX Runtime: loads models, runs them and converts their values.
 
 mod convert;
 mod graph_cache;
@@ -18,11 +18,11 @@ use crate::error::{LoadError, LoadErrorReason};
 use crate::signature::ModelSignature;
 use crate::tensor::Tensor;
 
-/// The library can be loaded once in a process, and after a failed attempt not again.
+/// A process can load the library only once, and not again after a failed attempt.
 static ENVIRONMENT: OnceLock<Result<Environment, String>> = OnceLock::new();
 
 fn ort_environment(library: &Path) -> Result<&'static Environment, LoadError> {
-    // ort keeps its slot for the library after a failed load, so look before.
+    // ort does not retry after a failed load, so the file is checked before.
     if !library.is_file() {
         let message = format!(
             "no ONNX Runtime at {}; set ORT_DYLIB_PATH to libonnxruntime.so",
@@ -34,8 +34,8 @@ fn ort_environment(library: &Path) -> Result<&'static Environment, LoadError> {
         let env = ort::init_from(library).map_err(|e| e.to_string())?;
         let env =
             env.with_name("slipway").with_telemetry(false).build().map_err(|e| e.to_string())?;
-        // It would write its own lines between ours, for some models one for every request. What
-        // fails comes back as an error anyway.
+        // ONNX Runtime would write its own lines into the log, for some models one per request.
+        // Failures are returned as errors anyway.
         env.set_log_level(ort::logging::LogLevel::Fatal);
         Ok(env)
     });
@@ -47,15 +47,15 @@ fn ort_environment(library: &Path) -> Result<&'static Environment, LoadError> {
     })
 }
 
-/// Constants larger than this are computed by each run rather than once at load. Otherwise a small
-/// file can ask for any amount of memory before anybody sends a request: 180 bytes took 17 GB in
-/// one of our tests.
+/// Constants larger than this (in bytes) are computed by each run instead of once at load.
+/// Otherwise a small file could ask for any amount of memory at load: a file of 180 bytes took 17
+/// GB in one of our tests.
 const MAX_FOLDED_BYTES: &str = "67108864";
 
-/// How a run failed.
+/// A failed run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineError {
-    /// What ONNX Runtime says.
+    /// The message of ONNX Runtime.
     pub message: String,
 }
 
@@ -65,22 +65,21 @@ pub struct OnnxEngine {
     session: Session,
     signature: ModelSignature,
     canceller: RunCanceller,
-    /// How long the last run took.
     last_run: Duration,
 }
 
-/// Runs of so many bytes of inputs, and those after a run that took so long, give back what ONNX
-/// Runtime's arena took for them. Otherwise one large request would hold its memory until the pod's
-/// end; for small runs the arena is what makes them fast.
+/// Inputs of this size, or a previous run that took [`LONG_RUN`], make a run return the memory of
+/// ONNX Runtime's arena. Otherwise one large request would hold its memory until the pod ends.
+/// Small runs keep the arena, which makes them fast.
 const LARGE_RUN_BYTES: usize = 1 << 20;
 const LONG_RUN: Duration = Duration::from_millis(20);
 
-/// Stops an engine's run from another thread, before the next operator of the graph (of a loop's
-/// body as well). What runs then fails; so does every later run, until the brake is released.
+/// Cancels an engine's run from another thread, before the next operator of the graph (or of a
+/// loop's body). The cancelled run fails; so does every later run until [`Self::reset`].
 #[derive(Clone)]
 pub struct RunCanceller(Arc<RunOptionsPair>);
 
-/// One of them is used by each run.
+/// Two sets of options; each run uses one of them.
 struct RunOptionsPair {
     ordinary: RunOptions<NoSelectedOutputs>,
     shrinking: RunOptions<NoSelectedOutputs>,
@@ -103,15 +102,15 @@ impl RunCanceller {
         [&self.0.ordinary, &self.0.shrinking]
     }
 
-    /// Stops what runs.
+    /// Cancels the current run.
     pub fn cancel(&self) {
         for options in self.run_options() {
-            // It sets a flag; it cannot fail.
+            // This only sets a flag; it cannot fail.
             let _ = options.terminate();
         }
     }
 
-    /// Lets runs run again.
+    /// Allows runs again.
     pub fn reset(&self) {
         for options in self.run_options() {
             let _ = options.unterminate();
@@ -119,7 +118,7 @@ impl RunCanceller {
     }
 }
 
-/// Brings ONNX Runtime itself into the process.
+/// Loads the library of ONNX Runtime into the process.
 ///
 /// # Errors
 /// `LoadFailed` when there is no library or it does not start.
@@ -127,8 +126,8 @@ pub fn init_onnx_runtime(library: &Path) -> Result<(), LoadError> {
     ort_environment(library).map(drop)
 }
 
-/// Loads `count` sessions of the model in `file`; they share prepacked weights, and the optimised
-/// graph where there is a place to keep it.
+/// Loads `count` sessions of the model in `file`. They share prepacked weights, and the optimised
+/// graph where a cache for it exists.
 ///
 /// # Errors
 /// `InvalidModel` or `LoadFailed`, with the reason.
@@ -153,7 +152,7 @@ pub struct EngineLoader<'a> {
 }
 
 impl<'a> EngineLoader<'a> {
-    /// For the model in `file`.
+    /// Creates a loader for the model in `file`.
     ///
     /// # Errors
     /// `LoadFailed` when ONNX Runtime itself is not there.
@@ -167,8 +166,8 @@ impl<'a> EngineLoader<'a> {
         Ok(Self { environment, weights, file, intra_threads, graph_cache: kept })
     }
 
-    /// One more session. It shares prepacked weights with the others, and the optimised graph where
-    /// there is a place to keep it.
+    /// Loads one more session. It shares prepacked weights with the others, and the optimised graph
+    /// where a cache for it exists.
     ///
     /// # Errors
     /// `InvalidModel` or `LoadFailed`, with the reason.
@@ -186,17 +185,17 @@ impl<'a> EngineLoader<'a> {
     }
 }
 
-/// What a session is made from.
+/// The file from which a session is created.
 #[derive(Debug, Clone, Copy)]
 enum GraphSource<'a> {
-    /// The model, to be optimised; and where the optimised graph is written to.
+    /// The model, and the path to which its optimised graph is written.
     Model(&'a Path, Option<&'a Path>),
-    /// A graph that was optimised before.
+    /// A cached optimised graph.
     Optimised(&'a Path),
 }
 
-/// A session of the graph that is kept. One that cannot be loaded is forgotten: the model itself
-/// decides.
+/// Opens a session of the cached graph. A graph that cannot be loaded is removed, and the model
+/// itself is loaded instead.
 fn open_cached(
     kept: &OptimizedGraphCache,
     open: impl Fn(GraphSource<'_>) -> ort::Result<Session>,
@@ -209,7 +208,7 @@ fn open_cached(
     session.ok()
 }
 
-/// A session of the model itself, whose optimised graph is kept if that can be.
+/// Opens a session of the model itself, and caches its optimised graph if possible.
 fn open_original(
     kept: Option<&OptimizedGraphCache>,
     file: &Path,
@@ -221,7 +220,7 @@ fn open_original(
             kept.commit(&draft);
             return Ok(session);
         }
-        // Whether the model is bad or the disk is full shows without a draft.
+        // The attempt without a draft shows whether the model is bad or the disk is full.
         let _ = std::fs::remove_file(&draft);
     }
     open(GraphSource::Model(file, None))
@@ -245,7 +244,7 @@ fn build_session(
         .with_optimization_level(level)?
         .with_intra_threads(intra_threads)?
         .with_inter_threads(1)?
-        // A spinning thread burns the pod's CPU quota while idle.
+        // A spinning thread uses up the pod's CPU quota while idle.
         .with_intra_op_spinning(false)?
         .with_inter_op_spinning(false)?
         .with_prepacked_weights(weights)?
@@ -264,8 +263,8 @@ fn load_error(e: &ort::Error) -> LoadError {
         | C::ExecutionProviderFailure
         | C::ModelLoadCanceled
         | C::RuntimeException => {
-            // ORT reports a wrong operator version or a failed shape inference as a plain failure:
-            // more often the model than the machine.
+            // ONNX Runtime reports a wrong operator version or a failed shape inference as a plain
+            // failure: the cause is more often the model than the machine.
             LoadError::permanent(
                 LoadErrorReason::LoadFailed,
                 format!("ONNX Runtime cannot load the model: {e}"),
@@ -283,17 +282,17 @@ fn load_error(e: &ort::Error) -> LoadError {
 }
 
 impl OnnxEngine {
-    /// What the model takes and gives.
+    /// The inputs and outputs of the model.
     pub fn signature(&self) -> &ModelSignature {
         &self.signature
     }
 
-    /// What stops its runs.
+    /// The canceller of this engine's runs.
     pub fn canceller(&self) -> RunCanceller {
         self.canceller.clone()
     }
 
-    /// Whether a failed run wanted more memory than there was.
+    /// Whether a run failed for lack of memory.
     pub fn is_out_of_memory(error: &EngineError) -> bool {
         ["Failed to allocate memory", "bad_alloc"].iter().any(|part| error.message.contains(part))
     }
@@ -315,7 +314,7 @@ impl OnnxEngine {
         outputs.values().map(|v| from_ort(&v)).collect()
     }
 
-    /// Runs zeros of `rows` rows.
+    /// Runs the model on `rows` rows of zeros.
     pub fn warm_up(&mut self, rows: usize) -> Result<Vec<Tensor>, EngineError> {
         let inputs = self.signature.inputs.iter().map(|s| s.sample_tensor(rows)).collect();
         self.run(inputs)
