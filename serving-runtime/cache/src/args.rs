@@ -1,4 +1,4 @@
-//! Options of the caches.
+//! Command-line options of the caches.
 
 use clap::Args;
 use secrecy::SecretString;
@@ -28,8 +28,8 @@ pub struct CacheArgs {
     /// none.
     #[arg(long, env = environment::CACHE_HOT_KEYS, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1024))]
     pub cache_hot_keys: u32,
-    /// Base address of the admin port of a pod that tells. Default: one of the revision that
-    /// serves now, found by way of the gateway.
+    /// Base address of the admin port of the pod that lists its most requested inputs. Default: a
+    /// pod of the revision that serves now, found through the gateway.
     #[arg(long, env = "SLIPWAY_CACHE_HOT_FROM", default_value = "")]
     pub cache_hot_from: String,
     /// Keep feature rows, and fill requests that name an entity with them.

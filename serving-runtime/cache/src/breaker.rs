@@ -1,8 +1,8 @@
-//! The circuit breaker: when not to ask Redis at all. Pure, with the clock passed in.
+//! A circuit breaker for Redis. Pure; the clock is passed in.
 //!
-//! Closed, every request asks. When half of the last 16 answers failed it opens, and nobody asks.
-//! After a while it is half open: one asker tries, off the way of any request, and its success
-//! closes the breaker; a failure opens it for twice as long.
+//! Closed: every request queries Redis. When half of the last 16 queries failed, the breaker opens
+//! and no request queries Redis. After a while it is half open: one trial query runs outside of any
+//! request. Its success closes the breaker; its failure opens it for twice as long.
 
 use std::time::{Duration, Instant};
 
@@ -19,50 +19,49 @@ const OPEN_TIME: Backoff = Backoff {
 /// A trial that has not been heard of for so long is lost; another may start.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BreakerState {
-    /// Everybody asks.
+    /// All requests may query Redis.
     Closed,
-    /// Nobody asks until then.
+    /// No request may query Redis before this time.
     Open(Instant),
-    /// One tries, since then.
+    /// A trial runs, since this time.
     HalfOpen(Instant),
 }
 
-/// What an asker may do.
+/// What a request may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BreakerPermit {
-    /// Ask, and [`CircuitBreaker::record`] how it went.
+    /// Query Redis, then call [`CircuitBreaker::record`] with the outcome.
     Allow,
-    /// Do without; but try aside, and tell [`CircuitBreaker::record_trial`].
+    /// Continue without Redis, start a trial in the background, and call
+    /// [`CircuitBreaker::record_trial`] with its outcome.
     Trial,
-    /// Do without.
+    /// Continue without Redis.
     Deny,
 }
 
-/// A circuit breaker.
 #[derive(Debug, Clone)]
 pub struct CircuitBreaker {
     state: BreakerState,
-    /// The last 16 answers, the newest in the lowest bit; 1 is a failure.
+    /// The last 16 outcomes, the newest in the lowest bit; 1 is a failure.
     history: u16,
-    /// Openings without a success in between.
+    /// Number of openings since the last success.
     consecutive_openings: u32,
 }
 
 impl CircuitBreaker {
-    /// Nothing is known yet, so the first asker tries.
+    /// Starts open until `now`: nothing is known about Redis yet, so the first request starts a
+    /// trial.
     pub fn new(now: Instant) -> Self {
         Self { state: BreakerState::Open(now), history: 0, consecutive_openings: 0 }
     }
 
-    /// Where it stands.
     pub fn state(&self) -> BreakerState {
         self.state
     }
 
-    /// What an asker may do now.
+    /// What a request may do now.
     pub fn permit(&mut self, now: Instant) -> BreakerPermit {
         match self.state {
             BreakerState::Closed => BreakerPermit::Allow,
@@ -80,7 +79,8 @@ impl CircuitBreaker {
         }
     }
 
-    /// How an answer went. One that was asked for before the breaker opened says nothing new.
+    /// Records the outcome of a query. Outcomes of queries from before the breaker opened are
+    /// ignored.
     pub fn record(&mut self, now: Instant, worked: bool) {
         if self.state != BreakerState::Closed {
             return;
@@ -91,7 +91,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// How the trial went.
+    /// Records the outcome of the trial.
     pub fn record_trial(&mut self, now: Instant, worked: bool) {
         if !matches!(self.state, BreakerState::HalfOpen(_)) {
             return;
@@ -160,7 +160,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens: at most one trial at a time, none before its time, and a Redis that works is asked again soon.
+        /// For every sequence of events: at most one trial at a time, none before its time, and a
+        /// Redis that works again is queried again soon.
         #[test]
         fn holds_what_it_promises(steps in proptest::collection::vec((0..4_u8, 0..2000_u64, any::<bool>()), 1..200)) {
             let mut now = Instant::now();

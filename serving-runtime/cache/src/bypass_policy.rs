@@ -1,17 +1,16 @@
-//! Whether looking up pays: it does when it costs less than what hits save. Pure.
+//! Decides whether look-ups pay: they do when they cost less time than hits save. Pure.
 //!
-//! While it does not, requests go past the cache, all but those of a fixed part of the inputs
-//! ([`probes`](crate::key::is_probe_input)), which are looked up and kept as before: by them the
-//! worth is measured on.
+//! While they do not, requests bypass the cache, except those of a fixed part of the inputs
+//! ([`is_probe_input`](crate::key::is_probe_input)). These are looked up and stored as before, and
+//! provide the measurements.
 
-/// How fast the measures follow what happens: each new one has this weight, so the last few hundred
-/// count.
+/// Weight of a new measurement, so that about the last few hundred count.
 const WEIGHT: f64 = 1.0 / 256.0;
-/// Look-ups, and runs of the model, before anything is decided.
+/// Look-ups and model runs that are measured before the first decision.
 const MIN_LOOKUPS: u32 = 256;
 const MIN_RUNS: u32 = 16;
-/// A cache that was bypassed must pay by this factor before it is used again; otherwise the
-/// decision would flicker.
+/// A bypassed cache must pay by this factor before it is used again; otherwise the decision would
+/// oscillate.
 const RESUME_MARGIN: f64 = 1.25;
 
 /// Whether a look-up of `cost` seconds that hits with probability `hit_ratio` pays when a hit saves
@@ -20,7 +19,7 @@ pub fn lookup_pays(cost: f64, hit_ratio: f64, saved: f64) -> bool {
     cost <= hit_ratio * saved
 }
 
-/// An average in which the past fades.
+/// An exponentially decaying average.
 #[derive(Debug, Clone, Copy, Default)]
 struct DecayingAverage {
     value: f64,
@@ -30,13 +29,14 @@ struct DecayingAverage {
 impl DecayingAverage {
     fn record(&mut self, x: f64) {
         self.count = self.count.saturating_add(1);
-        // The first ones count alike, so that the start is not the first value for long.
+        // The first values have equal weights, so that the very first one does not dominate for
+        // long.
         let weight = (1.0 / f64::from(self.count)).max(WEIGHT);
         self.value += (x - self.value) * weight;
     }
 }
 
-/// The measures of one tier, and what follows from them.
+/// The measurements of one cache tier, and the decision that follows from them.
 #[derive(Debug, Clone, Default)]
 pub struct BypassPolicy {
     cost: DecayingAverage,
@@ -46,25 +46,26 @@ pub struct BypassPolicy {
 }
 
 impl BypassPolicy {
-    /// Notes a look-up: what it took in seconds and whether it hit.
+    /// Records a look-up: its duration in seconds and whether it hit.
     pub fn record_lookup(&mut self, seconds: f64, hit: bool) {
         self.cost.record(seconds);
         self.hits.record(f64::from(u8::from(hit)));
         self.decide();
     }
 
-    /// Notes what a run of the model took, in seconds, its wait included: what a hit saves.
+    /// Records the duration of a model run in seconds, including the wait in the queue: this is
+    /// what a hit saves.
     pub fn record_run(&mut self, seconds: f64) {
         self.saved_seconds.record(seconds);
         self.decide();
     }
 
-    /// Whether requests go past this tier.
+    /// Whether requests bypass this tier.
     pub fn is_bypassing(&self) -> bool {
         self.bypassing
     }
 
-    /// Seconds that a hit saves, on average.
+    /// Seconds that a hit saves on average.
     pub fn saved_seconds(&self) -> f64 {
         self.saved_seconds.value
     }

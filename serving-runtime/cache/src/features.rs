@@ -1,8 +1,8 @@
-//! The feature cache: rows of inputs by entity, written by an ingest endpoint and by misses that a
-//! declared source answers.
+//! The feature cache: rows of inputs by entity, written by an ingest endpoint and, on a miss,
+//! fetched from a configured source.
 //!
-//! A row is JSON as it came, `{"<input>": <row of it>, ...}`; whoever fills a request with it
-//! leaves the reading to the protocol, so rows and requests obey the same rules.
+//! A row is the unparsed JSON `{"<input>": <row of it>, ...}`. It is inserted into the request as
+//! it is and parsed by the protocol, so that rows and requests follow the same rules.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,15 +26,16 @@ use crate::value;
 const CACHE_NAME: &str = "feature";
 const KEY_PREFIX: &[u8] = b"slipway:feature:1:";
 const DOMAIN: &[u8] = b"slipway feature v2\0";
-/// Bytes of the name of an entity.
+/// Largest length of an entity's name, in bytes.
 pub const MAX_ENTITY: usize = 256;
-/// With a Redis that others write to as well, a row is believed for so long without asking it.
+/// With a Redis, which other pods write to as well, a local row is used this long before Redis is
+/// queried again.
 const LOCAL_TTL: Duration = Duration::from_secs(5);
 
 /// A row: the value of each input.
 pub type FeatureRow = BTreeMap<String, Box<RawValue>>;
 
-/// What a leader tells those who wait for the same.
+/// The result that the leader of a flight shares with its followers.
 type SharedRowResult = Result<Option<Arc<FeatureRow>>, PredictError>;
 
 /// The feature cache of a process.
@@ -50,11 +51,11 @@ pub struct FeatureRowCache {
 }
 
 impl FeatureRowCache {
-    /// The cache, when it is switched on. Rows of different `namespace`s (ModelDeployments) are
-    /// different rows.
+    /// Creates the cache when it is enabled. Rows of different `namespace`s (ModelDeployments) are
+    /// separate.
     ///
     /// # Errors
-    /// When the address of the source is none.
+    /// When the address of the source is invalid.
     pub fn new(
         args: &CacheArgs,
         namespace: &str,
@@ -82,7 +83,8 @@ impl FeatureRowCache {
     /// The row of an entity.
     ///
     /// # Errors
-    /// `NotFound` when nobody has one, `Unavailable` when who might have one does not answer.
+    /// `NotFound` when neither the cache nor the source has a row, `Unavailable` when Redis or the
+    /// source, which might have one, does not answer.
     pub async fn row(&self, model: &str, entity: &str) -> Result<Arc<FeatureRow>, PredictError> {
         let found = self.find(model, entity).await;
         let outcome = match &found {
@@ -145,7 +147,7 @@ impl FeatureRowCache {
             return Ok(Some((Arc::clone(row), CacheOutcome::HitRedis)));
         }
         let Some(source) = &self.source else {
-            // A Redis that does not answer may well have the row.
+            // The row may be in the Redis that does not answer, so it is not reported as missing.
             return kept.map(|_| None).map_err(|_| {
                 PredictError::Unavailable(format!(
                     "the feature row of entity {entity:?} cannot be read now; try again later"
@@ -168,10 +170,10 @@ impl FeatureRowCache {
         Ok(Some((row, CacheOutcome::Miss)))
     }
 
-    /// Keeps rows that were written by a client. With Redis, they are there when this returns.
+    /// Stores rows that a client wrote. With Redis, they are stored there when this returns.
     ///
     /// # Errors
-    /// `Unavailable` when Redis does not take it.
+    /// `Unavailable` when Redis does not accept the write.
     pub async fn write(
         &self,
         model: &str,
@@ -192,8 +194,8 @@ impl FeatureRowCache {
         Ok(())
     }
 
-    /// Keeps a row in this process: for as long as it lives when nobody else can write, else for a
-    /// moment.
+    /// Stores a row in this process: for its whole life without Redis, else for [`LOCAL_TTL`],
+    /// because other pods may write a newer one.
     fn insert_local(&self, key: CacheKey, row: &Arc<FeatureRow>, ttl: Duration) {
         let ttl = if self.redis.is_some() { ttl.min(LOCAL_TTL) } else { ttl };
         let bytes = row.iter().map(|(input, row)| input.len() + row.get().len() + 64).sum();
@@ -237,8 +239,8 @@ impl FeatureRowCache {
     }
 }
 
-/// Of the namespace and name of the ModelDeployment, the model and the entity: a Redis may be
-/// shared by several namespaces.
+/// Hash of the namespace and name of the ModelDeployment, the model and the entity: several
+/// namespaces may share a Redis.
 fn row_digest(parts: [&str; 3]) -> [u8; 32] {
     let mut hasher = Sha256::new_with_prefix(DOMAIN);
     for part in parts {
@@ -248,10 +250,10 @@ fn row_digest(parts: [&str; 3]) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-/// Reads a row.
+/// Parses a row.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A text that says what is wrong with it.
 pub fn parse_row(text: &str) -> Result<FeatureRow, String> {
     if text.len() > MAX_ROW {
         return Err(format!("{} bytes; a row has at most {MAX_ROW}", text.len()));

@@ -1,4 +1,4 @@
-//! Which inputs are asked for most, so that a new pod can answer them before it gets traffic.
+//! Counts the most requested inputs, so that a new pod can answer them before it receives traffic.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use slipway_runtime_engine::tensor::Tensor;
 use crate::key::CacheKey;
 use crate::value;
 
-/// Bytes of one input that is remembered, and of all.
+/// Largest input that is remembered, in bytes.
 const MAX_INPUT: usize = 64 << 10;
-/// Bytes of all that is told.
+/// Largest list of inputs that is sent or read, in bytes.
 pub const MAX_BYTES: usize = 8 << 20;
 
 #[derive(Debug)]
@@ -21,8 +21,9 @@ struct HotEntry {
     inputs: Arc<Vec<Tensor>>,
 }
 
-/// The hottest inputs, about: a newcomer takes the place and the count of the coldest (the
-/// Space-Saving algorithm, Metwally et al. 2005), so whatever is truly hot stays.
+/// The approximately most requested inputs: a new input replaces the one with the lowest count and
+/// continues its count (the Space-Saving algorithm, Metwally et al. 2005), so frequent inputs are
+/// not lost.
 #[derive(Debug)]
 pub struct HotKeys {
     capacity: usize,
@@ -30,12 +31,11 @@ pub struct HotKeys {
 }
 
 impl HotKeys {
-    /// Remembers so many inputs.
+    /// Remembers at most `most` inputs.
     pub fn new(most: usize) -> Self {
         Self { capacity: most, entries: Mutex::default() }
     }
 
-    /// Counts a hit.
     pub fn record_hit(&self, key: CacheKey, inputs: Vec<Tensor>) {
         let mut entries = self.entries.lock();
         if let Some(entry) = entries.get_mut(&key) {
@@ -58,8 +58,8 @@ impl HotKeys {
         entries.insert(key, HotEntry { count, inputs: Arc::new(inputs) });
     }
 
-    /// The remembered inputs, the hottest first, as [`decode_hot_inputs`] takes them: the names of
-    /// the inputs as a line of JSON, then of each its key, its length and its value.
+    /// The remembered inputs, most requested first, in the format of [`decode_hot_inputs`]: a line
+    /// of JSON with the names of the inputs, then for each entry its key, its length and its value.
     pub fn encode(&self, signature: &ModelSignature) -> Vec<u8> {
         let entries = self.entries.lock();
         let mut all: Vec<_> =
@@ -82,7 +82,8 @@ impl HotKeys {
     }
 }
 
-/// Reads what another pod remembers, as far as `signature` (of another version, perhaps) takes it.
+/// Decodes the inputs of another pod, as far as they fit `signature` (the other pod may serve
+/// another version).
 pub fn decode_hot_inputs(bytes: &[u8], signature: &ModelSignature) -> Vec<Vec<Tensor>> {
     let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return Vec::new() };
     let (line, mut rest) = (&bytes[..end], &bytes[end + 1..]);
@@ -103,7 +104,7 @@ fn next_hot_entry(bytes: &[u8]) -> Option<(Vec<Tensor>, &[u8])> {
     Some((inputs, rest))
 }
 
-/// The inputs in the signature's order, if they are what it wants.
+/// The inputs in the signature's order, if names, datatypes and shapes fit.
 fn order_inputs(
     names: &[String],
     inputs: Vec<Tensor>,

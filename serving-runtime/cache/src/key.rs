@@ -1,4 +1,4 @@
-//! What identifies an answer: the model's bytes, the outputs, and the inputs bit by bit.
+//! Cache keys: the model's digest, the names of its outputs, and the inputs bit by bit.
 
 use std::hash::{DefaultHasher, Hasher as _};
 
@@ -6,19 +6,19 @@ use sha2::{Digest, Sha256};
 use slipway_runtime_engine::tensor::Tensor;
 use slipway_runtime_protocol::encode_binary;
 
-/// Changes with everything that changes the meaning of a key or of a stored value.
+/// Must change with every change to the meaning of a key or of a stored value.
 const DOMAIN: &[u8] = b"slipway result v1\0";
 
-/// sha256 over all that an answer depends on. Finding two inputs of one key is finding a collision
-/// of sha256.
+/// SHA-256 over everything that an answer depends on. Two inputs share a key only if they are a
+/// collision of SHA-256.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CacheKey(pub [u8; 32]);
 
 impl CacheKey {
     /// The key of the answer of the model with `digest` (`sha256:<hex>` of its file) to `inputs`
-    /// (in the signature's order), as far as the outputs `wanted` go.
+    /// (in the signature's order), for the outputs `wanted`.
     ///
-    /// Values count bit by bit, little-endian, as in a binary tensor: `-0.0` is another input than
+    /// Values are compared bit by bit, little-endian, as in a binary tensor: `-0.0` differs from
     /// `0.0` (a model may divide by it), and NaNs with different payloads differ. That costs at
     /// most a miss.
     pub fn new<'a>(
@@ -46,11 +46,11 @@ impl CacheKey {
     }
 }
 
-/// Whether these inputs are among a fixed part of all inputs: one of `every`. By these the worth of
-/// a look-up is measured while others go past the cache: a part of the inputs with all of their
-/// requests shows the hit ratio that all would have, a part of the requests would not. It looks at
-/// a few elements only, because hashing all is what a bypass saves. What is one of 64 is one of 16
-/// as well.
+/// Whether these inputs belong to a fixed part of all inputs: one of `every`. Look-ups of these
+/// inputs measure the hit ratio while others bypass the cache. The choice is by input, because a
+/// part of the inputs with all of their requests has the hit ratio of the whole; a part of the
+/// requests would not. Only a few elements are hashed, because hashing them all is the cost that a
+/// bypass saves. An input that is one of 64 is also one of 16.
 pub fn is_probe_input(inputs: &[Tensor], every: u64) -> bool {
     let mut hasher = DefaultHasher::new();
     let mut bytes = Vec::new();
@@ -69,7 +69,7 @@ impl std::fmt::Debug for CacheKey {
     }
 }
 
-/// Lengths before contents: no two different lists of parts give the same bytes.
+/// Hashes lengths before contents, so that no two different lists of parts give the same bytes.
 fn hash_number(hasher: &mut Sha256, n: usize) {
     hasher.update((n as u64).to_le_bytes());
 }
@@ -141,7 +141,7 @@ mod tests {
     fn the_same_is_the_same_on_every_pod() {
         let it = key("sha256:a", &["y"], &[floats(&[2], &[1.0, f32::NAN])]);
         assert_eq!(it, key("sha256:a", &["y"], &[floats(&[2], &[1.0, f32::NAN])]));
-        // Pinned: a key that changes with a version of the program must change DOMAIN too.
+        // A fixed value: a new version of the program that changes keys must change DOMAIN too.
         assert_eq!(hex::encode(it.0), PINNED);
     }
 

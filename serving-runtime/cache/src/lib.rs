@@ -1,18 +1,17 @@
-//! Caches: answers by what they depend on, and feature rows by entity, kept in this process's
-//! memory and in Redis.
+//! Caches of answers and of feature rows (by entity), in the memory of this process and in Redis.
 //!
-//! What holds for all of them:
+//! Rules for all caches:
 //! * **Never an answer of another model**: the digest of the model's file is part of every key, and
-//!   stored values prove whose they are.
-//! * **Never an answer of others**: with the keys of the namespace, what is in Redis proves that
-//!   pods of the ModelDeployment wrote it ([`seal`](slipway_runtime_common::seal)).
-//! * **Fail open**: Redis may be slow, gone, full or spoilt; requests then do without it. One waits
-//!   for at most the budget, and after a few failures nobody asks any more ([`breaker`]) until it
-//!   answers again.
-//! * **Errors are never kept**, nor are outputs with a NaN or an infinity.
-//! * **One flight**: of several requests of one key at one time, one does the work
+//!   stored values contain their key.
+//! * **Never an entry of an untrusted writer**: with the keys of the namespace, entries in Redis
+//!   prove that pods of the ModelDeployment wrote them ([`seal`](slipway_runtime_common::seal)).
+//! * **Fail open**: when Redis is slow, gone, full or corrupt, requests continue without it. A
+//!   request waits for at most the budget, and after a few failures no request queries Redis until
+//!   it answers again ([`breaker`]).
+//! * **Errors are never cached**, nor are outputs with a NaN or an infinity.
+//! * **One flight**: of several concurrent requests with the same key, one does the work
 //!   ([`single_flight`]).
-//! * **Bypass**: where looking up costs more than it saves, requests go past the cache
+//! * **Bypass**: where a look-up costs more than it saves, requests bypass the cache
 //!   ([`bypass_policy`]).
 
 pub mod args;
@@ -40,25 +39,26 @@ pub use self::metrics::{CacheMetrics, CacheOutcome};
 use self::redis_tier::RedisTier;
 use self::result::InferResultCache;
 
-/// The header and the parameter that tell how an answer was come by: `hit`, `miss` or `bypass`.
+/// The header and the gRPC parameter that report how the cache was involved in an answer: `hit`,
+/// `miss` or `bypass`.
 pub const CACHE_HEADER: &str = slipway_contracts::headers::CACHE;
 
 /// The caches of a process.
 #[derive(Debug, Default)]
 pub struct RuntimeCaches {
     redis: Option<RedisTier>,
-    /// Answers; `None` when they are not kept.
+    /// The result cache; `None` when it is disabled.
     pub results: Option<InferResultCache>,
-    /// Feature rows; `None` when they are not kept.
+    /// The feature cache; `None` when it is disabled.
     pub features: Option<FeatureRowCache>,
 }
 
 impl RuntimeCaches {
-    /// The caches of the ModelDeployment `namespace` (`<namespace>/<name>`), as the options want
-    /// them; what they keep in Redis is sealed with `keys`. Needs a tokio runtime.
+    /// Creates the caches of the ModelDeployment `namespace` (`<namespace>/<name>`) as configured;
+    /// entries in Redis are sealed with `keys`. Needs a tokio runtime.
     ///
     /// # Errors
-    /// When an address is none.
+    /// When an address is invalid.
     pub fn new(
         args: &CacheArgs,
         namespace: &str,
@@ -76,8 +76,7 @@ impl RuntimeCaches {
         Ok(Self { redis, results, features })
     }
 
-    /// Connects to Redis, so that the first requests need not do without. Waits for a second or two
-    /// at most.
+    /// Connects to Redis before the first request. Waits for at most a second or two.
     pub async fn connect(&self) {
         if let Some(redis) = &self.redis {
             redis.connect().await;

@@ -1,4 +1,4 @@
-//! The tier in this process's memory, bounded by bytes.
+//! The cache tier in the memory of this process, limited by bytes.
 
 use std::hash::Hash;
 use std::time::{Duration, Instant};
@@ -7,7 +7,8 @@ use moka::Expiry;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-/// What an entry takes besides its contents: key, lists of the policy, allocations.
+/// Estimated size of an entry besides its contents, in bytes: key, lists of the policy,
+/// allocations.
 const OVERHEAD: usize = 256;
 
 #[derive(Debug, Clone)]
@@ -17,8 +18,8 @@ struct LocalEntry<V> {
     ttl: Duration,
 }
 
-/// Values by key, each with its own end. What is used least goes first (TinyLFU), so a scan does
-/// not push out what is hot.
+/// Values by key, each with its own expiry time. Rarely used entries are evicted first (TinyLFU),
+/// so a scan does not displace frequently used ones.
 #[derive(Debug)]
 pub struct LocalTier<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> {
     cache: Cache<K, LocalEntry<V>>,
@@ -43,7 +44,7 @@ impl<K, V> Expiry<K, LocalEntry<V>> for EntryExpiry {
 }
 
 impl<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> LocalTier<K, V> {
-    /// Room for so many bytes.
+    /// Creates a tier of at most `bytes` bytes.
     pub fn new(bytes: u64) -> Self {
         let cache = Cache::builder()
             .max_capacity(bytes)
@@ -54,23 +55,23 @@ impl<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Loc
         Self { cache }
     }
 
-    /// The value, if it is there and not over.
+    /// The value, if it exists and has not expired.
     pub fn get(&self, key: &K) -> Option<V> {
         self.cache.get(key).map(|entry| entry.value)
     }
 
-    /// Keeps a value of `bytes` bytes for `ttl`.
+    /// Stores a value of `bytes` bytes for `ttl`.
     pub fn insert(&self, key: K, value: V, bytes: usize, ttl: Duration) {
         let bytes = u32::try_from(bytes.saturating_add(OVERHEAD)).unwrap_or(u32::MAX);
         self.cache.insert(key, LocalEntry { value, bytes, ttl });
     }
 
-    /// Bytes kept, as far as the bookkeeping, which lags a little, has it.
+    /// Bytes stored; the bookkeeping lags a little behind.
     pub fn bytes(&self) -> u64 {
         self.cache.weighted_size()
     }
 
-    /// Does the bookkeeping now.
+    /// Runs the pending bookkeeping.
     #[cfg(test)]
     pub fn settle(&self) {
         self.cache.run_pending_tasks();

@@ -1,4 +1,4 @@
-//! What the caches tell of themselves.
+//! Metrics of the caches.
 
 use std::sync::atomic::AtomicU64;
 
@@ -8,20 +8,19 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// How a request at a cache ended.
+/// How a cache answered a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheOutcome {
-    /// From this process's memory.
+    /// From the memory of this process.
     HitLocal,
-    /// From Redis.
     HitRedis,
-    /// With another request of the same key that was under way.
+    /// By the result of a concurrent request with the same key.
     Coalesced,
-    /// By work.
+    /// By running the model, or by asking the source.
     Miss,
-    /// Past the cache, because looking up costs more than it saves.
+    /// The cache was bypassed, because a look-up costs more than it saves.
     Bypass,
-    /// With an error, which is not kept.
+    /// With an error, which is not cached.
     Error,
 }
 
@@ -62,17 +61,17 @@ impl CacheOutcome {
 /// How Redis failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RedisFailure {
-    /// Not within the budget.
+    /// No answer within the budget.
     Timeout,
-    /// No connection, or it broke.
+    /// No connection, or the connection broke.
     Connection,
-    /// Redis refused.
+    /// Redis returned an error.
     Refused,
-    /// What was stored is not what we store, or not sealed by us.
+    /// The stored value has another format or is not sealed with our key.
     Corrupt,
-    /// There is no key to tell what is ours.
+    /// There is no key to verify entries with.
     NoKey,
-    /// A write was left out, because too many were under way.
+    /// A write was skipped, because too many were in progress.
     Skipped,
 }
 
@@ -113,7 +112,7 @@ struct FailureLabels {
     reason: &'static str,
 }
 
-/// The series of all caches.
+/// The metric series of all caches.
 #[derive(Debug, Clone, Default)]
 pub struct CacheMetrics {
     requests: Family<CacheRequestLabels, Counter>,
@@ -125,8 +124,8 @@ pub struct CacheMetrics {
 }
 
 impl CacheMetrics {
-    /// Registers all, and creates the series of `caches` and of Redis so that `increase()` sees
-    /// their first step.
+    /// Registers all metrics, and creates the series of `caches` and of Redis at 0 so that
+    /// `increase()` sees their first increment.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "slipway_runtime_cache_requests",
@@ -160,7 +159,6 @@ impl CacheMetrics {
         );
     }
 
-    /// Creates the series of a cache.
     pub fn init_series(&self, cache: &'static str) {
         for outcome in CacheOutcome::ALL {
             let _ =
@@ -172,34 +170,32 @@ impl CacheMetrics {
         }
     }
 
-    /// Counts a request.
     pub fn count_request(&self, cache: &'static str, outcome: CacheOutcome) {
         self.requests.get_or_create(&CacheRequestLabels { cache, outcome: outcome.name() }).inc();
     }
 
-    /// Counts time that a hit saved.
+    /// Adds the time that a hit saved.
     pub fn add_saved_seconds(&self, cache: &'static str, seconds: f64) {
         self.saved_seconds.get_or_create(&CacheLabels { cache }).inc_by(seconds.max(0.0));
     }
 
-    /// Tells how much is kept.
+    /// Sets the size of a cache's contents.
     pub fn set_bytes(&self, cache: &'static str, bytes: u64) {
         self.bytes
             .get_or_create(&CacheLabels { cache })
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// Tells whether a tier is bypassed.
+    /// Sets whether a tier is bypassed.
     pub fn set_bypassed(&self, tier: &'static str, on: bool) {
         self.bypassed.get_or_create(&TierLabels { tier }).set(i64::from(on));
     }
 
-    /// Counts a failure of Redis.
     pub fn count_redis_error(&self, failure: RedisFailure) {
         self.redis_errors.get_or_create(&FailureLabels { reason: failure.name() }).inc();
     }
 
-    /// Tells where the breaker stands: 0 closed, 1 half open, 2 open.
+    /// Sets the state of the circuit breaker: 0 closed, 1 half open, 2 open.
     pub fn set_breaker_state(&self, state: i64) {
         self.breaker.set(state);
     }

@@ -1,4 +1,5 @@
-//! Redis behind the caches: one connection for all, every wait bounded, and every failure a miss.
+//! The cache tier in Redis: one shared connection, every wait bounded, every failure treated as a
+//! miss.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -17,19 +18,19 @@ use tokio::sync::Semaphore;
 use crate::breaker::{BreakerPermit, BreakerState, CircuitBreaker};
 use crate::metrics::{CacheMetrics, RedisFailure};
 
-/// Time for a trial, which nobody waits for: connecting to a Redis elsewhere takes longer than a
-/// look-up may.
+/// Time limit of a trial, which runs outside of requests: connecting to a remote Redis takes longer
+/// than a look-up may.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time for a write, which nobody waits for either.
+/// Time limit of a write, which runs outside of requests as well.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(500);
-/// Writes under way at one time; what comes beyond is not kept.
+/// Writes in progress at one time; further values are not stored.
 const MAX_WRITES: usize = 64;
 
-/// Redis did not answer in time, or refused.
+/// Redis did not answer in time, or returned an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RedisUnavailable;
 
-/// A Redis that may be slow, gone, full or somebody else's.
+/// A Redis that may be slow, gone, full or shared with others.
 #[derive(Debug, Clone)]
 pub struct RedisTier(Arc<RedisTierInner>);
 
@@ -44,7 +45,7 @@ struct RedisTierInner {
 
 impl std::fmt::Debug for RedisTierInner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The manager knows a password.
+        // The connection manager contains a password.
         f.debug_struct("RedisTierInner")
             .field("budget", &self.budget)
             .field("breaker", &self.breaker)
@@ -53,11 +54,11 @@ impl std::fmt::Debug for RedisTierInner {
 }
 
 impl RedisTier {
-    /// A Redis at `url`; the connection is made when it is first needed, and again whenever it is
-    /// lost. What is kept there is sealed as `keys` say. Needs a tokio runtime.
+    /// A Redis at `url`. The connection is made when it is first needed, and again when it is lost.
+    /// Entries are sealed with `keys`. Needs a tokio runtime.
     ///
     /// # Errors
-    /// What is wrong with the address; it does not repeat the address, which may hold a password.
+    /// What is wrong with the URL, without repeating it, because it may hold a password.
     pub fn new(
         url: &str,
         budget: Duration,
@@ -77,7 +78,7 @@ impl RedisTier {
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(TRIAL_TIMEOUT))
             .set_response_timeout(Some(TRIAL_TIMEOUT))
-            // The breaker decides when to try again.
+            // The circuit breaker decides when to retry.
             .set_number_of_retries(0);
         let manager = ConnectionManager::new_lazy_with_config(client, config).map_err(wrong)?;
         let breaker = Mutex::new(CircuitBreaker::new(Instant::now()));
@@ -86,14 +87,14 @@ impl RedisTier {
         Ok(Self(Arc::new(RedisTierInner { manager, budget, breaker, writes, keys, metrics })))
     }
 
-    /// Connects, so that the first request need not do without.
+    /// Connects early, so that the first request does not have to continue without Redis.
     pub async fn connect(&self) {
         if self.permit() == BreakerPermit::Trial {
             self.clone().run_trial().await;
         }
     }
 
-    /// Whether it would be asked now. Starts a trial when it is time for one.
+    /// Whether a query would be sent now. Starts a trial when one is due.
     pub fn is_available(&self) -> bool {
         match self.permit() {
             BreakerPermit::Allow => true,
@@ -105,12 +106,12 @@ impl RedisTier {
         }
     }
 
-    /// The value of `key`, if it is there in time and has at most `max` bytes.
+    /// The value of `key`, if it arrives in time and has at most `max` bytes.
     pub async fn get(&self, key: &[u8], max: usize) -> Option<Vec<u8>> {
         self.try_get(key, max).await.ok().flatten()
     }
 
-    /// As [`Self::get`], for those to whom it matters whether there is no value or no answer.
+    /// Like [`Self::get`], but distinguishes a missing value from a missing answer.
     ///
     /// # Errors
     /// When there is no answer in time.
@@ -127,8 +128,8 @@ impl RedisTier {
             Some(seal) => (Cow::Owned(seal.sealed_name(key)), max.saturating_add(TAG_LEN)),
             None => (Cow::Borrowed(key), max),
         };
-        // A range, so that a huge value of somebody else's is not read into memory: one byte too
-        // many tells.
+        // Reads a range, so that a huge foreign value is not read into memory: one byte over the
+        // limit shows that the value is too large.
         let mut command = redis::cmd("GETRANGE");
         command.arg(&*key).arg(0).arg(max);
         let value: Vec<u8> = self
@@ -139,7 +140,7 @@ impl RedisTier {
             self.count_corrupt();
             return Ok(None);
         }
-        // A key that is not there is an empty text; we store none.
+        // For a missing key Redis returns an empty string, which is never stored as a value.
         if value.is_empty() {
             return Ok(None);
         }
@@ -151,7 +152,7 @@ impl RedisTier {
         Ok(opened)
     }
 
-    /// Keeps a value, in the background; under load it may not be kept.
+    /// Stores a value in the background; under load it may be skipped.
     pub fn set_in_background(&self, key: Vec<u8>, value: Vec<u8>, ttl: Duration) {
         if !self.is_available() {
             return;
@@ -162,16 +163,16 @@ impl RedisTier {
         };
         let this = self.clone();
         tokio::spawn(async move {
-            // Whether it went well is counted there.
+            // `write_sealed` counts failures.
             let _ = this.write_sealed(key, value, ttl).await;
             drop(place);
         });
     }
 
-    /// Keeps a value, and waits until it is kept.
+    /// Stores a value and waits for the confirmation.
     ///
     /// # Errors
-    /// When it is not.
+    /// When the value was not stored.
     pub async fn try_set(
         &self,
         key: Vec<u8>,
@@ -206,20 +207,20 @@ impl RedisTier {
             .ok_or(RedisUnavailable)
     }
 
-    /// What entries are sealed with; `None` where none are.
+    /// The sealer of entries; `None` where sealing is off.
     fn current_seal(&self) -> Result<Option<EntrySealer>, RedisUnavailable> {
         match self.0.keys.cache_sealing() {
             CacheSealing::Enabled(seal) => Ok(Some(seal)),
             CacheSealing::Off => Ok(None),
             CacheSealing::NoKey => {
-                // Without it nothing there could be believed; the Secret may come yet.
+                // Without a key, entries cannot be verified. The Secret may still appear.
                 self.0.metrics.count_redis_error(RedisFailure::NoKey);
                 Err(RedisUnavailable)
             }
         }
     }
 
-    /// Counts a value that is not one of ours.
+    /// Counts a value with another format.
     pub fn count_corrupt(&self) {
         self.0.metrics.count_redis_error(RedisFailure::Corrupt);
     }
@@ -228,7 +229,7 @@ impl RedisTier {
         command.query_async(&mut self.0.manager.clone()).await
     }
 
-    /// Waits for an answer, but not for long, and tells the breaker how it went.
+    /// Waits for an answer within `limit`, and reports the outcome to the circuit breaker.
     async fn run_with_timeout<T>(
         &self,
         limit: Duration,
@@ -244,14 +245,14 @@ impl RedisTier {
         if let Some(failure) = failure {
             self.0.metrics.count_redis_error(failure);
         }
-        // One who refuses is there; what is refused (a full memory, another type) is not cured by
-        // leaving it alone.
+        // A Redis that returns an error is reachable; the cause of the error (full memory, another
+        // type) does not disappear by pausing queries, so it must not open the breaker.
         let worked = failure.is_none_or(|failure| failure == RedisFailure::Refused);
         self.with_breaker(|breaker| breaker.record(Instant::now(), worked));
         answer
     }
 
-    /// Tries whether it answers.
+    /// Checks whether Redis answers a PING.
     async fn run_trial(self) {
         let answer =
             tokio::time::timeout(TRIAL_TIMEOUT, self.query::<String>(redis::cmd("PING"))).await;

@@ -1,5 +1,5 @@
-//! The result cache: answers by what they depend on, in this process's memory and in Redis behind
-//! it.
+//! The result cache: answers by everything they depend on, in the memory of this process and in
+//! Redis behind it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,19 +25,19 @@ use crate::value;
 
 const CACHE_NAME: &str = "result";
 const KEY_PREFIX: &[u8] = b"slipway:result:1:";
-/// One of so many inputs goes on to look up what is bypassed: in the cache at all, and in Redis,
-/// where a look costs more than a small model.
+/// While a tier is bypassed, one of this many inputs is still looked up: in the whole cache, and in
+/// Redis, where a look-up costs more than running a small model.
 const PROBE_EVERY: u64 = 16;
 const REDIS_PROBE_EVERY: u64 = 64;
 /// So that what was kept together is not computed anew together.
 const TTL_JITTER: Jitter = Jitter::Subtract(0.1);
 
-/// Outputs, and how they were come by.
+/// Outputs, and how they were obtained.
 #[derive(Debug)]
 pub struct CacheAnswer {
     /// All outputs in the signature's order.
     pub outputs: Vec<Tensor>,
-    /// From where; `None` when there is no cache.
+    /// How the cache was involved; `None` without a cache.
     pub outcome: Option<CacheOutcome>,
     /// Time until the answer was found, or was known to be missing; 0 where nothing was looked up.
     pub lookup: Duration,
@@ -58,10 +58,10 @@ where
     type Running = R;
 }
 
-/// What a leader tells those who wait for the same.
+/// The result that the leader of a flight shares with its followers.
 type SharedOutputsResult = Result<Arc<Vec<Tensor>>, PredictError>;
 
-/// The result cache of a process; it holds answers of all of its models.
+/// The result cache of a process, for all of its models.
 #[derive(Debug)]
 pub struct InferResultCache {
     local: LocalTier<CacheKey, Arc<Vec<Tensor>>>,
@@ -75,7 +75,7 @@ pub struct InferResultCache {
     metrics: CacheMetrics,
 }
 
-/// What looking up is worth: altogether, and in Redis after this process's memory had nothing.
+/// The bypass policies: one for the whole cache, one for Redis after a miss in local memory.
 #[derive(Debug, Default)]
 struct TierPolicies {
     all: BypassPolicy,
@@ -83,7 +83,7 @@ struct TierPolicies {
 }
 
 impl InferResultCache {
-    /// The cache, when it is switched on.
+    /// Creates the cache when it is enabled.
     pub fn new(args: &CacheArgs, redis: Option<RedisTier>, metrics: &CacheMetrics) -> Option<Self> {
         args.result_cache.then(|| {
             metrics.init_series(CACHE_NAME);
@@ -102,8 +102,8 @@ impl InferResultCache {
         })
     }
 
-    /// The answer to `inputs` of the model with this digest and signature: a kept one, one that
-    /// another request is about to get, or what `run` gives.
+    /// The answer to `inputs` of the model with this digest and signature: a cached one, that of a
+    /// concurrent request with the same key, or the result of `run`.
     ///
     /// # Errors
     /// Those of `run`; none of the cache's own.
@@ -121,7 +121,7 @@ impl InferResultCache {
         answer
     }
 
-    /// As [`Self::get_or_run`], for nobody in particular: it is not counted.
+    /// Like [`Self::get_or_run`] without a request; it is not counted.
     ///
     /// # Errors
     /// Those of `run`.
@@ -134,12 +134,12 @@ impl InferResultCache {
         run: impl ModelRun,
     ) -> Result<(), PredictError> {
         let answer = self.resolve(digest, signature, inputs, deadline, run).await.map(drop);
-        // An empty cache that is being filled says nothing about what looking up is worth.
+        // The look-ups of a cache that is being filled must not influence the bypass policies.
         self.with_policies(|tiers| *tiers = TierPolicies::default());
         answer
     }
 
-    /// What is hot here; `None` when that is not remembered.
+    /// The most requested inputs; `None` when they are not recorded.
     pub fn hot_keys(&self) -> Option<&HotKeys> {
         self.hot_keys.as_ref()
     }
@@ -163,8 +163,8 @@ impl InferResultCache {
                 lookup: Duration::ZERO,
             });
         }
-        // The engine gives all outputs whatever is asked for, so all that ask for different ones
-        // share an answer.
+        // The engine always computes all outputs, so requests for different outputs share one
+        // entry.
         let key = CacheKey::new(
             digest,
             signature.outputs.iter().map(|output| output.name.as_str()),
@@ -189,7 +189,7 @@ impl InferResultCache {
                     return Ok(self.record_hit(&outputs, CacheOutcome::Coalesced, begun.elapsed()));
                 }
                 Some(Err(error)) => return Err(error),
-                // The leader's client left, or its time was up; ours may have more.
+                // The leader's client left or its deadline passed; this request may have more time.
                 None => {}
             }
         }
@@ -207,7 +207,7 @@ impl InferResultCache {
             .redis
             .as_ref()
             .filter(|_| !self.bypassed_tiers().1 || is_probe_input(&inputs, REDIS_PROBE_EVERY));
-        // Who led before may have landed between our look and our joining.
+        // The previous leader may have finished between this request's look-up and its join.
         let found = match (self.local.get(&key), redis) {
             (Some(outputs), _) => Some((outputs, CacheOutcome::HitLocal)),
             (None, Some(redis)) => self
@@ -235,7 +235,7 @@ impl InferResultCache {
                     lookup,
                 })
             }
-            // A matter of this request's own time: the others must not hear of it.
+            // The deadline of this request only; followers must not receive this error.
             Err(error @ PredictError::DeadlineExceeded(_)) => Err(error),
             Err(error) => {
                 leader.complete(Err(error.clone()));
@@ -269,8 +269,8 @@ impl InferResultCache {
         Some(outputs)
     }
 
-    /// Keeps an answer in this process's memory and in `redis`, unless it is too large or holds a
-    /// NaN or an infinity: what is wrong must not last.
+    /// Stores an answer in local memory and in `redis`, unless it is too large or holds a NaN or an
+    /// infinity: a faulty answer must not be repeated.
     fn insert(&self, key: CacheKey, outputs: &Arc<Vec<Tensor>>, redis: Option<&RedisTier>) {
         let bytes = outputs_bytes(outputs);
         if bytes > self.max_entry
@@ -318,7 +318,7 @@ impl InferResultCache {
         });
     }
 
-    /// Whether the whole cache, and whether Redis, costs more than it saves.
+    /// Whether the whole cache, and whether Redis, is bypassed.
     fn bypassed_tiers(&self) -> (bool, bool) {
         let (all, redis) =
             self.with_policies(|tiers| (tiers.all.is_bypassing(), tiers.redis.is_bypassing()));
@@ -343,9 +343,10 @@ impl InferResultCache {
         result
     }
 
-    /// Bytes of the largest value that we store.
+    /// Largest stored value in bytes.
     fn max_stored(&self) -> usize {
-        // Names, shapes and lengths of the outputs take little; twice the values is plenty.
+        // Names, shapes and lengths of the outputs are small; twice the size of the values is an
+        // ample limit.
         value::HEADER_LEN + self.max_entry.saturating_mul(2)
     }
 }
@@ -354,12 +355,12 @@ fn redis_key(key: &CacheKey) -> Vec<u8> {
     [KEY_PREFIX, hex::encode(key.0).as_bytes()].concat()
 }
 
-/// The outputs, without copying them when nobody else holds them.
+/// The outputs, without a copy if there is no other reference to them.
 fn take_outputs(outputs: Arc<Vec<Tensor>>) -> Vec<Tensor> {
     Arc::try_unwrap(outputs).unwrap_or_else(|shared| shared.as_ref().clone())
 }
 
-/// Bytes of tensors in memory, roughly.
+/// Approximate size of tensors in memory, in bytes.
 fn outputs_bytes(outputs: &[Tensor]) -> usize {
     outputs.iter().map(Tensor::bytes).sum()
 }

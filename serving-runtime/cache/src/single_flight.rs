@@ -1,5 +1,5 @@
-//! Single flight: of those who want the same at the same time, one works and the others get what
-//! comes out.
+//! Single flight: of several tasks that want the same result at the same time, one (the leader)
+//! computes it and the others (followers) receive a copy.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,23 +8,23 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// Works in progress by key.
+/// Computations in progress, by key.
 #[derive(Debug)]
 pub struct SingleFlight<K, V> {
     in_flight: Arc<Mutex<HashMap<K, watch::Receiver<Option<V>>>>>,
 }
 
-/// What one who wants something is.
+/// The role of a task in a flight.
 #[derive(Debug)]
 pub enum FlightRole<K: Hash + Eq, V> {
-    /// The one who works; [`FlightLeader::complete`] tells the others.
+    /// Computes the result and passes it to [`FlightLeader::complete`].
     Leader(FlightLeader<K, V>),
-    /// One who waits for the leader.
+    /// Waits for the leader's result.
     Follower(FlightFollower<V>),
 }
 
-/// The one who works. Dropped without a result (its client left, it failed in a way that concerns
-/// nobody else), one of the others takes over.
+/// The task that computes. If it is dropped without a result (its client left, or it failed for a
+/// reason specific to its request), one of the followers takes over.
 #[derive(Debug)]
 pub struct FlightLeader<K: Hash + Eq, V> {
     key: K,
@@ -32,7 +32,7 @@ pub struct FlightLeader<K: Hash + Eq, V> {
     result: watch::Sender<Option<V>>,
 }
 
-/// One who waits.
+/// A task that waits for the result.
 #[derive(Debug)]
 pub struct FlightFollower<V>(watch::Receiver<Option<V>>);
 
@@ -43,7 +43,7 @@ impl<K, V> Default for SingleFlight<K, V> {
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> SingleFlight<K, V> {
-    /// Joins the work on `key`, or begins it.
+    /// Joins the flight for `key`, or starts one.
     pub fn join(&self, key: &K) -> FlightRole<K, V> {
         let mut open = self.in_flight.lock();
         if let Some(flight) = open.get(key) {
@@ -60,7 +60,7 @@ impl<K: Hash + Eq + Clone, V: Clone> SingleFlight<K, V> {
 }
 
 impl<K: Hash + Eq, V> FlightLeader<K, V> {
-    /// Gives the result to all who wait.
+    /// Passes the result to all followers.
     pub fn complete(self, result: V) {
         self.result.send_replace(Some(result));
     }
@@ -73,7 +73,7 @@ impl<K: Hash + Eq, V> Drop for FlightLeader<K, V> {
 }
 
 impl<V: Clone> FlightFollower<V> {
-    /// What the leader got; `None` when it went without a result.
+    /// The leader's result; `None` when the leader was dropped without one.
     pub async fn wait(mut self) -> Option<V> {
         self.0.wait_for(Option::is_some).await.ok()?.clone()
     }

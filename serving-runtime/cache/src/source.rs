@@ -1,4 +1,4 @@
-//! Where rows come from that nobody has written: one declared address.
+//! The source of feature rows that were not written: one configured address.
 
 use std::time::Duration;
 
@@ -6,16 +6,15 @@ use reqwest::{Client, StatusCode, redirect};
 use slipway_contracts::environment::FEATURE_SOURCE_URL;
 use url::Url;
 
-/// What stands for the entity in the address.
-/// Bytes of one row.
+/// Placeholder of the entity in the address, and largest size of one row in bytes.
 pub const MAX_ROW: usize = 256 << 10;
 const ENTITY_PLACEHOLDER: &str = "{entity}";
 
-/// A feature source: `GET` of an address with the entity in its path or query answers the row, or
+/// A feature source: `GET` of an address with the entity in its path or query returns the row, or
 /// 404.
 ///
-/// Only the declared host is ever asked: the entity is encoded so that it cannot leave its place,
-/// and redirects are not followed.
+/// Requests go only to the configured host: the entity is encoded so that it cannot leave its path
+/// segment or query parameter, and redirects are not followed.
 #[derive(Debug)]
 pub struct FeatureRowSource {
     template: String,
@@ -23,7 +22,7 @@ pub struct FeatureRowSource {
 }
 
 impl FeatureRowSource {
-    /// A source by its address.
+    /// Creates a source from its address.
     ///
     /// # Errors
     /// What is wrong with the address.
@@ -42,7 +41,7 @@ impl FeatureRowSource {
         if place.is_none_or(|place| after_host.is_none_or(|slash| place < slash)) {
             return Err(wrong("must hold {entity} once in its path or query"));
         }
-        // Whoever is declared is asked, and nobody in between.
+        // Requests go directly to the configured host, not through a proxy.
         let client = Client::builder()
             .redirect(redirect::Policy::none())
             .no_proxy()
@@ -55,11 +54,11 @@ impl FeatureRowSource {
     /// The row of an entity as text; `None` when the source has none.
     ///
     /// # Errors
-    /// When it does not answer, or not with a row.
+    /// When the source does not answer, or its answer is no row.
     pub async fn fetch_row(&self, entity: &str) -> Result<Option<String>, String> {
         let failed =
             |why: String| format!("the feature source has no answer for entity {entity:?}: {why}");
-        // These two mean another folder, encoded or not.
+        // `.` and `..` change the path, encoded or not.
         if matches!(entity, "." | "..") {
             return Ok(None);
         }
@@ -84,7 +83,7 @@ impl FeatureRowSource {
     }
 }
 
-/// Percent-encodes all but letters, digits, `-` and `_`.
+/// Percent-encodes all characters but letters, digits, `-` and `_`.
 fn percent_encode(entity: &str) -> String {
     entity.bytes().fold(String::new(), |mut text, byte| {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') {

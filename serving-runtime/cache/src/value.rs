@@ -1,17 +1,17 @@
-//! A stored answer as bytes that prove themselves: whose it is, until when it holds, and that
-//! nothing in it was changed.
+//! The format of a stored answer. It contains its key and its expiry time, and a checksum that
+//! detects any change.
 //!
 //! | bytes | what |
 //! | --- | --- |
 //! | 4 | `SLWR` |
 //! | 1 | version of this layout |
 //! | 32 | the key, which covers the model's digest |
-//! | 8 | the end of its life, in milliseconds since 1970 |
+//! | 8 | the expiry time, in milliseconds since 1970 |
 //! | 16 | sha256 over all else, the first half |
-//! | rest | number of tensors; of each: datatype, shape, length, little-endian values |
+//! | rest | number of tensors; for each: datatype, shape, length, little-endian values |
 //!
-//! Whatever does not fit to the last byte is a miss, never an error: Redis is shared memory that
-//! others may write to.
+//! A value with any deviation from this format is a miss, never an error: Redis is shared memory
+//! that others may write to.
 
 use sha2::{Digest, Sha256};
 use slipway_runtime_engine::tensor::{DataType, Tensor};
@@ -22,12 +22,12 @@ use crate::key::CacheKey;
 const MAGIC: &[u8; 4] = b"SLWR";
 const VERSION: u8 = 1;
 const CHECKSUM_LEN: usize = 16;
-/// Bytes before the tensors.
+/// Number of bytes before the tensors.
 pub const HEADER_LEN: usize = 4 + 1 + 32 + 8 + CHECKSUM_LEN;
-/// No model has outputs of more dimensions.
+/// Largest number of dimensions; no model has outputs of more.
 const MAX_RANK: usize = 32;
 
-/// Writes an answer that holds until `expires` (milliseconds since 1970).
+/// Encodes an answer that is valid until `expires` (milliseconds since 1970).
 pub fn encode_value(key: &CacheKey, expires: u64, outputs: &[Tensor]) -> Vec<u8> {
     let mut body = Vec::new();
     body.extend_from_slice(&(outputs.len() as u32).to_le_bytes());
@@ -57,7 +57,7 @@ pub fn encode_value(key: &CacheKey, expires: u64, outputs: &[Tensor]) -> Vec<u8>
     bytes
 }
 
-/// Reads the answer for `key`, and the end of its life. `None` for anything else than exactly that.
+/// Decodes the answer for `key` and its expiry time. `None` for any other content.
 pub fn decode_value(key: &CacheKey, bytes: &[u8]) -> Option<(u64, Vec<Tensor>)> {
     let (header, body) = bytes.split_at_checked(HEADER_LEN)?;
     let (head, sum) = header.split_at_checked(HEADER_LEN - CHECKSUM_LEN)?;
