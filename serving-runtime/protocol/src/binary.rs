@@ -3,7 +3,7 @@
 use half::f16;
 use slipway_runtime_engine::tensor::{DataType, TensorData};
 
-/// Reads exactly `count` elements.
+/// Decodes exactly `count` elements.
 pub fn decode_binary(bytes: &[u8], datatype: DataType, count: usize) -> Result<TensorData, String> {
     if let Some(width) = datatype.width() {
         let want = count.checked_mul(width);
@@ -46,7 +46,7 @@ pub fn decode_binary(bytes: &[u8], datatype: DataType, count: usize) -> Result<T
     })
 }
 
-/// Each element is its length as four bytes, then its bytes.
+/// Decodes strings: each is its length in four bytes, then its bytes.
 fn decode_strings(mut bytes: &[u8], count: usize) -> Result<Vec<String>, String> {
     let mut out = Vec::with_capacity(count.min(bytes.len() / 4));
     while let Some((length, rest)) = bytes.split_first_chunk::<4>() {

@@ -1,4 +1,4 @@
-//! The `data` of an input in JSON, nested or flat, straight into a typed vector.
+//! Parses the `data` of an input in JSON, nested or flat, directly into a typed vector.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use slipway_runtime_engine::tensor::{DataType, TensorData};
 
 use crate::json::without_position;
 
-/// An element type that has a form in JSON.
+/// An element type that can be parsed from JSON.
 trait Element: Sized {
     const NAME: &'static str;
     fn unsigned(v: u64) -> Option<Self> {
@@ -31,7 +31,7 @@ trait Element: Sized {
         let _ = v;
         None
     }
-    /// What stands for a missing value.
+    /// The value for a missing element (`null`).
     fn missing() -> Option<Self> {
         None
     }
@@ -47,7 +47,7 @@ macro_rules! integer {
             fn signed(v: i64) -> Option<Self> {
                 Self::try_from(v).ok()
             }
-            // Languages with one number type write 3 as 3.0; up to 2^53 that is exact.
+            // Languages with a single number type write 3 as 3.0; up to 2^53 that is exact.
             #[allow(clippy::cast_possible_truncation, reason = "checked to be whole and in range")]
             fn float(v: f64) -> Option<Self> {
                 const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -105,13 +105,13 @@ impl Element for bool {
 
 impl Element for String {
     const NAME: &'static str = "a BYTES (string)";
-    // ONNX Runtime takes strings that end at the first zero byte.
+    // ONNX Runtime receives strings that end at the first zero byte.
     fn text(v: &str) -> Option<Self> {
         (!v.contains('\0')).then(|| v.to_owned())
     }
 }
 
-/// Reads the data of one input whose shape holds `count` elements. The error names the element.
+/// Parses the data of one input whose shape has `count` elements. The error names the element.
 pub(super) fn parse_data(
     raw: &RawValue,
     datatype: DataType,
@@ -141,7 +141,7 @@ pub(super) fn parse_data(
 }
 
 fn values<T: Element>(raw: &RawValue, shape: &[usize], count: usize) -> Result<Vec<T>, String> {
-    // The text bounds the elements, so a shape that lies cannot make us reserve memory.
+    // The length of the text bounds the number of elements, so a wrong shape cannot reserve memory.
     let mut out = Vec::with_capacity(count.min(raw.get().len() / 2 + 1));
     let level = NestingLevel { out: &mut out, shape, depth: 0, count };
     level
@@ -185,7 +185,7 @@ impl<T: Element> NestingLevel<'_, T> {
     }
 }
 
-/// The value says whether an array was read.
+/// The result says whether an array was read.
 impl<'de, T: Element> DeserializeSeed<'de> for NestingLevel<'_, T> {
     type Value = bool;
 
@@ -247,7 +247,7 @@ impl<'de, T: Element> Visitor<'de> for NestingLevel<'_, T> {
             }
         }
         let nested = nested.unwrap_or(false);
-        // Flat data may be of any shape; nested data must have the shape's own structure.
+        // Flat data may have any shape; nested data must have the structure of the shape.
         let structured = depth > 0 || nested;
         // Below a dimension of 0 there is nothing to nest.
         let empty = items == 0 && shape.get(depth) == Some(&0);

@@ -1,4 +1,4 @@
-//! Messages of gRPC to tensors and back.
+//! Converts gRPC messages to tensors and back.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ use crate::parameters::ParameterMap;
 use crate::select::{InputCollector, OutputSelector, check_dimensions};
 use crate::{InferRequest, binary};
 
-/// About how many bytes of tensors a request carries.
+/// Approximate size of a request's tensors in bytes.
 pub fn payload_bytes(request: &ModelInferRequest) -> usize {
     let raw: usize = request.raw_input_contents.iter().map(Bytes::len).sum();
     let typed = request.inputs.iter().filter_map(|input| input.contents.as_ref());
@@ -36,7 +36,7 @@ fn count_elements(c: &InferTensorContents) -> usize {
         + c.bytes_contents.len()
 }
 
-/// Reads a request.
+/// Parses a request.
 ///
 /// # Errors
 /// `Invalid`, naming the part and the remedy.
@@ -69,7 +69,7 @@ pub fn parse_message(
         ParameterMap::new(parameter_values(output.parameters), &path).refuse_output()?;
     }
     let mut outputs = outputs.finish(as_raw);
-    // Half floats have no typed form, and an answer is raw as a whole or not at all.
+    // FP16 has no typed form, and an answer is either raw as a whole or not at all.
     let half =
         |index: usize| signature.outputs.get(index).is_some_and(|s| s.datatype == DataType::F16);
     if outputs.iter().any(|w| half(w.index)) {
@@ -121,7 +121,7 @@ fn parse_tensor(
     Ok(Tensor { shape, data })
 }
 
-/// The field of `contents` that a datatype uses.
+/// The field of `contents` for a datatype.
 const fn contents_field(datatype: DataType) -> &'static str {
     match datatype {
         DataType::Bool => "bool_contents",
@@ -193,11 +193,11 @@ fn utf8_strings(bytes: Vec<Vec<u8>>) -> Result<Vec<String>, String> {
     .collect()
 }
 
-/// Writes the answer to `request`; `outputs` are all outputs of the model in the signature's order,
-/// and `parameters` what is told beside them.
+/// Builds the answer to `request`; `outputs` are all outputs of the model in the signature's order,
+/// `parameters` are added to the message.
 ///
 /// # Errors
-/// `ModelFailed` when the model gave fewer outputs than it declares.
+/// `ModelFailed` when the model returned fewer outputs than it declares.
 pub fn write_message(
     model: (&str, &str),
     signature: &ModelSignature,
@@ -244,7 +244,7 @@ pub fn write_message(
     Ok(response)
 }
 
-/// Adds inputs to a request, in the form that its others have; raw when there are none.
+/// Appends inputs to a request, in the form of its other inputs; raw when there are none.
 pub fn append_inputs(
     request: &mut ModelInferRequest,
     specs: &[TensorSignature],
@@ -288,7 +288,7 @@ fn typed_contents(data: TensorData) -> InferTensorContents {
         TensorData::U64(v) => c.uint64_contents = v,
         TensorData::F32(v) => c.fp32_contents = v,
         TensorData::F64(v) => c.fp64_contents = v,
-        // Never asked for in this form; the value is kept all the same.
+        // Callers never use this form for FP16; the conversion keeps the values.
         TensorData::F16(v) => c.fp32_contents = v.into_iter().map(half::f16::to_f32).collect(),
         TensorData::Bytes(v) => c.bytes_contents = v.into_iter().map(String::into_bytes).collect(),
     }

@@ -1,11 +1,11 @@
-//! Parts of JSON, read one by one so that an error names its place.
+//! Parses JSON part by part, so that an error names its place.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use slipway_runtime_engine::error::PredictError;
 
 /// The text with `null` for each bare `NaN`, which is how Python's `json` writes a missing number;
-/// nothing when there is none.
+/// `None` when there is none.
 pub fn without_nan(json: &[u8]) -> Option<Vec<u8>> {
     const NAN: &[u8] = b"NaN";
     if !json.windows(NAN.len()).any(|window| window == NAN) {
@@ -23,7 +23,7 @@ pub fn without_nan(json: &[u8]) -> Option<Vec<u8>> {
         rest = tail;
         match byte {
             b'"' => quoted = !quoted,
-            // Whatever is escaped, it does not end the string.
+            // An escaped character does not end the string.
             b'\\' if quoted => {
                 if let Some((escaped, tail)) = rest.split_first() {
                     text.push(*escaped);
@@ -36,7 +36,7 @@ pub fn without_nan(json: &[u8]) -> Option<Vec<u8>> {
     Some(text)
 }
 
-/// The items of a list, each with its place in the error.
+/// The items of a list; an error contains the index of its item.
 pub(crate) fn parse_list<'a, T: Deserialize<'a>>(
     raw: Option<&'a RawValue>,
     path: &str,
@@ -49,7 +49,8 @@ pub(crate) fn parse_list<'a, T: Deserialize<'a>>(
         .map(Some)
 }
 
-/// serde_json's text without the position, which counts from the start of a part and would mislead.
+/// serde_json's text without the position, which is relative to a part of the request and would be
+/// misleading.
 pub(crate) fn without_position(e: &serde_json::Error) -> String {
     let text = e.to_string();
     match text.rfind(" at line ") {

@@ -1,4 +1,4 @@
-//! What is told of a model, by REST and gRPC.
+//! The metadata of a model, for REST and gRPC.
 
 use std::collections::HashMap;
 
@@ -10,20 +10,19 @@ use slipway_runtime_engine::signature::{ModelSignature, TensorSignature};
 
 use crate::PLATFORM;
 
-/// A model, as far as its metadata tell of it.
+/// The properties of a model that appear in its metadata.
 #[derive(Debug, Clone, Copy)]
 pub struct ModelDescription<'a> {
-    /// Its name in the protocol.
+    /// The model's name in the protocol.
     pub name: &'a str,
-    /// `sha256:<hex>` of its file.
+    /// `sha256:<hex>` of the model's file.
     pub digest: &'a str,
-    /// Its inputs and outputs.
     pub signature: &'a ModelSignature,
-    /// Whether its requests run together, and why.
+    /// Whether the model's requests run together, and why.
     pub batching: &'a BatchingDecision,
 }
 
-/// The metadata of a model whose versions these are.
+/// The metadata of a model as JSON, with the list of its versions.
 pub fn metadata_json(model: &ModelDescription<'_>, versions: &[String]) -> Value {
     let tensors = |specs: &[TensorSignature]| -> Vec<Value> {
         specs
@@ -43,7 +42,7 @@ pub fn metadata_json(model: &ModelDescription<'_>, versions: &[String]) -> Value
     })
 }
 
-/// The metadata of a model whose versions these are.
+/// The metadata of a model as a gRPC message, with the list of its versions.
 pub fn metadata_message(
     model: &ModelDescription<'_>,
     versions: Vec<String>,
@@ -67,8 +66,8 @@ pub fn metadata_message(
     }
 }
 
-/// What is told of a model beside its inputs and outputs, by REST and gRPC: which bytes it is,
-/// whether its requests run together, and why.
+/// The properties of a model besides its inputs and outputs, for REST and gRPC: its digest, whether
+/// its requests run together, and why.
 fn model_properties(model: &ModelDescription<'_>) -> HashMap<String, String> {
     let batching = if model.batching.merged { "enabled" } else { "disabled" };
     let all = [

@@ -9,14 +9,14 @@ use slipway_runtime_engine::error::PredictError;
 
 use crate::json::parse_part;
 
-/// An object of parameters and where it stands.
+/// A map of parameters and its place in the request.
 pub(crate) struct ParameterMap<'p> {
     map: Option<Map<String, Value>>,
     path: &'p str,
 }
 
 impl<'p> ParameterMap<'p> {
-    /// Of a map that was read already.
+    /// Creates the map from parsed JSON.
     pub(crate) fn new(map: Map<String, Value>, path: &'p str) -> Self {
         Self { map: Some(map), path }
     }
@@ -49,7 +49,8 @@ impl<'p> ParameterMap<'p> {
             .transpose()
     }
 
-    /// Shared memory and the like: things of one machine, or of another server.
+    /// Rejects parameters for features that this server lacks, such as shared memory, which work
+    /// only on one machine or with another server.
     pub(crate) fn refuse_input(&self) -> Result<(), PredictError> {
         self.refuse("shared_memory_region", "send the data in the request")
     }
@@ -61,7 +62,7 @@ impl<'p> ParameterMap<'p> {
 
     fn refuse(&self, name: &str, remedy: &str) -> Result<(), PredictError> {
         match self.get(name) {
-            // What Triton's clients send when they want no classification.
+            // Triton's clients send this when they do not request a classification.
             Some(Value::Number(n)) if name == "classification" && n.as_u64() == Some(0) => Ok(()),
             Some(_) => Err(PredictError::invalid(format!(
                 "{}.parameters.{name} is not supported; {remedy}",
@@ -71,20 +72,21 @@ impl<'p> ParameterMap<'p> {
         }
     }
 
-    /// A whole number, which some clients send as a text.
+    /// A whole number, which some clients send as a string.
     fn whole_number(&self, name: &str, what: &str) -> Result<Option<u64>, PredictError> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let number = value.as_u64().or_else(|| value.as_str().and_then(|s| s.parse().ok()));
         number.map(Some).ok_or_else(|| self.invalid(name, what))
     }
 
-    /// Microseconds, as in Triton; its clients send the number also as a string. 0 means none.
+    /// The timeout in microseconds, as in Triton, whose clients send the number also as a string. 0
+    /// means none.
     pub(crate) fn timeout(&self) -> Result<Option<Duration>, PredictError> {
         let micros = self.whole_number("timeout", "a whole number of microseconds")?;
         Ok(micros.filter(|n| *n > 0).map(Duration::from_micros))
     }
 
-    /// As in Triton: 1 is served first, larger numbers later, 0 means the default.
+    /// The priority, as in Triton: 1 is served first, larger numbers later, 0 means the default.
     pub(crate) fn priority(&self) -> Result<RequestPriority, PredictError> {
         let want = "0 (the default) or 1 (served first) to 3 (served last)";
         let level = self.whole_number("priority", want)?.unwrap_or(0);

@@ -1,4 +1,4 @@
-//! Reading an inference request into tensors in the model's order.
+//! Parses an inference request into tensors in the model's order.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::parameters::ParameterMap;
 use crate::select::{InputCollector, OutputSelector, check_dimensions, check_fp16_outputs};
 use crate::{binary, data};
 
-/// An output that the client asked for.
+/// An output that the client requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestedOutput {
-    /// Its place in the signature.
+    /// Its index in the signature.
     pub index: usize,
     /// Whether to send it as raw bytes.
     pub binary: bool,
@@ -27,15 +27,15 @@ pub struct RequestedOutput {
 /// A valid request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InferRequest {
-    /// To be echoed.
+    /// The request's id, returned in the answer.
     pub id: Option<String>,
-    /// The client's own time limit.
+    /// The timeout that the client set.
     pub timeout: Option<Duration>,
-    /// Its place among those that wait.
+    /// The priority in the queue.
     pub priority: RequestPriority,
     /// Inputs in the signature's order.
     pub inputs: Vec<Tensor>,
-    /// Outputs in the order asked for.
+    /// Outputs in the order of the request.
     pub outputs: Vec<RequestedOutput>,
 }
 
@@ -51,7 +51,7 @@ struct RawRequest<'a> {
     outputs: Option<&'a RawValue>,
 }
 
-/// The parts of a request, all but the values of its tensors.
+/// The parts of a request without the values of its tensors.
 #[derive(Deserialize)]
 struct RequestParts<'a> {
     #[serde(borrow)]
@@ -65,7 +65,7 @@ struct RequestParts<'a> {
 }
 
 impl<'a> RequestParts<'a> {
-    /// Part by part, so that the error names what is wrong.
+    /// Parses part by part, so that the error names the faulty part.
     fn parse_by_part(json: &'a [u8]) -> Result<Self, PredictError> {
         let request: RawRequest<'_> = serde_json::from_slice(json).map_err(|e| {
             PredictError::invalid(format!("the body is not a JSON inference request: {e}"))
@@ -101,7 +101,7 @@ struct JsonOutput<'a> {
     parameters: Option<&'a RawValue>,
 }
 
-/// Reads a request body: `header_length` bytes of JSON (all of it when absent), then the raw
+/// Parses a request body: `header_length` bytes of JSON (all of it when absent), then the raw
 /// tensors.
 pub fn parse_request(
     body: &[u8],
@@ -118,7 +118,7 @@ pub fn parse_request(
             body.len()
         ))
     })?;
-    // One pass is what good requests cost.
+    // A valid request is parsed in a single pass.
     let mended;
     let request = match serde_json::from_slice(json) {
         Ok(parts) => parts,
@@ -217,7 +217,8 @@ fn read_outputs(
     Ok(wanted)
 }
 
-/// A body that is nothing but the one input's bytes, batch 1; answered in binary.
+/// Parses a body that consists only of the bytes of the single input, with a batch of 1; the answer
+/// is binary.
 fn parse_raw_request(
     body: &[u8],
     signature: &ModelSignature,

@@ -8,13 +8,12 @@ use slipway_runtime_engine::tensor::{Tensor, TensorData};
 
 use crate::{InferRequest, binary};
 
-/// The parameter of an output in JSON with the number of its elements that are `null`.
+/// The parameter of a JSON output with the number of elements that are written as `null`.
 const NON_FINITE: &str = "non_finite_elements";
 
-/// A written answer.
+/// An encoded answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResponseBody {
-    /// The bytes.
     pub bytes: Vec<u8>,
     /// Length of the JSON part, when raw tensors follow it.
     pub header_length: Option<usize>,
@@ -65,13 +64,14 @@ impl Serialize for JsonData<'_> {
     }
 }
 
-/// How many elements of a tensor are written as `null`, because JSON has no form for a NaN or an
-/// infinity.
+/// Number of elements of a tensor that are written as `null`, because JSON has no form for a NaN or
+/// an infinity.
 fn count_null_elements(data: &TensorData) -> Option<usize> {
     data.first_non_finite().map(|_| data.count_non_finite())
 }
 
-/// Writes the answer to `request`; `outputs` are all outputs of the model in the signature's order.
+/// Encodes the answer to `request`; `outputs` are all outputs of the model in the signature's
+/// order.
 pub fn write_response(
     model: (&str, &str),
     signature: &ModelSignature,

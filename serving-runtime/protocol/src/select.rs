@@ -1,4 +1,4 @@
-//! Which inputs and outputs of a model a request means, whatever protocol it came by.
+//! Selects the inputs and outputs of a model that a request names, for all protocols.
 
 use slipway_runtime_engine::error::PredictError;
 use slipway_runtime_engine::signature::{ModelSignature, TensorSignature};
@@ -6,7 +6,7 @@ use slipway_runtime_engine::tensor::{DataType, Tensor};
 
 use crate::RequestedOutput;
 
-/// The inputs of a request as they come, brought into the signature's order.
+/// Collects the inputs of a request in the signature's order.
 pub(crate) struct InputCollector<'s> {
     signature: &'s ModelSignature,
     tensors: Vec<Option<Tensor>>,
@@ -17,7 +17,7 @@ impl<'s> InputCollector<'s> {
         Self { signature, tensors: vec![None; signature.inputs.len()] }
     }
 
-    /// The place and the specification of an input that has not come yet.
+    /// The index and the specification of an input that was not given before.
     pub(crate) fn locate(
         &self,
         path: &str,
@@ -39,7 +39,7 @@ impl<'s> InputCollector<'s> {
         self.tensors[at] = Some(tensor);
     }
 
-    /// All of them.
+    /// All inputs; an error when one is missing.
     pub(crate) fn finish(self) -> Result<Vec<Tensor>, PredictError> {
         let named = self.signature.inputs.iter().zip(&self.tensors);
         let missing: Vec<_> =
@@ -53,7 +53,7 @@ impl<'s> InputCollector<'s> {
     }
 }
 
-/// Checks an input's datatype and shape; gives the shape and the number of its elements.
+/// Checks an input's datatype and shape; returns the shape and the number of its elements.
 pub(crate) fn check_dimensions(
     spec: &TensorSignature,
     datatype: &str,
@@ -80,7 +80,7 @@ pub(crate) fn check_dimensions(
     Ok((dims, count))
 }
 
-/// The outputs that a request asks for.
+/// Collects the outputs that a request names.
 pub(crate) struct OutputSelector<'s> {
     signature: &'s ModelSignature,
     wanted: Vec<RequestedOutput>,
@@ -112,7 +112,7 @@ impl<'s> OutputSelector<'s> {
         Ok(())
     }
 
-    /// Those that were asked for; all when none was.
+    /// The requested outputs; all outputs when the request names none.
     pub(crate) fn finish(mut self, binary: bool) -> Vec<RequestedOutput> {
         if self.wanted.is_empty() {
             self.wanted = (0..self.signature.outputs.len())
@@ -123,7 +123,7 @@ impl<'s> OutputSelector<'s> {
     }
 }
 
-/// Refuses half floats in JSON, which has no form for them.
+/// Rejects FP16 outputs in JSON, which has no form for them.
 pub(crate) fn check_fp16_outputs(
     wanted: &[RequestedOutput],
     signature: &ModelSignature,
