@@ -2,8 +2,9 @@
 //! ([`predictor`]): what REST, gRPC and jobs share. A server may have a [`repository`] of further
 //! ones.
 //!
-//! [`observe`] counts into the bins of the baseline, [`samples`] writes samples, and [`metrics`]
-//! are what the operator judges a revision by; none of them may fail a request.
+//! [`observe`] counts traffic in the bins of the baseline, [`samples`] writes samples, and
+//! [`metrics`] are the evidence by which the operator judges a revision. None of them may fail a
+//! request.
 
 pub mod load;
 pub mod metrics;

@@ -1,4 +1,4 @@
-//! From a URI to a model that is warm.
+//! Loads a model: from a URI to warm sessions.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,56 +19,53 @@ use crate::prediction::OutputReader;
 /// How models are built from their files.
 #[derive(Debug, Clone, Default)]
 pub struct BuildOptions {
-    /// ONNX Runtime's shared library.
+    /// The path of ONNX Runtime's shared library.
     pub onnxruntime: PathBuf,
     /// Threads that run the model, each with its own session.
     pub workers: usize,
-    /// Threads inside one run of the model.
+    /// Threads within one run of the model.
     pub intra_op_threads: usize,
-    /// Memory that sessions of the model may count on, in bytes; what is free where it is not
-    /// said.
+    /// Memory available to the sessions of the model, in bytes; by default the free memory.
     pub max_memory_bytes: Option<u64>,
-    /// Rows of a merged batch.
+    /// Largest number of rows of a merged batch.
     pub max_batch_rows: usize,
     /// Whether requests may run together.
     pub batching: BatchingMode,
-    /// Requests that may wait.
+    /// Largest number of waiting requests.
     pub queue_capacity: usize,
-    /// Most features of a baseline whose bins are exported.
+    /// Largest number of features of a baseline whose bins are exported.
     pub max_features: usize,
-    /// Names of the features to export; none for the first of the baseline.
+    /// Names of the features to export; if empty, the first ones of the baseline.
     pub features: Vec<String>,
 }
 
-/// Where the pod's own model is, and how it is built.
+/// The location of the pod's own model, and how it is built.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
-    /// Its name in the protocol.
+    /// The model's name in the protocol.
     pub name: String,
-    /// Its version in the protocol.
+    /// The model's version in the protocol.
     pub version: String,
-    /// Where it is.
     pub uri: String,
-    /// `sha256:<hex>` of it; empty when not pinned.
+    /// `sha256:<hex>` of the model; empty when not pinned.
     pub digest: String,
-    /// What the pod's fetch step noted.
+    /// The record that the pod's fetch step wrote.
     pub fetched_record: Option<PathBuf>,
-    /// Where its optimised graph is kept, if it is.
+    /// Directory of the optimised graph; `None` when it is not cached.
     pub optimised_dir: Option<PathBuf>,
-    /// Where its baseline is; empty for none.
+    /// The URI of the baseline; empty for none.
     pub baseline: String,
     /// `sha256:<hex>` of the baseline; empty when not pinned.
     pub baseline_digest: String,
-    /// What bounds the download.
+    /// Limits of the download.
     pub fetch: FetchOptions,
-    /// How it is built.
     pub build: BuildOptions,
 }
 
-/// Fetches, verifies, loads and warms the model. Blocks: it has a thread to itself.
+/// Fetches, verifies, loads and warms the model. Blocks, so it needs a thread of its own.
 pub fn load_model(options: &LoadOptions) -> Result<LoadedModel, LoadError> {
-    // Writing and hashing block, so the download has its own runtime on this thread and the probes
-    // answer meanwhile.
+    // Writing and hashing block, so the download has its own runtime on this thread; the probes are
+    // answered by another one meanwhile.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| {
         LoadError::transient(
@@ -87,11 +84,11 @@ pub fn load_model(options: &LoadOptions) -> Result<LoadedModel, LoadError> {
     )
 }
 
-/// The model's file and its digest: as the pod's fetch step left it, or fetched here.
+/// The model's file and its digest, as the pod's fetch step recorded them, or fetched here.
 async fn fetch_or_reuse(options: &LoadOptions) -> Result<(PathBuf, String), LoadError> {
     let record =
         options.fetched_record.as_deref().and_then(|file| FetchRecord::read(file, &options.uri));
-    // What the step fetched is what this pod serves, also when the address has other bytes by now.
+    // The pod serves what the fetch step fetched, even if the URI has other content by now.
     let record =
         record.filter(|record| options.digest.is_empty() || options.digest == record.digest());
     if let Some(record) = &record
@@ -104,22 +101,21 @@ async fn fetch_or_reuse(options: &LoadOptions) -> Result<(PathBuf, String), Load
     Ok((fetched.path, fetched.digest))
 }
 
-/// A model file, and what the model is called.
+/// A model file with the model's name, version and properties.
 #[derive(Debug, Clone)]
 pub struct ModelArtifact {
-    /// Its name in the protocol.
+    /// The model's name in the protocol.
     pub name: String,
-    /// Its version in the protocol.
+    /// The model's version in the protocol.
     pub version: String,
-    /// Its file.
     pub path: PathBuf,
-    /// `sha256:<hex>` of the model, weights beside its file included.
+    /// `sha256:<hex>` of the model, including weights next to its file.
     pub digest: String,
-    /// Memory that it takes, in bytes, as far as that is known.
+    /// Memory of the model in bytes; 0 when it is unknown.
     pub bytes: u64,
-    /// The file of its baseline, when it has one.
+    /// The file of the model's baseline, if it has one.
     pub baseline: Option<PathBuf>,
-    /// Where its optimised graph is kept, if it is.
+    /// Directory of the optimised graph; `None` when it is not cached.
     pub optimised_dir: Option<PathBuf>,
 }
 
@@ -198,14 +194,14 @@ pub fn build_model(
     })
 }
 
-/// The sizes of batches that are tried before the model serves: 1, 2, 4 … and the greatest.
+/// The batch sizes that are run before the model serves: 1, 2, 4 … and the largest.
 fn batch_sizes(max_rows: usize) -> impl Iterator<Item = usize> {
     std::iter::successors(Some(1_usize), |n| Some(n * 2))
         .take_while(move |n| *n < max_rows)
         .chain([max_rows])
 }
 
-/// The file of the pod's own model's baseline, when it is given one.
+/// Fetches the baseline of the pod's own model, if one is configured.
 fn fetch_baseline(
     options: &LoadOptions,
     runtime: &tokio::runtime::Runtime,
@@ -221,17 +217,17 @@ fn fetch_baseline(
     let fetched = runtime
         .block_on(fetch::fetch_model(&options.baseline, &options.baseline_digest, &bounds))
         .map_err(|e| {
-            // The model is not at fault, and the reason's name alone would say so.
+            // Without the prefix, the reason's name would blame the model.
             LoadError { message: format!("the baseline: {}", e.message), ..e }
         })?;
     tracing::info!(digest = fetched.digest, "the baseline is here");
     Ok(Some(fetched.path))
 }
 
-/// Runs zeros through each size of batch; the decision falls when batches do not come back row by
-/// row.
+/// Runs zeros with each batch size, and changes the batching decision when a batch does not return
+/// one row per row.
 ///
-/// A failure is no failure to load: zeros may be outside what a model takes (an encoder without
+/// A failed run is no failure to load: zeros may be invalid inputs for a model (an encoder without
 /// that category).
 fn warm_up_engine(
     engine: &mut OnnxEngine,

@@ -1,4 +1,4 @@
-//! The evidence: what the operator judges this revision by.
+//! The metrics by which the operator judges this revision.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -21,8 +21,8 @@ use crate::observe::{Observer, ObserverCollector, ObserverSlot};
 use crate::prediction::Predictions;
 use crate::samples::SampleCounters;
 
-/// Classes beyond these are counted as `other`: a label's values must be bounded, and a model may
-/// invent them.
+/// Further classes are counted as `other`: the values of a label must be bounded, and a model may
+/// return any number of classes.
 const MAX_CLASSES: usize = 64;
 const MAX_CLASS_LENGTH: usize = 64;
 const OTHER_CLASS: &str = "other";
@@ -34,7 +34,7 @@ const LATENCY_BUCKETS: [f64; 17] = [
 const CONFIDENCE_BUCKETS: [f64; 12] =
     [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0];
 
-/// The status that is counted when the client left before the answer.
+/// The status code that is counted when the client left before the answer.
 pub const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -79,15 +79,15 @@ pub struct RuntimeMetrics {
     batching: Family<ReasonLabel, Gauge>,
     model_load_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
     observer: ObserverSlot,
-    /// What becomes of samples.
+    /// Counters of samples.
     pub samples: SampleCounters,
-    /// Those of the caches.
+    /// Metrics of the caches.
     pub cache: CacheMetrics,
 }
 
 impl RuntimeMetrics {
-    /// Registers everything, and creates the series that `increase()` must see from their first
-    /// step.
+    /// Registers all metrics, and creates series at 0 so that `increase()` sees their first
+    /// increment.
     pub fn new(modeldeployment: &str, revision: &str) -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
@@ -186,26 +186,25 @@ impl RuntimeMetrics {
         self.cache.register(own);
     }
 
-    /// Counts a request in; the guard counts it out.
+    /// Counts the start of a request; [`Self::finish_request`] counts its end.
     pub fn start_request(&self) -> &Self {
         self.in_flight.inc();
         self
     }
 
-    /// Counts a request out.
+    /// Counts the end of a request.
     pub fn finish_request(&self, code: u16, took: Duration) {
         self.in_flight.dec();
         self.requests.get_or_create(&CodeLabel { code }).inc();
         self.request_duration.observe(took.as_secs_f64());
     }
 
-    /// Notes where the time of an answered request went.
+    /// Records the queue and engine time of an answered request.
     pub fn record_durations(&self, queued: Duration, inference: Duration) {
         self.queue_duration.observe(queued.as_secs_f64());
         self.inference_duration.observe(inference.as_secs_f64());
     }
 
-    /// Counts predictions.
     pub fn record_predictions(&self, predictions: &Predictions) {
         for label in predictions.labels.iter().flatten() {
             let class = self.bounded_class(label.to_string());
@@ -231,13 +230,13 @@ impl RuntimeMetrics {
         class
     }
 
-    /// Exports what `observer` counts from now on. Only the first of a process is: it is that of
-    /// the pod's own model.
+    /// Exports the counts of `observer` from now on. Only the first observer of a process is
+    /// exported, which is that of the pod's own model.
     pub fn set_observer(&self, observer: &Arc<Observer>) {
         let _ = self.observer.set(Arc::clone(observer));
     }
 
-    /// Tells which model was loaded, and in what time.
+    /// Records which model was loaded, and how long it took.
     pub fn record_model(
         &self,
         model: &str,
@@ -258,15 +257,15 @@ impl RuntimeMetrics {
         self.model_load_seconds.set(took.as_secs_f64());
     }
 
-    /// The answer to a scrape with these headers; `queued` is the length of the queue at this
-    /// moment.
+    /// The answer to a scrape with these headers: content type and body; `queued` is the current
+    /// length of the queue.
     pub fn exposition(&self, queued: usize, headers: &http::HeaderMap) -> (&'static str, Vec<u8>) {
         self.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
         // Our collectors do not fail.
         slipway_chassis::metrics::encode_metrics(&self.registry, headers).unwrap_or_default()
     }
 
-    /// The text for Prometheus; `queued` is the length of the queue at this moment.
+    /// The metrics as text for Prometheus; `queued` is the current length of the queue.
     pub fn render(&self, queued: usize) -> String {
         self.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
         let mut text = String::new();

@@ -1,4 +1,4 @@
-//! The models that are served.
+//! The loaded models.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,35 +15,33 @@ use tokio::sync::watch;
 use crate::observe::Observer;
 use crate::prediction::OutputReader;
 
-/// A model that is ready.
+/// A model that is ready to serve.
 #[derive(Debug)]
 pub struct LoadedModel {
-    /// Its name in the protocol.
+    /// The model's name in the protocol.
     pub name: String,
-    /// Its version in the protocol.
+    /// The model's version in the protocol.
     pub version: String,
-    /// `sha256:<hex>` of its file.
+    /// `sha256:<hex>` of the model's file.
     pub digest: String,
-    /// Its inputs and outputs.
     pub signature: ModelSignature,
-    /// Whether its requests run together, and why.
+    /// Whether the model's requests run together, and why.
     pub batching: BatchingDecision,
-    /// Its workers.
     pub pool: WorkerPool,
-    /// How to read its predictions.
+    /// Reads labels and confidences from the outputs.
     pub reader: OutputReader,
-    /// What it has answered.
+    /// Statistics of the model's requests.
     pub stats: Arc<ModelStats>,
-    /// Memory that it takes, in bytes; 0 for the pod's own, which is not measured.
+    /// Memory of the model in bytes; 0 for the pod's own model, which is not measured.
     pub bytes: u64,
-    /// When it was asked last, in a clock of [`ModelRegistry`].
+    /// Time of the last use, by the clock of [`ModelRegistry`].
     pub last_used: AtomicU64,
-    /// Who counts its traffic by the bins of its baseline, when it has one.
+    /// Counts traffic in the bins of the model's baseline, if it has one.
     pub observer: Option<Arc<Observer>>,
 }
 
 impl LoadedModel {
-    /// What its metadata tell of it.
+    /// The properties that appear in the model's metadata.
     pub fn description(&self) -> ModelDescription<'_> {
         ModelDescription {
             name: &self.name,
@@ -57,17 +55,17 @@ impl LoadedModel {
 /// The models of this process by name.
 #[derive(Debug)]
 pub struct ModelRegistry {
-    /// The name of the pod's own model: before it is there, requests for it are told that it is
-    /// loading.
+    /// The name of the pod's own model: until it is loaded, requests for it are answered with
+    /// `Unavailable` instead of `NotFound`.
     primary_name: String,
     ready: RwLock<Vec<Arc<LoadedModel>>>,
-    /// Counts uses: only their order matters.
+    /// Counts uses; only their order matters.
     clock: AtomicU64,
     changes: watch::Sender<()>,
 }
 
 impl ModelRegistry {
-    /// None yet; `own` will come.
+    /// Creates an empty registry; the model `own` will be added later.
     pub fn new(own: &str) -> Self {
         Self {
             primary_name: own.to_owned(),
@@ -77,18 +75,17 @@ impl ModelRegistry {
         }
     }
 
-    /// The name of the pod's own model.
     pub fn primary_name(&self) -> &str {
         &self.primary_name
     }
 
-    /// Tells of every model that comes or goes.
+    /// Notifies of every model that is added or removed.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
     }
 
-    /// Adds a model, in the place of one of the same name and version. Requests that are at the
-    /// other one finish there.
+    /// Adds a model, or replaces the one of the same name and version. Requests that use the
+    /// replaced model finish on it.
     pub fn insert(&self, model: LoadedModel) -> Arc<LoadedModel> {
         let model = Arc::new(model);
         self.touch(&model);
@@ -100,7 +97,7 @@ impl ModelRegistry {
         model
     }
 
-    /// Takes models out: all versions of a name, or one. Requests that are at them finish.
+    /// Removes models: all versions of a name, or one. Requests that use them finish.
     pub fn remove(&self, name: &str, version: Option<&str>) -> Vec<Arc<LoadedModel>> {
         let mut ready = self.ready.write();
         let gone =
@@ -117,12 +114,12 @@ impl ModelRegistry {
         self.all().into_iter().find(|model| model.name == self.primary_name)
     }
 
-    /// All that are ready.
+    /// All models that are ready.
     pub fn all(&self) -> Vec<Arc<LoadedModel>> {
         self.ready.read().clone()
     }
 
-    /// Versions of a model that are ready, in the order in which they came.
+    /// The versions of a model that are ready, in the order of loading.
     pub fn versions(&self, name: &str) -> Vec<String> {
         self.all()
             .iter()
@@ -131,7 +128,7 @@ impl ModelRegistry {
             .collect()
     }
 
-    /// All but the pod's own, those that were not used for longest first.
+    /// All models except the pod's own, least recently used first.
     pub fn repository_models(&self) -> Vec<Arc<LoadedModel>> {
         let mut models = self.all();
         models.retain(|model| model.name != self.primary_name);
@@ -146,8 +143,8 @@ impl ModelRegistry {
     /// The model for a request; the newest of its versions when the request names none.
     ///
     /// # Errors
-    /// `NotFound` when there is no such model or version; `Unavailable` while the pod's own is
-    /// loading.
+    /// `NotFound` when there is no such model or version; `Unavailable` while the pod's own model
+    /// is loading.
     pub fn get(&self, name: &str, version: Option<&str>) -> Result<Arc<LoadedModel>, PredictError> {
         let ready = self.ready.read();
         let mut of_name = ready.iter().rev().filter(|model| model.name == name).peekable();

@@ -1,10 +1,10 @@
-//! What a model predicted, read off its outputs: the label and the confidence of each row.
+//! Reads predictions from a model's outputs: the label and the confidence of each row.
 
 pub use slipway_prediction_id::PredictedLabel;
 use slipway_runtime_engine::signature::ModelSignature;
 use slipway_runtime_engine::tensor::{DataType, Tensor, TensorData};
 
-/// Which outputs of a model hold labels and scores; found once, when the model is loaded.
+/// Which outputs of a model hold labels and scores; determined once, when the model is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutputReader {
     labels: Option<usize>,
@@ -12,9 +12,9 @@ pub struct OutputReader {
 }
 
 impl OutputReader {
-    /// Converters call the label `label` (LightGBM, XGBoost, pipelines) or `output_label`
-    /// (scikit-learn). Without such an output, the highest of a row of scores is the label. Scores
-    /// are the first float matrix, preferring one that is called probabilities.
+    /// Converters name the label `label` (LightGBM, XGBoost, pipelines) or `output_label`
+    /// (scikit-learn). Without such an output, the class with the highest score of a row is the
+    /// label. Scores are the first float matrix, preferably one named probabilities.
     pub fn new(signature: &ModelSignature) -> Self {
         let outputs = &signature.outputs;
         let labels = outputs.iter().position(|s| {
@@ -41,7 +41,7 @@ impl OutputReader {
         self.scores
     }
 
-    /// Whether the model gives labels or scores.
+    /// Whether the model returns labels or scores.
     pub fn is_classifier(self) -> bool {
         self.labels.is_some() || self.scores.is_some()
     }
@@ -75,14 +75,14 @@ impl OutputReader {
 /// The predictions of one answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Predictions {
-    /// A label for each row; `None` where there is none (all scores NaN). Empty for models without
-    /// labels.
+    /// A label for each row; `None` for a row without one (all scores NaN). Empty for models
+    /// without labels.
     pub labels: Vec<Option<PredictedLabel>>,
     /// The highest probability of each row whose scores are probabilities.
     pub confidences: Vec<f64>,
-    /// Outputs that hold a NaN or an infinity.
+    /// Number of outputs that hold a NaN or an infinity.
     pub non_finite: usize,
-    /// Outputs that hold a NaN.
+    /// Number of outputs that hold a NaN.
     pub nan: usize,
 }
 
@@ -93,7 +93,7 @@ struct RowScore {
 
 fn read_scores(tensor: &Tensor) -> Vec<RowScore> {
     let [_, width] = tensor.shape[..] else { return Vec::new() };
-    // One column is a regression or a lone score: no class to read from it.
+    // One column is a regression or a single score, from which no class can be read.
     if width < 2 {
         return Vec::new();
     }
@@ -113,12 +113,12 @@ fn score_row(row: impl Iterator<Item = f64>) -> RowScore {
     for (i, x) in row.enumerate() {
         sum += x;
         probabilities &= (0.0..=1.000_001).contains(&x);
-        // A NaN compares false and never leads.
+        // Comparisons with NaN are false, so a NaN is never the maximum.
         if !x.is_nan() && best.is_none_or(|(_, b)| x > b) {
             best = Some((i, x));
         }
     }
-    // Raw scores (logits, margins) are no confidence.
+    // Raw scores (logits, margins) are not confidences.
     let confidence = best.map(|(_, b)| b).filter(|_| probabilities && (sum - 1.0).abs() < 0.01);
     RowScore { best: best.map(|(i, _)| i), confidence }
 }

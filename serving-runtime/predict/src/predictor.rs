@@ -1,4 +1,4 @@
-//! The one way from tensors to a prediction, whatever protocol they came by.
+//! The path from tensors to a prediction, shared by all protocols.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -16,42 +16,40 @@ use crate::metrics::RuntimeMetrics;
 use crate::models::{LoadedModel, ModelRegistry};
 use crate::samples::PayloadSampler;
 
-/// Rows of one request where nothing else is said.
+/// Default limit of the rows of one request.
 const DEFAULT_REQUEST_ROWS: u32 = 4096;
 
-/// What a model said.
+/// The result of a prediction.
 #[derive(Debug)]
 pub struct Prediction {
     /// All outputs, in the signature's order.
     pub outputs: Vec<Tensor>,
-    /// What whoever issues prediction ids is told of it.
+    /// The report for the issuer of prediction ids.
     pub report: PredictionReport,
-    /// How the result cache was involved, when there is one.
+    /// How the result cache was involved, if there is one.
     pub cache: Option<CacheOutcome>,
-    /// How many outputs hold a NaN.
+    /// Number of outputs that hold a NaN.
     pub nan_outputs: usize,
 }
 
-/// Models, and all that their predictions pass on the way: what REST, gRPC and jobs share.
+/// The models and everything that a prediction needs: shared by REST, gRPC and jobs.
 #[derive(Debug)]
 pub struct Predictor {
     /// The models, each once it is loaded and warm.
     pub models: ModelRegistry,
-    /// The caches.
     pub caches: RuntimeCaches,
-    /// The metrics.
     pub metrics: RuntimeMetrics,
-    /// Takes samples, when they are asked for.
+    /// Takes samples, if they are configured.
     pub sampler: OnceLock<PayloadSampler>,
     /// The keys of the namespace.
     pub keys: Arc<DeploymentKeys>,
-    /// Rows that one request may have, where that is said.
+    /// Configured limit of the rows of one request.
     pub max_request_rows: Option<u32>,
 }
 
 impl Predictor {
-    /// Runs `inputs` (valid for the model's signature) and counts what came out. Dropping the
-    /// future takes the request back.
+    /// Runs `inputs` (valid for the model's signature) and counts the result. Dropping the future
+    /// cancels the request.
     ///
     /// # Errors
     /// `Invalid` for more rows than one request may have, `Overloaded` when the queue is full,
@@ -65,7 +63,7 @@ impl Predictor {
         self.predict_with_priority(model, inputs, deadline, RequestPriority::default()).await
     }
 
-    /// [`Self::predict`] at a priority of its own.
+    /// Like [`Self::predict`], with a priority.
     ///
     /// # Errors
     /// As [`Self::predict`].
@@ -98,8 +96,8 @@ impl Predictor {
             }
             None => (run(inputs).await?.outputs, None),
         };
-        // A kept answer is a prediction like any other: it is counted, and has an id and a sample
-        // number of its own.
+        // A cached answer is a prediction like any other: it is counted, and has its own id and
+        // sample number.
         let predictions = model.reader.read(&outputs);
         self.metrics.record_predictions(&predictions);
         if let (Some(observer), Some(binned)) = (&model.observer, binned) {
@@ -115,8 +113,8 @@ impl Predictor {
         Ok(Prediction { outputs, report, cache, nan_outputs })
     }
 
-    /// Runs the model. Only what runs is timed: whoever judges a revision by its inference time
-    /// must not see how well its answers are kept.
+    /// Runs the model. Only runs are timed: the inference time by which a revision is judged must
+    /// not depend on its cache hits.
     async fn run_timed(
         &self,
         model: &LoadedModel,
@@ -130,7 +128,8 @@ impl Predictor {
         Ok(done)
     }
 
-    /// Refuses requests of too many rows; cheap, so that they are refused before they wait.
+    /// Rejects requests of too many rows. The check is cheap, so it runs before the request is
+    /// queued.
     ///
     /// # Errors
     /// `Invalid`.
@@ -152,7 +151,7 @@ impl Predictor {
     }
 }
 
-/// Runs the model, and leaves no trace of it.
+/// Runs the model without counting it.
 pub(crate) async fn run_untimed(
     model: &LoadedModel,
     inputs: Vec<Tensor>,

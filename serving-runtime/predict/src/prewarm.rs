@@ -1,8 +1,8 @@
-//! What a new pod does before it is ready: it asks a pod that serves what is hot, and answers that
-//! to itself.
+//! Warms the caches of a new pod before it is ready: it fetches the most requested inputs from a
+//! pod that serves, and computes their answers.
 //!
-//! Nothing of another pod's answers is taken, only questions; a new revision answers them by its
-//! own model. Whatever goes wrong, the pod is ready a few seconds later at most.
+//! Only inputs are fetched, never answers; a new revision computes the answers with its own model.
+//! Whatever fails, the pod is ready at most a few seconds later.
 
 use std::time::{Duration, Instant};
 
@@ -16,17 +16,17 @@ use slipway_runtime_engine::batch::RequestPriority;
 use crate::models::LoadedModel;
 use crate::predictor::{Predictor, run_untimed};
 
-/// Time to learn what is hot, and for all of it.
+/// Time limit of fetching the inputs, and of the whole warm-up.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
 const WARM_UP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where a pod answers what is hot.
 const ADMIN_PORT: u16 = slipway_contracts::ports::METRICS.number;
-/// Where gateways answer those who show the token, and say who answered.
+/// The port where the gateway names the answering revision to clients that send the token.
 const PRIVATE_PORT: u16 = slipway_contracts::ports::PRIVATE.number;
-/// Who answered, says the gateway.
+/// The header in which the gateway names the revision that answered.
 const REVISION_HEADER: &str = slipway_contracts::headers::REVISION;
 
-/// Warms the caches for `model`, if that was asked for.
+/// Warms the caches for `model`, if that is configured.
 pub async fn prewarm_caches(
     predictor: &Predictor,
     model: &LoadedModel,
@@ -69,8 +69,8 @@ pub async fn prewarm_caches(
             answered += usize::from(warmed.is_ok());
         }
     };
-    // What takes longer is cut off: a pod that is ready and cold serves better than one that is
-    // warm and late.
+    // A longer warm-up is cut off: a pod that is ready with cold caches is better than one that is
+    // late.
     let in_time = tokio::time::timeout_at(until.into(), work).await.is_ok();
     tracing::info!(
         answered,
@@ -81,8 +81,8 @@ pub async fn prewarm_caches(
     );
 }
 
-/// What is hot at a pod that serves, and which that is: one of the revision that answers at the
-/// ModelDeployment's own address.
+/// Fetches the most requested inputs from a pod that serves, and returns them with that pod's
+/// address: a pod of the revision that answers at the ModelDeployment's own address.
 async fn fetch_hot_inputs(
     args: &CacheArgs,
     modeldeployment: &str,

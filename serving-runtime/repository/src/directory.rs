@@ -1,8 +1,8 @@
 //! Models in a directory, loaded and unloaded by name.
 //!
-//! They are declared as files, `<directory>/<name>/<version>/model.onnx`. What is loaded is bounded
-//! by bytes: the model that was not used for longest makes room, never the pod's own. One that had
-//! to go comes back with its next request; one that was unloaded does not.
+//! They are declared as files, `<directory>/<name>/<version>/model.onnx`. The total size of loaded
+//! models is limited in bytes: the least recently used model is evicted, never the pod's own. An
+//! evicted model is loaded again by its next request; an unloaded one is not.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use slipway_runtime_predict::repository::{IndexEntry, LoadFuture, ModelRepositor
 
 use crate::sandbox;
 
-/// Models and versions that are listed.
+/// Largest number of models and versions that are listed.
 const MAX_LISTED: usize = 1000;
 const MAX_NAME: usize = 128;
 const MODEL_FILE: &str = "model.onnx";
@@ -39,7 +39,6 @@ pub struct RepositoryOptions {
     pub max_bytes: u64,
     /// What bounds the reading of a model.
     pub fetch: FetchOptions,
-    /// How a model is built.
     pub build: BuildOptions,
 }
 
@@ -47,7 +46,7 @@ pub struct RepositoryOptions {
 #[derive(Debug)]
 pub struct DirectoryRepository {
     options: RepositoryOptions,
-    /// Held while a model is loaded: one at a time keeps memory and processor bounded.
+    /// Held while a model is loaded: one load at a time limits memory and CPU.
     loading: tokio::sync::Mutex<()>,
     absences: Mutex<HashMap<(String, String), AbsenceReason>>,
 }
@@ -62,7 +61,8 @@ impl DirectoryRepository {
         let key = (name.to_owned(), version.to_owned());
         let mut map = self.absences.lock();
         match absent {
-            // Only declared versions get here, but their files can change without end.
+            // Only declared versions reach this map, but the declared files can change without
+            // limit.
             Some(absent) if map.len() < MAX_LISTED || map.contains_key(&key) => {
                 drop(map.insert(key, absent))
             }
@@ -76,7 +76,7 @@ impl DirectoryRepository {
         map.get(&(name.to_owned(), version.to_owned())).cloned()
     }
 
-    /// The version of that model that had to make room, if there is one.
+    /// The evicted version of that model, if there is one.
     fn evicted_version(&self, name: &str, version: Option<&str>) -> Option<String> {
         let map = self.absences.lock();
         let mut versions =
@@ -93,7 +93,7 @@ impl DirectoryRepository {
             .into_iter()
             .filter(|version| directory.join(name).join(version).join(MODEL_FILE).is_file())
             .collect();
-        // Numbers by their size, and before names.
+        // Numbers are ordered by value, and before names.
         versions.sort_by_key(|v| (v.parse::<u64>().ok(), v.clone()));
         versions.reverse();
         versions
@@ -110,13 +110,13 @@ impl DirectoryRepository {
         let path = self.options.directory.join(name).join(&version).join(MODEL_FILE);
         let _one_at_a_time = self.loading.lock().await;
         if recalled && models.get(name, Some(&version)).is_ok() {
-            // Another request for it was first.
+            // Another request has loaded it.
             return Ok(());
         }
         let result = self.check_and_load(models, name, &version, path).await;
         match &result {
             Ok(()) => self.set_absence(name, &version, None),
-            // What may pass is tried again by the next request.
+            // A transient failure is retried by the next request.
             Err(PredictError::Unavailable(_)) if recalled => {}
             Err(error) => {
                 tracing::warn!(model = name, version, %error, "cannot load a model of the repository");
@@ -190,7 +190,7 @@ impl DirectoryRepository {
         Ok(())
     }
 
-    /// Sends away those that were not used for longest. What is still answered by them finishes.
+    /// Evicts the least recently used models. Requests that use them finish.
     fn evict_for(
         &self,
         models: &ModelRegistry,
@@ -291,7 +291,8 @@ impl ModelRepository for DirectoryRepository {
     }
 }
 
-/// Names of directories in a directory, sorted; those that are no names of models are left out.
+/// Names of the subdirectories of a directory, sorted; names that are invalid for models are left
+/// out.
 fn directory_names(directory: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     let named = entries.filter_map(Result::ok).filter(|entry| entry.path().is_dir());
@@ -304,8 +305,8 @@ fn directory_names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// Whether a text can be a part of a path and nothing else. Kubernetes keeps its own files in
-/// directories that begin with a dot.
+/// Whether a text is a single path component. Kubernetes keeps its own files in directories that
+/// begin with a dot, so these are excluded.
 fn is_plain_name(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     !text.is_empty()

@@ -1,22 +1,22 @@
-//! Options of what is observed beside the answers.
+//! Command-line options of baselines and samples.
 
 use clap::Args;
 use slipway_contracts::environment;
 
-/// Baseline and samples.
+/// Options of the baseline and of samples.
 #[derive(Debug, Clone, Args)]
 pub struct ObserveArgs {
-    /// Where the model's baseline.json is (made by `kubectl slipway baseline`); same schemes as
+    /// Address of the model's baseline.json (made by `kubectl slipway baseline`); same schemes as
     /// the model. Empty: no drift metrics.
     #[arg(long, env = environment::BASELINE_URI, default_value = "", hide_default_value = true)]
     pub baseline: String,
     /// `sha256:<hex>` of the baseline file; empty when not pinned.
     #[arg(long, env = environment::BASELINE_DIGEST, default_value = "", hide_default_value = true)]
     pub baseline_digest: String,
-    /// Most features whose bins are exported: each is about 13 series a pod.
+    /// Largest number of features whose bins are exported: each has about 13 series per pod.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(0..=256))]
     pub baseline_max_features: u16,
-    /// Names of the features to export. Default: the first of the baseline.
+    /// Names of the features to export. Default: the first ones of the baseline.
     #[arg(long, value_delimiter = ',')]
     pub baseline_features: Vec<String>,
 
@@ -32,13 +32,13 @@ pub struct ObserveArgs {
     /// Bytes of samples that may wait for the sink; further ones are dropped and counted.
     #[arg(long, default_value_t = 16 << 20)]
     pub sample_buffer_bytes: usize,
-    /// Size from which a file of samples is closed and the next one begun.
+    /// Size in bytes at which a file of samples is closed and the next one begins.
     #[arg(long, default_value_t = 8 << 20, value_parser = clap::value_parser!(u64).range(1..))]
     pub sample_file_bytes: u64,
-    /// Age from which a file of samples is closed and the next one begun.
+    /// Age in seconds at which a file of samples is closed and the next one begins.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     pub sample_file_seconds: u64,
-    /// Files that a `file://` sink keeps; the oldest of this pod's own are removed.
+    /// Number of files that a `file://` sink keeps; the oldest of this pod's own files are removed.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     pub sample_files: u32,
 }

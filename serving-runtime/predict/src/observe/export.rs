@@ -1,4 +1,4 @@
-//! The counts as metrics.
+//! Exports the counts of the observer as metrics.
 
 use std::fmt::Error;
 
@@ -108,7 +108,7 @@ impl Observer {
 
 struct MetricWriter<'a, 'b>(&'a mut DescriptorEncoder<'b>);
 
-/// Labels that may be none.
+/// Optional labels.
 type LabelPairs<const N: usize> = [(&'static str, String); N];
 
 impl MetricWriter<'_, '_> {
@@ -122,7 +122,7 @@ impl MetricWriter<'_, '_> {
         let mut family = self.0.encode_descriptor(name, help, None, kind)?;
         let mut series = series;
         if N == 0 {
-            // A series without labels is the descriptor's own.
+            // A series without labels uses the descriptor itself.
             return series.next().map_or(Ok(()), |(_, value)| encode(value, family));
         }
         series.try_for_each(|(labels, value)| encode(value, family.encode_family(&labels)?))

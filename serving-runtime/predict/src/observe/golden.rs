@@ -1,5 +1,5 @@
-//! Golden requests: what the model must answer here as it did where the baseline was made, in
-//! batches of every size, before anybody is served.
+//! Golden requests: before the pod serves, the model must give the answers that it gave where the
+//! baseline was made, in batches of every size.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ fn invalid_baseline(message: impl Into<String>) -> LoadError {
     LoadError::permanent(LoadErrorReason::InvalidBaseline, message)
 }
 
-/// Reads the baseline in `file` and checks that it is one of the model with this digest and
+/// Reads the baseline in `file` and checks that it belongs to the model with this digest and
 /// signature.
 ///
 /// # Errors
@@ -54,10 +54,10 @@ pub fn read_baseline(
     Ok(baseline)
 }
 
-/// Largest baseline that is fetched.
+/// Largest baseline that is fetched, in bytes.
 pub const MAX_BASELINE_BYTES: u64 = MAX_BYTES as u64;
 
-/// A tensor's description in the baseline's notation.
+/// The description of a tensor in the baseline's format.
 pub fn baseline_spec(
     spec: &slipway_runtime_engine::signature::TensorSignature,
 ) -> BaselineTensorSpec {
@@ -68,7 +68,7 @@ pub fn baseline_spec(
     }
 }
 
-/// A tensor in the baseline's notation.
+/// A tensor in the baseline's format.
 pub fn golden_tensor(name: &str, tensor: &Tensor) -> GoldenTensor {
     macro_rules! values {
         ($($variant:ident),*) => {
@@ -83,7 +83,7 @@ pub fn golden_tensor(name: &str, tensor: &Tensor) -> GoldenTensor {
     GoldenTensor { name: name.to_owned(), datatype, shape: tensor.shape.clone(), data }
 }
 
-/// A tensor from the baseline's notation.
+/// Parses a tensor in the baseline's format.
 ///
 /// # Errors
 /// A text that names the value that does not fit.
@@ -150,8 +150,7 @@ fn parse_case(index: usize, request: &GoldenRequest) -> Result<GoldenCase, LoadE
 /// batches of each of these sizes.
 ///
 /// # Errors
-/// `GoldenRequestFailed`, permanent: the same model and the same request will not answer otherwise
-/// the next time.
+/// `GoldenRequestFailed`, permanent: the same model would fail the same request again.
 pub fn replay_requests(
     engine: &mut OnnxEngine,
     baseline: &ModelBaseline,
@@ -172,7 +171,7 @@ pub fn replay_requests(
         compare_outputs(engine.signature(), &got, &case.outputs, tolerance, (i, 1))?;
     }
     for rows in buckets.iter().copied().filter(|rows| *rows > 1) {
-        // As many rows as the batch has, beginning anew when there are fewer golden requests.
+        // As many rows as the batch has; golden requests repeat when there are fewer.
         let inputs = engine.signature().inputs.len();
         let stacked = |i: usize| {
             Tensor::stack((0..rows).filter_map(|row| cases[row % cases.len()].inputs.get(i)))
@@ -236,7 +235,7 @@ fn compare_outputs(
     Ok(())
 }
 
-/// What differs, in words.
+/// Describes the difference between two tensors; `None` when they are equal within the tolerance.
 fn describe_difference(got: &Tensor, want: &Tensor, tolerance: NumericTolerance) -> Option<String> {
     if got.shape != want.shape {
         return Some(format!("shape {:?} instead of {:?}", got.shape, want.shape));

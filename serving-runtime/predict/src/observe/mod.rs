@@ -1,9 +1,9 @@
-//! Live traffic in the bins of the baseline: what drift and expected accuracy are computed from, as
-//! counters that add up over pods and time.
+//! Counts live traffic in the bins of the baseline. Drift and expected accuracy are computed from
+//! these counters, which add up over pods and time.
 //!
-//! Counting costs a request its bins (a few nanoseconds a value) and one uncontended lock. Nothing
-//! is computed here that could be computed from the counts later: a PSI of one pod cannot be
-//! averaged with another's.
+//! Counting costs a request the search for its bins (a few nanoseconds per value) and one
+//! uncontended lock. Nothing is computed here that can be computed from the counts later: the PSI
+//! of one pod cannot be averaged with that of another.
 
 pub mod args;
 mod export;
@@ -26,18 +26,18 @@ pub use self::outputs::{ScoreRows, regression_output};
 use self::shards::{ObservedCounts, ShardedCounts};
 use crate::prediction::{OutputReader, PredictedLabel, Predictions};
 
-/// Where an observer appears once its model is loaded; the metrics' registry is made before that.
+/// Holds the observer once its model is loaded; the metrics registry is created before that.
 pub type ObserverSlot = Arc<OnceLock<Arc<Observer>>>;
 
-/// Bins of the margin between the two highest probabilities, each 1/10 wide.
+/// Number of bins of the margin between the two highest probabilities, each 1/10 wide.
 pub const MARGIN_BINS: usize = 10;
 
-/// One observed column.
+/// An observed column of an input.
 #[derive(Debug)]
 struct ObservedColumn {
-    /// Its place in a row.
+    /// The column's index in a row.
     at: usize,
-    /// The index of its first bin among all.
+    /// The index of the column's first bin among all bins.
     first: usize,
     binner: HistogramBinner,
 }
@@ -49,16 +49,17 @@ struct ObservedInput {
     columns: Vec<ObservedColumn>,
 }
 
-/// What predictions are binned by.
+/// How predictions are assigned to bins.
 #[derive(Debug)]
 enum PredictionTarget {
-    /// Labels, by the index of their bin; then the bins of others and of none.
+    /// Labels, by the index of their bin; after these follow the bins of other labels and of no
+    /// label.
     Classes { places: HashMap<PredictedLabel, usize>, other: usize },
     /// Values of a regression, in an output.
     Values { output: usize, binner: HistogramBinner },
 }
 
-/// Counts what goes through one model.
+/// Counts the traffic of one model.
 #[derive(Debug)]
 pub struct Observer {
     inputs: Vec<ObservedInput>,
@@ -74,7 +75,7 @@ pub struct Observer {
     shards: ShardedCounts,
 }
 
-/// The bins of a request's inputs, kept until it is known that it was answered.
+/// The bins of a request's inputs, kept until the request is answered.
 #[derive(Debug, Default)]
 pub struct BinnedRequest {
     bins: Vec<u16>,
@@ -82,7 +83,7 @@ pub struct BinnedRequest {
 
 impl Observer {
     /// For a model with this signature, of which `baseline` is the (checked) baseline. At most
-    /// `most` features are exported: those in `only`, or the first of the file.
+    /// `most` features are exported: those in `only`, or the first ones of the file.
     pub fn new(
         baseline: &ModelBaseline,
         signature: &ModelSignature,
@@ -141,19 +142,18 @@ impl Observer {
         }
     }
 
-    /// Finds the bins of a request's inputs. Nothing is counted yet.
+    /// Finds the bins of a request's inputs without counting them.
     pub fn bin_inputs(&self, inputs: &[Tensor], rows: usize) -> BinnedRequest {
         let mut bins = Vec::with_capacity(rows * self.observed.len());
         for input in &self.inputs {
             let Some(tensor) = inputs.get(input.index) else { continue };
-            // A model without a batch axis takes one row, whatever its first dimension is.
+            // A model without a batch axis has one row, whatever its first dimension is.
             let width = tensor.data.len() / rows.max(1);
             append_bins(&tensor.data, width, rows, &input.columns, &mut bins);
         }
         BinnedRequest { bins }
     }
 
-    /// Counts an answered request.
     pub fn count_request(
         &self,
         binned: &BinnedRequest,
@@ -235,7 +235,7 @@ impl Observer {
         }
     }
 
-    /// All counts of this moment.
+    /// The current totals of all counts.
     fn totals(&self) -> ObservedCounts {
         self.shards.totals()
     }
@@ -285,7 +285,7 @@ fn append_bins(
                         Some(value) => column.binner.number_bin($convert(*value)),
                         None => column.binner.missing_bin(),
                     };
-                    // Features and bins are bounded, so all of them fit.
+                    // Features and bins are bounded, so all indices fit.
                     bins.push((column.first + bin) as u16);
                 }
             }

@@ -1,4 +1,4 @@
-//! Scores and values, row by row.
+//! Reads scores and values of outputs row by row.
 
 use slipway_runtime_engine::signature::ModelSignature;
 use slipway_runtime_engine::tensor::{DataType, Tensor, TensorData};
@@ -8,7 +8,7 @@ use crate::prediction::OutputReader;
 /// One row of scores.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ScoredRow {
-    /// The highest probability and how far it is above the second; `None` when the scores are no
+    /// The highest probability and its margin over the second; `None` when the scores are not
     /// probabilities.
     pub probability: Option<(f64, f64)>,
 }
@@ -23,7 +23,7 @@ pub struct ScoreRows<'a> {
 }
 
 impl<'a> ScoreRows<'a> {
-    /// Of an output of shape rows x classes; others have no rows.
+    /// Reads an output of shape rows x classes; other shapes give no rows.
     pub fn from_tensor(tensor: &'a Tensor) -> Self {
         let (rows, width) = match tensor.shape[..] {
             [rows, width] if width >= 2 => (rows, width),
@@ -66,7 +66,7 @@ fn score_row(row: impl Iterator<Item = f64>) -> ScoredRow {
     }
 }
 
-/// The output that holds one number for each row, of a model that gives neither labels nor scores.
+/// The output that holds one number per row, for a model that returns neither labels nor scores.
 pub fn regression_output(signature: &ModelSignature, reader: OutputReader) -> Option<usize> {
     if reader.is_classifier() {
         return None;

@@ -1,29 +1,29 @@
-//! Counters that many threads add to without waiting for each other.
+//! Counters that many threads increment without waiting for each other.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-/// More HTTP threads than this share.
+/// With more HTTP threads than this, some share a shard.
 const SHARDS: usize = 16;
 
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    /// Threads take shards in turn, so a few threads never share one.
+    /// Shards are assigned to threads in turn, so up to `SHARDS` threads never share one.
     static OWN: usize = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
 }
 
-/// What is counted.
+/// The counts of an observer.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ObservedCounts {
-    /// Rows.
+    /// Number of rows.
     pub(super) rows: u64,
-    /// Rows without a prediction.
+    /// Number of rows without a prediction.
     pub(super) abstained: u64,
     /// All bins of all features, predictions, scores and margins.
     pub(super) bins: Vec<u64>,
-    /// For each class: the sums of the calibrated probability to be right, and to be wrong.
+    /// For each class: the sums of the calibrated probabilities of being right and of being wrong.
     pub(super) expected: Vec<(f64, f64)>,
     /// The sum of p (1 - p).
     pub(super) variance: f64,
@@ -50,7 +50,7 @@ impl ObservedCounts {
     }
 }
 
-/// A lock, alone on its cache lines.
+/// A lock on cache lines of its own.
 #[derive(Debug)]
 #[repr(align(128))]
 struct CountShard(Mutex<ObservedCounts>);
@@ -72,15 +72,15 @@ impl ShardedCounts {
         Self { shards: (0..SHARDS).map(|_| CountShard(Mutex::new(zero.clone()))).collect(), zero }
     }
 
-    /// Adds to this thread's shard. The lock is taken by nobody else but a scrape, and by threads
-    /// beyond the sixteenth.
+    /// Updates this thread's shard. Only scrapes, and threads beyond the sixteenth, contend for its
+    /// lock.
     pub(super) fn update(&self, add: impl FnOnce(&mut ObservedCounts)) {
         if let Some(shard) = self.shards.get(OWN.with(|own| *own)) {
             add(&mut shard.0.lock());
         }
     }
 
-    /// The sum of all shards. Each only grows, so sums of later moments are never less.
+    /// The sum of all shards. Each count only grows, so later sums are never lower.
     pub(super) fn totals(&self) -> ObservedCounts {
         let mut totals = self.zero.clone();
         for shard in &self.shards {

@@ -100,7 +100,7 @@ fn every_value_of_an_answered_request_is_in_one_bin() {
     let (outputs, predictions) = answer(&[0, 1, 7]);
     observer.count_request(&binned, &outputs, &predictions, 3);
     let totals = observer.totals();
-    // Two numbers and a name a row, one prediction, one score, one margin.
+    // Per row: two numbers and a name, one prediction, one score, one margin.
     assert_eq!(totals.bins.iter().sum::<u64>(), 3 * 3 + 3 * 3);
     let text = text(observer);
     for line in [
@@ -174,8 +174,8 @@ fn shards_of_many_threads_add_up() {
     assert_eq!(totals.bins.iter().take(13).sum::<u64>(), 24 * 200);
 }
 
-/// Prints what a row of 30 numbers costs: `cargo test -p slipway-runtime --lib cost_of_a_row --
-/// --nocapture`. The bound is loose on purpose: it catches a change of kind (a lock or a hash a
+/// Prints the cost of a row of 30 numbers: `cargo test -p slipway-runtime --lib cost_of_a_row --
+/// --nocapture`. The bound is deliberately loose: it catches a change of kind (a lock or a hash per
 /// value), not a slow machine.
 #[test]
 fn cost_of_a_row() {

@@ -1,8 +1,7 @@
-//! Samples of requests and answers for people and pipelines: JSON lines in files or an object
-//! store.
+//! Samples of requests and answers for users and pipelines: JSON lines in files or an object store.
 //!
 //! A sample never delays a request: it is copied, handed over without waiting, and written by a
-//! thread of its own. What the sink cannot take in time is dropped and counted.
+//! separate thread. Samples that the sink cannot accept in time are dropped and counted.
 
 mod sink;
 
@@ -25,12 +24,12 @@ use self::sink::SampleWriter;
 use crate::observe::args::ObserveArgs;
 use crate::observe::golden;
 
-/// Samples that may wait, whatever their size.
+/// Largest number of waiting samples, whatever their size.
 const QUEUE_CAPACITY: usize = 1024;
-/// How long the end of the process waits for the last file.
+/// How long the shutdown waits for the last file.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What becomes of samples.
+/// Counters of written and dropped samples.
 #[derive(Debug, Clone, Default)]
 pub struct SampleCounters {
     written: Counter,
@@ -38,7 +37,6 @@ pub struct SampleCounters {
 }
 
 impl SampleCounters {
-    /// Registers both.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "slipway_runtime_samples_written",
@@ -53,14 +51,14 @@ impl SampleCounters {
     }
 }
 
-/// A request that is sampled, until its answer is there.
+/// A request that is sampled, until its answer is available.
 #[derive(Debug)]
 pub struct PendingSample {
     inputs: Vec<Tensor>,
     reservation: SampleReservation,
 }
 
-/// A share of the bytes that may wait; given back when it is dropped.
+/// A share of the bytes that may wait; released on drop.
 #[derive(Debug)]
 struct SampleReservation {
     queued_bytes: Arc<AtomicUsize>,
@@ -117,7 +115,6 @@ enum SampledTensor {
     Redacted { name: String, datatype: &'static str, shape: Vec<usize>, redacted: bool },
 }
 
-/// Takes samples.
 #[derive(Debug)]
 pub struct PayloadSampler {
     share: f64,
@@ -127,18 +124,18 @@ pub struct PayloadSampler {
     counters: SampleCounters,
 }
 
-/// Whose samples they are.
+/// The origin of samples.
 #[derive(Debug, Clone)]
 pub struct SampleOrigin {
     /// Name of the ModelDeployment.
     pub modeldeployment: String,
     /// Revision of the pod.
     pub revision: String,
-    /// Name of the pod, if that is known.
+    /// Name of the pod, if it is known.
     pub pod_name: String,
 }
 
-/// What lines need besides the sample.
+/// The fields of a line besides the sample.
 #[derive(Debug)]
 struct SampleContext {
     modeldeployment: String,
@@ -147,11 +144,10 @@ struct SampleContext {
 }
 
 impl PayloadSampler {
-    /// Starts the writer, when samples are asked for.
+    /// Starts the writer, if samples are configured.
     ///
     /// # Errors
-    /// Permanent, when the sink is none that we know: a pod that samples nowhere would look as if
-    /// it did.
+    /// Permanent, for an unknown sink: a pod whose samples go nowhere would otherwise seem to work.
     pub fn start(
         observe: &ObserveArgs,
         origin: SampleOrigin,
@@ -188,7 +184,7 @@ impl PayloadSampler {
         }))
     }
 
-    /// Decides about a request, and keeps its inputs if it is sampled.
+    /// Decides whether a request is sampled, and copies its inputs if so.
     pub fn sample_inputs(&self, inputs: &[Tensor]) -> Option<PendingSample> {
         if rand::random::<f64>() >= self.share {
             return None;
@@ -204,7 +200,7 @@ impl PayloadSampler {
         Some(PendingSample { inputs: inputs.to_vec(), reservation: held })
     }
 
-    /// Hands an answered request to the writer.
+    /// Passes an answered request to the writer.
     pub fn offer(
         &self,
         pending: PendingSample,
@@ -228,7 +224,7 @@ impl PayloadSampler {
         }
     }
 
-    /// Writes what waits; called when the last request is answered.
+    /// Writes the waiting samples; called after the last request is answered.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
         let work = async {

@@ -1,5 +1,5 @@
-//! Where samples go: files of a directory, or objects of a store. Both begin anew by size and by
-//! age.
+//! The destination of samples: files in a directory, or objects in a store. A new file or object
+//! begins at a size and at an age.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -15,7 +15,7 @@ use url::Url;
 use crate::observe::args::ObserveArgs;
 use crate::samples::{SampleCounters, SampleOrigin};
 
-/// Time for one object.
+/// Time limit for one object.
 const PUT_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
@@ -33,7 +33,6 @@ enum SinkTarget {
     },
 }
 
-/// Writes lines.
 #[derive(Debug)]
 pub(super) struct SampleWriter {
     target: SinkTarget,
@@ -49,7 +48,7 @@ pub(super) struct SampleWriter {
 
 impl SampleWriter {
     /// # Errors
-    /// A text, when the sink is none.
+    /// A text, when the sink is invalid.
     pub(super) fn new(
         observe: &ObserveArgs,
         origin: &SampleOrigin,
@@ -121,7 +120,7 @@ impl SampleWriter {
             Ok(()) => {
                 self.bytes += line.len() as u64;
                 self.lines += 1;
-                // A store has them only once the object is there.
+                // In a store, lines exist only once the object is written.
                 if matches!(self.target, SinkTarget::Directory { .. }) {
                     self.counters.written.inc();
                 }
@@ -155,14 +154,14 @@ impl SampleWriter {
         }
     }
 
-    /// Ends a file that is old enough.
+    /// Closes a file that is old enough.
     pub(super) async fn rotate_if_old(&mut self) {
         if self.started_at.is_some_and(|begun| begun.elapsed() >= self.max_age) {
             self.rotate().await;
         }
     }
 
-    /// Ends the file, or puts the object.
+    /// Closes the file, or writes the object.
     pub(super) async fn rotate(&mut self) {
         if self.started_at.take().is_none() {
             return;
