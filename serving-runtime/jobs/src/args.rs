@@ -1,4 +1,4 @@
-//! Options of the queue, for servers and workers.
+//! Command-line options of the queue, for servers and workers.
 
 use std::time::Duration;
 
@@ -9,20 +9,20 @@ use slipway_contracts::environment;
 use slipway_egress::AllowRule;
 use slipway_runtime_queue::queue::QueueOptions;
 
-/// Bounds of callbacks.
+/// Limits of callbacks.
 #[derive(Debug, Clone, Copy)]
 pub struct CallbackOptions {
-    /// Time for one attempt, from the name to the head of the answer.
+    /// Time limit for one attempt, from the name resolution to the head of the response.
     pub timeout: Duration,
-    /// Attempts at most.
+    /// Largest number of attempts.
     pub attempts: u32,
-    /// Time from the first attempt after which there is no other.
+    /// Time since the first attempt after which there are no more attempts.
     pub age: Duration,
     /// Time between attempts.
     pub backoff: Backoff,
 }
 
-/// Options that servers and workers share.
+/// Options of servers and workers.
 #[derive(Debug, Clone, Args)]
 pub struct QueueArgs {
     /// The queue of jobs: `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS; or
@@ -42,13 +42,15 @@ pub struct QueueArgs {
     /// Jobs that may be queued or running before others are refused with 429.
     #[arg(long, env = environment::QUEUE_MAX_JOBS, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub queue_max_jobs: u64,
-    /// The same for the bytes of their requests.
+    /// Total bytes of the requests of jobs that may be queued or running; further jobs are
+    /// rejected with 429.
     #[arg(long, default_value_t = 256 << 20, value_parser = clap::value_parser!(u64).range(1..))]
     pub queue_max_bytes: u64,
     /// Largest job in bytes.
     #[arg(long, default_value_t = 1 << 20)]
     pub max_job_bytes: usize,
-    /// A worker that is silent for so long has died, and its jobs are given to others.
+    /// Seconds without a sign of life after which a worker counts as dead and its jobs are given
+    /// to other workers.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub job_lease_seconds: u64,
     /// How often a job is handed out before it goes to the dead-letter stream.
@@ -61,7 +63,7 @@ pub struct QueueArgs {
     /// any public address. Default: nowhere.
     #[arg(long, env = environment::CALLBACK_ALLOW, value_delimiter = ',')]
     pub callback_allow: Vec<AllowRule>,
-    /// How long a callback is tried.
+    /// Seconds for which a callback is retried.
     #[arg(long, default_value_t = 24 * 3600, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub callback_max_age_seconds: u64,
 }
@@ -75,7 +77,7 @@ fn queue_name(text: &str) -> Result<String, String> {
 }
 
 impl QueueArgs {
-    /// What the queue itself needs; it is called `own` where the options give it no name.
+    /// The options of the queue itself; its default name is `own`.
     pub fn options(&self, own: &str) -> QueueOptions {
         QueueOptions {
             prefix: self.queue_prefix.clone(),
@@ -91,13 +93,13 @@ impl QueueArgs {
     }
 }
 
-/// Options that only workers have.
+/// Options of workers.
 #[derive(Debug, Clone, Args)]
 pub struct WorkerArgs {
     /// Jobs that are taken at once; their rows are merged into batches.
     #[arg(long, env = environment::WORKER_MAX_JOBS, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub max_jobs: u16,
-    /// Longest time for one attempt at a job.
+    /// Time limit in seconds for one attempt at a job.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub job_timeout_seconds: u64,
     /// Largest result in bytes.
@@ -113,17 +115,17 @@ pub struct WorkerArgs {
     /// Time for one attempt at a callback.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=300))]
     pub callback_timeout_seconds: u64,
-    /// Attempts at a callback.
+    /// Largest number of attempts at a callback.
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub callback_attempts: u32,
-    /// Bound of the first wait between attempts in milliseconds; it doubles each time up to an
-    /// hour, and the wait is random below it.
+    /// Upper bound of the first delay between attempts in milliseconds; it doubles each time up to
+    /// an hour, and the actual delay is random below it.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     pub callback_backoff_millis: u64,
 }
 
 impl WorkerArgs {
-    /// What callbacks to the results of `queue` need.
+    /// The options of callbacks for the results of `queue`.
     pub fn callback_options(&self, queue: &QueueArgs) -> CallbackOptions {
         CallbackOptions {
             timeout: Duration::from_secs(self.callback_timeout_seconds),

@@ -1,4 +1,4 @@
-//! The queue that a URL names.
+//! Selects the queue by its URL.
 
 use std::time::Duration;
 
@@ -10,21 +10,19 @@ use slipway_runtime_queue::queue::{
 use slipway_runtime_queue::redis::RedisQueue;
 use slipway_runtime_queue_nats::NatsQueue;
 
-/// One of the queues that there are.
+/// The supported queues.
 #[derive(Debug)]
 pub enum JobBroker {
-    /// On Redis Streams.
     Redis(Box<RedisQueue>),
-    /// On NATS JetStream.
     Nats(NatsQueue),
 }
 
 impl JobBroker {
     /// The queue at a URL: `redis://` and `rediss://` for Redis, `nats://` and `tls://` for NATS.
-    /// Nothing is connected yet. Must be called inside a tokio runtime.
+    /// Does not connect yet. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// When the URL is neither.
+    /// When the URL has another scheme.
     pub fn new(url: &str, options: QueueOptions) -> Result<Self, QueueError> {
         match url.split_once("://").map(|(scheme, _)| scheme) {
             Some("nats" | "tls") => NatsQueue::new(url, options).map(Self::Nats),

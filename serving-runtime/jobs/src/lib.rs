@@ -1,8 +1,8 @@
-//! Asynchronous predictions: jobs that wait in a queue, workers that run them in batches, results
-//! that can be read and are called back.
+//! Asynchronous predictions: jobs wait in a queue, workers run them in batches, and results can be
+//! read and are sent to callbacks.
 //!
-//! `worker` takes jobs through [`Predictor`](slipway_runtime_predict::predictor::Predictor),
-//! `callback` tells the results. What is promised is in docs/queue.md.
+//! `worker` runs jobs through [`Predictor`](slipway_runtime_predict::predictor::Predictor),
+//! `callback` sends the results. The guarantees are in docs/queue.md.
 
 pub mod args;
 pub mod broker;

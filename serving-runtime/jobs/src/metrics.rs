@@ -1,4 +1,4 @@
-//! What is told about jobs.
+//! Metrics of jobs.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -25,19 +25,19 @@ struct QueueStateLabels {
     state: String,
 }
 
-/// What became of a submission.
+/// Outcomes of a submission.
 pub const SUBMISSION_OUTCOMES: [&str; 6] =
     ["accepted", "duplicate", "conflict", "full", "invalid", "unavailable"];
-/// What became of a delivery.
+/// Outcomes of a delivery.
 pub const DELIVERY_OUTCOMES: [&str; 8] =
     ["succeeded", "failed", "dead", "expired", "duplicate", "retried", "released", "lost"];
-/// What became of an attempt at a callback.
+/// Outcomes of an attempt at a callback.
 pub const CALLBACK_OUTCOMES: [&str; 3] = ["delivered", "retried", "dead"];
-/// Totals that the queue keeps.
+/// Totals that the queue itself counts.
 const TOTALS: [&str; 7] =
     ["enqueued", "succeeded", "failed", "dead", "expired", "cancelled", "duplicate"];
 
-/// The metrics of jobs. Series exist from the moment that a queue is given.
+/// The metrics of jobs. Series exist once a queue is configured.
 #[derive(Debug, Clone)]
 pub struct JobMetrics {
     submissions: Family<JobOutcomeLabels, Counter>,
@@ -68,7 +68,6 @@ impl Default for JobMetrics {
 }
 
 impl JobMetrics {
-    /// Registers everything.
     pub fn register(&self, to: &mut Registry) {
         let name = |n: &str| format!("slipway_runtime_{n}");
         to.register(
@@ -106,7 +105,7 @@ impl JobMetrics {
         );
     }
 
-    /// Creates the series, so that `increase()` sees their first step.
+    /// Creates the series at 0, so that `increase()` sees their first increment.
     pub fn init_series(&self) {
         for outcome in SUBMISSION_OUTCOMES {
             let _ = self.submissions.get_or_create(&JobOutcomeLabels { outcome });
@@ -119,17 +118,16 @@ impl JobMetrics {
         }
     }
 
-    /// Counts a submission.
     pub fn count_submission(&self, outcome: &'static str) {
         self.submissions.get_or_create(&JobOutcomeLabels { outcome }).inc();
     }
 
-    /// Counts deliveries in.
+    /// Adds to the number of running deliveries.
     pub fn add_running(&self, n: usize) {
         self.running.inc_by(i64::try_from(n).unwrap_or(i64::MAX));
     }
 
-    /// Counts a delivery out.
+    /// Counts the end of a delivery.
     pub fn record_delivery(&self, outcome: &'static str, took: Duration) {
         self.running.dec();
         self.deliveries.get_or_create(&JobOutcomeLabels { outcome }).inc();
@@ -142,8 +140,8 @@ impl JobMetrics {
         self.callback_duration.observe(took.as_secs_f64());
     }
 
-    /// Notes how much waits; nothing when the queue did not answer, because an old number would
-    /// scale workers by the past.
+    /// Sets the gauges of waiting jobs. Without an answer of the queue they are cleared, because an
+    /// outdated number would scale workers by the past.
     pub fn set_lag(&self, lag: Option<&QueueLag>) {
         self.up.set(i64::from(lag.is_some()));
         let Some(lag) = lag else {

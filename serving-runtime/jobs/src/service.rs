@@ -1,4 +1,4 @@
-//! The queue of a server or worker, with what is told about it.
+//! The queue of a server or worker, with its metrics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,25 +23,22 @@ pub(crate) const OUTAGE_BACKOFF: Backoff = Backoff {
 /// How often the queue is asked how much waits.
 const LAG_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The queue of a server or worker.
 #[derive(Debug)]
 pub struct JobService {
-    /// The queue.
     pub queue: JobBroker,
-    /// Where callbacks may go.
+    /// Allowed destinations of callbacks.
     pub allow: AllowList,
-    /// Bytes of a job at most.
+    /// Largest size of a job in bytes.
     pub max_job_bytes: usize,
-    /// What is told about its jobs.
     pub metrics: JobMetrics,
 }
 
 impl JobService {
-    /// Opens the queue that the options name, if they name one, and keeps its metrics fresh; it is
-    /// called `own` where the options give it no name. Must be called inside a tokio runtime.
+    /// Opens the queue if one is configured, and updates its metrics in the background; its default
+    /// name is `own`. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// A permanent one when the URL is none of Redis or NATS.
+    /// A permanent one when the URL is neither of Redis nor of NATS.
     pub fn start(
         args: &QueueArgs,
         own: &str,
@@ -75,12 +72,11 @@ impl JobService {
     }
 }
 
-/// Whether it is time to stop.
 pub(crate) fn is_stopping(stop: &watch::Receiver<bool>) -> bool {
     *stop.borrow()
 }
 
-/// Waits, or not any longer when it is time to stop.
+/// Waits until the time has passed or `stop` is set.
 pub(crate) async fn sleep_or_stop(stop: &watch::Receiver<bool>, time: Duration) {
     let mut stop = stop.clone();
     let _ = tokio::time::timeout(time, stop.wait_for(|stop| *stop)).await;

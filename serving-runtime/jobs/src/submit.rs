@@ -1,4 +1,4 @@
-//! Taking jobs in, by HTTP or from the stream: the same checks.
+//! Checks and enqueues jobs; submissions by HTTP and entries from the stream pass the same checks.
 
 use std::borrow::Cow;
 
@@ -16,16 +16,15 @@ use slipway_runtime_queue::queue::{EnqueueOutcome, JobQueue as _, QueueError};
 
 use crate::service::JobService;
 
-/// A job that is not taken in.
+/// Why a job is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
     /// The job is wrong; the text names the field and the remedy.
     #[error("{0}")]
     Invalid(String),
-    /// Another job has its key.
+    /// Another job has the same idempotency key.
     #[error("{0}")]
     Conflict(String),
-    /// The queue of jobs is full.
     #[error(
         "the queue of jobs is full ({0} jobs are queued or running); try again later or run more workers"
     )]
@@ -41,8 +40,8 @@ impl SubmitError {
     }
 }
 
-/// The body of `POST /v2/models/{m}/jobs`: a [`QueuedJob`] without what the path and the server
-/// say.
+/// The body of `POST /v2/models/{m}/jobs`: a [`QueuedJob`] without the fields that the path and the
+/// server determine.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobSubmission {
@@ -57,17 +56,17 @@ pub struct JobSubmission {
 }
 
 impl JobSubmission {
-    /// Reads the body.
+    /// Parses the body.
     ///
     /// # Errors
-    /// `Invalid` with the form that is wanted.
+    /// `Invalid` with the expected form.
     pub fn parse(body: &[u8]) -> Result<Self, SubmitError> {
         serde_json::from_slice(body).map_err(|e| {
             SubmitError::invalid(format!("want {{\"data\": {{\"inputs\": [...]}}, \"callback_url\": \"...\"}} with an inference request as data: {e}"))
         })
     }
 
-    /// The job of it. `version` and `key` are those of the path and of the header.
+    /// Converts it to a job. `version` comes from the path and `key` from the header.
     ///
     /// # Errors
     /// `Invalid` names the field.
@@ -92,7 +91,7 @@ impl JobSubmission {
             priority: self.priority,
             deadline: self.deadline,
             ttl_seconds: self.ttl_seconds,
-            // By the queue's clock, when it is written.
+            // The creation time is set by the queue's clock.
             created_at: None,
             traceparent: telemetry::current_traceparent(),
         };
@@ -132,7 +131,7 @@ pub fn parse_request(
     Ok(request)
 }
 
-/// Queues a checked job where fewer than `max_jobs` wait: its id and whether it is a new one.
+/// Enqueues a checked job if fewer than `max_jobs` wait; returns its id and whether it is new.
 ///
 /// # Errors
 /// `Conflict`, `QueueFull`, `Unavailable`.
@@ -155,16 +154,16 @@ pub async fn enqueue_job(
     }
 }
 
-/// Says how many jobs may wait, where it is not what the server was started with: gateways tell it.
+/// The header in which gateways send how many jobs may wait; it overrides the server's option.
 const MAX_JOBS_HEADER: &str = slipway_contracts::headers::QUEUE_MAX_JOBS;
-/// Says where callbacks may go, in the same way.
+/// The header in which gateways send the allowed destinations of callbacks, likewise.
 const CALLBACK_ALLOW_HEADER: &str = slipway_contracts::headers::CALLBACK_ALLOW;
 
-/// What holds for a job that comes with these headers: how many may wait, and where its callback
-/// may go.
+/// The limits for a job that arrives with these headers: how many jobs may wait, and where its
+/// callback may go.
 ///
 /// # Errors
-/// `Invalid` when a header cannot be read.
+/// `Invalid` when a header cannot be parsed.
 pub fn submission_limits<'a>(
     jobs: &'a JobService,
     headers: &HeaderMap,
@@ -186,10 +185,11 @@ pub fn submission_limits<'a>(
     Ok((max_jobs, Cow::Owned(AllowList::new(&rules))))
 }
 
-/// A queue that failed, as an answer.
+/// Converts an error of the queue to the client's error.
 pub fn queue_unavailable(error: &QueueError) -> SubmitError {
     tracing::warn!(%error, "queue");
-    // Not the error's own text: it is about places that are none of the client's business.
+    // The error's own text is not included: it contains addresses that are none of the client's
+    // business.
     SubmitError::Unavailable(
         "the queue is not available; try again later, with an idempotency key to be safe".into(),
     )

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use slipway_runtime_queue::queue::StoredJob;
 
-/// See [`job_view`].
+/// The JSON that [`job_view`] creates.
 #[derive(Debug, Serialize)]
 pub struct JobView<'a> {
     id: &'a str,
@@ -39,8 +39,8 @@ struct CallbackView<'a> {
 }
 
 /// The job with its result, an inference response of the Open Inference Protocol v2. Times are
-/// milliseconds since 1970; `attempts` counts how often it was begun; `version` is the one that
-/// answered.
+/// milliseconds since 1970; `attempts` counts how often it was started; `version` is the version
+/// that answered.
 pub fn job_view<'a>(id: &'a str, view: &'a StoredJob, with_callback: bool) -> JobView<'a> {
     let callback =
         view.text("callback_status").filter(|_| with_callback).map(|status| CallbackView {
@@ -59,7 +59,7 @@ pub fn job_view<'a>(id: &'a str, view: &'a StoredJob, with_callback: bool) -> Jo
         started_at: view.number("started_at"),
         finished_at: view.number("finished_at"),
         error: view.text("error"),
-        // We wrote it; if it is no JSON any more, somebody else did.
+        // This program writes valid JSON; anything else comes from another writer and is omitted.
         result: view.text("result").and_then(|text| serde_json::from_str(text).ok()),
         callback,
     }

@@ -1,4 +1,4 @@
-//! Telling the result: a POST to the job's callback, tried again until it is taken or given up.
+//! Callbacks: a POST of the result to the job's URL, retried until it is accepted or given up.
 
 mod run;
 pub mod sign;
@@ -18,11 +18,11 @@ use self::sign::CallbackSigner;
 use crate::args::CallbackOptions;
 use crate::view;
 
-/// Why a callback does not go where its name leads.
+/// Why a callback is not sent to the address that its host name resolves to.
 const REFUSED_MESSAGE: &str =
     "none of the addresses of this host may be called; see --callback-allow";
 
-/// Whether a callback may go to a URL, as far as can be told without asking for addresses.
+/// Checks whether a callback may go to a URL, as far as this is possible without name resolution.
 ///
 /// # Errors
 /// What is wrong, and the remedy.
@@ -39,7 +39,6 @@ pub fn check_callback_url(allow: &AllowList, text: &str) -> Result<Url, String> 
     })
 }
 
-/// Makes callbacks.
 #[derive(Debug)]
 pub struct CallbackSender {
     allow: AllowList,
@@ -52,7 +51,7 @@ pub struct CallbackSender {
 
 impl CallbackSender {
     /// # Errors
-    /// When no HTTP client can be made at all.
+    /// When no HTTP client can be created.
     pub fn new(
         allow: AllowList,
         signer: CallbackSigner,
@@ -69,17 +68,17 @@ impl CallbackSender {
         };
         let text = |e: reqwest::Error| format!("no HTTP client: {}", error_chain(&e));
         let plain = builder().tls_certs_only([]).build().map_err(text)?;
-        // An image without root certificates can still call over http.
+        // An image without root certificates can still send callbacks over http.
         let secure = builder().build().map_err(text);
         Ok(Self { allow, guard, signer, plain, secure, options })
     }
 
-    /// How long an attempt may take, settling included.
+    /// Duration of the lease of one attempt, including the time to store its outcome.
     pub fn attempt_lease(&self) -> Duration {
         self.options.timeout * 2 + Duration::from_secs(10)
     }
 
-    /// One attempt.
+    /// Makes one attempt.
     pub async fn send(&self, due: &DueCallback) -> CallbackOutcome {
         let attempt =
             u32::try_from(due.job.number("callback_attempts").unwrap_or(1)).unwrap_or(u32::MAX);
@@ -101,8 +100,8 @@ impl CallbackSender {
 
     async fn attempt(&self, due: &DueCallback, attempt: u32) -> Result<(), FailedAttempt> {
         let text = due.job.text("callback_url").unwrap_or_default();
-        // Again, although it was checked when the job came: the list may be another by now, and
-        // producers write past our API.
+        // Checked again, although it was checked on submission: the list may have changed since,
+        // and producers may write to the stream without using the API.
         let url = check_callback_url(&self.allow, text).map_err(FailedAttempt::permanent)?;
         let host = url.host_str().unwrap_or_default().to_owned();
         let response = self.post(url, due, attempt).await?;
@@ -147,7 +146,7 @@ impl CallbackSender {
             .header("webhook-signature", signature)
             .header(slipway_contracts::headers::ATTEMPT, attempt)
             .body(body);
-        // The body of the answer says nothing to us and is never read, so it needs no bound.
+        // The body of the response is never read, so it needs no limit.
         request.send().await.map_err(|e| {
             if was_refused(&e) {
                 return FailedAttempt::permanent(REFUSED_MESSAGE.into());
@@ -158,7 +157,6 @@ impl CallbackSender {
     }
 }
 
-/// An attempt that failed.
 #[derive(Debug, PartialEq, Eq)]
 struct FailedAttempt {
     message: String,

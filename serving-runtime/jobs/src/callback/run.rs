@@ -1,4 +1,4 @@
-//! Makes callbacks as they come due.
+//! Sends callbacks when they are due.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ use tokio::sync::watch;
 use crate::callback::CallbackSender;
 use crate::service::{JobService, OUTAGE_BACKOFF, is_stopping, sleep_or_stop};
 
-/// Between two looks for callbacks that are due.
+/// Interval between queries for due callbacks.
 const IDLE_POLL: Duration = Duration::from_millis(200);
-/// Callbacks in flight at once.
+/// Largest number of concurrent callbacks.
 const MAX_IN_FLIGHT: usize = 16;
 
-/// Makes callbacks until told to stop. What is under way then is finished or, when that takes
-/// longer than an attempt may, made once more by another worker. A slow receiver takes one place of
-/// several, and holds up no other.
+/// Sends callbacks until `stop` is set. Callbacks in progress at that moment are finished or, if
+/// they take longer than an attempt may, sent once more by another worker. A slow receiver occupies
+/// only one of the concurrent callbacks, so it does not delay the others.
 pub async fn send_due_callbacks(
     jobs: Arc<JobService>,
     caller: CallbackSender,
@@ -47,7 +47,7 @@ pub async fn send_due_callbacks(
         };
         tokio::select! {
             () = sleep_or_stop(&stop, wait) => {}
-            // There may be more as soon as there is room.
+            // A finished callback makes room for more due ones.
             Some(()) = flying.next(), if failures == 0 && !flying.is_empty() => {}
         }
     }
@@ -69,8 +69,8 @@ async fn send_callback(jobs: &JobService, caller: &CallbackSender, due: DueCallb
         tracing::warn!(job = due.id, outcome, note, "callback");
     }
     if let Err(error) = jobs.queue.record_callback(&due, &called).await {
-        // It is due again when the attempt's lease runs out; the receiver knows it by its
-        // idempotency key.
+        // The callback is due again when the attempt's lease expires; the receiver recognises the
+        // repetition by its idempotency key.
         tracing::warn!(%error, job = due.id, "cannot settle a callback");
     }
 }

@@ -1,5 +1,5 @@
-//! Signatures of callbacks, by the scheme of Standard Webhooks (`v1`), for which many languages
-//! have libraries.
+//! Signatures of callbacks by the scheme of Standard Webhooks (`v1`), for which many languages have
+//! libraries.
 //!
 //! `webhook-signature: v1,<base64 of HMAC-SHA256(key, "<webhook-id>.<webhook-timestamp>.<body>")>`,
 //! once for each key, separated by a space.
@@ -8,9 +8,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use standardwebhooks::{Webhook, WebhookError};
 
-/// Keys at once: the new one and the old one of a rotation.
+/// Largest number of keys at once; a rotation needs the new and the old one.
 const MAX_KEYS: usize = 4;
-/// Bytes that a key must have at least.
+/// Smallest length of a key in bytes.
 const MIN_KEY: usize = 16;
 const PREFIX: &str = "whsec_";
 
@@ -26,11 +26,11 @@ impl std::fmt::Debug for CallbackSigner {
 }
 
 impl CallbackSigner {
-    /// Reads keys, separated by spaces: `whsec_<base64>`, or any other text of at least 16 bytes,
-    /// taken as it is.
+    /// Parses keys, separated by spaces: `whsec_<base64>`, or any other text of at least 16 bytes,
+    /// used as it is.
     ///
     /// # Errors
-    /// What is wrong; never the key itself.
+    /// What is wrong, without the key itself.
     pub fn parse(secrets: &str) -> Result<Self, String> {
         let keys: Vec<_> = secrets.split_whitespace().map(parse_key).collect::<Result<_, _>>()?;
         if keys.is_empty() || keys.len() > MAX_KEYS {

@@ -1,4 +1,4 @@
-//! One delivery of a job, from its beginning to the keeping of what became of it.
+//! One delivery of a job, from its start until its outcome is stored.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ const RETRY_BACKOFF: Backoff = Backoff {
 /// Bytes of an error that are stored.
 const MAX_ERROR: usize = 2048;
 
-/// How one delivery went.
+/// The outcome of one delivery.
 enum DeliveryOutcome {
     Completed(JobCompletion),
     Retry(RetryRequest),
@@ -56,7 +56,7 @@ impl JobWorker {
         telemetry::run_in_span(span, self.execute(&lease, &job, claimed)).await
     }
 
-    /// Everything from the beginning of a job to the keeping of what became of it.
+    /// Starts a job, runs it and stores its outcome.
     async fn execute(
         &self,
         lease: &JobLease,
@@ -96,7 +96,7 @@ impl JobWorker {
         }
     }
 
-    /// The job's callback, if it may be made at all.
+    /// The job's callback, if its URL is allowed.
     fn allowed_callback(&self, job: &QueuedJob) -> Option<String> {
         job.callback_url
             .clone()
@@ -115,7 +115,7 @@ impl JobWorker {
         Ok(if first { end.status.name() } else { "duplicate" })
     }
 
-    /// A result is worth some patience: the work is done.
+    /// Retries to store an outcome: the work is done, and would be lost otherwise.
     async fn persist_with_retry<T, F: Future<Output = Result<T, QueueError>>>(
         &self,
         write: impl Fn() -> F,
@@ -142,7 +142,7 @@ impl JobWorker {
                 version,
                 ..new_completion(JobStatus::Succeeded, String::new(), &[])
             }),
-            // Not the job's fault.
+            // These errors are not caused by the job.
             Err(PredictError::Overloaded(_) | PredictError::Unavailable(_)) => {
                 DeliveryOutcome::Retry(self.retry_request(claimed, String::new(), false))
             }
@@ -184,7 +184,8 @@ impl JobWorker {
         }
         let model = predictor.models.get(&job.model_id, job.pinned_version()).map_err(|error| {
             match error {
-                // It was there when the job came, or the producer's own entry never was for us.
+                // The model or version existed on submission, or a producer wrote the entry for
+                // another one.
                 PredictError::NotFound(text) => PredictError::NotFound(format!(
                     "{text}; send jobs without a version, or as `latest`, to have whichever serves"
                 )),

@@ -1,9 +1,9 @@
-//! Takes jobs, runs them, stores what came out, and makes the callbacks.
+//! Takes jobs from the queue, runs them, stores their results and sends the callbacks.
 //!
-//! Many jobs are predicted side by side, and their rows merge into batches in the model's own
-//! queue; a slow one holds up no other. A job that was handed out before may be the one that its
-//! last worker died of, so it runs alone: if it kills this one too, it takes no other along, and
-//! after the most deliveries that there may be it goes to the dead-letter stream without being run.
+//! Many jobs are predicted concurrently, and their rows are merged into batches in the model's own
+//! queue, so a slow job does not delay others. A job that was delivered before may have crashed its
+//! last worker, so it runs alone: if it crashes this worker too, no other job is lost. After the
+//! largest number of deliveries it goes to the dead-letter stream without being run.
 
 mod delivery;
 
@@ -22,14 +22,14 @@ use tokio::sync::watch;
 use crate::args::WorkerArgs;
 use crate::service::{JobService, OUTAGE_BACKOFF, is_stopping, sleep_or_stop};
 
-/// Between two looks at an empty queue.
+/// Interval between queries of an empty queue.
 const IDLE_POLL: Duration = Duration::from_millis(100);
-/// The same when there was something: there may be more, and a little later it is more at once.
+/// The same after jobs were found: more may follow, and a short delay lets more of them arrive to
+/// be taken together.
 const BUSY_POLL: Duration = Duration::from_millis(10);
-/// Every so many turns the lowest priority comes first, so that it is not starved.
+/// Every this many turns the lowest priority comes first, so that it does not starve.
 const FAIR_EVERY: u64 = 8;
 
-/// One worker.
 #[derive(Debug)]
 pub struct JobWorker {
     predictor: Arc<Predictor>,
@@ -37,14 +37,14 @@ pub struct JobWorker {
     args: WorkerArgs,
     consumer: String,
     stop: watch::Receiver<bool>,
-    /// What is held and has not been settled.
+    /// Leases of jobs that are not yet settled.
     held_leases: Mutex<Vec<HeldLease>>,
-    /// Locked while jobs are taken and not yet held.
+    /// Locked while jobs are taken and not yet added to `held_leases`.
     claim_lock: tokio::sync::Mutex<()>,
 }
 
 impl JobWorker {
-    /// A worker that runs until `stop` says true.
+    /// Creates a worker that runs until `stop` is true.
     pub fn new(
         predictor: Arc<Predictor>,
         jobs: Arc<JobService>,
@@ -63,9 +63,9 @@ impl JobWorker {
         }
     }
 
-    /// Works until told to stop, and then gives back what it could not finish in time.
+    /// Works until `stop` is set, and then returns the jobs that it could not finish in time.
     pub async fn run(&self) {
-        // Whoever died without a word is still in the group.
+        // Removes consumers that crashed, which are still in the group.
         let _ = self.jobs.queue.leave(&self.consumer).await;
         tokio::select! {
             () = self.dispatch_loop() => {}
@@ -77,7 +77,7 @@ impl JobWorker {
             let again = RetryRequest { delay: Duration::ZERO, error: String::new(), counts: false };
             let outcome = match self.jobs.queue.retry(&self.consumer, lease, &again).await {
                 Ok(true) => "released",
-                // Its lease runs out, or has.
+                // Its lease expires, or has expired.
                 Ok(false) | Err(_) => "lost",
             };
             tracing::info!(job = lease.id, outcome, "given back");
@@ -88,7 +88,7 @@ impl JobWorker {
         }
     }
 
-    /// Keeps the worker full until told to stop; ends when nothing runs any more.
+    /// Keeps the worker busy until `stop` is set; ends when no job runs any more.
     async fn dispatch_loop(&self) {
         let lease = self.jobs.queue.options().lease;
         let look_for_lost = (lease / 4).clamp(Duration::from_millis(100), Duration::from_secs(5));
@@ -96,7 +96,7 @@ impl JobWorker {
         let (mut turn, mut failures, mut looked) = (0_u64, 0_u32, None::<Instant>);
         loop {
             if is_stopping(&self.stop) {
-                // What waits to be alone is given back.
+                // Jobs that wait to run alone are returned to the queue by `run`.
                 while flying.next().await.is_some() {}
                 return;
             }
@@ -138,8 +138,8 @@ impl JobWorker {
         }
     }
 
-    /// Lets what runs go on: all of it to its end when a job waits to be alone, or else for `wait`,
-    /// or until half of the room is free, so that jobs are taken in batches.
+    /// Drives the running jobs: to the end of all of them if a job waits to run alone; else for
+    /// `wait`, or until half of the capacity is free, so that several jobs are taken at once.
     async fn drive_running<F: Future<Output = ()>>(
         &self,
         flying: &mut FuturesUnordered<F>,
@@ -165,8 +165,8 @@ impl JobWorker {
         }
     }
 
-    /// Takes jobs: what a worker lost, to be run alone, if it is time to look for that; or else
-    /// what is new.
+    /// Takes a job that another worker lost, to be run alone, if it is time to look for one;
+    /// otherwise takes new jobs.
     async fn claim_jobs(
         &self,
         free: usize,
@@ -177,7 +177,8 @@ impl JobWorker {
             return Ok(ClaimedBatch { fresh: Vec::new(), lost: None });
         }
         let queue = &self.jobs.queue;
-        // Whoever ends the worker waits for this, so that nothing is taken and not held.
+        // `wait_for_drain` takes this lock too, so that every job that was taken is in
+        // `held_leases`.
         let _taking = self.claim_lock.lock().await;
         let lost = if look_for_lost { queue.reclaim(&self.consumer).await? } else { None };
         let fresh = match lost {
@@ -193,7 +194,7 @@ impl JobWorker {
         Ok(taken)
     }
 
-    /// Renews the leases of what is held; never ends.
+    /// Renews the leases of held jobs; never returns.
     async fn renew_leases(&self) {
         loop {
             tokio::time::sleep(self.jobs.queue.options().lease / 3).await;
@@ -205,7 +206,7 @@ impl JobWorker {
         }
     }
 
-    /// Ends when the time to end has come.
+    /// Returns when the time to drain is over.
     async fn wait_for_drain(&self) {
         let mut stop = self.stop.clone();
         if stop.wait_for(|stop| *stop).await.is_err() {
@@ -220,7 +221,7 @@ impl JobWorker {
         let outcome = match self.process_job(&claimed).await {
             Ok(outcome) => outcome,
             Err(error) => {
-                // The lease runs out, and another delivery settles it.
+                // The lease expires, and another delivery settles the job.
                 tracing::warn!(%error, job = claimed.lease.id, "cannot settle a job");
                 "lost"
             }
@@ -233,13 +234,13 @@ impl JobWorker {
     }
 }
 
-/// What was taken.
+/// Jobs that were taken.
 struct ClaimedBatch {
     fresh: Vec<ClaimedJob>,
     lost: Option<ClaimedJob>,
 }
 
-/// What is held, and since when.
+/// A held lease, and when it was taken.
 #[derive(Debug)]
 struct HeldLease {
     lease: JobLease,
