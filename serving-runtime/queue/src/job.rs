@@ -1,38 +1,38 @@
-//! A job as it lies in the queue.
+//! The format of a job in the queue.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-/// Bytes of a `traceparent`: version 00 has 55, and later ones may have more.
+/// Largest length of a `traceparent` in bytes: version 00 has 55, later versions may have more.
 const MAX_TRACEPARENT: usize = 256;
-/// Bytes of a callback's URL.
+/// Largest length of a callback's URL in bytes.
 pub const MAX_URL: usize = 2048;
-/// Bytes of an idempotency key.
+/// Largest length of an idempotency key in bytes.
 pub const MAX_KEY: usize = 255;
-/// Bytes of an id that a producer chose.
+/// Largest length of a producer's id in bytes.
 pub const MAX_ID: usize = 64;
 /// Longest time to live, in seconds: 30 days.
 pub const MAX_TTL_SECONDS: u64 = 30 * 24 * 3600;
 
-/// Which stream a job waits in.
+/// The priority of a job, which selects its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobPriority {
-    /// Before all others.
+    /// Served before all others.
     High,
-    /// Unless said otherwise.
+    /// The default.
     #[default]
     Normal,
-    /// After all others.
+    /// Served after all others.
     Low,
 }
 
 impl JobPriority {
-    /// All of them, the first before all others.
+    /// All priorities, the highest first.
     pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
 
-    /// Its name in the format and in keys.
+    /// The name in the format and in keys.
     pub const fn name(self) -> &'static str {
         match self {
             Self::High => "high",
@@ -41,55 +41,51 @@ impl JobPriority {
         }
     }
 
-    /// The priority of that name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|p| p.name() == name)
     }
 }
 
-/// A job: what `POST /v2/models/{m}/jobs` writes, and what a producer of its own may write to the
-/// stream as field `job`. Unknown fields are ignored, so that an older worker reads what a newer
-/// producer wrote.
+/// A job: `POST /v2/models/{m}/jobs` writes it, and other producers may write it to the stream as
+/// field `job`. Unknown fields are ignored, so that an older worker can read the jobs of a newer
+/// producer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct QueuedJob {
-    /// 1 to 64 of a-z, A-Z, 0-9, `-` and `_`. Empty in a producer's entry: then the entry's own id
-    /// names the job.
+    /// 1 to 64 characters of a-z, A-Z, 0-9, `-` and `_`. Empty in a producer's entry: then the
+    /// entry's own id is the id of the job.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub id: String,
-    /// Name of the model.
     #[serde(alias = "model")]
     pub model_id: String,
-    /// Version of the model; absent or `latest`: whichever version the worker serves.
+    /// Version of the model; absent or `latest`: the version that the worker serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// An inference request of the Open Inference Protocol v2, JSON without binary tensors.
     pub data: Box<RawValue>,
-    /// Where the result is POSTed to.
+    /// The URL to which the result is POSTed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callback_url: Option<String>,
-    /// Jobs of one key are one job.
+    /// Jobs with the same key are one job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
-    /// Its stream.
     #[serde(default)]
     pub priority: JobPriority,
-    /// Milliseconds since 1970: not begun later than this.
+    /// Milliseconds since 1970 after which the job is not started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<u64>,
-    /// The same, in seconds from `created_at`.
+    /// The same, in seconds since `created_at`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u64>,
-    /// Milliseconds since 1970. Absent: when the entry was written.
+    /// Milliseconds since 1970. Absent: the time when the entry was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_at: Option<u64>,
-    /// W3C `traceparent` of whoever queued it: the worker's trace and the callback go on from
-    /// there.
+    /// W3C `traceparent` of the producer: the worker and the callback continue this trace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
 }
 
 impl QueuedJob {
-    /// Reads the payload of an entry.
+    /// Parses the payload of an entry.
     ///
     /// # Errors
     /// What is wrong with it, and the remedy.
@@ -112,7 +108,7 @@ impl QueuedJob {
     /// Checks the bounds of all fields but `data`.
     ///
     /// # Errors
-    /// Names the field and what it may be.
+    /// Names the field and its valid values.
     pub fn check(&self) -> Result<(), String> {
         if !self.id.is_empty() && !is_valid_id(&self.id) {
             return Err("id: want 1 to 64 of a-z, A-Z, 0-9, - and _; or leave it out".into());
@@ -139,21 +135,21 @@ impl QueuedJob {
         Ok(())
     }
 
-    /// Milliseconds since 1970 after which it is not begun; `written` is when its entry was
-    /// written.
+    /// Milliseconds since 1970 after which the job is not started; `written` is the time when its
+    /// entry was written.
     pub fn expires_at(&self, written: u64) -> Option<u64> {
         let created = self.created_at.unwrap_or(written);
         self.deadline
             .or_else(|| Some(created.saturating_add(self.ttl_seconds?.saturating_mul(1000))))
     }
 
-    /// The version that was asked for, if one was.
+    /// The requested version, if there is one.
     pub fn pinned_version(&self) -> Option<&str> {
         self.version.as_deref().filter(|v| !v.is_empty() && *v != "latest")
     }
 
-    /// What two jobs of one idempotency key must agree on: hex of sha256 over model, version, data
-    /// and callback.
+    /// The hash on which two jobs with one idempotency key must agree: hex of SHA-256 over model,
+    /// version, data and callback.
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         let parts = [
@@ -178,7 +174,7 @@ impl QueuedJob {
     }
 }
 
-/// Whether a text may name a job.
+/// Whether a text is a valid id of a job.
 pub fn is_valid_id(id: &str) -> bool {
     (1..=MAX_ID).contains(&id.len())
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
@@ -187,7 +183,7 @@ pub fn is_valid_id(id: &str) -> bool {
 /// Checks an idempotency key.
 ///
 /// # Errors
-/// What it may be.
+/// The valid values.
 pub fn check_key(key: &str) -> Result<(), String> {
     let fits =
         (1..=MAX_KEY).contains(&key.len()) && key.bytes().all(|b| (b' '..=b'~').contains(&b));
@@ -200,8 +196,8 @@ pub fn new_id() -> String {
     hex::encode(rand::random::<[u8; 16]>())
 }
 
-/// The id of a job that a producer wrote without one: the entry's own, which is the same at every
-/// delivery.
+/// The id of a job that a producer wrote without one: derived from the entry's id, so it is the
+/// same at every delivery.
 pub fn entry_id(priority: JobPriority, entry: &str) -> String {
     format!("{}-{entry}", priority.name())
 }

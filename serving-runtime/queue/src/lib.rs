@@ -1,5 +1,5 @@
-//! The queue of jobs: [`job`] is the format, [`queue`] what any queue must do, [`redis`] the one on
-//! Redis Streams. What is promised is in docs/queue.md.
+//! The queue of jobs: [`job`] is the format, [`queue`] the interface of all queues, [`redis`] the
+//! implementation on Redis Streams. The guarantees are in docs/queue.md.
 
 pub mod job;
 pub mod queue;

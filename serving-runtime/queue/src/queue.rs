@@ -1,4 +1,4 @@
-//! What a queue must do, whatever keeps it.
+//! The interface of a queue, independent of its storage.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::job::{JobPriority, QueuedJob};
 
-/// Where a job is in its life. `queued` and `running` may follow each other several times; all
-/// others are ends, and an end is never left.
+/// The state of a job. `queued` and `running` may alternate several times; all other states are
+/// terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobStatus {
-    /// Waits, for the first time or for another attempt.
+    /// Waits, for the first or another attempt.
     Queued,
-    /// A worker has it.
+    /// A worker has taken it.
     Running,
     /// There is a result.
     Succeeded,
@@ -23,14 +23,13 @@ pub enum JobStatus {
     Failed,
     /// It was given up after too many deliveries, and is in the dead-letter stream.
     Dead,
-    /// Its deadline passed before it was begun.
+    /// Its deadline passed before it was started.
     Expired,
     /// It was cancelled while it waited.
     Cancelled,
 }
 
 impl JobStatus {
-    /// All of them.
     pub const ALL: [Self; 7] = [
         Self::Queued,
         Self::Running,
@@ -41,7 +40,7 @@ impl JobStatus {
         Self::Cancelled,
     ];
 
-    /// Its name in the API and in Redis.
+    /// The name in the API and in Redis.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -54,131 +53,128 @@ impl JobStatus {
         }
     }
 
-    /// The status of that name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|s| s.name() == name)
     }
 
-    /// Whether it is an end.
     pub const fn is_terminal(self) -> bool {
         !matches!(self, Self::Queued | Self::Running)
     }
 }
 
-/// Why a queue did not do what it was asked to.
+/// Why an operation of a queue failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum QueueError {
-    /// It cannot be reached, or did not answer in time: what was asked may or may not have been
-    /// done.
+    /// The queue cannot be reached, or did not answer in time: the operation may or may not have
+    /// happened.
     #[error("the queue is not available: {0}")]
     Unavailable(String),
-    /// It answered with something that we do not understand.
+    /// The queue gave an answer that this program does not understand.
     #[error("the queue answers with something unexpected: {0}")]
     Unexpected(String),
-    /// It takes no messages of this many bytes; the most that it takes.
+    /// The message is too large: its size, and the largest size that the queue accepts, in bytes.
     #[error("{0} bytes are too many for the queue, which takes {1}")]
     TooLarge(usize, usize),
 }
 
-/// Bounds and times of a queue.
+/// Limits and times of a queue.
 #[derive(Debug, Clone)]
 pub struct QueueOptions {
     /// First part of all keys.
     pub prefix: String,
-    /// Name of the queue, the second part.
+    /// Name of the queue, the second part of all keys.
     pub name: String,
-    /// Jobs that may be queued or running.
+    /// Largest number of queued and running jobs.
     pub max_entries: u64,
-    /// Bytes of their payloads.
+    /// Largest total size of their payloads, in bytes.
     pub max_bytes: u64,
     /// How long a worker may be silent before its jobs are given to others.
     pub lease: Duration,
-    /// How often a job may be handed out.
+    /// Largest number of deliveries of a job.
     pub max_deliveries: u32,
     /// How long results are kept.
     pub result_ttl: Duration,
-    /// How long callbacks are tried, and results with a callback kept at least.
+    /// How long callbacks are retried; results with a callback are kept at least this long.
     pub callback_age: Duration,
-    /// Servers that a stream is kept on when we make it (JetStream).
+    /// Number of servers that store a stream that this program creates (JetStream).
     pub replicas: usize,
 }
 
 impl QueueOptions {
-    /// Milliseconds for which a job that ended is kept; longer when a callback is to tell of it.
+    /// Milliseconds for which a terminated job is kept; longer when it has a callback.
     pub fn retention_millis(&self, callback: bool) -> u64 {
         let ttl = self.result_ttl;
         duration_millis(if callback { ttl.max(self.callback_age * 2) } else { ttl })
     }
 }
 
-/// A time in milliseconds.
 pub(super) fn duration_millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What became of a job that was to be queued.
+/// The outcome of enqueueing a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EnqueueOutcome {
     /// It is queued.
     Accepted,
-    /// There is a job of that idempotency key with the same content: its id.
+    /// A job with the same idempotency key and the same content exists; its id.
     Duplicate(String),
-    /// There is a job of that idempotency key with another content: its id.
+    /// A job with the same idempotency key and another content exists; its id.
     Conflict(String),
-    /// So many jobs are in the queue that no more are taken.
+    /// The queue is full; the number of jobs in it.
     Full(u64),
 }
 
 /// A delivery that one worker holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobLease {
-    /// The job.
+    /// The job's id.
     pub id: String,
-    /// Its stream.
     pub priority: JobPriority,
-    /// Its entry in the stream: when it was written, in milliseconds since 1970, `-`, and a
+    /// The entry's id in the stream: when it was written, in milliseconds since 1970, `-`, and a
     /// number.
     pub entry: String,
-    /// Where this delivery is acknowledged; empty when the queue needs no such thing.
+    /// Where this delivery is acknowledged; empty for queues that do not need it.
     pub token: String,
 }
 
 impl JobLease {
-    /// When its entry was written, in milliseconds since 1970.
+    /// When the entry was written, in milliseconds since 1970.
     pub fn written_at(&self) -> u64 {
         self.entry.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or(0)
     }
 }
 
-/// A job as a worker gets it.
+/// A job as a worker receives it.
 #[derive(Debug, Clone)]
 pub struct ClaimedJob {
-    /// What is held. Its `id` is empty until the payload was read when a producer wrote the entry
+    /// The lease. Its `id` is empty until the payload is parsed if a producer wrote the entry
     /// itself.
     pub lease: JobLease,
-    /// The job's JSON, of unknown validity.
+    /// The job's JSON, not validated.
     pub payload: Vec<u8>,
-    /// How often it was handed out, this time included.
+    /// Number of deliveries, including this one.
     pub deliveries: u32,
 }
 
-/// Whether a claimed job is to be run.
+/// What to do with a claimed job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartDecision {
-    /// Yes.
+    /// Run it.
     Run,
-    /// It, or another of its idempotency key, has been dealt with; the entry is gone.
+    /// Nothing: it, or another job with its idempotency key, was already handled; the entry is
+    /// deleted.
     Duplicate,
-    /// Its deadline passed: finish it so.
+    /// Finish it as expired: its deadline passed.
     Expired,
-    /// It was handed out too often: finish it so.
+    /// Finish it as dead: it was delivered too often.
     Dead,
 }
 
 /// How a job ended.
 #[derive(Debug, Clone)]
 pub struct JobCompletion {
-    /// An end.
+    /// A terminal status.
     pub status: JobStatus,
     /// The result's JSON; empty when there is none.
     pub result: Vec<u8>,
@@ -186,16 +182,16 @@ pub struct JobCompletion {
     pub error: String,
     /// The version of the model that answered; empty when none did.
     pub version: String,
-    /// Where to tell it.
+    /// Where the result is sent.
     pub callback_url: Option<String>,
-    /// The job's own, for the callback.
+    /// The job's `traceparent`, for the callback.
     pub traceparent: Option<String>,
     /// The job's JSON, for the dead-letter stream.
     pub payload: Vec<u8>,
 }
 
 impl JobCompletion {
-    /// An end that nobody is told.
+    /// A completion without result and callback.
     pub fn without_result(status: JobStatus, error: String, payload: &[u8]) -> Self {
         Self {
             status,
@@ -209,21 +205,21 @@ impl JobCompletion {
     }
 }
 
-/// When a job is to be tried again.
+/// How a job is to be retried.
 #[derive(Debug, Clone)]
 pub struct RetryRequest {
-    /// Not before this; at most the length of a lease.
+    /// Delay before the next attempt; at most the length of a lease.
     pub delay: Duration,
-    /// What went wrong; empty for nothing.
+    /// What failed; empty if nothing did.
     pub error: String,
-    /// Whether the delivery counts towards the most that there may be.
+    /// Whether the delivery counts towards the largest number of deliveries.
     pub counts: bool,
 }
 
-/// A job as people see it. Times are milliseconds since 1970.
+/// A job as clients see it. Times are milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StoredJob {
-    /// All fields as they are kept.
+    /// All stored fields.
     pub fields: BTreeMap<String, Vec<u8>>,
 }
 
@@ -238,7 +234,6 @@ impl StoredJob {
         self.text(field)?.parse().ok()
     }
 
-    /// Its status.
     pub fn status(&self) -> Option<JobStatus> {
         JobStatus::parse(self.text("status")?)
     }
@@ -247,7 +242,7 @@ impl StoredJob {
 /// A callback that is due.
 #[derive(Debug, Clone)]
 pub struct DueCallback {
-    /// The job.
+    /// The job's id.
     pub id: String,
     /// The job with its result.
     pub job: StoredJob,
@@ -257,68 +252,68 @@ pub struct DueCallback {
     pub token: String,
 }
 
-/// What became of one attempt at a callback.
+/// The outcome of one attempt at a callback.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallbackOutcome {
-    /// The receiver has it.
+    /// The receiver accepted it.
     Delivered,
-    /// Again, after a time.
+    /// Retry after a time; the error.
     Retry(Duration, String),
-    /// Given up.
+    /// Given up; the error.
     Dead(String),
 }
 
-/// How much waits, and what became of everything so far. Of one moment with Redis, and with
-/// JetStream when nothing happens meanwhile: `enqueued = succeeded + failed + dead + expired +
-/// cancelled + duplicate + waiting + taken`, as soon as entries that producers wrote themselves
-/// have been seen by a worker.
+/// How many jobs wait, and the totals of all outcomes so far. Consistent with Redis, and with
+/// JetStream while no operation runs: `enqueued = succeeded + failed + dead + expired + cancelled +
+/// duplicate + waiting + taken`, once a worker has read the entries that producers wrote
+/// themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct QueueLag {
-    /// Jobs that no worker has had.
+    /// Jobs that no worker has taken yet.
     pub waiting: u64,
-    /// Jobs that a worker has, or that wait for another attempt.
+    /// Jobs that a worker holds, or that wait for another attempt.
     pub taken: u64,
     /// Age of the oldest job in the queue, in milliseconds.
     pub oldest: u64,
-    /// Callbacks that are to be made.
+    /// Callbacks that are not yet settled.
     pub callbacks: u64,
-    /// How late the callback is that is due first, in milliseconds.
+    /// Lateness of the callback that is due first, in milliseconds.
     pub callbacks_late: u64,
-    /// Counters since the queue exists, by name.
+    /// Counters since the queue was created, by name.
     pub totals: BTreeMap<String, u64>,
 }
 
 type QueueResult<T> = Result<T, QueueError>;
 
-/// A durable queue of jobs with at-least-once delivery and at most one result for each.
+/// A durable queue of jobs with at-least-once delivery and at most one result per job.
 pub trait JobQueue: Send + Sync + 'static {
-    /// Its options.
     fn options(&self) -> &QueueOptions;
-    /// Bytes of the largest result that it takes, when it has such a bound.
+    /// Size of the largest result that the queue accepts, in bytes, if it has such a limit.
     fn max_result_bytes(&self) -> Option<usize> {
         None
     }
-    /// Queues a job, unless its idempotency key is known or `max_jobs` wait, or as many bytes as
-    /// the options allow.
+    /// Enqueues a job, unless its idempotency key exists, `max_jobs` wait, or the bytes of the
+    /// options are used up.
     fn enqueue(
         &self,
         job: &QueuedJob,
         max_jobs: u64,
     ) -> impl Future<Output = QueueResult<EnqueueOutcome>> + Send;
-    /// Up to `most` jobs that no worker holds, by priority, or from the lowest when `lowest_first`.
-    /// Those that were handed out before may be among them.
+    /// Takes up to `most` jobs that no worker holds, by priority, or from the lowest when
+    /// `lowest_first`. Jobs that were delivered before may be among them.
     fn claim(
         &self,
         consumer: &str,
         most: usize,
         lowest_first: bool,
     ) -> impl Future<Output = QueueResult<Vec<ClaimedJob>>> + Send;
-    /// A job whose lease has run out, where [`claim`](JobQueue::claim_from_uri) does not tell them.
+    /// Takes a job whose lease has expired, for queues where [`claim`](JobQueue::claim) does not
+    /// return these.
     fn reclaim(
         &self,
         consumer: &str,
     ) -> impl Future<Output = QueueResult<Option<ClaimedJob>>> + Send;
-    /// Registers that a claimed job is begun.
+    /// Registers that a claimed job is started.
     fn start(
         &self,
         lease: &JobLease,
@@ -332,37 +327,36 @@ pub trait JobQueue: Send + Sync + 'static {
         consumer: &str,
         leases: &[JobLease],
     ) -> impl Future<Output = QueueResult<()>> + Send;
-    /// Stores how a job ended, once, and acknowledges it. False when it had ended before.
+    /// Stores how a job ended, once, and acknowledges it. Returns `false` when it had ended before.
     fn finish(
         &self,
         lease: &JobLease,
         end: &JobCompletion,
     ) -> impl Future<Output = QueueResult<bool>> + Send;
-    /// Gives a job back. False when it is not held any more.
+    /// Returns a job to the queue. Returns `false` when it is not held any more.
     fn retry(
         &self,
         consumer: &str,
         lease: &JobLease,
         again: &RetryRequest,
     ) -> impl Future<Output = QueueResult<bool>> + Send;
-    /// Says that a worker goes; also forgets those that have gone without a word.
+    /// Removes a worker, and workers that have been inactive for too long.
     fn leave(&self, consumer: &str) -> impl Future<Output = QueueResult<()>> + Send;
-    /// A job by its id.
     fn get_job(&self, id: &str) -> impl Future<Output = QueueResult<Option<StoredJob>>> + Send;
-    /// Cancels a job that waits: `Ok(None)` when there is no such job, `Some(status)` with what it
-    /// was when asked.
+    /// Cancels a waiting job: `Ok(None)` when there is no such job, else `Some` of its previous
+    /// status.
     fn cancel(&self, id: &str) -> impl Future<Output = QueueResult<Option<JobStatus>>> + Send;
-    /// How much waits.
+    /// How many jobs wait.
     fn lag(&self) -> impl Future<Output = QueueResult<QueueLag>> + Send;
-    /// Callbacks that are due, at most `most`; each is due again after `lease` unless
-    /// [`called`](JobQueue::record_callback) says something else.
+    /// Takes up to `most` due callbacks; each is due again after `lease` unless
+    /// [`record_callback`](JobQueue::record_callback) is called.
     fn claim_callbacks(
         &self,
         most: usize,
         lease: Duration,
     ) -> impl Future<Output = QueueResult<Vec<DueCallback>>> + Send;
-    /// Stores what became of an attempt. False when the callback is settled, or a later attempt is
-    /// under way.
+    /// Stores the outcome of an attempt. Returns `false` when the callback is settled, or a later
+    /// attempt is in progress.
     fn record_callback(
         &self,
         due: &DueCallback,

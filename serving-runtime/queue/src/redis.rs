@@ -1,9 +1,10 @@
 //! The queue on Redis Streams (Redis 7 or Valkey 7.2 and newer).
 //!
-//! One stream for each priority, one consumer group. Every step that touches more than one key is a
-//! script, so that no crash leaves half of it behind. An entry leaves its stream when its job has
-//! ended: the stream's length is the bound, and nothing is ever trimmed that was accepted. What
-//! waits for another attempt stays on the group's list of deliveries, which also counts them.
+//! There is one stream per priority with one consumer group. Every step that writes more than one
+//! key is a script, so that a crash cannot leave half of it. An entry leaves its stream when its
+//! job has ended: the length of the stream is bounded by the limit on jobs, and accepted entries
+//! are never trimmed. A job that waits for another attempt stays in the group's list of pending
+//! entries, which also counts deliveries.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,9 +20,9 @@ use crate::queue::{
     duration_millis,
 };
 
-/// Entries of the dead-letter streams, about.
+/// Approximate limit of entries in the dead-letter streams.
 const MAX_DEAD_LETTERS: usize = 10_000;
-/// A worker that took nothing and asked for nothing for so long is gone.
+/// Inactivity after which a worker counts as gone.
 const CONSUMER_TIMEOUT: Duration = Duration::from_secs(3600);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,7 +45,6 @@ scripts!(
     enqueue, claim, reclaim, start, finish, retry, extend, cancel, leave, lag, callbacks, called
 );
 
-/// A queue on Redis.
 pub struct RedisQueue {
     connection: ConnectionManager,
     scripts: Scripts,
@@ -54,7 +54,7 @@ pub struct RedisQueue {
 
 impl std::fmt::Debug for RedisQueue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The connection knows the password.
+        // The connection contains the password.
         f.debug_struct("RedisQueue").field("base", &self.base).finish_non_exhaustive()
     }
 }
@@ -63,18 +63,18 @@ fn unexpected_error(e: impl std::fmt::Display) -> QueueError {
     QueueError::Unexpected(e.to_string())
 }
 
-/// The URL without what is secret, for messages.
+/// An error message without secrets: it does not contain the URL.
 fn unavailable_error(e: &redis::RedisError) -> QueueError {
     QueueError::Unavailable(e.to_string())
 }
 
 impl RedisQueue {
-    /// A queue at `redis://[user:password@]host[:port][/db]` or `rediss://...`. Nothing is
-    /// connected yet: a Redis that is down is no reason not to serve. Must be called inside a tokio
-    /// runtime.
+    /// A queue at `redis://[user:password@]host[:port][/db]` or `rediss://...`. Does not connect
+    /// yet: a Redis that is down must not prevent the server from serving. Must be called inside a
+    /// tokio runtime.
     ///
     /// # Errors
-    /// When the URL is none of Redis.
+    /// When the URL is not a Redis URL.
     pub fn new(url: &str, options: QueueOptions) -> Result<Self, QueueError> {
         let client = redis::Client::open(url).map_err(|e| unavailable_error(&e))?;
         let config = ConnectionManagerConfig::new()
@@ -96,7 +96,7 @@ impl RedisQueue {
         &self,
         invocation: &ScriptInvocation<'_>,
     ) -> Result<T, QueueError> {
-        // A handle on the one shared connection.
+        // A handle to the one shared connection.
         let mut connection = self.connection.clone();
         let asked = trace_redis_call("EVALSHA", invocation.invoke_async(&mut connection));
         asked.await.map_err(|e| unavailable_error(&e))
@@ -107,7 +107,7 @@ fn parse_claimed(value: Value) -> Result<ClaimedJob, QueueError> {
     let (priority, entry, id, payload, deliveries): (String, String, Vec<u8>, Vec<u8>, u32) =
         redis::from_redis_value(value).map_err(unexpected_error)?;
     let priority = JobPriority::parse(&priority).ok_or_else(|| unexpected_error("a priority"))?;
-    // A producer may have written anything as `id`; what is no id is as good as none.
+    // A producer may write anything as `id`; an invalid one is treated as absent.
     let id = String::from_utf8(id).ok().filter(|id| crate::job::is_valid_id(id));
     let id = id.unwrap_or_else(|| entry_id(priority, &entry));
     Ok(ClaimedJob {

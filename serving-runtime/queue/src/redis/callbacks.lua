@@ -1,9 +1,9 @@
--- Callbacks that are due, each hidden from others until its lease has run out.
+-- Takes callbacks that are due; each is hidden from other workers until its lease expires.
 local lease, most, t, out = tonumber(ARGV[1]), tonumber(ARGV[2]), now(), {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', CALLBACKS, '-inf', t, 'LIMIT', 0, most)) do
   local key = job(id)
   if redis.call('HGET', key, 'callback_status') ~= 'pending' then
-    -- The result is forgotten already: there is nothing left to tell.
+    -- The result has expired already, so there is nothing to send.
     redis.call('ZREM', CALLBACKS, id)
     count('callbacks_dead')
   else

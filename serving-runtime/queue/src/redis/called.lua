@@ -2,7 +2,7 @@ local id, attempt, outcome, delay, note, keep = ARGV[1], ARGV[2], ARGV[3], tonum
 local key = job(id)
 local known = redis.call('HMGET', key, 'callback_status', 'callback_attempts', 'callback_url')
 if known[1] ~= 'pending' then return 0 end
--- A later attempt is under way: only a success of this one changes anything.
+-- A later attempt is in progress, so only a success of this one changes the state.
 if known[2] ~= attempt and outcome ~= 'delivered' then return 0 end
 if outcome == 'retry' then
   redis.call('ZADD', CALLBACKS, now() + delay, id)

@@ -1,10 +1,11 @@
--- Common to all scripts. KEYS[1] is the base of every key of one queue: `<prefix>:{<queue>}`; the braces keep them in one slot of a cluster.
+-- Common to all scripts. KEYS[1] is the base of every key of one queue: `<prefix>:{<queue>}`; the braces keep the keys
+-- in one slot of a cluster.
 local B, GROUP, WAITING = KEYS[1], 'workers', 'waiting'
 local STATS, CALLBACKS = B .. ':stats', B .. ':callbacks'
 local PRIORITIES = {'high', 'normal', 'low'}
 local ENDED = {succeeded = true, failed = true, dead = true, expired = true, cancelled = true}
 
--- Milliseconds of the server: one clock for all workers.
+-- The server's time in milliseconds: one clock for all workers.
 local function now()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
@@ -15,7 +16,7 @@ local function stream(priority) return B .. ':jobs:' .. priority end
 local function idem(key) return B .. ':idem:' .. key end
 local function count(what, by) redis.call('HINCRBY', STATS, what, by or 1) end
 
--- Streams and groups are made when something needs them: also after a Redis that came back empty.
+-- Streams and groups are created on demand, also after a Redis that restarted empty.
 local function group(s)
   local made = redis.pcall('XGROUP', 'CREATE', s, GROUP, '0', 'MKSTREAM')
   if type(made) == 'table' and made.err and not string.find(made.err, 'BUSYGROUP', 1, true) then error(made.err) end
@@ -27,7 +28,7 @@ local function entries()
   return n
 end
 
--- An entry that has ended leaves the stream, so that its length is what is queued or running.
+-- The entry of an ended job is deleted, so that the length of the stream is the number of queued and running jobs.
 local function remove(priority, entry)
   redis.pcall('XACK', stream(priority), GROUP, entry)
   return redis.call('XDEL', stream(priority), entry)

@@ -3,7 +3,7 @@ local ttl, url, payload, keep, version, trace = ARGV[7], ARGV[8], ARGV[9], ARGV[
 local key = job(id)
 local known = redis.call('HMGET', key, 'status', 'bytes', 'idem')
 remove(priority, entry)
--- The first result stands.
+-- The first result is final.
 if known[1] and ENDED[known[1]] then return 0 end
 if not known[1] then
   count('enqueued')

@@ -1,4 +1,5 @@
--- A consumer that goes, and those that have not been heard of for so long. Deleting one that still holds deliveries would lose them.
+-- Deletes a consumer that leaves, and those that have been inactive for too long. Consumers that still hold deliveries
+-- are kept, because deleting them would lose the deliveries.
 local own, silent = ARGV[1], tonumber(ARGV[2])
 for _, p in ipairs(PRIORITIES) do
   local all = redis.pcall('XINFO', 'CONSUMERS', stream(p), GROUP)

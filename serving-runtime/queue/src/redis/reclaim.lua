@@ -1,5 +1,5 @@
--- One job whose worker let its lease run out. XAUTOCLAIM does the same in one command, but looks at no more than ten entries for each one
--- that it may return, and would not get past the healthy ones at the head of the list.
+-- Takes one job whose lease has expired. XAUTOCLAIM does the same in one command, but it examines at most ten entries
+-- for each one that it may return, so it would not get past the held entries at the head of the list.
 local consumer, lease = ARGV[1], ARGV[2]
 for _, p in ipairs(PRIORITIES) do
   local s = stream(p)
@@ -12,7 +12,7 @@ for _, p in ipairs(PRIORITIES) do
         local id, payload = fields(got[1][2])
         return {p, entry, id, payload, deliveries + 1}
       end
-      -- Its entry is gone, and XCLAIM has taken it off the list.
+      -- Its entry was deleted, and XCLAIM has removed it from the list.
       idle = redis.call('XPENDING', s, GROUP, 'IDLE', lease, '-', '+', 1)
     end
   end

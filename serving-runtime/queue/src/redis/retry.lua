@@ -5,7 +5,7 @@ local mine = redis.call('XPENDING', s, GROUP, entry, entry, 1, consumer)
 if not mine[1] then return 0 end
 local deliveries = mine[1][4]
 if not counts then deliveries = math.max(deliveries - 1, 0) end
--- It stays on the list of deliveries, of nobody, and is taken when its lease has run out: `delay` from now.
+-- It stays on the list of pending entries without a worker, and is taken when its lease expires, `delay` from now.
 redis.call('XCLAIM', s, GROUP, WAITING, 0, entry, 'IDLE', math.max(lease - delay, 0), 'RETRYCOUNT', deliveries, 'JUSTID')
 redis.call('HSET', job(id), 'status', 'queued')
 if err ~= '' then redis.call('HSET', job(id), 'error', err) end

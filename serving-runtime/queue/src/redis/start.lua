@@ -2,7 +2,7 @@ local priority, entry, id, bytes, expires = ARGV[1], ARGV[2], ARGV[3], ARGV[4], 
 local key, print, ttl, model, deliveries, most = ARGV[6], ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11])
 local known = redis.call('HMGET', job(id), 'status', 'entry')
 if not known[1] then
-  -- Written to the stream by a producer of its own: it is registered when it is first seen.
+  -- Written to the stream by an external producer: it is registered when a worker first sees it.
   count('enqueued')
   if key ~= '' then
     local seen = redis.call('GET', idem(key))
@@ -17,7 +17,7 @@ if not known[1] then
   redis.call('HSET', job(id), 'status', 'queued', 'priority', priority, 'entry', entry, 'model', model,
     'created_at', string.match(entry, '^%d+'), 'attempts', 0, 'idem', key)
 elseif known[2] ~= entry then
-  -- A second entry for one id.
+  -- A second entry with the same id.
   remove(priority, entry)
   count('enqueued')
   count('duplicate')
