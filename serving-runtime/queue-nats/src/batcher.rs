@@ -1,4 +1,4 @@
-//! Steps that wait to be written together.
+//! Collects steps that are written together.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -8,14 +8,15 @@ use tokio::sync::oneshot;
 
 use crate::store::{CommitOutcome, SubjectWrite};
 
-/// Steps of one batch, which the server takes a thousand messages of; a step has at most five.
+/// Largest number of steps in one batch: the server accepts a thousand messages, and a step has at
+/// most five.
 const MAX_BATCH_STEPS: usize = 64;
-/// Bytes of one batch, unless a single step has more.
+/// Largest size of one batch in bytes, unless a single step is larger.
 const MAX_BATCH_BYTES: usize = 4 << 20;
 
 type CommitResult = Result<CommitOutcome, QueueError>;
 
-/// A step: what it writes, what it counts, and who waits for it.
+/// A step: its writes, its counter increments, and the channel for its outcome.
 #[derive(Debug)]
 pub(crate) struct PendingStep {
     pub(crate) writes: Vec<SubjectWrite>,
@@ -24,7 +25,7 @@ pub(crate) struct PendingStep {
 }
 
 impl PendingStep {
-    /// Tells what became of it; nobody may be waiting any more.
+    /// Sends the outcome; the receiver may be gone.
     pub(crate) fn reply(self, answer: CommitResult) {
         let _ = self.reply.send(answer);
     }
@@ -34,12 +35,12 @@ impl PendingStep {
     }
 }
 
-/// Steps in the order in which they came.
+/// Waiting steps in the order of arrival.
 #[derive(Debug, Default)]
 pub(crate) struct WriteBatcher(Mutex<VecDeque<PendingStep>>);
 
 impl WriteBatcher {
-    /// Queues a step. What comes back is told what became of it.
+    /// Queues a step; returns the receiver of its outcome.
     pub(crate) fn submit(
         &self,
         writes: Vec<SubjectWrite>,
@@ -50,9 +51,9 @@ impl WriteBatcher {
         heard
     }
 
-    /// The next steps that can be written together: the oldest, and what fits beside it. No two of
-    /// them write to one subject: the later one has read what is going to be the past, and has to
-    /// find that out.
+    /// The next steps that can be written together: the oldest, and others that fit. No two of them
+    /// write to the same subject: the later one was computed from the state before the first, so it
+    /// must be written separately and fail with a conflict.
     pub(crate) fn next_batch(&self) -> Vec<PendingStep> {
         let mut waiting = self.0.lock();
         let (mut group, mut later) = (Vec::new(), VecDeque::new());

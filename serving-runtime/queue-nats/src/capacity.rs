@@ -1,14 +1,14 @@
-//! Whether there is room for a job.
+//! Estimates whether there is room for a job.
 //!
-//! Asking the server costs as much as queueing, so what it said is believed for a moment, with what
-//! this process has queued since on top. That is never less than there is of this process's own;
-//! and nothing is refused but by a fresh answer.
+//! Asking the server costs as much as enqueueing, so its last answer is used for a short time, plus
+//! the jobs that this process has enqueued since. The estimate is never lower than the contribution
+//! of this process, and a job is rejected only after a fresh answer.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How long an answer is believed.
+/// How long an answer is used.
 const MAX_ESTIMATE_AGE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy)]
@@ -18,18 +18,18 @@ struct ObservedUsage {
     bytes: u64,
 }
 
-/// What was seen last.
+/// The usage reported by the server's last answer.
 #[derive(Debug, Default)]
 pub(crate) struct CapacityEstimate(Mutex<Option<ObservedUsage>>);
 
 impl CapacityEstimate {
-    /// Notes what the server says at `at`, the time when it was asked.
+    /// Records the server's answer to a query sent at `at`.
     pub(crate) fn observe(&self, entries: u64, bytes: u64, at: Instant) {
         *self.0.lock() = Some(ObservedUsage { at, entries, bytes });
     }
 
-    /// Takes room for a job of `bytes` among the most entries and bytes. False when there is none,
-    /// or nothing is known that is fresh.
+    /// Reserves room for a job of `bytes` within the limits of entries and bytes. Returns `false`
+    /// when there is none, or no recent answer is known.
     pub(crate) fn try_reserve(
         &self,
         bytes: u64,

@@ -1,5 +1,5 @@
-//! One connection, the stream that keeps everything of one queue, and the consumers that hand its
-//! entries out.
+//! One connection, the stream that stores everything of one queue, and the consumers that deliver
+//! its entries.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::limits::RESPONSE_TIMEOUT;
 use crate::subjects::QueueSubjects;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Between attempts to connect again.
+/// Delay between attempts to reconnect.
 const RECONNECT_DELAY: Duration = Duration::from_millis(250);
 /// JetStream takes 0 for half a minute.
 const MIN_LEASE: Duration = Duration::from_millis(10);
@@ -27,20 +27,20 @@ const MIN_LEASE: Duration = Duration::from_millis(10);
 /// A consumer whose entries are pulled.
 pub(crate) type PullConsumer = Consumer<ConsumerConfig>;
 
-/// What is there when the stream is.
+/// A connection whose stream exists.
 #[derive(Debug)]
 pub(crate) struct JetStreamConnection {
     pub(crate) client: Client,
     pub(crate) stream: Stream,
-    /// The consumers as they were made first: to be asked how much waits.
+    /// The consumers as created on connecting, used to query how many entries wait.
     lag_consumers: Vec<PullConsumer>,
-    /// The same, one for each priority, with this worker's lease.
+    /// One consumer per priority, with this worker's lease.
     work_consumers: OnceCell<Vec<PullConsumer>>,
-    /// The one of the callbacks, with the lease of an attempt.
+    /// The consumer of callbacks, with the lease of an attempt.
     callback_consumer: Mutex<Option<(Duration, PullConsumer)>>,
 }
 
-/// An entry that was handed out.
+/// An entry that was delivered.
 #[derive(Debug)]
 pub(crate) struct EntryDelivery {
     /// Last part of its subject.
@@ -49,16 +49,16 @@ pub(crate) struct EntryDelivery {
     pub(crate) sequence: u64,
     /// Milliseconds since 1970, by the server's clock.
     pub(crate) written_at: u64,
-    /// How often it was handed out, this time included.
+    /// Number of deliveries, including this one.
     pub(crate) delivery_count: u64,
-    /// Where to acknowledge it; another one at each delivery.
+    /// Where to acknowledge it; different for each delivery.
     pub(crate) token: String,
     pub(crate) payload: Vec<u8>,
 }
 
 impl JetStreamConnection {
-    /// Connects, and makes what is missing. What is there already stays as it is: replicas,
-    /// placement and limits are decisions of who runs it.
+    /// Connects, and creates what is missing. An existing stream is not changed: replicas,
+    /// placement and limits are decisions of the administrator.
     pub(crate) async fn open(
         url: &str,
         names: &QueueSubjects,
@@ -113,13 +113,13 @@ impl JetStreamConnection {
         })
     }
 
-    /// Whether the server is there: requests to one that is not would wait for their time to be
-    /// over.
+    /// Whether the server is connected: requests to a disconnected server would wait until they
+    /// time out.
     pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
 
-    /// Takes entries of a priority that nobody holds.
+    /// Takes entries of a priority that no worker holds.
     pub(crate) async fn fetch_entries(
         &self,
         names: &QueueSubjects,
@@ -161,7 +161,7 @@ impl JetStreamConnection {
         fetch_deliveries(consumer, most).await
     }
 
-    /// How much waits and is held: of each priority, and of the callbacks at last.
+    /// How many entries wait and are held: per priority, and for the callbacks last.
     pub(crate) async fn consumer_infos(&self) -> Result<Vec<Info>, QueueError> {
         try_join_all(
             self.lag_consumers
@@ -176,8 +176,8 @@ fn stream_config(names: &QueueSubjects, options: &QueueOptions) -> Config {
     Config {
         name: names.stream.clone(),
         subjects: vec![names.all_subjects()],
-        // An entry that is acknowledged is gone; what no consumer looks at, as the jobs themselves,
-        // stays.
+        // An acknowledged entry is deleted; subjects without a consumer, such as the jobs
+        // themselves, stay.
         retention: RetentionPolicy::WorkQueue,
         max_messages_per_subject: 1,
         storage: StorageType::File,
@@ -198,7 +198,7 @@ fn consumer_config(name: &str, filter: String, lease: Duration) -> ConsumerConfi
         filter_subject: filter,
         ack_policy: AckPolicy::Explicit,
         ack_wait: lease.max(MIN_LEASE),
-        // Deliveries are counted by us, and what was accepted is never given up by the server.
+        // This program counts deliveries itself; the server must never give up an accepted job.
         max_deliver: -1,
         max_ack_pending: -1,
         ..ConsumerConfig::default()
@@ -220,7 +220,7 @@ async fn fetch_deliveries(
     let mut messages =
         consumer.fetch().max_messages(most).messages().await.map_err(unavailable_error)?;
     let mut all = Vec::new();
-    // A server that goes away meanwhile says nothing; what came until then is ours.
+    // A server that disconnects meanwhile sends no error; messages received until then are used.
     while let Ok(Some(message)) = tokio::time::timeout(CONNECT_TIMEOUT, messages.next()).await {
         let message = match message {
             Ok(message) => message,
@@ -245,7 +245,7 @@ async fn fetch_deliveries(
     Ok(all)
 }
 
-/// Milliseconds of nanoseconds since 1970.
+/// Converts nanoseconds since 1970 to milliseconds.
 pub(crate) fn nanos_to_millis(nanos: i128) -> u64 {
     u64::try_from(nanos / 1_000_000).unwrap_or_default()
 }

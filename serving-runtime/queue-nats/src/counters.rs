@@ -1,6 +1,6 @@
-//! The queue's counters. Each process has its own message with all that it has counted, written in
-//! the same batch as what is counted, so that a crash cannot come between; only its own process
-//! writes it, so that processes do not wait for each other. Sums are what people see.
+//! The queue's counters. Each process has its own message with all its counts. It is written in the
+//! same batch as the counted change, so that a crash cannot separate them, and only by its own
+//! process, so that processes do not wait for each other. Clients see the sums.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,12 +17,11 @@ use crate::limits::MAX_ATTEMPTS;
 use crate::store::{self, CommitOutcome, StoredMessage, SubjectWrite, WriteResponse};
 use crate::subjects::QueueSubjects;
 
-/// Counters by name.
 pub(crate) type CounterTotals = BTreeMap<String, i64>;
 
-/// Where those of processes that have gone are added up.
+/// The name under which the counters of departed processes are summed.
 const DEPARTED_PROCESS: &str = "gone";
-/// How long the message of a process that has gone stays, in case that it comes back.
+/// How long the message of a departed process is kept, in case the process returns.
 const EMPTY_COUNTERS_TTL_MS: u64 = 3_600_000;
 
 /// Waits between attempts at what is only counted.
@@ -32,12 +31,11 @@ const CONFLICT_BACKOFF: Backoff = Backoff {
     jitter: Jitter::Full,
 };
 
-/// The counters of this process.
 #[derive(Debug)]
 pub(crate) struct CounterLedger {
     process: String,
-    /// Number of the last message, and what it holds; unknown at first and after a write of
-    /// unknown outcome. Whoever has the lock writes.
+    /// Sequence number and content of the last message; unknown at first and after a write of
+    /// unknown outcome. The holder of the lock writes.
     last: Mutex<Option<(u64, CounterTotals)>>,
     batcher: WriteBatcher,
 }
@@ -54,18 +52,18 @@ fn add_totals(to: &mut CounterTotals, more: &CounterTotals) {
 }
 
 fn counters_write(subject: String, counts: &CounterTotals, expected: u64) -> SubjectWrite {
-    // A map of numbers is always JSON.
+    // A map of numbers can always be written as JSON.
     SubjectWrite::new(subject, serde_json::to_vec(counts).unwrap_or_default())
         .expect_sequence(expected)
 }
 
-/// Attempts that met a conflict.
+/// Number of attempts that ended in a conflict.
 #[derive(Debug, Default)]
 struct ConflictRetry(u32);
 
 impl ConflictRetry {
-    /// Waits before the next attempt, of which there is an end: a server that says so for ever gets
-    /// no storm for an answer.
+    /// Waits before the next attempt. The number of attempts is limited, so that a server that
+    /// always reports a conflict is not flooded.
     async fn pause(&mut self) -> Result<(), QueueError> {
         self.0 += 1;
         if self.0 as usize >= MAX_ATTEMPTS {
@@ -85,8 +83,8 @@ impl CounterLedger {
         }
     }
 
-    /// Counts, and writes nothing else. A conflict is then about our own counters, after a write of
-    /// unknown outcome, and passes.
+    /// Increments counters without another write. A conflict then concerns this process's own
+    /// counters after a write of unknown outcome, and is transient.
     pub(crate) async fn increment(
         &self,
         link: &JetStreamConnection,
@@ -100,10 +98,10 @@ impl CounterLedger {
         Ok(())
     }
 
-    /// Writes, and counts, together or not at all.
+    /// Writes and counts atomically.
     ///
-    /// Steps that come while others are being written wait, and are written together then: a batch
-    /// costs the server far more than what is in it.
+    /// Steps that arrive while others are being written wait and are then written together: the
+    /// cost of a batch is far larger than that of its messages.
     pub(crate) async fn commit(
         &self,
         link: &JetStreamConnection,
@@ -126,8 +124,8 @@ impl CounterLedger {
         }
     }
 
-    /// Writes some steps together, and tells them; by halves when one of them stands in the way of
-    /// the others.
+    /// Writes some steps together and sends their outcomes. On a conflict or a refusal it splits
+    /// them in halves, so that the step that causes it does not fail the others.
     async fn write_steps(
         &self,
         link: &JetStreamConnection,
@@ -191,8 +189,8 @@ impl CounterLedger {
         Ok(sums)
     }
 
-    /// Adds the counters of this process, and of those that have been silent for so many
-    /// milliseconds, to those of all that have gone.
+    /// Moves the counters of this process, and of processes that have been silent for `silent`
+    /// milliseconds, to the sum of departed processes.
     pub(crate) async fn fold_departed(
         &self,
         link: &JetStreamConnection,
@@ -200,7 +198,7 @@ impl CounterLedger {
         now: u64,
         silent: u64,
     ) -> Result<(), QueueError> {
-        // Nothing is counted by this process meanwhile.
+        // The lock keeps this process from counting meanwhile.
         let mut last = self.last.lock().await;
         let (own, gone) = (names.counter(&self.process), names.counter(DEPARTED_PROCESS));
         for (subject, seen) in store::last_messages(link, &names.stream, &names.counters()).await? {
@@ -217,7 +215,8 @@ impl CounterLedger {
             let all = counters_write(gone.clone(), &sum, kept.map_or(0, |kept| kept.sequence));
             let empty = counters_write(subject, &CounterTotals::new(), seen.sequence)
                 .with_ttl_millis(EMPTY_COUNTERS_TTL_MS);
-            // Whoever was faster has done it, or has come back; another time.
+            // On a conflict another process has moved them, or their process has returned; the next
+            // call tries again.
             store::commit_writes(&link.client, vec![all, empty]).await?;
         }
         Ok(())

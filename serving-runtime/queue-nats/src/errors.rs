@@ -1,4 +1,4 @@
-//! What fails, as errors of queues.
+//! Converts errors of NATS to errors of queues.
 
 use slipway_runtime_queue::queue::QueueError;
 

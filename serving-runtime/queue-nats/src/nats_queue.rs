@@ -1,4 +1,4 @@
-//! The queue on JetStream: one task for each operation, over one connection.
+//! The queue on JetStream: one task per operation, over one connection.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -24,9 +24,9 @@ use crate::subjects::QueueSubjects;
 
 /// A queue on JetStream.
 ///
-/// Each operation is a task of its own. Callers keep many of them in one set of futures, which
-/// rests while they wait for another operation; one that rests with a lock of ours would hold that
-/// other one up for ever.
+/// Each operation is a task of its own. Callers keep many operations in one set of futures and may
+/// not poll some of them while they wait for another operation; an unpolled future that held one of
+/// this queue's locks would block that operation indefinitely.
 pub struct NatsQueue(Arc<NatsQueueInner>);
 
 pub(crate) struct NatsQueueInner {
@@ -43,18 +43,18 @@ pub(crate) struct NatsQueueInner {
 
 impl std::fmt::Debug for NatsQueue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The URL knows the password.
+        // The URL contains the password.
         f.debug_struct("NatsQueue").field("stream", &self.0.subjects.stream).finish_non_exhaustive()
     }
 }
 
 impl NatsQueue {
     /// A queue at `nats://[user:password@]host[:port]`, `nats://token@host`, or with `tls://`;
-    /// several servers separated by commas. Nothing is connected yet: a server that is down is no
-    /// reason not to serve.
+    /// several servers separated by commas. Does not connect yet: a server that is down must not
+    /// prevent this program from serving.
     ///
     /// # Errors
-    /// When the URL is none of NATS.
+    /// When the URL is not a NATS URL.
     pub fn new(url: &str, options: QueueOptions) -> Result<Self, QueueError> {
         url.split(',')
             .try_for_each(|one| one.parse::<async_nats::ServerAddr>().map(drop))
@@ -72,7 +72,7 @@ impl NatsQueue {
         })))
     }
 
-    /// Carries a step out.
+    /// Runs an operation in its own task.
     async fn spawn_operation<
         T: Send + 'static,
         F: Future<Output = Result<T, QueueError>> + Send,
@@ -121,8 +121,8 @@ impl NatsQueueInner {
         Ok(link)
     }
 
-    /// Carries a step out; after a failure of a server that answers, the stream is looked for
-    /// again, as it may have come back empty.
+    /// Runs an operation. After a failure while the server is connected, the connection is opened
+    /// again, because the stream may have been lost.
     async fn run_operation<T, F: Future<Output = Result<T, QueueError>>>(
         self: Arc<Self>,
         step: impl FnOnce(Arc<Self>, Arc<JetStreamConnection>) -> F,
@@ -183,7 +183,8 @@ impl JobQueue for NatsQueue {
                         }
                     }
                     Err(error) if all.is_empty() => return Err(error),
-                    // What was taken is not to wait until its lease runs out.
+                    // Jobs that were already taken are returned now, so that they need not wait
+                    // until their lease expires.
                     Err(_) => break,
                 }
             }
@@ -193,7 +194,7 @@ impl JobQueue for NatsQueue {
     }
 
     async fn reclaim(&self, _consumer: &str) -> Result<Option<ClaimedJob>, QueueError> {
-        // The server hands out again what was lost, among what is claimed.
+        // The server delivers lost entries again, and `claim` returns them.
         Ok(None)
     }
 

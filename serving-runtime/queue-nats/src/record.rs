@@ -1,4 +1,4 @@
-//! A job as it is kept, and its steps as functions without I/O.
+//! A job as it is stored, and its transitions as functions without I/O.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use crate::store::{StoredMessage, SubjectWrite};
 
 /// The header with the fields.
 const FIELDS_HEADER: &str = "Slipway-Job";
-/// When it is forgotten, milliseconds since 1970; a job that has not ended has none.
+/// When the job expires, in milliseconds since 1970; absent before it has ended.
 const FORGET_AT: &str = "forget_at";
-/// Deliveries that do not count towards the most that there may be.
+/// Deliveries that do not count towards the largest number of deliveries.
 const UNCOUNTED_FIELD: &str = "free";
-/// The delivery that runs it.
+/// The delivery that runs the job.
 const HOLDER: &str = "holder";
 
-/// See the module.
+/// A job as it is stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct JobRecord {
     fields: BTreeMap<String, String>,
@@ -24,7 +24,7 @@ pub(crate) struct JobRecord {
 }
 
 impl JobRecord {
-    /// A job that waits, since `created` (milliseconds since 1970).
+    /// A job that has been waiting since `created` (milliseconds since 1970).
     pub(crate) fn new_queued(job: &QueuedJob, priority: JobPriority, created: u64) -> Self {
         let mut doc = Self::default();
         doc.set("status", JobStatus::Queued.name());
@@ -36,15 +36,15 @@ impl JobRecord {
         doc
     }
 
-    /// As it is kept; `None` when somebody else wrote it.
+    /// Parses a stored job; `None` for a message that another program wrote.
     pub(crate) fn from_message(kept: &StoredMessage) -> Option<Self> {
         let fields = serde_json::from_str(kept.headers.get(FIELDS_HEADER)?.as_str()).ok()?;
         Some(Self { fields, result: kept.payload.to_vec() })
     }
 
-    /// Writes it, if its subject is still as it was read.
+    /// The write of the job, on the condition that its subject is still as it was read.
     pub(crate) fn to_write(&self, subject: String, expected: u64, now: u64) -> SubjectWrite {
-        // A map of texts is always JSON.
+        // A map of texts can always be written as JSON.
         let fields = serde_json::to_string(&self.fields).unwrap_or_default();
         let write = SubjectWrite::new(subject, self.result.clone())
             .expect_sequence(expected)
@@ -67,7 +67,7 @@ impl JobRecord {
         self.fields.insert(field.to_owned(), value.to_string());
     }
 
-    /// One more. Others may write to the stream, so it may be any number.
+    /// Increments a field. Others may write to the stream, so the field may hold any number.
     fn increment(&mut self, field: &str) {
         self.set(field, self.number(field).unwrap_or(0).saturating_add(1));
     }
@@ -84,12 +84,12 @@ impl JobRecord {
         JobStatus::parse(self.text("status")).unwrap_or(JobStatus::Queued)
     }
 
-    /// Bytes that it adds to the queue's; never less than none, whatever somebody wrote there.
+    /// Bytes that the job adds to the queue's; never negative, whatever the field holds.
     pub(crate) fn bytes(&self) -> i64 {
         self.text("bytes").parse().unwrap_or(0_i64).max(0)
     }
 
-    /// How often it was begun, this time included, without what does not count.
+    /// Number of starts, including this one, without those that do not count.
     pub(crate) fn deliveries(&self) -> u32 {
         let begun = self
             .number("attempts")
@@ -98,7 +98,7 @@ impl JobRecord {
         u32::try_from(begun).unwrap_or(u32::MAX).saturating_add(1)
     }
 
-    /// Begins an attempt, of a delivery of an entry.
+    /// Starts an attempt for a delivery of an entry.
     pub(crate) fn begin_attempt(&mut self, holder: &str, entry: u64, now: u64) {
         self.set("entry", entry);
         self.set("status", JobStatus::Running.name());
@@ -107,12 +107,12 @@ impl JobRecord {
         self.set(HOLDER, holder);
     }
 
-    /// Whether that delivery runs it.
+    /// Whether that delivery runs the job.
     pub(crate) fn is_held_by(&self, holder: &str) -> bool {
         self.status() == JobStatus::Running && self.text(HOLDER) == holder
     }
 
-    /// Gives an attempt back.
+    /// Returns the job to the queue after an attempt.
     pub(crate) fn release(&mut self, error: &str, counts: bool) {
         self.set("status", JobStatus::Queued.name());
         self.fields.remove(HOLDER);
@@ -124,7 +124,7 @@ impl JobRecord {
         }
     }
 
-    /// Ends it, for good.
+    /// Ends the job; the state is terminal.
     pub(crate) fn finish(&mut self, end: &JobCompletion, now: u64, ttl: u64) {
         self.set("status", end.status.name());
         self.set("finished_at", now);
@@ -141,12 +141,12 @@ impl JobRecord {
         }
     }
 
-    /// Whether its callback is still to be made.
+    /// Whether the callback is not yet settled.
     pub(crate) fn is_callback_pending(&self) -> bool {
         self.text("callback_status") == "pending"
     }
 
-    /// Begins an attempt at the callback.
+    /// Starts an attempt at the callback.
     pub(crate) fn begin_callback(&mut self, now: u64) {
         self.increment("callback_attempts");
         if self.number("callback_first_at").is_none() {
@@ -154,8 +154,9 @@ impl JobRecord {
         }
     }
 
-    /// What became of an attempt at the callback. False when that changes nothing: the callback is
-    /// settled, or a later attempt is under way and this one did not succeed.
+    /// Records the outcome of an attempt at the callback. Returns `false` when that changes
+    /// nothing: the callback is settled, or a later attempt is in progress and this one did not
+    /// succeed.
     pub(crate) fn record_callback(
         &mut self,
         attempt: u64,
@@ -179,7 +180,7 @@ impl JobRecord {
         true
     }
 
-    /// As people see it.
+    /// The job as clients see it.
     pub(crate) fn to_stored_job(&self) -> StoredJob {
         let mut fields: BTreeMap<_, _> = self
             .fields
@@ -216,7 +217,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever may write to the stream may write anything: a step makes something of it, in bounds, and it is read again as it was written.
+        /// Any writer of the stream may write anything: every transition accepts it, results stay
+        /// within bounds, and the record survives a round trip.
         #[test]
         fn any_fields_are_taken(
             fields in proptest::collection::btree_map(field(), value(), 0..12),

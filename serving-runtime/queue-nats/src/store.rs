@@ -1,4 +1,4 @@
-//! Reads of one subject, and writes of several that happen together or not at all.
+//! Reads of single subjects, and atomic writes of several.
 
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, RawMessageErrorKind};
@@ -11,12 +11,12 @@ use slipway_runtime_queue::queue::QueueError;
 use crate::connection::{JetStreamConnection, nanos_to_millis};
 use crate::errors::{unavailable_error, unexpected_error};
 
-/// The server's codes for a write that expected another last message of its subject.
+/// The server's error codes for a write that expected another last message of its subject.
 const CONFLICT_CODES: [u64; 2] = [10071, 10164];
-/// Answers to one question for several subjects that are read.
+/// Largest number of answers to a read of several subjects.
 const MAX_ANSWERS: usize = 10_000;
 
-/// What a subject holds.
+/// The last message of a subject.
 #[derive(Debug)]
 pub(crate) struct StoredMessage {
     pub(crate) sequence: u64,
@@ -43,19 +43,19 @@ impl SubjectWrite {
         &self.subject
     }
 
-    /// Bytes on the wire, but for what names take.
+    /// Size on the wire in bytes, without names.
     pub(crate) fn size(&self) -> usize {
         let headers =
             self.headers.iter().flat_map(|(_, values)| values).map(|value| value.as_str().len());
         self.payload.len() + headers.sum::<usize>()
     }
 
-    /// Only when the subject's last message is still this one; 0 for none.
+    /// Writes only if the subject's last message has this sequence number; 0 for no message.
     pub(crate) fn expect_sequence(self, sequence: u64) -> Self {
         self.with_header(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE.as_ref(), &sequence.to_string())
     }
 
-    /// Forgotten after so many milliseconds, rounded up to seconds.
+    /// Deletes the message after `millis` milliseconds, rounded up to seconds.
     pub(crate) fn with_ttl_millis(self, millis: u64) -> Self {
         self.with_header("Nats-TTL", &format!("{}s", millis.div_ceil(1000).max(1)))
     }
@@ -66,28 +66,28 @@ impl SubjectWrite {
     }
 }
 
-/// What became of writes.
+/// The outcome of writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CommitOutcome {
-    /// They are there.
+    /// All are stored.
     Committed,
-    /// None is: another was faster.
+    /// None is stored: another writer was first.
     Conflict,
 }
 
-/// What the server says to writes.
+/// The server's answer to writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum WriteResponse {
-    /// They are there; the last one's number in the stream.
+    /// All are stored; the last one's sequence number in the stream.
     Committed(u64),
-    /// None is: another was faster.
+    /// None is stored: another writer was first.
     Conflict,
-    /// None is, and why: the stream is full, out of resources, without a leader.
+    /// None is stored, and why: the stream is full, out of resources, or without a leader.
     Refused(String),
 }
 
 impl WriteResponse {
-    /// For who wrote: what was refused may be better later.
+    /// The outcome for the caller; a refusal counts as unavailable, because it may be transient.
     pub(crate) fn into_outcome(self) -> Result<CommitOutcome, QueueError> {
         match self {
             Self::Committed(_) => Ok(CommitOutcome::Committed),
@@ -110,7 +110,7 @@ struct AckError {
     description: String,
 }
 
-/// The last message of a subject, as the leader has it: what was written is seen.
+/// The last message of a subject, read from the leader, so earlier writes are visible.
 pub(crate) async fn last_message(
     link: &JetStreamConnection,
     subject: &str,
@@ -127,7 +127,6 @@ pub(crate) async fn last_message(
     }
 }
 
-/// Whether a message is there.
 pub(crate) async fn message_exists(
     link: &JetStreamConnection,
     sequence: u64,
@@ -159,8 +158,7 @@ pub(crate) async fn first_written(
     }
 }
 
-/// The last messages of all subjects that match, as some replica has them: subject and what it
-/// holds.
+/// The last messages of all matching subjects, read from any replica: subject and message.
 pub(crate) async fn last_messages(
     link: &JetStreamConnection,
     stream: &str,
@@ -176,7 +174,7 @@ pub(crate) async fn last_messages(
     while let Some(message) =
         tokio::time::timeout(time, answers.next()).await.map_err(unavailable_error)?
     {
-        // 204: that was all; 404: nothing matches; anything else is an error of the server's.
+        // 204: end of the answers; 404: no match; other codes are errors of the server.
         match message.status.map(|status| status.as_u16()) {
             None => {}
             Some(204 | 404) => return Ok(all),
@@ -202,7 +200,7 @@ pub(crate) async fn last_messages(
     Err(QueueError::Unavailable("the connection ended".into()))
 }
 
-/// Milliseconds since 1970 of a time as of RFC 3339; 0 when it is none.
+/// Milliseconds since 1970 of an RFC 3339 time; 0 when it is invalid.
 fn parse_timestamp(text: &str) -> u64 {
     async_nats::datetime::parse_rfc3339(text)
         .map(|at| nanos_to_millis(at.unix_timestamp_nanos()))
@@ -217,7 +215,7 @@ pub(crate) async fn commit_writes(
     write_batch(client, writes).await?.into_outcome()
 }
 
-/// As [`commit_writes`], for whoever goes on by what the server says.
+/// Like [`commit_writes`], for callers that need the server's answer.
 pub(crate) async fn write_batch(
     client: &Client,
     mut writes: Vec<SubjectWrite>,
@@ -255,7 +253,7 @@ pub(crate) async fn write_batch(
     }
 }
 
-/// Acknowledges a delivery in some way, and waits until that is known.
+/// Acknowledges a delivery and waits for the confirmation.
 pub(crate) async fn acknowledge_delivery(
     client: &Client,
     token: &str,

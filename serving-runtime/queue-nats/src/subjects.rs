@@ -1,17 +1,17 @@
-//! Names of a queue on JetStream.
+//! The subjects of a queue on JetStream.
 //!
 //! | subject | what |
 //! |---|---|
-//! | `<queue>.work.<priority>.<id>` | an entry: the job's JSON. Producers of their own publish here |
-//! | `<queue>.job.<id>` | the job as people see it, fields as JSON in the header `Slipway-Job`, the result as payload |
+//! | `<queue>.work.<priority>.<id>` | an entry: the job's JSON. Other producers publish here |
+//! | `<queue>.job.<id>` | the job as clients see it, fields as JSON in the header `Slipway-Job`, the result as payload |
 //! | `<queue>.idem.<sha256>` | `<id> <fingerprint>` of an idempotency key |
-//! | `<queue>.call.<id>` | a callback that is to be made |
-//! | `<queue>.count.<process>` | what a process has counted, JSON |
+//! | `<queue>.call.<id>` | a callback that is not yet settled |
+//! | `<queue>.count.<process>` | the counters of a process, JSON |
 //! | `<queue>.dead.<id>`, `<queue>.undelivered.<id>` | dead letters: of jobs, with the job's JSON, and of callbacks |
 
 use slipway_runtime_queue::job::JobPriority;
 
-/// See the module.
+/// The subjects of one queue.
 #[derive(Debug)]
 pub(crate) struct QueueSubjects {
     /// The stream, which is also the first part of all subjects.
@@ -19,8 +19,8 @@ pub(crate) struct QueueSubjects {
 }
 
 impl QueueSubjects {
-    /// Of `<prefix>/<queue>`, in a form that NATS takes: `/` as `__`, `_` as `_u`, `.` as `_d`, so
-    /// that no two queues share a stream.
+    /// The subjects of `<prefix>/<queue>`. The name is encoded for NATS with `/` as `__`, `_` as
+    /// `_u` and `.` as `_d`, so that no two queues share a stream.
     pub(crate) fn new(prefix: &str, queue: &str) -> Self {
         let mut stream = String::new();
         for c in format!("{prefix}/{queue}").chars() {

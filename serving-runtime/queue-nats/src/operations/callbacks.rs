@@ -1,4 +1,4 @@
-//! Callbacks that are due, and what became of them.
+//! Due callbacks, and the outcomes of their attempts.
 
 use slipway_runtime_common::clock::now_millis;
 use slipway_runtime_queue::queue::{CallbackOutcome, DueCallback, QueueError};
@@ -12,7 +12,7 @@ use crate::record::JobRecord;
 use crate::store::{self, CommitOutcome, SubjectWrite};
 
 impl NatsQueueInner {
-    /// A callback that was handed out, if it is still to be made.
+    /// Starts an attempt at a delivered callback, if the callback is not yet settled.
     pub(crate) async fn begin_callback(
         &self,
         link: &JetStreamConnection,
@@ -23,7 +23,7 @@ impl NatsQueueInner {
             let (expected, doc) = self.read_job(link, &id).await?;
             let Some(mut doc) = doc.filter(JobRecord::is_callback_pending) else {
                 if expected == 0 {
-                    // The result is forgotten already: there is nothing left to tell.
+                    // The result has expired already, so there is nothing to send.
                     self.counters.increment(link, &self.subjects, &[("callbacks_dead", 1)]).await?;
                 }
                 store::acknowledge_delivery(&link.client, &delivery.token, ACK).await?;

@@ -1,4 +1,4 @@
-//! Taking jobs in, and taking them back while they wait.
+//! Enqueues jobs, and cancels them while they wait.
 
 use std::time::Instant;
 
@@ -64,7 +64,7 @@ impl NatsQueueInner {
         contention_error()
     }
 
-    /// How many jobs there are, when there is no room for another of `size` bytes.
+    /// The number of jobs, if there is no room for another of `size` bytes.
     async fn entries_if_full(
         &self,
         link: &JetStreamConnection,
@@ -88,7 +88,7 @@ impl NatsQueueInner {
             .sum();
         let bytes = sums.get("bytes").map_or(0, |bytes| u64::try_from(*bytes).unwrap_or(0));
         self.capacity.observe(entries, bytes, asked);
-        // However long that took: it is the newest that there is.
+        // This answer is used however old it is by now: there is no newer one.
         Ok((!self.capacity.try_reserve(size, bounds, asked)).then_some(entries))
     }
 
@@ -114,7 +114,7 @@ impl NatsQueueInner {
             {
                 continue;
             }
-            // If this fails, the entry is handed out once more, and dropped then.
+            // If this fails, the entry is delivered once more and dropped then.
             if let Some(priority) = JobPriority::parse(&priority)
                 && let Ok(Some(entry)) =
                     store::last_message(link, &self.subjects.entry(priority, id)).await

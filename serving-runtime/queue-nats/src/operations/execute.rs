@@ -1,4 +1,4 @@
-//! Deliveries of jobs: handed out, begun, ended or given back.
+//! Deliveries of jobs: claimed, started, finished or returned.
 
 use slipway_runtime_common::clock::now_millis;
 use slipway_runtime_queue::job::{JobPriority, QueuedJob, entry_id, is_valid_id};
@@ -15,8 +15,8 @@ use crate::record::JobRecord;
 use crate::store::{self, CommitOutcome, SubjectWrite};
 
 impl NatsQueueInner {
-    /// A delivery as a worker gets it. What the server handed out before may never have been begun;
-    /// the job itself knows.
+    /// A delivery as a worker receives it. A previous delivery may not have started the job, so the
+    /// number of deliveries is read from the job itself.
     pub(crate) async fn claimed_job(
         &self,
         link: &JetStreamConnection,
@@ -54,7 +54,7 @@ impl NatsQueueInner {
                     return self.drop_duplicate(link, lease).await;
                 }
                 Some(doc) => doc,
-                // Written by a producer of its own: it is registered when it is first seen.
+                // Written by another producer: it is registered when a worker first sees it.
                 None => {
                     let digest = job.key_digest();
                     if !digest.is_empty() {
@@ -72,7 +72,7 @@ impl NatsQueueInner {
                 }
             };
             let time = now_millis();
-            // A server that lost its consumers' state counts from one again.
+            // A server that lost its consumers' state restarts its count at one.
             let start = if deliveries.max(doc.deliveries()) > self.options.max_deliveries {
                 StartDecision::Dead
             } else if job.expires_at(written).is_some_and(|at| time > at) {
@@ -96,8 +96,8 @@ impl NatsQueueInner {
         contention_error()
     }
 
-    /// Whether an entry is the job's own. A producer may have written two of one id; or one again
-    /// on the same subject, which takes the first one's place.
+    /// Whether an entry belongs to the job. A producer may have written two entries with one id, or
+    /// a second one on the same subject, which replaces the first.
     async fn owns_entry(
         &self,
         link: &JetStreamConnection,
@@ -111,7 +111,7 @@ impl NatsQueueInner {
         }
     }
 
-    /// An entry of a job that has another one.
+    /// Drops an entry whose job has another entry.
     async fn drop_duplicate(
         &self,
         link: &JetStreamConnection,
@@ -132,13 +132,13 @@ impl NatsQueueInner {
             let (expected, known) = self.read_job(link, &lease.id).await?;
             let mut counts = vec![(end.status.name(), 1)];
             let mut doc = match known {
-                // The first result stands.
+                // The first result is final.
                 Some(doc) if doc.status().is_terminal() => {
                     store::acknowledge_delivery(&link.client, &lease.token, ACK).await?;
                     return Ok(false);
                 }
                 Some(doc) => doc,
-                // Its payload could not be read, so that it never began.
+                // The job was never started, because its payload could not be parsed.
                 None => {
                     counts.push(("enqueued", 1));
                     let mut doc = JobRecord::default();
@@ -169,8 +169,8 @@ impl NatsQueueInner {
             if self.counters.commit(link, &self.subjects, writes, &counts).await?
                 != CommitOutcome::Conflict
             {
-                // The end is kept. If this fails, the entry is handed out once more, and dropped
-                // then.
+                // The completion is stored. If this fails, the entry is delivered once more and
+                // dropped then.
                 let _ = store::acknowledge_delivery(&link.client, &lease.token, ACK).await;
                 return Ok(true);
             }
@@ -178,7 +178,7 @@ impl NatsQueueInner {
         contention_error()
     }
 
-    /// Lets a key of idempotency live as long as its job.
+    /// Extends the life of an idempotency key to that of its job.
     async fn refreshed_key(
         &self,
         link: &JetStreamConnection,
@@ -221,7 +221,7 @@ impl NatsQueueInner {
                 }
                 // Another delivery runs it, or it has ended.
                 Some(doc) if doc.status() != JobStatus::Queued => return Ok(false),
-                // It was taken, and never begun.
+                // It was taken, but never started.
                 _ => {}
             }
             store::acknowledge_delivery(&link.client, &lease.token, &nak_payload(again.delay))
@@ -232,22 +232,22 @@ impl NatsQueueInner {
     }
 }
 
-/// Which delivery a token is of: the numbers in it of the message and of its deliveries.
+/// Identifies the delivery of a token: the numbers in it of the message and of its deliveries.
 fn holder_id(token: &str) -> &str {
     token.strip_prefix("$JS.ACK.").unwrap_or(token)
 }
 
-/// The number of an entry's message.
+/// The sequence number of an entry's message.
 fn entry_sequence(lease: &JobLease) -> u64 {
     lease.entry.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
-/// A text that may stand in a header.
+/// Makes a text valid as the value of a header.
 fn one_line(text: &str) -> String {
     text.replace(['\r', '\n'], " ")
 }
 
-/// The lease of a delivery. What is no id, in the name that a producer chose, is as good as none.
+/// The lease of a delivery. An invalid id in the name that a producer chose is treated as absent.
 fn delivery_lease(priority: JobPriority, delivery: &EntryDelivery) -> JobLease {
     let entry = format!("{}-{}", delivery.written_at, delivery.sequence);
     let id = if is_valid_id(&delivery.name) {

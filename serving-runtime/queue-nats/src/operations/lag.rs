@@ -1,4 +1,4 @@
-//! How much waits, and for how long.
+//! How many jobs wait, and for how long.
 
 use slipway_runtime_common::clock::now_millis;
 use slipway_runtime_queue::job::JobPriority;

@@ -1,5 +1,5 @@
 //! The steps of jobs and callbacks. Each reads, decides by [`JobRecord`], writes if nothing has
-//! changed since, and begins again if something has.
+//! changed since, and starts again otherwise.
 
 mod callbacks;
 mod enqueue;
@@ -17,9 +17,9 @@ use crate::store::{self, StoredMessage, SubjectWrite};
 
 const ACK: &str = "+ACK";
 
-/// What a key of idempotency leads to.
+/// The state of an idempotency key.
 enum IdempotencyClaim {
-    /// There is none, or its job is forgotten; the number of what is kept under it.
+    /// No job has it, or its job has expired; the sequence number of the key's message.
     Free(u64),
     /// The job that has it, and the fingerprint of its content.
     Taken(String, String),
@@ -34,7 +34,7 @@ fn nak_payload(delay: std::time::Duration) -> String {
 }
 
 impl NatsQueueInner {
-    /// A job as it is kept, and the number of its message; 0 when there is none.
+    /// A stored job and the sequence number of its message; 0 when there is none.
     pub(crate) async fn read_job(
         &self,
         link: &JetStreamConnection,
@@ -67,7 +67,7 @@ impl NatsQueueInner {
         }
     }
 
-    /// Makes a key lead to a job.
+    /// The write that assigns a key to a job.
     fn key_write(&self, digest: &str, id: &str, job: &QueuedJob, expected: u64) -> SubjectWrite {
         let text = format!("{id} {}", job.fingerprint());
         SubjectWrite::new(self.subjects.idempotency(digest), text)
