@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fetches ONNX Runtime's shared library out of its Python package, once, and prints where it is.
+# Extracts ONNX Runtime's shared library from its Python package, once, and prints its path.
 # Usage: fetch-onnxruntime.sh [folder]; the default is the cache (SLIPWAY_CACHE, else slipway in the user's cache directory).
 set -eu
 
@@ -23,7 +23,7 @@ if [ -f "$library" ] && [ -f "$out/ThirdPartyNotices.txt" ]; then
   exit 0
 fi
 
-# In a folder of its own, and moved when it is whole: several builds may run this at once.
+# Downloaded into a separate folder and moved when complete, because several builds may run this script at once.
 partial=$(mktemp -d "$out/.partial.XXXXXX")
 trap 'rm -rf "$partial"' EXIT
 python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.11 --implementation cp --abi cp311 \

@@ -1,4 +1,4 @@
-//! Options of the command line, and what the operator passes in the environment.
+//! Options of the command line and of the environment, which the operator sets.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,20 +18,20 @@ use slipway_runtime_predict::samples::SampleOrigin;
 /// How large a body a request may have: said by the gateway, for the ModelDeployment that it is of.
 const MAX_REQUEST_HEADER: &str = headers::MAX_REQUEST_BYTES;
 
-/// The model server of Slipway: serves an ONNX model by the Open Inference Protocol v2, by REST and
-/// gRPC.
+/// The model server of Slipway: serves an ONNX model by the Open Inference Protocol v2, over REST
+/// and gRPC.
 #[derive(Debug, Parser)]
 #[command(name = "slipway-runtime", version)]
 pub struct RuntimeCli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: RuntimeCommand,
 }
 
-/// What the program can do.
+/// The subcommands of the program.
 #[derive(Debug, Subcommand)]
 pub enum RuntimeCommand {
-    /// Fetch the model, verify it and tell its digest, and end: what a pod does before it serves.
+    /// Fetch the model, verify it, report its digest, and exit: the step before a pod serves.
     Fetch(Box<ServeArgs>),
     /// Load one model and serve it.
     Serve(Box<ServeArgs>),
@@ -83,8 +83,8 @@ pub struct ServeArgs {
     /// Where downloaded models are kept.
     #[arg(long, env = "SLIPWAY_CACHE_DIR", default_value = files::MODELS_DIRECTORY)]
     pub cache_dir: PathBuf,
-    /// Where the optimised graph of the pod's own model is kept, for its other workers and for
-    /// restarts; a directory that nobody else can write.
+    /// Directory of the optimised graph of the pod's own model, which its other workers and later
+    /// starts read; only this pod may be able to write it.
     #[arg(long, env = "SLIPWAY_OPTIMISED_DIR")]
     pub optimised_dir: Option<PathBuf>,
     /// Where `pvc://claim/path` is mounted: `<root>/claim/path`.
@@ -101,18 +101,18 @@ pub struct ServeArgs {
     #[arg(long, default_value_t = ports::METRICS.at_every_address())]
     pub admin_listen: SocketAddr,
 
-    /// Connections to the inference API at one time. Beyond it, those that idle make room, the
-    /// silent ones and those of the largest peer first.
+    /// Largest number of connections to the inference API at one time. Beyond it, idle connections
+    /// are closed: first silent ones, and those of the peer with the most connections.
     #[arg(long, env = "SLIPWAY_MAX_CONNECTIONS", default_value_t = 10_000, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub max_connections: usize,
 
     /// Largest model that is loaded, in bytes.
     #[arg(long, default_value_t = 4 << 30)]
     pub max_model_bytes: u64,
-    /// Time for the whole download, attempts included.
+    /// Time limit in seconds for the whole download, including retries.
     #[arg(long, default_value_t = 600)]
     pub download_timeout_seconds: u64,
-    /// Attempts at a download.
+    /// Largest number of attempts at a download.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=20))]
     pub download_attempts: u32,
 
@@ -120,16 +120,16 @@ pub struct ServeArgs {
     /// cgroup, rounded down.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=512))]
     pub workers: Option<u16>,
-    /// Memory that sessions of the model may count on, in bytes: no further worker begins that
-    /// would take more than three quarters of it. Default: the limit of the cgroup, or what is
-    /// free on the machine where that is less.
+    /// Memory available to the sessions of the model, in bytes: no further worker is started if
+    /// the sessions would exceed three quarters of it. Default: the limit of the cgroup, or the
+    /// free memory of the machine if that is less.
     #[arg(long, env = "SLIPWAY_MAX_MEMORY_BYTES")]
     pub max_memory_bytes: Option<u64>,
     /// Threads for HTTP. Default: a quarter of the CPU quota.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub io_threads: Option<u16>,
-    /// Threads inside one run of the model. More lowers the latency of large models; then lower
-    /// `--workers`.
+    /// Threads within one run of the model. More threads lower the latency of large models; lower
+    /// `--workers` accordingly.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
     pub intra_op_threads: u16,
 
@@ -138,34 +138,34 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub repository: slipway_runtime_repository::args::RepositoryArgs,
 
-    /// Requests that may wait before others are refused with 429.
+    /// Requests that may wait; further requests are rejected with 429.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub queue_capacity: u32,
-    /// Rows of a merged batch.
+    /// Largest number of rows of a merged batch.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_batch_rows: u32,
     /// Whether requests of different clients may run as one batch. `auto`: where it is proven that
     /// the model keeps rows apart.
     #[arg(long, env = environment::BATCHING, value_enum, default_value_t)]
     pub batching: BatchingMode,
-    /// Rows that one request may carry. Default: 4096 where rows are known to be rows (see
-    /// `--batching`); other models may take the first axis for the length of a sequence, which
-    /// only `--max-body-bytes` bounds.
+    /// Largest number of rows of one request. Default: 4096 where the first axis is known to be
+    /// one of rows (see `--batching`); in other models it may be the length of a sequence, which
+    /// only `--max-body-bytes` limits.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_request_rows: Option<u32>,
-    /// Largest request body in bytes, after decompression, of a request for which
-    /// `x-slipway-max-request-bytes` says nothing.
+    /// Largest request body in bytes, after decompression, for requests without
+    /// `x-slipway-max-request-bytes`.
     #[arg(long, default_value_t = 16 << 20)]
     pub max_body_bytes: usize,
-    /// Largest size that a request may name; at least that of requests that name none. Slipway's
-    /// gateway names `spec.traffic.maxRequestSize`.
+    /// Largest body size in bytes that a request's header may allow; at least that of requests
+    /// without the header. Slipway's gateway sends `spec.traffic.maxRequestSize`.
     #[arg(long, default_value_t = 128 << 20)]
     pub max_named_body_bytes: usize,
-    /// Time for a request that names none by `x-request-timeout-ms` or `grpc-timeout`.
+    /// Time limit in seconds for requests without `x-request-timeout-ms` or `grpc-timeout`.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub request_timeout_seconds: u64,
-    /// Longest time that a request may name; at least that of requests that name none. Slipway's
-    /// gateway names `spec.traffic.timeoutSeconds`.
+    /// Longest time limit in seconds that a request may name; at least that of requests that name
+    /// none. Slipway's gateway sends `spec.traffic.timeoutSeconds`.
     #[arg(long, default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub max_request_timeout_seconds: u64,
     /// UID of the ModelDeployment, for the keys that are its own.
@@ -181,19 +181,19 @@ pub struct ServeArgs {
     /// Baseline and samples.
     #[command(flatten)]
     pub observe: slipway_runtime_predict::observe::args::ObserveArgs,
-    /// The caches.
+    /// Result and feature caches.
     #[command(flatten)]
     pub cache: slipway_runtime_cache::CacheArgs,
 
-    /// After SIGTERM the server serves on until no request has come for so long: everybody has
-    /// learned that this pod goes, and has another one.
+    /// Seconds without a request after SIGTERM until the server stops. It continues to serve
+    /// before that, because clients need time to learn that this pod is terminating.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub drain_delay_seconds: u64,
-    /// But at most for so long after SIGTERM, however many requests still come.
+    /// Longest time in seconds to continue to serve after SIGTERM, even if requests still arrive.
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub drain_serve_seconds: u64,
-    /// After that: how long to wait for what is in flight. Default: as long as the requests in
-    /// flight may take.
+    /// Seconds to wait for requests in flight after that. Default: as long as these requests may
+    /// take.
     #[arg(long, value_parser = clap::value_parser!(u64).range(..=604_800))]
     pub drain_timeout_seconds: Option<u64>,
 
@@ -208,7 +208,7 @@ pub struct WorkerCommand {
     /// The model, and how to run it.
     #[command(flatten)]
     pub serve: ServeArgs,
-    /// How to work.
+    /// How to run jobs.
     #[command(flatten)]
     pub worker: WorkerArgs,
 }
@@ -219,7 +219,7 @@ fn parse_revision(text: &str) -> Result<String, String> {
         .ok_or_else(|| "want 1 to 16 of a-z and 0-9".into())
 }
 
-/// Threads by the CPU quota.
+/// Numbers of threads, derived from the CPU quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ThreadCounts {
     /// Threads that run the model.
@@ -230,8 +230,8 @@ pub struct ThreadCounts {
 
 impl ServeArgs {
     /// The numbers of threads. The standard library reads the quotas of cgroup v1 and v2 and the
-    /// affinity mask, rounded down to at least 1: more threads than quota means throttling, which
-    /// ruins the tail of the latency.
+    /// affinity mask, rounded down to at least 1: with more threads than quota the process is
+    /// throttled, which raises the tail latency.
     pub fn thread_counts(&self) -> ThreadCounts {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         ThreadCounts {
@@ -240,7 +240,7 @@ impl ServeArgs {
         }
     }
 
-    /// What bounds the fetch of the pod's own model.
+    /// The limits of fetching the pod's own model.
     pub fn fetch_options(&self) -> FetchOptions {
         FetchOptions {
             cache_dir: self.cache_dir.clone(),
@@ -252,7 +252,6 @@ impl ServeArgs {
         }
     }
 
-    /// How models are built.
     pub fn build_options(&self) -> BuildOptions {
         BuildOptions {
             onnxruntime: self.onnxruntime.clone(),
@@ -267,7 +266,7 @@ impl ServeArgs {
         }
     }
 
-    /// Where the pod's own model is, and how it is built.
+    /// The location of the pod's own model, and how it is built.
     pub fn load_options(&self) -> LoadOptions {
         LoadOptions {
             name: self.model_name.clone(),
@@ -292,7 +291,7 @@ impl ServeArgs {
         None
     }
 
-    /// Whose samples this process takes.
+    /// The origin of the samples of this process.
     pub fn sample_origin(&self) -> SampleOrigin {
         SampleOrigin {
             modeldeployment: self.modeldeployment.clone(),
@@ -301,12 +300,12 @@ impl ServeArgs {
         }
     }
 
-    /// Name of the queue of jobs where the options give it none.
+    /// Name of the queue of jobs if no option sets one.
     pub fn default_queue_name(&self) -> &str {
         if self.modeldeployment.is_empty() { &self.model_name } else { &self.modeldeployment }
     }
 
-    /// Time for a request that names none.
+    /// Time limit for requests that name none.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(self.request_timeout_seconds)
     }
@@ -321,7 +320,7 @@ impl ServeArgs {
         })
     }
 
-    /// Time for a request that names `named`.
+    /// Time limit for a request that names `named`.
     pub fn request_time_limit(&self, named: Option<Duration>) -> Duration {
         let default = self.request_timeout();
         named.map_or(default, |named| {

@@ -1,4 +1,4 @@
-//! `slipway-runtime`: the program. See `--help`.
+//! The program `slipway-runtime`. See `--help`.
 
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ use slipway_chassis::tls;
 use slipway_runtime::config::{RuntimeCli, RuntimeCommand};
 
 fn main() -> ExitCode {
-    // First: help and mistakes are told without anything else happening.
+    // Parsed first: help and errors in the arguments must not cause any other output.
     let command = RuntimeCli::parse().command;
     // Before traces, which may go by TLS, and for both HTTP clients.
     tls::install_provider();

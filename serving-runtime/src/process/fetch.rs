@@ -1,5 +1,5 @@
-//! `fetch`: the step before a pod serves. It brings the model, verifies it, leaves a record for the
-//! server, and tells its digest.
+//! The subcommand `fetch`, the step before a pod serves: it fetches the model, verifies it, writes
+//! a record for the server, and reports the digest.
 
 use std::process::ExitCode;
 
@@ -39,7 +39,7 @@ async fn fetch_and_record(args: ServeArgs) -> Result<(), LoadError> {
         let written =
             FetchRecord::from_fetched(&args.model_uri, &fetched).map(|record| record.write(place));
         if !matches!(written, Some(Ok(()))) {
-            // The server then fetches and verifies by itself.
+            // Without the record the server fetches and verifies the model itself.
             tracing::warn!(path = %place.display(), "cannot write the record of what was fetched");
         }
     }

@@ -1,4 +1,4 @@
-//! The lives of the process: `serve`, `worker` and `fetch`, and what they share.
+//! The subcommands `serve`, `worker` and `fetch`, and the code that they share.
 
 mod fetch;
 mod serve;
@@ -24,7 +24,7 @@ pub use self::worker::run_worker;
 use crate::config::ServeArgs;
 use crate::server::{AppState, BoundListener};
 
-/// Runs a life to its end, and tells why it failed if it does.
+/// Runs a subcommand to its end, and reports the reason if it fails.
 fn run_to_end(args: &ServeArgs, life: impl Future<Output = Result<(), LoadError>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(args.thread_counts().io)
@@ -52,9 +52,9 @@ fn run_to_end(args: &ServeArgs, life: impl Future<Output = Result<(), LoadError>
     }
 }
 
-/// A timer that is due soon, always. tokio wakes its driver, by a system call, for each new timer
-/// that is due before all others; without this one the deadlines of requests, far away as they are,
-/// were the first, and each request paid for it once or twice.
+/// Keeps a timer that is always due soon. tokio wakes its driver by a system call for each new
+/// timer that is due before all others. Without this timer, the distant deadlines of requests would
+/// be the earliest, and each request would pay for one or two such calls.
 async fn keep_timer_near() {
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -65,21 +65,21 @@ async fn keep_timer_near() {
 fn start_jobs(app: &AppState) -> Result<Option<Arc<JobService>>, LoadError> {
     let jobs = JobService::start(&app.args.queue, app.args.default_queue_name(), &app.job_metrics)?;
     if let Some(jobs) = &jobs {
-        // The cell is new, so it takes it.
+        // The cell is new, so setting it succeeds.
         let _ = app.jobs.set(Arc::clone(jobs));
     }
     Ok(jobs)
 }
 
-/// A listening port and how to end it.
+/// A listening port, and the channel that stops it.
 struct PortHandle {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
 impl PortHandle {
-    /// Completes when nobody listens any more although nobody said so. The process must end then:
-    /// its probes would go on to say that it serves.
+    /// Completes when the port stops listening without having been stopped. The process must end
+    /// then: its probes would continue to report that it serves.
     async fn until_lost(&mut self) -> LoadError {
         let why = (&mut self.task)
             .await
@@ -118,7 +118,7 @@ fn start_api(listener: BoundListener, app: &Arc<AppState>) -> PortHandle {
     PortHandle { stop, task }
 }
 
-/// Loads on a thread of its own: hashing and building sessions block.
+/// Loads the model on a separate thread: hashing and building sessions block.
 async fn load_on_thread(app: &Arc<AppState>) -> Result<LoadedModel, LoadError> {
     let lost = |what: String| {
         LoadError::transient(LoadErrorReason::LoadFailed, format!("the loading thread {what}"))

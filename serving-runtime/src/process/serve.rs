@@ -1,4 +1,4 @@
-//! The life of a server: bind, load, serve, drain.
+//! The subcommand `serve`: bind, load, serve, drain.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub fn serve_model(args: ServeArgs) -> ExitCode {
     run_to_end(&of, run_server(args))
 }
 
-/// Time for an answer to reach its client after the request's own time.
+/// Time for an answer to reach its client after the request's deadline.
 const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 
 async fn run_server(args: ServeArgs) -> Result<(), LoadError> {
@@ -40,7 +40,7 @@ async fn run_server(args: ServeArgs) -> Result<(), LoadError> {
         app.args.sample_origin(),
         &app.predictor.metrics.samples,
     )? {
-        // The cell is new, so it takes it.
+        // The cell is new, so setting it succeeds.
         let _ = app.predictor.sampler.set(sampler);
     }
     // The admin port lives until the process ends.

@@ -1,5 +1,5 @@
-//! The message that a container leaves for the operator: why it could not start, or what it has
-//! fetched.
+//! The termination message of a container, which the operator reads: why it could not start, or
+//! what it has fetched.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use slipway_contracts::termination::FailureReport;
 use slipway_runtime_engine::error::LoadError;
 
-/// Kubernetes keeps 4096 bytes of it.
+/// Largest length of the message; Kubernetes keeps 4096 bytes.
 const MAX_MESSAGE: usize = 2000;
 
 /// Writes why a container cannot start.
@@ -24,7 +24,7 @@ pub(super) fn write_error(path: &Path, error: &LoadError) {
     write_message(path, &FailureReport { reason, message, permanent: error.permanent });
 }
 
-/// Writes one line of JSON. A failure is only logged: outside of a pod there is no such file.
+/// Writes one line of JSON. A failure is only logged: outside of a pod the file does not exist.
 pub(super) fn write_message(path: &Path, message: &impl Serialize) {
     let line = serde_json::to_string(message).unwrap_or_default() + "\n";
     let written = OpenOptions::new()

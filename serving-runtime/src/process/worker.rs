@@ -1,4 +1,4 @@
-//! The life of a worker: load, work, drain.
+//! The subcommand `worker`: load, work, drain.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ async fn run_lifecycle(args: WorkerCommand) -> Result<(), LoadError> {
     tracing::info!("draining");
     app.start_stopping();
     let _ = stop.send(true);
-    // All end by themselves within the drain.
+    // All tasks end by themselves within the drain time.
     while let Some(ended) = tasks.join_next().await {
         ended.map_err(lost_task_error)?;
     }
@@ -76,8 +76,8 @@ fn lost_task_error(e: JoinError) -> LoadError {
     )
 }
 
-/// Waits until the process is told to end. When a task ends before, so must the process: what is
-/// live and ready and takes no jobs, or makes no callbacks, is what nobody looks for.
+/// Waits for a signal to end. If a task ends before, the process must end too: otherwise it would
+/// be live and ready without taking jobs or sending callbacks, which no check would detect.
 async fn wait_for_shutdown(
     tasks: &mut JoinSet<()>,
     told: impl Future<Output = ()>,
@@ -91,7 +91,8 @@ async fn wait_for_shutdown(
     }
 }
 
-/// Unique for each start: a name that comes back would take over what its earlier life left behind.
+/// A name that is unique for each start: with a repeated name, the worker would take over the
+/// deliveries of its previous run.
 fn consumer_name(pod: &str) -> String {
     let pod = if pod.is_empty() { "worker" } else { pod };
     format!("{pod}-{:08x}", rand::random::<u32>())

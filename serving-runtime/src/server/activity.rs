@@ -1,18 +1,18 @@
-//! Until when the process is needed, once it has been told to end.
+//! Determines how long the process is needed after it was signalled to end.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often a drain looks whether requests still come.
+/// How often the drain checks whether requests still arrive.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Counts requests, and knows when the last of them may end.
+/// Counts requests, and tracks the latest time at which one of them may end.
 #[derive(Debug)]
 pub struct RequestActivity {
     started_at: Instant,
     /// Requests of any kind on the port of the API.
     requests: AtomicU64,
-    /// The latest moment at which a request may end by its own limit, in milliseconds since birth.
+    /// The latest deadline of a request, in milliseconds since the creation of this value.
     latest_deadline: AtomicU64,
 }
 
@@ -27,26 +27,27 @@ impl Default for RequestActivity {
 }
 
 impl RequestActivity {
-    /// A request has come.
+    /// Counts a request.
     pub(super) fn note_request(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A request has come that may take until `at`.
+    /// Records the deadline of a request.
     pub(super) fn expect_end(&self, at: Instant) {
         let millis = u64::try_from(at.saturating_duration_since(self.started_at).as_millis())
             .unwrap_or(u64::MAX);
-        // Most requests name the same time, so each is the latest; a read is not cheaper.
+        // Most requests have the same time limit, so each is the latest; a prior read would not be
+        // cheaper.
         self.latest_deadline.fetch_max(millis, Ordering::Relaxed);
     }
 
-    /// How long the requests that have come may still take.
+    /// How long the requests received so far may still take.
     pub fn remaining(&self) -> Duration {
         Duration::from_millis(self.latest_deadline.load(Ordering::Relaxed))
             .saturating_sub(self.started_at.elapsed())
     }
 
-    /// Completes when no request has come for `time`.
+    /// Completes when no request has arrived for `time`.
     pub async fn wait_until_quiet(&self, time: Duration) {
         let now = tokio::time::Instant::now;
         let (mut seen, mut since) = (self.requests.load(Ordering::Relaxed), now());

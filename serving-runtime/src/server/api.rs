@@ -1,4 +1,4 @@
-//! Routes of the inference API.
+//! The routes of the inference API.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::{
     set_connection_close,
 };
 
-/// What a path asks for.
+/// The resource that a path names.
 #[derive(Debug, PartialEq, Eq)]
 enum ApiRoute<'a> {
     Server,
@@ -25,7 +25,7 @@ enum ApiRoute<'a> {
     Index,
     Load(&'a str),
     Unload(&'a str),
-    /// A job, and the model in whose path it stands, if it does.
+    /// A job: the model of the path, if the path names one, and the job's id.
     Job(Option<&'a str>, &'a str),
     Model(&'a str, Option<&'a str>, ModelRoute),
 }
@@ -73,7 +73,7 @@ impl ModelRoute {
     }
 }
 
-/// Answers one request, within a span of it where traces are on.
+/// Answers one request, within a span if traces are on.
 pub(super) async fn handle_rest(app: &Arc<AppState>, request: Request<Incoming>) -> FullResponse {
     if !telemetry::enabled() {
         return answer_request(app, request).await;
@@ -100,8 +100,8 @@ async fn dispatch_request(
     let path = request.uri().path().to_owned();
     if let Some((model, entity)) = features::parse_path(&path) {
         app.predictor.keys.authorize(request.headers())?;
-        // Boxed, as all that is rare: the future of a prediction would carry their room along, and
-        // is moved about several times.
+        // Boxed, like all rare paths: it would otherwise enlarge the future of a prediction, which
+        // is moved several times.
         return Box::pin(features::store_rows(app, model, entity, request)).await;
     }
     let Some(route) = parse_route(&path) else {

@@ -1,4 +1,4 @@
-//! Reading request bodies within their bounds.
+//! Reads request bodies within their limits.
 
 use std::io::Read as _;
 
@@ -37,7 +37,6 @@ pub(super) async fn collect_body(
     }
 }
 
-/// How a body is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ContentEncoding {
     Identity,
@@ -45,7 +44,7 @@ pub(super) enum ContentEncoding {
     Deflate,
 }
 
-/// Reads `Content-Encoding`.
+/// Parses `Content-Encoding`.
 pub(super) fn content_encoding(headers: &HeaderMap) -> Result<ContentEncoding, ApiError> {
     let Some(value) = headers.get(CONTENT_ENCODING) else { return Ok(ContentEncoding::Identity) };
     match value.to_str().unwrap_or_default().trim() {
@@ -58,7 +57,7 @@ pub(super) fn content_encoding(headers: &HeaderMap) -> Result<ContentEncoding, A
     }
 }
 
-/// Unpacks a body; what it unpacks to is bounded too.
+/// Decompresses a body; the decompressed size is limited too.
 pub(super) fn decode_body(
     body: Bytes,
     encoding: ContentEncoding,

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use slipway_runtime_predict::metrics::{CLIENT_CLOSED_REQUEST, RuntimeMetrics};
 use slipway_runtime_predict::models::LoadedModel;
 
-/// What is known of a request while it is answered; shared with whoever answers it.
+/// The state of a request while it is answered; shared with the code that answers it.
 #[derive(Debug)]
 pub(super) struct InferCall {
     started_at: Instant,
     limit: Duration,
     model: OnceLock<Arc<LoadedModel>>,
-    /// The status of our own refusal, in terms of HTTP.
+    /// The HTTP status of an error of this server.
     refusal_code: OnceLock<u16>,
 }
 
@@ -26,27 +26,27 @@ impl InferCall {
         })
     }
 
-    /// When it came.
+    /// The time when the request arrived.
     pub(super) fn started_at(&self) -> Instant {
         self.started_at
     }
 
-    /// The time that it may take.
+    /// The time limit of the request.
     pub(super) fn limit(&self) -> Duration {
         self.limit
     }
 
-    /// Tells which model it is for, whose statistics it then counts in.
+    /// Sets the model, in whose statistics the request is counted.
     pub(super) fn set_model(&self, model: &Arc<LoadedModel>) {
         let _ = self.model.set(Arc::clone(model));
     }
 
-    /// Notes why it was refused.
+    /// Records why the request was rejected.
     pub(super) fn record_refusal(&self, code: u16) {
         let _ = self.refusal_code.set(code);
     }
 
-    /// Why it was refused, if it was by us.
+    /// Why this server rejected the request, if it did.
     pub(super) fn refusal_code(&self) -> Option<u16> {
         self.refusal_code.get().copied()
     }
@@ -65,7 +65,7 @@ impl<'a> RequestGuard<'a> {
         Self { metrics, call: Arc::clone(call), code: CLIENT_CLOSED_REQUEST }
     }
 
-    /// The answer is there.
+    /// Counts the request as answered.
     pub(super) fn finish(mut self, code: u16) {
         self.code = code;
     }

@@ -1,4 +1,4 @@
-//! Compression of answers, for clients that ask for it.
+//! Compresses answers for clients that accept it.
 
 use std::io::Write as _;
 
@@ -13,10 +13,11 @@ use super::FullResponse;
 use super::body::ContentEncoding;
 use super::error::ApiError;
 
-/// Shorter answers fit a packet or two anyway, and many clients accept gzip without wanting it.
+/// Shorter answers fit in one or two packets anyway, and many clients accept gzip by default
+/// without a need for it.
 const MIN_COMPRESS_BYTES: usize = 1 << 10;
 
-/// Compresses the answer when it is long enough to gain.
+/// Compresses the answer if it is long enough.
 pub(super) async fn compress_response(
     answer: FullResponse,
     encoding: ContentEncoding,
@@ -38,7 +39,7 @@ pub(super) async fn compress_response(
     Ok(FullResponse::from_parts(head, Full::new(packed)))
 }
 
-/// The first encoding of ours in `Accept-Encoding` that is not refused by `q=0`.
+/// The first supported encoding in `Accept-Encoding` that is not excluded by `q=0`.
 pub(super) fn accepted_encoding(headers: &HeaderMap) -> Option<ContentEncoding> {
     let value = headers.get(ACCEPT_ENCODING)?.to_str().ok()?;
     value.split(',').find_map(|item| {

@@ -1,50 +1,49 @@
-//! What a request is answered with when it cannot be answered well: a status of HTTP (that of gRPC
-//! is in `grpc`) and a text.
+//! Errors as an HTTP status and a text; the gRPC status is in `grpc`.
 
 use http::StatusCode;
 use slipway_runtime_common::keys::AccessDenied;
 use slipway_runtime_engine::error::PredictError;
 use slipway_runtime_jobs::submit::SubmitError;
 
-/// A request that is answered with an error.
+/// An error that is sent to the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ApiError {
     /// The request is wrong; the text names the part and the remedy.
     #[error("{0}")]
     BadRequest(String),
-    /// Unknown model, version or path.
+    /// The model, version or path is unknown.
     #[error("{0}")]
     NotFound(String),
-    /// Not for everybody, and who asks has not shown that it is for them.
+    /// The resource is restricted, and the client has not proven that it may use it.
     #[error("{0}")]
     Forbidden(String),
-    /// The path exists and wants another method.
+    /// The path exists but needs another method, which is named.
     #[error("this path wants {0}")]
     MethodNotAllowed(&'static str),
-    /// The body is over the limit.
+    /// The body exceeds the limit.
     #[error("{0}")]
     TooLarge(String),
-    /// The content encoding is none that we read.
+    /// The content encoding is not supported.
     #[error("{0}")]
     UnsupportedEncoding(String),
-    /// The answer cannot be expressed as asked.
+    /// The answer cannot be expressed in the requested form.
     #[error("{0}")]
     Unprocessable(String),
-    /// The queue is full.
+    /// The queue is full; its length.
     #[error("the queue is full ({0} requests wait); try again later or run more replicas")]
     Busy(usize),
-    /// The queue of jobs is full.
+    /// The queue of jobs is full; its length.
     #[error(
         "the queue of jobs is full ({0} jobs are queued or running); try again later or run more workers"
     )]
     QueueFull(u64),
-    /// What is asked for contradicts what is there.
+    /// The request contradicts the existing state.
     #[error("{0}")]
     Conflict(String),
     /// The model is not ready (loading, or shutting down).
     #[error("{0}")]
     Unavailable(String),
-    /// The deadline passed.
+    /// The deadline passed; the elapsed milliseconds.
     #[error("the request was not answered within its time limit of {0} ms")]
     Deadline(u128),
     /// The model failed.
@@ -53,12 +52,10 @@ pub(super) enum ApiError {
 }
 
 impl ApiError {
-    /// A 400.
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
         Self::BadRequest(message.into())
     }
 
-    /// The HTTP status.
     pub(super) const fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
@@ -76,7 +73,7 @@ impl ApiError {
         }
     }
 
-    /// Seconds for `Retry-After`, where trying again makes sense.
+    /// Seconds for `Retry-After`, where a retry makes sense.
     pub(super) const fn retry_after(&self) -> Option<u32> {
         match self {
             Self::Busy(_) | Self::Unavailable(_) => Some(1),

@@ -1,4 +1,4 @@
-//! Feature rows: writing them, and filling requests that name an entity.
+//! Feature rows: writes them, and fills requests that name an entity.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -21,15 +21,15 @@ use slipway_runtime_predict::models::LoadedModel;
 use super::error::ApiError;
 use super::{AppState, FullResponse, OFFLOAD_BYTES, body, json_response, parse_off_thread};
 
-/// Rows of one write.
+/// Largest number of rows in one write.
 const MAX_ROWS: usize = 10_000;
-/// Rows that are read or written at one time for one request.
+/// Rows that are read or written concurrently for one request.
 const CONCURRENT_ROWS: usize = 64;
 /// The parameter of a request that names its rows.
 const ENTITY: &str = "entity";
 
-/// `/v2/models/{m}/features` or `/v2/models/{m}/features/{entity}`: the model, and the entity as it
-/// is written there.
+/// Parses `/v2/models/{m}/features` or `/v2/models/{m}/features/{entity}`: the model, and the
+/// entity, still percent-encoded.
 pub(super) fn parse_path(path: &str) -> Option<(&str, Option<&str>)> {
     let (model, rest) = path.strip_prefix(MODELS)?.split_once('/')?;
     match rest.strip_prefix("features")? {
@@ -41,7 +41,7 @@ pub(super) fn parse_path(path: &str) -> Option<(&str, Option<&str>)> {
     }
 }
 
-/// Keeps the rows of a request.
+/// Stores the rows of a request.
 pub(super) async fn store_rows(
     app: &AppState,
     name: &str,
@@ -70,7 +70,7 @@ pub(super) async fn store_rows(
             limit,
         )?;
         let rows = parse_rows(&bytes, entity)?;
-        // All are checked before the first is kept.
+        // All rows are checked before the first is stored.
         let rows = rows
             .into_iter()
             .map(|(entity, text)| validate_row(&model.signature, entity, text))
@@ -119,7 +119,7 @@ fn parse_rows(bytes: &[u8], entity: Option<String>) -> Result<Vec<(String, Strin
     Ok(vec![(entity, text.to_owned())])
 }
 
-/// Reads a row as a request of one row would be read, so that what is kept can be used.
+/// Parses a row like a request of one row, so that every stored row can be used.
 fn validate_row(
     signature: &ModelSignature,
     entity: String,
@@ -152,7 +152,7 @@ fn validate_row(
     Ok((entity, text, row))
 }
 
-/// One input of a request, as JSON, of the rows of these entities.
+/// One input of a request, as JSON, from the rows of these entities.
 fn render_input(spec: &TensorSignature, rows: &[(&str, &FeatureRow)]) -> Result<String, ApiError> {
     let name = &spec.name;
     let trailing = spec
@@ -180,7 +180,8 @@ fn render_input(spec: &TensorSignature, rows: &[(&str, &FeatureRow)]) -> Result<
     Ok(format!("{},\"data\":[{data}]}}", head.trim_end_matches('}')))
 }
 
-/// The body with the inputs that its entities' rows hold; as it is when it names no entity.
+/// The body, completed with the inputs from the rows of its entities; unchanged when it names no
+/// entity.
 ///
 /// # Errors
 /// `BadRequest`, `NotFound` for an entity without a row, `Unavailable`.
@@ -199,7 +200,7 @@ pub(super) async fn fill_inputs(
         return Ok((body, header_length));
     }
     let mended = slipway_runtime_protocol::without_nan(head);
-    // What is no request is refused by who reads requests.
+    // An invalid body is rejected later, when the request is parsed.
     let Ok(mut request) = serde_json::from_slice::<BTreeMap<String, Box<RawValue>>>(
         mended.as_deref().unwrap_or(head),
     ) else {
@@ -229,8 +230,8 @@ pub(super) async fn fill_inputs(
     Ok((whole.into(), header_length.map(|_| length)))
 }
 
-/// As [`fill_inputs`], of a message of gRPC, whose parameters cannot be lists: several entities are
-/// a JSON list of them in one text.
+/// Like [`fill_inputs`], for a gRPC message, whose parameters cannot be lists: several entities are
+/// a JSON list in one string.
 ///
 /// # Errors
 /// Those of [`fill_inputs`].
@@ -299,7 +300,7 @@ fn input_name(input: &str) -> Option<String> {
     serde_json::from_str::<InputName<'_>>(input).ok().map(|input| input.name.into_owned())
 }
 
-/// Takes the parameter `entity` out of a request.
+/// Removes the parameter `entity` from a request and returns it.
 fn take_entities(
     request: &mut BTreeMap<String, Box<RawValue>>,
     most: usize,
@@ -318,7 +319,7 @@ fn take_entities(
     Ok(Some(list))
 }
 
-/// The entities of a parameter: a text, or one for each row.
+/// The entities of a parameter: one string, or a list with one for each row.
 fn parse_entities(entity: Value, most: usize) -> Result<Vec<String>, ApiError> {
     let wrong = || {
         ApiError::bad_request(format!(
@@ -340,7 +341,7 @@ fn parse_entities(entity: Value, most: usize) -> Result<Vec<String>, ApiError> {
     if fits { Ok(list) } else { Err(wrong()) }
 }
 
-/// Undoes percent-encoding.
+/// Decodes percent-encoding.
 fn percent_decode(text: &str) -> Result<String, ApiError> {
     let wrong = || {
         ApiError::bad_request(format!(

@@ -1,5 +1,5 @@
-//! `grpc.health.v1`: of the server as a whole, of the inference service, and of each model by its
-//! name.
+//! `grpc.health.v1`: the health of the server as a whole, of the inference service, and of each
+//! model by its name.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,11 +14,10 @@ use super::AppState;
 
 const INFERENCE_SERVICE: &str = "inference.GRPCInferenceService";
 
-/// The service.
 pub(super) struct HealthService(pub(super) Arc<AppState>);
 
-/// Who asks chooses among servers, so one that is on its way out says so from the first moment,
-/// although it serves on.
+/// The health of a service. Clients of this check choose among servers, so a draining server
+/// reports that it does not serve from the first moment, although it still answers requests.
 fn serving_status(app: &AppState, service: &str) -> ServingStatus {
     let ready = match service {
         "" | INFERENCE_SERVICE => app.unready_reason().is_none(),
@@ -54,7 +53,7 @@ impl Service for HealthService {
         let (app, service) = (Arc::clone(&self.0), request.into_inner().service);
         let stopping = app.wait_for_stopping();
         let (models, phases) = (app.predictor.models.changes(), app.subscribe_phase());
-        // The state now, and after every change that makes another one.
+        // Sends the current state, and each later state that differs from the one before.
         let start = (app, service, models, phases, None);
         let states =
             stream::unfold(start, |(app, service, mut models, mut phases, last)| async move {

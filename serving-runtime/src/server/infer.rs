@@ -57,7 +57,7 @@ async fn process_infer(
         call.set_model(&model);
         let model = model.as_ref();
         let parsed = read_request(app, model, &head, incoming).await?;
-        // The client's own limit in the body can only shorten the time.
+        // The client's timeout in the body can only shorten the limit.
         let own = parsed.timeout.map_or(limit, |own| own.min(limit));
         let deadline = call.started_at() + own;
         let answer = run_prediction(app, model, parsed, deadline);
@@ -67,7 +67,8 @@ async fn process_infer(
             Ok(answer.await)
         };
         match answer {
-            // The worker and this clock may notice at the same time; the client hears the same.
+            // The worker and this timer may detect the timeout at the same time; the client
+            // receives the same error from both.
             Err(_) | Ok(Err(PredictError::DeadlineExceeded(_))) => Err(expired(own)),
             Ok(answer) => Ok(answer?),
         }
@@ -80,7 +81,7 @@ async fn process_infer(
     }
 }
 
-/// The time that the client, or the gateway, names.
+/// The time limit that the client or the gateway requests.
 fn requested_timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
     let Some(value) = headers.get(TIMEOUT_HEADER) else { return Ok(None) };
     let millis = value.to_str().ok().and_then(|v| v.trim().parse::<u64>().ok()).filter(|n| *n > 0);

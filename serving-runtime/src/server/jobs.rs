@@ -17,7 +17,7 @@ use super::error::ApiError;
 use super::{AppState, FullResponse, body, json_response};
 
 const KEY_HEADER: &str = "idempotency-key";
-/// What a job has beside its request, in bytes at most.
+/// Largest size of a job besides its request, in bytes.
 const JOB_OVERHEAD_BYTES: usize = 16 << 10;
 
 fn require_jobs(app: &AppState) -> Result<&Arc<JobService>, ApiError> {
@@ -26,7 +26,7 @@ fn require_jobs(app: &AppState) -> Result<&Arc<JobService>, ApiError> {
     })
 }
 
-/// Takes a job in.
+/// Accepts a job.
 pub(super) async fn submit_job(
     app: &AppState,
     model: &str,
@@ -75,7 +75,7 @@ async fn enqueue_submission(
     let collected = collected.map_err(|_| ApiError::Deadline(limited.as_millis()))??;
     let bytes = body::decode_body(collected, encoding, limit)?;
     let mut job = JobSubmission::parse(&bytes)?.into_job(model, version, key.as_deref())?;
-    // Without traces of ours, a client's own goes on.
+    // Without a span of this server, the client's own trace context is passed on.
     let parent = || {
         head.headers
             .get("traceparent")?
@@ -85,7 +85,7 @@ async fn enqueue_submission(
             .map(str::to_owned)
     };
     job.traceparent = job.traceparent.or_else(parent);
-    // Before it waits for long: what cannot succeed is refused here.
+    // A job that cannot succeed is rejected here, before it waits in the queue.
     let model = app.predictor.models.get(&job.model_id, job.pinned_version())?;
     submit::parse_request(&app.predictor, &model, job.data.get())?;
     let (max_jobs, allow) = submit::submission_limits(jobs, &head.headers)?;
@@ -105,7 +105,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     Ok(Some(key))
 }
 
-/// Tells about a job, or cancels it. In the path of a `model` it must be that one's.
+/// Returns a job, or cancels it. In the path of a `model` the job must belong to that model.
 pub(super) async fn get_or_cancel_job(
     app: &AppState,
     model: Option<&str>,
@@ -122,8 +122,7 @@ pub(super) async fn get_or_cancel_job(
     if !job::is_valid_id(id) {
         return Err(unknown());
     }
-    // Of a job that a producer has written itself the model is known only when a worker has seen
-    // it.
+    // The model of a job that another producer wrote is unknown until a worker has read it.
     let is_anothers = |found: &StoredJob| {
         found.text("model").is_some_and(|of| model.is_some_and(|asked| of != asked))
     };

@@ -1,4 +1,4 @@
-//! The ports, with their bounds.
+//! The ports and their limits.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -16,17 +16,16 @@ use tokio::net::TcpListener;
 
 use super::{AppState, handle_api};
 
-/// Time for the head of a connection's first request.
+/// Time limit for the head of a connection's first request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long a kept connection may idle. Longer than any client of ours keeps one, so that it is
-/// never us who close it at the moment of use.
+/// How long a connection may be idle. Longer than the idle timeout of our clients, so that the
+/// server never closes a connection at the moment of its use.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Requests of one HTTP/2 connection at one time.
+/// Largest number of concurrent requests on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 1024;
 
-/// A bound port.
 #[derive(Debug)]
 pub struct BoundListener {
     socket: TcpListener,
@@ -44,7 +43,7 @@ impl BoundListener {
         Ok(Self { socket, address })
     }
 
-    /// Where it listens.
+    /// The local address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -78,9 +77,9 @@ impl BoundListener {
 
 fn connection_builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    // Requests that are taken back before they were looked at count against a connection, and
-    // beyond this end it, with all that others sent over it: the gateway's connection carries
-    // everybody's. As many as may be open are no attack yet.
+    // hyper counts requests that are cancelled before they were accepted, and beyond a limit closes
+    // the connection with all its other requests; the gateway's connection carries the requests of
+    // all clients. Up to the number of concurrent streams this is normal and not an attack.
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
     builder.http2().max_pending_accept_reset_streams(MAX_STREAMS as usize);
     builder

@@ -30,13 +30,13 @@ use self::error::ApiError;
 pub use self::listen::BoundListener;
 pub use self::state::AppState;
 
-/// What every answer by REST is.
+/// An answer over REST.
 pub type FullResponse = Response<Full<Bytes>>;
 
-/// What an answer on the port of the API is: by REST or by gRPC.
+/// An answer on the port of the API, over REST or gRPC.
 pub type ApiResponse = Response<Either<Full<Bytes>, tonic::body::Body>>;
 
-/// What we call ourselves.
+/// The server's name in its metadata.
 const SERVER_NAME: &str = "slipway-runtime";
 const SERVER_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The extensions of the protocol that every server has.
@@ -44,10 +44,12 @@ const EXTENSIONS: [&str; 3] = ["binary_tensor_data", "statistics", "parameters"]
 /// Tells the gateway what was predicted, for the prediction id.
 const PREDICTION_KEY: &str = slipway_contracts::headers::PREDICTION;
 const PREDICTION_HEADER: HeaderName = HeaderName::from_static(PREDICTION_KEY);
-/// Requests from here on are parsed off the HTTP threads, where they would hold up everybody else.
+/// Requests of this size (in bytes) or larger are parsed outside of the HTTP threads, where they
+/// would delay other requests.
 const OFFLOAD_BYTES: usize = 128 << 10;
 
-/// Reads what is large aside, so that it does not hold up the other requests of its thread.
+/// Parses large requests on another thread, so that they do not delay the other requests of this
+/// one.
 async fn parse_off_thread<T, E>(
     read: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, ApiError>
@@ -60,8 +62,8 @@ where
         .map_err(Into::into)
 }
 
-/// Answers one request on the port of the API. gRPC and REST share it: the content type tells them
-/// apart.
+/// Answers one request on the port of the API. gRPC and REST share it and are distinguished by the
+/// content type.
 pub async fn handle_api(app: Arc<AppState>, request: Request<Incoming>) -> ApiResponse {
     app.activity.note_request();
     if request.version() == Version::HTTP_2 && slipway_contracts::grpc::is_grpc(request.headers()) {
@@ -82,7 +84,8 @@ fn bytes_response(
 }
 
 fn json_response(status: StatusCode, value: &impl Serialize) -> FullResponse {
-    // Our own values always serialize; an empty body would still carry the status.
+    // The server's own values can always be written as JSON; otherwise an empty body still carries
+    // the status.
     bytes_response(status, "application/json", serde_json::to_vec(value).unwrap_or_default())
 }
 
@@ -95,8 +98,8 @@ fn error_response(error: &ApiError) -> FullResponse {
     answer
 }
 
-/// Asks an HTTP/1 client not to use this connection again. (HTTP/2 has its own way, which the
-/// listener uses.)
+/// Asks an HTTP/1 client not to reuse this connection. (HTTP/2 has its own message, which the
+/// listener sends.)
 fn set_connection_close(answer: &mut FullResponse) {
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }

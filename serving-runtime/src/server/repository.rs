@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::error::ApiError;
 use super::{AppState, FullResponse, body, json_response};
 
-/// Bodies of these requests are a few words.
+/// Largest body in bytes; these requests have a few words.
 const MAX_BODY: usize = 1 << 20;
 
 #[derive(Debug, Default, Deserialize)]
@@ -38,7 +38,7 @@ async fn read_json_body<T: DeserializeOwned + Default>(
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(T::default());
     }
-    // serde would also take an array for the fields of a struct.
+    // serde would also accept an array for the fields of a struct.
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
         return Err(ApiError::bad_request("the body must be a JSON object or empty"));
     }
@@ -46,7 +46,7 @@ async fn read_json_body<T: DeserializeOwned + Default>(
         .map_err(|e| ApiError::bad_request(format!("the body must be a JSON object or empty: {e}")))
 }
 
-/// What is served and what could be.
+/// Lists the models that are served or declared.
 pub(super) async fn list_models(
     app: &AppState,
     request: Request<Incoming>,
@@ -56,7 +56,6 @@ pub(super) async fn list_models(
     Ok(json_response(StatusCode::OK, &entries))
 }
 
-/// Loads a model.
 pub(super) async fn load_model(
     app: &AppState,
     name: &str,
@@ -75,13 +74,12 @@ pub(super) async fn load_model(
     Ok(json_response(StatusCode::OK, &json!({})))
 }
 
-/// Unloads a model.
 pub(super) async fn unload_model(
     app: &AppState,
     name: &str,
     request: Request<Incoming>,
 ) -> Result<FullResponse, ApiError> {
-    // Clients send `unload_dependents`, of which there are none here.
+    // Clients send `unload_dependents`, which has no effect because models have no dependents here.
     let LoadRequest { .. } = read_json_body(app, request).await?;
     app.unload_model(name)?;
     Ok(json_response(StatusCode::OK, &json!({})))

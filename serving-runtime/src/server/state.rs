@@ -1,4 +1,4 @@
-//! What all connections share.
+//! The state that all connections share.
 
 use std::sync::{Arc, OnceLock};
 
@@ -18,25 +18,24 @@ use super::activity::RequestActivity;
 use super::error::ApiError;
 use crate::config::ServeArgs;
 
-/// How far the process is.
+/// The phase of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ShutdownPhase {
     /// Loading or serving.
     Serving,
-    /// Told to end, and serving on for as long as it is asked: it may be the only pod until its
-    /// replacement is ready. It stays ready, so that the EndpointSlice says that it serves while it
-    /// terminates.
+    /// The process was signalled to end, and serves as long as requests arrive: it may be the only
+    /// pod until its replacement is ready. It stays ready, so that the EndpointSlice lists it as
+    /// serving while it terminates.
     Draining,
-    /// What is in flight ends; streams that would not end by themselves are ended.
+    /// Requests in flight finish; streams, which would not end by themselves, are ended.
     Stopping,
 }
 
-/// What all connections share.
+/// The state that all connections share.
 #[derive(Debug)]
 pub struct AppState {
-    /// The options.
     pub args: ServeArgs,
-    /// The models, and what their predictions pass.
+    /// The models and the path of their predictions.
     pub predictor: Arc<Predictor>,
     /// Further models that clients may load, where the server has such.
     pub repository: Option<Arc<dyn ModelRepository>>,
@@ -44,7 +43,7 @@ pub struct AppState {
     pub job_metrics: JobMetrics,
     /// The queue of jobs, if there is one.
     pub jobs: OnceLock<Arc<JobService>>,
-    /// Until when this process is needed.
+    /// How long this process is needed while it drains.
     pub activity: RequestActivity,
     phase: watch::Sender<ShutdownPhase>,
 }
@@ -53,7 +52,7 @@ impl AppState {
     /// The state of a server that has not loaded its model yet.
     ///
     /// # Errors
-    /// When an option makes no sense.
+    /// When an option is invalid.
     pub fn new(args: ServeArgs) -> Result<Arc<Self>, String> {
         let (mut metrics, job_metrics) =
             (RuntimeMetrics::new(&args.modeldeployment, &args.revision), JobMetrics::default());
@@ -85,12 +84,12 @@ impl AppState {
         }))
     }
 
-    /// From here on the server asks its clients to connect elsewhere.
+    /// From now on the server asks its clients to reconnect elsewhere.
     pub fn start_draining(&self) {
         self.phase.send_replace(ShutdownPhase::Draining);
     }
 
-    /// From here on the server is not ready, and streams end.
+    /// From now on the server is not ready, and streams end.
     pub fn start_stopping(&self) {
         self.phase.send_replace(ShutdownPhase::Stopping);
     }
@@ -112,15 +111,15 @@ impl AppState {
     pub(super) fn wait_for_stopping(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut phases = self.subscribe_phase();
         async move {
-            // An error means that the process is gone.
+            // An error means that the process ends.
             let _ = phases.wait_for(|phase| *phase == ShutdownPhase::Stopping).await;
         }
     }
 
-    /// The model for a request; one of the repository that had to make room comes back.
+    /// The model for a request; an evicted model of the repository is loaded again.
     ///
     /// # Errors
-    /// As [`ModelRegistry::get`], and whatever keeps it from coming back.
+    /// As [`ModelRegistry::get`], and any error of loading it again.
     pub async fn find_model(
         &self,
         name: &str,
@@ -183,7 +182,8 @@ impl AppState {
     /// Whether a model is ready.
     ///
     /// # Errors
-    /// `NotFound` when there is no such model: not ready and not there are two answers.
+    /// `NotFound` when there is no such model: clients must be able to distinguish it from a model
+    /// that is not ready.
     pub(super) fn is_model_ready(
         &self,
         name: &str,
@@ -195,7 +195,7 @@ impl AppState {
         }
     }
 
-    /// The models whose statistics are asked for: all, or all versions of one, or one.
+    /// The models whose statistics are requested: all, all versions of one, or one.
     ///
     /// # Errors
     /// As [`ModelRegistry::get`].

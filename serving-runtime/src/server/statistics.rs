@@ -1,11 +1,11 @@
-//! Writing the statistics extension.
+//! Writes the answers of the statistics extension.
 
 use serde_json::{Value, json};
 use slipway_oip::inference as pb;
 use slipway_runtime_engine::stats::DurationTotal;
 use slipway_runtime_predict::models::LoadedModel;
 
-/// For REST.
+/// The answer over REST.
 pub(super) fn statistics_json(model: &LoadedModel) -> Value {
     let s = model.stats.snapshot();
     let none = DurationTotal::default();
@@ -25,7 +25,7 @@ pub(super) fn statistics_json(model: &LoadedModel) -> Value {
     })
 }
 
-/// For gRPC.
+/// The answer over gRPC.
 pub(super) fn statistics_message(model: &LoadedModel) -> pb::ModelStatistics {
     let tally = |t: &DurationTotal| Some(pb::StatisticDuration { count: t.count, ns: t.ns });
     let none = DurationTotal::default();

@@ -69,8 +69,8 @@ fn inference_server(
         .accept_compressed(Deflate)
         .max_decoding_message_size(app.args.body_limit(headers))
         .max_encoding_message_size(usize::MAX);
-    // Every client says that it takes compressed answers; the one that compresses itself wants
-    // them.
+    // Every client announces that it accepts compressed answers; the ones that compress their
+    // requests want them.
     match response_encoding(headers) {
         Some(encoding) => server.send_compressed(encoding),
         None => server,
@@ -85,12 +85,12 @@ fn response_encoding(headers: &HeaderMap) -> Option<CompressionEncoding> {
     }
 }
 
-/// The time that the client, or the gateway, names and the server allows.
+/// The time limit that the client or the gateway requests, within the server's limit.
 fn call_limit(app: &AppState, headers: &HeaderMap) -> Duration {
     app.args.request_time_limit(client_timeout(headers))
 }
 
-/// Waits for an answer for as long as `limit`. Streams have none.
+/// Waits for an answer for at most `limit`. Streams have no limit.
 async fn with_timeout<E>(
     limit: Option<Duration>,
     answer: impl Future<Output = Result<Response<Body>, E>>,
@@ -104,9 +104,9 @@ async fn with_timeout<E>(
         .unwrap_or_else(|_| grpc_status(&ApiError::Deadline(limit.as_millis())).into_http())
 }
 
-/// The answer to an inference and the status of HTTP to count it by. What the framing refused
-/// (before a method of ours was called) is the client's error, whatever the library calls it: a
-/// server that calls it its own would be taken for a broken one.
+/// The answer to an inference, and the HTTP status by which it is counted. A message that the
+/// framing layer rejected (before a method was called) is the client's error, whatever status the
+/// library gives it: counted as a server error, it would make the server look broken.
 fn classify_response(answer: Response<Body>, call: &InferCall) -> (Response<Body>, u16) {
     let Some(failed) = Status::from_header_map(answer.headers()).filter(|s| s.code() != Code::Ok)
     else {
@@ -117,8 +117,8 @@ fn classify_response(answer: Response<Body>, call: &InferCall) -> (Response<Body
     }
     match failed.code() {
         Code::DeadlineExceeded => (answer, 504),
-        // The message broke off: who sent it has left, and nobody is there to be at fault. (Our own
-        // failures were noted in the call.)
+        // The message broke off because its sender left, which is the fault of neither side. (This
+        // server's own failures were recorded in the call.)
         Code::Cancelled | Code::Unknown => (answer, CLIENT_CLOSED_REQUEST),
         Code::OutOfRange | Code::ResourceExhausted => {
             let text = format!(

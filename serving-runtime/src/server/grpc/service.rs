@@ -25,7 +25,6 @@ use crate::server::{
     parse_off_thread, statistics,
 };
 
-/// The service.
 pub(super) struct InferenceService(pub(super) Arc<AppState>);
 
 type ResponseStream =
@@ -36,7 +35,7 @@ fn non_empty(text: &str) -> Option<&str> {
 }
 
 impl InferenceService {
-    /// The answer, and what whoever issues the prediction id is told.
+    /// The answer, and the report for the issuer of the prediction id.
     async fn infer(
         &self,
         mut request: pb::ModelInferRequest,
@@ -78,7 +77,7 @@ impl InferenceService {
         Ok((answer?, report))
     }
 
-    /// Whether a call may do more than predict.
+    /// Checks that a call may do more than predict.
     fn authorize(&self, metadata: &MetadataMap) -> Result<(), Status> {
         self.0
             .predictor
@@ -87,7 +86,7 @@ impl InferenceService {
             .map_err(|error| grpc_status(&error.into()))
     }
 
-    /// One message of a stream, counted as a request of its own.
+    /// Answers one message of a stream, counted as a request of its own.
     async fn infer_streamed(
         &self,
         request: pb::ModelInferRequest,
@@ -99,7 +98,7 @@ impl InferenceService {
         counting.finish(answer.as_ref().map_or_else(|e| e.status().as_u16(), |_| 200));
         match answer {
             Ok((mut response, report)) => {
-                // A stream has one head for many answers, so the id is in the message.
+                // A stream has one set of headers for many answers, so the id is in the message.
                 if let Some(id) = self.0.predictor.keys.issue_prediction_id(&report) {
                     let id = pb::InferParameter {
                         parameter_choice: Some(ParameterChoice::StringParam(id)),
@@ -111,7 +110,7 @@ impl InferenceService {
                     infer_response: Some(response),
                 }
             }
-            // The id tells which of the requests failed.
+            // The id shows which of the requests failed.
             Err(error) => pb::ModelStreamInferResponse {
                 error_message: error.to_string(),
                 infer_response: Some(pb::ModelInferResponse { id, ..Default::default() }),
@@ -198,7 +197,7 @@ impl GrpcInferenceService for InferenceService {
                         ParameterChoice::StringParam(text) => MetadataValue::try_from(text).ok(),
                         _ => None,
                     };
-                // Whoever measures latency must see in the metadata what did not run.
+                // Clients that measure latency must see in the metadata whether the model ran.
                 let told = [CACHE_HEADER, NAN_OUTPUTS].map(|name| (name, said(name)));
                 let report = (PREDICTION_KEY, MetadataValue::try_from(report.encode()).ok());
                 let mut answer = tonic::Response::new(response);
@@ -221,7 +220,7 @@ impl GrpcInferenceService for InferenceService {
         request: tonic::Request<tonic::Streaming<pb::ModelInferRequest>>,
     ) -> Result<tonic::Response<ResponseStream>, Status> {
         let (app, stopping) = (Arc::clone(&self.0), self.0.wait_for_stopping());
-        // What the stream names is the time for each message.
+        // The time limit of the stream applies to each message.
         let limit = request
             .extensions()
             .get::<Arc<InferCall>>()

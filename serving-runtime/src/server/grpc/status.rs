@@ -1,17 +1,16 @@
-//! Errors as statuses of gRPC.
+//! Converts errors to gRPC statuses.
 
 use tonic::{Code, Status};
 
 use crate::server::error::ApiError;
 
-/// The status of an error.
 pub(super) fn grpc_status(error: &ApiError) -> Status {
     let code = match error {
         ApiError::BadRequest(_) | ApiError::UnsupportedEncoding(_) => Code::InvalidArgument,
         ApiError::NotFound(_) => Code::NotFound,
         ApiError::Forbidden(_) => Code::PermissionDenied,
         ApiError::MethodNotAllowed(_) => Code::Unimplemented,
-        // As the gRPC libraries have it, and other than a full queue.
+        // Used by the gRPC libraries for this case, and different from that of a full queue.
         ApiError::TooLarge(_) => Code::OutOfRange,
         ApiError::Unprocessable(_) => Code::FailedPrecondition,
         ApiError::Busy(_) | ApiError::QueueFull(_) => Code::ResourceExhausted,
