@@ -62,7 +62,7 @@ def expected(case):
     try:
         session = ort.InferenceSession(case.model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         answers = session.run(None, given)
-    except Exception:  # noqa: BLE001: an operator that it does not have, for example
+    except Exception:  # noqa: BLE001: an unsupported operator, for example
         return None
     if not all(servable(value) for value in answers):
         return None
@@ -92,7 +92,7 @@ def as_json(array):
     if array.dtype == np.object_:
         return [item.decode() for item in array.reshape(-1)]
     if array.dtype.kind == "f":
-        # Python writes a NaN bare, as the programs of its users do.
+        # Python writes a bare NaN, and so do its users' programs.
         return [float(item) for item in array.reshape(-1)]
     return array.reshape(-1).tolist()
 
@@ -118,7 +118,7 @@ def from_json(values, datatype, shape):
     if datatype == "BYTES":
         values = [value.encode() for value in values]
     elif datatype.startswith("FP"):
-        # What is not a number is sent back as null, or by name.
+        # A NaN or an infinity is returned as null, or by name.
         values = [np.nan if value is None else float(value) for value in values]
     return np.array(values, dtype=TYPES[datatype]).reshape(shape)
 
@@ -202,7 +202,7 @@ def the_server_answers_as_onnx_runtime_does():
                     compare(f"{case.name} JSON {name}", as_told_in_json(wanted), got[name])
                 in_json += 1
             post(f"/v2/repository/models/{case.name}/unload", b"{}")
-        except Exception as error:  # noqa: BLE001: all of them are told
+        except Exception as error:  # noqa: BLE001: all errors are reported
             failed.append(f"{case.name}: {str(error)[:400]}")
         ran, zero = ran + 1, zero + has_zero(case)
     print(f"{ran} cases by binary data, {in_json} of them by JSON, {zero} with a dimension of 0; {left} that ONNX Runtime does not run, that are random, or that are no tensors")

@@ -31,7 +31,7 @@ def infer():
     same(result.as_numpy("OUTPUT0"), A + B)
     same(result.as_numpy("OUTPUT1"), A - B)
     response = result.get_response()
-    # The id is the gateway's, in the metadata; a body has one only where no gateway could write it.
+    # The gateway adds the id to the metadata; the body has an id only where no gateway could write it.
     assert response.id == "1" and "prediction_id" not in response.parameters, response.parameters
     only = c.infer(SIMPLE, inputs(), outputs=[client.InferRequestedOutput("OUTPUT1")])
     assert only.as_numpy("OUTPUT0") is None

@@ -20,7 +20,7 @@ fn tensor(name: &str, datatype: &str, shape: &[usize], data: Value) -> GoldenTen
     GoldenTensor { name: name.into(), datatype: datatype.into(), shape: shape.to_vec(), data }
 }
 
-/// What `kubectl slipway baseline` makes of the model `classifier` and 100 rows.
+/// The baseline that `kubectl slipway baseline` makes of the model `classifier` and 100 rows.
 fn baseline() -> ModelBaseline {
     let rows: Vec<f64> = (0..100).map(f64::from).collect();
     let scores: Vec<f64> = (0..100).map(|i| 0.5 + f64::from(i) / 200.0).collect();
@@ -98,7 +98,7 @@ async fn traffic_is_counted_in_the_bins_of_the_baseline() {
     assert_eq!(golden["buckets"], "[1, 2, 4, 8, 16, 32]");
     let body = json!({"inputs": [{"name": "X", "shape": [2, 4], "datatype": "FP32", "data": [9, 55, 0, 0, 5, 1e9, 0, 0]}]});
     assert_eq!(server.infer(&body).await.0, 200);
-    // A request that is refused is no traffic of the model.
+    // A rejected request does not count as traffic of the model.
     let bad =
         json!({"inputs": [{"name": "X", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]});
     assert_eq!(server.infer(&bad).await.0, 400);

@@ -1,4 +1,4 @@
-//! What keeps a queue, for tests that hold for all of them.
+//! The brokers behind a queue, for tests that run against each of them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,20 +8,19 @@ use tokio::task::block_in_place;
 use super::nats::Nats;
 use super::redis_aof::Redis;
 
-/// Which one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Redis,
     Nats,
 }
 
-/// A running broker of a test's own.
+/// A running broker that belongs to one test.
 pub(crate) enum Broker {
     Redis(Redis),
     Nats(Nats),
 }
 
-/// Waits for an answer in the midst of a test, which must run on several threads.
+/// Blocks on an answer inside a test, which must run on several threads.
 fn wait<F: Future>(answer: F) -> F::Output {
     block_in_place(|| Handle::current().block_on(answer))
 }
@@ -71,8 +70,8 @@ impl Broker {
         }
     }
 
-    /// The law: all that came in is somewhere, exactly once. On JetStream an entry outlives its job
-    /// for a moment.
+    /// Checks the conservation law: every job that was enqueued is in exactly one place. On
+    /// JetStream an entry outlives its job for a moment.
     #[track_caller]
     pub(crate) fn conserved(&self) {
         let entries = match self {
@@ -91,12 +90,12 @@ impl Broker {
         }
     }
 
-    /// Writes an entry to the queue `test`, as a producer of its own does; its job's id.
+    /// Writes an entry to the queue `test` as an external producer does; returns the id of its job.
     pub(crate) fn write(&self, priority: &str, job: &str) -> String {
         self.write_to("test", priority, job)
     }
 
-    /// The same, for a queue of some name.
+    /// The same, for a queue of any name.
     pub(crate) fn write_to(&self, queue: &str, priority: &str, job: &str) -> String {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         match self {
@@ -144,7 +143,7 @@ impl Broker {
         }
     }
 
-    /// For how many milliseconds a job that ended is kept.
+    /// For how many milliseconds an ended job is kept.
     pub(crate) fn kept_for(&self, id: &str) -> i64 {
         match self {
             Self::Redis(redis) => redis.command(&["PTTL", &format!("slipway:{{test}}:job:{id}")]),

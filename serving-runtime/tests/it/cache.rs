@@ -13,7 +13,7 @@ use super::support::{Server, affine, answer, eventually, slow};
 const ON: &str = "--result-cache";
 const ALWAYS: &str = "--no-cache-bypass";
 
-/// What one request got.
+/// The response to one request.
 #[derive(Debug)]
 struct Got {
     status: u16,
@@ -71,7 +71,7 @@ async fn a_kept_answer_is_a_prediction_of_its_own() {
     let again = ask(&server, &classify([1.5, 2.0, 2.25, 4.0])).await;
     assert_eq!((first.cache.as_deref(), again.cache.as_deref()), (Some("miss"), Some("hit")));
     assert_eq!(first.body["outputs"], again.body["outputs"]);
-    // Who asks for other outputs gets them out of the same answer.
+    // A request for other outputs gets them from the same entry.
     let mut one = classify([1.5, 2.0, 2.25, 4.0]);
     one["outputs"] = json!([{"name": "probabilities"}]);
     let part = ask(&server, &one).await;
@@ -115,7 +115,7 @@ async fn what_is_wrong_does_not_last() {
             "2x+1 is beyond FP32"
         );
     }
-    // Too large to keep.
+    // Too large to be cached.
     let server = Server::start(
         "affine",
         &[ON, ALWAYS, "--redis-url", &redis.url(), "--result-cache-max-entry-bytes", "20"],
@@ -195,8 +195,8 @@ async fn what_is_bypassed_goes_on_to_be_measured() {
     let kept = || redis::cmd("DBSIZE").query::<i64>(&mut redis.connection().unwrap()).unwrap();
     let before = kept();
     ask_some(600, 2600).await;
-    // A sixty-fourth of 2000 is 31: they must be found when they are asked again, or Redis could
-    // never show that it pays.
+    // A sixty-fourth of 2000 is 31: these entries must be found when they are requested again, or
+    // Redis could never show that it pays.
     eventually("what probes is kept", async || kept() > before + 10).await;
     assert!(kept() < before + 100, "{before} {}", kept());
     let hits = outcome(&server, "hit_redis").await;
@@ -229,8 +229,8 @@ async fn a_new_pod_answers_what_is_hot_before_it_is_ready() {
             (Some(cache), &json!([2.0 * n + 1.0, 2.0]))
         );
     }
-    // A model with other inputs takes none of it, and one whose peer is not there is ready all the
-    // same.
+    // A model with other inputs uses none of them, and one whose peer does not exist still becomes
+    // ready.
     let other = Server::start("slow", &[ON, "--cache-hot-keys", "2", "--cache-hot-from", &from]);
     assert_eq!(other.line("the caches are warm")["answered"], 0);
     let alone = Server::start(
@@ -238,7 +238,7 @@ async fn a_new_pod_answers_what_is_hot_before_it_is_ready() {
         &[ON, "--cache-hot-keys", "2", "--cache-hot-from", "http://127.0.0.1:1"],
     );
     alone.line("nobody tells what is hot");
-    // Nothing is told where nobody asked for it.
+    // Without the option, nothing is listed.
     let silent = Server::start("affine", &[ON]);
     assert_eq!(silent.probe("/v1/cache/hot").await, 404);
 }

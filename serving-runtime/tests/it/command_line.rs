@@ -1,11 +1,11 @@
-//! What a person meets at the command line: help, and mistakes in plain words.
+//! The command line: help, and error messages in plain words.
 
 use std::process::Command;
 
 use super::support::{model, onnxruntime};
 
-/// Runs the program: its status, and what it writes to standard output and error. Dumps and
-/// backtraces, which are asked for, must not come.
+/// Runs the program: returns its status, and its output on standard output and error. Dumps and
+/// backtraces are requested by the environment and must not appear.
 fn run(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let termination = concat!(env!("CARGO_TARGET_TMPDIR"), "/command-line-termination");
     let mut command = Command::new(env!("CARGO_BIN_EXE_slipway-runtime"));
@@ -27,7 +27,7 @@ fn run(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
 
 #[test]
 fn help_and_version_are_told_before_anything_else() {
-    // No telemetry yet: it would tell of the endpoint.
+    // Telemetry must not start yet: it would report the invalid endpoint.
     let endpoint = [("OTEL_EXPORTER_OTLP_ENDPOINT", "no url"), ("RUST_LOG", "a=b=c")];
     for args in [&["--help"][..], &["serve", "--help"], &["worker", "--help"]] {
         let (code, help, err) = run(args, &endpoint);
@@ -67,7 +67,7 @@ fn mistakes_in_the_arguments_are_named() {
     }
 }
 
-/// From here on there is a log, on standard output.
+/// From here on there is a log on standard output.
 #[test]
 fn what_keeps_the_server_from_starting_is_in_its_log() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,4 +1,4 @@
-//! Our own conformance runner against our own server. `docs/conformance-report.md` is its report.
+//! The conformance runner against this server. `docs/conformance-report.md` is its report.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use slipway_conformance::{CheckOutcome, ConformanceOptions, ConformanceReport, r
 use super::support::{DEADLINE, Server, client};
 
 async fn report(server: &Server) -> ConformanceReport {
-    // Installs the cryptography that the runner's client needs.
+    // Installs the crypto provider that the runner's client needs.
     drop(client());
     let options = ConformanceOptions {
         url: server.api.clone(),

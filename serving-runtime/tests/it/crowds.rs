@@ -1,4 +1,4 @@
-//! Crowds of connections that say nothing, against both ports of a server.
+//! Many idle connections against both ports of a server.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::support::{DEADLINE, Server, affine, client};
 
-/// Connections from an address of their own, which say this and no more.
+/// Opens connections from a separate address, which send `says` and nothing more.
 async fn crowd(url: &str, count: usize, says: &[u8]) -> Vec<TcpStream> {
     let to = url.trim_start_matches("http://").parse().unwrap();
     let mut crowd = Vec::new();
@@ -34,14 +34,14 @@ async fn silent_connections_keep_nobody_out() {
             assert!(begun.elapsed() < Duration::from_secs(1), "{path} took {:?}", begun.elapsed());
         }
         for _ in 0..50 {
-            // Over a kept connection, and over one of its own.
+            // Over a kept connection, and over a new one.
             assert_eq!(server.infer(&affine(&[[1.0, 2.0]])).await.0, 200);
             let url = format!("{}/v2/models/m/infer", server.api);
             let answer =
                 client().post(url).body(affine(&[[1.0, 2.0]]).to_string()).send().await.unwrap();
             assert_eq!(answer.status(), 200);
         }
-        // The crowd has a bound: the first ones made room for the last.
+        // The number of connections is limited: the first ones were closed for the last.
         for stream in [&mut admin[0], &mut api[0]] {
             let read = tokio::time::timeout(DEADLINE, stream.read(&mut [0; 1])).await;
             assert!(!matches!(read.expect("never closed"), Ok(1)));

@@ -1,4 +1,4 @@
-//! What is refused, with which status and which words.
+//! Rejected requests, with their status and error text.
 
 use std::io::Write as _;
 
@@ -23,7 +23,7 @@ async fn bad_requests_are_400_and_name_the_part() {
     let outputs = |o: Value| json!({"inputs": good, "outputs": o});
     let ints = |n: usize| vec![0; n];
     let cases = [
-        // Not even a request.
+        // Not a request at all.
         (json!([]), "JSON inference request"),
         (json!("x"), "JSON inference request"),
         (json!({}), "missing \"INPUT0\", \"INPUT1\""),
@@ -84,7 +84,7 @@ async fn bad_requests_are_400_and_name_the_part() {
                 {"name": "INPUT1", "shape": [9, 4], "datatype": "INT32", "data": ints(36)}]}),
             "at most 8",
         ),
-        // What only the engine sees: the rows differ.
+        // Only the engine can detect this: the rows differ.
         (
             json!({"inputs": [
                 {"name": "INPUT0", "shape": [2, 4], "datatype": "INT32", "data": ints(8)},
@@ -150,7 +150,7 @@ async fn a_nan_in_an_answer_is_null_in_json_and_itself_in_binary() {
     let x = json!([{"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [4, -1, 9, 16]}]);
     let (status, body) = server.infer(&json!({"inputs": x})).await;
     assert_eq!(status, 200, "{body}");
-    // One row with a NaN does not cost the other one its answer.
+    // A NaN in one row does not affect the other row's answer.
     let (y, root) = (&body["outputs"][0], &body["outputs"][1]);
     assert_eq!((&y["data"], &y["parameters"]), (&json!([9.0, -1.0, 19.0, 33.0]), &Value::Null));
     assert_eq!(
@@ -224,7 +224,8 @@ async fn a_dimension_may_be_0_where_the_model_takes_it() {
     }
     let huge = json!({"inputs": [{"name": "x", "shape": [0, 3], "datatype": "FP32", "data": []}]});
     assert_eq!(server.infer(&huge).await.0, 400);
-    // The mean of nothing: whatever ONNX Runtime says, it is no failure of the server.
+    // The mean of no rows: whatever error ONNX Runtime returns, it must not count as a failure of
+    // the server.
     let mean = Server::start("mean", &[]);
     let (status, body) = mean
         .infer(&json!({"inputs": [{"name": "x", "shape": [0, 2], "datatype": "FP32", "data": []}]}))
@@ -271,7 +272,7 @@ async fn paths_methods_sizes_and_encodings() {
     assert_eq!(post("/v2/models/m", "identity", vec![]).await.0, 405);
     let (status, body) = post("/v2/models/m/infer", "identity", vec![b' '; 1001]).await;
     assert!(status == 413 && body["error"].as_str().unwrap().contains("1000 bytes"), "{body}");
-    // Small on the wire and large unpacked.
+    // Small on the wire, large when decompressed.
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     gzip.write_all(&vec![b' '; 1 << 20]).unwrap();
     let packed = gzip.finish().unwrap();
@@ -284,7 +285,7 @@ async fn paths_methods_sizes_and_encodings() {
     assert_eq!(post("/v2/models/m/infer", "gzip", gzip.finish().unwrap()).await.0, 413);
     assert_eq!(post("/v2/models/m/infer", "gzip", b"nonsense".to_vec()).await.0, 400);
     assert_eq!(post("/v2/models/m/infer", "br", b"x".to_vec()).await.0, 415);
-    // No length in advance.
+    // Without a declared length.
     let pieces = futures::stream::iter((0..20).map(|_| Ok::<_, std::io::Error>(vec![b' '; 100])));
     let request = server.post("/v2/models/m/infer").body(reqwest::Body::wrap_stream(pieces));
     assert_eq!(request.send().await.unwrap().status(), 413);

@@ -1,4 +1,4 @@
-//! Feature rows: written, read back through Redis, and asked of a source.
+//! Feature rows: written, read back through Redis, and fetched from a source.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,8 +33,8 @@ async fn outcome(server: &Server, outcome: &str) -> f64 {
     server.metric(&format!("slipway_runtime_cache_requests_total{labels}")).await
 }
 
-/// A feature source: `/rows/<n>` has a row, `/rows/none` has none, `/rows/away` leads elsewhere,
-/// `/rows/huge` never ends, `/rows/hang` says nothing.
+/// A feature source: `/rows/<n>` has a row, `/rows/none` has none, `/rows/away` redirects to
+/// another host, `/rows/huge` never ends, `/rows/hang` does not answer.
 struct Source {
     address: String,
     asked: Arc<AtomicUsize>,
@@ -105,7 +105,7 @@ async fn requests_are_filled_from_rows() {
     let (_, many) = server.infer(&of(json!(["user-2", "user-1", "a/ü", "user-2"]))).await;
     assert_eq!(many["outputs"][0]["shape"], json!([4, 2]));
     assert_eq!(many["outputs"][0]["data"], json!([7.0, 9.0, 3.0, 5.0, 11.0, 13.0, 7.0, 9.0]));
-    // What the request holds itself is not looked up in the row; a name in the path may be
+    // Inputs in the request itself are not looked up in the row; a name in the path may be
     // percent-encoded.
     let mut own = of(json!("user-1"));
     own["inputs"] =
@@ -113,10 +113,10 @@ async fn requests_are_filled_from_rows() {
     assert_eq!(server.infer(&own).await.1["outputs"][0]["data"], json!([21.0, 41.0]));
     assert_eq!(put(&server, "a%2F%C3%BC", &json!({"x": [0.0, 0.0]})).await.0, 200);
     assert_eq!(server.infer(&of(json!("a/ü"))).await.1["outputs"][0]["data"], json!([1.0, 1.0]));
-    // A row that changed is another input, so the result cache gives no old answer.
+    // A changed row is a different input, so the result cache returns no old answer.
     assert_eq!(put(&server, "user-1", &json!({"x": [2.0, 2.0]})).await.0, 200);
     assert_eq!(server.infer(&of(json!("user-1"))).await.1["outputs"][0]["data"], json!([5.0, 5.0]));
-    // In the binary extension, and as a binary answer.
+    // With the binary extension, and with a binary answer.
     let header =
         json!({"parameters": {"entity": "user-1", "binary_data_output": true}, "outputs": [{"name": "y"}]}).to_string();
     let request = server
@@ -171,7 +171,7 @@ async fn messages_of_grpc_are_filled_from_rows() {
         (r#"["[2]", "user-1", "user-1"]"#, &[], [3, 2], &[7.0, 9.0, 3.0, 5.0, 3.0, 5.0]),
         // A name that only begins like a list.
         ("[", &[], [1, 2], &[11.0, 13.0]),
-        // What the message holds itself is not looked up in the row.
+        // Inputs in the message itself are not looked up in the row.
         ("user-1", &[10.0, 20.0], [1, 2], &[21.0, 41.0]),
     ] {
         let answer = client.model_infer(message(text(entity), inputs)).await.unwrap().into_inner();
@@ -226,8 +226,8 @@ async fn pods_read_each_others_rows_through_redis() {
     assert_eq!(two.infer(&of(json!("user-1"))).await.1["outputs"][0]["data"], json!([3.0, 5.0]));
     assert_eq!((outcome(&two, "hit_redis").await, outcome(&two, "hit_local").await), (1.0, 0.0));
     redis.kill();
-    // What cannot be kept is not said to be kept, and what cannot be read is not said to be
-    // missing.
+    // A row that cannot be stored is not reported as stored, and one that cannot be read is not
+    // reported as missing.
     assert_eq!(put(&one, "user-2", &json!({"x": [1.0, 2.0]})).await.0, 503);
     assert_eq!(two.infer(&of(json!("user-3"))).await.0, 503);
 }
@@ -257,7 +257,7 @@ async fn a_source_is_asked_once_for_what_nobody_wrote() {
     for entity in ["away", "broken", "huge"] {
         assert_eq!(status(entity).await, 503, "{entity}");
     }
-    // The request's own deadline bounds the wait for the source.
+    // The request's own deadline limits the wait for the source.
     let hanging = server
         .post("/v2/models/m/infer")
         .header("x-request-timeout-ms", "200")
@@ -265,8 +265,8 @@ async fn a_source_is_asked_once_for_what_nobody_wrote() {
     assert_eq!(hanging.send().await.unwrap().status(), 504);
 }
 
-/// Any pod of the namespace reaches this port: that a gateway was asked, or the token, must be
-/// shown here as well.
+/// Any pod of the namespace can reach this port, so it must require the token, or the gateway's
+/// proof of it, as well.
 #[tokio::test]
 async fn past_the_gateway_rows_and_hot_inputs_are_for_those_who_show_the_token() {
     let keys = tempfile::tempdir().unwrap();
@@ -315,6 +315,6 @@ async fn past_the_gateway_rows_and_hot_inputs_are_for_those_who_show_the_token()
             assert_eq!(refused.status(), 403, "{header}: {value}");
         }
     }
-    // Predictions are for everybody.
+    // Predictions need no token.
     assert_eq!(server.infer(&of(json!("user-1"))).await.0, 200);
 }

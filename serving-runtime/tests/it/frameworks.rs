@@ -1,4 +1,4 @@
-//! Models of other libraries, through ONNX, say what the library itself says.
+//! Models of other libraries, converted to ONNX, give the answers of the library itself.
 //! `examples/frameworks/train.py` and `train_pytorch.py` wrote both.
 
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::Server;
 
-/// Largest difference that float32 arithmetic in another order may make.
+/// Largest difference that float32 arithmetic in another order may cause.
 const TOLERANCE: f64 = 1e-5;
 
 #[derive(Deserialize)]

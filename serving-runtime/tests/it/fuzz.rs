@@ -1,4 +1,4 @@
-//! Whatever is sent: no panic, no 5xx, and an error in JSON.
+//! For any input: no panic, no 5xx, and errors in JSON.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -40,7 +40,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A good request in which some parts were replaced by anything.
+/// A valid request in which some parts were replaced by arbitrary values.
 fn nearly_good() -> impl Strategy<Value = Value> {
     let part = || proptest::option::weighted(0.3, any_json());
     (part(), part(), part(), part(), part(), part(), part()).prop_map(

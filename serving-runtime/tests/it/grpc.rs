@@ -1,4 +1,4 @@
-//! The protocol by gRPC, on the port of REST.
+//! The protocol over gRPC, on the port of REST.
 
 use bytes::Bytes;
 use slipway_oip::health::HealthCheckRequest;
@@ -221,7 +221,7 @@ async fn every_datatype_passes_through_typed_and_raw() {
             .outputs
             .push(InferRequestedOutputTensor { name: format!("{name}_out"), ..Default::default() });
     }
-    // The half float has no typed form, and without it an input is missing.
+    // FP16 has no typed form, so without the raw form an input is missing.
     let mut typed = request.clone();
     typed.inputs.push(InferInputTensor {
         contents: Some(pb::InferTensorContents { fp32_contents: vec![1.0, 2.0], ..none() }),
@@ -319,7 +319,7 @@ async fn health_is_checked_and_watched_to_the_end() {
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
     server.signal("TERM");
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
-    // The streams end, so they do not hold up the end of the process.
+    // The streams end, so they do not delay the end of the process.
     assert!(watch.message().await.unwrap().is_none());
     assert!(server.wait().success());
 }

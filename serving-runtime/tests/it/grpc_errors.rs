@@ -1,4 +1,4 @@
-//! Refusals by gRPC: their codes, hostile messages, deadlines and full queues.
+//! Errors over gRPC: their codes, hostile messages, deadlines and full queues.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -129,7 +129,7 @@ async fn bombs_and_nonsense_are_the_clients_errors() {
     std::io::Write::write_all(&mut gzip, &vec![0; 8 << 20]).unwrap();
     let bomb = gzip.finish().unwrap();
     assert!(bomb.len() < 65536);
-    // Ends by its size unpacked.
+    // Rejected because of its decompressed size.
     assert_eq!(post("gzip", infer, framed(1, &bomb)).await.0, "11");
     assert_eq!(post("gzip", infer, framed(1, b"nonsense")).await.0, "3");
     assert_eq!(post("identity", infer, framed(0, &[0xff; 10])).await.0, "3");
@@ -160,19 +160,20 @@ async fn deadlines_full_queues_and_clients_that_leave() {
         &["--workers", "1", "--queue-capacity", "1", "--request-timeout-seconds", "3"],
     );
     let client = client(&server).await;
-    // The client's own deadline, as gRPC tells it.
+    // The client's deadline in gRPC's own header.
     let mut request = Request::new(slow(LONG));
     request.set_timeout(Duration::from_millis(100));
     let error = client.clone().model_infer(request).await.unwrap_err();
     assert!(matches!(error.code(), Code::DeadlineExceeded | Code::Cancelled), "{error}");
-    // And as a parameter.
+    // The deadline as a parameter.
     let mut request = slow(LONG);
     let timeout =
         pb::InferParameter { parameter_choice: Some(ParameterChoice::Int64Param(50_000)) };
     request.parameters = HashMap::from([("timeout".to_owned(), timeout)]);
     let error = client.clone().model_infer(request).await.unwrap_err();
     assert!(error.code() == Code::DeadlineExceeded && error.message().contains("50 ms"), "{error}");
-    // tonic's client may give up before the server's answer comes; the server counts it either way.
+    // tonic's client may give up before the server's answer arrives; the server counts the request
+    // either way.
     eventually("counted", async || server.code(504).await + server.code(499).await == 2.0).await;
 
     let many = futures::future::join_all((0..8).map(|_| {

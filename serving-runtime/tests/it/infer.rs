@@ -18,7 +18,7 @@ fn raw(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
-/// Sends a JSON header and blobs; gives the header and the blobs of the answer.
+/// Sends a JSON header and blobs; returns the header and the blobs of the answer.
 async fn binary(server: &Server, header: &Value, blobs: &[u8]) -> (Value, Vec<u8>) {
     let json = header.to_string();
     let request = server
@@ -56,7 +56,7 @@ async fn json_and_binary_agree() {
         assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5);
     }
 
-    // Binary in, binary out for all.
+    // Binary input, binary output for all.
     let blob = raw(x.as_flattened());
     let input = json!({"name": "X", "shape": [2, 4], "datatype": "FP32", "parameters": {"binary_data_size": blob.len()}});
     let header = json!({"inputs": [input], "parameters": {"binary_data_output": true}});
@@ -67,14 +67,14 @@ async fn json_and_binary_agree() {
     assert_eq!(blobs[..16], [30_i64.to_le_bytes(), 10_i64.to_le_bytes()].concat());
     assert_eq!(f32s(&blobs[16..]), probabilities);
 
-    // One output only, binary beside JSON input.
+    // One output only, binary, with JSON input.
     let outputs = json!([{"name": "probabilities", "parameters": {"binary_data": true}}]);
     let header = json!({"inputs": [{"name": "X", "shape": [2, 4], "datatype": "FP32", "data": x.as_flattened()}], "outputs": outputs});
     let (answer, blobs) = binary(&server, &header, &[]).await;
     assert_eq!(answer["outputs"].as_array().unwrap().len(), 1);
     assert_eq!(f32s(&blobs), probabilities);
 
-    // Nothing but the bytes of the one input, batch 1.
+    // Only the bytes of the single input, with a batch of 1.
     let response =
         server.post("/v2/models/m/infer").header(HEADER, 0).body(raw(&x[0])).send().await.unwrap();
     let length: usize = response.headers()[HEADER].to_str().unwrap().parse().unwrap();
@@ -120,7 +120,7 @@ async fn every_datatype_passes_through() {
         ),
         ("text", "BYTES", json!(["é", ""]), vec![2, 0, 0, 0, 0xc3, 0xa9, 0, 0, 0, 0]),
     ];
-    // Half floats exist in binary form only.
+    // FP16 exists in binary form only.
     let half = [0x3c00_u16.to_le_bytes(), 0xc000_u16.to_le_bytes()].concat();
     let half_input = json!({"name": "f16", "datatype": "FP16", "shape": [2], "parameters": {"binary_data_size": 4}});
 
@@ -189,7 +189,7 @@ async fn metadata_health_and_versions() {
         assert_eq!(properties["batching"], "enabled");
     }
     let input = |name: &str| json!({"name": name, "datatype": "INT32", "shape": [1, 4], "data": [1, 2, 3, 4]});
-    // The order of the inputs is the client's own affair.
+    // Inputs may be in any order.
     let body = json!({"inputs": [input("INPUT1"), input("INPUT0")], "outputs": [{"name": "OUTPUT1"}, {"name": "OUTPUT0"}]});
     let response =
         server.post("/v2/models/m/versions/7/infer").body(body.to_string()).send().await.unwrap();
@@ -245,8 +245,8 @@ async fn memory_bounds_the_workers() {
     }
 }
 
-/// Slipway's gateway says how large a body the ModelDeployment allows; nobody can say more than the
-/// server takes.
+/// Slipway's gateway sends the size limit of the ModelDeployment; no header can exceed the server's
+/// own limit.
 #[tokio::test]
 async fn a_body_may_be_as_large_as_the_gateway_says() {
     let options = [
@@ -283,7 +283,8 @@ async fn a_body_may_be_as_large_as_the_gateway_says() {
     assert_eq!(status(2001, Some("many")).await, 413);
 }
 
-/// The first axis of a model that is not known to keep rows apart may be the length of a sequence.
+/// The first axis of a model that is not proven to treat rows independently may be the length of a
+/// sequence.
 #[tokio::test]
 async fn a_long_sequence_is_not_too_many_rows() {
     let body = |rows: usize| {
@@ -302,8 +303,8 @@ async fn a_long_sequence_is_not_too_many_rows() {
     assert_eq!(asked.infer(&body(9)).await.0, 400);
 }
 
-/// What ONNX Runtime takes for a large request comes back; otherwise the largest request ever would
-/// decide what a pod holds.
+/// The memory that ONNX Runtime takes for a large request is released; otherwise the largest
+/// request so far would determine the memory of a pod.
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_of_large_requests_comes_back() {
     const ROWS: usize = 8192;

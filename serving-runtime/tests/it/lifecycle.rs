@@ -1,4 +1,4 @@
-//! From loading to the drained end.
+//! The life of the process, from loading to the end of the drain.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::support::{Server, affine, answer, client, digest, eventually, model, 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn not_ready_before_the_model_is() {
-    // A web server that answers when told to.
+    // A web server that answers when the test signals it.
     let web = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}/m", web.local_addr().unwrap());
     let server = Server::spawn(&uri, &["--model-digest", &digest(&model("affine"))], &[]);
@@ -59,7 +59,7 @@ async fn told_to_end_while_loading() {
     assert_eq!(server.wait().code(), Some(0));
 }
 
-/// Rounds of the slow model that take about `want` here and now.
+/// Rounds of the slow model that take about `want` on this machine at this moment.
 async fn rounds_for(server: &Server, want: Duration) -> u64 {
     let mut rounds = 2000_u64;
     loop {
@@ -86,7 +86,7 @@ async fn draining_loses_no_request() {
                 .body(affine(&[[1.0, 2.0]]).to_string());
             let response = request.send().await.expect("a request was lost");
             assert_eq!(response.status(), 200);
-            // A kept connection is told to close, so that the client looks for another pod.
+            // The server asks to close a kept connection, so that the client looks for another pod.
             let told = response.headers().get("connection").is_some_and(|v| v == "close");
             let counter = if told { &late } else { &done };
             counter.fetch_add(1, Ordering::SeqCst);
@@ -97,8 +97,8 @@ async fn draining_loses_no_request() {
         eventually("requests before", async || done.load(Ordering::SeqCst) > 200).await;
         server.signal("TERM");
         eventually("requests while draining", async || late.load(Ordering::SeqCst) > 200).await;
-        // It may be the only pod, so it serves on while it is asked, and is ready: by that an
-        // EndpointSlice says that it serves.
+        // It may be the only pod, so it continues to serve while requests arrive, and is ready,
+        // because the EndpointSlice lists it as serving for that reason.
         let begun = Instant::now();
         let (long, before) = (4 * delay, late.load(Ordering::SeqCst));
         eventually("longer than the delay", async || begun.elapsed() > long).await;
@@ -136,8 +136,8 @@ async fn serving_on_has_an_end() {
     server.line("requests still come: no other pod took over in time");
 }
 
-/// A request has the time that its client or the gateway names, not the server's own default,
-/// within the server's bound.
+/// A request has the time limit that its client or the gateway sends, not the server's default,
+/// within the server's limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_has_the_time_that_it_names() {
     let server = Server::start(

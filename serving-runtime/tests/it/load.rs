@@ -1,4 +1,4 @@
-//! How models are found, verified and loaded, and how a failure is told.
+//! How models are found, verified and loaded, and how a failure is reported.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -111,7 +111,7 @@ async fn downloads_are_retried_and_kept() {
         &kept.path().display().to_string(),
     ];
     for _ in 0..2 {
-        // The second start finds the file.
+        // The second start finds the file in the cache.
         Server::spawn(&uri, &args, &[]).line("ready");
         assert_eq!(web.count(), 3);
     }
@@ -220,8 +220,8 @@ fn content_with_meta() -> Response<Full<Bytes>> {
     answer
 }
 
-/// The optimised graph is worked out once, read by whoever starts later, and no worse than none
-/// when it is spoilt.
+/// The optimised graph is computed once and read by later starts; a damaged file is as good as
+/// none.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_optimised_graph_is_kept() {
     let dir = tempfile::tempdir().unwrap();
@@ -255,7 +255,7 @@ async fn the_optimised_graph_is_kept() {
     std::fs::write(&kept, b"spoilt").unwrap();
     assert_eq!(answer().await, first);
     assert!(std::fs::read(&kept).unwrap().len() > 100 && files().len() == 1, "made again");
-    // Where nothing can be written, the model is optimised as ever.
+    // If the directory is not writable, the model is optimised in memory as usual.
     let server = Server::start("affine", &["--optimised-dir", "/proc/nothing"]);
     assert_eq!(server.infer(&affine(&[[1.0, 2.0]])).await.0, 200);
 }

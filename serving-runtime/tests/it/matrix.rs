@@ -1,5 +1,5 @@
-//! The questions that other servers answer badly, row by row, and our answers. `docs/protocol.md`
-//! has the table.
+//! Cases that other servers handle badly, row by row, with this server's answers.
+//! `docs/protocol.md` has the table.
 
 use serde_json::{Value, json};
 
@@ -105,8 +105,8 @@ async fn every_row_has_its_answer() {
     assert!(status == 404 && body["error"].is_string(), "an unknown model: {status} {body}");
     assert_eq!(server.get("/v2/models/other/ready").await.0, 404);
 
-    // FP16 in JSON, NaN in JSON and NaN in binary have models of their own; full queues and
-    // deadlines are in `overload`.
+    // FP16 in JSON, NaN in JSON and NaN in binary have their own models; full queues and deadlines
+    // are in `overload`.
     let types = Server::start("types", &[]);
     let half =
         json!({"inputs": [{"name": "f16", "shape": [1], "datatype": "FP16", "data": [1.0]}]});

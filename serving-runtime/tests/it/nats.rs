@@ -1,4 +1,4 @@
-//! A real nats-server with JetStream on a free port, that can be killed and started again.
+//! A real nats-server with JetStream on a free port, which can be killed and restarted.
 
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub(crate) struct Nats {
     port: u16,
 }
 
-/// The program, built when it is not there yet.
+/// The program, built if it does not exist yet.
 fn program() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
@@ -43,7 +43,6 @@ fn program() -> &'static Path {
 }
 
 impl Nats {
-    /// Starts one.
     pub(crate) fn start() -> Self {
         Process::on_a_free_port(|port| {
             let mut nats =
@@ -52,7 +51,8 @@ impl Nats {
         })
     }
 
-    /// Starts the server (again), on the same port and files. False when it ended at once.
+    /// Starts the server (again), on the same port and files. Returns `false` when it ended at
+    /// once.
     pub(crate) fn run(&mut self) -> bool {
         let mut command = Command::new(program());
         command.args([
@@ -68,7 +68,7 @@ impl Nats {
             .start(command.arg(self.dir.path()), || TcpStream::connect(("127.0.0.1", port)).is_ok())
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
     }
@@ -90,7 +90,7 @@ impl Nats {
         self.stream().await.unwrap().cached_info().state.last_sequence
     }
 
-    /// All subjects of the queue `test` that match, without what comes before.
+    /// All matching subjects of the queue `test`, without their prefix.
     pub(crate) async fn subjects(&self, filter: &str) -> Vec<String> {
         let Some(stream) = self.stream().await else { return Vec::new() };
         let all = stream.info_with_subjects(format!("{STREAM}.{filter}")).await.unwrap();
@@ -98,7 +98,7 @@ impl Nats {
         all.into_iter().map(|(subject, _)| subject).collect()
     }
 
-    /// What a subject holds, as text, and for how long, as it was written.
+    /// The content of a subject as text, and its lifetime as it was written.
     pub(crate) async fn read(&self, subject: &str) -> (String, Option<String>) {
         let stream = self.stream().await.unwrap();
         let message = stream.get_last_raw_message_by_subject(subject).await.unwrap();
@@ -117,10 +117,10 @@ impl Nats {
         sum
     }
 
-    /// Writes an entry, as a producer of its own does.
+    /// Writes an entry as an external producer does.
     pub(crate) async fn write(&self, queue: &str, priority: &str, id: &str, payload: &str) {
         let subject = format!("slipway__{queue}.work.{priority}.{id}");
-        // The stream is made by whoever serves, in its own time.
+        // The server creates the stream asynchronously.
         let until = Instant::now() + DEADLINE;
         let context = self.context().await;
         loop {

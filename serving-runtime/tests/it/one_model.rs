@@ -12,7 +12,7 @@ use super::load::{Web, status};
 use super::random_graphs::with_weights_beside;
 use super::support::{Server, digest, model};
 
-/// Paths, and what lies there.
+/// Paths and their contents.
 type Files = Arc<Mutex<Vec<(&'static str, Vec<u8>)>>>;
 
 /// A store whose files may change.
@@ -48,8 +48,8 @@ async fn a_pod_serves_what_its_first_step_has_fetched() {
     assert!(ended, "{told}");
     let bytes = of_model("affine").len();
     assert_eq!(told, json!({"digest": digest(&model("affine")), "bytes": bytes, "files": 1}));
-    // Somebody overwrites it. The containers of this pod start again and serve what was fetched;
-    // nobody asks the store.
+    // The file is overwritten. The containers of this pod start again and serve what was fetched,
+    // without a request to the store.
     files.lock().unwrap()[0].1 = of_model("simple");
     for _ in 0..2 {
         let server = Server::spawn(&uri, &args, &[]);
@@ -58,8 +58,8 @@ async fn a_pod_serves_what_its_first_step_has_fetched() {
         assert_eq!(properties["digest"], digest(&model("affine")));
         assert_eq!(web.count(), 1);
     }
-    // A file that was damaged in the meantime is fetched again, and what the store has now is not
-    // it.
+    // A file that was damaged in the meantime is fetched again; the store's new content has another
+    // digest.
     let kept = dir
         .path()
         .join("models")
@@ -72,7 +72,7 @@ async fn a_pod_serves_what_its_first_step_has_fetched() {
         (&json!("DigestMismatch"), &json!(true)),
         "{failure}"
     );
-    // A pod that comes later was told what it must be.
+    // A later pod has the digest pinned.
     let pin = digest(&model("affine"));
     let (ended, told) = Server::fetch(&uri, &["--model-digest", &pin]);
     assert!(!ended && told["reason"] == "DigestMismatch", "{told}");
@@ -112,7 +112,7 @@ async fn weights_beside_the_graph_are_fetched_and_vouched_for() {
     let args = ["--volume-root", &text(volume.path()), "--model-digest", &want];
     let (ended, told) = Server::fetch("pvc://claim/graph.onnx", &args);
     assert!(ended && told["files"] == 2, "{told}");
-    // One byte of the weights is another.
+    // One byte of the weights differs.
     std::fs::write(volume.path().join("claim/deep/w 1.bin"), [&[1], &weights[1..]].concat())
         .unwrap();
     files.lock().unwrap()[1].1[0] = 1;
@@ -125,7 +125,7 @@ async fn weights_beside_the_graph_are_fetched_and_vouched_for() {
     };
     fails("pvc://claim/graph.onnx", &args, "DigestMismatch", "sha256:");
     fails(&uri, &["--model-digest", &want], "DigestMismatch", "sha256:");
-    // They are not there, or too large together.
+    // The files are missing, or too large together.
     fails(
         &uri,
         &["--max-model-bytes", &(graph.len() + 15).to_string()],

@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::support::{Server, answer, eventually, slow};
 
-/// Far more work than any deadline here allows, and an end to it if something goes wrong.
+/// Far more work than any deadline here allows, but finite in case the cancellation fails.
 const LONG: u64 = 3_000_000;
 
 async fn running(server: &Server, n: f64) {
@@ -42,7 +42,7 @@ async fn a_full_queue_is_429_and_all_are_counted() {
     });
     let statuses = futures::future::join_all(requests).await;
     let busy = statuses.iter().filter(|s| **s == 429).count() as f64;
-    // One runs and two wait; one more may have slipped in while the worker took the first.
+    // One runs and two wait; one more may have been queued while the worker took the first.
     assert!((17.0..=18.0).contains(&busy), "{statuses:?}");
     assert_eq!((server.code(429).await, server.code(504).await), (busy, 20.0 - busy));
     assert_eq!(server.metric("slipway_runtime_requests_total").await, 20.0);
@@ -60,8 +60,7 @@ async fn clients_may_ask_for_less_time() {
         .body(slow(LONG).to_string());
     let (status, body) = answer(request.send().await.unwrap()).await;
     assert!(status == 504 && body["error"].as_str().unwrap().contains("100 ms"), "{status} {body}");
-    // The protocol's own parameter, in microseconds; as a text too, which is how Triton's clients
-    // send it.
+    // The protocol's own parameter, in microseconds; also as a string, which Triton's clients send.
     let mut body = slow(LONG);
     for timeout in [json!(50_000), json!("50000")] {
         body["parameters"] = json!({"timeout": timeout});
@@ -94,14 +93,14 @@ async fn work_of_clients_that_left_is_dropped() {
     }
     drop(streams);
     eventually("counted as left", async || server.code(499).await == 5.0).await;
-    // The four that waited are never run, and the one that ran is stopped.
+    // The four waiting requests never run, and the running one is cancelled.
     assert_eq!(server.infer(&slow(1)).await.0, 200);
     assert_eq!(server.metric("slipway_runtime_requests_total").await, 6.0);
     assert_eq!(server.metric("slipway_runtime_inference_duration_seconds_count").await, 1.0);
 }
 
-/// A run that nobody waits for is stopped, whether its client left or its time is over: the only
-/// worker is free for the next one at once.
+/// A run without a waiting client is cancelled, whether the client left or its deadline passed: the
+/// only worker is free for the next request at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_that_nobody_waits_for_are_stopped() {
     let server = Server::start("slow", &["--workers", "1"]);
@@ -112,7 +111,7 @@ async fn runs_that_nobody_waits_for_are_stopped() {
             .body(body.to_string())
             .send()
     };
-    // Ten times what anybody here waits for.
+    // Ten times longer than any wait in this test.
     let endless = slow(100 * LONG);
     let late = server
         .post("/v2/models/m/infer")
@@ -124,7 +123,7 @@ async fn runs_that_nobody_waits_for_are_stopped() {
     running(&server, 1.0).await;
     leaves.abort();
     assert_eq!(soon(&slow(1)).await.unwrap().status(), 200);
-    // Neither is the model's fault.
+    // Neither counts as a failure of the model.
     running(&server, 0.0).await;
     assert_eq!(
         (server.code(500).await, server.code(504).await, server.code(499).await),
@@ -133,8 +132,8 @@ async fn runs_that_nobody_waits_for_are_stopped() {
     assert_eq!(server.metric("slipway_runtime_requests_total").await, 4.0);
 }
 
-/// Who takes many requests back before they are looked at does not end the others of the
-/// connection: the gateway's carries everybody's.
+/// A client that cancels many requests before they are accepted does not end the other requests of
+/// the connection: the gateway's connection carries the requests of all clients.
 #[tokio::test(flavor = "multi_thread")]
 async fn impatient_clients_end_no_connection() {
     let server = Server::start("slow", &["--workers", "1"]);
@@ -152,8 +151,8 @@ async fn impatient_clients_end_no_connection() {
     assert_eq!(grpc(&client, 0).await.await, Some(200), "over the same connection");
 }
 
-/// One worker and one long request before them: what waits is served by priority, and within one by
-/// arrival.
+/// One worker, and one long request before the others: waiting requests are served by priority, and
+/// in order of arrival within a priority.
 #[tokio::test(flavor = "multi_thread")]
 async fn higher_priorities_are_served_first() {
     let server = Server::start("slow", &["--workers", "1", "--batching=disabled"]);
@@ -192,19 +191,19 @@ async fn higher_priorities_are_served_first() {
     assert_eq!(server.infer(&body).await.0, 400);
 }
 
-/// Requests of each protocol; every twelfth's client leaves before its answer.
+/// Number of requests of each protocol; every twelfth client leaves before its answer.
 const EACH: usize = 120;
 const LEAVERS: usize = EACH / 12;
 
-/// What request `n` asks for: rounds of work, its time limit in milliseconds, and whether its
-/// datatype is wrong. Short and long work, limits that are met and missed, in an order that
-/// repeats; the long ones whose limit is far away are those whose client leaves.
+/// The parameters of request `n`: rounds of work, its time limit in milliseconds, and whether its
+/// datatype is wrong. Short and long work, limits that are met and missed, in a repeating order;
+/// the clients of long requests with a distant limit leave.
 fn mixed(n: usize) -> (u64, u64, &'static str, bool) {
     let (rounds, timeout) = ([1, 50, 5000, LONG][n % 4], [30_000, 20, 200][n % 3]);
     (rounds, timeout, if n % 10 == 8 { "FP32" } else { "INT64" }, n % 12 == 3)
 }
 
-/// The answer's HTTP code, or none for a client that left.
+/// The answer's HTTP code, or `None` for a client that left.
 async fn rest(server: &Server, n: usize) -> impl Future<Output = Option<u16>> + Send + 'static {
     let (rounds, timeout, datatype, leaves) = mixed(n);
     let mut body = slow(rounds);
@@ -221,7 +220,7 @@ async fn rest(server: &Server, n: usize) -> impl Future<Output = Option<u16>> + 
     }
 }
 
-/// The same over gRPC; its codes are told as HTTP's.
+/// The same over gRPC, with codes converted to HTTP's.
 async fn grpc(
     client: &super::grpc::Client,
     n: usize,
@@ -257,7 +256,7 @@ async fn grpc(
                 tonic::Code::InvalidArgument => 400,
                 tonic::Code::ResourceExhausted => 429,
                 tonic::Code::DeadlineExceeded => 504,
-                // tonic's client keeps the time as well, and leaves when it is over.
+                // tonic's client measures the deadline as well, and leaves when it passes.
                 tonic::Code::Cancelled => return None,
                 other => panic!("gRPC request {n}: {other:?} {status}"),
             },
@@ -265,8 +264,8 @@ async fn grpc(
     }
 }
 
-/// What came in is what went out, whatever happened: overload, deadlines, clients that leave, in
-/// both protocols. Every client compares its answer with what the server counted.
+/// Every received request ends in exactly one outcome, under overload, deadlines, and clients that
+/// leave, in both protocols. Every client compares its answer with the server's counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_conserved() {
     let server = Server::start("slow", &["--workers", "2", "--queue-capacity", "4"]);
@@ -292,8 +291,8 @@ async fn requests_are_conserved() {
         told >= EACH - LEAVERS,
         "who does not leave is answered, at least over REST: {answered:?}"
     );
-    // A client that left before its request was read was never received; everything that was is in
-    // exactly one outcome.
+    // A request whose client left before it was read was never received; every received request is
+    // in exactly one outcome.
     assert!((told as f64..=2.0 * EACH as f64).contains(&total), "{total} received, {answered:?}");
     let mut outcomes = 0.0;
     let mut unseen = 0.0;
@@ -307,19 +306,19 @@ async fn requests_are_conserved() {
     assert!(answered.is_empty(), "codes that are not counted: {answered:?}");
     assert_eq!(outcomes, total);
     assert_eq!(unseen, total - told as f64, "who was not told has left");
-    // Who leaves, or whose time is over, before the model is known (a message that is not read yet)
-    // is counted for the server and for no model.
+    // A request whose client left or whose deadline passed before the model is known (its message
+    // is not read yet) is counted for the server and for no model.
     let unknown = total - of("success") - of("fail");
     let ended_early = server.code(499).await + server.code(504).await;
     assert!((0.0..=ended_early).contains(&unknown), "{unknown} of {total} for no model: {stats}");
     assert_eq!(server.code(200).await, of("success"));
-    // Nobody else is told to be wrong than those who are.
+    // Only wrong requests are answered with 400.
     assert!(server.code(400).await <= 2.0 * EACH as f64 / 10.0);
     assert!(server.code(429).await + server.code(504).await > 0.0, "no overload: {outcomes}");
 }
 
-/// A burst for a model that is faster than its queue could fill is taken, however many come in one
-/// turn of the event loop.
+/// A burst for a model that is faster than its queue could fill is accepted, however many requests
+/// arrive in one turn of the event loop.
 #[tokio::test]
 async fn bursts_do_not_fill_the_queue_of_a_fast_model() {
     use slipway_runtime_engine::batch::RequestPriority;
@@ -341,9 +340,9 @@ async fn bursts_do_not_fill_the_queue_of_a_fast_model() {
         let inputs = vec![Tensor { shape: vec![1, 2], data: TensorData::F32(vec![x, 0.0]) }];
         pool.run(inputs, 1, until, RequestPriority::default()).await
     };
-    // A machine that is busy may make the model look slow for a while: then its queue does fill.
+    // On a machine under load the model may seem slow for a while; then its queue does fill.
     loop {
-        // It is fast once it was seen to be.
+        // It counts as fast after fast runs were measured.
         assert!(one(0.0).await.is_ok());
         let burst = futures::future::join_all((0..5 * CAPACITY).map(|n| one(n as f32))).await;
         if burst.iter().all(Result::is_ok) {

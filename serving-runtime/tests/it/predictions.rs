@@ -1,4 +1,4 @@
-//! What a pod tells of its predictions: labels to whoever issues prediction ids, and counts.
+//! What a pod reports of its predictions: labels for the issuer of prediction ids, and counts.
 
 use serde_json::json;
 use slipway_prediction_id::{PredictedLabel, PredictionReport};

@@ -1,4 +1,4 @@
-//! A real Redis of a test's own.
+//! A real Redis that belongs to one test.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::support::DEADLINE;
 
-/// A running redis-server on a socket in a folder of its own.
+/// A running redis-server on a socket in its own folder.
 pub(crate) struct RedisServer {
     child: Option<Child>,
     dir: tempfile::TempDir,
 }
 
 impl RedisServer {
-    /// Starts one, and waits until it answers.
+    /// Starts a server, and waits until it answers.
     pub(crate) fn start() -> Self {
         let mut server = Self { child: None, dir: tempfile::tempdir().unwrap() };
         server.restart();
@@ -24,7 +24,7 @@ impl RedisServer {
         self.dir.path().join("redis.sock")
     }
 
-    /// As `--redis-url` wants it.
+    /// The URL for `--redis-url`.
     pub(crate) fn url(&self) -> String {
         format!("unix://{}", self.socket().display())
     }
@@ -47,18 +47,17 @@ impl RedisServer {
         }
     }
 
-    /// A connection to look at what is stored.
+    /// A connection to inspect what is stored.
     pub(crate) fn connection(&self) -> Option<redis::Connection> {
         redis::Client::open(self.url()).unwrap().get_connection().ok()
     }
 
-    /// Sends a signal.
     pub(crate) fn signal(&self, name: &str) {
         let id = self.child.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
 
-    /// Ends it at once.
+    /// Kills it.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();

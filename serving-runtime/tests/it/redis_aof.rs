@@ -1,5 +1,4 @@
-//! A real redis-server on a free port, with an append-only file, that can be killed and started
-//! again.
+//! A real redis-server on a free port, with an append-only file, which can be killed and restarted.
 
 use std::process::Command;
 use std::time::Duration;
@@ -16,7 +15,6 @@ pub(crate) struct Redis {
 }
 
 impl Redis {
-    /// Starts one.
     pub(crate) fn start() -> Self {
         Process::on_a_free_port(|port| {
             let mut redis =
@@ -25,9 +23,10 @@ impl Redis {
         })
     }
 
-    /// Starts the server (again), on the same port and files. False when it ended at once.
+    /// Starts the server (again), on the same port and files. Returns `false` when it ended at
+    /// once.
     pub(crate) fn run(&mut self) -> bool {
-        // Debian's package of that name brings it; `make check` installs it.
+        // Debian's package of that name contains it; `make check` installs it.
         let mut command =
             Command::new(std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".into()));
         command.args([
@@ -50,7 +49,7 @@ impl Redis {
         })
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
     }
@@ -59,7 +58,7 @@ impl Redis {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// One command.
+    /// Runs one command.
     pub(crate) fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let mut connection = redis::Client::open(self.url()).unwrap().get_connection().unwrap();
         let (name, arguments) = words.split_first().unwrap();
@@ -79,7 +78,7 @@ impl Redis {
             .sum()
     }
 
-    /// The law: all that came in is somewhere, exactly once.
+    /// Checks the conservation law: every job that was enqueued is in exactly one place.
     #[track_caller]
     pub(crate) fn conserved(&self) {
         let ended: i64 = ["succeeded", "failed", "dead", "expired", "cancelled", "duplicate"]

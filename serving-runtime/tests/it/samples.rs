@@ -1,4 +1,4 @@
-//! Samples of requests in a directory; and traces, which go by the same door out of the server.
+//! Samples of requests in a directory; and traces, which are exported in a similar way.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -28,7 +28,7 @@ async fn every_sampled_request_is_a_line() {
         .to_str()
         .unwrap()
         .to_owned();
-    // As in the prediction id, behind its version.
+    // The same as in the prediction id, after its version.
     let id = told.split('.').next().unwrap();
     eventually("a sample", || async {
         server.metric("slipway_runtime_samples_written_total").await == 1.0
@@ -60,7 +60,8 @@ async fn samples_are_redacted_bounded_and_off_by_default() {
         let written = "slipway_runtime_samples_written_total";
         eventually("a sample", || async { server.metric(written).await == f64::from(n) }).await;
     }
-    // Too large for what may wait: answered all the same, and counted.
+    // Too large for the waiting samples: the request is answered all the same, and the sample is
+    // counted as dropped.
     assert_eq!(server.infer(&affine(&[[1.0, 2.0]; 50])).await.0, 200);
     assert_eq!(server.metric("slipway_runtime_samples_dropped_total").await, 1.0);
     server.signal("TERM");
@@ -77,7 +78,7 @@ async fn samples_are_redacted_bounded_and_off_by_default() {
     assert!(failure["message"].as_str().unwrap().contains("--sample-sink"), "{failure}");
 }
 
-/// What a collector got: the head of each request and its body.
+/// A collector: the head of each received request and its body.
 pub(crate) fn collector() -> (String, mpsc::Receiver<(String, Vec<u8>)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -133,7 +134,7 @@ async fn samples_become_objects_of_a_store() {
     for _ in 0..3 {
         assert_eq!(server.infer(&affine(&[[1.0, 2.0]])).await.0, 200);
     }
-    // What waits is written before the end.
+    // Waiting samples are written before the end.
     server.signal("TERM");
     assert!(server.wait().success());
     let (head, body) = received.recv_timeout(DEADLINE).expect("no object came");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// No condition of these tests takes this long on a machine that is merely busy.
+/// No condition of these tests takes this long on a machine that is merely under load.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 const DRAIN_DELAY: &str = "--drain-delay-seconds";
@@ -20,7 +20,7 @@ fn binary() -> std::ffi::OsString {
     std::env::var_os("SLIPWAY_RUNTIME_BINARY").unwrap_or_else(|| BINARY.into())
 }
 
-/// ONNX Runtime's library, fetched when it is not there yet.
+/// ONNX Runtime's library, fetched if it does not exist yet.
 pub(crate) fn onnxruntime() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
@@ -65,14 +65,13 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(
     }
 }
 
-/// A program of somebody else that serves on a port of its own, and can be killed; killed when
-/// dropped.
+/// An external program that serves on its own port and can be killed; killed when dropped.
 #[derive(Default)]
 pub(crate) struct Process(Option<Child>);
 
 impl Process {
-    /// A free port and what `run` starts on it. Another process may be faster with the port; then
-    /// what was started ends, and the next one is tried.
+    /// Finds a free port and calls `run` with it. Another process may take the port first; then the
+    /// started program ends, and the next port is tried.
     pub(crate) fn on_a_free_port<T>(run: impl Fn(u16) -> Option<T>) -> T {
         for _ in 0..10 {
             let port =
@@ -84,7 +83,7 @@ impl Process {
         panic!("it does not start");
     }
 
-    /// Starts it, and waits until it answers. False when it ended at once.
+    /// Starts it, and waits until it answers. Returns `false` when it ended at once.
     pub(crate) fn start(&mut self, command: &mut Command, answers: impl Fn() -> bool) -> bool {
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let mut child = child.unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
@@ -102,7 +101,7 @@ impl Process {
         }
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.0.take() {
             let _ = child.kill();
@@ -119,7 +118,6 @@ impl Drop for Process {
 
 type Log = Arc<(Mutex<Vec<Value>>, Condvar)>;
 
-/// A running server.
 pub(crate) struct Server {
     child: Child,
     log: Log,
@@ -147,7 +145,7 @@ impl Server {
         server
     }
 
-    /// Starts a worker of jobs, and does not wait: it may refuse to start.
+    /// Starts a worker of jobs without waiting: it may fail to start.
     pub(crate) fn worker(name: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
         let mut worker =
             Self::command(&model(name).display().to_string(), &[&["worker"], args].concat(), env);
@@ -157,7 +155,7 @@ impl Server {
         worker
     }
 
-    /// Runs the step before the server: whether it ended well, and what it told.
+    /// Runs the step before the server: returns whether it succeeded, and its report.
     pub(crate) fn fetch(uri: &str, args: &[&str]) -> (bool, Value) {
         let mut step = Self::command(uri, &[&["fetch"], args].concat(), &[]);
         let ended = step.wait().success();
@@ -193,7 +191,7 @@ impl Server {
                     .push(serde_json::from_str(&line).unwrap_or(Value::String(line)));
                 sink.1.notify_all();
             }
-            // The end of the log: whoever waits for a line waits in vain.
+            // Marks the end of the log, so that a test that waits for a line fails at once.
             sink.0.lock().unwrap().push(Value::Null);
             sink.1.notify_all();
         });
@@ -206,7 +204,7 @@ impl Server {
         found.unwrap_or_else(|| panic!("no line {message:?} in {:#?}", self.log.0.lock().unwrap()))
     }
 
-    /// The same, or nothing when the log ends without it.
+    /// The same; `None` when the log ends without the line.
     fn line_or_end(&self, message: &str) -> Option<Value> {
         let until = Instant::now() + DEADLINE;
         let mut lines = self.log.0.lock().unwrap();
@@ -227,7 +225,7 @@ impl Server {
         self.status("VmHWM:")
     }
 
-    /// Its resident memory now, in bytes.
+    /// The current resident memory in bytes.
     pub(crate) fn memory(&self) -> u64 {
         self.status("VmRSS:")
     }
@@ -238,7 +236,6 @@ impl Server {
         line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
     }
 
-    /// Sends a signal.
     pub(crate) fn signal(&self, name: &str) {
         assert!(
             Command::new("kill")
@@ -249,7 +246,7 @@ impl Server {
         );
     }
 
-    /// Waits for the end.
+    /// Waits for the end of the process.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let until = Instant::now() + DEADLINE;
         loop {
@@ -268,17 +265,17 @@ impl Server {
             .unwrap()
     }
 
-    /// GET, with the body as JSON if it is.
+    /// Sends a GET; the body as JSON if it is valid.
     pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
         answer(self.http.get(format!("{}{path}", self.api)).send().await.unwrap()).await
     }
 
-    /// POST to the model.
+    /// Sends a POST to the model.
     pub(crate) async fn infer(&self, body: &Value) -> (u16, Value) {
         answer(self.post("/v2/models/m/infer").body(body.to_string()).send().await.unwrap()).await
     }
 
-    /// A POST to be completed.
+    /// A POST request that the caller completes.
     pub(crate) fn post(&self, path: &str) -> reqwest::RequestBuilder {
         self.http.post(format!("{}{path}", self.api))
     }
@@ -303,7 +300,7 @@ impl Server {
         text.lines().filter(|l| l.starts_with(prefix)).map(value).sum()
     }
 
-    /// Requests that ended with a status.
+    /// Number of requests that ended with a status.
     pub(crate) async fn code(&self, code: u16) -> f64 {
         let series = format!(
             "slipway_runtime_requests_total{{modeldeployment=\"test\",revision=\"rev1\",code=\"{code}\"}}"

@@ -1,4 +1,4 @@
-//! With a Redis that other pods use, that others write to, or that fails.
+//! The result cache with a Redis that other pods use, that others write to, or that fails.
 
 use std::time::{Duration, Instant};
 
@@ -71,7 +71,7 @@ async fn spoilt_and_foreign_values_are_misses() {
             "{n}"
         );
         assert_eq!((errors(&two, "corrupt").await, inferences(&two).await), (1.0, 1.0));
-        // And repaired by the way.
+        // The entry is repaired as a side effect.
         eventually("repaired", async || {
             redis::cmd("GETRANGE")
                 .arg(&key)
@@ -84,7 +84,7 @@ async fn spoilt_and_foreign_values_are_misses() {
         })
         .await;
     }
-    // A key of another type: Redis refuses, which is no reason to leave it alone.
+    // A key of another type: Redis returns an error, which must not open the circuit breaker.
     let () = redis::cmd("DEL").arg(&key).query(&mut stored).unwrap();
     let () = redis::cmd("LPUSH").arg(&key).arg("x").query(&mut stored).unwrap();
     let two = Server::start("affine", &args);
@@ -92,8 +92,8 @@ async fn spoilt_and_foreign_values_are_misses() {
     assert_eq!((errors(&two, "refused").await, breaker(&two).await), (1.0, 0.0));
 }
 
-/// Nobody who may write to a shared Redis, but has not the keys of the namespace, decides what is
-/// answered.
+/// A client with write access to a shared Redis, but without the keys of the namespace, cannot
+/// influence answers.
 #[tokio::test]
 async fn forged_and_moved_answers_in_a_shared_redis_are_misses() {
     let redis = RedisServer::start();
@@ -129,7 +129,7 @@ async fn forged_and_moved_answers_in_a_shared_redis_are_misses() {
     };
     let (one, two) = (affine(&[[1.0, 2.0]]), affine(&[[3.0, 4.0]]));
 
-    // Of two namespaces none meets what the other kept, and none writes over it.
+    // Two namespaces neither read nor overwrite each other's entries.
     let (prod, staging) = (start(&keys[0], "prod"), start(&keys[1], "staging"));
     let first = ask(&prod, &one).await;
     let key = stored(1).await.remove(0);
@@ -166,7 +166,7 @@ async fn forged_and_moved_answers_in_a_shared_redis_are_misses() {
             .await;
     }
 
-    // A pod that should have keys, and has none, does without.
+    // A pod that should have keys but has none does not use Redis.
     let none = tempfile::tempdir().unwrap();
     let pod = start(&none, "prod");
     assert_eq!(ask(&pod, &one).await.cache.as_deref(), Some("miss"));
@@ -177,7 +177,7 @@ async fn forged_and_moved_answers_in_a_shared_redis_are_misses() {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_do_not_notice_when_redis_dies_hangs_and_returns() {
     let mut redis = RedisServer::start();
-    // Ten times the default, for a test machine that is busy.
+    // Ten times the default, for a test machine under load.
     let server = Server::start(
         "affine",
         &[ON, ALWAYS, "--redis-url", &redis.url(), "--redis-budget-ms", "20"],

@@ -63,8 +63,8 @@ async fn models_that_mix_rows_are_not_batched() {
     futures::future::join_all(requests).await;
 }
 
-/// Shapes do not show that this one mixes rows: it subtracts their mean, which is the row itself
-/// when it is alone.
+/// Shapes do not show that this model mixes rows: it subtracts their mean, which for a single row
+/// is the row itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_different_clients_are_merged_only_where_that_changes_nothing() {
     let server = Server::start("centre", &["--workers", "1"]);
@@ -82,7 +82,7 @@ async fn rows_of_different_clients_are_merged_only_where_that_changes_nothing() 
     futures::future::join_all(requests).await;
 }
 
-/// Who decides is in the options; what was decided and why is in the metadata and a metric.
+/// An option selects who decides; the metadata and a metric contain the decision and its reason.
 #[tokio::test]
 async fn the_owner_may_decide_what_is_merged() {
     let cases = [

@@ -1,4 +1,4 @@
-//! The HTTP interface, and what a job goes through when nothing fails.
+//! The HTTP interface, and the life of a job without failures.
 
 use serde_json::json;
 use slipway_prediction_id::{PREDICTION_ID_PURPOSE, PredictionIdSealer, derive_key};
@@ -19,7 +19,7 @@ async fn a_job_is_taken_run_and_read(kind: Kind) {
         (status, &body["status_url"], &body["duplicate"]),
         (202, &json!(location), &json!(false))
     );
-    // The model is part of it: a gateway finds it by that.
+    // The URL contains the model: a gateway routes by it.
     assert_eq!(location, format!("/v2/models/m/jobs/{id}"));
     let (status, there) = server.get(&location).await;
     assert_eq!((status, &there["id"], &there["status"]), (200, &json!(id), &json!("queued")));
@@ -49,7 +49,7 @@ async fn a_job_is_taken_run_and_read(kind: Kind) {
     let ttl = broker.kept_for(&id);
     assert!((1..=24 * 3_600_000).contains(&ttl), "results are kept for a time: {ttl}");
 
-    // No gateway sees the answer, so the worker seals the id by which feedback finds the
+    // No gateway handles the answer, so the worker seals the id by which feedback finds the
     // prediction.
     let sealer =
         PredictionIdSealer::new(&derive_key(&[7; 32], PREDICTION_ID_PURPOSE, "uid")).unwrap();
@@ -199,7 +199,7 @@ async fn jobs_of_one_key_are_one_job(kind: Kind) {
     assert_ne!(first["id"], other["id"]);
     assert_eq!((broker.total("enqueued"), broker.entries()), (2, 2));
 
-    // Producers of their own write past our door, and twice.
+    // External producers write to the stream without the API, here twice.
     let mut job = affine(1.0);
     job["model"] = json!("m");
     job["idempotency_key"] = json!("order-1");

@@ -1,4 +1,4 @@
-//! Callbacks against a local receiver.
+//! Callbacks to a local receiver.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -42,7 +42,7 @@ impl Call {
     }
 }
 
-/// A receiver that answers by the number of the call.
+/// A receiver whose answer depends on the number of the call.
 struct Receiver {
     address: String,
     calls: Arc<Mutex<Vec<Call>>>,
@@ -114,7 +114,7 @@ fn calling(broker: &Broker, args: &[&str]) -> Server {
     worker(broker, "affine", &[&common[..], &["--callback-allow", "127.0.0.0/8"], args].concat())
 }
 
-/// What docs/queue.md tells receivers in Python to do.
+/// The verification in Python that docs/queue.md recommends to receivers.
 fn verified_by_the_documentation(call: &Call, key: &str) -> bool {
     let text =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/queue.md")).unwrap();
@@ -234,7 +234,7 @@ async fn what_is_hopeless_is_a_dead_letter(kind: Kind) {
 async fn only_permitted_addresses_are_called(kind: Kind) {
     let (broker, receiver) = (Broker::start(kind), Receiver::start(|_| code(200)).await);
     let port = receiver.address.rsplit(':').next().unwrap();
-    // The name is allowed, so at public addresses only; it resolves to this host.
+    // The name is allowed, but only at public addresses; it resolves to this host.
     let server = server(&broker, "affine", &["--callback-allow", "localhost"]);
     let common = ["--callback-signing-key", KEY, "--callback-allow", "localhost"];
     let _worker = worker(&broker, "affine", &common);
@@ -243,7 +243,7 @@ async fn only_permitted_addresses_are_called(kind: Kind) {
     assert!(seen["callback"]["error"].as_str().unwrap().contains("may be called"), "{seen}");
     assert_eq!(seen["callback"]["attempts"], 1, "there is no point in another attempt");
 
-    // Past our door: a producer of its own, with an address.
+    // Without the API: an external producer with an address.
     let mut own = job(&receiver.url());
     own["model"] = json!("m");
     own["id"] = json!("own");
@@ -274,8 +274,8 @@ fn callbacks_without_a_key_are_no_start() {
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
-/// A job that a client traces, and the trace of the callback that it leads to. The worker lives on,
-/// to send its spans.
+/// A job with the trace of a client; returns the trace of its callback. The worker keeps running,
+/// to export its spans.
 async fn traced(broker: &Broker, env: &[(&str, &str)]) -> (Server, String) {
     let receiver = Receiver::start(|_| code(204)).await;
     let api = server(broker, "affine", &["--callback-allow", "127.0.0.0/8"]);

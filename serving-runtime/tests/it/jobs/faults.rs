@@ -1,4 +1,4 @@
-//! Workers and brokers that die: no job is lost, none has two results.
+//! Workers and brokers that crash: no job is lost, and none has two results.
 
 use serde_json::json;
 
@@ -6,9 +6,9 @@ use super::super::broker::{Broker, Kind};
 use super::super::support::eventually;
 use super::{affine, post, server, settled, slow, until, worker};
 
-/// Longer than any test; it ends when the worker is killed.
+/// Rounds that take longer than any test; the job ends when its worker is killed.
 const FOREVER: u64 = 2_000_000_000;
-/// Some seconds at most, so that a worker can be killed in the midst of it.
+/// Rounds that take some seconds at most, so that a worker can be killed meanwhile.
 const LONG: u64 = 200_000;
 
 async fn a_killed_worker_costs_no_job(kind: Kind) {
@@ -56,9 +56,9 @@ async fn a_poisonous_job_is_isolated(kind: Kind) {
     for _ in 0..4 {
         good.push(post(&server, &slow(1000)).await);
     }
-    // The test is what this job does to a process: whoever runs it dies.
+    // The job crashes its worker: the test kills each worker that runs it.
     let mut poison = slow(FOREVER);
-    // First of its round, so that the others are taken along when its worker dies.
+    // First of its round, so that the others are running when its worker is killed.
     poison["priority"] = json!("high");
     let poison = post(&server, &poison).await;
     for delivery in 1..=3 {
@@ -100,7 +100,7 @@ async fn a_job_that_fails_in_the_model_is_tried_again_and_then_dead(kind: Kind) 
     let server = server(&broker, "picky", &[]);
     let (_, signature) = server.get("/v2/models/m").await;
     let input = &signature["inputs"][0];
-    // Valid for the signature, and wrong inside of the graph.
+    // Valid for the signature, but wrong inside the graph.
     let data = json!({"inputs": [{"name": input["name"], "shape": [1], "datatype": input["datatype"], "data": [99]}]});
     assert_eq!(server.infer(&data).await.0, 500, "{signature}");
     let id = post(&server, &json!({"data": data})).await;
@@ -141,7 +141,8 @@ async fn sigterm_gives_back_what_cannot_be_finished(kind: Kind) {
     let broker = Broker::start(kind);
     let server = server(&broker, "slow", &[]);
     let long = post(&server, &slow(FOREVER)).await;
-    // A lease that outlives the test: only what is given back can be taken by another in time.
+    // The lease outlives the test: only jobs that are returned can be taken by another worker in
+    // time.
     let args = [
         "--workers",
         "1",
@@ -177,7 +178,7 @@ async fn sigterm_gives_back_what_cannot_be_finished(kind: Kind) {
     .await;
     second.signal("TERM");
     assert!(second.wait().success());
-    // What was given back does not count towards the deliveries that there may be.
+    // Returned jobs do not count towards the largest number of deliveries.
     if let Broker::Redis(redis) = &broker {
         let pending: Vec<(String, String, i64, i64)> =
             redis.command(&["XPENDING", "slipway:{test}:jobs:normal", "workers", "-", "+", "10"]);

@@ -1,4 +1,4 @@
-//! What only a queue on JetStream has to bear.
+//! Properties specific to the queue on JetStream.
 
 use async_nats::jetstream::{self, stream};
 use futures::future::join_all;
@@ -55,13 +55,13 @@ async fn an_operation_that_rests_holds_up_no_other() {
     let nats = Nats::start();
     let queue = JobBroker::new(&nats.url(), super::queue::options("test".into())).unwrap();
     let job = super::queue::job("one".into(), Some(1), JobPriority::Normal);
-    // Begun, and then not looked at while another one is waited for, as in a set of futures: first
-    // with the connection still to be made.
+    // Polled once, and then not polled while another future is awaited, as in a set of futures:
+    // first before the connection exists.
     let mut rested = 0;
     for _ in 0..20 {
         let mut resting = std::pin::pin!(queue.enqueue(&job, u64::MAX));
         let outcome = match futures::poll!(&mut resting) {
-            // A machine with much to do may have done it before it was looked at.
+            // On a machine under load it may have finished before the first poll.
             std::task::Poll::Ready(outcome) => outcome.unwrap(),
             std::task::Poll::Pending => {
                 rested += 1;
@@ -86,7 +86,7 @@ async fn steps_of_one_time_are_written_together() {
     let enqueue = async |id: String, key| {
         queue.enqueue(&super::queue::job(id, key, JobPriority::Normal), u64::MAX).await.unwrap()
     };
-    // The connection is made.
+    // The connection exists now.
     assert_eq!(enqueue("first".into(), None).await, EnqueueOutcome::Accepted);
     let before = nats.last_sequence().await;
     let all = join_all((0..60).map(|n| enqueue(format!("a{n}"), None))).await;
@@ -95,8 +95,8 @@ async fn steps_of_one_time_are_written_together() {
     let batches = nats.last_sequence().await - before - 120;
     assert!((1..=20).contains(&batches), "{batches} batches for 60 jobs");
     assert_eq!((nats.subjects("work.*.*").await.len(), nats.total("enqueued").await), (61, 61));
-    // Who stands in the way of others is told from them: of each key one is taken, and all the rest
-    // as well.
+    // Conflicting steps do not fail the others: for each key one job is accepted, and all jobs
+    // without a key as well.
     let key = |n: u8| n.is_multiple_of(3).then_some(n % 2);
     let all = join_all((0..60).map(|n| enqueue(format!("b{n}"), key(n)))).await;
     let accepted = all.iter().filter(|outcome| **outcome == EnqueueOutcome::Accepted).count();

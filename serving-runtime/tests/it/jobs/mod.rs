@@ -1,6 +1,6 @@
 //! Jobs from the request to the callback, with a real Redis and a real NATS.
 
-/// A test of its own for each kind of broker.
+/// Defines one test for each kind of broker.
 macro_rules! on_each_broker {
     ($($name:ident,)*) => {
         mod redis {
@@ -37,7 +37,7 @@ fn server(broker: &Broker, model: &str, args: &[&str]) -> Server {
     Server::start(model, &[&["--queue-url", &broker.url()], args].concat())
 }
 
-/// A worker, ready.
+/// A worker that is ready.
 fn worker(broker: &Broker, model: &str, args: &[&str]) -> Server {
     let worker = Server::worker(
         model,
@@ -48,7 +48,7 @@ fn worker(broker: &Broker, model: &str, args: &[&str]) -> Server {
     worker
 }
 
-/// Posts a job that is taken; its id.
+/// Posts a job that is accepted; returns its id.
 async fn post(server: &Server, job: &Value) -> String {
     let (status, body) =
         answer(server.post("/v2/models/m/jobs").body(job.to_string()).send().await.unwrap()).await;
@@ -79,7 +79,7 @@ async fn until(server: &Server, id: &str, status: &str) -> Value {
     }
 }
 
-/// Waits until nothing is queued or running, and checks the law.
+/// Waits until no job is queued or running, and checks the conservation law.
 async fn settled(broker: &Broker) {
     eventually("the queue is empty", async || broker.entries() == 0).await;
     broker.conserved();

@@ -1,4 +1,4 @@
-//! The queue itself against a model of it, under any order of events.
+//! Compares the queue with a model of it, under any order of events.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use slipway_runtime_queue::queue::{
 use super::super::broker::{Broker, Kind};
 use super::super::support::eventually;
 
-/// What may happen.
+/// The possible events.
 #[derive(Debug, Clone)]
 enum Event {
     Enqueue { key: Option<u8>, priority: u8 },
@@ -58,7 +58,7 @@ pub(super) fn job(id: String, key: Option<u8>, priority: JobPriority) -> QueuedJ
     }
 }
 
-/// What the test knows.
+/// The test's model of the queue.
 struct World<'a> {
     broker: &'a Broker,
     queue: JobBroker,
@@ -66,7 +66,7 @@ struct World<'a> {
     known: BTreeMap<String, JobStatus>,
     held: Vec<(String, ClaimedJob)>,
     next: usize,
-    /// Those that a producer wrote, which are registered when a worker sees them.
+    /// Jobs of external producers, which are registered when a worker sees them.
     written: Vec<String>,
 }
 
@@ -215,11 +215,11 @@ impl World<'_> {
     async fn check(&self) {
         for (id, status) in &self.known {
             let kept = self.queue.get_job(id).await.unwrap().and_then(|v| v.status());
-            // One that a producer wrote is registered when a worker sees it.
+            // A job of an external producer is registered when a worker sees it.
             assert_eq!(kept.unwrap_or(JobStatus::Queued), *status, "{id}");
         }
         let live = self.known.values().filter(|s| !s.is_terminal()).count() as u64;
-        // JetStream takes a moment to see that an entry is gone.
+        // JetStream needs a moment until a deleted entry no longer counts.
         eventually("the lag is what lives", async || {
             let lag = self.queue.lag().await.unwrap();
             lag.waiting + lag.taken == live
@@ -242,7 +242,7 @@ pub(super) fn options(name: String) -> QueueOptions {
         name,
         max_entries: 12,
         max_bytes: 1 << 20,
-        // Every delivery is lost at once: workers steal from each other all the time.
+        // Every lease expires at once, so workers constantly take over each other's jobs.
         lease: Duration::ZERO,
         max_deliveries: MOST,
         result_ttl: Duration::from_secs(600),
@@ -264,7 +264,7 @@ fn no_order_of_events_loses_a_job_or_ends_one_twice(kind: Kind, cases: u32) {
             queues.set(queues.get() + 1);
             let queue =
                 JobBroker::new(&broker.url(), options(format!("test{}", queues.get()))).unwrap();
-            // What a producer writes needs a stream.
+            // An external producer needs an existing stream.
             queue.lag().await.unwrap();
             let (known, held, written) = (BTreeMap::new(), vec![], vec![]);
             let mut world = World { broker: &broker, queue, known, held, next: 0, written };

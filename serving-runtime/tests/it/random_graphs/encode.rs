@@ -1,4 +1,4 @@
-//! Writes model files of ONNX (`onnx.proto`): as much of the format as the graphs of these tests
+//! Writes ONNX model files (`onnx.proto`): the part of the format that the graphs of these tests
 //! need.
 
 /// Element types of tensors (`TensorProto.DataType`).
@@ -36,11 +36,11 @@ pub(super) struct Constant {
     pub(super) shape: Vec<i64>,
     /// Little-endian.
     pub(super) bytes: Vec<u8>,
-    /// The file beside the model that holds the bytes, if they are not in it.
+    /// The file next to the model that holds the bytes, if they are not in the model.
     pub(super) external: Option<String>,
 }
 
-/// An input or an output; its first dimension is `N`, the others are these.
+/// An input or an output; its first dimension is `N`, the others are given.
 #[derive(Debug, Clone)]
 pub(super) struct Port {
     pub(super) name: String,
@@ -48,7 +48,6 @@ pub(super) struct Port {
     pub(super) trailing: Vec<i64>,
 }
 
-/// A model.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Graph {
     pub(super) inputs: Vec<Port>,
@@ -149,7 +148,7 @@ impl Port {
 }
 
 impl Graph {
-    /// The file.
+    /// The content of the file.
     pub(super) fn encode(&self) -> Vec<u8> {
         let graph = |out: &mut Vec<u8>| {
             self.nodes.iter().for_each(|node| message(1, |out| node.write(out), out));

@@ -1,5 +1,4 @@
-//! Requests to a random graph and their answers, in JSON or, where halves are among them, in
-//! binary.
+//! Requests to a random graph and their answers, in JSON or, for FP16, in binary.
 
 use half::f16;
 use rand::Rng as _;
@@ -9,18 +8,17 @@ use serde_json::{Value, json};
 use super::super::support::Server;
 use super::encode::{Graph, Kind, Port};
 
-/// The values of a tensor: what must be equal, and what may differ by rounding.
+/// The values of a tensor: those that must be equal, and those that may differ by rounding.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Values {
     Exact(Vec<String>),
-    /// With the error that is allowed relative to the largest of a row.
+    /// The allowed error is relative to the largest value of a row.
     Close(Vec<f64>, f64),
 }
 
 /// The outputs of one answer: shapes and values.
 pub(super) type Answer = Vec<(Vec<usize>, Values)>;
 
-/// One request.
 #[derive(Debug)]
 pub(super) struct Request {
     outputs: Vec<Port>,
@@ -44,7 +42,7 @@ impl Request {
             Kind::I64 => json!(rng.random_range(-3..4_i64)),
             Kind::Text => json!(["a", "bc", "", "é"][rng.random_range(0..4)]),
             Kind::Bool => json!(rng.random_bool(0.5)),
-            // Quarters are exact in halves.
+            // Quarters are exact in FP16.
             Kind::F16 => json!(f64::from(rng.random_range(-8..9_i8)) / 4.0),
             Kind::F32 => json!(f64::from(rng.random_range(-2.0_f32..2.0))),
         };
@@ -59,7 +57,7 @@ impl Request {
         Self { inputs: inputs.collect(), outputs: graph.outputs.clone() }
     }
 
-    /// Whether it and its answer have a form in JSON.
+    /// Whether the request and its answer can be expressed in JSON.
     pub(super) fn in_json(&self) -> bool {
         self.inputs
             .iter()
@@ -75,7 +73,7 @@ impl Request {
         json!({"inputs": inputs.collect::<Vec<_>>()})
     }
 
-    /// The JSON part and what follows it.
+    /// The JSON part and the bytes that follow it.
     fn binary(&self) -> (String, Vec<u8>) {
         let mut blobs = Vec::new();
         let inputs = self.inputs.iter().map(|(port, shape, elements)| {
@@ -125,7 +123,7 @@ impl Request {
         if length.is_none() { self.read(&head) } else { self.read_binary(&head, blobs) }
     }
 
-    /// Reads an answer in JSON.
+    /// Parses an answer in JSON.
     pub(super) fn read(&self, answer: &Value) -> Answer {
         let outputs =
             answer["outputs"].as_array().unwrap_or_else(|| panic!("no outputs: {answer}"));
@@ -177,7 +175,7 @@ fn shape(output: &Value) -> Vec<usize> {
     serde_json::from_value(output["shape"].clone()).unwrap()
 }
 
-/// How two answers differ, if they do.
+/// The difference between two answers, if there is one.
 pub(super) fn differ(alone: &Answer, together: &Answer) -> Option<String> {
     alone.iter().zip(together).enumerate().find_map(|(number, ((shape, values), (other_shape, others)))| {
         let told = || {
@@ -204,7 +202,7 @@ pub(super) fn differ(alone: &Answer, together: &Answer) -> Option<String> {
     })
 }
 
-/// Whether two rows are equal but for rounding, relative to their largest number.
+/// Whether two rows are equal except for rounding, relative to their largest number.
 fn close(row: &[f64], other: &[f64], error: f64) -> bool {
     let largest = row.iter().filter(|x| x.is_finite()).fold(0.0_f64, |most, x| most.max(x.abs()));
     row.iter()

@@ -1,4 +1,5 @@
-//! Graphs at random, of operators that keep the rows of a batch apart and of such that mix them.
+//! Generates random graphs from operators that treat the rows of a batch independently and
+//! operators that mix them.
 
 mod operators;
 
@@ -9,14 +10,14 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::encode::{Attribute, Constant, Graph, Kind, Node, Port};
 
-/// A graph, and whether an operator on the way to its output mixes rows.
+/// A graph, and whether an operator on the path to its output mixes rows.
 #[derive(Debug)]
 pub(super) struct Random {
     pub(super) graph: Graph,
     pub(super) mixes: bool,
 }
 
-/// A value of floats on the way: its name and its dimensions behind the first.
+/// An intermediate float value: its name and its dimensions after the first.
 #[derive(Debug, Clone)]
 struct Value {
     name: String,
@@ -40,7 +41,7 @@ pub(super) fn generate(seed: u64) -> Random {
     };
     let mut generator = Generator { rng, graph: Graph::default(), names: 0, mixes: false };
     let mut value = generator.input(trailing);
-    // Half of the graphs are to mix rows, at a place of their own.
+    // Half of the graphs mix rows, at a random position.
     let length = generator.rng.random_range(1..7);
     let mixing = generator.rng.random_bool(0.5).then(|| generator.rng.random_range(0..length));
     for place in 0..length {
@@ -67,7 +68,7 @@ impl Generator {
         }
     }
 
-    /// An operator with one output; the value that it gives has the name.
+    /// Adds an operator with one output and returns the name of its value.
     fn node(
         &mut self,
         operator: &'static str,
@@ -129,7 +130,7 @@ impl Generator {
         self.node("Gather", &[&shape, &first], &[])
     }
 
-    /// What stands last is an output; others of integers, booleans and texts may join it.
+    /// The last value is an output; others of integers, booleans and strings may be added.
     fn finish(mut self, value: Value) -> Random {
         let Value { name, trailing } = value;
         if self.rng.random_bool(0.3) {
@@ -169,7 +170,7 @@ impl Generator {
         self.graph.outputs.push(Port { name, kind, trailing });
     }
 
-    /// The last row first.
+    /// The rows in reverse order.
     fn reversed(&mut self, name: &str) -> String {
         let (starts, ends) = (self.integers(&[-1]), self.integers(&[i64::MIN + 1]));
         let (axes, steps) = (self.integers(&[0]), self.integers(&[-1]));

@@ -1,7 +1,8 @@
-//! Graphs at random: an answer is the same alone and in company, whatever way it took, and rows
-//! that are apart do run together.
+//! Random graphs: an answer is the same alone and in a batch, whatever path it took, and rows that
+//! are independent do run together.
 //!
-//! `SLIPWAY_RANDOM_GRAPHS=500` tries so many, `SLIPWAY_RANDOM_GRAPHS_FROM=7000` from that seed on.
+//! `SLIPWAY_RANDOM_GRAPHS=500` runs that many graphs, `SLIPWAY_RANDOM_GRAPHS_FROM=7000` starts at
+//! that seed.
 
 mod encode;
 mod exchange;
@@ -28,7 +29,8 @@ fn seeds(default: u64) -> std::ops::Range<u64> {
     from..from + number("SLIPWAY_RANDOM_GRAPHS").unwrap_or(default)
 }
 
-/// A model `Y = X W` for rows of two, whose weights lie in `location` beside it; and those.
+/// A model `Y = X W` for rows of two, whose weights are in the file `location` next to it; returns
+/// the model and the weights.
 pub(crate) fn with_weights_beside(location: &str, weights: [f32; 4]) -> (Vec<u8>, Vec<u8>) {
     use self::encode::{Constant, Graph, Kind, Node, Port};
     let port = |name: &str| Port { name: name.into(), kind: Kind::F32, trailing: vec![2] };
@@ -72,7 +74,7 @@ impl Case {
         Self { seed, random, dir, requests }
     }
 
-    /// The path without its ending, as helpers take the name of a model.
+    /// The path without its extension, as helpers take the name of a model.
     fn stem(&self) -> PathBuf {
         self.dir.path().join("graph")
     }
@@ -99,7 +101,7 @@ impl Case {
         answers
     }
 
-    /// The first that differs from what it is alone.
+    /// The first answer that differs from the answer of the request alone.
     async fn in_company(&self, server: &Server, alone: &[Answer]) -> Option<String> {
         let together = join_all(self.requests.iter().map(|request| request.send(server))).await;
         alone.iter().zip(&together).find_map(|(alone, together)| differ(alone, together))
@@ -115,7 +117,7 @@ impl Case {
     }
 }
 
-/// Runs of the model and requests that they were for.
+/// Number of runs of the model, and of requests that they answered.
 async fn executions(server: &Server) -> (u64, u64) {
     let stats = server.get("/v2/models/m/stats").await.1["model_stats"][0].clone();
     (stats["execution_count"].as_u64().unwrap(), stats["inference_count"].as_u64().unwrap())
@@ -127,8 +129,8 @@ async fn an_answer_is_the_same_alone_and_in_company() {
     for seed in seeds(48) {
         let case = Case::new(seed);
         let server = case.start(&[]);
-        // Nothing is known of its speed yet, so these wait in the queue; the last ones run where
-        // they were read.
+        // The model's speed is unknown yet, so these requests wait in the queue; the last ones run
+        // inline.
         let first = join_all(case.requests.iter().map(|request| request.send(&server))).await;
         let alone = case.each_alone(&server).await;
         case.assert_same(
@@ -162,12 +164,12 @@ async fn an_answer_is_the_same_alone_and_in_company() {
             rows += inferred;
         }
     }
-    // Batching nothing would be no answer.
+    // Batching nothing would also pass the comparisons, so the share is checked.
     assert!(merged * 10 >= apart * 9, "{merged} of {apart} graphs that keep rows apart are merged");
     assert!(runs < rows, "{runs} runs for {rows} rows: nothing ran together");
 }
 
-/// The test notices what it is to notice.
+/// Shows that the test detects what it is meant to detect.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_mixes_rows_is_wrong_in_company_when_it_is_merged() {
     let mut noticed = 0;
@@ -197,8 +199,8 @@ async fn kept_answers_are_those_that_were_given_alone() {
         kept += server.metric(hits).await;
         asked += 3.0 * REQUESTS as f64;
     }
-    // Answers that hold a NaN are never kept, nor is one that comes while another of its kind is on
-    // the way.
+    // Answers with a NaN are never cached, nor is an answer that arrives while another request with
+    // the same key is in progress.
     assert!(kept >= asked / 3.0, "{kept} of {asked} answers were kept ones");
 }
 
@@ -234,8 +236,8 @@ async fn jobs_get_the_answers_that_were_given_alone() {
     }
 }
 
-/// Files of graphs for other programs: `SLIPWAY_RANDOM_GRAPHS_INTO=dir cargo test … write_graphs --
-/// --ignored`.
+/// Writes the graphs to files for other programs: `SLIPWAY_RANDOM_GRAPHS_INTO=dir cargo test …
+/// write_graphs -- --ignored`.
 #[test]
 #[ignore = "writes files for a look by hand"]
 fn write_graphs() {

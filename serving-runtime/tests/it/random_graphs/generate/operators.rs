@@ -1,4 +1,4 @@
-//! The operators of a graph: those that keep rows apart, and those that mix them.
+//! The operators of a graph: those that treat rows independently, and those that mix them.
 
 use Attribute::{Float, Integer, Integers};
 use rand::Rng as _;
@@ -8,7 +8,7 @@ use super::{Generator, Value};
 use crate::random_graphs::encode::Attribute;
 
 impl Generator {
-    /// One operator, or a few, that keep rows apart.
+    /// Adds one operator, or a few, that treat rows independently.
     pub(super) fn keep(&mut self, value: Value) -> Value {
         let Value { name, trailing } = value.clone();
         let (name, rank) = (name.as_str(), trailing.len() as i64 + 1);
@@ -86,7 +86,7 @@ impl Generator {
                 self.apply("Reshape", &[name, &shape], &[], vec![trailing.iter().product()])
             }
             11 => {
-                // As exporters write it: the first dimension is read off the shape.
+                // As exporters write it: the first dimension is read from the shape.
                 let rows = self.rows(&value);
                 let (one, rest) = (self.integers(&[1]), self.integers(&[-1]));
                 let shape = self.node("Concat", &[&rows, &one, &rest], &[("axis", Integer(0))]);
@@ -150,7 +150,7 @@ impl Generator {
         }
     }
 
-    /// One operator, or a few, that mix rows; most give the shape that came.
+    /// Adds one operator, or a few, that mix rows; most keep the shape.
     pub(super) fn mix(&mut self, value: Value) -> Value {
         self.mixes = true;
         let Value { name, trailing } = value.clone();
@@ -184,7 +184,7 @@ impl Generator {
                 self.apply("Add", &[name, &rows], &[], trailing)
             }
             6 => {
-                // Everybody is pushed on by one.
+                // All rows are shifted by one.
                 let (one, zero, end) =
                     (self.integers(&[1]), self.integers(&[0]), self.integers(&[i64::MAX]));
                 let rest = self.node("Slice", &[name, &one, &end, &zero], &[]);
@@ -227,7 +227,7 @@ impl Generator {
                 self.apply("Reshape", &[&states, &back], &[], vec![hidden])
             }
             _ => {
-                // How large a row is among all of them.
+                // The size of a row compared with all of them.
                 let best =
                     self.node("ArgMax", &[name], &[("axis", Integer(0)), ("keepdims", Integer(1))]);
                 let best = self.node("Cast", &[&best], &[("to", Integer(1))]);
