@@ -1,5 +1,5 @@
-//! Says of model files whether they keep the rows of a batch apart: `cargo run -p slipway-onnx
-//! --example prove FILE...`.
+//! Prints for model files whether the model treats the rows of a batch independently: `cargo run -p
+//! slipway-onnx --example prove FILE...`.
 use std::path::Path;
 
 fn main() {

@@ -1,45 +1,47 @@
-//! A look at a model file before ONNX Runtime reads it: whether the tensors that it declares are
-//! there, and inside its own directory.
+//! Checks a model file before ONNX Runtime reads it: whether the data of the declared tensors
+//! exists and lies inside the model's directory.
 //!
-//! It walks the protobuf of the file without building it and seeks over the weights, so it costs
-//! next to nothing for a good model. It does not replace ONNX Runtime's own checks; it gives a
-//! clear reason for what would otherwise cost memory or read other files.
+//! The check traverses the protobuf of the file without building it in memory and seeks over the
+//! weights, so it costs almost nothing for a valid model. It does not replace ONNX Runtime's own
+//! checks; it gives a clear reason for files that would otherwise use up memory or read other
+//! files.
 
 use std::path::{Component, Path};
 
 use crate::error::{ModelFault, OnnxError};
 use crate::wire::{FieldValue, ProtobufReader};
 
-/// Graphs in attributes of nodes in graphs: none of the known models goes beyond four.
+/// Largest depth of graphs in attributes of nodes in graphs: no known model exceeds four.
 const MAX_DEPTH: usize = 32;
-/// Dimensions of a tensor, and entries that say where its data lies.
+/// Largest number of dimensions of a tensor, and of entries that describe where its data is.
 const MAX_ENTRIES: usize = 64;
-/// Files beside a model.
+/// Largest number of files next to a model.
 const MAX_FILES: usize = 1024;
-/// Number of a node's field that names its operator.
+/// The number of the field of a node that names its operator.
 const OP_TYPE: u64 = 4;
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckReport {
-    /// Files beside the model that hold data of its tensors, relative to its directory, without
+    /// Files next to the model that hold data of its tensors, relative to its directory, without
     /// repetition.
     pub external: Vec<String>,
-    /// Whether nothing in it loops, so that the sizes of its inputs tell what a run costs.
+    /// Whether the model has no loops, so that the sizes of its inputs determine the cost of a
+    /// run.
     pub bounded: bool,
 }
 
 impl CheckReport {
-    /// Whether the file is all of the model: no tensor of it lies in another one.
+    /// Whether the file contains the whole model: no tensor has its data in another file.
     pub fn is_self_contained(&self) -> bool {
         self.external.is_empty()
     }
 }
 
-/// Operators that run a graph as often as their inputs say.
+/// Operators that run a graph as often as their inputs determine.
 const LOOP_OPERATORS: [&str; 3] = ["Loop", "Scan", "SequenceMap"];
 
-/// Checks the file; its external data must lie beside it.
+/// Checks the file; its external data must be in its directory.
 ///
 /// # Errors
 /// What is wrong with which tensor.
@@ -47,17 +49,18 @@ pub fn check_model(path: &Path) -> Result<CheckReport, OnnxError> {
     walk_file(path, Some(path.parent().unwrap_or(Path::new("."))))
 }
 
-/// The files beside the model that hold data of its tensors, relative to its directory, without
-/// repetition and in the order of the model. They need not be there yet: this is how whoever
-/// fetches a model learns what belongs to it.
+/// The files next to the model that hold data of its tensors, relative to its directory, without
+/// repetition and in the order of the model. They need not exist yet: the code that fetches a model
+/// uses this list.
 ///
 /// # Errors
-/// What is wrong with the file; a name that leads out of the directory.
+/// What is wrong with the file; also a name that leads out of the directory.
 pub fn external_files(path: &Path) -> Result<Vec<String>, OnnxError> {
     walk_file(path, None).map(|found| found.external)
 }
 
-/// Walks the file. Where there is no `directory`, files beside the model are only named.
+/// Traverses the file. Without `directory`, files next to the model are only listed and not
+/// checked.
 fn walk_file(path: &Path, directory: Option<&Path>) -> Result<CheckReport, OnnxError> {
     let (reader, length) = ProtobufReader::open(path)?;
     let found = CheckReport { external: vec![], bounded: true };
@@ -66,7 +69,7 @@ fn walk_file(path: &Path, directory: Option<&Path>) -> Result<CheckReport, OnnxE
     Ok(walk.report)
 }
 
-/// Messages that can hold tensors. See `onnx.proto` for the numbers of their fields.
+/// Messages that can hold tensors. `onnx.proto` has the numbers of their fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MessageKind {
     Model,
@@ -99,7 +102,7 @@ struct TensorWalk<'a> {
     report: CheckReport,
 }
 
-/// What one tensor says of itself.
+/// What the file declares about one tensor.
 #[derive(Debug, Default)]
 struct TensorFacts {
     name: String,
@@ -196,7 +199,7 @@ impl TensorWalk<'_> {
 }
 
 impl TensorFacts {
-    /// The file beside the model that holds its data, if one does.
+    /// The file next to the model that holds the tensor's data, if there is one.
     fn check(&self, directory: Option<&Path>) -> Result<Option<String>, String> {
         let name = &self.name;
         let count = self.dims.iter().try_fold(1_u64, |n, d| n.checked_mul(u64::try_from(*d).ok()?));
@@ -214,7 +217,7 @@ impl TensorFacts {
                 )),
             };
         }
-        // Two bits are the least that an element of any type takes.
+        // An element of any type takes at least two bits.
         let carried = self.raw_bytes.unwrap_or(0).saturating_add(self.typed_bytes);
         if count.div_ceil(4) > carried {
             return Err(format!(
@@ -260,14 +263,14 @@ impl TensorFacts {
     }
 }
 
-/// A relative path without its `.` components, so that one file has one name.
+/// A relative path without its `.` components, so that each file has one name.
 fn normalize_location(location: &str) -> String {
     let parts = Path::new(location).components().filter(|part| !matches!(part, Component::CurDir));
     parts.map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 
-/// Bytes of an element in raw data, by `TensorProto.DataType`; none for strings and for those that
-/// share bytes.
+/// Bytes of an element in raw data, by `TensorProto.DataType`; `None` for strings and for types
+/// that pack several elements into a byte.
 const fn element_bytes(data_type: u64) -> Option<u64> {
     match data_type {
         2 | 3 | 9 | 17..=20 => Some(1),
@@ -295,7 +298,7 @@ mod tests {
         out
     }
 
-    /// A model whose graph has this one initializer.
+    /// Checks a model whose graph has this one initializer.
     fn verdict(tensor: &[u8]) -> Result<bool, String> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("weights"), [0; 16]).unwrap();
@@ -320,7 +323,7 @@ mod tests {
                 .unwrap_err()
                 .contains("12 bytes")
         );
-        // dims [2^35] and nothing.
+        // dims [2^35] without data.
         let huge = verdict(&[8, 0x80, 0x80, 0x80, 0x80, 0x80, 1, 16, 1]).unwrap_err();
         assert!(huge.contains("declares 34359738368 elements and carries 0"), "{huge}");
         // dims [-1].

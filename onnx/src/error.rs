@@ -1,13 +1,13 @@
-//! Why a model file was refused.
+//! Why a model file is rejected.
 
 use std::fmt;
 
-/// Why a model file was refused.
+/// Why a model file is rejected.
 #[derive(Debug)]
 pub enum OnnxError {
-    /// The file cannot be read now; another try may succeed.
+    /// The file cannot be read now; a retry may succeed.
     Unreadable(String),
-    /// The file is no model, or not a whole one.
+    /// The file is no model, or an incomplete one.
     Invalid(String),
 }
 
@@ -21,10 +21,10 @@ impl fmt::Display for OnnxError {
 
 impl std::error::Error for OnnxError {}
 
-/// What is wrong in the middle of a file.
+/// A fault inside a file.
 #[derive(Debug)]
 pub(crate) enum ModelFault {
-    /// The bytes are no protobuf.
+    /// The bytes are not a protobuf.
     File(String),
     /// The bytes are a model that cannot be served.
     Model(String),

@@ -1,55 +1,50 @@
-//! The graph of a model, without its weights: nodes, attributes, and those constants that are small
+//! The graph of a model, without its weights: nodes, attributes, and the constants that are small
 //! enough to be shapes or axes.
 
 use std::collections::BTreeMap;
 
-/// A model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OnnxModel {
     /// Versions of operator sets by domain; `""` is that of ONNX itself.
     pub opsets: BTreeMap<String, i64>,
-    /// The graph.
     pub graph: OnnxGraph,
-    /// Functions of the model itself, by domain and name.
+    /// Functions that the model defines, by domain and name.
     pub functions: BTreeMap<(String, String), ModelFunction>,
 }
 
-/// A graph.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OnnxGraph {
-    /// Nodes in an order in which they can run.
+    /// Nodes in topological order.
     pub nodes: Vec<GraphNode>,
     /// Constants by name.
     pub constants: BTreeMap<String, ConstantTensor>,
-    /// Inputs, those with a constant as default included.
+    /// Inputs, including those with a constant as default.
     pub inputs: Vec<ValueInfo>,
-    /// Outputs.
     pub outputs: Vec<ValueInfo>,
 }
 
-/// A function of the model's own.
+/// A function that the model defines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelFunction {
     /// Names of inputs.
     pub inputs: Vec<String>,
     /// Names of outputs.
     pub outputs: Vec<String>,
-    /// Nodes in an order in which they can run.
+    /// Nodes in topological order.
     pub nodes: Vec<GraphNode>,
-    /// Versions of operator sets by domain, where they are its own.
+    /// Versions of operator sets by domain, where they differ from the model's.
     pub opsets: BTreeMap<String, i64>,
     pub(crate) domain: String,
     pub(crate) name: String,
 }
 
-/// An operator with its inputs and outputs. An empty name is an optional one that is left out.
+/// An operator with its inputs and outputs. An empty name stands for an omitted optional one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GraphNode {
-    /// Its name, for people.
+    /// The name for messages; it may be empty.
     pub name: String,
-    /// The operator.
     pub op_type: String,
-    /// Its domain; empty for ONNX itself.
+    /// The domain of the operator; empty for ONNX itself.
     pub domain: String,
     /// Names of inputs.
     pub inputs: Vec<String>,
@@ -59,58 +54,51 @@ pub struct GraphNode {
     pub attributes: BTreeMap<String, NodeAttribute>,
 }
 
-/// An attribute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeAttribute {
-    /// A number.
     Integer(i64),
-    /// A few numbers.
+    /// A short list of numbers.
     Integers(Vec<i64>),
-    /// A text.
     Text(String),
-    /// A tensor.
     Constant(ConstantTensor),
-    /// A graph.
     Graph(OnnxGraph),
-    /// The attribute of this name of the function that the node is in.
+    /// A reference to the attribute of this name of the function that contains the node.
     Reference(String),
-    /// Anything else.
+    /// An attribute of another type.
     Other,
 }
 
 /// A tensor that is part of the model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConstantTensor {
-    /// Its shape.
     pub shape: Vec<i64>,
-    /// Its elements, when it holds a few integers.
+    /// The elements, if they are a short list of integers.
     pub integers: Option<Vec<i64>>,
-    /// Which of its elements are 1, when it holds a few floats.
+    /// Which elements are 1, if they are a short list of floats.
     pub equals_one: Option<Vec<bool>>,
 }
 
 /// An input or output.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ValueInfo {
-    /// Its name.
     pub name: String,
-    /// Its shape; `None` when the model says none, or it is no tensor.
+    /// The shape; `None` when the model declares none, or it is not a tensor.
     pub shape: Option<Vec<Dimension>>,
 }
 
 /// A dimension of an input or output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dimension {
-    /// So many.
+    /// A fixed size.
     Fixed(i64),
-    /// Open, with a name: equal names are equal numbers.
+    /// An open size with a name: equal names mean equal sizes.
     Named(String),
-    /// Open.
+    /// An open size.
     Open,
 }
 
 impl GraphNode {
-    /// The node as messages name it: `Softmax "/block/attn/Softmax"`.
+    /// The label of the node in messages: `Softmax "/block/attn/Softmax"`.
     pub fn label(&self) -> String {
         let name = if self.name.is_empty() {
             self.outputs.first().map_or("", String::as_str)
@@ -120,7 +108,7 @@ impl GraphNode {
         format!("{} {name:?}", self.op_type)
     }
 
-    /// A number among the attributes.
+    /// The integer attribute with this name.
     pub fn integer(&self, name: &str) -> Option<i64> {
         match self.attributes.get(name) {
             Some(NodeAttribute::Integer(number)) => Some(*number),
@@ -128,7 +116,7 @@ impl GraphNode {
         }
     }
 
-    /// A list of numbers among the attributes.
+    /// The attribute with this name that is a list of integers.
     pub fn integers(&self, name: &str) -> Option<&[i64]> {
         match self.attributes.get(name) {
             Some(NodeAttribute::Integers(numbers)) => Some(numbers),
@@ -136,7 +124,7 @@ impl GraphNode {
         }
     }
 
-    /// A text among the attributes.
+    /// The text attribute with this name.
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.attributes.get(name) {
             Some(NodeAttribute::Text(text)) => Some(text),

@@ -1,9 +1,9 @@
-//! Model files of ONNX, read without building them in memory: whether the tensors that a model
-//! declares are there ([`check`]), its graph without the weights ([`read_model`]), and whether it
-//! keeps the rows of a batch apart ([`independence::prove_row_independence`]).
+//! ONNX model files, read without building them in memory: whether the data of a model's tensors
+//! exists ([`check`]), its graph without the weights ([`read_model`]), and whether it treats the
+//! rows of a batch independently ([`independence::prove_row_independence`]).
 //!
-//! Nothing here runs a model. Files are untrusted: depth, texts, lists and the number of nodes are
-//! bounded, and nothing panics.
+//! The crate never runs a model. Files are untrusted: depth, texts, lists and the number of nodes
+//! are bounded, and no input causes a panic.
 
 pub mod check;
 pub mod error;

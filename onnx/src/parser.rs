@@ -1,4 +1,4 @@
-//! Reading a graph from a model file, without its weights.
+//! Reads a graph from a model file, without its weights.
 //!
 //! Numbers of fields are those of `onnx.proto` (github.com/onnx/onnx, IR version 13).
 
@@ -12,20 +12,21 @@ use crate::graph::{
 };
 use crate::wire::{FieldValue, ProtobufReader, WireField};
 
-/// Graphs in attributes of nodes in graphs: none of the known models goes beyond four.
+/// Largest depth of graphs in attributes of nodes in graphs: no known model exceeds four.
 const MAX_DEPTH: usize = 32;
-/// Nodes of all graphs and functions together; the largest known models have some ten thousand.
+/// Largest number of nodes of all graphs and functions together; the largest known models have some
+/// ten thousand.
 const MAX_NODES: usize = 200_000;
-/// Integers that are kept of an attribute or a constant. Shapes, axes and permutations are far
-/// shorter; the lists of tree ensembles are not needed.
+/// Largest number of integers that are kept of an attribute or a constant. Shapes, axes and
+/// permutations are far shorter; the lists of tree ensembles are not needed.
 const MAX_INTEGERS: usize = 256;
-/// Inputs, outputs and attributes of one node, and names in an attribute.
+/// Largest number of inputs, outputs and attributes of one node, and of names in an attribute.
 const MAX_LIST: usize = 65_536;
 
 /// Reads the graph of a model file.
 ///
 /// # Errors
-/// When the file is no model, or beyond the bounds above.
+/// When the file is no model, or exceeds the limits above.
 pub fn read_model(path: &Path) -> Result<OnnxModel, OnnxError> {
     let (reader, length) = ProtobufReader::open(path)?;
     let mut parser = GraphParser { reader, nodes: 0 };
@@ -44,7 +45,7 @@ const INT64: i64 = 7;
 const BOOL: i64 = 9;
 
 impl GraphParser {
-    /// Reads over a field that nobody asked for.
+    /// Skips a field.
     fn skip(&mut self, field: WireField) -> Result<(), ModelFault> {
         match field.value {
             FieldValue::Part(end) => self.reader.skip_to(end),
@@ -197,7 +198,8 @@ impl GraphParser {
                         attribute = NodeAttribute::Reference(reference);
                     }
                 }
-                // The type: a number whose value is 0 is not written.
+                // The attribute's type: a number whose value is 0 is not encoded, so only its type
+                // is present.
                 (20, FieldValue::Varint(2)) if attribute == NodeAttribute::Other => {
                     attribute = NodeAttribute::Integer(0)
                 }
@@ -260,7 +262,7 @@ impl GraphParser {
         Ok((name, ConstantTensor { shape, integers, equals_one: ones }))
     }
 
-    /// Which of a repeated field of floats are 1.
+    /// For a repeated field of floats, which of them are 1.
     fn floats(&mut self, value: FieldValue, into: &mut Vec<bool>) -> Result<(), ModelFault> {
         match value {
             FieldValue::Fixed(bits) => {
@@ -277,7 +279,7 @@ impl GraphParser {
         Ok(())
     }
 
-    /// Only the name and the shape count.
+    /// Reads only the name and the shape.
     fn sparse_constant(&mut self, end: u64) -> Result<(String, ConstantTensor), ModelFault> {
         let (mut name, mut shape) = (String::new(), Vec::new());
         while let Some(field) = self.reader.field(end)? {
@@ -302,7 +304,7 @@ impl GraphParser {
         Ok(declared)
     }
 
-    /// TypeProto, TypeProto.Tensor and TensorShapeProto, one in the other.
+    /// Reads the nested messages TypeProto, TypeProto.Tensor and TensorShapeProto.
     fn tensor_type(&mut self, end: u64) -> Result<Option<Vec<Dimension>>, ModelFault> {
         let mut shape = None;
         while let Some(field) = self.reader.field(end)? {
@@ -336,7 +338,7 @@ impl GraphParser {
             match (field.number, field.value) {
                 (1, FieldValue::Varint(number)) => {
                     let number = number.cast_signed();
-                    // Some exporters write -1 or 0 for an open one.
+                    // Some exporters write -1 or 0 for an open dimension.
                     dimension = if number > 0 { Dimension::Fixed(number) } else { Dimension::Open };
                 }
                 (2, FieldValue::Part(_)) => {

@@ -1,4 +1,4 @@
-//! Reading protobuf from a file, part by part, seeking over what nobody asks for.
+//! Reads protobuf from a file, part by part, and seeks over the parts that are not needed.
 
 use std::fs::File;
 use std::io::{BufReader, Read as _, Seek as _, SeekFrom};
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::error::{ModelFault, OnnxError};
 
-/// Names, paths and other texts that are kept.
+/// Longest name, path or other text that is kept, in bytes.
 const MAX_TEXT: u64 = 4096;
 
 /// A file and the position in it.
@@ -16,26 +16,25 @@ pub(crate) struct ProtobufReader {
     position: u64,
 }
 
-/// A field: its number, and its value or where that ends.
+/// A field: its number, and its value or the position where the value ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WireField {
     pub(crate) number: u64,
     pub(crate) value: FieldValue,
 }
 
-/// The value of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FieldValue {
     /// A number of variable length.
     Varint(u64),
-    /// Four or eight bytes, which were read over.
+    /// Four or eight bytes, which were skipped.
     Fixed(u64),
-    /// A text, a message or a packed list, which is unread and ends here.
+    /// A text, a message or a packed list, which is unread and ends at this position.
     Part(u64),
 }
 
 impl ProtobufReader {
-    /// Opens a file; returns its length with it.
+    /// Opens a file; returns the reader and the file's length.
     pub(crate) fn open(path: &Path) -> Result<(Self, u64), OnnxError> {
         let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
         let (length, file) = opened.map_err(|error| {
@@ -44,7 +43,7 @@ impl ProtobufReader {
         Ok((Self { file: BufReader::new(file), position: 0 }, length))
     }
 
-    /// Where the next byte is.
+    /// The position of the next byte.
     pub(crate) fn position(&self) -> u64 {
         self.position
     }
@@ -56,7 +55,7 @@ impl ProtobufReader {
         Ok(byte[0])
     }
 
-    /// A number of variable length.
+    /// Reads a number of variable length.
     pub(crate) fn varint(&mut self) -> Result<u64, ModelFault> {
         let mut value = 0_u64;
         for shift in (0..70).step_by(7) {
@@ -69,7 +68,7 @@ impl ProtobufReader {
         Err(ModelFault::File(format!("a number at byte {} does not end", self.position)))
     }
 
-    /// The next field of a message that ends at `end`; `None` at the end.
+    /// Reads the next field of a message that ends at `end`; `None` at the end.
     pub(crate) fn field(&mut self, end: u64) -> Result<Option<WireField>, ModelFault> {
         if self.position >= end {
             self.check_within(end)?;
@@ -104,7 +103,8 @@ impl ProtobufReader {
         Ok(value)
     }
 
-    /// The end of a part of `length` bytes that starts here, inside one that ends at `end`.
+    /// The end of a part of `length` bytes that starts at the current position, inside a part that
+    /// ends at `end`.
     fn part_end(&self, length: u64, end: u64) -> Result<u64, ModelFault> {
         let part = self.position.checked_add(length).filter(|part| *part <= end);
         part.ok_or_else(|| {
@@ -116,7 +116,7 @@ impl ProtobufReader {
         })
     }
 
-    /// A number may go on beyond the end of the part that it stands in.
+    /// A number may extend beyond the end of the part that contains it.
     pub(crate) fn check_within(&self, end: u64) -> Result<(), ModelFault> {
         if self.position <= end {
             return Ok(());
@@ -124,7 +124,7 @@ impl ProtobufReader {
         Err(ModelFault::File(format!("a part ends at byte {end}, in the middle of what it holds")))
     }
 
-    /// Reads over everything up to a position.
+    /// Skips everything up to a position.
     pub(crate) fn skip_to(&mut self, to: u64) -> Result<(), ModelFault> {
         self.check_within(to)?;
         match i64::try_from(to - self.position) {
@@ -135,13 +135,13 @@ impl ProtobufReader {
         Ok(())
     }
 
-    /// The text that ends here; what is longer than anybody's name is cut.
+    /// Reads the text that ends at `end`; a text longer than the limit is truncated.
     pub(crate) fn text(&mut self, end: u64) -> Result<String, ModelFault> {
         let bytes = self.bytes(end, MAX_TEXT)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// At most so many bytes of the part that ends here, which is read over.
+    /// Reads at most `most` bytes of the part that ends at `end`, and skips the rest of it.
     pub(crate) fn bytes(&mut self, end: u64, most: u64) -> Result<Vec<u8>, ModelFault> {
         self.check_within(end)?;
         let mut bytes = vec![0; usize::try_from((end - self.position).min(most)).unwrap_or(0)];
@@ -151,7 +151,7 @@ impl ProtobufReader {
         Ok(bytes)
     }
 
-    /// Numbers of a repeated field, packed or one by one.
+    /// Reads the numbers of a repeated field, packed or single.
     pub(crate) fn integers(
         &mut self,
         value: FieldValue,

@@ -5,7 +5,7 @@ use super::node_call::{NodeCall, RuleResult};
 use super::size::{SymbolTable, SymbolicSize};
 use super::value::{SizeList, SymbolicTensor};
 
-/// Operators of which every element of the output comes of the elements at its place in the inputs.
+/// Operators whose output elements depend only on the input elements at the same position.
 const OPERATORS: &[&str] = &[
     "Abs",
     "Acos",
@@ -87,7 +87,7 @@ pub(super) fn apply_elementwise(call: &mut NodeCall<'_>, operator: &str) -> Opti
     match operator {
         "Dropout" => Some(dropout_rule(call)),
         "QuantizeLinear" | "DequantizeLinear" => Some(quantize_rule(call)),
-        // Logical shapes are the same whatever the elements are.
+        // Logical shapes do not depend on the elements.
         _ if OPERATORS.contains(&operator) => Some(elementwise_rule(call, operator)),
         _ => None,
     }
@@ -108,7 +108,7 @@ fn elementwise_rule(call: &mut NodeCall<'_>, operator: &str) -> RuleResult {
     Ok(call.repeat_output(tensor))
 }
 
-/// The result of tensors that are broadcast to one another, some of which hold rows.
+/// The result of broadcasting tensors, some of which hold rows.
 pub(super) fn broadcast_tensors(
     tensors: &[&SymbolicTensor],
     symbols: &mut SymbolTable,
@@ -148,7 +148,7 @@ pub(super) fn broadcast_tensors(
     Ok(SymbolicTensor::with_row_axis(shape, axis))
 }
 
-/// The shape of shapes that are broadcast to one another.
+/// The shape that results from broadcasting shapes.
 pub(super) fn broadcast_shapes(
     shapes: &[Vec<SymbolicSize>],
     symbols: &mut SymbolTable,
@@ -164,8 +164,8 @@ pub(super) fn broadcast_shapes(
         match other.as_slice() {
             [] => SymbolicSize::from_number(1),
             [one] if one.as_number().is_some() => (*one).clone(),
-            // A symbol may stand for 1, and then the other one decides; a number greater than 1
-            // decides by itself.
+            // A symbol may stand for 1, in which case the other size determines the result; a
+            // number greater than 1 determines it alone.
             [first, rest @ ..] if rest.iter().all(|size| size == first) => (*first).clone(),
             many => match many.iter().find(|size| size.as_number().is_some()) {
                 Some(number) => (*number).clone(),
@@ -176,7 +176,7 @@ pub(super) fn broadcast_shapes(
     (0..rank).map(at).collect()
 }
 
-/// Arithmetic on sizes: exporters compute shapes by it.
+/// Arithmetic on sizes, which exporters use to compute shapes.
 fn compute_sizes(call: &mut NodeCall<'_>, operator: &str) -> Option<SymbolicTensor> {
     let lists: Vec<&SizeList> = call
         .inputs
@@ -202,8 +202,8 @@ fn compute_sizes(call: &mut NodeCall<'_>, operator: &str) -> Option<SymbolicTens
             .collect();
         made.push(operands.and_then(|operands| compute_size(operator, &operands, call.symbols)));
     }
-    // An element of the list that is followed, and counts no rows, may stand beside one that does:
-    // the list as a whole is counted then.
+    // The list depends on the number of rows as soon as one of its elements does or may do so, even
+    // if other elements are known to be independent of it.
     let scalar = call.inputs.iter().flatten().all(|tensor| tensor.rank() == Some(0));
     let still =
         counted && made.iter().any(|element| element.as_ref().is_none_or(SymbolicSize::has_rows));
@@ -211,7 +211,7 @@ fn compute_sizes(call: &mut NodeCall<'_>, operator: &str) -> Option<SymbolicTens
     Some(if scalar { SymbolicTensor { shape: Some(vec![]), ..list } } else { list })
 }
 
-/// TensorProto.DataType: integers, and booleans that stand for a comparison.
+/// TensorProto.DataType: integers, and booleans as results of comparisons.
 fn is_integer_type(data_type: i64) -> bool {
     [2, 3, 4, 5, 6, 7, 9, 12, 13].contains(&data_type)
 }
@@ -230,7 +230,7 @@ fn compute_size(
                 return Some(quotient);
             }
         }
-        // A size is never negative, so it is no -1.
+        // A size is never negative, so it never equals -1.
         ("Equal", [one, other]) => {
             let negative = |size: &SymbolicSize| size.as_number().is_some_and(|number| number < 0);
             let symbolic =
@@ -258,7 +258,7 @@ fn compute_size(
         return compute_number(operator, &numbers).map(SymbolicSize::from_number);
     }
     let followed = ["Add", "Sub", "Div", "Mod", "Max", "Min"].contains(&operator);
-    // What depends on the number of rows in another way than as a multiple is not followed.
+    // An element that depends on the number of rows other than as a multiple is not tracked.
     (followed && operands.iter().all(|size| !size.has_rows()))
         .then(|| symbols.computed_size(operator, operands))
 }
@@ -267,9 +267,9 @@ fn compute_number(operator: &str, numbers: &[i64]) -> Option<i64> {
     match (operator, numbers) {
         ("Add", [a, b]) => a.checked_add(*b),
         ("Sub", [a, b]) => a.checked_sub(*b),
-        // Towards zero, as ONNX divides integers.
+        // Rounds towards zero, like ONNX's division of integers.
         ("Div", [a, b]) => a.checked_div(*b),
-        // The remainders of ONNX differ by an attribute where a number is negative.
+        // For negative numbers ONNX's remainder depends on an attribute.
         ("Mod", [a, b]) if *a >= 0 && *b > 0 => Some(a % b),
         ("Max", many) => many.iter().copied().max(),
         ("Min", many) => many.iter().copied().min(),
@@ -278,7 +278,7 @@ fn compute_number(operator: &str, numbers: &[i64]) -> Option<i64> {
     }
 }
 
-/// Without training, and without a mask that would be random.
+/// Outside of training the input passes unchanged and the mask is not random.
 fn dropout_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let training = call.input(2);
     if training.is_some_and(|tensor| tensor.number() != Some(0)) {
@@ -288,7 +288,8 @@ fn dropout_rule(call: &mut NodeCall<'_>) -> RuleResult {
     Ok(call.repeat_output(SymbolicTensor { elements: None, ..tensor }))
 }
 
-/// One scale for all, or one for each place along an axis, which must not be that of the rows.
+/// One scale for all elements, or one for each position along an axis, which must not be that of
+/// the rows.
 fn quantize_rule(call: &mut NodeCall<'_>) -> RuleResult {
     call.ensure_others_fixed(&[0])?;
     let tensor = call.required_input(0)?.clone();

@@ -1,4 +1,4 @@
-//! Operators that pick elements by indices, or write them there.
+//! Operators that select elements by indices, or write elements at indices.
 
 use super::node_call::{NodeCall, RuleResult};
 use super::size::SymbolicSize;
@@ -46,7 +46,7 @@ fn gather_rule(call: &mut NodeCall<'_>) -> RuleResult {
     Ok(call.repeat_output(SymbolicTensor::with_row_axis(shape, rows)))
 }
 
-/// Sizes that are picked from a list.
+/// The elements that are selected from a list of sizes.
 fn pick_sizes(data: &SymbolicTensor, indices: &SymbolicTensor) -> Option<SymbolicTensor> {
     let (elements, numbers) = (data.elements.as_ref()?, indices.numbers()?);
     let length = i64::try_from(elements.len()).ok()?;
@@ -64,7 +64,8 @@ fn pick_sizes(data: &SymbolicTensor, indices: &SymbolicTensor) -> Option<Symboli
     })
 }
 
-/// Row by row, when both hold the same rows along an axis that is not picked along.
+/// Works row by row when both inputs hold the same rows along an axis other than the one of the
+/// indices.
 fn gather_elements_rule(call: &mut NodeCall<'_>) -> RuleResult {
     if !call.has_rows() {
         return call.unknown_operator();
@@ -114,9 +115,9 @@ fn gather_nd_rule(call: &mut NodeCall<'_>) -> RuleResult {
             }
             axis
         }
-        // The same elements of each row.
+        // The same elements are selected from each row.
         (Some(axis), None) if axis >= batch + depth => axis - batch - depth + picks,
-        // Each row's own elements of something that is the same for all.
+        // Each row selects its own elements from a tensor that is the same for all rows.
         (None, Some(axis)) if (batch..picks).contains(&axis) => axis,
         _ => return Err("it picks among the rows".into()),
     };

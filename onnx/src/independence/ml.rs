@@ -1,10 +1,10 @@
-//! Operators of classic models (`ai.onnx.ml`): they take rows along the first of two axes.
+//! Operators of classic models (`ai.onnx.ml`), which have the rows along the first of two axes.
 
 use super::node_call::{NodeCall, RuleResult};
 use super::size::SymbolicSize;
 use super::value::SymbolicTensor;
 
-/// The shape of the input.
+/// Operators whose output has the shape of the input.
 const SAME_SHAPE: &[&str] =
     &["Binarizer", "CategoryMapper", "CastMap", "Imputer", "LabelEncoder", "Scaler"];
 
@@ -19,7 +19,7 @@ pub(super) fn apply_ml(call: &mut NodeCall<'_>) -> RuleResult {
         "LinearRegressor" | "SVMRegressor" | "TreeEnsemble" | "TreeEnsembleRegressor" => {
             regressor_rule(call)
         }
-        // By the largest, the sum or the length of a row.
+        // Divides by the maximum, the sum or the norm of a row.
         "Normalizer" => {
             matrix_row_count(call, 0)?;
             same_shape_rule(call)
@@ -38,7 +38,7 @@ pub(super) fn apply_ml(call: &mut NodeCall<'_>) -> RuleResult {
 fn same_shape_rule(call: &mut NodeCall<'_>) -> RuleResult {
     call.ensure_others_fixed(&[0])?;
     let tensor = call.required_input(0)?.clone();
-    // Values for each column belong to the last axis.
+    // Values per column belong to the last axis.
     if tensor.row_axis.is_some_and(|axis| Some(axis + 1) == tensor.rank())
         && tensor.rank() != Some(1)
     {
@@ -53,7 +53,8 @@ fn same_shape_rule(call: &mut NodeCall<'_>) -> RuleResult {
     Ok(call.repeat_output(SymbolicTensor { elements: None, ..tensor }))
 }
 
-/// The number of rows of an input `[rows, columns]`: one axis alone would be a single row.
+/// The number of rows of an input `[rows, columns]`: an input with a single axis would be a single
+/// row.
 fn matrix_row_count(call: &NodeCall<'_>, number: usize) -> Result<SymbolicSize, String> {
     let (tensor, shape) = (call.required_input(number)?, call.input_shape(number)?);
     match (tensor.row_axis, shape.len()) {
@@ -78,7 +79,7 @@ fn regressor_rule(call: &mut NodeCall<'_>) -> RuleResult {
     Ok(call.repeat_output(SymbolicTensor::with_row_axis(vec![rows, many], 0)))
 }
 
-/// Picks columns, along the last axis.
+/// Selects columns, along the last axis.
 fn feature_extractor_rule(call: &mut NodeCall<'_>) -> RuleResult {
     call.ensure_others_fixed(&[0])?;
     let rows = matrix_row_count(call, 0)?;
@@ -87,7 +88,7 @@ fn feature_extractor_rule(call: &mut NodeCall<'_>) -> RuleResult {
     Ok(call.repeat_output(SymbolicTensor::with_row_axis(vec![rows, many], 0)))
 }
 
-/// Joins columns.
+/// Concatenates columns.
 fn vectorizer_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let mut rows = None;
     for number in 0..call.inputs.len() {

@@ -1,10 +1,10 @@
-//! Whether a model keeps the rows of a batch apart: whether each row of its outputs depends on the
-//! same row of its inputs alone, so that rows of different requests may be run together.
+//! Proves that a model treats the rows of a batch independently: each row of its outputs depends
+//! only on the same row of its inputs, so rows of different requests may be run together.
 //!
-//! The batch axis is followed from the inputs through every operator. An operator that is not
-//! understood proves nothing, and neither does one that is understood and mixes rows. What is
-//! proven holds for every input; what is not proven may still hold. The rules are those of the
-//! operators' specifications (onnx.ai/onnx/operators).
+//! The batch axis is followed from the inputs through every operator. An unsupported operator ends
+//! the proof without success, as does an operator that mixes rows. A proven property holds for
+//! every input; an unproven one may still hold. The rules follow the operators' specifications
+//! (onnx.ai/onnx/operators).
 
 mod elementwise;
 mod gather;
@@ -29,15 +29,15 @@ use crate::graph::{
     ConstantTensor, Dimension, GraphNode, ModelFunction, NodeAttribute, OnnxGraph, OnnxModel,
 };
 
-/// Functions in functions in functions.
+/// Largest depth of functions that call functions.
 const MAX_CALLS: usize = 16;
-/// Nodes that are looked at, those of functions once for each call.
+/// Largest number of visited nodes; nodes of a function count once for each call.
 const MAX_STEPS: usize = 1_000_000;
 
-/// Shows that rows are kept apart.
+/// Proves that rows are independent.
 ///
 /// # Errors
-/// Why it cannot be shown, in words for the owner of the model.
+/// Why it cannot be proven, as a text for the owner of the model.
 pub fn prove_row_independence(model: &OnnxModel) -> Result<(), String> {
     let mut walk = GraphWalk { model, symbols: SymbolTable::default(), steps: 0, call_depth: 0 };
     let mut known = walk.declare_inputs()?;
@@ -66,7 +66,7 @@ pub fn prove_row_independence(model: &OnnxModel) -> Result<(), String> {
     Ok(())
 }
 
-/// What is known by the names of tensors.
+/// The known tensors by name.
 type KnownTensors = BTreeMap<String, SymbolicTensor>;
 /// Versions of operator sets by domain.
 type OpsetVersions = BTreeMap<String, i64>;
@@ -79,7 +79,7 @@ struct GraphWalk<'a> {
 }
 
 impl GraphWalk<'_> {
-    /// The first axis of every input is that of the batch.
+    /// Declares the first axis of every input as that of the batch.
     fn declare_inputs(&mut self) -> Result<KnownTensors, String> {
         let mut known = KnownTensors::new();
         let mut batch_name: Option<&str> = None;
@@ -178,7 +178,7 @@ impl GraphWalk<'_> {
         Ok(made)
     }
 
-    /// Runs through the nodes of a function as if they stood in the place of its call.
+    /// Visits the nodes of a function as if they replaced its call.
     fn visit_function(
         &mut self,
         function: &ModelFunction,
@@ -211,7 +211,8 @@ impl GraphWalk<'_> {
         made.collect()
     }
 
-    /// A node that runs graphs: they see every tensor of the graph around them.
+    /// Visits the graphs in a node's attributes, which can use every tensor of the surrounding
+    /// graph.
     fn visit_subgraphs(
         &mut self,
         node: &GraphNode,
@@ -270,7 +271,7 @@ impl GraphWalk<'_> {
         made.collect()
     }
 
-    /// What holds whichever branch is taken.
+    /// The properties that hold whichever branch is taken.
     fn join_branches(
         &mut self,
         node: &GraphNode,
@@ -314,7 +315,7 @@ impl GraphWalk<'_> {
     }
 }
 
-/// Names that a graph takes from around it, or from itself.
+/// Names of all tensors that a graph uses, its own and those of the surrounding graph.
 fn referenced_names(graph: &OnnxGraph) -> Vec<&String> {
     let mut all: Vec<&String> = graph.outputs.iter().map(|output| &output.name).collect();
     for node in &graph.nodes {
@@ -328,7 +329,7 @@ fn referenced_names(graph: &OnnxGraph) -> Vec<&String> {
     all
 }
 
-/// A node of a function, with the attributes that its call gives.
+/// A node of a function, with the attributes that the call of the function provides.
 fn bind_attributes(node: &GraphNode, call: &GraphNode) -> GraphNode {
     let mut node = node.clone();
     let given = |attribute: &NodeAttribute| match attribute {

@@ -1,4 +1,4 @@
-//! Operators that move, cut, repeat and join elements.
+//! Operators that move, cut, repeat and concatenate elements.
 
 use super::node_call::{NodeCall, RuleResult};
 use super::size::SymbolicSize;
@@ -58,7 +58,7 @@ fn concat_rule(call: &mut NodeCall<'_>) -> RuleResult {
     Ok(call.repeat_output(SymbolicTensor::with_row_axis(shape, axis)))
 }
 
-/// The shape of tensors one behind the other.
+/// The shape of concatenated tensors.
 fn concat_shape(
     call: &mut NodeCall<'_>,
     shapes: &[Vec<SymbolicSize>],
@@ -198,7 +198,7 @@ fn slice_rule(call: &mut NodeCall<'_>) -> RuleResult {
     }))
 }
 
-/// A part of a list of sizes.
+/// A slice of a list of sizes.
 fn slice_sizes(
     tensor: &SymbolicTensor,
     starts: Option<&[Option<SymbolicSize>]>,
@@ -328,7 +328,7 @@ fn transpose_rule(call: &mut NodeCall<'_>) -> RuleResult {
     }))
 }
 
-/// It works in the last two axes.
+/// Works on the last two axes.
 fn trilu_rule(call: &mut NodeCall<'_>) -> RuleResult {
     call.ensure_others_fixed(&[0])?;
     let tensor = call.required_input(0)?.clone();

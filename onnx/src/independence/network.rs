@@ -1,12 +1,12 @@
-//! Layers of neural networks that take the batch along their first axis, or along their second
-//! (recurrent ones).
+//! Layers of neural networks that have the batch along their first axis, or along their second one
+//! (recurrent layers).
 
 use super::node_call::{NodeCall, RuleResult};
 use super::size::SymbolicSize;
 use super::value::SymbolicTensor;
 
-/// Of these the first input holds rows along its first axis, all others are weights; the output has
-/// as many axes.
+/// Layers whose first input holds rows along its first axis and whose other inputs are weights; the
+/// output has the same number of axes.
 const LAYERS: &[&str] = &[
     "AveragePool",
     "BatchNormalization",
@@ -23,7 +23,7 @@ const LAYERS: &[&str] = &[
     "MaxPool",
     "QLinearConv",
 ];
-/// The same, with the shape of their input.
+/// Similar layers whose output has the shape of the input.
 const SAME_SHAPE: &[&str] =
     &["BatchNormalization", "GroupNormalization", "InstanceNormalization", "LRN"];
 
@@ -55,7 +55,7 @@ fn layer_rule(call: &mut NodeCall<'_>, operator: &str) -> RuleResult {
     Ok(made)
 }
 
-/// Channels and what follows them in the output of a convolution or pooling, where they are
+/// The sizes of the output of a convolution or pooling from the channels on, where they are
 /// numbers.
 fn layer_sizes(call: &NodeCall<'_>, operator: &str) -> Option<Vec<Option<SymbolicSize>>> {
     let input = call.input(0)?.shape.clone()?;
@@ -119,7 +119,7 @@ impl SlidingWindow {
         (fits && window.pads.len() == places * 2).then_some(window)
     }
 
-    /// At how many places it stands along an axis of so many.
+    /// The number of positions of the window along an axis of this size.
     fn window_positions(&self, place: usize, size: i64) -> Option<i64> {
         let stride = self.strides[place].max(1);
         if self.same_padding {
@@ -133,7 +133,7 @@ impl SlidingWindow {
             .checked_add(self.pads[place])?
             .checked_add(self.pads[place + self.pads.len() / 2])?;
         let room = padded.checked_sub(covered).filter(|room| *room >= 0)?;
-        // How a last window that is not whole is counted differs between versions.
+        // Versions differ in how they count a last, incomplete window.
         if self.rounds_up && room % stride != 0 {
             return None;
         }
@@ -141,7 +141,7 @@ impl SlidingWindow {
     }
 }
 
-/// Rows along the first axis of the first input, and of the output.
+/// The rows are along the first axis of the first input, and of the output.
 fn along_first_axis(call: &mut NodeCall<'_>, same_shape: bool) -> RuleResult {
     let tensor = call.required_input(0)?.clone();
     let Some(shape) = &tensor.shape else { return call.unknown_operator() };
@@ -164,7 +164,7 @@ fn with_fresh_trailing(call: &mut NodeCall<'_>, shape: &[SymbolicSize]) -> Vec<S
     std::iter::once(shape[0].clone()).chain(rest).collect()
 }
 
-/// The first axis keeps its size: its scale is 1, or the number of rows is among the sizes.
+/// The first axis keeps its size: its scale is 1, or the requested size is the number of rows.
 fn resize_rule(call: &mut NodeCall<'_>) -> RuleResult {
     if !call.has_rows() {
         return call.unknown_operator();
@@ -178,7 +178,7 @@ fn resize_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let first =
         call.node.integers("axes").map_or(Some(0), |axes| axes.iter().position(|axis| *axis == 0));
     let kept = match first {
-        // The first axis is not among those that it works on.
+        // The operator does not change the first axis.
         None => true,
         Some(at) => {
             let scale =
@@ -191,7 +191,8 @@ fn resize_rule(call: &mut NodeCall<'_>) -> RuleResult {
     if !kept {
         return Err("it may change how many rows there are".into());
     }
-    // A list of sizes counts rows in its first element, which was looked at.
+    // The list of sizes may depend on the number of rows, through its first element, which was
+    // checked.
     let stray = call.inputs.iter().enumerate().skip(1).any(|(number, tensor)| {
         tensor.is_some_and(|tensor| {
             tensor.has_row_axis() || tensor.batch_dependent && number != sizes
@@ -204,15 +205,15 @@ fn resize_rule(call: &mut NodeCall<'_>) -> RuleResult {
     Ok(call.repeat_output(SymbolicTensor::with_row_axis(sizes, 0)))
 }
 
-/// X is `[length, batch, inputs]`, or `[batch, length, inputs]` with layout 1. A direction runs
-/// along the sequence, for each row by itself.
+/// X is `[length, batch, inputs]`, or `[batch, length, inputs]` with layout 1. The operator runs
+/// along the sequence, for each row separately.
 fn recurrent_rule(call: &mut NodeCall<'_>) -> RuleResult {
     if !call.has_rows() {
         return call.unknown_operator();
     }
     let batch_first = call.node.integer("layout").unwrap_or(0) != 0;
     let lstm = call.node.op_type == "LSTM";
-    // Sequence lengths are a number for each row; states are `[directions, batch, hidden]`.
+    // Sequence lengths have one number for each row; states are `[directions, batch, hidden]`.
     let places: [(usize, usize); 4] = [
         (0, usize::from(!batch_first)),
         (4, 0),
@@ -236,7 +237,8 @@ fn recurrent_rule(call: &mut NodeCall<'_>) -> RuleResult {
             (None, _) if tensor.batch_dependent => {
                 return Err("one of its inputs depends on the number of rows".into());
             }
-            // States and lengths without rows would have to be as many as there are rows.
+            // A state or a list of lengths without rows would have to have as many entries as there
+            // are rows.
             (None, Some(_)) => {
                 return Err("a state is the same for all rows, whose number it has to fit".into());
             }

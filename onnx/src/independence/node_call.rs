@@ -1,10 +1,10 @@
-//! A node as the rules of operators see it, and what they ask of it.
+//! A node as the rules of operators receive it, with queries about its inputs.
 
 use super::size::{SymbolTable, SymbolicSize};
 use super::value::SymbolicTensor;
 use crate::graph::GraphNode;
 
-/// A node with what is known of its inputs.
+/// A node with the known properties of its inputs.
 pub(super) struct NodeCall<'a> {
     pub(super) node: &'a GraphNode,
     pub(super) inputs: Vec<Option<&'a SymbolicTensor>>,
@@ -13,8 +13,8 @@ pub(super) struct NodeCall<'a> {
     pub(super) symbols: &'a mut SymbolTable,
 }
 
-/// What an operator makes, or why nothing is proven of it. The name of the node is added to the
-/// reason.
+/// The outputs of an operator, or why nothing can be proven. The caller adds the name of the node
+/// to the reason.
 pub(super) type RuleResult = Result<Vec<SymbolicTensor>, String>;
 
 impl NodeCall<'_> {
@@ -38,12 +38,12 @@ impl NodeCall<'_> {
         self.input(number)?.numbers()
     }
 
-    /// Whether rows are among the inputs.
+    /// Whether any input holds rows.
     pub(super) fn has_rows(&self) -> bool {
         self.inputs.iter().flatten().any(|tensor| tensor.has_row_axis())
     }
 
-    /// All inputs but those of these numbers must be the same whatever the batch is.
+    /// Requires that all inputs except these are independent of the batch.
     pub(super) fn ensure_others_fixed(&self, but: &[usize]) -> Result<(), String> {
         for (number, tensor) in self.inputs.iter().enumerate() {
             let Some(tensor) = tensor.filter(|_| !but.contains(&number)) else { continue };
@@ -59,7 +59,7 @@ impl NodeCall<'_> {
         Ok(())
     }
 
-    /// What is made of inputs that hold no rows.
+    /// The outputs for inputs that hold no rows.
     pub(super) fn output_without_rows(
         &self,
         shape: Option<Vec<SymbolicSize>>,
@@ -71,12 +71,13 @@ impl NodeCall<'_> {
         })
     }
 
-    /// As many results as the node has outputs.
+    /// The tensor, once for each output of the node.
     pub(super) fn repeat_output(&self, tensor: SymbolicTensor) -> Vec<SymbolicTensor> {
         vec![tensor; self.node.outputs.len().max(1)]
     }
 
-    /// An operator without a rule: what it makes of tensors without rows has none either.
+    /// An operator without a rule: outputs of inputs without rows have no rows either; with rows
+    /// nothing is proven.
     pub(super) fn unknown_operator(&self) -> RuleResult {
         let inputs = || self.inputs.iter().flatten();
         if inputs().any(|tensor| tensor.has_row_axis()) {

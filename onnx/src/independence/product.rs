@@ -1,4 +1,4 @@
-//! Products of matrices.
+//! Matrix products.
 
 use super::elementwise::broadcast_shapes;
 use super::node_call::{NodeCall, RuleResult};
@@ -8,7 +8,7 @@ use super::value::SymbolicTensor;
 pub(super) fn apply_product(call: &mut NodeCall<'_>, operator: &str) -> Option<RuleResult> {
     match operator {
         "MatMul" => Some(matmul_rule(call, &[0, 1])),
-        // Scales and zero points are the same for all.
+        // Scales and zero points must be the same for all rows.
         "MatMulInteger" => Some(matmul_rule(call, &[0, 1])),
         "QLinearMatMul" => Some(matmul_rule(call, &[0, 3])),
         "Gemm" => Some(gemm_rule(call)),
@@ -39,7 +39,7 @@ fn matmul_rule(call: &mut NodeCall<'_>, factors: &[usize; 2]) -> RuleResult {
         return Err("it multiplies rows by a vector".into());
     }
     let rank = a.len().max(b.len());
-    // Where the rows of each factor are in the product.
+    // The axis of the product along which a factor's rows are.
     let place =
         |tensor: &SymbolicTensor, shape: &[SymbolicSize], summed: usize, kept: usize| match tensor
             .row_axis
@@ -69,7 +69,7 @@ fn matmul_rule(call: &mut NodeCall<'_>, factors: &[usize; 2]) -> RuleResult {
     {
         return Err("it joins rows with other multiples of rows".into());
     }
-    // A factor without rows has nothing of its own along their axis.
+    // A factor without rows must have size 1 along their axis.
     for (tensor, shape) in [(&left, a), (&right, b)] {
         let here = (axis + shape.len())
             .checked_sub(rank)
@@ -131,8 +131,8 @@ fn gemm_rule(call: &mut NodeCall<'_>) -> RuleResult {
     }
 }
 
-/// The letter of the rows stands in the result, and in every factor with rows at their axis and in
-/// no other.
+/// The letter of the rows must be in the result, and in every factor with rows at their axis and in
+/// no other factor.
 fn einsum_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let equation: String =
         call.node.text("equation").unwrap_or_default().chars().filter(|c| *c != ' ').collect();

@@ -1,4 +1,4 @@
-//! Operators that work along some axes: reductions, norms, softmax, sums so far.
+//! Operators that work along some axes: reductions, norms, softmax, cumulative sums.
 
 use super::node_call::{NodeCall, RuleResult};
 use super::size::SymbolicSize;
@@ -36,8 +36,8 @@ pub(super) fn apply_reduction(call: &mut NodeCall<'_>, operator: &str) -> Option
 
 const OVER_ROWS: &str = "it works along the axis of the rows";
 
-/// The axes of a reduction: an attribute, and an input in newer operator sets. `None` is all of
-/// them.
+/// The axes of a reduction: an attribute, or an input in newer operator sets. `None` means all
+/// axes.
 fn reduction_axes(call: &NodeCall<'_>, operator: &str) -> Result<Option<Vec<i64>>, String> {
     let from_input = call.version >= if operator == "ReduceSum" { 13 } else { 18 };
     if !from_input {
@@ -52,7 +52,8 @@ fn reduction_axes(call: &NodeCall<'_>, operator: &str) -> Result<Option<Vec<i64>
 fn reduce_rule(call: &mut NodeCall<'_>, operator: &str) -> RuleResult {
     let tensor = call.required_input(0)?.clone();
     if !tensor.has_row_axis() && (tensor.batch_dependent || tensor.shape.is_none()) {
-        // The product of a list of sizes, which some exporters write for the number of elements.
+        // The product of a list of sizes, which some exporters use to compute the number of
+        // elements.
         return call.unknown_operator();
     }
     call.ensure_others_fixed(&[0])?;
@@ -70,7 +71,7 @@ fn reduce_rule(call: &mut NodeCall<'_>, operator: &str) -> RuleResult {
     }
 }
 
-/// The tensor with these axes reduced to one element, or away.
+/// The tensor with these axes reduced to size 1, or removed.
 fn reduce_axes(
     tensor: &SymbolicTensor,
     axes: &[i64],
@@ -116,8 +117,7 @@ fn along_attribute_axis(call: &mut NodeCall<'_>, default: i64) -> RuleResult {
     along_axis(call, axis)
 }
 
-/// The output has the shape of the input, and holds along one axis what is made of all that is
-/// there.
+/// The output has the shape of the input, and each element depends on all elements along one axis.
 fn along_axis(call: &mut NodeCall<'_>, axis: i64) -> RuleResult {
     let tensor = call.required_input(0)?.clone();
     if let (Some(rows), Some(rank)) = (tensor.row_axis, tensor.rank()) {
@@ -134,7 +134,7 @@ fn softmax_rule(call: &mut NodeCall<'_>) -> RuleResult {
     if call.version >= 13 {
         return along_attribute_axis(call, -1);
     }
-    // Before, all axes from this one on were taken together.
+    // In older versions, all axes from this one on were combined.
     along_trailing_axes(call, 1)
 }
 
@@ -146,7 +146,7 @@ fn layer_norm_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let axis = value::resolve_axis(call.node.integer("axis").unwrap_or(-1), rank)
         .ok_or("its axis does not fit its input")?;
     if tensor.has_row_axis() {
-        // Scale and bias belong to the places that are normed.
+        // Scale and bias belong to the normalised axes.
         let inside = |number: usize| match call.input(number) {
             None => true,
             Some(it) => it.rank().is_some_and(|it| it + axis <= rank),
@@ -161,7 +161,7 @@ fn layer_norm_rule(call: &mut NodeCall<'_>) -> RuleResult {
     Ok(std::iter::once(tensor).chain(std::iter::repeat_n(statistics, rest)).collect())
 }
 
-/// What works over all axes from one on.
+/// The output depends on all axes from one on together.
 fn along_trailing_axes(call: &mut NodeCall<'_>, default: i64) -> RuleResult {
     let tensor = call.required_input(0)?.clone();
     if let (Some(rows), Some(rank)) = (tensor.row_axis, tensor.rank()) {
@@ -173,7 +173,7 @@ fn along_trailing_axes(call: &mut NodeCall<'_>, default: i64) -> RuleResult {
     Ok(call.repeat_output(SymbolicTensor { elements: None, ..tensor }))
 }
 
-/// Input and skip are added, and normed along the last axis.
+/// Input and skip are added, and normalised along the last axis.
 fn skip_norm_rule(call: &mut NodeCall<'_>) -> RuleResult {
     call.ensure_others_fixed(&[0, 1])?;
     let (input, skip) = (call.required_input(0)?.clone(), call.required_input(1)?.clone());

@@ -1,4 +1,4 @@
-//! Operators that read shapes, make tensors of a shape, or change shapes without moving elements.
+//! Operators that read shapes, create tensors of a shape, or change shapes without moving elements.
 
 use super::node_call::{NodeCall, RuleResult};
 use super::size::SymbolicSize;
@@ -70,8 +70,8 @@ fn size_rule(call: &mut NodeCall<'_>) -> RuleResult {
     Ok(call.repeat_output(SymbolicTensor::from_element(size, counted)))
 }
 
-/// The elements of the list in an input, and whether what is not followed in it may depend on the
-/// number of rows.
+/// The elements of the list in an input, and whether its unknown elements may depend on the number
+/// of rows.
 fn shape_elements(call: &NodeCall<'_>, number: usize) -> Result<Option<(SizeList, bool)>, String> {
     let tensor = call.required_input(number)?;
     if tensor.has_row_axis() {
@@ -80,8 +80,8 @@ fn shape_elements(call: &NodeCall<'_>, number: usize) -> Result<Option<(SizeList
     Ok(tensor.elements.clone().map(|elements| (elements, tensor.batch_dependent)))
 }
 
-/// A shape whose unknown sizes are those of the requests, which are the same for all that are
-/// merged.
+/// A shape with fresh symbols for unknown sizes. These come from the shapes of the requests, which
+/// are equal for all requests that are merged.
 fn resolve_shape(
     call: &mut NodeCall<'_>,
     elements: SizeList,
@@ -98,14 +98,14 @@ fn resolve_shape(
     )
 }
 
-/// The only place in a shape that counts rows.
+/// The position in a shape that depends on the number of rows, if there is exactly one.
 fn find_row_axis(shape: &[SymbolicSize]) -> Option<usize> {
     let mut places =
         shape.iter().enumerate().filter(|(_, size)| size.has_rows()).map(|(place, _)| place);
     places.next().filter(|_| places.next().is_none())
 }
 
-/// The same number everywhere: each row gets as many.
+/// The same number in every element, so the rows are equal.
 fn constant_of_shape_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let Some((elements, counted)) = shape_elements(call, 0)? else {
         let counted = call.required_input(0)?.batch_dependent;
@@ -128,7 +128,7 @@ fn constant_of_shape_rule(call: &mut NodeCall<'_>) -> RuleResult {
             (Some(value), []) => {
                 SymbolicTensor::from_element(Some(SymbolicSize::from_number(value)), false)
             }
-            // A list of equal numbers, to which exporters compare shapes.
+            // A list of equal numbers, with which exporters compare shapes.
             (Some(value), [length])
                 if (0..=value::MAX_ELEMENTS).contains(&length.as_number().unwrap_or(-1)) =>
             {
@@ -161,8 +161,8 @@ fn range_rule(call: &mut NodeCall<'_>) -> RuleResult {
         _ => None,
     };
     let length = length.or_else(|| (!counted).then(|| call.symbols.fresh_size()));
-    // Its elements are the numbers of the rows when it is as long as there are rows: row 1 has
-    // another one than row 0.
+    // If the length is the number of rows, the elements are the numbers of the rows and differ
+    // between rows. So the result must not count as a tensor of rows.
     Ok(call.repeat_output(SymbolicTensor {
         batch_dependent: counted,
         ..SymbolicTensor::batch_independent(length.map(|length| vec![length]))
@@ -188,7 +188,7 @@ fn expand_rule(call: &mut NodeCall<'_>) -> RuleResult {
     if tensor.batch_dependent {
         return Ok(call.repeat_output(SymbolicTensor::batch_dependent(None)));
     }
-    // As if it were joined with a tensor of that shape in which all elements are alike.
+    // Equivalent to broadcasting with a tensor of that shape whose elements are all equal.
     let other = match find_row_axis(&target) {
         Some(axis) => SymbolicTensor::with_row_axis(target, axis),
         None if target.iter().any(SymbolicSize::has_rows) => {
@@ -273,15 +273,15 @@ fn reshape_rule(call: &mut NodeCall<'_>) -> RuleResult {
     Ok(call.repeat_output(made))
 }
 
-/// The tensor in another shape. Elements keep their order, so the same number of elements stands
-/// behind the axis of the rows within each of them, and the same number of sequences of all rows
-/// before it: those are the axes before theirs, and `repeats`.
+/// The tensor in another shape. Elements keep their order, so the product of the sizes after the
+/// axis of the rows keeps its value within each row, and so does the number of sequences of all
+/// rows before it: the product of the sizes before the axis, and `repeats`.
 fn reshape_tensor(
     tensor: &SymbolicTensor,
     shape: Vec<SymbolicSize>,
 ) -> Result<SymbolicTensor, String> {
     let Some(axis) = tensor.row_axis else {
-        // A list of sizes that becomes a list, or a single one.
+        // A list of sizes that becomes another list or a single size.
         let elements = tensor.elements.clone().filter(|_| shape.len() <= 1);
         let counted = tensor.batch_dependent || shape.iter().any(SymbolicSize::has_rows);
         return Ok(SymbolicTensor {
@@ -375,7 +375,7 @@ fn unsqueeze_rule(call: &mut NodeCall<'_>) -> RuleResult {
         }
         sizes.extend(rest.next());
     }
-    // The elements of a single size are those of a list of one.
+    // The elements of a single size are those of a list with one element.
     let elements = tensor.elements.clone().filter(|_| sizes.len() <= 1);
     Ok(call.repeat_output(SymbolicTensor {
         row_axis: axis,

@@ -1,12 +1,12 @@
-//! The rule of each operator, and the order of rows that all of them keep.
+//! Applies the rule of each operator, and checks the order of rows, which all rules preserve.
 
 use super::node_call::{NodeCall, RuleResult};
 use super::value::SymbolicTensor;
 use super::{elementwise, gather, ml, movement, network, product, reduction, reshape};
 
 impl NodeCall<'_> {
-    /// Operators keep what is along the axis of the rows in its order, whatever that is; only those
-    /// that change shapes look at it.
+    /// Applies the operator's rule. Operators preserve the order of the rows along their axis; only
+    /// those that change shapes need to examine it.
     pub(super) fn apply(&mut self) -> RuleResult {
         let order = |tensor: &SymbolicTensor| {
             let size = tensor

@@ -1,19 +1,19 @@
-//! Sizes of tensors, as far as a graph tells them: products of a number and of symbols, one of
-//! which is the number of rows.
+//! Symbolic sizes of tensors: products of a number and of symbols, one of which is the number of
+//! rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// An unknown number: a size of a shape, which is not negative, or what was computed of such.
+/// An unknown number: a size of a shape, which is not negative, or a value computed from sizes.
 pub(super) type SymbolId = u32;
 
-/// The number of rows of a batch.
+/// The symbol of the number of rows of a batch.
 const ROW_COUNT: SymbolId = 0;
 
-/// A number, times symbols.
+/// A number, multiplied by symbols.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SymbolicSize {
     factor: i64,
-    /// In order; a symbol may stand there more than once.
+    /// Sorted; a symbol may occur more than once.
     symbols: Vec<SymbolId>,
 }
 
@@ -39,7 +39,7 @@ impl SymbolicSize {
         self.factor != 0 && self.symbols.first() == Some(&ROW_COUNT)
     }
 
-    /// Whether it is the number of rows itself, and no multiple of it.
+    /// Whether it is exactly the number of rows, not a multiple of it.
     pub(super) fn is_row_count(&self) -> bool {
         *self == Self::row_count()
     }
@@ -50,8 +50,7 @@ impl SymbolicSize {
             return Some(Self::from_number(0));
         }
         let mut symbols = [&self.symbols[..], &other.symbols].concat();
-        // A shape is a handful of dimensions; a model that multiplies without end is not worth
-        // following.
+        // A shape has a handful of dimensions; a model that multiplies more sizes is not tracked.
         if symbols.len() > 32 {
             return None;
         }
@@ -59,7 +58,7 @@ impl SymbolicSize {
         Some(Self { factor, symbols })
     }
 
-    /// The quotient, where it is exact whatever the symbols stand for.
+    /// The quotient, if it is exact for all values of the symbols.
     pub(super) fn exact_quotient(&self, other: &Self) -> Option<Self> {
         if other.factor == 0 || self.factor % other.factor != 0 {
             return None;
@@ -72,7 +71,7 @@ impl SymbolicSize {
         Some(Self { factor: self.factor / other.factor, symbols })
     }
 
-    /// The product of many; `None` when it is beyond what is followed.
+    /// The product of several sizes; `None` when it is too large to be tracked.
     pub(super) fn product<'a>(sizes: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
         sizes.into_iter().try_fold(Self::from_number(1), |all, size| all.times(size))
     }
@@ -84,18 +83,18 @@ pub(super) struct SymbolTable {
     last_symbol: SymbolId,
     by_name: BTreeMap<String, SymbolId>,
     by_operation: BTreeMap<(String, Vec<SymbolicSize>), SymbolId>,
-    /// Those that may stand for a number below zero.
+    /// Symbols that may stand for a negative number.
     signed: BTreeSet<SymbolId>,
 }
 
 impl SymbolTable {
-    /// A symbol of its own.
+    /// A new symbol.
     pub(super) fn fresh_size(&mut self) -> SymbolicSize {
         self.last_symbol = self.last_symbol.saturating_add(1);
         SymbolicSize { factor: 1, symbols: vec![self.last_symbol] }
     }
 
-    /// The symbol of a name that the model gives.
+    /// The symbol of a name that the model declares.
     pub(super) fn named_size(&mut self, name: &str) -> SymbolicSize {
         if let Some(symbol) = self.by_name.get(name) {
             return SymbolicSize { factor: 1, symbols: vec![*symbol] };
@@ -105,7 +104,7 @@ impl SymbolTable {
         size
     }
 
-    /// The symbol of what an operator makes of sizes: the same of the same.
+    /// The symbol of the result of an operator on sizes: equal operands give the same symbol.
     pub(super) fn computed_size(&mut self, operator: &str, of: &[&SymbolicSize]) -> SymbolicSize {
         let key = (operator.to_owned(), of.iter().map(|size| (*size).clone()).collect());
         if let Some(symbol) = self.by_operation.get(&key) {

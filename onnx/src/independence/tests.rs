@@ -1,5 +1,5 @@
-//! Graphs in a notation of their own: `X: N,3` is an input, `w: 3x4` a constant of that shape,
-//! `axes: 1 = 0,2` a constant list of integers, `Y, Z = Split(X) axis=1 split=1,2` a node.
+//! Graphs in a short notation: `X: N,3` is an input, `w: 3x4` a constant of that shape, `axes: 1 =
+//! 0,2` a constant list of integers, `Y, Z = Split(X) axis=1 split=1,2` a node.
 
 use super::*;
 use crate::graph::ValueInfo;
@@ -56,7 +56,7 @@ fn dimension(text: &str) -> Dimension {
     }
 }
 
-/// The last node's outputs are those of the model.
+/// A model whose outputs are those of the last node.
 fn model(version: i64, lines: &[&str]) -> OnnxModel {
     let mut graph = OnnxGraph::default();
     for line in lines {
@@ -124,7 +124,7 @@ fn what_works_along_an_axis_must_not_work_along_that_of_the_rows() {
     mixes(&["X: N,3", "Y = ArgMax(X)"], "along the axis of the rows");
     apart(&["X: N,3", "Y = ArgMax(X) axis=1 keepdims=0"]);
     mixes(&["X: N,3,4,4", "Y = MeanVarianceNormalization(X)"], "along the axis of the rows");
-    // Before opset 13 softmax took all axes from its own on together.
+    // Before opset 13 softmax combined all axes from its own on.
     let old = |axis: &str| {
         prove_row_independence(&model(12, &["X: N,3,4", &format!("Y = Softmax(X) axis={axis}")]))
     };
@@ -236,7 +236,8 @@ fn shapes_may_merge_rows_with_other_axes_and_must_part_them_again() {
     );
     apart(&["X: N,4,3", "Y = Flatten(X)"]);
     mixes(&["X: N,4,3", "Y = Flatten(X) axis=2"], "does not follow the rows");
-    // Transposing moves the rows; reshaping to the same shape would deal them out anew.
+    // Transposing moves the rows; reshaping to the original shape would distribute their elements
+    // differently.
     mixes(
         &["X: N,4", "t = Transpose(X) perm=1,0", "a: 2 = -1,4", "Y = Reshape(t, a)"],
         "one piece",

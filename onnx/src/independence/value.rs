@@ -1,33 +1,33 @@
-//! What is known of a tensor in a graph.
+//! The known properties of a tensor in a graph.
 
 use super::size::SymbolicSize;
 
-/// Longest list of sizes that is followed element by element.
+/// Longest list of sizes that is tracked element by element.
 pub(super) const MAX_ELEMENTS: i64 = 256;
 
-/// Elements of a list of sizes; `None` where one is not followed.
+/// Elements of a list of sizes; `None` for an element that is not tracked.
 pub(super) type SizeList = Vec<Option<SymbolicSize>>;
 
-/// What is known of a tensor.
+/// The known properties of a tensor.
 ///
-/// With an `axis`, the tensor holds the rows of the batch along it: `shape[axis]` is the number of
-/// rows times something, the part of row *i* is the *i*-th of equal parts along that axis, and
-/// holds nothing of any other row. With `repeats`, the axis is so many times such a sequence of all
-/// rows. Without an `axis`, it is the same whatever the rows hold; when it is also not `counted`,
-/// it is the same however many there are.
+/// With a `row_axis`, the tensor holds the rows of the batch along it: `shape[row_axis]` is a
+/// multiple of the number of rows, the part of row *i* is the *i*-th of equal parts along that
+/// axis, and depends on no other row. With `repeats`, the axis consists of that many such sequences
+/// of all rows. Without a `row_axis`, the tensor does not depend on the contents of the rows; if it
+/// is also not `batch_dependent`, it does not depend on their number either.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct SymbolicTensor {
     pub(super) shape: Option<Vec<SymbolicSize>>,
     pub(super) row_axis: Option<usize>,
-    /// How often all rows follow one another along the axis, when that is more than once: after an
-    /// axis that stood before theirs was merged with it.
+    /// How often the sequence of all rows repeats along the axis, if more than once: after another
+    /// axis before theirs was merged with it.
     pub(super) repeats: Option<SymbolicSize>,
-    /// Whether it depends on the number of rows.
+    /// Whether the tensor depends on the number of rows.
     pub(super) batch_dependent: bool,
-    /// Elements of a list (or a single number) of sizes. `None` for an element that is not
-    /// followed; it depends on the number of rows when the tensor is `counted`.
+    /// Elements of a list of sizes (or a single size). `None` for an element that is not tracked;
+    /// it may depend on the number of rows when the tensor is `batch_dependent`.
     pub(super) elements: Option<SizeList>,
-    /// Of a short list of floats, which are 1: the scales of a resize.
+    /// Which elements of a short list of floats are 1: the scales of a resize.
     pub(super) equals_one: Option<Vec<bool>>,
 }
 
@@ -37,12 +37,12 @@ impl SymbolicTensor {
         Self { shape: Some(shape), row_axis: Some(axis), ..Self::default() }
     }
 
-    /// A tensor that is the same whatever the batch is.
+    /// A tensor that is independent of the batch.
     pub(super) fn batch_independent(shape: Option<Vec<SymbolicSize>>) -> Self {
         Self { shape, ..Self::default() }
     }
 
-    /// A tensor that depends on the number of rows in a way that is not followed.
+    /// A tensor that depends on the number of rows in a way that is not tracked.
     pub(super) fn batch_dependent(shape: Option<Vec<SymbolicSize>>) -> Self {
         Self { shape, batch_dependent: true, ..Self::default() }
     }
@@ -69,12 +69,12 @@ impl SymbolicTensor {
         self.shape.as_ref().map(Vec::len)
     }
 
-    /// The elements, when they are numbers all.
+    /// The elements, if all are numbers.
     pub(super) fn numbers(&self) -> Option<Vec<i64>> {
         self.elements.as_ref()?.iter().map(|element| element.as_ref()?.as_number()).collect()
     }
 
-    /// The only element, when it is a number.
+    /// The only element, if it is a number.
     pub(super) fn number(&self) -> Option<i64> {
         match self.numbers()?.as_slice() {
             [number] => Some(*number),
@@ -83,14 +83,14 @@ impl SymbolicTensor {
     }
 }
 
-/// An axis that counts from the end when it is negative.
+/// The index of an axis, which counts from the end when it is negative.
 pub(super) fn resolve_axis(axis: i64, rank: usize) -> Option<usize> {
     let rank_signed = i64::try_from(rank).ok()?;
     let axis = if axis < 0 { axis.checked_add(rank_signed)? } else { axis };
     usize::try_from(axis).ok().filter(|axis| *axis < rank)
 }
 
-/// Many axes.
+/// The indices of several axes.
 pub(super) fn resolve_axes(axes: &[i64], rank: usize) -> Option<Vec<usize>> {
     axes.iter().map(|it| resolve_axis(*it, rank)).collect()
 }

@@ -1,8 +1,8 @@
-//! What exporters make of attention, class tokens and transformers.
+//! Graphs that exporters produce for attention, class tokens and transformers.
 
 use super::*;
 
-/// Attention of two heads as PyTorch exports it: shapes are computed from the shape of the input.
+/// Attention with two heads as PyTorch exports it: shapes are computed from the shape of the input.
 const TRANSFORMER: &[&str] = &[
     "X: batch,sequence,8",
     "s = Shape(X)",
@@ -60,7 +60,8 @@ fn an_exported_transformer_block_keeps_rows_apart() {
     mixes(&between, "along the axis of the rows");
 }
 
-/// A token that is the same for all, put before the patches of each image as PyTorch exports it.
+/// A token that is the same for all rows, concatenated before the patches of each image as PyTorch
+/// exports it.
 #[test]
 fn something_expanded_to_the_number_of_rows_may_be_joined_with_them() {
     let expand = [
@@ -83,7 +84,7 @@ fn something_expanded_to_the_number_of_rows_may_be_joined_with_them() {
     ];
     apart(&[&expand[..], &["Y = Concat(e, X) axis=1"]].concat());
     mixes(&[&expand[..], &["Y = Concat(e, X) axis=0"]].concat(), "along the axis of the rows");
-    // Angles of positions, of which the graph computes the shape.
+    // Angles of positions, whose shape the graph computes.
     let angles = [
         "w: 6x",
         "v: 4x",
@@ -95,8 +96,8 @@ fn something_expanded_to_the_number_of_rows_may_be_joined_with_them() {
     mixes(&[&["X: N,8"][..], &angles, &["Y = Mul(X, c)"]].concat(), "an element for each of them");
 }
 
-/// What PyTorch's own layer makes: positions come first, rows are merged with heads, and then
-/// positions with rows.
+/// The graph of PyTorch's own layer: positions are the first axis, rows are merged with heads, and
+/// then positions with rows.
 #[test]
 fn attention_with_positions_first_keeps_rows_apart() {
     let heads = [
@@ -124,7 +125,7 @@ fn attention_with_positions_first_keeps_rows_apart() {
     apart(&[&heads[..], &back].concat());
     mixes(&[&heads[..], &["d: 3 = -1,6,8", "Y = Reshape(r, d)"]].concat(), "one piece");
     mixes(&[&heads[..], &["Y = Softmax(r) axis=0"]].concat(), "along the axis of the rows");
-    // As many rows of as many elements, in another order.
+    // The same number of rows and elements, in another order.
     mixes(&[&heads[..], &["z = Reshape(X, f)", "Y = Add(z, r)"]].concat(), "in another order");
     mixes(
         &[&heads[..], &["z = Reshape(X, f)", "Y = Concat(r, z) axis=1"]].concat(),

@@ -1,8 +1,8 @@
-//! Transposes and reshapes at random: rows must be where they are said to be.
+//! Random transposes and reshapes: rows must be where the symbolic tensor says.
 
 use super::*;
 
-/// A tensor whose elements are the numbers of the rows that they are of.
+/// A tensor in which each element is the number of its row.
 struct Real {
     rows: usize,
     shape: Vec<usize>,
@@ -37,7 +37,7 @@ impl Real {
         self.shape[open] = self.elements.len() / self.shape.iter().product::<usize>();
     }
 
-    /// Whether its rows are where they are said to be.
+    /// Whether the rows are where the symbolic tensor says.
     fn agrees(&self, tensor: &SymbolicTensor) -> bool {
         let axis = tensor.row_axis.unwrap();
         let repeats = tensor
@@ -56,8 +56,8 @@ fn list(numbers: impl IntoIterator<Item = impl ToString>) -> String {
     numbers.into_iter().map(|number| number.to_string()).collect::<Vec<_>>().join(",")
 }
 
-/// One node more in the notation of the tests, done to the real tensors as well. `random` gives a
-/// number below another.
+/// One more node in the notation of the tests, applied to the real tensors as well. `random`
+/// returns a number below its argument.
 fn step(number: usize, random: &mut impl FnMut(usize) -> usize, real: &mut [Real]) -> Vec<String> {
     let (from, to) = (format!("T{number}"), format!("T{}", number + 1));
     let rank = real[0].shape.len();
@@ -67,7 +67,7 @@ fn step(number: usize, random: &mut impl FnMut(usize) -> usize, real: &mut [Real
         real.iter_mut().for_each(|tensor| tensor.transpose(&order));
         return vec![format!("{to} = Transpose({from}) perm={}", list(order))];
     }
-    // The factors of the size of a row are dealt out; one axis is left open.
+    // The factors of the size of a row are distributed; one axis is left open.
     let mut target = vec![1; 1 + random(4)];
     let open = random(target.len());
     for factor in [2, 2, 3] {
