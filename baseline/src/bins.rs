@@ -1,4 +1,4 @@
-//! From a value to its bin.
+//! Assigns values to bins.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ const OTHER: &str = "other";
 const MISSING: &str = "missing";
 
 impl HistogramBins {
-    /// How many there are.
+    /// Number of bins.
     pub fn len(&self) -> usize {
         match self {
             Self::Numeric { edges, .. } => edges.len() + 4,
@@ -18,13 +18,13 @@ impl HistogramBins {
         }
     }
 
-    /// There is always at least `missing`.
+    /// Always false: there is at least the bin `missing`.
     pub const fn is_empty(&self) -> bool {
         false
     }
 
-    /// Bins in the order of the values, that is without the special ones; 0 for categories, which
-    /// have no order.
+    /// Number of bins in the order of the values, that is without the special ones; 0 for
+    /// categories, which have no order.
     pub fn ordered_len(&self) -> usize {
         match self {
             Self::Numeric { edges, .. } => edges.len() + 1,
@@ -32,8 +32,8 @@ impl HistogramBins {
         }
     }
 
-    /// Their names, by index: the values of the label `bin`. Two digits for numbers, so that they
-    /// sort.
+    /// Names of the bins by index: the values of the label `bin`. Numbers have two digits, so that
+    /// they sort.
     pub fn names(&self) -> Vec<String> {
         let own = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
         match self {
@@ -47,23 +47,23 @@ impl HistogramBins {
         }
     }
 
-    /// Whether a category of this name could be told from a special bin.
+    /// Whether a category of this name is distinguishable from a special bin.
     pub(crate) fn is_category_name(value: &str) -> bool {
         !value.is_empty() && value != OTHER && value != MISSING && value.len() <= crate::MAX_NAME
     }
 }
 
-/// Finds bins; made once of [`HistogramBins`].
+/// Finds bins; created once from [`HistogramBins`].
 #[derive(Debug, Clone)]
 pub enum HistogramBinner {
-    /// For numbers.
+    /// Finds the bins of numbers.
     Numeric(Box<NumericBinner>),
-    /// For names.
+    /// Finds the bins of names.
     Categorical(CategoricalBinner),
 }
 
 impl HistogramBinner {
-    /// The finder for `bins`, which are valid.
+    /// Creates the binner for `bins`, which must be valid.
     pub fn new(bins: &HistogramBins) -> Self {
         match bins {
             HistogramBins::Numeric { edges, low, high } => {
@@ -75,7 +75,7 @@ impl HistogramBinner {
         }
     }
 
-    /// The bin of a number; a category is looked up by its text.
+    /// The bin of a number; a category is looked up by the number's text.
     pub fn number_bin(&self, value: f64) -> usize {
         match self {
             Self::Numeric(b) => b.index(value),
@@ -83,7 +83,8 @@ impl HistogramBinner {
         }
     }
 
-    /// The bin of a text; no text is a number.
+    /// The bin of a text. With numeric bins the text is parsed: an empty text is missing, and any
+    /// other text that is no number is NaN.
     pub fn text_bin(&self, value: &str) -> usize {
         match self {
             Self::Numeric(b) if value.is_empty() => b.missing_bin(),
@@ -92,7 +93,7 @@ impl HistogramBinner {
         }
     }
 
-    /// The bin of a value that is not there.
+    /// The bin of a missing value.
     pub fn missing_bin(&self) -> usize {
         match self {
             Self::Numeric(b) => b.missing_bin(),
@@ -105,7 +106,7 @@ impl HistogramBinner {
 /// compiler turns into a few vector instructions and the processor cannot mispredict.
 #[derive(Debug, Clone)]
 pub struct NumericBinner {
-    /// Padded with infinity, which no number is above.
+    /// Padded with infinity, which no number exceeds.
     edges: [f64; MAX_NUMERIC_BINS],
     low: f64,
     high: f64,
@@ -113,7 +114,7 @@ pub struct NumericBinner {
 }
 
 impl NumericBinner {
-    /// Edges beyond what a valid file holds are left out.
+    /// Creates a binner; edges beyond the number that a valid file may have are left out.
     pub fn new(edges: &[f64], low: f64, high: f64) -> Self {
         let mut padded = [f64::INFINITY; MAX_NUMERIC_BINS];
         for (to, from) in padded.iter_mut().zip(edges) {

@@ -1,4 +1,4 @@
-//! From a score to how often such scores were right.
+//! Maps a score to the share of such scores that were right.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,8 +7,8 @@ use crate::{MAX_NUMERIC_BINS, NumericBinner};
 /// A step function from the highest probability of a row to the accuracy that was observed for such
 /// rows.
 ///
-/// Isotonic: more confident rows were never less often right. CBPE (see docs/model-metrics.md) sums
-/// it over live rows.
+/// Isotonic: rows with higher confidence were never less often right. CBPE (see
+/// docs/model-metrics.md) sums it over live rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CalibrationCurve {
@@ -16,15 +16,15 @@ pub struct CalibrationCurve {
     pub edges: Vec<f64>,
     /// Observed accuracy of each bin, ascending.
     pub accuracy: Vec<f64>,
-    /// Labelled reference rows of each bin.
+    /// Number of labelled reference rows of each bin.
     pub counts: Vec<u64>,
-    /// Expected calibration error of the raw scores: the mean of |accuracy - score| over bins, by
-    /// rows.
+    /// Expected calibration error of the raw scores: the mean of |accuracy - score| over bins,
+    /// weighted by rows.
     pub ece: f64,
 }
 
 impl CalibrationCurve {
-    /// From scores and whether the row was right. `None` without rows.
+    /// Fits the curve to scores and whether each row was right. `None` without rows.
     pub fn fit(rows: &[(f64, bool)], bins: usize) -> Option<Self> {
         let mut rows: Vec<_> =
             rows.iter().copied().filter(|(score, _)| score.is_finite()).collect();
@@ -52,7 +52,7 @@ impl CalibrationCurve {
         Some(Self { edges, accuracy, counts: sums.into_iter().map(|s| s.0).collect(), ece })
     }
 
-    /// A finder of bins, for [`Self::bin_accuracy`].
+    /// Creates the binner whose result [`Self::bin_accuracy`] takes.
     pub fn binner(&self) -> NumericBinner {
         NumericBinner::new(&self.edges, f64::MIN, f64::MAX)
     }

@@ -1,24 +1,24 @@
-//! `baseline.json`.
+//! The format of `baseline.json`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{CalibrationCurve, FORMAT, MAX_BYTES, validate};
 
-/// A whole file.
+/// The content of a baseline file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ModelBaseline {
-    /// [`FORMAT`].
+    /// The version of the format: [`FORMAT`].
     pub format: String,
-    /// The model that this is the baseline of.
+    /// The model that the baseline was made from.
     pub model: BaselineModel,
-    /// Reference rows.
+    /// Number of reference rows.
     pub rows: u64,
-    /// A column of an input each.
+    /// The features; each is a column of an input.
     pub features: Vec<FeatureColumn>,
-    /// What the model predicted on the reference: classes, or values of a regression. Absent when
-    /// it predicts neither.
+    /// What the model predicted on the reference rows: classes, or values of a regression. Absent
+    /// when it predicts neither.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predictions: Option<ReferenceHistogram>,
     /// The highest probability of each reference row. Absent without probabilities.
@@ -32,15 +32,15 @@ pub struct ModelBaseline {
     pub golden: GoldenSet,
 }
 
-/// A model, by content.
+/// A model, identified by its content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BaselineModel {
-    /// `sha256:<hex>` of the file.
+    /// `sha256:<hex>` of the model's file.
     pub digest: String,
-    /// What it takes.
+    /// The inputs of the model.
     pub inputs: Vec<BaselineTensorSpec>,
-    /// What it gives.
+    /// The outputs of the model.
     pub outputs: Vec<BaselineTensorSpec>,
 }
 
@@ -48,11 +48,11 @@ pub struct BaselineModel {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BaselineTensorSpec {
-    /// Name.
+    /// Name of the input or output.
     pub name: String,
-    /// Datatype, as in `FP32`.
+    /// Datatype in the protocol's notation, such as `FP32`.
     pub datatype: String,
-    /// Shape, with -1 for what is open.
+    /// Shape, with -1 for open dimensions.
     pub shape: Vec<i64>,
 }
 
@@ -60,43 +60,43 @@ pub struct BaselineTensorSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FeatureColumn {
-    /// Its name: the value of the label `feature`.
+    /// Name of the feature: the value of the label `feature`.
     pub name: String,
-    /// The input that it is part of.
+    /// The input that contains the column.
     pub input: String,
-    /// Its place in a row of that input, row-major.
+    /// Index in a row of that input, row-major.
     pub column: usize,
-    /// Its values in the reference.
+    /// Distribution of the column's values in the reference rows.
     pub histogram: ReferenceHistogram,
 }
 
-/// Bins with the reference's counts.
+/// Bins with the counts of the reference rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReferenceHistogram {
-    /// The bins.
+    /// The bins of the histogram.
     pub bins: HistogramBins,
     /// A count for each bin, in the order of [`HistogramBins::names`].
     pub counts: Vec<u64>,
 }
 
-/// Bins that every value falls into exactly one of.
+/// Bins such that every value falls into exactly one of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind", deny_unknown_fields)]
 pub enum HistogramBins {
-    /// A number. Bin `i` holds `edges[i-1] < x <= edges[i]`, the outer ones reach on to `low` and
-    /// `high`; then `out_of_range`, `nan`, `missing`.
+    /// Bins of a number. Bin `i` holds `edges[i-1] < x <= edges[i]`, the outer ones extend to `low`
+    /// and `high`; then follow `out_of_range`, `nan`, `missing`.
     Numeric {
         /// Inner edges, ascending.
         edges: Vec<f64>,
-        /// Below this a value is out of range.
+        /// Values below this are out of range.
         low: f64,
-        /// Above this a value is out of range.
+        /// Values above this are out of range.
         high: f64,
     },
-    /// A name. One bin for each of the values, then `other` and `missing`.
+    /// Bins of a name. One bin for each of the values, then `other` and `missing`.
     Categorical {
-        /// The most frequent values of the reference, most frequent first.
+        /// The most frequent values of the reference rows, most frequent first.
         values: Vec<String>,
     },
 }
@@ -105,7 +105,7 @@ pub enum HistogramBins {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GoldenSet {
-    /// How far a number may be off.
+    /// Accepted difference of a number from the known answer.
     #[serde(default)]
     pub tolerance: NumericTolerance,
     /// The requests, of one row each.
@@ -113,26 +113,27 @@ pub struct GoldenSet {
     pub requests: Vec<GoldenRequest>,
 }
 
-/// A number `got` is right when `|got - want| <= absolute + relative * |want|`. Integers, booleans
-/// and texts are compared exactly.
+/// A number `got` is accepted when `|got - want| <= absolute + relative * |want|`. Integers,
+/// booleans and texts are compared exactly.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NumericTolerance {
-    /// Independent of the size.
+    /// The part that is independent of the expected value.
     pub absolute: f64,
-    /// In proportion to the size.
+    /// The part in proportion to the expected value.
     pub relative: f64,
 }
 
 impl Default for NumericTolerance {
-    /// Float32 sums in another order (other batch, other processor) stay far within this.
+    /// Float32 sums in another order (other batch, other processor) stay far within this tolerance.
     fn default() -> Self {
         Self { absolute: 1e-5, relative: 1e-4 }
     }
 }
 
 impl NumericTolerance {
-    /// Whether `got` is as good as `want`. Two NaN are, and so are two equal infinities.
+    /// Whether `got` is within the tolerance of `want`. Two NaN are, and so are two equal
+    /// infinities.
     pub fn accepts(&self, got: f64, want: f64) -> bool {
         if got.is_nan() || want.is_nan() {
             return got.is_nan() && want.is_nan();
@@ -155,47 +156,47 @@ pub struct GoldenRequest {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GoldenTensor {
-    /// Name.
+    /// Name of the input or output.
     pub name: String,
-    /// Datatype.
+    /// Datatype in the protocol's notation.
     pub datatype: String,
-    /// Shape.
+    /// Shape, outermost dimension first.
     pub shape: Vec<usize>,
     /// Values, row-major.
     pub data: Vec<Value>,
 }
 
-/// Why a text is no baseline.
+/// Why a text is not a valid baseline.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BaselineError {
-    /// Over [`MAX_BYTES`].
+    /// The file is larger than [`MAX_BYTES`].
     #[error(
         "the baseline has {0} bytes; at most {MAX_BYTES} are read: name fewer columns with --features, or fewer --golden"
     )]
     TooLarge(usize),
-    /// Not JSON of this shape.
+    /// The file is not JSON of this structure.
     #[error("not a baseline: {0}; make one with `kubectl slipway baseline`")]
     Malformed(String),
-    /// A version that this program does not know.
+    /// The file has an unknown version of the format.
     #[error(
         "the baseline's format is {0:?}, and this program reads {FORMAT:?}; make it again with `kubectl slipway baseline` of this version"
     )]
     Format(String),
-    /// A field holds what it must not.
+    /// A field has an invalid value.
     #[error("baseline field {field}: {problem}")]
     Invalid {
-        /// The field, as a path.
+        /// The path of the field.
         field: String,
-        /// What is wrong and what would be right.
+        /// What is wrong, and what would be valid.
         problem: String,
     },
 }
 
 impl ModelBaseline {
-    /// Reads and checks a file.
+    /// Parses and checks a file.
     ///
     /// # Errors
-    /// For whatever is not exactly a baseline of this version; what is returned can be used without
+    /// For any content that is not a valid baseline of this version; the returned value needs no
     /// further checks.
     pub fn from_slice(bytes: &[u8]) -> Result<Self, BaselineError> {
         #[derive(Deserialize)]
@@ -206,7 +207,7 @@ impl ModelBaseline {
             return Err(BaselineError::TooLarge(bytes.len()));
         }
         let malformed = |e: serde_json::Error| BaselineError::Malformed(e.to_string());
-        // Another version has other fields: its version is what is worth saying.
+        // Another version has other fields, so the version is checked first and reported.
         let version: FormatVersion = serde_json::from_slice(bytes).map_err(malformed)?;
         if let Some(format) = version.format.filter(|f| f != FORMAT) {
             return Err(BaselineError::Format(format));
@@ -219,8 +220,8 @@ impl ModelBaseline {
     /// The text of the file.
     ///
     /// # Errors
-    /// When it would not be read back: names that are too long, numbers that are not finite, too
-    /// much of something.
+    /// When [`Self::from_slice`] would reject it: names that are too long, numbers that are not
+    /// finite, or lists over their limits.
     pub fn to_vec(&self) -> Result<Vec<u8>, BaselineError> {
         validate::validate_baseline(self)?;
         let bytes =

@@ -1,4 +1,4 @@
-//! Bins from reference values.
+//! Creates bins from reference values.
 
 use std::collections::HashMap;
 
@@ -6,8 +6,8 @@ use crate::{HistogramBinner, HistogramBins, MAX_NUMERIC_BINS, MAX_VALUES, Refere
 
 impl ReferenceHistogram {
     /// Quantile bins of `values`, at most `bins` (2 to [`MAX_NUMERIC_BINS`]) and fewer where values
-    /// repeat. A value is out of range when it is further out than the reference by more than the
-    /// reference is wide.
+    /// repeat. A value is out of range when its distance from the reference values exceeds their
+    /// range.
     pub fn numeric(values: &[f64], bins: usize) -> Self {
         let mut sorted: Vec<f64> = values.iter().copied().filter(|x| x.is_finite()).collect();
         sorted.sort_by(f64::total_cmp);
@@ -15,7 +15,7 @@ impl ReferenceHistogram {
             (Some(min), Some(max)) => {
                 quantile_bins(&sorted, *min, *max, bins.clamp(2, MAX_NUMERIC_BINS))
             }
-            // Nothing but NaN: any number is out of range.
+            // Only NaN: any number is out of range.
             _ => HistogramBins::Numeric {
                 edges: vec![0.0],
                 low: -f64::MIN_POSITIVE,
@@ -30,8 +30,8 @@ impl ReferenceHistogram {
         histogram
     }
 
-    /// The most frequent `most` values by name; ties by name, so that the same rows give the same
-    /// file.
+    /// Bins of the `most` most frequent values; ties are ordered by name, so that the same rows
+    /// give the same file.
     pub fn categorical<'a>(values: impl Iterator<Item = &'a str> + Clone, most: usize) -> Self {
         let mut counts = HashMap::<&str, u64>::new();
         for value in values.clone().filter(|v| HistogramBins::is_category_name(v)) {
@@ -57,7 +57,7 @@ impl ReferenceHistogram {
         }
     }
 
-    /// All counts together.
+    /// The sum of all counts.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
@@ -83,11 +83,11 @@ fn quantile_bins(sorted: &[f64], min: f64, max: f64, bins: usize) -> HistogramBi
         edges.insert(0, min);
     }
     if min == max {
-        // What is less, equal and more than a constant are three things.
+        // Values less than, equal to and greater than a constant are three bins.
         edges = vec![min.next_down(), min];
     }
     let width = if max > min { max - min } else { min.abs().max(1.0) };
-    // The width of the widest floats is no float.
+    // The range of the widest floats overflows.
     let (low, high) = ((min - width).max(f64::MIN), (max + width).min(f64::MAX));
     HistogramBins::Numeric { edges, low, high }
 }

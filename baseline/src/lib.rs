@@ -1,10 +1,9 @@
-//! What a model's inputs and outputs looked like when it was accepted, and how far today is from
-//! it.
+//! The distributions of a model's inputs and outputs at the time of its acceptance, and statistics
+//! of the difference to live traffic.
 //!
 //! `kubectl slipway baseline` writes a `baseline.json` from reference rows and the model; the model
-//! server counts live traffic into the same bins. Bins are fixed by the reference, so counts of
-//! pods and minutes add up, and every statistic here needs counts only. Everything in this crate is
-//! pure.
+//! server counts live traffic in the same bins. The reference fixes the bins, so counts of pods and
+//! minutes add up, and every statistic here needs only counts. The whole crate is pure.
 
 mod bins;
 mod calibration;
@@ -24,15 +23,15 @@ pub use format::{
 pub const FORMAT: &str = "slipway.dev/baseline/v1";
 /// Largest file that is read, in bytes.
 pub const MAX_BYTES: usize = 32 << 20;
-/// Most features of a file; what a pod exports of them is bounded once more.
+/// Largest number of features in a file; a pod's export of them has a further limit.
 pub const MAX_FEATURES: usize = 1024;
-/// Most quantile bins of a number.
+/// Largest number of quantile bins of a number.
 pub const MAX_NUMERIC_BINS: usize = 20;
-/// Most named values of a category, or classes of a model.
+/// Largest number of named values of a category, or classes of a model.
 pub const MAX_VALUES: usize = 64;
-/// Longest name of a feature or a value, in bytes: it becomes a label's value.
+/// Longest name of a feature or a value, in bytes: it becomes the value of a label.
 pub const MAX_NAME: usize = 64;
-/// Most golden requests.
+/// Largest number of golden requests.
 pub const MAX_GOLDEN: usize = 64;
-/// Most values in all golden requests together.
+/// Largest number of values in all golden requests together.
 pub const MAX_GOLDEN_VALUES: usize = 1 << 20;

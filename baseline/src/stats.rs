@@ -1,11 +1,11 @@
-//! How far two sets of counts over the same bins are apart. Formulas and the reasons for the
-//! threshold: docs/model-metrics.md.
+//! Statistics of the difference between two sets of counts over the same bins. Formulas and the
+//! reasons for the threshold: docs/model-metrics.md.
 
-/// Shares below this are taken for this, so that the logarithm of an empty bin is finite.
+/// Lower shares are replaced by this, so that the logarithm of an empty bin is finite.
 pub const SHARE_FLOOR: f64 = 1e-4;
 
-/// Below this a PSI is no drift worth a person's time, however many rows prove that it is not
-/// chance.
+/// A PSI below this is not reported as drift, however many rows prove that it is not chance: the
+/// difference is too small to matter.
 pub const EFFECT_FLOOR: f64 = 0.02;
 
 /// 95 % quantiles of chi-square by degrees of freedom, from 1 (tables of the distribution).
@@ -16,7 +16,7 @@ const CHI_SQUARE_95: [f64; 30] = [
 ];
 
 /// 95 % quantile of the chi-square distribution; Wilson and Hilferty's cube beyond 30 degrees of
-/// freedom (to 0.1 %).
+/// freedom (accurate to 0.1 %).
 pub fn chi_square_95(freedom: usize) -> f64 {
     match freedom.checked_sub(1).map(|i| CHI_SQUARE_95.get(i)) {
         None => 0.0,
@@ -54,8 +54,8 @@ pub fn jensen_shannon(reference: &[u64], live: &[u64]) -> f64 {
     bin_shares(reference).zip(bin_shares(live)).map(term).sum::<f64>().max(0.0).sqrt()
 }
 
-/// Kolmogorov-Smirnov statistic over bins: the greatest difference of the cumulated shares. Only
-/// for bins in order.
+/// Kolmogorov-Smirnov statistic over bins: the greatest difference of the cumulative shares. Only
+/// for ordered bins.
 pub fn kolmogorov_smirnov(reference: &[u64], live: &[u64]) -> f64 {
     let mut sum = 0.0_f64;
     bin_shares(reference).zip(bin_shares(live)).fold(0.0, |greatest, (p, q)| {
@@ -64,28 +64,28 @@ pub fn kolmogorov_smirnov(reference: &[u64], live: &[u64]) -> f64 {
     })
 }
 
-/// Two sets of counts compared.
+/// The comparison of two sets of counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DriftStatistics {
-    /// [`population_stability_index`].
+    /// The [`population_stability_index`].
     pub psi: f64,
-    /// From here on it is drift: the PSI that equal distributions exceed in 5 of 100 cases, and at
-    /// least [`EFFECT_FLOOR`].
+    /// The PSI from which the difference is drift: equal distributions exceed it in 5 of 100
+    /// cases, and it is at least [`EFFECT_FLOOR`].
     pub threshold: f64,
-    /// The PSI to be expected of equal distributions; what is above it is worth a plot.
+    /// The expected PSI of equal distributions; higher values are worth a plot.
     pub noise: f64,
-    /// [`jensen_shannon`].
+    /// The [`jensen_shannon`] distance.
     pub jensen_shannon: f64,
-    /// [`kolmogorov_smirnov`], where bins have an order.
+    /// The [`kolmogorov_smirnov`] statistic, where bins have an order.
     pub kolmogorov_smirnov: Option<f64>,
-    /// Reference rows.
+    /// Number of reference rows.
     pub reference: u64,
-    /// Live rows.
+    /// Number of live rows.
     pub live: u64,
 }
 
 impl DriftStatistics {
-    /// Compares; the first `ordered` bins are in order (0: none are).
+    /// Compares two sets of counts; the first `ordered` bins are in order (0: none are).
     pub fn between(reference: &[u64], live: &[u64], ordered: usize) -> Self {
         let (n, m) = (reference.iter().sum::<u64>(), live.iter().sum::<u64>());
         let freedom = degrees_of_freedom(reference);
@@ -102,14 +102,14 @@ impl DriftStatistics {
         }
     }
 
-    /// Whether it is drift. Never without rows.
+    /// Whether the difference is drift. Never without rows.
     pub fn has_drifted(&self) -> bool {
         self.psi > self.threshold
     }
 }
 
-/// Bins that the reference fills, less one: an empty bin (`nan`, `missing`) has no share that
-/// chance could move.
+/// Number of non-empty bins of the reference, less one: an empty bin (`nan`, `missing`) has no
+/// share that could vary by chance.
 pub fn degrees_of_freedom(reference: &[u64]) -> usize {
     reference.iter().filter(|n| **n > 0).count().saturating_sub(1)
 }

@@ -1,4 +1,4 @@
-//! What makes a file valid. After this nobody checks again.
+//! Checks that a file is valid. Other code relies on this and does not check again.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::{
 
 type ValidationResult = Result<(), BaselineError>;
 
-/// Most inputs or outputs, and dimensions of one.
+/// Largest number of inputs or outputs, and of dimensions of one.
 const MAX_TENSORS: usize = 256;
 const MAX_DIMENSIONS: usize = 16;
 
@@ -25,7 +25,7 @@ fn ensure_valid(good: bool, field: &str, problem: &str) -> ValidationResult {
     if good { Ok(()) } else { invalid_field(field, problem) }
 }
 
-/// Checks everything.
+/// Checks all fields.
 pub(crate) fn validate_baseline(baseline: &ModelBaseline) -> ValidationResult {
     if baseline.format != crate::FORMAT {
         return Err(BaselineError::Format(baseline.format.clone()));

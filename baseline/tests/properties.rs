@@ -1,4 +1,4 @@
-//! What must hold for all values.
+//! Properties that must hold for all values.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 use proptest::collection::vec;
@@ -20,7 +20,7 @@ fn number() -> impl Strategy<Value = f64> {
     ]
 }
 
-/// The definition, word by word.
+/// The definition, implemented literally.
 fn slowly(bins: &HistogramBins, x: f64) -> usize {
     let HistogramBins::Numeric { edges, low, high } = bins else { unreachable!() };
     if x.is_nan() {
@@ -189,7 +189,7 @@ fn repeated_and_constant_values_get_bins_of_their_own() {
     assert_eq!([6.9, 7.0, 7.1, 700.0].map(|x| binner.number_bin(x)), [0, 1, 2, 3]);
 }
 
-/// A small generator, so that the numbers below are the same everywhere.
+/// A small random generator, so that the numbers below are the same on every machine.
 struct Random(u64);
 
 impl Random {
@@ -206,7 +206,7 @@ impl Random {
 }
 
 /// The table of docs/model-metrics.md: false alarms near 5 % at every size, and a shift of a
-/// quarter sigma is found.
+/// quarter sigma is detected.
 #[test]
 fn the_threshold_keeps_false_alarms_near_five_percent() {
     let mut random = Random(7);
@@ -246,7 +246,7 @@ fn the_threshold_keeps_false_alarms_near_five_percent() {
 #[test]
 fn a_threshold_needs_rows_and_an_effect() {
     assert!(!DriftStatistics::between(&[100, 100], &[0, 0], 2).has_drifted());
-    // A million rows prove a difference that nobody cares for.
+    // A million rows prove a difference that is too small to matter.
     let tiny = DriftStatistics::between(&[1_000_000, 1_000_000], &[1_010_000, 990_000], 2);
     assert!(tiny.psi > 20.0 * tiny.noise && !tiny.has_drifted(), "{tiny:?}");
     assert!((stats::chi_square_95(31) - 44.985).abs() < 0.05 && stats::chi_square_95(0) == 0.0);
