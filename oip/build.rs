@@ -5,7 +5,7 @@ use std::error::Error;
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let files = protox::compile(["proto/inference.proto", "proto/health.proto"], ["proto"])?;
-    // Raw tensors stay where they arrived: no copy before they become typed values.
+    // Raw tensors keep the received buffer: they are not copied before they become typed values.
     tonic_prost_build::configure()
         .codec_path("crate::codec::BoundedCodec")
         .bytes(".inference.ModelInferRequest.raw_input_contents")

@@ -1,4 +1,4 @@
-//! The codec of our services: prost, with a bound on what a small message can grow into.
+//! The codec of the services: prost, with a limit on the memory that a small message can take.
 
 use std::marker::PhantomData;
 
@@ -9,11 +9,11 @@ use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder};
 use tonic_prost::ProstEncoder;
 
-/// Fields at the top of one message. An empty tensor takes two bytes on the wire and some hundred
-/// in memory: without a bound, 16 MiB of them would become gigabytes.
+/// Largest number of top-level fields of one message. An empty tensor takes two bytes on the wire
+/// and some hundred in memory: without a limit, 16 MiB of them would become gigabytes.
 pub const MAX_FIELDS: usize = 16_384;
 
-/// Reads and writes messages.
+/// Encodes and decodes messages with a limit on the number of fields.
 #[derive(Debug, Clone)]
 pub struct BoundedCodec<T, U>(PhantomData<(T, U)>);
 
@@ -40,7 +40,7 @@ impl<T: Message + Send + 'static, U: Message + Default + Send + 'static> Codec
     }
 }
 
-/// Reads messages.
+/// Decodes messages with a limit on the number of fields.
 #[derive(Debug, Clone)]
 pub struct BoundedDecoder<U>(PhantomData<U>);
 
