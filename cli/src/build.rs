@@ -1,4 +1,4 @@
-//! `kubectl slipway baseline`.
+//! `kubectl slipway baseline`: makes a baseline.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::layout::{ColumnLayout, DatasetRows};
 use crate::model::{LocalModel, ModelPredictions};
 use crate::source::TableReader;
 
-/// Named values of a categorical feature.
+/// Largest number of named values of a categorical feature.
 const MAX_CATEGORIES: usize = 20;
 
 /// Options of `kubectl slipway baseline`.
@@ -25,43 +25,42 @@ pub(crate) struct MakeArgs {
     /// The model: a path to an ONNX file, or a URI as in spec.model.uri.
     #[arg(long, required = true)]
     model: Option<String>,
-    /// Reference rows, .csv or .parquet: rows that the model was accepted on, not those that it
-    /// was trained on.
+    /// Reference rows, .csv or .parquet: rows on which the model was accepted, not those on which
+    /// it was trained.
     #[arg(long, required = true)]
     data: Option<PathBuf>,
-    /// Column with the true label; with it the baseline can tell the expected accuracy of live
-    /// traffic.
+    /// Column with the true label; with it the baseline can predict the accuracy of live traffic.
     #[arg(long)]
     label: Option<String>,
-    /// Columns that are no inputs.
+    /// Columns that are not inputs.
     #[arg(long, value_delimiter = ',')]
     ignore: Vec<String>,
     /// Columns to describe. Default: the first `--max-features`.
     #[arg(long, value_delimiter = ',')]
     features: Vec<String>,
-    /// Most columns to describe.
+    /// Largest number of columns to describe.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(0..=1024))]
     max_features: u16,
-    /// Columns of numbers that are names.
+    /// Numeric columns that are categories.
     #[arg(long, value_delimiter = ',')]
     categorical: Vec<String>,
-    /// Quantile bins of a number.
+    /// Number of quantile bins of a number.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(2..=20))]
     bins: u8,
     /// Golden requests: rows whose answers every pod must reproduce before it serves.
     #[arg(long, default_value_t = 16)]
     golden: usize,
-    /// How far a number in a golden answer may be off, absolutely; relatively it is ten times
+    /// Largest absolute difference of a number in a golden answer; the relative one is ten times
     /// that.
     #[arg(long, default_value_t = 1e-5, value_parser = parse_tolerance)]
     golden_tolerance: f64,
-    /// Most rows to read.
+    /// Largest number of rows to read.
     #[arg(long, default_value_t = 1_000_000)]
     max_rows: usize,
     /// ONNX Runtime's shared library.
     #[arg(long, env = "ORT_DYLIB_PATH")]
     onnxruntime: Option<PathBuf>,
-    /// Where to write.
+    /// File to write.
     #[arg(short, long, default_value = "baseline.json")]
     output: PathBuf,
 }
@@ -71,7 +70,6 @@ fn parse_tolerance(text: &str) -> Result<f64, String> {
     tolerance.ok_or_else(|| "want a number, 0 or more".into())
 }
 
-/// Makes a baseline.
 pub(crate) fn build_baseline(args: &MakeArgs) -> Result<()> {
     if args.golden > MAX_GOLDEN {
         bail!("--golden: at most {MAX_GOLDEN}");
@@ -111,13 +109,13 @@ pub(crate) fn build_baseline(args: &MakeArgs) -> Result<()> {
     let bytes = baseline
         .to_vec()
         .map_err(|e| anyhow!("{e} (rename the column, or leave it out with --features)"))?;
-    // What would not pass here would pass in no pod.
+    // A request that fails here would fail in every pod.
     let buckets: &[usize] = if model.batchable { &[2, 4, 8, 16, 32] } else { &[] };
     golden::replay_requests(&mut model.engine, &baseline, buckets)
         .map_err(|e| anyhow!("the model does not repeat its own answers: {}", e.message))?;
     std::fs::write(&args.output, bytes)
         .with_context(|| format!("cannot write {}", args.output.display()))?;
-    // Not by `println!`, which panics when nobody reads.
+    // Not by `println!`, which panics when the output is closed.
     std::io::stdout()
         .write_all(format_summary(args, &baseline).as_bytes())
         .context("cannot write to standard output")
@@ -168,7 +166,7 @@ fn build_histogram(
             ReferenceHistogram::categorical(values.iter().map(String::as_str), MAX_CATEGORIES)
         }
         Column::Numbers(values) if categorical => {
-            // Written as the model server writes a number that it looks up.
+            // Written in the format in which the model server looks up a number.
             let values: Vec<_> = values.iter().map(f64::to_string).collect();
             ReferenceHistogram::categorical(values.iter().map(String::as_str), MAX_CATEGORIES)
         }
@@ -211,7 +209,7 @@ pub(crate) fn column_of(tensor: &Tensor, width: usize, column: usize) -> Column 
     }
 }
 
-/// Adds what the model said.
+/// Adds the model's predictions.
 fn add_predictions(
     args: &MakeArgs,
     baseline: &mut ModelBaseline,
@@ -248,7 +246,7 @@ fn add_predictions(
     Ok(())
 }
 
-/// Rows at equal distances, so that sorted files give all kinds.
+/// Selects rows at equal distances, so that a sorted file contributes rows of all kinds.
 fn golden_requests(
     args: &MakeArgs,
     model: &mut LocalModel,
@@ -257,7 +255,7 @@ fn golden_requests(
     let (count, mut requests, mut skipped) = (args.golden.min(rows.rows), Vec::new(), 0);
     for i in 0..count {
         let (inputs, outputs) = model.predict_row(&rows.inputs, i * rows.rows / count)?;
-        // JSON has no infinity, and an answer of NaN is nothing to hold a model to.
+        // JSON has no infinity, and an answer of NaN is not useful as a golden answer.
         let infinite = |t: &Tensor| match &t.data {
             TensorData::F32(v) => v.iter().any(|x| x.is_infinite()),
             TensorData::F64(v) => v.iter().any(|x| x.is_infinite()),

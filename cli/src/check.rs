@@ -1,4 +1,4 @@
-//! `kubectl slipway baseline check`.
+//! `kubectl slipway baseline check`: compares rows with a baseline.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -27,13 +27,13 @@ pub(crate) struct CheckArgs {
     /// The model of the baseline; with it predictions and scores are compared as well.
     #[arg(long)]
     model: Option<String>,
-    /// Columns that are no inputs, the label for example.
+    /// Columns that are not inputs, for example the label.
     #[arg(long, value_delimiter = ',')]
     ignore: Vec<String>,
-    /// Most rows to read.
+    /// Largest number of rows to read.
     #[arg(long, default_value_t = 1_000_000)]
     max_rows: usize,
-    /// End with status 3 when something has drifted.
+    /// Exit with status 3 when something has drifted.
     #[arg(long)]
     exit_code: bool,
     /// ONNX Runtime's shared library, for `--model`.
@@ -100,7 +100,7 @@ pub(crate) fn check_baseline(args: &CheckArgs) -> Result<ExitCode> {
         return Err(anyhow!("{}: the baseline describes no features", named()));
     }
     let text = render_table(&mut lines, baseline.rows, rows.rows);
-    // Not by `print!`, which panics when nobody reads on.
+    // Not by `print!`, which panics when the output is closed.
     std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
     let drifted = lines.iter().any(|l| l.drift.has_drifted());
     Ok(if drifted && args.exit_code { ExitCode::from(3) } else { ExitCode::SUCCESS })

@@ -1,5 +1,5 @@
-//! Commands to a rollout: annotations that say what they are for and whose they are, so that one
-//! that comes late does nothing, and the history tells who did what.
+//! Commands to a rollout: annotations that name their target and their author, so that a late
+//! command has no effect and the history shows who did what.
 
 use std::time::Duration;
 
@@ -17,39 +17,38 @@ use slipway_crds::v1alpha1::{
     CommandRecord, ModelDeployment, ModelDeploymentStatus, RolloutStage, RolloutStatus,
 };
 
-/// How long the operator may take to see a command before that is said.
+/// How long the operator may take to handle a command before a message reports the delay.
 const HANDLING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Which ModelDeployment.
+/// The ModelDeployment to act on.
 #[derive(Debug, Args)]
 pub(crate) struct TargetArgs {
     /// Name of the ModelDeployment.
     pub(crate) name: String,
-    /// Its namespace. Default: that of the context.
+    /// Namespace of the ModelDeployment. Default: that of the context.
     #[arg(long, short)]
     namespace: Option<String>,
     /// Context of the kubeconfig. Default: the current one.
     #[arg(long)]
     context: Option<String>,
-    /// User to be instead of the kubeconfig's, where impersonation is allowed.
+    /// User to impersonate instead of the kubeconfig's, where impersonation is allowed.
     #[arg(long = "as", value_name = "USER")]
     as_user: Option<String>,
 }
 
-/// A command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RolloutCommand {
     /// Ends the current step.
     Promote,
     /// Ends all steps.
     PromoteFull,
-    /// Takes the candidate back.
+    /// Sends all traffic back to the stable version.
     Abort,
-    /// Begins again.
+    /// Starts a withdrawn version again from its first step.
     Retry,
-    /// Holds.
+    /// Pauses the rollout.
     Pause,
-    /// Goes on.
+    /// Resumes the rollout.
     Resume,
 }
 
@@ -69,10 +68,10 @@ impl RolloutCommand {
         self.annotation().rsplit('/').next().unwrap_or_default()
     }
 
-    /// What it is for, as things stand.
+    /// The target of the command, determined from the current status.
     ///
     /// # Errors
-    /// When there is nothing that it could be for.
+    /// When the command has no possible target.
     fn target(self, status: &ModelDeploymentStatus) -> anyhow::Result<CommandTarget> {
         let Some(rollout) = &status.rollout else {
             bail!("nothing is rolled out: {}", status.message)
@@ -95,20 +94,20 @@ impl RolloutCommand {
     }
 }
 
-/// Gives a command and waits until the operator has seen it.
+/// Sends a command and waits until the operator has handled it.
 ///
 /// # Errors
-/// When there is nothing that it could be for, when the API server refuses it, or when it came too
+/// When the command has no possible target, when the API server rejects it, or when it came too
 /// late.
 pub(crate) fn run_command(command: RolloutCommand, args: &TargetArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(send_command(command, args))
 }
 
-/// The API server and the namespace of a ModelDeployment.
+/// The client of the API server, and the namespace of the ModelDeployment.
 ///
 /// # Errors
-/// When the kubeconfig leads nowhere.
+/// When the kubeconfig cannot be used.
 pub(crate) async fn connect_cluster(args: &TargetArgs) -> anyhow::Result<(Client, String)> {
     let options =
         KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
@@ -155,7 +154,7 @@ async fn send_command(command: RolloutCommand, args: &TargetArgs) -> anyhow::Res
     Ok(())
 }
 
-/// Whom the API server takes us for.
+/// The name of the user that the API server authenticated.
 async fn current_user(client: Client) -> anyhow::Result<String> {
     let api: Api<SelfSubjectReview> = Api::all(client);
     let review = api.create(&PostParams::default(), &SelfSubjectReview::default()).await;
@@ -166,7 +165,7 @@ async fn current_user(client: Client) -> anyhow::Result<String> {
     info.and_then(|info| info.username).context("the API server does not say who you are")
 }
 
-/// What came of it.
+/// Describes the effect of a command.
 fn describe_outcome(
     command: RolloutCommand,
     target: &CommandTarget,

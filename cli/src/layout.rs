@@ -1,4 +1,4 @@
-//! Which column of a file goes where in which input of a model, and the reading of it.
+//! Maps columns of a file to inputs of a model, and reads them.
 
 use anyhow::{Context as _, Result, bail};
 use slipway_baseline::BaselineTensorSpec;
@@ -7,10 +7,10 @@ use slipway_runtime_engine::tensor::{DataType, Tensor, TensorData};
 use crate::progress::ProgressReporter;
 use crate::source::{TableCell, TableReader};
 
-/// Values that are held in memory: 1 GiB of float32.
+/// Largest number of values that are held in memory: 1 GiB of float32.
 const MAX_CELLS: usize = 256 << 20;
 
-/// One input and the columns of the file that make a row of it.
+/// One input and the columns of the file that make up a row of it.
 #[derive(Debug)]
 struct InputColumns {
     spec: BaselineTensorSpec,
@@ -19,7 +19,7 @@ struct InputColumns {
     columns: Vec<usize>,
 }
 
-/// Where the columns of a file go.
+/// The mapping of a file's columns to inputs.
 #[derive(Debug)]
 pub(crate) struct ColumnLayout {
     inputs: Vec<InputColumns>,
@@ -27,23 +27,22 @@ pub(crate) struct ColumnLayout {
     label: Option<usize>,
 }
 
-/// What was read.
+/// The rows of a file.
 #[derive(Debug)]
 pub(crate) struct DatasetRows {
     /// All rows of each input, in the model's order.
     pub(crate) inputs: Vec<Tensor>,
-    /// Number of rows.
     pub(crate) rows: usize,
     /// The labels by row; `None` where the field is empty. Empty without a label column.
     pub(crate) labels: Vec<Option<String>>,
-    /// Whether there were more rows than were asked for.
+    /// Whether the file has more rows than were requested.
     pub(crate) truncated: bool,
 }
 
 impl ColumnLayout {
     /// Finds a column for every element of a row of every input: by the names `input` or
-    /// `input[i]`; or, where the model has one input, all columns in their order. `label` and
-    /// `ignore` are columns that are no inputs.
+    /// `input[i]`; or, if the model has one input, all columns in order. `label` and `ignore` are
+    /// columns that are not inputs.
     pub(crate) fn new(
         inputs: &[BaselineTensorSpec],
         columns: &[String],
@@ -134,7 +133,7 @@ impl ColumnLayout {
         }
         let shape = |place: &InputColumns| {
             let trailing = place.spec.shape.get(1..).unwrap_or_default();
-            // An open trailing dimension is what the width left for it.
+            // The size of an open trailing dimension follows from the number of columns.
             let trailing =
                 trailing.iter().map(|d| usize::try_from(*d).unwrap_or(place.columns.len()));
             std::iter::once(rows).chain(trailing).collect()
@@ -162,7 +161,7 @@ impl ColumnLayout {
         )
     }
 
-    /// The name of each element of each input: (input, place in its row, name).
+    /// The name of each element of each input: (input, index in its row, name).
     pub(crate) fn features(&self) -> impl Iterator<Item = (usize, usize, &str)> {
         self.inputs.iter().enumerate().flat_map(|(input, place)| {
             let name = |column: &usize| self.names.get(*column).map_or("", String::as_str);
@@ -170,7 +169,7 @@ impl ColumnLayout {
         })
     }
 
-    /// Values of a row of an input.
+    /// Number of values in a row of an input.
     pub(crate) fn width(&self, input: usize) -> usize {
         self.inputs.get(input).map_or(0, |p| p.columns.len())
     }
@@ -181,7 +180,8 @@ fn parse_datatype(spec: &BaselineTensorSpec) -> Result<DataType> {
         .with_context(|| format!("input {:?}: no datatype {}", spec.name, spec.datatype))
 }
 
-/// Values of a row. One open dimension after the first is as long as there are columns for it.
+/// Number of values in a row. One open dimension after the first takes its size from the number of
+/// columns.
 fn row_width(spec: &BaselineTensorSpec, columns: Option<usize>) -> Result<usize> {
     let trailing = spec.shape.get(1..).unwrap_or_default();
     let fixed: usize = trailing.iter().filter_map(|d| usize::try_from(*d).ok()).product();
@@ -196,7 +196,7 @@ fn row_width(spec: &BaselineTensorSpec, columns: Option<usize>) -> Result<usize>
     }
 }
 
-/// The text of a label: 3, 3.0 and "3" are one class.
+/// The text of a label: 3, 3.0 and "3" are the same class.
 fn label_text(cell: &TableCell) -> Option<String> {
     let number = |x: f64| if x.fract() == 0.0 { format!("{x:.0}") } else { x.to_string() };
     match cell {
@@ -221,7 +221,7 @@ fn push_cell(data: &mut TensorData, cell: &TableCell) -> Result<(), String> {
         TableCell::Other(what) => (*what).to_owned(),
     };
     let float = || match cell {
-        // What a missing number is to a model.
+        // Models represent a missing number as NaN.
         TableCell::Empty => Some(f64::NAN),
         TableCell::Text(s) => s.parse().ok(),
         TableCell::Number(x) => Some(*x),

@@ -1,4 +1,4 @@
-//! `kubectl slipway`: what people do by hand. kubectl runs it when it is on the PATH under the name
+//! `kubectl slipway`: commands for users. kubectl runs it when it is on the PATH under the name
 //! `kubectl-slipway`.
 
 mod build;
@@ -25,21 +25,21 @@ struct PluginCli {
 
 #[derive(Debug, Subcommand)]
 enum PluginCommand {
-    /// Describe a model by reference rows: what its inputs and outputs look like, and golden
+    /// Describe a model by reference rows: the distributions of its inputs and outputs, and golden
     /// requests.
     Baseline(Box<BaselineArgs>),
-    /// End the current pause, or what the current step waits for.
+    /// End the current pause, or the wait of the current step.
     Promote(PromoteArgs),
     /// Send all traffic back to the stable version.
     Abort(TargetArgs),
-    /// Start a version that was taken back again from its first step.
+    /// Start a withdrawn version again from its first step.
     Retry(TargetArgs),
-    /// Hold the rollout where it is; an abort still works.
+    /// Hold the rollout at its current step; an abort still works.
     Pause(TargetArgs),
-    /// Let a rollout go on that `pause` holds.
+    /// Continue a rollout that was held by `pause`.
     Resume(TargetArgs),
     /// Replace the pods one at a time: after a Secret was rotated, or for a newer image of the
-    /// operator's.
+    /// operator.
     Restart(TargetArgs),
 }
 
@@ -47,7 +47,7 @@ enum PluginCommand {
 struct PromoteArgs {
     #[command(flatten)]
     target: TargetArgs,
-    /// Skip all remaining steps and gates; capacity and confirmation still hold.
+    /// Skip all remaining steps and gates; checks of capacity and confirmation still apply.
     #[arg(long)]
     full: bool,
 }

@@ -1,4 +1,4 @@
-//! A model, loaded as the model server loads it.
+//! Loads a model in the same way as the model server.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,12 +15,12 @@ use slipway_runtime_predict::prediction::{OutputReader, PredictedLabel};
 
 use crate::progress::ProgressReporter;
 
-/// Rows that run at once.
+/// Number of rows that run at once.
 const BATCH_ROWS: usize = 256;
-/// Largest model that is loaded.
+/// Largest model that is loaded, in bytes.
 const MAX_MODEL_BYTES: u64 = 4 << 30;
 
-/// A model with all that is asked of it here.
+/// A loaded model.
 #[derive(Debug)]
 pub(crate) struct LocalModel {
     pub(crate) engine: OnnxEngine,
@@ -32,13 +32,13 @@ pub(crate) struct LocalModel {
     reader: OutputReader,
 }
 
-/// What a model said about many rows.
+/// The model's predictions for many rows.
 #[derive(Debug, Default)]
 pub(crate) struct ModelPredictions {
     /// Labels by row; empty for a model without labels.
     pub(crate) labels: Vec<Option<String>>,
-    /// Highest probabilities by row; NaN where the scores are none. Empty for a model without
-    /// scores.
+    /// Highest probabilities by row; NaN where the scores are not probabilities. Empty for a model
+    /// without scores.
     pub(crate) scores: Vec<f64>,
     /// Values of a regression by row.
     pub(crate) values: Vec<f64>,
@@ -76,7 +76,7 @@ impl LocalModel {
             })?;
         let mut engine = engines.pop().context("the model has no session")?;
         let signature = &engine.signature().clone();
-        // What mixes rows runs row by row, as it does for clients.
+        // A model that mixes rows runs row by row, as it does in the model server.
         let batching = batching::decide_batching(
             BatchingMode::Auto,
             &fetched.path,
@@ -92,7 +92,6 @@ impl LocalModel {
         Ok(Self { engine, digest: fetched.digest, inputs, outputs, batchable: batches, reader })
     }
 
-    /// Runs one row.
     pub(crate) fn predict_row(
         &mut self,
         inputs: &[Tensor],
@@ -109,7 +108,6 @@ impl LocalModel {
             .map_err(|e| anyhow!("the model fails at row {}: {}", row + 1, e.message))
     }
 
-    /// Runs all rows.
     pub(crate) fn predict_all(
         &mut self,
         inputs: &[Tensor],

@@ -1,12 +1,12 @@
-//! A line on standard error now and then, so that nobody wonders whether long work goes on.
+//! Reports progress on standard error from time to time, so that users see that long work
+//! continues.
 
 use std::time::{Duration, Instant};
 
-/// Work is long from here on.
+/// Work that takes longer than this is reported.
 const QUIET_PERIOD: Duration = Duration::from_secs(2);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The progress of one task.
 #[derive(Debug)]
 pub(crate) struct ProgressReporter {
     what: &'static str,
@@ -18,7 +18,7 @@ impl ProgressReporter {
         Self { what, next: Instant::now() + QUIET_PERIOD }
     }
 
-    /// Tells how far it is, of how many where that is known.
+    /// Reports the number of rows done, and the total where it is known.
     pub(crate) fn update(&mut self, rows: usize, of: Option<usize>) {
         let now = Instant::now();
         if now >= self.next {

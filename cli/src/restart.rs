@@ -1,5 +1,5 @@
-//! A restart: the time of now in `spec.restartTime`. What follows is the operator's; where Git has
-//! the spec, the field belongs there.
+//! A restart: writes the current time to `spec.restartTime`. The operator does the rest. If Git
+//! owns the spec, users set the field there instead.
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
@@ -8,10 +8,10 @@ use slipway_crds::v1alpha1::ModelDeployment;
 
 use crate::command::{TargetArgs, connect_cluster};
 
-/// Asks for a restart, and says how to watch it.
+/// Requests a restart, and prints how to watch it.
 ///
 /// # Errors
-/// When the API server refuses it.
+/// When the API server rejects it.
 pub(crate) fn run_restart(args: &TargetArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(request_restart(args))
@@ -20,7 +20,7 @@ pub(crate) fn run_restart(args: &TargetArgs) -> anyhow::Result<()> {
 async fn request_restart(args: &TargetArgs) -> anyhow::Result<()> {
     let (client, namespace) = connect_cluster(args).await?;
     let api: Api<ModelDeployment> = Api::namespaced(client, &namespace);
-    // The API knows whole seconds, and so does the creation of pods.
+    // The API has whole seconds, and so does the creation time of pods.
     let time = Timestamp::from_second(Timestamp::now().as_second())?.to_string();
     let body = json!({ "spec": { "restartTime": time } });
     let object = api.patch(&args.name, &PatchParams::default(), &Patch::Merge(body)).await?;
@@ -28,7 +28,7 @@ async fn request_restart(args: &TargetArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What was done, what it waits for, and how to watch it.
+/// The result, what the restart waits for, and how to watch it.
 fn restart_message(name: &str, namespace: &str, time: &str, object: &ModelDeployment) -> String {
     let rollout = object.status.as_ref().is_some_and(|status| status.candidate.is_some());
     let waits = if rollout { " when the rollout is over" } else { "" };

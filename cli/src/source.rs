@@ -1,4 +1,4 @@
-//! Rows of a CSV or Parquet file, cell by cell.
+//! Reads rows of a CSV or Parquet file, cell by cell.
 
 use std::fs::File;
 use std::path::Path;
@@ -7,20 +7,17 @@ use anyhow::{Context as _, Result, bail};
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::record::Field;
 
-/// One value as its file has it.
+/// One value in the type that the file has.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum TableCell {
-    /// Nothing: an empty field, a null.
+    /// An empty field or a null.
     Empty,
-    /// A text, also of a number in CSV.
+    /// A text; in CSV also numbers.
     Text(String),
-    /// A floating-point number.
     Number(f64),
-    /// An integer.
     Integer(i128),
-    /// A truth value.
     Bool(bool),
-    /// A kind that no tensor has, by its name.
+    /// A type that tensors do not support; its name.
     Other(&'static str),
 }
 
@@ -28,7 +25,7 @@ pub(crate) enum TableCell {
 pub(crate) struct TableReader {
     /// Names of the columns.
     pub(crate) columns: Vec<String>,
-    /// How many rows there are, where the file says so.
+    /// Number of rows, where the file declares it.
     pub(crate) total: Option<usize>,
     rows: Box<dyn Iterator<Item = Result<Vec<TableCell>>>>,
 }
@@ -40,7 +37,7 @@ impl std::fmt::Debug for TableReader {
 }
 
 impl TableReader {
-    /// Opens a file by the ending of its name.
+    /// Opens a file; the extension of its name selects the format.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let ending =
             path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();

@@ -180,7 +180,7 @@ fn several_inputs_and_regressions_are_described() {
     );
     assert!(baseline.get("scores").is_none());
 
-    // A model without a batch axis, and of a regression.
+    // A regression model without a batch axis.
     std::fs::write(dir.path().join("x.csv"), "rounds\n1\n2\n3\n").unwrap();
     let output = run(dir.path(), &["--model", &model("slow"), "--data", "x.csv", "--golden", "2"]);
     assert!(output.status.success(), "{output:?}");
