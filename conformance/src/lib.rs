@@ -1,13 +1,12 @@
-//! Checks of a server of the Open Inference Protocol v2, whoever made it.
+//! Checks any server of the Open Inference Protocol v2.
 //!
-//! The runner knows nothing of the server but its addresses and the name of a model. It reads the
-//! model's metadata and makes requests of ones from it. Each check has a name that does not change,
-//! a group, and a sentence that says what it wants:
-//! * **required**: the specification says so;
-//! * **extension**: as the extension says, if the server lists it (or answers it); skipped
-//!   otherwise;
-//! * **recommended**: what clients are better off with, where the specification leaves room or real
-//!   servers fail.
+//! The runner needs only the server's addresses and the name of a model. It reads the model's
+//! metadata and builds requests of ones from it. Each check has a permanent name, a group, and a
+//! sentence that states its requirement:
+//! * **required**: the specification requires it;
+//! * **extension**: an extension requires it; skipped if the server neither lists nor answers the
+//!   extension;
+//! * **recommended**: it helps clients where the specification leaves room or real servers fail.
 
 mod checks;
 mod model;
@@ -20,16 +19,16 @@ use std::time::{Duration, Instant};
 pub use self::report::{CheckGroup, CheckOutcome, CheckResult, ConformanceReport};
 use self::rest::RestClient;
 
-/// What to check.
+/// The server and model to check.
 #[derive(Debug, Clone)]
 pub struct ConformanceOptions {
     /// Base address of REST.
     pub url: String,
     /// Base address of gRPC.
     pub grpc: Option<String>,
-    /// Name of a model that is loaded.
+    /// Name of a loaded model.
     pub model: String,
-    /// Time for each check.
+    /// Time limit of each check.
     pub timeout: Duration,
 }
 
@@ -68,7 +67,7 @@ pub(crate) fn skip_check<T>(why: impl Into<String>) -> Result<T, Stop> {
     Err(Stop::Skip(why.into()))
 }
 
-/// Runs checks one after the other and keeps what they found.
+/// Runs checks one after the other and collects their results.
 #[derive(Debug)]
 pub(crate) struct CheckRunner {
     timeout: Duration,
@@ -76,7 +75,6 @@ pub(crate) struct CheckRunner {
 }
 
 impl CheckRunner {
-    /// Runs one check.
     pub(crate) async fn check(
         &mut self,
         group: CheckGroup,
@@ -102,7 +100,7 @@ impl CheckRunner {
 /// Runs all checks.
 ///
 /// # Errors
-/// When there is no client to be had; a server that does not answer fails its checks instead.
+/// When no HTTP client can be created; a server that does not answer fails its checks instead.
 pub async fn run_checks(options: &ConformanceOptions) -> anyhow::Result<ConformanceReport> {
     let rest = RestClient::new(&options.url, &options.model, options.timeout)?;
     let mut runner = CheckRunner { timeout: options.timeout, rows: Vec::new() };

@@ -1,4 +1,4 @@
-//! `slipway-conformance`: the program.
+//! The program `slipway-conformance`.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -9,21 +9,21 @@ use anyhow::Context as _;
 use clap::Parser;
 use slipway_conformance::{ConformanceOptions, run_checks};
 
-/// Checks a server of the Open Inference Protocol v2, whoever made it. Ends with 1 when a required
+/// Checks a server of the Open Inference Protocol v2, of any vendor. Exits with 1 when a required
 /// check fails.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct ConformanceCli {
-    /// Where the server speaks REST: http://host:port.
+    /// Address of the server's REST API: http://host:port.
     #[arg(long, value_parser = parse_address)]
     url: String,
-    /// Where it speaks gRPC: http://host:port. Without it, gRPC is not checked.
+    /// Address of the server's gRPC API: http://host:port. Without it, gRPC is not checked.
     #[arg(long, value_parser = parse_address)]
     grpc: Option<String>,
-    /// A model that is loaded. It is sent ones (true, "1").
+    /// A loaded model. It receives requests of ones (true, "1").
     #[arg(long)]
     model: String,
-    /// Seconds for each check.
+    /// Time limit of each check in seconds.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout_seconds: u64,
     /// Also write the report to a file: .json or .md. May be given more than once.
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 
 #[tokio::main(flavor = "current_thread")]
 async fn check_server(cli: ConformanceCli) -> anyhow::Result<ExitCode> {
-    // An error means that one is installed.
+    // An error means that a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let timeout = Duration::from_secs(cli.timeout_seconds);
     let options = ConformanceOptions { url: cli.url, grpc: cli.grpc, model: cli.model, timeout };

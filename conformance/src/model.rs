@@ -1,4 +1,4 @@
-//! What the metadata says of a model, and requests made from it.
+//! The metadata of a model, and requests that are built from it.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use slipway_oip::inference::model_infer_request::InferInputTensor;
 
 use crate::{Stop, ensure};
 
-/// Datatypes of the protocol, and BF16, which some servers have.
+/// Datatypes of the protocol, and BF16, which some servers support.
 const DATATYPES: [&str; 14] = [
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16",
     "FP32", "FP64", "BYTES", "BF16",
@@ -31,7 +31,7 @@ pub(crate) struct ModelMetadata {
 }
 
 impl ModelMetadata {
-    /// Reads metadata as the specification has it.
+    /// Parses metadata as specified.
     pub(crate) fn from_json(value: &Value) -> Result<Self, Stop> {
         let text = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
         let name = text("name").ok_or_else(|| Stop::Fail("no \"name\"".into()))?;
@@ -56,7 +56,7 @@ impl ModelMetadata {
         })
     }
 
-    /// Whether all inputs have a form in JSON and gRPC's typed fields.
+    /// Whether all inputs can be expressed in JSON and gRPC's typed fields.
     pub(crate) fn has_typed_form(&self) -> bool {
         self.inputs
             .iter()
@@ -129,7 +129,7 @@ impl<'a> SampleInput<'a> {
         })
     }
 
-    /// With data in JSON.
+    /// The input with data in JSON.
     pub(crate) fn to_json(&self) -> Value {
         json!({"name": self.spec.name, "shape": self.shape, "datatype": self.spec.datatype, "data": self.flat_data()})
     }
@@ -149,7 +149,7 @@ impl<'a> SampleInput<'a> {
         element.repeat(self.count).into()
     }
 
-    /// As an input of gRPC, with contents or without.
+    /// The input for gRPC, with or without typed contents.
     pub(crate) fn to_grpc_input(&self, typed: bool) -> InferInputTensor {
         InferInputTensor {
             name: self.spec.name.clone(),
@@ -182,7 +182,7 @@ pub(crate) fn sample_request(model: &ModelMetadata) -> Value {
     json!({"inputs": SampleInput::for_model(model).iter().map(SampleInput::to_json).collect::<Vec<_>>()})
 }
 
-/// The values of an output's raw bytes, as JSON; none for datatypes without a form there.
+/// The values of an output's raw bytes, as JSON; `None` for datatypes that JSON cannot express.
 pub(crate) fn raw_values(datatype: &str, bytes: &[u8]) -> Option<Vec<Value>> {
     macro_rules! fixed {
         ($ty:ty) => {
@@ -233,7 +233,6 @@ pub(crate) fn typed_values(c: &InferTensorContents) -> Vec<Value> {
     out
 }
 
-/// Flattens nested data.
 pub(crate) fn flatten_data(data: &Value, out: &mut Vec<Value>) {
     match data {
         Value::Array(items) => items.iter().for_each(|item| flatten_data(item, out)),
@@ -241,7 +240,7 @@ pub(crate) fn flatten_data(data: &Value, out: &mut Vec<Value>) {
     }
 }
 
-/// Whether two lists of values are the same up to 1e-5.
+/// Whether two lists of values are equal up to 1e-5.
 pub(crate) fn values_match(a: &[Value], b: &[Value]) -> bool {
     let near = |a: &Value, b: &Value| match (a.as_f64(), b.as_f64()) {
         (Some(a), Some(b)) => (a - b).abs() <= 1e-5 * a.abs().max(b.abs()).max(1.0),

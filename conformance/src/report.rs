@@ -1,4 +1,4 @@
-//! What the checks found, for people and for programs.
+//! The results of the checks, for people and for programs.
 
 use std::fmt::Write as _;
 
@@ -8,11 +8,11 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckGroup {
-    /// The specification says so.
+    /// The specification requires it.
     Required,
-    /// An extension says so.
+    /// An extension requires it.
     Extension,
-    /// Clients are better off with it.
+    /// It is recommended for the benefit of clients.
     Recommended,
 }
 
@@ -28,15 +28,14 @@ impl CheckGroup {
     }
 }
 
-/// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckOutcome {
-    /// As wanted.
+    /// The server meets the requirement.
     Pass,
-    /// Not as wanted.
+    /// The server does not meet the requirement.
     Fail,
-    /// Does not apply to this server or model.
+    /// The check does not apply to this server or model.
     Skip,
 }
 
@@ -50,38 +49,35 @@ impl CheckOutcome {
     }
 }
 
-/// One check.
+/// The result of one check.
 #[derive(Debug, Clone, Serialize)]
 pub struct CheckResult {
-    /// Its name.
+    /// The permanent name of the check.
     pub name: &'static str,
-    /// Its group.
     pub group: CheckGroup,
-    /// What it wants.
+    /// The requirement in words.
     pub wants: &'static str,
-    /// How it ended.
     pub outcome: CheckOutcome,
-    /// What was found instead, or why it was skipped.
+    /// What was found instead, or why the check was skipped.
     pub detail: String,
-    /// How long it took.
+    /// Duration of the check in milliseconds.
     pub millis: u64,
 }
 
-/// All checks of one server.
+/// The results of all checks of one server.
 #[derive(Debug, Clone, Serialize)]
 pub struct ConformanceReport {
-    /// Where it was.
+    /// The server's address.
     pub url: String,
-    /// With which model.
+    /// The model that was used.
     pub model: String,
-    /// What it calls itself.
+    /// The name in the server's metadata.
     pub server: String,
-    /// What was found.
     pub checks: Vec<CheckResult>,
 }
 
 impl ConformanceReport {
-    /// Whether no required check failed, and there were any.
+    /// Whether there were required checks and none of them failed.
     pub fn conforms(&self) -> bool {
         let required = || self.checks.iter().filter(|row| row.group == CheckGroup::Required);
         required().any(|row| row.outcome == CheckOutcome::Pass)
@@ -120,7 +116,7 @@ impl ConformanceReport {
         text
     }
 
-    /// A page.
+    /// A page in Markdown.
     pub fn to_markdown(&self) -> String {
         let mut text =
             format!("Server: {}. Model: `{}`. {}.\n", self.server, self.model, self.totals());
@@ -149,7 +145,7 @@ impl ConformanceReport {
     }
 }
 
-/// What a server says may hold anything.
+/// Escapes a server's text, which may contain anything.
 fn table_cell(text: &str) -> String {
     let short: String = text.chars().take(300).collect();
     short.replace('|', "\\|").replace(['\n', '\r'], " ")

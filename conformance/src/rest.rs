@@ -1,4 +1,4 @@
-//! A client that takes answers apart without believing them.
+//! An HTTP client that validates answers instead of trusting them.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{Stop, ensure};
 
 pub(crate) const HEADER_LENGTH: &str = "inference-header-content-length";
 
-/// The server by REST.
+/// The client of the server's REST API.
 #[derive(Debug, Clone)]
 pub(crate) struct RestClient {
     client: Client,
@@ -20,7 +20,6 @@ pub(crate) struct RestClient {
     pub(crate) model: String,
 }
 
-/// An answer.
 #[derive(Debug, Clone)]
 pub(crate) struct RestResponse {
     pub(crate) status: u16,
@@ -45,7 +44,7 @@ impl RestResponse {
         self.json()
     }
 
-    /// That it is an error as the protocol has it: `{"error": "..."}` with 4xx or 5xx.
+    /// Requires an error as specified: `{"error": "..."}` with 4xx or 5xx. Returns its text.
     pub(crate) fn expect_error(&self) -> Result<String, Stop> {
         ensure!(self.status >= 400, "status {} instead of an error: {}", self.status, self.text());
         let error = self.json()?.get("error").and_then(Value::as_str).map(str::to_owned);
@@ -101,7 +100,7 @@ impl RestClient {
         self.post(&self.infer_path(), &[], body.to_string()).await
     }
 
-    /// A JSON header with raw tensors after it.
+    /// Sends a JSON header followed by raw tensors.
     pub(crate) async fn infer_binary(
         &self,
         header: &Value,

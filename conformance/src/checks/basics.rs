@@ -1,4 +1,4 @@
-//! Health and metadata.
+//! Checks of health and metadata.
 
 use reqwest::Method;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use crate::report::CheckGroup::{Recommended, Required};
 use crate::rest::RestClient;
 use crate::{CheckRunner, CheckVerdict, ensure, skip_check};
 
-/// What the metadata says.
+/// The metadata of the server.
 #[derive(Debug, Default)]
 pub(crate) struct ServerMetadata {
     pub(crate) server: String,
@@ -16,7 +16,6 @@ pub(crate) struct ServerMetadata {
     pub(crate) model: Option<ModelMetadata>,
 }
 
-/// Runs them.
 pub(crate) async fn check_rest_basics(
     runner: &mut CheckRunner,
     rest: &RestClient,

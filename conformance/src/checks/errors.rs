@@ -1,5 +1,5 @@
-//! Requests that must be refused. That there is an error with a text is required; that it is 400
-//! and says what is wrong, recommended: a 5xx makes a rollout blame the model, and a 200 is a wrong
+//! Requests that must be rejected. An error with a text is required. Status 400 and a text that
+//! says what is wrong are recommended: a 5xx makes a rollout blame the model, and a 200 is a wrong
 //! answer.
 
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::report::CheckGroup::{Recommended, Required};
 use crate::rest::RestClient;
 use crate::{CheckRunner, Stop, ensure, skip_check};
 
-/// A request that is wrong in one way, or why this model cannot show it.
+/// A request that is wrong in one way, or why this model cannot be used for the check.
 type InvalidRequest = Result<String, Stop>;
 
 struct ErrorCase {
@@ -139,7 +139,6 @@ fn error_cases(model: &ModelMetadata) -> Vec<ErrorCase> {
     cases
 }
 
-/// Runs them.
 pub(crate) async fn check_errors(
     runner: &mut CheckRunner,
     rest: &RestClient,

@@ -1,4 +1,4 @@
-//! The extensions: binary tensors, compression, statistics, the model repository.
+//! Checks of the extensions: binary tensors, compression, statistics, the model repository.
 
 use std::io::{Read as _, Write as _};
 
@@ -14,7 +14,6 @@ use crate::report::CheckGroup::{Extension, Recommended};
 use crate::rest::{HEADER_LENGTH, RestClient, RestResponse};
 use crate::{CheckRunner, CheckVerdict, Stop, ensure, skip_check};
 
-/// Runs them.
 pub(crate) async fn check_extensions(
     runner: &mut CheckRunner,
     rest: &RestClient,
@@ -47,7 +46,7 @@ fn binary_request(model: &ModelMetadata) -> (Value, Vec<u8>) {
     (json!({"inputs": inputs}), blobs)
 }
 
-/// Takes an answer with raw tensors apart.
+/// Parses an answer with raw tensors.
 fn parse_binary_response(answer: &RestResponse) -> Result<Vec<(String, Vec<Value>)>, Stop> {
     ensure!(answer.status == 200, "status {}: {}", answer.status, answer.text());
     let length =

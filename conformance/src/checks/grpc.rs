@@ -1,4 +1,4 @@
-//! The protocol by gRPC.
+//! Checks of the protocol over gRPC.
 
 use anyhow::Context as _;
 use serde_json::Value;
@@ -19,7 +19,6 @@ use crate::{CheckRunner, CheckVerdict, Stop, ensure, skip_check};
 
 type GrpcClient = GrpcInferenceServiceClient<Channel>;
 
-/// Runs them.
 pub(crate) async fn check_grpc(
     runner: &mut CheckRunner,
     url: &str,
@@ -34,7 +33,7 @@ pub(crate) async fn check_grpc(
     };
     runner.check(Required, "grpc.connect", "the server takes connections", connect).await;
     let Some(channel) = channel else { return };
-    // Answers may be as large as the server likes.
+    // The specification does not limit the size of answers.
     let client = GrpcClient::new(channel.clone()).max_decoding_message_size(usize::MAX);
     check_grpc_basics(runner, client.clone(), model).await;
     check_grpc_inference(runner, client.clone(), rest, model).await;
@@ -268,7 +267,7 @@ async fn check_grpc_errors(
     }
 }
 
-/// Skips when the server does not have the method.
+/// Skips when the server does not implement the method.
 fn skip_unimplemented<T>(answer: Result<tonic::Response<T>, Status>) -> Result<T, Stop> {
     match answer {
         Err(status) if status.code() == Code::Unimplemented => {
@@ -355,7 +354,7 @@ async fn check_grpc_extensions(
     runner.check(Extension, "grpc.stream", "ModelStreamInfer answers each request", stream).await;
 }
 
-/// A stream of what is there already.
+/// A stream of messages that are available from the start.
 struct RequestStream(std::vec::IntoIter<pb::ModelInferRequest>);
 
 impl tonic::codegen::tokio_stream::Stream for RequestStream {

@@ -1,4 +1,4 @@
-//! Inference with JSON.
+//! Checks of inference with JSON.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::report::CheckGroup::{Recommended, Required};
 use crate::rest::{RestClient, RestResponse};
 use crate::{CheckRunner, CheckVerdict, Stop, ensure, skip_check};
 
-/// The outputs of an answer by name: their values, flat.
+/// The outputs of an answer by name, with their values flattened.
 pub(crate) fn json_outputs(answer: &Value) -> Result<Vec<(String, Vec<Value>)>, Stop> {
     let list = answer.get("outputs").and_then(Value::as_array);
     let list = list
@@ -31,7 +31,7 @@ fn truncated_text(value: &Value) -> String {
     value.to_string().chars().take(200).collect()
 }
 
-/// That two answers say the same.
+/// Fails unless two answers have the same outputs.
 pub(crate) fn ensure_same_outputs(
     a: &[(String, Vec<Value>)],
     b: &[(String, Vec<Value>)],
@@ -100,7 +100,6 @@ fn check_well_formed(answer: &Value, model: &ModelMetadata) -> CheckVerdict {
     Ok(())
 }
 
-/// Runs them.
 pub(crate) async fn check_inference(
     runner: &mut CheckRunner,
     rest: &RestClient,
