@@ -1,5 +1,5 @@
-//! What other servers make of the protocol: `slipway-conformance` against each that speaks it, with
-//! the same model.
+//! Runs `slipway-conformance` against other servers that implement the protocol, with the same
+//! model.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -13,19 +13,19 @@ use crate::model::{self, BenchModel};
 use crate::peers::PeerServer;
 use crate::{BenchOptions, raw, runtime};
 
-/// Who speaks the protocol. FastAPI, LitServe and BentoML answer it only as far as we wrote it for
-/// the benches.
+/// The servers that implement the protocol. FastAPI, LitServe and BentoML are left out: they answer
+/// it only as far as our benchmark code implements it.
 const PEERS: [PeerServer; 4] =
     [PeerServer::Slipway, PeerServer::Triton, PeerServer::MlServer, PeerServer::KServe];
 const MODEL: &str = "tree30";
-/// Seconds for each check.
+/// Time limit of each check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Checks each, and writes what came out side by side.
+/// Checks each server, and writes the results side by side.
 pub(crate) fn run_conformance(options: &BenchOptions) -> anyhow::Result<()> {
     options.make_dirs()?;
     let library = runtime::onnxruntime_library()?;
-    // An error means that one is installed.
+    // An error means that a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut models = model::ensure_models(&options.dir, &[MODEL.to_owned()])?;
     let mut model = models.pop().context("no model")?;
@@ -34,7 +34,7 @@ pub(crate) fn run_conformance(options: &BenchOptions) -> anyhow::Result<()> {
     for peer in PEERS.into_iter().filter(|peer| options.is_selected(peer.name())) {
         match check_peer(options, &library, &model, peer) {
             Ok(report) => reports.push((peer.name(), report)),
-            // One that does not run here is left out, and does not spoil the rest.
+            // A server that does not run here is left out; the others are still checked.
             Err(error) => eprintln!("left out: {}: {error:#}", peer.name()),
         }
     }
@@ -73,7 +73,7 @@ fn write_conformance(path: &Path, reports: &[(&str, ConformanceReport)]) -> anyh
     Ok(())
 }
 
-/// A row for each check, a column for each server; what failed is told below.
+/// A row for each check and a column for each server; details of failures follow below the table.
 fn render_conformance_table(reports: &[(&str, ConformanceReport)]) -> String {
     let mut text =
         String::from("<!-- Written by `slipway-bench conformance`; do not edit. -->\n\n");

@@ -1,7 +1,7 @@
-//! The hop alone: two model servers that do nothing behind each proxy, 90 % to one and 10 % to the
-//! other.
+//! Measures only the proxy hop: two trivial model servers behind each proxy, which sends 90 % of
+//! the requests to one and 10 % to the other.
 //!
-//! Servers share one core with nobody but the proxy; only the proxy's CPU time counts.
+//! Servers and proxy share one core with no other process; only the proxy's CPU time counts.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,10 +15,10 @@ use crate::wire::{InputRow, WireEncoding};
 use crate::{BenchOptions, load, measure, venv};
 
 const MODEL: &str = "hop";
-/// Who is measured.
+/// The measured proxies.
 pub(crate) const NAMES: [&str; 5] = ["no-proxy", "slipway-gateway", "haproxy", "nginx", "envoy"];
 
-/// Where the two servers and the proxy listen.
+/// The ports of the two servers and the proxy.
 #[derive(Debug, Clone, Copy)]
 struct HopPorts {
     stable: u16,
@@ -26,7 +26,7 @@ struct HopPorts {
     proxy: u16,
 }
 
-/// Measures everything that was asked for.
+/// Measures all selected proxies.
 pub(crate) fn run_gateway_bench(options: &BenchOptions) -> anyhow::Result<()> {
     options.make_dirs()?;
     let hop = std::fs::canonicalize("target/release/examples/hop");

@@ -1,7 +1,7 @@
-//! Jobs: how fast they are queued, and how fast one worker runs them, on each broker.
+//! Measures jobs: how fast they are enqueued, and how fast one worker runs them, on each broker.
 //!
-//! All servers share one core, the load has the other. First jobs are queued while nobody runs
-//! them, then a worker is started and runs them all.
+//! All servers share one core, and the load generator has the other. First jobs are enqueued
+//! without a running worker, then a worker is started and runs them all.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -20,12 +20,12 @@ use crate::wire::WireEncoding;
 use crate::{BenchOptions, peers, runtime};
 
 const MODEL: &str = "tree30";
-/// How long a broker may take to start, and a worker for all jobs.
+/// How long a broker may take to start, and a worker may take for all jobs.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const WORK_TIMEOUT: Duration = Duration::from_secs(300);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What keeps the queue, and how safely.
+/// A broker and its durability settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BrokerSetup {
     RedisEverySecond,
@@ -70,7 +70,7 @@ impl BrokerSetup {
     }
 }
 
-/// The nats-server that the tests use, built when it is not there.
+/// The nats-server that the tests use, built if it does not exist.
 fn ensure_nats_server() -> anyhow::Result<PathBuf> {
     let root = slipway_provision::workspace_root();
     Ok(slipway_provision::go_tools::ensure_program(
@@ -80,7 +80,7 @@ fn ensure_nats_server() -> anyhow::Result<PathBuf> {
     )?)
 }
 
-/// One round with one broker. Times are CPU microseconds of a job.
+/// One round with one broker. Times are CPU microseconds per job.
 #[derive(Debug, Clone, Copy)]
 struct JobMeasurement {
     broker: BrokerSetup,
@@ -95,7 +95,7 @@ struct JobMeasurement {
     load_average: f64,
 }
 
-/// Measures each broker, and writes what came out; nothing when `--only` names others than `jobs`.
+/// Measures each broker and writes the results; does nothing when `--only` does not name `jobs`.
 pub(crate) fn run_jobs_bench(options: &BenchOptions) -> anyhow::Result<()> {
     if !options.is_selected("jobs") {
         return Ok(());
@@ -110,7 +110,7 @@ pub(crate) fn run_jobs_bench(options: &BenchOptions) -> anyhow::Result<()> {
             eprintln!("round {} of {}: jobs on {}", round + 1, options.rounds, broker.name());
             match measure_broker(options, &library, &model, broker) {
                 Ok(row) => rows.push(row),
-                // One that does not run here is left out, and does not spoil the rest.
+                // A broker that does not run here is left out; the others are still measured.
                 Err(error) => eprintln!("  left out: {error:#}"),
             }
         }
@@ -130,7 +130,7 @@ fn measure_broker(
     broker: BrokerSetup,
 ) -> anyhow::Result<JobMeasurement> {
     let dir = std::path::absolute(options.dir.join("jobs"))?;
-    // What an earlier round left must not be there.
+    // Removes files of an earlier round.
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir)?;
     let log = |what: &str| options.dir.join("logs").join(format!("jobs-{what}.log"));
@@ -169,7 +169,7 @@ fn measure_broker(
         cpu.map(|seconds| seconds * 1e6 / queued.requests as f64);
     drop(server);
 
-    // The one that asked whether the server is there counts.
+    // Includes the request that checked whether the server is up.
     let all = 1 + warm.requests + queued.requests;
     let admin = runtime::free_ports()?;
     let before = keeper.cpu_seconds();
@@ -205,7 +205,7 @@ fn job_request(model: &BenchModel, port: u16) -> BenchRequest {
     call
 }
 
-/// Jobs that the worker ended well so far.
+/// Number of jobs that the worker has finished successfully.
 fn succeeded_jobs(admin: u16) -> anyhow::Result<u64> {
     let answer = load::http_get(admin, "/metrics")?;
     let text = String::from_utf8_lossy(&answer.body);
@@ -216,7 +216,7 @@ fn succeeded_jobs(admin: u16) -> anyhow::Result<u64> {
     Ok(value.parse::<f64>()? as u64)
 }
 
-/// Medians over the rounds, number by number.
+/// The median over the rounds for each number.
 fn render_jobs_table(rows: &[JobMeasurement]) -> String {
     let mut text = String::from(
         "<!-- Written by `slipway-bench jobs`; do not edit. CPU in microseconds of a job. -->\n\n\

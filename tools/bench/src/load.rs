@@ -1,5 +1,5 @@
 //! The load: connections that send one request after the other (closed loop), or at a fixed rate
-//! whatever the answers do (open loop).
+//! independent of the answers (open loop).
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,9 +29,9 @@ pub(crate) struct BenchRequest {
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
-    /// gRPC: HTTP/2 and a status in the trailers.
+    /// Whether it is gRPC: HTTP/2 and a status in the trailers.
     pub(crate) grpc: bool,
-    /// Other inputs for each request; without, all are the same.
+    /// Different inputs for each request; if absent, all requests are equal.
     pub(crate) variation: Option<Arc<BodyVariation>>,
 }
 
@@ -41,13 +41,12 @@ impl BenchRequest {
     }
 }
 
-/// An answer.
 #[derive(Debug)]
 pub(crate) struct BenchResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
-    /// `grpc-status`, when there is one.
+    /// `grpc-status`, if present.
     pub(crate) grpc_status: Option<i32>,
 }
 
@@ -132,7 +131,7 @@ impl BenchConnection {
     }
 }
 
-/// Sends `call` once, as it is.
+/// Sends `call` once, unchanged.
 pub(crate) fn send_once(call: &BenchRequest) -> anyhow::Result<BenchResponse> {
     with_timeout(async {
         let mut connection = BenchConnection::open(call).await?;
@@ -140,12 +139,12 @@ pub(crate) fn send_once(call: &BenchRequest) -> anyhow::Result<BenchResponse> {
     })
 }
 
-/// Whether `call` is answered well.
+/// Whether `call` is answered successfully.
 pub(crate) fn is_answered(call: &BenchRequest) -> bool {
     send_once(call).is_ok_and(|answer| answer.status.is_success())
 }
 
-/// Asks for `path` by GET.
+/// Sends a GET for `path`.
 pub(crate) fn http_get(port: u16, path: &str) -> anyhow::Result<BenchResponse> {
     let request =
         Request::get(path).header(http::header::HOST, "127.0.0.1").body(Full::new(Bytes::new()))?;
@@ -169,7 +168,7 @@ fn with_timeout(
     })
 }
 
-/// Closed loop over all connections for `seconds`.
+/// Runs a closed loop over all connections for `seconds`.
 pub(crate) fn run_closed_loop(
     call: &BenchRequest,
     options: &BenchOptions,
@@ -178,8 +177,8 @@ pub(crate) fn run_closed_loop(
     drive_load(call, options, seconds, None)
 }
 
-/// Open loop: `rate` requests a second over all connections; latencies count from when a request
-/// was due.
+/// Runs an open loop: `rate` requests per second over all connections; latencies count from the
+/// time at which a request was due.
 pub(crate) fn run_open_loop(
     call: &BenchRequest,
     options: &BenchOptions,
@@ -239,8 +238,8 @@ async fn run_connection(
     let mut due = first;
     loop {
         if let Some(gap) = gap {
-            // Timers of tokio are a millisecond wide, far more than what is measured. The core is
-            // the load's own.
+            // tokio's timers have a resolution of a millisecond, far coarser than the measured
+            // times. No other process uses the load's core.
             while Instant::now() < due {
                 tokio::task::yield_now().await;
             }

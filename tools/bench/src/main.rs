@@ -1,10 +1,10 @@
-//! `slipway-bench`: measures the model server and the gateway of Slipway beside others: same model
+//! `slipway-bench`: measures the model server and the gateway of Slipway next to others: same model
 //! files, same load, same machine, same run.
 //!
-//! What is compared is CPU time per request (user and system, of the server's whole process tree):
-//! on a machine that is shared it is far more stable than requests per second or percentiles, which
-//! are reported beside the load average. Servers run on one core, the load on another; rounds are
-//! interleaved.
+//! The compared quantity is CPU time per request (user and system, of the server's whole process
+//! tree): on a shared machine it is far more stable than requests per second or percentiles, which
+//! are reported together with the load average. Servers run on one core, the load on another;
+//! rounds are interleaved.
 
 mod conformance;
 mod gateway;
@@ -28,8 +28,8 @@ use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, value_parser};
 
-/// Measures the model server and the gateway of Slipway beside others: same model files, same load,
-/// same machine, same run.
+/// Measures the model server and the gateway of Slipway beside others: same model files, same
+/// load, same machine, same run.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct BenchCli {
@@ -39,40 +39,40 @@ struct BenchCli {
 
 #[derive(Debug, Subcommand)]
 enum BenchCommand {
-    /// Model servers.
+    /// Measure model servers.
     Runtime(BenchOptions),
-    /// Gateways: the hop alone.
+    /// Measure only the hop through each gateway.
     Gateway(BenchOptions),
-    /// The queue of jobs, on each broker.
+    /// Measure the queue of jobs on each broker.
     Jobs(BenchOptions),
-    /// Checks who speaks the Open Inference Protocol how well.
+    /// Check how well servers conform to the Open Inference Protocol.
     Conformance(BenchOptions),
-    /// Writes the table and the plots of the results so far.
+    /// Write the table and the plots of the results so far.
     Report(BenchOptions),
 }
 
-/// What all measurements have in common.
+/// Options of all measurements.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct BenchOptions {
-    /// Where results, models and other people's programs are kept.
+    /// Directory of results, models and external programs.
     #[arg(long, default_value = "target/bench")]
     pub(crate) dir: PathBuf,
-    /// Where the report goes.
+    /// Directory of the report.
     #[arg(long, default_value = "docs/bench")]
     pub(crate) report: PathBuf,
-    /// Only these, by name.
+    /// Measure only these, by name.
     #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(measured_names()))]
     pub(crate) only: Vec<String>,
-    /// Only these models.
+    /// Use only these models.
     #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(model::NAMES))]
     pub(crate) models: Vec<String>,
     /// Seconds of each measurement, after a fifth of it as warm-up.
     #[arg(long, default_value_t = 5.0, value_parser = parse_seconds)]
     pub(crate) seconds: f64,
-    /// Interleaved rounds; the report shows the median.
+    /// Number of interleaved rounds; the report shows the median.
     #[arg(long, default_value_t = 3, value_parser = value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: u32,
-    /// Connections of the load.
+    /// Number of connections of the load.
     #[arg(long, default_value_t = 16, value_parser = value_parser!(u16).range(1..=10_000))]
     pub(crate) connections: u16,
     /// Core for servers.
@@ -88,15 +88,15 @@ impl BenchOptions {
         self.only.is_empty() || self.only.iter().any(|it| it == name)
     }
 
-    /// Makes the directory of logs, and the one of results with it.
+    /// Creates the directory of logs, which is inside that of results.
     pub(crate) fn make_dirs(&self) -> anyhow::Result<()> {
         let logs = self.dir.join("logs");
         std::fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))
     }
 }
 
-/// Names of all that is measured: one command line serves all commands, so each takes the names of
-/// the others.
+/// Names of everything that is measured: all subcommands share these options, so each accepts the
+/// names of the others.
 fn measured_names() -> impl Iterator<Item = &'static str> {
     peers::PeerServer::ALL
         .map(peers::PeerServer::name)

@@ -1,4 +1,4 @@
-//! One measurement of one server that runs.
+//! One measurement of one running server.
 
 use anyhow::ensure;
 
@@ -7,9 +7,9 @@ use crate::load::{self, BenchRequest};
 use crate::process::{self, ServerProcess};
 use crate::report::ResultCell;
 
-/// A closed loop, and an open one at half the rate that it reached, at most `most` requests a
-/// second: what users see of a server that is not overloaded. Who was measured is left for the
-/// caller to say.
+/// Measures a closed loop, and an open loop at half the rate that the closed one reached, at most
+/// `most` requests per second: the latency that users see of a server that is not overloaded. The
+/// caller fills in the name of the server.
 pub(crate) fn measure_server(
     options: &BenchOptions,
     server: &ServerProcess,

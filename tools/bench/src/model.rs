@@ -1,4 +1,4 @@
-//! The models of the benches and a request for each.
+//! The models of the benchmarks, and a request for each.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,20 +15,19 @@ use crate::load::BenchRequest;
 use crate::venv;
 use crate::wire::{InputRow, WireEncoding};
 
-/// All models, by rising work.
+/// All models, by increasing work.
 pub(crate) const NAMES: [&str; 5] = ["tree30", "mlp", "digits", "cnn", "cnn-wide"];
 
-/// One model.
 #[derive(Debug, Clone)]
 pub(crate) struct BenchModel {
     pub(crate) name: String,
     pub(crate) path: PathBuf,
     pub(crate) row: InputRow,
-    /// What raw ONNX Runtime says for the row.
+    /// The output of raw ONNX Runtime for the row.
     pub(crate) probabilities: Vec<f32>,
 }
 
-/// Makes the models unless they are there.
+/// Makes the models unless they exist.
 pub(crate) fn ensure_models(dir: &Path, only: &[String]) -> anyhow::Result<Vec<BenchModel>> {
     let out = dir.join("models");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("models.py");
@@ -147,7 +146,7 @@ mod tests {
     #[test]
     fn a_message_is_what_the_encoding_says() {
         let row = InputRow { input: "x".into(), shape: vec![1, 300], data: vec![1.0] };
-        // https://protobuf.dev/programming-guides/encoding/, written out by hand.
+        // https://protobuf.dev/programming-guides/encoding/, encoded by hand.
         let input = [&[0x0a, 1, b'x', 0x12, 4][..], b"FP32", &[0x1a, 3, 1, 0xac, 0x02]].concat();
         let length = u8::try_from(input.len()).unwrap();
         let want = [

@@ -1,4 +1,5 @@
-//! Who is measured, and how each is started at the best setting that its documentation names.
+//! The measured model servers, and how each is started at the best setting that its documentation
+//! names.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,11 +20,11 @@ use crate::wire::WireEncoding;
 pub(crate) enum PeerServer {
     Slipway,
     SlipwayNoBatching,
-    /// Every request is known: what a hit in the process's memory costs.
+    /// Every request is cached in the process's memory: measures the cost of a hit.
     SlipwayCacheHit,
-    /// No request is known: what a cache costs that never helps.
+    /// No request is cached: measures the cost of a cache that never helps.
     SlipwayCacheMiss,
-    /// Every request is known to Redis alone, whose CPU time counts.
+    /// Every request is cached only in Redis, whose CPU time counts too.
     SlipwayCacheRedis,
     FastApi,
     Triton,
@@ -35,8 +36,8 @@ pub(crate) enum PeerServer {
 
 const ORT: &str = "onnxruntime==1.32.0";
 const NUMPY: &str = "numpy==2.4.6";
-/// Different inputs of a measurement in which none comes twice, and of one whose inputs all come
-/// soon enough to be known after its warm-up.
+/// Number of different inputs of a measurement without repetitions, and of one whose inputs repeat
+/// soon enough to be cached after its warm-up.
 const UNIQUE_INPUTS: u32 = 1_500_000;
 const REPEATED_INPUTS: u32 = 256;
 
@@ -71,7 +72,7 @@ impl PeerServer {
         }
     }
 
-    /// Whether it is our own, whatever its options.
+    /// Whether it is Slipway's server, with any options.
     const fn is_ours(self) -> bool {
         use PeerServer::{
             Slipway, SlipwayCacheHit, SlipwayCacheMiss, SlipwayCacheRedis, SlipwayNoBatching,
@@ -82,7 +83,7 @@ impl PeerServer {
         )
     }
 
-    /// What it can read.
+    /// Whether the server supports this encoding.
     pub(crate) const fn supports(self, wire: WireEncoding) -> bool {
         match wire {
             WireEncoding::Json => true,
@@ -91,7 +92,7 @@ impl PeerServer {
         }
     }
 
-    /// Where it answers gRPC when its first port is `port`.
+    /// The server's gRPC port when its first port is `port`.
     pub(crate) const fn grpc_port(self, port: u16) -> Option<u16> {
         match self {
             _ if self.is_ours() => Some(port),
@@ -103,7 +104,7 @@ impl PeerServer {
     fn requirements(self) -> &'static [&'static str] {
         match self {
             Self::FastApi => &["fastapi==0.165.0", "uvicorn[standard]", ORT, NUMPY],
-            // The interpreter in the wheel wants numpy 1.
+            // The interpreter in the wheel needs numpy 1.
             Self::Triton => &["nvidia-pytriton==0.7.0", "onnxruntime==1.23.2", "numpy<2"],
             Self::MlServer => &["mlserver==1.7.1", ORT],
             Self::KServe => &["kserve==0.21.0", ORT],
@@ -227,7 +228,7 @@ fn slipway_command(
     Ok(command)
 }
 
-/// Our own program with the model, on one core; its admin port is `port + 1`.
+/// Slipway's model server with the model, on one core; its admin port is `port + 1`.
 pub(crate) fn runtime_command(
     what: &str,
     library: &Path,
@@ -260,7 +261,8 @@ pub(crate) fn runtime_command(
     Ok(command)
 }
 
-/// `command` with a Redis of its own: one process tree, so that the time of both counts.
+/// Runs `command` together with a Redis of its own: one process tree, so that the time of both
+/// counts.
 fn with_own_redis(command: &Command, port: u16) -> Command {
     let redis = format!(
         "redis-server --port {port} --bind 127.0.0.1 --save '' --appendonly no --loglevel warning"
@@ -286,8 +288,8 @@ fn write_mlserver_settings(dir: &Path, port: u16) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// Triton out of the wheel of pytriton: the server with its Python backend, which is the only one
-/// in there.
+/// Triton from the wheel of pytriton: the server with its Python backend, the only backend that the
+/// wheel contains.
 fn triton_command(
     dir: &Path,
     venv: &Path,

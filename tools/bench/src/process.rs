@@ -1,5 +1,4 @@
-//! Processes that are measured: pinned to a core, with the CPU time and the memory of all their
-//! children.
+//! Measured processes: pinned to a core, with the CPU time and the memory of all their children.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::CommandExt as _;
@@ -12,10 +11,10 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
-/// How long a server may take to end by itself.
+/// How long a server may take to end after SIGTERM.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A server. It ends with this value, and its children with it.
+/// A server. It and its children end when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct ServerProcess {
     child: Child,
@@ -37,19 +36,19 @@ impl ServerProcess {
             pinned.current_dir(dir);
         }
         pinned.stdin(Stdio::null()).stdout(out).stderr(err);
-        // A group of its own, so that workers end with it.
+        // A separate process group, so that its workers are ended with it.
         pinned.process_group(0);
         let child = pinned.spawn().with_context(|| format!("{pinned:?}"))?;
         Ok(Self { child, log: log.to_owned() })
     }
 
-    /// Whether it still runs.
+    /// Whether it is still running.
     pub(crate) fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Looks every so often until `is` is true. When it ends before, or that takes longer than
-    /// `most`, the end of its log says why.
+    /// Polls until `is` is true. If the process ends before, or that takes longer than `most`, the
+    /// error contains the end of its log.
     pub(crate) fn wait_until(
         &mut self,
         most: Duration,
@@ -71,7 +70,7 @@ impl ServerProcess {
         Ok(())
     }
 
-    /// CPU seconds so far of the process and all that it started, those that ended included.
+    /// CPU seconds so far of the process and all its descendants, including ended ones.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64;
         let all = read_processes();
@@ -83,7 +82,7 @@ impl ServerProcess {
         sum as f64 / ticks
     }
 
-    /// Proportional memory of the process and all that it started, in bytes.
+    /// Proportional memory of the process and all its descendants, in bytes.
     pub(crate) fn pss_bytes(&self) -> u64 {
         let all = read_processes();
         process_tree(&all, self.child.id()).iter().filter_map(|pid| process_pss(*pid)).sum()
@@ -98,7 +97,7 @@ impl Drop for ServerProcess {
         while self.is_alive() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(20));
         }
-        // Children that outlive their parent, and whoever did not listen.
+        // Children that outlive their parent, and processes that ignored SIGTERM.
         let _ = killpg(group, Signal::SIGKILL);
         let _ = self.child.wait();
     }
@@ -151,7 +150,7 @@ fn process_pss(pid: u32) -> Option<u64> {
     Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
-/// Binds the calling thread, and threads that it starts, to a core.
+/// Pins the calling thread, and threads that it starts, to a core.
 pub(crate) fn pin_to_core(core: usize) -> anyhow::Result<()> {
     let mut set = CpuSet::new();
     let pinned = set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));

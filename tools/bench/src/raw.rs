@@ -1,4 +1,4 @@
-//! The limit: the model in ONNX Runtime, in this process, without any server.
+//! The lower bound: the model in ONNX Runtime, in this process, without any server.
 
 use std::path::Path;
 use std::time::Instant;
@@ -10,12 +10,12 @@ use slipway_runtime_engine::tensor::{Tensor, TensorData};
 use crate::model::BenchModel;
 use crate::process;
 
-/// What one run costs.
+/// The cost of one run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RawMeasurement {
-    /// CPU microseconds of a run.
+    /// CPU microseconds per run.
     pub(crate) cpu_us: f64,
-    /// Runs a second of one thread.
+    /// Runs per second of one thread.
     pub(crate) per_second: f64,
 }
 
@@ -31,7 +31,7 @@ fn input_tensors(model: &BenchModel) -> Vec<Tensor> {
     vec![Tensor { shape, data: TensorData::F32(model.row.data.clone()) }]
 }
 
-/// What the model says for its row: the reference for all servers.
+/// The model's output for its row: the reference for all servers.
 pub(crate) fn reference_output(library: &Path, model: &BenchModel) -> anyhow::Result<Vec<f32>> {
     let mut engine = load_engine(library, model)?;
     let index = engine.signature().outputs.iter().position(|spec| spec.name.contains("probabilit"));
@@ -43,8 +43,8 @@ pub(crate) fn reference_output(library: &Path, model: &BenchModel) -> anyhow::Re
     }
 }
 
-/// Runs the model for `seconds`. Making the input and reading the outputs are part of it: no server
-/// can do without.
+/// Runs the model for `seconds`. Creating the input and reading the outputs are included, because
+/// every server must do this too.
 pub(crate) fn measure_raw(
     library: &Path,
     model: &BenchModel,

@@ -1,4 +1,4 @@
-//! Results: kept as JSON while they are collected, told as a table and plots.
+//! Results: stored as JSON while they are collected, reported as a table and plots.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,13 +12,12 @@ use serde::{Deserialize, Serialize};
 use crate::BenchOptions;
 use crate::raw::RawMeasurement;
 
-/// One measurement.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ResultCell {
     pub(crate) server: String,
     pub(crate) model: String,
     pub(crate) wire: String,
-    /// CPU microseconds of a request, of the server's whole process tree.
+    /// CPU microseconds per request, of the server's whole process tree.
     pub(crate) cpu_us: f64,
     pub(crate) per_second: f64,
     pub(crate) p50_us: f64,
@@ -34,7 +33,7 @@ pub(crate) struct ResultCell {
     pub(crate) load_average: f64,
 }
 
-/// JSON has no NaN and writes null.
+/// JSON has no NaN and contains null instead.
 fn nullable<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
@@ -70,11 +69,12 @@ pub(crate) struct BenchResults {
 
 type ResultKey = (String, String, String);
 
-/// The rounds of one measurement.
+/// A summary of the rounds of one measurement.
 #[derive(Debug, Clone, Copy)]
 struct RoundSummary {
     count: usize,
-    /// CPU microseconds of a request in the best one. Others on the machine can only add to it.
+    /// CPU microseconds per request in the best round. Other processes of the machine can only
+    /// increase it.
     least_us: f64,
 }
 
@@ -106,7 +106,7 @@ impl BenchResults {
         Ok(std::fs::write(dir.join("results.json"), serde_json::to_vec_pretty(self)?)?)
     }
 
-    /// The median round of each, by CPU time, and what there is to say of all of its rounds.
+    /// The median round of each measurement, by CPU time, with the summary of its rounds.
     fn medians(&self) -> BTreeMap<ResultKey, (ResultCell, RoundSummary)> {
         let mut groups: BTreeMap<ResultKey, Vec<&ResultCell>> = BTreeMap::new();
         for cell in &self.cells {
@@ -196,7 +196,7 @@ fn render_results_table(medians: &BTreeMap<ResultKey, (ResultCell, RoundSummary)
     text
 }
 
-/// Bars of CPU time on a logarithmic scale; a line for the limit.
+/// Bars of CPU time on a logarithmic scale, with a line for the lower bound.
 fn plot_bars(
     path: &Path,
     title: &str,

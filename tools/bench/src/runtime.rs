@@ -1,4 +1,4 @@
-//! Model servers, side by side.
+//! Measures model servers side by side.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::{BenchOptions, raw};
 /// How long a server may take to answer its first request.
 const START_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Measures everything that was asked for, and keeps what comes out.
+/// Measures all selected servers and stores the results.
 pub(crate) fn run_runtime_bench(options: &BenchOptions) -> anyhow::Result<()> {
     options.make_dirs()?;
     let library = onnxruntime_library()?;
@@ -44,8 +44,8 @@ pub(crate) fn run_runtime_bench(options: &BenchOptions) -> anyhow::Result<()> {
                 );
                 match measure_peer(options, &library, model, peer) {
                     Ok(cells) => cells.into_iter().for_each(|cell| results.add(cell)),
-                    // One that does not run here is left out, with the reason in the log, and does
-                    // not spoil the rest.
+                    // A server that does not run here is left out, with the reason in the log; the
+                    // others are still measured.
                     Err(error) => eprintln!("  left out: {error:#}"),
                 }
             }
@@ -100,7 +100,7 @@ fn measure_wire(
     Ok(ResultCell { model: model.name.clone(), wire: wire.name().into(), ..cell })
 }
 
-/// Starts a server: its first port, and how long it took until its first answer.
+/// Starts a server: returns its first port, and the time until its first answer.
 pub(crate) fn start_peer(
     options: &BenchOptions,
     library: &Path,
@@ -117,7 +117,7 @@ pub(crate) fn start_peer(
     Ok((server, port, begun.elapsed()))
 }
 
-/// All servers must give the same answer before anything is timed.
+/// All servers must give the same answer before they are measured.
 fn check_response(
     answer: &BenchResponse,
     model: &BenchModel,
@@ -166,7 +166,7 @@ fn json_values(body: &[u8]) -> anyhow::Result<Vec<Vec<f64>>> {
         .collect())
 }
 
-/// Whether the floats stand somewhere in the bytes.
+/// Whether the bytes contain the floats.
 fn contains_floats(body: &[u8], values: &[f32]) -> bool {
     body.windows(values.len() * 4).any(|window| {
         window.chunks_exact(4).zip(values).all(|(bytes, want)| {
@@ -176,7 +176,7 @@ fn contains_floats(body: &[u8], values: &[f32]) -> bool {
     })
 }
 
-/// Three ports in a row that nobody uses now.
+/// Three consecutive ports that are free now.
 pub(crate) fn free_ports() -> anyhow::Result<u16> {
     use std::net::TcpListener;
     for _ in 0..100 {

@@ -1,4 +1,4 @@
-//! Requests with other inputs each time: the first value of the row counts up, everything else
+//! Requests with different inputs: the first value of the row is incremented, and everything else
 //! stays.
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,27 +7,27 @@ use bytes::Bytes;
 
 use crate::wire::{InputRow, WireEncoding};
 
-/// A request's first value, and the values that stand in its place one after the other.
+/// The first value of a request, and the values that replace it one after the other.
 #[derive(Debug)]
 pub(crate) struct BodyVariation {
-    /// Where the value stands in the body, and where it ends.
+    /// Where the value starts in the body, and where it ends.
     from: usize,
     to: usize,
     is_json: bool,
-    /// Number of the first value: no two protocols use the same.
+    /// Number of the first value; different for each protocol.
     base: u32,
-    /// How many there are before the first comes again.
+    /// Number of values before they repeat.
     count: u32,
     next: AtomicU32,
 }
 
-/// 0.5 in units of [`VALUE_STEP`]; from here up to one a single-precision float tells two values
-/// apart that differ by one unit.
+/// 0.5 in units of [`VALUE_STEP`]; from here up to one, a single-precision float can distinguish
+/// two values that differ by one unit.
 const FIRST_VALUE: u32 = 5_000_000;
 const VALUE_STEP: f64 = 1e-7;
 
 impl BodyVariation {
-    /// `count` different requests like `body`, which asks for `row`; at most 1.6 million.
+    /// `count` different requests like `body`, which contains `row`; at most 1.6 million.
     pub(crate) fn new(body: &[u8], row: &InputRow, wire: WireEncoding, count: u32) -> Self {
         let find = |what: &[u8]| {
             body.windows(what.len()).position(|window| window == what).unwrap_or_default()
@@ -39,7 +39,7 @@ impl BodyVariation {
                     body.iter().skip(from).take_while(|byte| !matches!(byte, b',' | b']')).count();
                 (from, from + length, 0)
             }
-            // The values stand at the end.
+            // The values are at the end.
             WireEncoding::Binary | WireEncoding::Grpc => {
                 let from = body.len() - row.data.len() * 4;
                 (from, from + 4, if wire == WireEncoding::Binary { 1_600_000 } else { 3_200_000 })

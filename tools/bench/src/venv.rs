@@ -1,4 +1,4 @@
-//! Other people's Python programs, each in an environment of its own.
+//! External Python programs, each in its own environment.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 use slipway_provision::{BuildCache, python};
 
-/// Makes an environment with `requirements` (lines for pip) unless it is there; returns its
+/// Creates an environment with `requirements` (lines for pip) unless it exists; returns its
 /// directory.
 pub(crate) fn ensure_venv(
     name: &str,

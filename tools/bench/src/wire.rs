@@ -1,8 +1,7 @@
-//! What is asked, and how it is written.
+//! Inputs of requests and their encodings.
 
 use serde::Deserialize;
 
-/// One row of input.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct InputRow {
     pub(crate) input: String,
@@ -10,7 +9,7 @@ pub(crate) struct InputRow {
     pub(crate) data: Vec<f32>,
 }
 
-/// How a request is written.
+/// The encoding of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WireEncoding {
     /// REST, JSON.
