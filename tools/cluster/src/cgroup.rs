@@ -1,8 +1,7 @@
 //! The cgroup of a cluster, in each hierarchy.
 //!
-//! Every process of a cluster, containers included, is somewhere below it, so it answers "which
-//! processes did we start" even when pid files are lost, and no process of anybody else is ever in
-//! it.
+//! It contains every process of a cluster, including containers, and no other process. So it
+//! identifies the processes of the cluster even when pid files are lost.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,12 +16,12 @@ use crate::wait;
 const ROOT: &str = "/sys/fs/cgroup";
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Makes the cgroup in every hierarchy: the kubelet wants its root to exist in all of them.
+/// Creates the cgroup in every hierarchy: the kubelet requires its root cgroup in all of them.
 pub fn create_cgroup(layout: &ClusterLayout) -> Result<()> {
     for hierarchy in cgroup_hierarchies()? {
         let dir = hierarchy.join(layout.cgroup_name());
         std::fs::create_dir_all(&dir).map_err(HarnessError::io("create", &dir))?;
-        // A new cpuset is empty, and no process may join an empty one.
+        // A new cpuset is empty, and no process can join an empty one.
         for file in ["cpuset.cpus", "cpuset.mems"] {
             if let Ok(value) = std::fs::read_to_string(hierarchy.join(file)) {
                 std::fs::write(dir.join(file), value.trim())
@@ -34,7 +33,7 @@ pub fn create_cgroup(layout: &ClusterLayout) -> Result<()> {
     std::fs::create_dir_all(&components).map_err(HarnessError::io("create", &components))
 }
 
-/// The cgroup that the components themselves are in. One hierarchy is enough to find them.
+/// The cgroup of the components themselves. One hierarchy is enough to find them.
 pub fn components_cgroup(layout: &ClusterLayout) -> Result<PathBuf> {
     let all = cgroup_hierarchies()?;
     let tracking = all.iter().find(|hierarchy| hierarchy.ends_with("pids")).or(all.first());
@@ -49,7 +48,7 @@ pub fn kill_all(layout: &ClusterLayout) -> Result<()> {
     wait::until_blocking("all processes have ended", DEADLINE, || {
         let pids: Vec<Pid> = roots.iter().flat_map(|root| list_processes(root)).collect();
         for pid in &pids {
-            // It may have ended by itself in between.
+            // It may have ended in between.
             let _ = kill(*pid, Signal::SIGKILL);
         }
         pids.is_empty()
@@ -59,7 +58,7 @@ pub fn kill_all(layout: &ClusterLayout) -> Result<()> {
 /// Removes the empty cgroups.
 pub fn remove_cgroup(layout: &ClusterLayout) -> Result<()> {
     let roots = cgroup_roots(layout)?;
-    // The kernel needs a moment after the last process before it lets a cgroup go.
+    // The kernel needs a moment after the last process before a cgroup can be removed.
     wait::until_blocking("cgroups are removed", DEADLINE, || {
         roots.iter().for_each(|root| remove_tree(root));
         roots.iter().all(|root| !root.exists())
@@ -97,7 +96,7 @@ fn list_processes(root: &Path) -> Vec<Pid> {
 
 fn remove_tree(root: &Path) {
     child_dirs(root).for_each(|child| remove_tree(&child));
-    // Fails while processes are ending; the caller looks again.
+    // Fails while processes are ending; the caller retries.
     let _ = std::fs::remove_dir(root);
 }
 

@@ -1,4 +1,4 @@
-//! What programs need that talk to a cluster: their place in PATH, kubeconfig, names and addresses.
+//! The environment of programs that use a cluster: PATH, kubeconfig, names and addresses.
 
 use std::process::Command;
 
@@ -8,14 +8,14 @@ use slipway_provision::go_tools;
 use crate::error::Result;
 use crate::layout::ClusterLayout;
 
-/// Environment variable that names the cluster, for tests that `slipway-e2e exec` starts.
+/// Environment variable with the name of the cluster, for tests that `slipway-e2e exec` starts.
 pub const NAME_VARIABLE: &str = "SLIPWAY_E2E_NAME";
-/// Environment variable that names a kubectl context to use instead of a cluster of ours.
+/// Environment variable with a kubectl context to use instead of a local cluster.
 pub const CONTEXT_VARIABLE: &str = "CONTEXT";
 /// Environment variable with the Prometheus of a foreign cluster.
 pub const PROMETHEUS_VARIABLE: &str = "PROMETHEUS_URL";
 
-/// The kubectl context to use instead of a cluster of ours.
+/// The kubectl context to use instead of a local cluster.
 pub fn foreign_context() -> Option<String> {
     std::env::var(CONTEXT_VARIABLE).ok().filter(|context| !context.is_empty())
 }
@@ -26,12 +26,13 @@ pub fn search_path(layout: &ClusterLayout) -> String {
         .into_iter()
         .map(|dir| dir.display().to_string());
     let inherited = std::env::var("PATH").unwrap_or_default();
-    // runc, nft and others are in sbin, which not every user's PATH has.
+    // runc, nft and others are in sbin, which some users' PATH lacks.
     bins.chain([inherited, "/usr/sbin:/usr/bin:/sbin:/bin".into()]).collect::<Vec<_>>().join(":")
 }
 
-/// Variables for programs that talk to the cluster: our programs in PATH, kubeconfig, name and
-/// addresses; what the programs keep for themselves goes where it goes down with the cluster.
+/// Variables for programs that use the cluster: our programs in PATH, kubeconfig, name and
+/// addresses. Files that the programs store go to the cluster's directory, so that they are removed
+/// with it.
 pub fn environment_variables(layout: &ClusterLayout) -> Vec<(&'static str, String)> {
     let mut all = vec![("PATH", search_path(layout)), (NAME_VARIABLE, layout.name().to_string())];
     if foreign_context().is_none() {
@@ -45,12 +46,12 @@ pub fn environment_variables(layout: &ClusterLayout) -> Vec<(&'static str, Strin
     all
 }
 
-/// Gives a command the [`environment_variables`] of the cluster.
+/// Sets the [`environment_variables`] of the cluster for a command.
 pub fn set_environment(command: &mut Command, layout: &ClusterLayout) {
     command.envs(environment_variables(layout));
 }
 
-/// A client of our cluster, also while it is coming up.
+/// A client of the local cluster, also usable while it is starting.
 pub(crate) async fn admin_client(layout: &ClusterLayout) -> Result<kube::Client> {
     let kubeconfig = Kubeconfig::read_from(layout.kubeconfig())?;
     let config =

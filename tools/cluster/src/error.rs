@@ -1,18 +1,16 @@
-//! What can go wrong, with enough context to act on it.
+//! Errors, with enough context to act on them.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Result of this crate.
 pub type Result<T, E = HarnessError> = std::result::Result<T, E>;
 
-/// A failure of the harness.
 #[derive(Debug, thiserror::Error)]
 pub enum HarnessError {
-    /// A program ended with a failure; the output is its tail.
+    /// A program failed; the output is its tail.
     #[error("`{command}` failed ({status}):\n{output}")]
     Command {
-        /// The command line as typed.
+        /// The command line.
         command: String,
         /// How it ended.
         status: String,
@@ -22,25 +20,21 @@ pub enum HarnessError {
     /// A program could not be started.
     #[error("cannot start `{command}`")]
     Start {
-        /// The command line as typed.
+        /// The command line.
         command: String,
-        /// Why.
         source: std::io::Error,
     },
     /// A file operation failed.
     #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// The operation, as a verb.
         action: &'static str,
-        /// On which path.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
-    /// A part of the cluster ended or did not become ready.
+    /// A component of the cluster ended or did not become ready.
     #[error("{component} {what}; the last lines of its log:\n{log}")]
     Component {
-        /// Name of the component.
         component: String,
         /// What happened to it.
         what: String,
@@ -50,52 +44,43 @@ pub enum HarnessError {
     /// A condition did not hold in time.
     #[error("gave up after {} s waiting for {what}: {last}\n{state}", after.as_secs())]
     Timeout {
-        /// What was waited for.
+        /// A description of the condition.
         what: String,
-        /// How long.
+        /// The time limit.
         after: Duration,
-        /// What the last look at it said.
+        /// The message of the last check.
         last: String,
-        /// Dump of the cluster at that time; may be empty.
+        /// The state of the cluster at that time; may be empty.
         state: String,
     },
-    /// A cluster name that cannot be used.
+    /// The name of the cluster is invalid.
     #[error(
         "`{0}` is no cluster name: use 1 to 12 lower-case letters, digits and '-', beginning with a letter"
     )]
     Name(String),
-    /// Families of addresses that there are not.
+    /// The IP families are unknown.
     #[error("IP_FAMILIES is `{0}`: it may be ipv4, dual or dual-ipv6")]
     Families(String),
     /// The cluster of that name is not up.
     #[error("cluster `{0}` is not up; run `slipway-e2e up --name {0}`")]
     NotUp(String),
-    /// A Service that has no address in the cluster.
+    /// A Service has no address in the cluster.
     #[error("Service {name} in namespace {namespace} has no cluster address")]
-    NoAddress {
-        /// Namespace.
-        namespace: String,
-        /// Name.
-        name: String,
-    },
+    NoAddress { namespace: String, name: String },
     /// The request needs the local cluster, but the environment names a foreign context.
     #[error("not available on a foreign cluster (CONTEXT is set): {0}")]
     Foreign(&'static str),
-    /// The Kubernetes client failed. No `source`: the text has the causes already.
+    /// The Kubernetes client failed. Without `source`, because the text contains the causes
+    /// already.
     #[error("{}", in_words(.0))]
     Kube(kube::Error),
-    /// The kubeconfig of a cluster of ours could not be used.
+    /// The kubeconfig of a local cluster could not be used.
     #[error("the kubeconfig of the cluster cannot be used; `slipway-e2e up` writes it again: {}", in_words(.0))]
     Kubeconfig(kube::config::KubeconfigError),
     /// The context in `CONTEXT` could not be used.
     #[error("CONTEXT={name} cannot be used; `kubectl config get-contexts` lists the contexts that there are: {}", in_words(.why))]
-    Context {
-        /// Name of the context.
-        name: String,
-        /// Why.
-        why: kube::config::KubeconfigError,
-    },
-    /// The rights of root are needed.
+    Context { name: String, why: kube::config::KubeconfigError },
+    /// Root rights are required.
     #[error(
         "`slipway-e2e {0}` makes or enters network namespaces, mounts and cgroups: run it as root, with sudo for example"
     )]
@@ -103,15 +88,14 @@ pub enum HarnessError {
     /// A certificate could not be made.
     #[error("certificate")]
     Certificate(#[from] rcgen::Error),
-    /// JSON that does not parse.
+    /// JSON could not be parsed.
     #[error("json: {what}")]
     Json {
         /// What was parsed.
         what: String,
-        /// Why it failed.
         source: serde_json::Error,
     },
-    /// Anything else, in words.
+    /// Any other failure, as a text.
     #[error("{0}")]
     Other(String),
 }
@@ -128,9 +112,8 @@ impl From<kube::config::KubeconfigError> for HarnessError {
     }
 }
 
-/// An error with all its causes, in plain words and on one line as far as they are. kube's own text
-/// shows a dump of the answer's fields, and libraries that repeat their cause in their text would
-/// tell it twice.
+/// An error with all its causes, as text on one line where possible. kube's own text contains a
+/// dump of the answer's fields, and libraries that include the cause in their text would repeat it.
 pub fn in_words(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);

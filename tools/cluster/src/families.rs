@@ -1,38 +1,38 @@
-//! Clusters of IPv4, or of IPv4 and IPv6.
+//! The IP families of a cluster: IPv4, or IPv4 and IPv6.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::error::{HarnessError, Result};
 
-/// Name of the variable that says which: `ipv4`, `dual`, `dual-ipv6`.
+/// Environment variable that selects the families: `ipv4`, `dual`, `dual-ipv6`.
 pub const VARIABLE: &str = "IP_FAMILIES";
-/// Addresses of pods, of those of the first node, of Services.
+/// Addresses of pods.
 pub const POD_CIDR: &str = "fd00:10:244::/56";
 /// The part of [`POD_CIDR`] of the first node.
 pub const NODE_POD_CIDR: &str = "fd00:10:244::/64";
 /// Addresses of Services.
 pub const SERVICE_CIDR: &str = "fd00:10:96::/112";
-/// Address of the Service `kubernetes` where IPv6 comes first.
+/// Address of the Service `kubernetes` when IPv6 is the first family.
 pub const API_SERVICE_IP: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 1);
 /// The host's end of the link.
 pub const HOST_IP: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x198, 0x18, 0, 0, 0, 0, 1);
 /// The node's end of the link.
 pub const NODE_IP: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x198, 0x18, 0, 0, 0, 0, 2);
 
-/// Families of addresses that pods and Services have.
+/// IP families of pods and Services.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum IpFamilies {
-    /// IPv4 alone.
+    /// Only IPv4.
     #[default]
     Ipv4,
-    /// Both, and IPv4 where there is one.
+    /// Both; IPv4 is preferred.
     Dual,
-    /// Both, and IPv6 where there is one: pods are asked at addresses of IPv6.
+    /// Both; IPv6 is preferred, so pods are reached at IPv6 addresses.
     DualIpv6,
 }
 
 impl IpFamilies {
-    /// As the environment says.
+    /// The families that the environment selects.
     pub fn from_env() -> Result<Self> {
         Self::parse(std::env::var(VARIABLE).unwrap_or_default().as_str())
     }
@@ -46,12 +46,12 @@ impl IpFamilies {
         }
     }
 
-    /// Whether there is IPv6.
     pub fn has_ipv6(self) -> bool {
         self != Self::Ipv4
     }
 
-    /// Addresses or ranges of the families, as arguments of Kubernetes' components take them.
+    /// Addresses or ranges of the families, in the format of the arguments of Kubernetes'
+    /// components.
     pub fn join_addresses(self, ipv4: impl ToString, ipv6: impl ToString) -> String {
         let (ipv4, ipv6) = (ipv4.to_string(), ipv6.to_string());
         match self {

@@ -1,5 +1,4 @@
-//! Where the parts of a cluster live: every path, name and address follows from the name of the
-//! cluster.
+//! The layout of a cluster: every path, name and address follows from the name of the cluster.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -10,7 +9,7 @@ use slipway_provision::{BuildCache, go_tools};
 use crate::error::{HarnessError, Result};
 use crate::families::IpFamilies;
 
-/// Addresses of pods. The same in every cluster, as each has a network namespace of its own.
+/// Addresses of pods. The same in every cluster, as each has its own network namespace.
 pub const POD_CIDR: &str = "10.244.0.0/16";
 /// The part of [`POD_CIDR`] of the first node.
 pub const NODE_POD_CIDR: &str = "10.244.0.0/24";
@@ -55,12 +54,11 @@ impl ClusterLayout {
         Ok(Self { name: name.into(), root, cache, families: IpFamilies::Ipv4 })
     }
 
-    /// Name of the cluster.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Families of addresses, when it is brought up.
+    /// The IP families for bringing up the cluster.
     pub fn families(&self) -> IpFamilies {
         self.families
     }
@@ -70,17 +68,17 @@ impl ClusterLayout {
         &self.root
     }
 
-    /// What outlives clusters and checkouts: binaries, base images.
+    /// Files that outlive clusters and checkouts: binaries, base images.
     pub fn cache(&self) -> &BuildCache {
         &self.cache
     }
 
-    /// Path of another project's program in the cache, whether it is there or not.
+    /// Path of another project's program in the cache, whether it exists or not.
     pub fn program_path(&self, name: &str) -> Result<PathBuf> {
         Ok(go_tools::program_path(&self.cache, &self.root, name)?)
     }
 
-    /// The same, built when it is not there yet.
+    /// The same, built if it does not exist yet.
     pub fn ensure_program(&self, name: &str) -> Result<PathBuf> {
         Ok(go_tools::ensure_program(&self.cache, &self.root, name)?)
     }
@@ -90,17 +88,17 @@ impl ClusterLayout {
         self.cache.path("clusters").join(&self.name)
     }
 
-    /// Names the checkout that brought the cluster up.
+    /// File that names the checkout that brought the cluster up.
     pub fn checkout_note(&self) -> PathBuf {
         self.harness_copy().with_extension("root")
     }
 
-    /// Everything that dies with the cluster.
+    /// Directory that is removed with the cluster.
     pub fn data_dir(&self) -> PathBuf {
         self.root.join("target/e2e/clusters").join(&self.name)
     }
 
-    /// Log files, one a component.
+    /// Directory of log files, one per component.
     pub fn logs_dir(&self) -> PathBuf {
         self.data_dir().join("logs")
     }
@@ -110,22 +108,22 @@ impl ClusterLayout {
         self.logs_dir().join(format!("{component}.log"))
     }
 
-    /// The apiserver's audit log, when `up --audit` asked for it.
+    /// The apiserver's audit log, written when `up --audit` was used.
     pub fn audit_log(&self) -> PathBuf {
         self.logs_dir().join("audit.jsonl")
     }
 
-    /// Who runs as which component.
+    /// File with the process id of a component.
     pub fn pid_file(&self, component: &str) -> PathBuf {
         self.data_dir().join("pids").join(format!("{component}.json"))
     }
 
-    /// Certificates and keys.
+    /// Directory of certificates and keys.
     pub fn pki_dir(&self) -> PathBuf {
         self.data_dir().join("pki")
     }
 
-    /// Rendered configuration of the components.
+    /// Directory of the rendered configuration of the components.
     pub fn config_dir(&self) -> PathBuf {
         self.data_dir().join("etc")
     }
@@ -140,7 +138,7 @@ impl ClusterLayout {
         format!("slipway-e2e-{}", self.name)
     }
 
-    /// Path of the network namespace, as `ip netns add` makes it.
+    /// Path of the network namespace, as `ip netns add` creates it.
     pub fn netns_path(&self) -> PathBuf {
         Path::new("/run/netns").join(self.netns_name())
     }
@@ -170,12 +168,10 @@ impl ClusterLayout {
         self.link_ip(2)
     }
 
-    /// Where Prometheus answers.
     pub fn prometheus_url(&self) -> String {
         format!("http://{}:9090", self.node_ip())
     }
 
-    /// Where the apiserver answers.
     pub fn api_url(&self) -> String {
         format!("https://{}:6443", self.node_ip())
     }
@@ -187,14 +183,14 @@ impl ClusterLayout {
     }
 }
 
-/// Name of the cluster when none is given: each checkout has one of its own, so that two do not
-/// take each other's down.
+/// Default name of the cluster: different for each checkout, so that two checkouts do not remove
+/// each other's cluster.
 pub fn default_name() -> String {
     let digest = Sha256::digest(workspace_root().as_os_str().as_encoded_bytes());
     format!("slipway-{}", hex::encode(&digest[..2]))
 }
 
-/// Root of the workspace this crate was built in.
+/// Root of the workspace in which this crate was built.
 pub fn workspace_root() -> PathBuf {
     slipway_provision::workspace_root()
 }

@@ -1,9 +1,9 @@
 //! Builds and runs a real Kubernetes cluster on one Linux machine, for the demo and the end-to-end
 //! tests of Slipway.
 //!
-//! The cluster lives in one network namespace, one private mount namespace and one cgroup, all
-//! named after the cluster. Taking it down is therefore removing those three; nothing that belongs
-//! to it exists elsewhere, whoever was killed and when.
+//! The cluster consists of one network namespace, one private mount namespace and one cgroup, all
+//! named after the cluster. Removing these three removes the cluster: it has no other parts,
+//! whichever processes were killed and when.
 
 pub mod cgroup;
 pub mod cluster;

@@ -1,5 +1,5 @@
-//! `slipway-e2e`: brings a real Kubernetes cluster up and down on this machine, and runs things in
-//! it.
+//! `slipway-e2e`: starts and removes a real Kubernetes cluster on this machine, and runs programs
+//! in it.
 
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -18,7 +18,7 @@ use slipway_cluster::progress::TimedStep;
 use slipway_cluster::{ClusterLayout, environment, images, wait};
 use slipway_provision::{go_tools, packages};
 
-/// Brings a real Kubernetes cluster up and down on this machine, and runs things in it.
+/// Brings a real Kubernetes cluster up and down on this machine, and runs programs in it.
 #[derive(Parser)]
 #[command(version)]
 struct HarnessArguments {
@@ -31,36 +31,36 @@ struct HarnessArguments {
 
 #[derive(Subcommand)]
 enum HarnessCommand {
-    /// Builds what is missing and brings the cluster up. With CONTEXT set, only makes sure of the
-    /// client programs.
+    /// Builds what is missing and brings the cluster up. With CONTEXT set, only ensures that the
+    /// client programs exist.
     Up {
-        /// Let the apiserver write an audit log to logs/audit.jsonl of the cluster's folder.
+        /// Write an audit log of the apiserver to logs/audit.jsonl in the cluster's folder.
         #[arg(long)]
         audit: bool,
-        /// Build and run also what only some of the promises need: Prometheus, metrics-server, and
-        /// the programs of prometheus-adapter and NATS.
+        /// Also build and run the programs that only some of the promises need: Prometheus,
+        /// metrics-server, and the programs of prometheus-adapter and NATS.
         #[arg(long)]
         all: bool,
     },
-    /// Takes the cluster down and leaves nothing of it.
+    /// Removes the cluster completely.
     Down,
-    /// Builds the images of the project and imports them into the cluster, when it is up.
+    /// Builds the images of the project and imports them into the cluster, if it is up.
     Images {
-        /// Short names of the images; all, when none is given.
+        /// Short names of the images; all if none is given.
         only: Vec<String>,
-        /// Take the programs as they were built last, without asking cargo.
+        /// Use the programs of the last build, without running cargo.
         #[arg(long)]
         no_cargo: bool,
         /// Build with docker, and leave the images there.
         #[arg(long, conflicts_with = "only_bases")]
         docker: bool,
-        /// Make only what the images are built on.
+        /// Build only the bases of the images.
         #[arg(long)]
         only_bases: bool,
     },
     /// Waits until the cluster answers.
     Wait {
-        /// How long, in seconds.
+        /// Time limit in seconds.
         #[arg(long, default_value_t = 120)]
         deadline: u64,
     },
@@ -79,7 +79,7 @@ async fn main() -> ExitCode {
     match run_command().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Without a backtrace: what failed is a program or a condition, and the message shows
+            // Without a backtrace: the cause is a program or a condition, and the message contains
             // its output.
             eprintln!("error: {}", in_words(error.as_ref()));
             ExitCode::FAILURE
@@ -117,7 +117,7 @@ async fn run_command() -> anyhow::Result<()> {
 }
 
 fn take_down(layout: &ClusterLayout) -> anyhow::Result<()> {
-    // Where there is nothing, nobody needs a right.
+    // If nothing exists, no rights are needed.
     if down::cluster_exists(layout)? {
         require_root("down")?;
     }
@@ -142,7 +142,7 @@ async fn prepare_foreign(layout: &ClusterLayout, context: &str) -> anyhow::Resul
 
 async fn wait_until_up(name: &str, deadline: Duration) -> anyhow::Result<()> {
     if environment::foreign_context().is_some() {
-        // Waiting does not mend a context that is not there.
+        // A missing context does not appear by waiting.
         ClusterHandle::open(name).await?;
     }
     let answers = || async {
@@ -153,7 +153,7 @@ async fn wait_until_up(name: &str, deadline: Duration) -> anyhow::Result<()> {
 }
 
 fn print_env(layout: &ClusterLayout) -> anyhow::Result<()> {
-    // Single quotes, with those inside written as shells want them.
+    // Single quotes, with inner quotes escaped for shells.
     let line = |(variable, value): (&str, String)| {
         format!("export {variable}='{}'\n", value.replace('\'', "'\\''"))
     };
@@ -168,11 +168,11 @@ fn require_root(verb: &'static str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Becomes the command, so that signals and the exit status are its own.
+/// Replaces this process by the command, so that signals and the exit status are the command's own.
 async fn exec_command(name: &str, command: &[String]) -> anyhow::Result<()> {
     let cluster = ClusterHandle::open(name).await?;
     let mut wrapped = match cluster.is_foreign() {
-        // The network of a foreign cluster is not here to enter.
+        // The network of a foreign cluster cannot be entered from here.
         true => {
             let mut plain = Command::new("env");
             environment::set_environment(&mut plain, cluster.layout());

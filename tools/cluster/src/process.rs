@@ -1,5 +1,4 @@
-//! Long-running processes of a node: started in its namespaces and cgroup, remembered in a pid
-//! file.
+//! Long-running processes of a node: started in its namespaces and cgroup, recorded in a pid file.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -19,30 +18,28 @@ use crate::{cgroup, shell, wait};
 const LOG_TAIL: usize = 30;
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
-/// What to run.
+/// A program to run as a component.
 #[derive(Debug, Clone)]
 pub struct NodeComponent {
-    /// Short name; names the log and the pid file.
+    /// Short name, also of the log and the pid file.
     pub name: &'static str,
-    /// Program to run.
     pub program: PathBuf,
-    /// Its arguments.
     pub arguments: Vec<String>,
-    /// Whether it sees the node's mounts rather than the host's.
+    /// Whether it uses the node's mounts rather than the host's.
     pub node_mounts: bool,
 }
 
-/// A process, told from a later one with the same number by the time it began.
+/// A process, distinguished by its start time from a later one with the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeProcess {
-    /// Its number.
+    /// The process id.
     pub pid: i32,
-    /// When it began, in clock ticks since boot.
+    /// The start time, in clock ticks since boot.
     pub started: u64,
 }
 
 impl NodeComponent {
-    /// Starts it; the log goes on where a former run of it ended.
+    /// Starts it; the log is appended to that of an earlier run.
     pub fn start(&self, layout: &ClusterLayout, path: &str) -> Result<NodeProcess> {
         let log = layout.log_file(self.name);
         let output = File::options()
@@ -58,7 +55,7 @@ impl NodeComponent {
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors);
-        // Its own group, so that Ctrl-C on `up` or on a test does not reach it.
+        // Its own process group, so that Ctrl-C on `up` or on a test does not reach it.
         command.process_group(0);
         let child = command
             .spawn()
@@ -88,7 +85,7 @@ impl NodeComponent {
         Ok(command)
     }
 
-    /// An error that shows what the component said last.
+    /// An error with the last lines of the component's log.
     pub fn failure(&self, layout: &ClusterLayout, what: &str) -> HarnessError {
         HarnessError::Component {
             component: self.name.into(),
@@ -102,21 +99,21 @@ impl NodeComponent {
 pub const MOUNT_HOLDER: &str = "mounts";
 
 impl NodeProcess {
-    /// The running process with this number.
+    /// The running process with this id.
     pub fn from_pid(pid: i32) -> Option<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let (state, started) = parse_stat(&stat)?;
-        // A zombie has ended; its parent just has not looked.
+        // A zombie has ended; its parent has not waited for it yet.
         (state != 'Z' && state != 'X').then_some(Self { pid, started })
     }
 
-    /// The process that a component runs as, when it still runs.
+    /// The process of a component, if it still runs.
     pub fn find_running(layout: &ClusterLayout, component: &str) -> Option<Self> {
         let text = std::fs::read_to_string(layout.pid_file(component)).ok()?;
         serde_json::from_str::<Self>(&text).ok().filter(Self::is_running)
     }
 
-    /// Whether it still runs, and is not another one under its number.
+    /// Whether it still runs and its id has not been reused.
     pub fn is_running(&self) -> bool {
         Self::from_pid(self.pid) == Some(*self)
     }
@@ -124,12 +121,12 @@ impl NodeProcess {
     /// Sends a signal, unless it has ended.
     pub fn signal(&self, signal: Signal) {
         if self.is_running() {
-            // It may end between the look and the signal; then there is nothing to do.
+            // It may end between the check and the signal, which is fine.
             let _ = kill(Pid::from_raw(self.pid), signal);
         }
     }
 
-    /// Asks it to end, insists after a while, and returns when it has ended.
+    /// Sends SIGTERM, after a while SIGKILL, and returns when the process has ended.
     pub fn stop(&self) -> Result<()> {
         self.signal(Signal::SIGTERM);
         if wait::until_blocking("process ends", STOP_DEADLINE, || !self.is_running()).is_ok() {
@@ -140,8 +137,8 @@ impl NodeProcess {
     }
 }
 
-/// State and start time from `/proc/PID/stat`; the name in parentheses may itself hold spaces and
-/// parentheses.
+/// State and start time from `/proc/PID/stat`; the name in parentheses may itself contain spaces
+/// and parentheses.
 fn parse_stat(stat: &str) -> Option<(char, u64)> {
     let after = stat.rsplit_once(')')?.1;
     let fields: Vec<&str> = after.split_whitespace().collect();

@@ -1,10 +1,10 @@
-//! One line for each part of the work, with the time it took. Goes to stderr, so that commands may
-//! be used in `$(...)`.
+//! Prints one line for each step of the work, with its duration. Goes to stderr, so that commands
+//! may be used in `$(...)`.
 
 use std::io::Write;
 use std::time::Instant;
 
-/// A part of the work.
+/// A step of the work.
 pub struct TimedStep {
     since: Instant,
 }
@@ -12,12 +12,12 @@ pub struct TimedStep {
 impl TimedStep {
     fn begin(what: impl Into<String>) -> Self {
         eprint!("{} ...", what.into());
-        // A lost progress line harms nobody.
+        // A lost progress line is harmless.
         let _ = std::io::stderr().flush();
         Self { since: Instant::now() }
     }
 
-    /// Runs `work` as a step; a failure ends the line and passes on.
+    /// Runs `work` as a step; a failure ends the line and is returned.
     pub fn run<T, E>(what: impl Into<String>, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let step = Self::begin(what);
         let result = work();
@@ -25,7 +25,7 @@ impl TimedStep {
         result
     }
 
-    /// Awaits `work` as a step; a failure ends the line and passes on.
+    /// Awaits `work` as a step; a failure ends the line and is returned.
     pub async fn run_async<T, E>(
         what: impl Into<String>,
         work: impl Future<Output = Result<T, E>>,

@@ -1,4 +1,4 @@
-//! Running other programs, with their output in the error when they fail.
+//! Runs other programs; errors contain their output.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,19 +16,19 @@ pub fn run_command(program: &mut Command) -> Result<String> {
 /// Like [`run_command`], without blocking the runtime.
 pub async fn run_async(command: Command) -> Result<String> {
     let mut command = tokio::process::Command::from(command);
-    // A test that is cancelled must not leave programs behind.
+    // A cancelled test must not leave running programs.
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
     let output = output.map_err(|source| start_error(command.as_std(), source))?;
     Ok(command::check_output(command.as_std(), &output)?)
 }
 
-/// Runs a program that may fail for a known harmless reason; says whether it succeeded.
+/// Runs a program that may fail for a known harmless reason; returns whether it succeeded.
 pub fn succeeds(command: &mut Command) -> bool {
     let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Runs a program whose output the user wants to see as it comes.
+/// Runs a program whose output is shown to the user directly.
 pub fn run_visible(command: &mut Command) -> Result<()> {
     let status =
         command.stdin(Stdio::null()).status().map_err(|source| start_error(command, source))?;

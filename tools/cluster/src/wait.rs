@@ -1,14 +1,14 @@
-//! Waiting for conditions, always with a deadline.
+//! Waits for conditions, always with a deadline.
 
 use std::time::{Duration, Instant};
 
 use crate::error::{HarnessError, Result};
 
-/// How long between two looks at a condition.
+/// Interval between two checks of a condition.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Looks until `condition` answers `Ok`; its last complaint is in the error. The caller adds the
-/// state of the cluster.
+/// Polls until `condition` returns `Ok`; on a timeout its last message is in the error. The caller
+/// adds the state of the cluster.
 pub async fn until_ok<T, F>(
     what: &str,
     deadline: Duration,
@@ -19,7 +19,7 @@ where
 {
     let since = Instant::now();
     loop {
-        // A look that hangs must not hang the wait.
+        // A check that hangs must not block the wait.
         let left = deadline.saturating_sub(since.elapsed());
         let last = match tokio::time::timeout(left.max(INTERVAL), condition()).await {
             Ok(Ok(value)) => return Ok(value),
@@ -38,7 +38,7 @@ where
     }
 }
 
-/// The same for conditions that are a look at the kernel, outside any runtime.
+/// The same for conditions of the kernel, outside of any runtime.
 pub fn until_blocking(
     what: &str,
     deadline: Duration,

@@ -1,5 +1,5 @@
-//! Building images with docker, as far as that goes without an engine: a program in its place
-//! writes down what it is asked, and looks at the context.
+//! Tests building images with docker without an engine: a program in place of docker records its
+//! arguments and examines the context.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
@@ -27,7 +27,7 @@ fn images(dir: &Path, fail: &str, names: &[&str]) -> (Output, String) {
     (output, fs::read_to_string(calls).unwrap_or_default())
 }
 
-/// One test, as contexts are put together in one folder of the checkout.
+/// A single test, because all contexts are created in one folder of the checkout.
 #[test]
 fn docker_builds_from_the_same_dockerfiles_and_contexts_and_its_complaints_are_told() {
     let dir = tempfile::tempdir().unwrap();

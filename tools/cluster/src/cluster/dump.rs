@@ -1,4 +1,4 @@
-//! The state of a namespace and of the operator, for the message of a test that failed.
+//! The state of a namespace and of the operator, for the message of a failed test.
 
 use crate::cluster::ClusterHandle;
 
@@ -7,7 +7,7 @@ const OPERATOR_SELECTOR: [&str; 3] =
     ["--all-namespaces", "-l", "app.kubernetes.io/name=slipway-operator"];
 
 impl ClusterHandle {
-    /// What a person would look at first; never fails, as it runs while something else has failed.
+    /// The state that a developer needs first. Never fails, because it runs after another failure.
     pub async fn dump_state(&self, namespace: &str) -> String {
         let looks: [(&str, Vec<&str>); 6] = [
             (
@@ -50,7 +50,7 @@ impl ClusterHandle {
         text
     }
 
-    /// `kubectl logs` wants one namespace, and the operator may be in any.
+    /// `kubectl logs` requires one namespace, and the operator may be in any.
     async fn operator_logs(&self) -> String {
         let place =
             "jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name}{\"\\n\"}{end}";

@@ -26,11 +26,10 @@ use crate::node::{addons, components, netns, up};
 use crate::process::NodeProcess;
 use crate::{shell, wait};
 
-/// A running cluster.
 #[derive(Clone)]
 pub struct ClusterHandle {
     layout: ClusterLayout,
-    /// The kubectl context, when the cluster is not ours.
+    /// The kubectl context, when the cluster is foreign.
     foreign: Option<String>,
     client: kube::Client,
     forwards: Arc<PortForwards>,
@@ -47,7 +46,7 @@ impl ClusterHandle {
         Self::open(&name).await
     }
 
-    /// Opens a cluster by name; `CONTEXT` in the environment wins over it.
+    /// Opens a cluster by name; `CONTEXT` in the environment takes precedence.
     pub async fn open(name: &str) -> Result<Self> {
         let layout = ClusterLayout::new(name)?;
         if let Some(context) = foreign_context() {
@@ -66,7 +65,7 @@ impl ClusterHandle {
         Ok(Self { layout, foreign: None, client, forwards: Arc::default() })
     }
 
-    /// A client with the rights of an administrator.
+    /// A client with administrator rights.
     pub fn client(&self) -> kube::Client {
         self.client.clone()
     }
@@ -76,7 +75,7 @@ impl ClusterHandle {
         &self.layout
     }
 
-    /// Whether this is a context of the user's rather than a cluster of ours.
+    /// Whether this is a context of the user rather than a local cluster.
     pub fn is_foreign(&self) -> bool {
         self.foreign.is_some()
     }
@@ -126,8 +125,8 @@ impl ClusterHandle {
         .await
     }
 
-    /// Starts prometheus-adapter unless it runs; returns when it serves external metrics. Only who
-    /// scales by them needs it.
+    /// Starts prometheus-adapter unless it runs; returns when it serves external metrics. Only
+    /// tests that scale by them need it.
     pub async fn start_prometheus_adapter(&self) -> Result<()> {
         self.require_local("starting prometheus-adapter")?;
         if self.component_process("prometheus-adapter").is_none() {
@@ -139,8 +138,8 @@ impl ClusterHandle {
         wait::until_ok("external metrics are available", Duration::from_secs(60), available).await
     }
 
-    /// Takes prometheus-adapter away, its API first: an API that is announced and does not answer
-    /// holds up deletions of namespaces.
+    /// Stops prometheus-adapter and removes its API first: a registered API that does not answer
+    /// blocks deletions of namespaces.
     pub async fn stop_prometheus_adapter(&self) -> Result<()> {
         self.require_local("stopping prometheus-adapter")?;
         self.kubectl(["delete", "apiservice", addons::EXTERNAL_METRICS_API, "--ignore-not-found"])
@@ -148,7 +147,8 @@ impl ClusterHandle {
         self.component_process("prometheus-adapter").map_or(Ok(()), |process| process.stop())
     }
 
-    /// A command that runs what follows in the node's network; files and processes stay the host's.
+    /// A command that runs its arguments in the node's network; files and processes are those of
+    /// the host.
     pub fn nsenter_command(&self) -> Result<Command> {
         self.require_local("entering the node's network")?;
         let mut command = netns::netns_command(&self.layout);
@@ -156,18 +156,17 @@ impl ClusterHandle {
         Ok(command)
     }
 
-    /// Path of kubectl.
     pub fn kubectl_path(&self) -> Result<PathBuf> {
         self.client_program("kubectl")
     }
 
-    /// kubectl or helm. For a cluster of the user's, the user's own will do.
+    /// kubectl or helm. For a foreign cluster, the user's own programs are used.
     fn client_program(&self, name: &str) -> Result<PathBuf> {
         let built = self.layout.program_path(name)?;
         Ok(if self.is_foreign() && !built.is_file() { name.into() } else { built })
     }
 
-    /// Runs kubectl and returns what it prints.
+    /// Runs kubectl and returns its output.
     pub async fn kubectl(
         &self,
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
@@ -184,7 +183,7 @@ impl ClusterHandle {
         Ok(command)
     }
 
-    /// Runs `kubectl slipway` as another user, by impersonation, and returns what it prints.
+    /// Runs `kubectl slipway` as another user, by impersonation, and returns its output.
     pub async fn run_plugin_as(
         &self,
         user: &str,
@@ -200,8 +199,8 @@ impl ClusterHandle {
         shell::run_async(command).await
     }
 
-    /// Base URL by which this process reaches a Service: its cluster address, or a forward when the
-    /// cluster's network is not here.
+    /// Base URL by which this process reaches a Service: its cluster address, or a port-forward for
+    /// a foreign cluster, whose network is not reachable.
     pub async fn service_url(&self, namespace: &str, name: &str, port: u16) -> Result<String> {
         if self.is_foreign() {
             return self.forwards.url(self.kubectl_command()?, namespace, name, port).await;
@@ -220,7 +219,7 @@ impl ClusterHandle {
         })
     }
 
-    /// Runs helm and returns what it prints.
+    /// Runs helm and returns its output.
     pub async fn helm(
         &self,
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
@@ -243,13 +242,13 @@ impl ClusterHandle {
         std::fs::write(&file, manifests).map_err(HarnessError::io("write", &file))?;
         let applied =
             self.kubectl(["apply", "-n", namespace, "-f", &file.display().to_string()]).await;
-        // The answer of kubectl matters more than a left-over file.
+        // kubectl's answer matters more than a left-over file.
         let _ = std::fs::remove_file(&file);
         applied
     }
 
-    /// Looks until `condition` answers `Ok`; when it does not in time, the error holds its last
-    /// complaint and the state of `namespace` and of the operator.
+    /// Polls until `condition` returns `Ok`. On a timeout, the error contains its last message and
+    /// the state of `namespace` and of the operator.
     pub async fn wait_for<T, F>(
         &self,
         namespace: &str,
@@ -269,14 +268,14 @@ impl ClusterHandle {
         }
     }
 
-    /// A namespace with a name of its own, deleted when the handle is dropped or
+    /// Creates a namespace with a unique name, deleted when the handle is dropped or
     /// [`TempNamespace::delete`]d.
     pub async fn temp_namespace(&self, prefix: &str) -> Result<TempNamespace> {
         TempNamespace::create(self, prefix).await
     }
 
-    /// Runs `test` in a namespace of its own, deletes the namespace whatever the outcome, and
-    /// returns the outcome. A failure dumps the state of the namespace to stderr first.
+    /// Runs `test` in a temporary namespace, deletes the namespace whatever the outcome, and
+    /// returns the outcome. A failure first dumps the state of the namespace to stderr.
     pub async fn with_temp_namespace<T, E, F>(
         &self,
         prefix: &str,

@@ -1,5 +1,5 @@
-//! Ways to Services of a foreign cluster, whose network is not here: one `kubectl port-forward` for
-//! each.
+//! Access to Services of a foreign cluster, whose network is not reachable: one `kubectl
+//! port-forward` for each.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -18,14 +18,14 @@ const READY: Duration = Duration::from_secs(30);
 /// Services by namespace, name and port.
 type ServiceKey = (String, String, u16);
 
-/// The ways that are open. They end with this value.
+/// The open forwards. They end when this value is dropped.
 #[derive(Debug, Default)]
 pub(super) struct PortForwards(Mutex<BTreeMap<ServiceKey, (Child, String)>>);
 
 impl PortForwards {
     /// Base URL of a Service on this machine. `kubectl` is the program with the arguments that
-    /// choose the cluster. A forward follows one pod; when that is gone it ends, and the next call
-    /// opens another.
+    /// choose the cluster. A forward is bound to one pod; when that pod is gone the forward ends,
+    /// and the next call opens another.
     pub(super) async fn url(
         &self,
         kubectl: std::process::Command,
@@ -76,7 +76,7 @@ impl PortForwards {
 async fn first_line(child: &mut Child) -> Option<String> {
     let mut lines = BufReader::new(child.stdout.take()?).lines();
     let line = lines.next_line().await.ok().flatten();
-    // It writes a line for each connection, and would stop at a full pipe.
+    // It writes a line for each connection, and would block on a full pipe.
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
     line
 }

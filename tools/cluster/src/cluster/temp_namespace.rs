@@ -1,4 +1,4 @@
-//! Namespaces that live as long as a test.
+//! Namespaces that exist as long as a test.
 
 use std::process::{Command, Stdio};
 
@@ -10,7 +10,7 @@ use crate::cluster::ClusterHandle;
 use crate::environment::set_environment;
 use crate::error::{HarnessError, Result};
 
-/// A namespace that is deleted when this handle goes.
+/// A namespace that is deleted when this handle is dropped.
 pub struct TempNamespace {
     cluster: ClusterHandle,
     name: String,
@@ -30,12 +30,11 @@ impl TempNamespace {
         })
     }
 
-    /// Its name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Deletes it, without waiting until its objects are gone.
+    /// Deletes the namespace, without waiting until its objects are gone.
     pub async fn delete(mut self) -> Result<()> {
         self.deleted = true;
         namespace_api(&self.cluster).delete(&self.name, &DeleteParams::default()).await?;
@@ -44,7 +43,8 @@ impl TempNamespace {
 }
 
 impl Drop for TempNamespace {
-    /// A test that panics gets here without an executor to run a client on, so kubectl does it.
+    /// When a test panics, no executor is available to run a client, so kubectl deletes the
+    /// namespace.
     fn drop(&mut self) {
         let Ok(kubectl) = self.cluster.kubectl_path() else { return };
         if self.deleted {
@@ -56,7 +56,7 @@ impl Drop for TempNamespace {
             command.arg(format!("--context={context}"));
         }
         command.args(["delete", "namespace", &self.name, "--wait=false", "--ignore-not-found"]);
-        // Nobody is left to tell of a failure; the cluster is thrown away in the end.
+        // A failure cannot be reported here; the cluster is removed in the end.
         let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
 }

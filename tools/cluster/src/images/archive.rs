@@ -1,5 +1,4 @@
-//! Building images with buildah, in a storage of our own, into archives that `ctr images import`
-//! takes.
+//! Builds images with buildah, in a separate storage, into archives for `ctr images import`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,11 +12,11 @@ use crate::layout::ClusterLayout;
 use crate::progress::TimedStep;
 use crate::shell;
 
-/// An image to build on, present in the storage.
+/// A base image in the storage.
 pub(super) struct BaseImage {
-    /// What `FROM` gets.
+    /// The argument of `FROM`.
     reference: String,
-    /// Changes when its contents do.
+    /// Changes with the image's contents.
     key: String,
 }
 
@@ -82,7 +81,7 @@ pub(super) fn base_from_archive(
     Ok(BaseImage { reference: tag.into(), key })
 }
 
-/// An image that is this root file system and nothing else; its name must change with its contents.
+/// An image that consists of this root file system; its name must change with its contents.
 pub(super) fn base_from_rootfs(
     layout: &ClusterLayout,
     reference: &str,
@@ -110,17 +109,17 @@ pub(super) fn base_from_rootfs(
 }
 
 fn push_archive(layout: &ClusterLayout, tag: &str, archive: &Path) -> Result<()> {
-    // Written aside and renamed, so that a half-written archive is never imported.
+    // Written to another name and renamed, so that a half-written archive is never imported.
     let partial = archive.with_extension("partial");
     let mut push = buildah_command(layout, "push");
-    // Compressing takes longer than anything else here, and saves only disk.
+    // Compression takes longer than all other steps, and saves only disk space.
     push.args(["--quiet", "--disable-compression", tag])
         .arg(format!("oci-archive:{}:{tag}", partial.display()));
     shell::run_command(&mut push)?;
     std::fs::rename(&partial, archive).map_err(HarnessError::io("rename", &partial))
 }
 
-/// Removes archives of an image but for the few that were used last: other checkouts have other
+/// Removes archives of an image except the few that were used last: other checkouts have other
 /// contents.
 fn remove_old_archives(dir: &Path, name: &str) -> Result<()> {
     const KEPT: usize = 3;
@@ -166,9 +165,9 @@ fn storage_dir(layout: &ClusterLayout) -> PathBuf {
     layout.cache().path("buildah")
 }
 
-/// buildah in a mount namespace of its own, where a folder of the cache takes the place of
-/// `/var/lib`: it keeps notes there besides the storage that it is told to use, and mounts that it
-/// may leave when killed end with the namespace.
+/// buildah in a separate mount namespace, where a folder of the cache replaces `/var/lib`: buildah
+/// keeps files there besides the configured storage, and mounts that it leaves when killed end with
+/// the namespace.
 fn buildah_command(layout: &ClusterLayout, verb: &str) -> Command {
     let dir = storage_dir(layout);
     let script = r#"set -e
@@ -177,7 +176,7 @@ fn buildah_command(layout: &ClusterLayout, verb: &str) -> Command {
         exec buildah --root "$0/lib/images" --runroot "$0/run" --storage-driver vfs "$@""#;
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(dir).arg(verb);
-    // Of the ways to run a step of a Dockerfile, the one that works in any sandbox.
+    // The only way to run a step of a Dockerfile that works in any sandbox.
     command.env("BUILDAH_ISOLATION", "chroot");
     command
 }

@@ -12,8 +12,8 @@ use crate::shell;
 
 const SUITE: &str = "bookworm";
 
-/// What maintainer scripts would do, were they run, and what nobody in a container reads. The
-/// variant `extract` runs no customize hooks.
+/// Does the work of maintainer scripts, which are not run, and removes files that containers do not
+/// need. The variant `extract` runs no customize hooks.
 const FINISH: &str = r#"
 set -e
 cd "$1"
@@ -29,7 +29,7 @@ nonroot:x:65532:' >etc/group
 rm -rf usr/share/doc usr/share/man usr/share/locale usr/share/lintian var/cache var/log var/lib/apt
 "#;
 
-/// The image of these packages; made once for each list of packages.
+/// The image of these packages; built once for each list of packages.
 pub(super) fn ensure_base(
     layout: &ClusterLayout,
     name: &str,
@@ -47,7 +47,7 @@ pub(super) fn ensure_base(
                 .args(["--variant=extract", "--mode=root"])
                 .arg(format!("--include={}", packages.join(",")));
             command.arg(format!("--extract-hook={FINISH}")).arg(SUITE).arg(&partial);
-            // Files get the same times whenever it is made.
+            // Files get the same times in every build.
             command.env("SOURCE_DATE_EPOCH", "0");
             shell::run_command(&mut command)?;
             std::fs::rename(&partial, &rootfs).map_err(HarnessError::io("rename", &partial))

@@ -1,11 +1,11 @@
 //! The images of the project.
 
-/// On what an image is built.
+/// The base of an image.
 #[derive(Debug, Clone, Copy)]
 pub enum ImageBase {
-    /// Nothing: a static program needs no more.
+    /// No base: enough for a static program.
     Scratch,
-    /// Another image.
+    /// Another image of the project.
     Image(&'static ProjectImage),
     /// A root file system of these Debian packages, under this name.
     Packages(&'static str, &'static [&'static str]),
@@ -22,7 +22,7 @@ pub enum ContextPart {
     Workspace(&'static str, &'static str),
     /// A file with this name and text.
     Text(&'static str, &'static str),
-    /// A program of another project, as `e2e/tools` pins it.
+    /// A program of another project, pinned in `e2e/tools`.
     Tool(&'static str),
     /// The ONNX Runtime library with its notices.
     OnnxRuntime,
@@ -38,24 +38,21 @@ impl ContextPart {
     }
 }
 
-/// An image.
 #[derive(Debug)]
 pub struct ProjectImage {
-    /// Its short name.
     pub name: &'static str,
     /// Its Dockerfile, relative to the root of the workspace.
     pub dockerfile: &'static str,
-    /// What it is built on.
     pub base: ImageBase,
-    /// What its build context holds.
+    /// The contents of its build context.
     pub parts: &'static [ContextPart],
 }
 
-/// What a program that cargo builds needs: the C library, and certificates to download models.
+/// The base of programs that cargo builds: the C library, and certificates to download models.
 const SLIM: ImageBase =
     ImageBase::Packages("slim", &["libc6", "libgcc-s1", "libstdc++6", "ca-certificates"]);
 
-/// The container that holds a pod's namespaces; `up` builds it by itself.
+/// The container that holds a pod's namespaces; `up` builds it.
 pub(super) const PAUSE: ProjectImage = ProjectImage {
     name: "pause",
     dockerfile: "tools/cluster/images/pause.Dockerfile",
@@ -63,8 +60,8 @@ pub(super) const PAUSE: ProjectImage = ProjectImage {
     parts: &[ContextPart::System("/bin/busybox", "busybox")],
 };
 
-/// A shell with the usual tools; `up` brings it as well, so that tests of the cluster itself have
-/// something to run.
+/// A shell with the usual tools; `up` builds it as well, so that tests of the cluster itself have a
+/// program to run.
 pub(super) const BUSYBOX: ProjectImage = ProjectImage {
     name: "busybox",
     dockerfile: "tools/cluster/images/busybox.Dockerfile",

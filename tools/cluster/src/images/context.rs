@@ -1,4 +1,4 @@
-//! Build contexts: a folder with just the files that a Dockerfile copies.
+//! Build contexts: a folder with only the files that a Dockerfile copies.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,26 +13,25 @@ use crate::layout::ClusterLayout;
 use crate::progress::TimedStep;
 use crate::shell;
 
-/// `PROFILE=release` builds what is published; anything else what is tested.
+/// `PROFILE=release` builds published programs; other values build tested ones.
 const PROFILE_VARIABLE: &str = "PROFILE";
 
-/// The plug-in of kubectl: no part of an image, and built with them because the promises run it.
+/// The plug-in of kubectl: not part of an image, but built with them because the promises run it.
 const PLUGIN: &str = "kubectl-slipway";
 
-/// Path of the plug-in.
 pub fn plugin_path(layout: &ClusterLayout) -> PathBuf {
     layout.root().join("target").join(build_profile().1).join(PLUGIN)
 }
 
-/// A folder that is ready to build from.
+/// A folder from which an image can be built.
 pub(super) struct BuildContext {
-    /// Where it is.
+    /// Path of the folder.
     pub(super) dir: PathBuf,
     /// Hash of names, modes and contents.
     pub(super) hash: [u8; 32],
 }
 
-/// Builds the programs that the images need, in one call, so that cargo shares the work.
+/// Builds the programs of the images in one call, so that cargo shares the work.
 pub(super) fn cargo_build(layout: &ClusterLayout, images: &[&ProjectImage]) -> Result<()> {
     let mut command = Command::new("cargo");
     command.current_dir(layout.root()).args(["build", "--quiet", "--profile", build_profile().0]);
@@ -48,7 +47,7 @@ pub(super) fn cargo_build(layout: &ClusterLayout, images: &[&ProjectImage]) -> R
     TimedStep::run("building programs", || shell::run_command(&mut command)).map(drop)
 }
 
-/// Puts the context of an image together, from nothing.
+/// Creates the context of an image in an empty folder.
 pub(super) fn assemble_context(
     layout: &ClusterLayout,
     image: &ProjectImage,
@@ -88,7 +87,7 @@ pub fn ensure_onnx_runtime(layout: &ClusterLayout) -> Result<PathBuf> {
     Ok(libraries::ensure_onnx_runtime(layout.cache(), layout.root())?)
 }
 
-/// Profile for cargo and the folder it builds into.
+/// Cargo's profile, and the folder of its output.
 fn build_profile() -> (&'static str, &'static str) {
     match std::env::var(PROFILE_VARIABLE).as_deref() {
         Ok("release") => ("release", "release"),
@@ -126,7 +125,7 @@ fn add_to_hash(hasher: &mut Sha256, root: &Path, path: &Path) -> Result<()> {
     }
     let metadata = fs::metadata(path).map_err(HarnessError::io("read", path))?;
     let name = path.strip_prefix(root).unwrap_or(path).display();
-    // Lengths keep a file's end from being taken for the next one's name.
+    // Lengths separate the contents of a file from the name of the next one.
     hasher.update(format!("{name}\0{:o}\0{}\0", metadata.permissions().mode(), metadata.len()));
     hasher.update(fs::read(path).map_err(HarnessError::io("read", path))?);
     Ok(())

@@ -1,5 +1,5 @@
-//! Building images with docker, for a cluster whose nodes are its containers (kind). The same
-//! Dockerfiles and contexts, on bases from a registry.
+//! Builds images with docker, for a cluster whose nodes are its containers (kind). Dockerfiles and
+//! contexts are the same, bases come from a registry.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -11,16 +11,16 @@ use crate::layout::ClusterLayout;
 use crate::progress::TimedStep;
 use crate::shell;
 
-/// What the examples' Dockerfile asks for.
+/// The base that the examples' Dockerfile names.
 const BUSYBOX: &str = "busybox:1.37";
-/// Where nothing better is known.
+/// The base for an unknown system.
 const DEBIAN: &str = "debian:bookworm-slim";
 
 /// Builds an image under its tag.
 pub(super) fn build_image(layout: &ClusterLayout, image: &ProjectImage) -> Result<()> {
     let base = match image.base {
         ImageBase::Scratch => "scratch".into(),
-        // Of our own images only busybox is a base.
+        // Of the project's images only busybox is a base.
         ImageBase::Image(_) => BUSYBOX.into(),
         ImageBase::Packages(name, packages) => build_base(name, packages)?,
     };
@@ -42,7 +42,7 @@ pub(super) fn build_image(layout: &ClusterLayout, image: &ProjectImage) -> Resul
 }
 
 /// An image with these packages, of the same system as this machine: programs that were linked here
-/// run on its C library.
+/// need its C library.
 fn build_base(name: &str, packages: &[&str]) -> Result<String> {
     let tag = format!("slipway-base:{name}");
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
@@ -54,7 +54,7 @@ fn build_base(name: &str, packages: &[&str]) -> Result<String> {
         |source| HarnessError::Start { command: format!("docker build --tag {tag} -"), source };
     let mut child = docker.spawn().map_err(start)?;
     if let Some(mut input) = child.stdin.take() {
-        // When docker ends early, its own message says more than a broken pipe.
+        // When docker ends early, its own message is more useful than a broken pipe.
         let _ = input.write_all(dockerfile.as_bytes());
     }
     let output = child.wait_with_output().map_err(start)?;

@@ -24,16 +24,16 @@ use crate::shell;
 /// How images are built.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ImageOptions {
-    /// Take programs as they were built last, without asking cargo.
+    /// Use the programs of the last build, without running cargo.
     pub no_cargo: bool,
     /// Build with docker, and leave the images there.
     pub docker: bool,
-    /// Make only the bases of Debian packages, so that a later build finds them.
+    /// Build only the bases of Debian packages, so that a later build finds them.
     pub only_bases: bool,
 }
 
-/// Builds the images of the project whose contents have changed, and imports into the cluster what
-/// it has not got. `only` names images to build, by their short names; empty means all.
+/// Builds the images of the project whose contents have changed, and imports those that the cluster
+/// lacks. `only` lists short names of images to build; empty means all.
 pub async fn build_images(
     layout: &ClusterLayout,
     only: &[String],
@@ -78,8 +78,8 @@ pub async fn build_images(
     Ok(())
 }
 
-/// The part of the cache that is locked while images are built: tags in the storage are the same
-/// for all checkouts.
+/// The part of the cache that is locked while images are built: all checkouts use the same tags in
+/// the storage.
 const LOCK: &str = "images";
 
 fn build_all(layout: &ClusterLayout, images: &[&ProjectImage]) -> Result<Vec<PathBuf>> {
@@ -87,7 +87,7 @@ fn build_all(layout: &ClusterLayout, images: &[&ProjectImage]) -> Result<Vec<Pat
     images.iter().map(|image| build_archive(layout, image)).collect()
 }
 
-/// Puts a link to the archive where people look for it: `target/images/<name>.tar`.
+/// Creates a link to the archive at the documented path: `target/images/<name>.tar`.
 fn link_archive(layout: &ClusterLayout, image: &ProjectImage, archive: &Path) -> Result<()> {
     let dir = layout.root().join("target/images");
     std::fs::create_dir_all(&dir).map_err(HarnessError::io("create", &dir))?;
@@ -96,7 +96,7 @@ fn link_archive(layout: &ClusterLayout, image: &ProjectImage, archive: &Path) ->
     std::os::unix::fs::symlink(archive, &link).map_err(HarnessError::io("link", &link))
 }
 
-/// The images that every cluster has from the start: pause, and busybox.
+/// The images that every cluster has from the start: pause and busybox.
 pub fn build_basic_images(layout: &ClusterLayout) -> Result<Vec<PathBuf>> {
     build_all(layout, &[&catalog::PAUSE, &catalog::BUSYBOX])
 }
@@ -126,8 +126,8 @@ fn build_archive(layout: &ClusterLayout, image: &ProjectImage) -> Result<PathBuf
     archive::ensure_archive(layout, image, &context, &base)
 }
 
-/// The name of an archive holds the hash of what is in it, so a note of it tells whether the
-/// cluster has it.
+/// Imports the archives that the cluster lacks. The name of an archive contains the hash of its
+/// contents, so a list of imported names is enough.
 async fn import_changed(
     layout: &ClusterLayout,
     image: &ProjectImage,

@@ -1,12 +1,12 @@
-//! What a normal cluster has in `kube-system`: the Services of DNS and of metrics, pointed at
-//! processes on the node; and, when a test asks for it, that of external metrics.
+//! Objects that a normal cluster has in `kube-system`: the Services of DNS and of metrics, which
+//! lead to processes on the node; and, if a test needs it, that of external metrics.
 
 use serde_json::{Value, json};
 
 use crate::layout::{self, ClusterLayout};
 use crate::node::components::{EXTERNAL_METRICS_PORT, METRICS_PORT};
 
-/// The objects to apply, as one list; an API that is announced and not served would hold up
+/// The objects to apply, as one list. An API that is registered but not served would block
 /// deletions of namespaces.
 pub fn addon_manifests(layout: &ClusterLayout, with_metrics: bool) -> Value {
     let dns_ports = [("dns", 53, 53, "UDP"), ("dns-tcp", 53, 53, "TCP")];
@@ -42,7 +42,7 @@ fn service_manifest(name: &str, cluster_ip: Option<String>, ports: &[ServicePort
         .iter()
         .map(|(name, port, target, protocol)| json!({"name": name, "port": port, "targetPort": target, "protocol": protocol}))
         .collect();
-    // What they lead to has one family.
+    // The processes behind the Services have one family.
     let mut spec = json!({"ports": ports, "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"});
     if let Some(ip) = cluster_ip {
         spec["clusterIP"] = json!(ip);

@@ -8,24 +8,24 @@ use crate::layout::{self, ClusterLayout};
 use crate::node::pki;
 use crate::process::NodeComponent;
 
-/// How a component shows that it is ready.
+/// How the readiness of a component is checked.
 #[derive(Debug, Clone, Copy)]
 pub enum ReadinessProbe {
     /// `GET` of this path on this port of the node answers 200.
     Http(u16, &'static str),
-    /// The same over TLS, asked for as the administrator.
+    /// The same over TLS, with the administrator's certificate.
     Api(&'static str),
     /// Another component's probe covers it.
     None,
 }
 
-/// What `up` was asked for.
+/// Options of `up`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct UpOptions {
     /// Whether the apiserver writes an audit log.
     pub audit: bool,
-    /// Whether what only the promises need is there as well: Prometheus and metrics-server, and
-    /// the program of prometheus-adapter. The demo has the Prometheus of the chart, and no
+    /// Whether programs that only the promises need are included: Prometheus and metrics-server,
+    /// and the program of prometheus-adapter. The demo uses the Prometheus of the chart, and no
     /// autoscaling by CPU.
     pub all: bool,
 }
@@ -41,7 +41,7 @@ pub fn new_etcd(layout: &ClusterLayout) -> Result<NodeComponent> {
             "--listen-client-urls=http://127.0.0.1:2379".into(),
             "--advertise-client-urls=http://127.0.0.1:2379".into(),
             "--listen-peer-urls=http://127.0.0.1:2380".into(),
-            // The data dies with the cluster, so waiting for the disk buys nothing.
+            // The data is removed with the cluster, so it need not be durable.
             "--unsafe-no-fsync".into(),
             "--log-level=warn".into(),
         ],
@@ -116,7 +116,7 @@ pub fn new_controller_manager(layout: &ClusterLayout) -> Result<NodeComponent> {
         "--allocate-node-cidrs=true".into(),
         format!("--cluster-cidr={}", families.join_addresses(layout::POD_CIDR, families::POD_CIDR)),
         format!("--node-cidr-mask-size{}=24", if families.has_ipv6() { "-ipv4" } else { "" }),
-        // The default of 20 requests a second makes the start of some forty controllers take four
+        // With the default of 20 requests per second, starting some forty controllers takes four
         // seconds.
         "--kube-api-qps=200".into(),
         "--kube-api-burst=400".into(),
@@ -128,14 +128,12 @@ pub fn new_controller_manager(layout: &ClusterLayout) -> Result<NodeComponent> {
     new_component(layout, "kube-controller-manager", arguments)
 }
 
-/// The scheduler.
 pub fn new_scheduler(layout: &ClusterLayout) -> Result<NodeComponent> {
     let mut arguments = client_flags(layout, "scheduler");
     arguments.push("--leader-elect=false".into());
     new_component(layout, "kube-scheduler", arguments)
 }
 
-/// The container runtime.
 pub fn new_containerd(layout: &ClusterLayout) -> Result<NodeComponent> {
     let config = layout.config_dir().join("containerd.toml");
     let component =
@@ -143,7 +141,6 @@ pub fn new_containerd(layout: &ClusterLayout) -> Result<NodeComponent> {
     Ok(NodeComponent { node_mounts: true, ..component })
 }
 
-/// The kubelet.
 pub fn new_kubelet(layout: &ClusterLayout) -> Result<NodeComponent> {
     let component = new_component(
         layout,
@@ -184,7 +181,7 @@ pub fn new_kube_proxy(layout: &ClusterLayout) -> Result<NodeComponent> {
     )
 }
 
-/// Names of Services.
+/// Resolves names of Services.
 pub fn new_coredns(layout: &ClusterLayout) -> Result<NodeComponent> {
     new_component(
         layout,
@@ -226,7 +223,7 @@ pub fn new_prometheus(layout: &ClusterLayout) -> Result<NodeComponent> {
     )
 }
 
-/// Metrics of Prometheus for autoscaling, by the rule that users are told of.
+/// Metrics of Prometheus for autoscaling, by the rule that the documentation recommends to users.
 pub fn new_prometheus_adapter(layout: &ClusterLayout) -> Result<NodeComponent> {
     let kubeconfig = pki::kubeconfig_path(layout, "admin");
     let mut arguments: Vec<String> = ["lister", "authentication", "authorization"]
@@ -238,7 +235,7 @@ pub fn new_prometheus_adapter(layout: &ClusterLayout) -> Result<NodeComponent> {
         format!("--cert-dir={}", layout.data_dir().join("prometheus-adapter").display()),
         format!("--prometheus-url={}", layout.prometheus_url()),
         format!("--config={}", layout.root().join(ADAPTER_RULES).display()),
-        // How soon a metric that is new in Prometheus is served.
+        // Delay until a metric that is new in Prometheus is served.
         "--metrics-relist-interval=5s".into(),
         "--metrics-max-age=1m".into(),
     ]);
@@ -247,10 +244,10 @@ pub fn new_prometheus_adapter(layout: &ClusterLayout) -> Result<NodeComponent> {
 
 /// Port of prometheus-adapter on the node.
 pub const EXTERNAL_METRICS_PORT: u16 = 6444;
-/// The rules of prometheus-adapter, below the root of the workspace.
+/// The rules of prometheus-adapter, relative to the root of the workspace.
 pub const ADAPTER_RULES: &str = "examples/prometheus-adapter.yaml";
 
-/// How to see that a component is ready.
+/// How the readiness of a component is checked.
 pub fn readiness_probe(component: &str) -> ReadinessProbe {
     match component {
         "kube-apiserver" => ReadinessProbe::Api("/readyz"),

@@ -14,7 +14,7 @@ pub const PAUSE_IMAGE: &str = "docker.io/slipway/pause:dev";
 /// containerd's socket, as processes on the node see it.
 pub const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 
-/// Writes every file; returns nothing, as the paths follow from the layout.
+/// Writes every file; returns no paths, because they follow from the layout.
 pub fn write_configs(layout: &ClusterLayout) -> Result<()> {
     let etc = layout.config_dir();
     let files = [
@@ -24,8 +24,8 @@ pub fn write_configs(layout: &ClusterLayout) -> Result<()> {
         ("Corefile", coredns_config(layout)),
         ("prometheus.yml", prometheus_config(layout)),
         ("audit.json", format!("{:#}", audit_policy())),
-        // Pods with `dnsPolicy: Default` get a file without name servers: there is nothing outside
-        // to ask.
+        // Pods with `dnsPolicy: Default` get a file without name servers: none outside of the
+        // cluster is reachable.
         ("resolv.conf", "options ndots:5\n".into()),
     ];
     for (name, text) in files {
@@ -70,8 +70,8 @@ conf_dir = {conf_dir:?}
     )
 }
 
-/// Routed links instead of a bridge: a reply cannot take a short cut past the node's address
-/// translation, and there is no bridge to clean up.
+/// Routed links instead of a bridge: a reply cannot bypass the node's address translation, and
+/// there is no bridge to clean up.
 fn cni_config(families: IpFamilies) -> String {
     let mut all = vec![(layout::NODE_POD_CIDR, "0.0.0.0/0")];
     if families.has_ipv6() {
@@ -107,15 +107,15 @@ fn kubelet_config(layout: &ClusterLayout) -> Value {
         "failSwapOn": false,
         "makeIPTablesUtilChains": false,
         "oomScoreAdj": 0,
-        // Images are imported, not pulled: one that is collected would never come back.
+        // Images are imported, not pulled: an image that was collected could not be pulled again.
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
-        // The disk belongs to the developer; only memory is worth an eviction here.
+        // The disk belongs to the developer, so only low memory causes an eviction.
         "evictionHard": {"memory.available": "200Mi", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%"},
         "registryPullQPS": 0,
         "eventRecordQPS": 0,
         "maxPods": 200,
-        // Tests look at pods that come and go; the defaults make each of them a minute slower.
+        // Tests create and delete pods often; with the defaults each of them takes a minute longer.
         "syncFrequency": "5s",
         "nodeStatusUpdateFrequency": "5s",
     })
@@ -123,7 +123,7 @@ fn kubelet_config(layout: &ClusterLayout) -> Value {
 
 fn coredns_config(layout: &ClusterLayout) -> String {
     let (ip, kubeconfig) = (layout.node_ip(), pki::kubeconfig_path(layout, "admin"));
-    // No cache: a Service or pod that a test just made must resolve at once.
+    // No cache: a Service or pod that a test just created must resolve at once.
     format!(
         r#".:53 {{
     bind {ip}
@@ -159,7 +159,7 @@ fn prometheus_config(layout: &ClusterLayout) -> String {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "scrape_configs": [{
             "job_name": "pods",
-            // For servers that do not say what they send.
+            // For servers that send no content type.
             "fallback_scrape_protocol": "PrometheusText0.0.4",
             "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": pki::kubeconfig_path(layout, "admin")}],
             "relabel_configs": [
@@ -176,7 +176,7 @@ fn prometheus_config(layout: &ClusterLayout) -> String {
     format!("{config:#}\n")
 }
 
-/// Who changed what, without the noise of reads and leases.
+/// Records who changed what, without reads and leases.
 fn audit_policy() -> Value {
     json!({
         "apiVersion": "audit.k8s.io/v1",

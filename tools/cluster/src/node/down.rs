@@ -1,4 +1,4 @@
-//! Taking a cluster down, whatever state it is in.
+//! Removes a cluster, whatever state it is in.
 
 use std::path::Path;
 
@@ -9,10 +9,11 @@ use crate::error::{HarnessError, Result};
 use crate::layout::ClusterLayout;
 use crate::node::netns;
 
-/// Removes everything that bears the name of the cluster; succeeds when nothing does.
+/// Removes everything with the name of the cluster; succeeds when nothing exists.
 ///
-/// Processes first: all are in our cgroup, shims and containers included. The last one takes the
-/// private mount namespace and with it all mounts along. Then network, cgroups and files can go.
+/// Processes first: all of them, including shims and containers, are in the cluster's cgroup. The
+/// private mount namespace ends with the last process, and with it all mounts. Then network,
+/// cgroups and files can be removed.
 pub fn remove_cluster(layout: &ClusterLayout) -> Result<()> {
     cgroup::kill_all(layout)?;
     netns::delete_netns(layout)?;
@@ -26,15 +27,15 @@ pub fn remove_cluster(layout: &ClusterLayout) -> Result<()> {
     Ok(())
 }
 
-/// Whether something bears the name of the cluster.
+/// Whether anything with the name of the cluster exists.
 pub fn cluster_exists(layout: &ClusterLayout) -> Result<bool> {
     let traces =
         layout.data_dir().exists() || layout.netns_path().exists() || netns::link_exists(layout);
     Ok(traces || !cgroup::cgroup_roots(layout)?.is_empty())
 }
 
-/// Mounts of the cluster are in its own namespace, so there are none here, unless somebody made one
-/// by hand to look at something; removing files would then go through it.
+/// Unmounts the cluster's directory. Its mounts are in its own mount namespace, so this one has
+/// none, unless a developer made one by hand; removing files would then remove the mounted ones.
 fn unmount_data(layout: &ClusterLayout) -> Result<()> {
     let table = std::fs::read_to_string("/proc/self/mountinfo")
         .map_err(HarnessError::io("read", "/proc/self/mountinfo"))?;
@@ -52,13 +53,13 @@ fn unmount_data(layout: &ClusterLayout) -> Result<()> {
     Ok(())
 }
 
-/// `ip netns add` makes the folder of all network namespaces a mount; the last one that leaves
-/// takes it along.
+/// `ip netns add` makes the folder of all network namespaces a mount; the mount is removed with the
+/// last namespace.
 fn unmount_netns_dir() {
     let dir = Path::new("/run/netns");
     if std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none()) {
-        // Fails when it is no mount, or when somebody makes a namespace at this moment; both are
-        // fine. Once for each mount, as `ip` may have stacked two.
+        // Fails when it is no mount, or when a namespace is created at this moment; both are fine.
+        // Repeated for each mount, as `ip` may have stacked two.
         while umount2(dir, MntFlags::empty()).is_ok() {}
     }
 }

@@ -1,4 +1,4 @@
-//! One node with its control plane: what it is made of, how it comes up and how it goes.
+//! One node with its control plane: its parts, how it starts and how it is removed.
 
 pub mod addons;
 pub mod components;

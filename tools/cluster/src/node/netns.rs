@@ -10,7 +10,7 @@ use crate::{families, shell};
 
 const GONE_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Makes the namespace, the link and the settings that pods need.
+/// Creates the namespace, the link and the settings that pods need.
 pub fn create_netns(layout: &ClusterLayout) -> Result<()> {
     let (netns, link) = (layout.netns_name(), layout.link_name());
     run_ip(&["netns", "add", &netns])?;
@@ -21,7 +21,7 @@ pub fn create_netns(layout: &ClusterLayout) -> Result<()> {
     run_ip(&["-n", &netns, "link", "set", "lo", "up"])?;
     run_ip(&["-n", &netns, "link", "set", "eth0", "up"])?;
     // The node itself needs a route before an address is translated. There is no default route:
-    // what asks for the world outside learns at once that it is not there.
+    // connections to addresses outside fail at once.
     run_ip(&["-n", &netns, "route", "add", SERVICE_CIDR, "dev", "eth0"])?;
     if layout.families().has_ipv6() {
         let inside = |arguments: &[&str]| run_ip(&[&["-n", &netns], arguments].concat());
@@ -34,18 +34,18 @@ pub fn create_netns(layout: &ClusterLayout) -> Result<()> {
             "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding",
         ]))?;
     }
-    // Pods are routed, not bridged, so forwarding is all they need. The kernel would otherwise
-    // refuse a reply that leaves by another interface than the request came in, which Service
-    // addresses cause.
+    // Pods are routed, not bridged, so forwarding is enough. By default the kernel would drop a
+    // reply that leaves by another interface than the one of the request, which Service addresses
+    // cause.
     let settings =
         "echo 1 >/proc/sys/net/ipv4/ip_forward && echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter";
     shell::run_command(netns_command(layout).args(["sh", "-c", settings])).map(drop)
 }
 
-/// Removes the namespace with all links, addresses and nftables rules in it.
+/// Removes the namespace with all its links, addresses and nftables rules.
 pub fn delete_netns(layout: &ClusterLayout) -> Result<()> {
-    // The link first: its end in the namespace goes with it, at once; the namespace alone may
-    // linger a while.
+    // The link first: its end in the namespace is removed at once with it; the namespace alone may
+    // remain for a while.
     if link_exists(layout) {
         run_ip(&["link", "delete", &layout.link_name()])?;
     }
@@ -55,14 +55,14 @@ pub fn delete_netns(layout: &ClusterLayout) -> Result<()> {
     crate::wait::until_blocking("link is gone", GONE_DEADLINE, || !link_exists(layout))
 }
 
-/// A command that runs what follows in the namespace: the network only, files stay the host's.
+/// A command that runs its arguments in the network namespace; files are those of the host.
 pub fn netns_command(layout: &ClusterLayout) -> Command {
     let mut command = Command::new("nsenter");
     command.arg(format!("--net={}", layout.netns_path().display())).arg("--");
     command
 }
 
-/// Whether the host's end of the link is there.
+/// Whether the host's end of the link exists.
 pub fn link_exists(layout: &ClusterLayout) -> bool {
     Path::new("/sys/class/net").join(layout.link_name()).exists()
 }

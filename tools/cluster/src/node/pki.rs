@@ -17,7 +17,7 @@ use crate::layout::{self, ClusterLayout};
 /// A certificate authority that can sign.
 type CertificateAuthority = CertifiedIssuer<'static, KeyPair>;
 
-/// Who a client is: file name, common name (the user), organisation (the group).
+/// The identity of a client: file name, common name (the user), organisation (the group).
 struct ClientIdentity {
     file: &'static str,
     user: String,
@@ -87,7 +87,7 @@ fn api_names(layout: &ClusterLayout) -> Vec<String> {
 fn base_params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
-    // Wide limits: clocks of test machines are wrong, and these keys protect nothing that lasts.
+    // Wide limits: clocks of test machines are often wrong, and these keys are short-lived.
     params.not_before = rcgen::date_time_ymd(2020, 1, 1);
     params.not_after = rcgen::date_time_ymd(2099, 1, 1);
     params
@@ -143,7 +143,7 @@ fn issue_certificate(
     write_secret(&dir.join(format!("{file}.key")), &key.serialize_pem())
 }
 
-/// JSON is YAML, so any reader of kubeconfigs takes it.
+/// JSON is valid YAML, so any reader of kubeconfigs accepts it.
 fn kubeconfig_json(layout: &ClusterLayout, client: &str) -> String {
     let file = |name: &str| layout.pki_dir().join(name);
     let name = layout.name();

@@ -1,4 +1,4 @@
-//! Bringing a cluster up.
+//! Brings a cluster up.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,14 +20,14 @@ use crate::process::{MOUNT_HOLDER, NodeComponent, NodeProcess};
 use crate::progress::TimedStep;
 use crate::{cgroup, images, shell, wait};
 
-/// Bound for each part that comes up in a second or two on an idle machine.
+/// Time limit for each part; on an idle machine a part starts in a second or two.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// How often the watchdog looks whether everything still runs.
+/// How often the watchdog checks that all components run.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
-/// Lines of a log in the error of a part that does not get ready.
+/// Lines of the log in the error of a component that does not become ready.
 const LOG_TAIL: usize = 25;
 
-/// Brings the cluster up, from nothing or from whatever a former run of the same name left.
+/// Brings the cluster up, from nothing or from the remains of an earlier run of the same name.
 pub async fn bring_up(layout: &ClusterLayout, options: UpOptions) -> Result<()> {
     let since = Instant::now();
     check_location(layout)?;
@@ -51,7 +51,7 @@ pub async fn bring_up(layout: &ClusterLayout, options: UpOptions) -> Result<()> 
     Ok(())
 }
 
-/// Takes clusters down whose checkouts are gone: nobody else will.
+/// Removes clusters whose checkouts are gone, because no other program does.
 fn clear_orphans(layout: &ClusterLayout) -> Result<()> {
     for name in slipway_provision::registry_unit::file_names(&layout.cache().path("clusters")) {
         let Some(cluster) = name.strip_suffix(".root") else { continue };
@@ -67,8 +67,8 @@ fn clear_orphans(layout: &ClusterLayout) -> Result<()> {
     Ok(())
 }
 
-/// Keeps this program in the cache: `make down` works when the checkout's build is gone or of other
-/// sources.
+/// Stores this program in the cache: `make down` must work when the checkout's build is gone or was
+/// built from other sources.
 fn save_harness(layout: &ClusterLayout) -> Result<()> {
     let own = std::env::current_exe().map_err(HarnessError::io("find", "this program"))?;
     let (kept, root) = (layout.harness_copy(), layout.checkout_note());
@@ -76,13 +76,13 @@ fn save_harness(layout: &ClusterLayout) -> Result<()> {
     std::fs::create_dir_all(&dir).map_err(HarnessError::io("create", &dir))?;
     std::fs::write(&root, layout.root().display().to_string())
         .map_err(HarnessError::io("write", &root))?;
-    // By renaming, as a program that runs cannot be written to.
+    // By renaming, because a running program cannot be overwritten.
     let partial = kept.with_extension("partial");
     std::fs::copy(&own, &partial).map_err(HarnessError::io("copy", own))?;
     std::fs::rename(&partial, &kept).map_err(HarnessError::io("rename", &partial))
 }
 
-/// A cluster that is coming up.
+/// A cluster that is starting.
 struct ClusterBringup<'a> {
     layout: &'a ClusterLayout,
     options: UpOptions,
@@ -175,8 +175,8 @@ impl<'a> ClusterBringup<'a> {
         .await
     }
 
-    /// Waits for a condition while watching that nothing dies; when it does not hold in time, shows
-    /// the log of the component that is behind it.
+    /// Waits for a condition while watching that no component ends; on a timeout the error contains
+    /// the log of the component that is responsible.
     async fn wait_for<F>(
         &self,
         component: &str,
@@ -221,7 +221,7 @@ impl<'a> ClusterBringup<'a> {
     }
 }
 
-/// One look at a component.
+/// Checks the readiness of a component once.
 pub async fn probe_component(
     layout: &ClusterLayout,
     client: &kube::Client,
@@ -240,10 +240,10 @@ pub async fn probe_component(
     }
 }
 
-/// Paths that are something else on the node.
+/// Paths that are replaced on the node.
 const NODE_PATHS: [&str; 3] = ["run", "var/lib", "var/log"];
 
-/// The node could not see its own files in a place that it hides.
+/// The cluster's folder must not be inside a replaced path, because the node could not see it.
 fn check_location(layout: &ClusterLayout) -> Result<()> {
     let hidden =
         |place: &Path| NODE_PATHS.iter().any(|path| place.starts_with(Path::new("/").join(path)));
@@ -258,13 +258,13 @@ fn check_location(layout: &ClusterLayout) -> Result<()> {
 
 /// The process that holds the node's mount namespace.
 ///
-/// Folders of `data` take the place of `/run`, `/var/lib` and `/var/log` there, so that container
-/// runtime and kubelet use the paths that everything expects of them, and still every file, socket
-/// and mount is in `data` or gone with the namespace. Nothing comes back to the host; inside,
-/// mounts are shared, as kubelets want it.
+/// In this namespace, folders of `data` replace `/run`, `/var/lib` and `/var/log`, so that
+/// container runtime and kubelet can use their usual paths, while every file, socket and mount is
+/// in `data` or ends with the namespace. Mounts do not propagate to the host; inside, they are
+/// shared, as kubelets require.
 fn mount_holder(layout: &ClusterLayout) -> NodeComponent {
-    // The networks of other clusters are left behind: a copy of their mounts would keep them alive
-    // when they go down.
+    // The mounts of other clusters' network namespaces are removed from the copy: they would keep
+    // these namespaces alive when their clusters are removed.
     let script = r#"set -e
         umount --no-mtab --recursive --lazy /run/netns
         for path in "$@"; do
@@ -318,13 +318,13 @@ async fn node_ready(layout: &ClusterLayout, client: &kube::Client) -> Result<(),
     }
 }
 
-/// Pods cannot be made in a namespace before its service account is there.
+/// Pods cannot be created in a namespace before its service account exists.
 async fn service_account_exists(client: &kube::Client) -> Result<(), String> {
     let api: Api<ServiceAccount> = Api::default_namespaced(client.clone());
     api.get("default").await.map(drop).map_err(|error| in_words(&error))
 }
 
-/// Through the address of the Service, so that it shows kube-proxy as well as CoreDNS.
+/// Uses the address of the Service, so that it checks kube-proxy as well as CoreDNS.
 async fn name_resolves(layout: &ClusterLayout) -> Result<(), String> {
     let mut lookup = netns::netns_command(layout);
     let families = layout.families();
