@@ -1,4 +1,4 @@
-//! The account of every request. Each one that is sent ends in exactly one outcome: `sent =
+//! The account of every request. Each request that is sent has exactly one outcome: `sent =
 //! answered + failed + in flight`, always.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -11,8 +11,8 @@ use crate::histogram::LatencyHistogram;
 use crate::protocol::AnswerOrigin;
 use crate::reason::FailureReason;
 
-/// More revisions than any run has; beyond it answers count as of [`NO_REVISION`], so that a peer
-/// gone mad cannot fill the memory.
+/// More revisions than any run has. Answers of further ones count for [`NO_REVISION`], so that a
+/// faulty peer cannot fill the memory.
 const MOST_REVISIONS: usize = 1000;
 /// Index of "no revision known".
 const NO_REVISION: u16 = 0;
@@ -21,7 +21,7 @@ const NO_REVISION: u16 = 0;
 pub(crate) struct FinishedRequest {
     /// Number of the request in this run.
     pub(crate) number: u64,
-    /// When it should have been sent.
+    /// When it was due.
     pub(crate) intended: Instant,
     /// When it was sent.
     pub(crate) sent: Instant,
@@ -29,7 +29,7 @@ pub(crate) struct FinishedRequest {
     pub(crate) done: Instant,
     /// HTTP status, 0 without an answer.
     pub(crate) status: u16,
-    /// Who answered.
+    /// The revision that answered.
     pub(crate) origin: AnswerOrigin,
     /// Whether the label was right, or why there is none.
     pub(crate) outcome: Result<bool, FailureReason>,
@@ -48,15 +48,15 @@ pub(crate) struct RequestRecord {
     pub(crate) outcome: Result<bool, FailureReason>,
 }
 
-/// What is known of one revision.
+/// Counts of one revision.
 #[derive(Clone, Default)]
 pub(crate) struct RevisionCounts {
     pub(crate) answered: u64,
     pub(crate) failed: u64,
     pub(crate) correct: u64,
-    /// Answers given in another revision's place.
+    /// Answers that this revision gave in place of another.
     pub(crate) stood_in: u64,
-    /// Answers that another revision gave in this one's place.
+    /// Answers that another revision gave in place of this one.
     pub(crate) shielded: u64,
     pub(crate) first_seen: Option<i64>,
     pub(crate) last_seen: Option<i64>,
@@ -64,13 +64,13 @@ pub(crate) struct RevisionCounts {
     pub(crate) latency: LatencyHistogram,
 }
 
-/// What became of feedback.
+/// Counts of feedback.
 #[derive(Clone, Default)]
 pub(crate) struct FeedbackCounts {
     pub(crate) sent: u64,
     pub(crate) accepted: u64,
     pub(crate) rejected: u64,
-    /// Not sent: the answer had no prediction id, or too much was waiting.
+    /// Not sent: the answer had no prediction id, or too many labels were waiting.
     pub(crate) dropped: u64,
     pub(crate) failed: BTreeMap<FailureReason, u64>,
 }
@@ -96,20 +96,21 @@ struct AccountState {
     started: i64,
     counts: RequestCounts,
     records: VecDeque<RequestRecord>,
-    /// How many records were ever dropped from the front: the cursor of readers survives it.
+    /// Number of records that were ever dropped from the front, so that the cursor of readers
+    /// stays valid.
     dropped: u64,
 }
 
 /// The account, shared by all workers.
 pub(crate) struct RequestAccount {
-    /// A wall clock that never jumps: read once, then counted on by the monotonic clock.
+    /// A wall clock that never jumps: read once, then advanced by the monotonic clock.
     origin: (Timestamp, Instant),
     most_records: usize,
     state: Mutex<AccountState>,
 }
 
 impl RequestAccount {
-    /// An empty account that keeps at most so many single records.
+    /// An empty account that keeps at most `most_records` single records.
     pub(crate) fn new(most_records: usize) -> Self {
         let origin = (Timestamp::now(), Instant::now());
         let state = AccountState {
@@ -129,19 +130,19 @@ impl RequestAccount {
         wall.as_microsecond().saturating_add(since)
     }
 
-    /// A request is about to be sent.
+    /// Counts a request that is about to be sent.
     pub(crate) fn begin_request(&self) {
         let mut state = self.state.lock();
         state.counts.sent += 1;
         state.counts.in_flight += 1;
     }
 
-    /// Requests that came due were not sent, because too many were waiting for a connection.
+    /// Counts requests that were due but not sent, because too many were waiting for a connection.
     pub(crate) fn skip_requests(&self, count: u64) {
         self.state.lock().counts.skipped += count;
     }
 
-    /// A request that began has ended.
+    /// Records the outcome of a request.
     pub(crate) fn finish_request(&self, finished: &FinishedRequest) {
         let (sent, done) = (self.wall_micros(finished.sent), self.wall_micros(finished.done));
         let mut state = self.state.lock();
@@ -162,12 +163,11 @@ impl RequestAccount {
         state.records.push_back(record);
     }
 
-    /// Changes the counts of feedback.
     pub(crate) fn update_feedback(&self, change: impl FnOnce(&mut FeedbackCounts)) {
         change(&mut self.state.lock().counts.feedback);
     }
 
-    /// Begins a new account. What is in flight belongs to the new one, so that the sum holds.
+    /// Starts a new account. Requests in flight belong to the new one, so that the sum holds.
     pub(crate) fn reset(&self) {
         let now = self.wall_micros(Instant::now());
         let mut state = self.state.lock();
@@ -232,7 +232,7 @@ impl RequestCounts {
         if record.shielded != NO_REVISION {
             self.revisions.entry(record.shielded).or_default().shielded += 1;
         }
-        // Without an answer nobody is to be named.
+        // Without an answer no revision is recorded.
         let mut revision =
             (record.status != 0).then(|| self.revisions.entry(record.revision).or_default());
         if let Some(revision) = &mut revision {
@@ -247,7 +247,7 @@ impl RequestCounts {
         }
     }
 
-    /// All that failed.
+    /// Number of failed requests.
     pub(crate) fn failure_count(&self) -> u64 {
         self.failed.values().sum()
     }

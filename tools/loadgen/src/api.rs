@@ -1,4 +1,4 @@
-//! The HTTP API: the account, single requests, metrics, and the pace.
+//! The HTTP API: the account, single requests, metrics, and the rate.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use crate::account::{RequestAccount, RequestRecord};
 use crate::summary::{AccountSummary, RequestLine};
 use crate::worker::LoadPace;
 
-/// Records that are copied under the lock at once.
+/// Number of records that are copied under the lock at once.
 const CHUNK: usize = 4096;
 /// Lines of `/account/requests` without a `limit`.
 const DEFAULT_LIMIT: usize = 100_000;
 const MOST_RATE: f64 = 100_000.0;
 
-/// What the handlers need.
+/// The state of the handlers.
 pub(crate) struct ApiContext {
     pub(crate) run: String,
     pub(crate) target: String,
@@ -32,7 +32,6 @@ pub(crate) struct ApiContext {
     pub(crate) pace: Arc<watch::Sender<LoadPace>>,
 }
 
-/// All routes.
 pub(crate) fn api_router(context: Arc<ApiContext>) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -123,7 +122,7 @@ async fn set_rate(State(context): State<Arc<ApiContext>>, body: Bytes) -> Respon
     json_response(StatusCode::OK, &serde_json::json!({ "rate": wanted }))
 }
 
-/// Which single requests are wanted. Times are compared with the time of sending.
+/// Selects single requests. Times are compared with the time of sending.
 #[derive(Deserialize)]
 struct RequestsQuery {
     since: Option<Timestamp>,

@@ -1,5 +1,4 @@
-//! A receiver of callbacks: takes whatever jobs tell, as it came, and hands it out again to whoever
-//! checks it.
+//! A receiver of callbacks: stores every callback of jobs unchanged, and returns them for checks.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -13,14 +12,14 @@ use axum::routing::post;
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// Callbacks that are kept; the oldest make room.
+/// Largest number of stored callbacks; the oldest are removed.
 const MAX_CALLBACKS: usize = 10_000;
-/// Bytes of one.
+/// Largest size of one in bytes.
 const MAX_BODY: usize = 64 << 10;
-/// What a signature of Standard Webhooks stands in.
+/// The headers of a Standard Webhooks signature.
 const SIGNATURE_HEADERS: [&str; 3] = ["webhook-id", "webhook-timestamp", "webhook-signature"];
 
-/// One, as it came.
+/// A callback, unchanged.
 #[derive(Debug, Clone, Serialize)]
 struct StoredCallback {
     received_at: Timestamp,
@@ -29,11 +28,11 @@ struct StoredCallback {
     body: String,
 }
 
-/// Callbacks so far.
+/// The stored callbacks.
 #[derive(Debug, Default)]
 pub(crate) struct CallbackStore(Mutex<VecDeque<StoredCallback>>);
 
-/// `POST` takes one, `GET` answers all as NDJSON.
+/// `POST` stores one, `GET` returns all as NDJSON.
 pub(crate) fn callback_router(callbacks: Arc<CallbackStore>) -> Router {
     let route = post(receive_callback).get(list_callbacks).layer(DefaultBodyLimit::max(MAX_BODY));
     Router::new().route("/callbacks", route).with_state(callbacks)

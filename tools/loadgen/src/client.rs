@@ -1,4 +1,4 @@
-//! One connection that sends one request after the other, and repeats none.
+//! One connection that sends one request after the other, without retries.
 
 use std::error::Error as _;
 use std::path::PathBuf;
@@ -16,11 +16,11 @@ use tokio::task::JoinHandle;
 
 use crate::reason::{AnswerDefect, FailureReason};
 
-/// No right answer is larger.
+/// Largest answer that is read, in bytes; no valid answer is larger.
 const MOST_BYTES: usize = 1 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where requests go.
+/// The destination of requests.
 #[derive(Debug, Clone)]
 pub(crate) struct LoadTarget {
     host: String,
@@ -31,7 +31,8 @@ pub(crate) struct LoadTarget {
 }
 
 impl LoadTarget {
-    /// `url` is `http://host[:port]`; `host_header` replaces its host in the header, for a target behind a port-forward.
+    /// `url` is `http://host[:port]`; `host_header` replaces its host in the header, for a target
+    /// behind a port-forward.
     pub(crate) fn new(url: &str, host_header: Option<&str>, timeout: Duration) -> Result<Self> {
         let uri: Uri = url.parse().with_context(|| format!("target {url:?}"))?;
         ensure!(uri.scheme_str() == Some("http"), "target {url:?}: only http:// is supported");
@@ -47,7 +48,7 @@ impl LoadTarget {
         })
     }
 
-    /// Shows what is in a file as a bearer token.
+    /// Sends the content of a file as a bearer token.
     pub(crate) fn with_token(self, token_file: Option<PathBuf>) -> Self {
         Self { token_file, ..self }
     }
@@ -65,7 +66,7 @@ impl LoadTarget {
     }
 
     /// Waits until a connection can be made, at most for `patience`. A Service refuses connections
-    /// until its endpoints have reached every node's proxy, which no condition of any object tells.
+    /// until its endpoints have reached every node's proxy, which no object's conditions report.
     pub(crate) async fn wait_reachable(&self, patience: Duration) {
         let until = async {
             while self.connect().await.is_err() {
@@ -91,7 +92,7 @@ impl LoadTarget {
     }
 }
 
-/// A whole HTTP answer.
+/// A complete HTTP answer.
 pub(crate) struct HttpExchange {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
@@ -183,7 +184,7 @@ impl TargetConnection {
         HttpExchange { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
-    /// Makes sure that there is an open connection; true when it has been there before.
+    /// Ensures that there is an open connection; returns true if it was open before.
     async fn ensure_open(&mut self) -> Result<bool, FailureReason> {
         if let Some(open) = &mut self.open {
             if open.sender.ready().await.is_ok() {
@@ -199,7 +200,7 @@ impl TargetConnection {
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|_| FailureReason::Connect)?;
         let driver = tokio::spawn(async move {
-            // Its errors reach the request that they concern.
+            // Errors are returned by the requests that they concern.
             let _ = connection.await;
         });
         self.open = Some(OpenConnection { sender, driver });
@@ -207,7 +208,7 @@ impl TargetConnection {
     }
 }
 
-/// Whether the peer closed the connection, or something else went wrong.
+/// Distinguishes a connection closed by the peer from other failures.
 fn failure_reason(error: &hyper::Error) -> FailureReason {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {

@@ -1,5 +1,5 @@
-//! True labels, sent back in small batches over a connection of their own: one request for each
-//! label would double the load.
+//! True labels, sent in small batches over a separate connection: one request for each label would
+//! double the load.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,21 +13,21 @@ use crate::client::{LoadTarget, TargetConnection};
 use crate::protocol::{accepted_count, feedback_body};
 use crate::reason::FailureReason;
 
-/// Labels in one request.
+/// Number of labels in one request.
 const BATCH_SIZE: usize = 32;
 /// How long the first label of a batch waits for others.
 const BATCH_DELAY: Duration = Duration::from_millis(100);
 /// Labels that may wait. More means that feedback is slower than inference.
 const QUEUE_CAPACITY: usize = 10_000;
 
-/// Where workers put labels.
+/// The queue of labels, used by workers.
 pub(crate) struct FeedbackQueue {
     share: f64,
     queue: mpsc::Sender<(String, i64)>,
     account: Arc<RequestAccount>,
 }
 
-/// Takes labels from the queue.
+/// Takes labels from the queue and sends them.
 pub(crate) struct FeedbackSender {
     queue: mpsc::Receiver<(String, i64)>,
     connection: TargetConnection,
@@ -35,7 +35,7 @@ pub(crate) struct FeedbackSender {
     account: Arc<RequestAccount>,
 }
 
-/// Both ends. `share` of all answered requests get feedback.
+/// Both ends of the queue. `share` of all answered requests get feedback.
 pub(crate) fn feedback_channel(
     share: f64,
     model: &str,
@@ -53,7 +53,7 @@ pub(crate) fn feedback_channel(
 }
 
 impl FeedbackQueue {
-    /// Feedback for one answer, when its number is in the share; never waits.
+    /// Queues feedback for one answer, if its number is in the share; never waits.
     pub(crate) fn offer(&self, number: u64, prediction_id: Option<String>, label: i64) {
         if !in_share(number, self.share) {
             return;
@@ -65,13 +65,13 @@ impl FeedbackQueue {
     }
 }
 
-/// Spreads a share evenly and exactly: each number in which the running total grows by one.
+/// Spreads a share evenly and exactly: selects each number at which the running total grows by one.
 fn in_share(number: u64, share: f64) -> bool {
     ((number + 1) as f64 * share).floor() > (number as f64 * share).floor()
 }
 
 impl FeedbackSender {
-    /// Sends until all sinks are gone and the queue is empty.
+    /// Sends until all queue handles are dropped and the queue is empty.
     pub(crate) async fn run(mut self) {
         while let Some(first) = self.queue.recv().await {
             let mut batch = vec![first];

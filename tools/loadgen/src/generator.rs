@@ -21,17 +21,16 @@ use crate::{callbacks, feedback, rows};
 
 /// Sends held-out rows to a model at a fixed rate and keeps an account of every request.
 ///
-/// Ends with 1 when a request failed, and with 2 when there was no run.
-/// The loop is open: requests are due at fixed times whatever the answers do, and latency counts
-/// from the time a request was due, so that a slow server cannot hide by being asked less. Nothing
-/// is ever retried.
+/// Exits with 1 when a request failed, and with 2 when there was no run. The loop is open: requests
+/// are due at fixed times independent of the answers, and latency counts from the time at which a
+/// request was due, so that a slow server does not receive fewer requests. Nothing is ever retried.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "slipway-loadgen", version, args_override_self = true)]
 pub(crate) struct LoadgenOptions {
-    /// Where the model is served: http://host[:port].
+    /// Address of the model's server: http://host[:port].
     #[arg(long)]
     target: String,
-    /// `Host` header, when it is not the host of the target (behind a port-forward).
+    /// `Host` header, if it is not the host of the target (behind a port-forward).
     #[arg(long)]
     host: Option<String>,
     /// Name of the model in /v2/models/<name>.
@@ -40,45 +39,45 @@ pub(crate) struct LoadgenOptions {
     /// Name of the model's input tensor.
     #[arg(long, default_value = "X")]
     input: String,
-    /// CSV of held-out rows: one line of header, then label and features.
+    /// CSV of held-out rows: one header line, then label and features.
     #[arg(long)]
     rows: PathBuf,
     /// Requests per second; 0 waits for POST /rate.
     #[arg(long, default_value_t = 100.0)]
     rate: f64,
-    /// Connections, and so the most requests in flight.
+    /// Number of connections, which limits the requests in flight.
     #[arg(long, default_value_t = 16)]
     connections: usize,
-    /// Requests that may wait for a connection; what comes due beyond it is counted as skipped.
+    /// Requests that may wait for a connection; further due requests are counted as skipped.
     #[arg(long, default_value_t = 2000)]
     max_waiting: usize,
     /// Share of answered requests whose true label is sent back, 0 to 1.
     #[arg(long, default_value_t = 1.0)]
     feedback_share: f64,
-    /// Where labels are sent: http://host[:port]; the target when absent.
+    /// Address to which labels are sent: http://host[:port]; default: the target.
     #[arg(long)]
     feedback_target: Option<String>,
-    /// File of the token that is shown with labels; read for each request, because it may change.
+    /// File with the token that is sent with labels; read for each request, because it may change.
     #[arg(long)]
     token_file: Option<PathBuf>,
-    /// Deadline of one request, in seconds from when it is sent.
+    /// Time limit of one request, in seconds after it is sent.
     #[arg(long, default_value_t = 30.0)]
     timeout: f64,
-    /// Wait at most this many seconds until the target takes a connection before the first request
-    /// is due.
+    /// Wait at most this many seconds until the target accepts a connection before the first
+    /// request is due.
     #[arg(long, default_value_t = 0.0)]
     wait: f64,
     /// Address of the HTTP API.
     #[arg(long, default_value = "127.0.0.1:8090")]
     listen: SocketAddr,
-    /// After this many seconds no more requests are sent; the account stays readable.
+    /// Seconds after which no more requests are sent; the account stays readable.
     #[arg(long, default_value_t = 7200.0)]
     max_duration: f64,
-    /// Single requests that are remembered for GET /account/requests, 40 bytes each.
+    /// Number of single requests that are remembered for GET /account/requests, 40 bytes each.
     #[arg(long, default_value_t = 2_000_000)]
     max_records: usize,
-    /// Send this many requests, print the account and exit: 1 when a request failed. There is no
-    /// HTTP API.
+    /// Send this many requests, print the account and exit: with 1 when a request failed. There is
+    /// no HTTP API.
     #[arg(long, value_name = "N")]
     once: Option<u64>,
 }
@@ -128,7 +127,7 @@ impl LoadGenerator {
             .with_token(options.token_file.clone());
         let account = Arc::new(RequestAccount::new(options.max_records.max(1)));
         let (pace, pace_seen) = watch::channel(LoadPace::Rate(options.rate));
-        // All of a finite run may wait: nothing of it is skipped.
+        // All requests of a finite run may wait: none of them is skipped.
         let waiting = options.once.map_or(options.max_waiting, |count| count.max(1) as usize);
         let (slots, due) = mpsc::channel(waiting);
         let (feedback, sender) = feedback::feedback_channel(
@@ -176,13 +175,13 @@ impl LoadGenerator {
         Ok(AccountSummary::from_account(&self.context.account))
     }
 
-    /// Sends no more.
+    /// Sends no more requests.
     pub(crate) fn stop(&self) {
         self.context.pace.send_replace(LoadPace::Stopped);
     }
 }
 
-/// Runs the program; true when no request failed.
+/// Runs the program; returns true when no request failed.
 pub(crate) async fn run_loadgen(options: LoadgenOptions) -> Result<bool> {
     let path = &options.rows;
     let csv = std::fs::read_to_string(path).with_context(|| format!("rows {}", path.display()))?;
@@ -216,7 +215,7 @@ async fn serve_api(
         .with_context(|| format!("cannot listen on {}", options.listen))?;
     let pace = Arc::clone(&generator.context.pace);
     let limit = Duration::from_secs_f64(options.max_duration);
-    // The process stays: a Deployment would start it again, and the load with it.
+    // The process keeps running: a Deployment would restart it, and the load with it.
     let timer = tokio::spawn(async move {
         tokio::time::sleep(limit).await;
         pace.send_replace(LoadPace::Stopped);

@@ -16,7 +16,6 @@ pub(crate) struct LatencyHistogram {
 }
 
 impl LatencyHistogram {
-    /// Counts one value.
     pub(crate) fn record(&mut self, micros: u32) {
         if self.counts.is_none() {
             // It fails only for bounds and digits that make no sense.

@@ -1,7 +1,7 @@
-//! `slipway-loadgen`: held-out rows at a fixed rate in an open loop, every answer checked, every
-//! request accounted for. See `--help`.
+//! `slipway-loadgen`: sends held-out rows at a fixed rate in an open loop, checks every answer, and
+//! accounts for every request. See `--help`.
 //!
-//! It stands for a client, and shares no code with what it measures.
+//! It acts as a client, and shares no code with the programs that it measures.
 
 mod account;
 #[cfg(test)]
@@ -30,7 +30,7 @@ async fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            // Not 1, which says that a request failed.
+            // Not 1, which means that a request failed.
             eprintln!("error: {error:#}");
             ExitCode::from(2)
         }

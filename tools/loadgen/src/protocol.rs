@@ -1,4 +1,4 @@
-//! What is sent and what a right answer is: the Open Inference Protocol v2 in JSON, and Slipway's
+//! Requests and the check of answers: the Open Inference Protocol v2 in JSON, and Slipway's
 //! feedback.
 
 use http::HeaderMap;
@@ -49,8 +49,8 @@ struct InferOutput {
     data: Vec<Value>,
 }
 
-/// Checks an answer with status 200: it must be this model's, echo the id, and hold one label for
-/// the one row.
+/// Checks an answer with status 200: it must be of this model, repeat the id, and contain one label
+/// for the single row.
 pub(crate) fn check_answer(
     headers: &HeaderMap,
     body: &[u8],
@@ -80,7 +80,7 @@ pub(crate) fn check_answer(
     Ok(InferAnswer { label: value, prediction_id: header_text(headers, PREDICTION_ID) })
 }
 
-/// Who answered, and for whom.
+/// The revision that answered, and the one that it replaced.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct AnswerOrigin {
     /// The revision that answered.
@@ -97,14 +97,16 @@ pub(crate) fn read_origin(headers: &HeaderMap) -> AnswerOrigin {
     }
 }
 
-/// Header values end up in JSON and metrics: only what can be a revision or a token is taken.
+/// Header values are copied into JSON and metrics, so only valid characters of a revision or a
+/// token are accepted.
 fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {
     let value = headers.get(name)?.to_str().ok()?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.~=+/".contains(c);
     (!value.is_empty() && value.len() <= 4096 && value.chars().all(plain)).then(|| value.to_owned())
 }
 
-/// How many items of a feedback request were taken, as its answer says; all when it says nothing.
+/// How many items of a feedback request were accepted according to its answer; all if the answer
+/// does not say.
 pub(crate) fn accepted_count(body: &[u8], sent: usize) -> u64 {
     let answer: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     answer.get("accepted").and_then(Value::as_u64).unwrap_or(sent as u64)

@@ -2,44 +2,44 @@
 
 use std::fmt;
 
-/// Why a request failed. Two bytes of detail at most: a record is kept for each of millions of
+/// Why a request failed. At most two bytes of detail: a record is kept for each of millions of
 /// requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum FailureReason {
     /// The target's name was not found.
     Resolve,
-    /// Nobody listens, or a Service has no endpoint yet.
+    /// The connection was refused: there is no listener, or a Service has no endpoint yet.
     Refused,
     /// No connection in time.
     ConnectTimeout,
-    /// No connection for any other cause.
+    /// No connection for another reason.
     Connect,
-    /// The connection ended before the answer was whole.
+    /// The connection ended before the answer was complete.
     Closed,
-    /// Anything else that is no HTTP answer.
+    /// Any other failure without an HTTP answer.
     Transport,
-    /// No whole answer within the deadline.
+    /// No complete answer within the deadline.
     Timeout,
     /// The token cannot be read.
     Token,
     /// A status other than 200.
     Status(u16),
-    /// Status 200 and no right answer.
+    /// Status 200 with an invalid answer.
     Malformed(AnswerDefect),
 }
 
-/// What is wrong with an answer of status 200.
+/// The defect of an answer with status 200.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum AnswerDefect {
-    /// No JSON, or fields missing or of other types.
+    /// No JSON, or fields that are missing or have other types.
     Json,
-    /// Another id than the request's.
+    /// Another id than that of the request.
     Id,
-    /// Another model's answer.
+    /// The answer of another model.
     Model,
-    /// An output's shape does not fit its data, or not the one row that was sent.
+    /// The shape of an output does not fit its data, or not the one row that was sent.
     Shape,
-    /// No single INT64 `label`.
+    /// Not exactly one INT64 `label`.
     Label,
 }
 

@@ -1,17 +1,17 @@
-//! Held-out rows: a CSV of a label and the features, with one line of header.
+//! Held-out rows: a CSV of a label and the features, with one header line.
 
 use anyhow::{Context, Result, ensure};
 
 /// One row, ready to send.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LabeledRow {
-    /// What the right answer is.
+    /// The true label.
     pub(crate) label: i64,
-    /// The tensor in JSON. Rendered once, because the same rows are sent over and over.
+    /// The tensor in JSON. Rendered once, because the same rows are sent repeatedly.
     pub(crate) input: String,
 }
 
-/// Reads all rows. `input` is the name of the model's input.
+/// Parses all rows. `input` is the name of the model's input.
 pub(crate) fn parse_rows(csv: &str, input: &str) -> Result<Vec<LabeledRow>> {
     let mut rows: Vec<LabeledRow> = Vec::new();
     let mut width = None;

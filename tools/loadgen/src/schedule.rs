@@ -1,13 +1,13 @@
-//! When requests are due: a fixed rate, whatever the answers do (an open loop).
+//! When requests are due: at a fixed rate, independent of the answers (an open loop).
 
 use std::time::{Duration, Instant};
 
-/// At most this many requests come due at one look, so that a stall of the machine gives no burst
-/// without bound.
+/// At most this many requests become due at one check, so that a stall of the machine does not
+/// cause an unlimited burst.
 const MOST_AT_ONCE: u64 = 1000;
 
-/// A schedule of one rate. Times are computed from the start and a count, so that rounding does not
-/// add up.
+/// The schedule of one rate. Times are computed from the start and a count, so that rounding errors
+/// do not add up.
 #[derive(Debug)]
 pub(crate) struct RequestSchedule {
     started: Instant,
@@ -23,13 +23,13 @@ impl RequestSchedule {
 
     /// When the next request is due; None when the rate is 0.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        // None as well when that is beyond what a clock can tell: a rate so small that it is none.
+        // Also None when the time overflows: the rate is so small that it counts as 0.
         let since = (self.rate > 0.0)
             .then(|| Duration::try_from_secs_f64(self.count as f64 / self.rate).ok())?;
         self.started.checked_add(since?)
     }
 
-    /// The intended times of all requests that are due.
+    /// The due times of all requests that are due.
     pub(crate) fn take_due(&mut self, now: Instant) -> Vec<Instant> {
         let mut due = Vec::new();
         while let Some(at) =

@@ -20,7 +20,7 @@ pub(crate) struct AccountSummary {
     pub(crate) answered: u64,
     pub(crate) failed: u64,
     pub(crate) in_flight: u64,
-    /// Due and not sent: too many were waiting for a connection. Not part of `sent`.
+    /// Due but not sent: too many were waiting for a connection. Not part of `sent`.
     pub(crate) skipped: u64,
     pub(crate) correct: u64,
     pub(crate) shielded: u64,
@@ -30,16 +30,16 @@ pub(crate) struct AccountSummary {
     pub(crate) feedback: FeedbackSummary,
 }
 
-/// One revision; the empty name stands for answers without the header.
+/// The counts of one revision; the empty name stands for answers without the header.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RevisionSummary {
     pub(crate) answered: u64,
     pub(crate) failed: u64,
     pub(crate) correct: u64,
-    /// Answers of this revision in the place of another.
+    /// Answers of this revision in place of another.
     pub(crate) stood_in: u64,
-    /// Answers of another revision in the place of this one.
+    /// Answers of another revision in place of this one.
     pub(crate) shielded: u64,
     pub(crate) first_seen: Option<String>,
     pub(crate) last_seen: Option<String>,
@@ -48,7 +48,7 @@ pub(crate) struct RevisionSummary {
     pub(crate) latency_ms: LatencyQuantiles,
 }
 
-/// Milliseconds from the intended time of sending.
+/// Milliseconds since the request was due.
 #[derive(Debug, Serialize)]
 pub(crate) struct LatencyQuantiles {
     pub(crate) p50: Option<f64>,
@@ -57,7 +57,7 @@ pub(crate) struct LatencyQuantiles {
     pub(crate) max: Option<f64>,
 }
 
-/// Feedback, in labels.
+/// Counts of feedback, in labels.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct FeedbackSummary {
@@ -87,7 +87,7 @@ pub(crate) struct RequestLine<'a> {
 }
 
 impl AccountSummary {
-    /// The account as it is now.
+    /// The current state of the account.
     pub(crate) fn from_account(account: &RequestAccount) -> Self {
         let at = account.wall_micros(Instant::now());
         let (started, counts) = account.snapshot();
@@ -250,7 +250,7 @@ impl<'a> RequestLine<'a> {
         let name = |index: u16| {
             names.get(usize::from(index)).map(String::as_str).filter(|name| !name.is_empty())
         };
-        // Latency counts from the intended time, `late` before the request was sent.
+        // Latency counts from the time at which the request was due, `late` before it was sent.
         let done = record.sent + i64::from(record.latency) - i64::from(record.late);
         Self {
             id: format!("{run}-{}", record.number),

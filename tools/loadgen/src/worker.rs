@@ -1,5 +1,5 @@
-//! The open loop: a dispatcher that says when requests are due, and workers that send them, each
-//! over its own connection.
+//! The open loop: a dispatcher that determines when requests are due, and workers that send them,
+//! each over its own connection.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,12 +15,12 @@ use crate::reason::FailureReason;
 use crate::rows::LabeledRow;
 use crate::schedule::RequestSchedule;
 
-/// What people ask of the dispatcher.
+/// The pace that the API sets for the dispatcher.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum LoadPace {
     /// Requests per second; 0 pauses.
     Rate(f64),
-    /// No more requests, for good.
+    /// No more requests, permanently.
     Stopped,
 }
 
@@ -31,8 +31,9 @@ pub(crate) struct RequestSlot {
     intended: Instant,
 }
 
-/// Hands out slots at the asked pace, at most `total`. A full queue is overload of this generator:
-/// the slots are counted as skipped and never sent, so that memory and lateness are bounded.
+/// Hands out slots at the requested pace, at most `total`. A full queue means that this generator
+/// is overloaded: the slots are counted as skipped and never sent, so that memory and lateness are
+/// bounded.
 pub(crate) async fn dispatch_requests(
     mut pace: watch::Receiver<LoadPace>,
     slots: mpsc::Sender<RequestSlot>,
@@ -72,7 +73,7 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// What all workers share.
+/// The state that all workers share.
 pub(crate) struct WorkerContext {
     pub(crate) run: String,
     pub(crate) model: String,
@@ -95,7 +96,7 @@ impl WorkerContext {
             if matches!(*self.pace.borrow(), LoadPace::Rate(rate) if rate > 0.0) {
                 self.send_request(&mut connection, &path, slot).await;
             } else {
-                // Paused or stopped since it came due.
+                // Paused or stopped since the request became due.
                 self.account.skip_requests(1);
             }
         }

@@ -1,10 +1,10 @@
-//! What a person meets at the command line: help, and mistakes in plain words.
+//! The command line: help, and error messages in plain words.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::process::Command;
 
-/// Runs the program: its status, and what it writes to standard output and error. Dumps and
-/// backtraces, which are asked for, must not come.
+/// Runs the program: returns its status, and its output on standard output and error. Dumps and
+/// backtraces are requested by the environment and must not appear.
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_slipway-loadgen"))
         .args(args)

@@ -1,4 +1,4 @@
-//! The generator against a server that misbehaves in every known way, and counts what it does.
+//! The generator against a server that misbehaves in every known way and counts its requests.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ use crate::worker::LoadPace;
 
 const CSV: &str = "label,a,b\n3,1,2\n5,3,4\n";
 
-/// What the server did, and when a request misbehaves: the number of the request modulo 10.
+/// The server's counts, and when a request misbehaves: the number of the request modulo 10.
 #[derive(Default)]
 struct Server {
     infer: AtomicU64,
@@ -38,7 +38,7 @@ enum Manners {
     #[default]
     Bad,
     Good,
-    /// Good, and every connection ends after one answer.
+    /// Answers correctly, but ends every connection after one answer.
     Closing,
 }
 
@@ -214,7 +214,7 @@ async fn a_target_that_comes_up_late_is_waited_for() {
     drop(listener);
     let mut late =
         LoadGenerator::start(&options(address, &["--once", "5", "--wait", "60"]), CSV).unwrap();
-    // Two looks in vain at least: the first is made at once.
+    // At least two unsuccessful checks: the first is made at once.
     let early = tokio::time::timeout(Duration::from_millis(80), late.finish()).await;
     assert!(early.is_err(), "{early:?}");
     let listener = TcpListener::bind(address).await.unwrap();
