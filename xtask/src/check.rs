@@ -1,4 +1,4 @@
-//! Tier 0: what needs no cluster.
+//! Tier 0: checks and tests that need no cluster.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -30,7 +30,7 @@ const CHARTS: &str = "charts";
 const WORKFLOWS: &str = "workflows";
 const WORKFLOW_DIR: &str = ".github/workflows";
 
-/// The steps of the tier; `others` is how long building other projects' programs takes on its own.
+/// The steps of the tier; `others` is the time in seconds to build other projects' programs.
 pub(crate) fn check_steps(checkout: &Checkout, others: u64) -> Vec<PlannedStep> {
     let state = checkout.build_state();
     vec![
@@ -39,7 +39,8 @@ pub(crate) fn check_steps(checkout: &Checkout, others: u64) -> Vec<PlannedStep> 
         PlannedStep::new(FEATURES, 3),
         PlannedStep::for_state(LINTS, state, [420, 120, 60]),
         PlannedStep::for_state(BUILD, state, [1000, 500, 240]),
-        // They are built beside all of the above, which gives them about a third of the machine.
+        // They are built in parallel with all of the above, which leaves them about a third of the
+        // machine.
         PlannedStep::cold_or_warm(EXTERNAL_PROGRAMS, others == 0, 0, others * 2 / 3),
         PlannedStep::new(TESTS, 150),
         PlannedStep::new(CHARTS, 5),
@@ -47,7 +48,7 @@ pub(crate) fn check_steps(checkout: &Checkout, others: u64) -> Vec<PlannedStep> 
     ]
 }
 
-/// Runs the tier alone.
+/// Runs only this tier.
 pub(crate) fn run_check(checkout: &Checkout) -> Result<bool, crate::CommandError> {
     prerequisites::require_packages(PackageUse::Build)?;
     let mut missing = checkout.missing_prerequisites(true);
@@ -64,8 +65,8 @@ pub(crate) fn run_check(checkout: &Checkout) -> Result<bool, crate::CommandError
     Ok(report::print_outcome(&work))
 }
 
-/// Runs the steps; returns whether the programs are built and the other projects' programs are
-/// there.
+/// Runs the steps; returns whether the workspace is built and the other projects' programs are
+/// available.
 pub(crate) fn run_steps(
     checkout: &Checkout,
     work: &mut StepRunner,
@@ -93,8 +94,8 @@ pub(crate) fn run_steps(
     checkout.save_crates();
     let others = work.run_function(EXTERNAL_PROGRAMS, || beside.join());
     if built {
-        // Everything is built; what is compiled here is a mistake in `build`.
-        // All programs run, whichever fails: who mends one wants to know of the others.
+        // Everything is built; a compilation at this point means that `build` is incomplete. All
+        // test programs run even if one fails, so that all failures are reported at once.
         work.run_command(
             TESTS,
             &mut checkout.cargo_command(&["test", "--quiet", "--workspace", "--no-fail-fast"]),
@@ -107,7 +108,7 @@ pub(crate) fn run_steps(
     built && others
 }
 
-/// Tests first: they switch on all features, and bring most programs.
+/// Builds tests first: they enable all features, and include most programs.
 fn build_workspace(checkout: &Checkout) -> Result<(), String> {
     libraries::ensure_onnx_runtime(&checkout.cache, &checkout.root)
         .map_err(|error| error.to_string())?;
@@ -115,15 +116,15 @@ fn build_workspace(checkout: &Checkout) -> Result<(), String> {
     checkout.cargo_build(&["build", "--workspace", "--bins"])
 }
 
-/// Runs the tests of the charts; returns whether they held.
+/// Runs the tests of the charts; returns whether they passed.
 pub(crate) fn test_charts(checkout: &Checkout) -> slipway_provision::Result<bool> {
     let helm = checkout.ensure_tool("helm")?;
     let mut command = checkout.command("charts/tests/run.sh", &[]);
     Ok(command.env("HELM", helm).status().is_ok_and(|status| status.success()))
 }
 
-/// Checks the workflows by actionlint; returns whether it found nothing. It is left without the
-/// linters of scripts, which are not on every machine.
+/// Checks the workflows with actionlint; returns whether it found no fault. actionlint runs without
+/// linters for scripts, which some machines lack.
 pub(crate) fn lint_workflows(checkout: &Checkout) -> slipway_provision::Result<bool> {
     let actionlint = checkout.ensure_tool("actionlint")?;
     let dir = checkout.root.join(WORKFLOW_DIR);
@@ -137,7 +138,7 @@ pub(crate) fn lint_workflows(checkout: &Checkout) -> slipway_provision::Result<b
     Ok(command.args(files).status().is_ok_and(|status| status.success()))
 }
 
-/// The outcome of a check that has printed what is wrong.
+/// The outcome of a check that has printed its findings.
 fn see_above(outcome: slipway_provision::Result<bool>) -> Result<(), String> {
     match outcome {
         Ok(true) => Ok(()),

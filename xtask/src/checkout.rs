@@ -1,4 +1,4 @@
-//! The checkout and the cache: what is there, and the commands that are run in it.
+//! The checkout and the cache: their contents, and the commands that are run in them.
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use slipway_provision::{
 
 use crate::group::CLIENT_ENVIRONMENTS;
 
-/// The packages that the demo builds: no bench, fuzz, conformance or Parquet.
+/// The packages that the demo builds, without benchmarks, fuzzing, conformance and Parquet.
 pub(crate) const DEMO_PACKAGES: [&str; 6] = [
     "slipway-operator",
     "slipway-gateway",
@@ -32,10 +32,10 @@ pub(crate) struct Checkout {
     pub(crate) cache: BuildCache,
 }
 
-/// How much of a build is there.
+/// How much of a build exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BuildState {
-    /// Nothing.
+    /// No part of it.
     Cold,
     /// The crates of the registry, in the cache.
     CratesCached,
@@ -43,11 +43,11 @@ pub(crate) enum BuildState {
     Built,
 }
 
-/// Something from elsewhere that is not in the cache.
+/// An external artifact that the cache lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MissingArtifact {
     pub(crate) description: String,
-    /// Seconds to get it on two idle cores.
+    /// Seconds to obtain it on two idle cores.
     pub(crate) seconds: u64,
 }
 
@@ -63,14 +63,14 @@ impl Checkout {
         command
     }
 
-    /// cargo, which must not change `Cargo.lock`.
+    /// cargo, with the option that forbids it to change `Cargo.lock`.
     pub(crate) fn cargo_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.command("cargo", &arguments[..1]);
         command.arg("--locked").args(&arguments[1..]);
         command
     }
 
-    /// A build by cargo, to its end: with its progress where somebody looks at a terminal.
+    /// Runs a build by cargo, with its progress if the output is a terminal.
     pub(crate) fn cargo_build(&self, arguments: &[&str]) -> Result<(), String> {
         let mut command = self.cargo_command(arguments);
         if !std::io::stderr().is_terminal() {
@@ -85,12 +85,12 @@ impl Checkout {
         }
     }
 
-    /// A program of ours that is built.
+    /// Path of a program that the workspace builds.
     pub(crate) fn built_program(&self, program: &str) -> PathBuf {
         self.build_dir().join(program)
     }
 
-    /// Where cargo builds.
+    /// Cargo's build directory.
     pub(crate) fn build_dir(&self) -> PathBuf {
         self.root.join("target/debug")
     }
@@ -100,7 +100,7 @@ impl Checkout {
         self.built_program("slipway-e2e").is_file()
     }
 
-    /// How much of a build is there.
+    /// How much of a build exists.
     pub(crate) fn build_state(&self) -> BuildState {
         if self.is_built() {
             return BuildState::Built;
@@ -118,8 +118,8 @@ impl Checkout {
             .any(|name| name.starts_with("cargo-deny-"))
     }
 
-    /// Brings compiled crates of the registry from the cache. A build without them only takes
-    /// longer.
+    /// Restores compiled crates of the registry from the cache. A failure is not fatal: the build
+    /// only takes longer.
     pub(crate) fn restore_crates(&self) {
         match CratePool::open(&self.cache, &self.root)
             .and_then(|pool| pool.restore(&self.build_dir()))
@@ -135,8 +135,8 @@ impl Checkout {
         }
     }
 
-    /// Keeps compiled crates of the registry in the cache. Another checkout would only take longer
-    /// without them.
+    /// Saves compiled crates of the registry to the cache. A failure is not fatal: the build of
+    /// another checkout only takes longer.
     pub(crate) fn save_crates(&self) {
         match CratePool::open(&self.cache, &self.root).and_then(|pool| pool.save(&self.build_dir()))
         {
@@ -151,7 +151,7 @@ impl Checkout {
         }
     }
 
-    /// What the cache lacks of these Go tools.
+    /// The Go tools of this list that the cache lacks.
     pub(crate) fn missing_tools(&self, names: &[&str]) -> Vec<MissingArtifact> {
         let tools = names.iter().filter_map(|name| go_tools::find_tool(name).ok());
         let missing = tools.filter(|tool| !tool.is_present(&self.cache, &self.root));
@@ -162,7 +162,7 @@ impl Checkout {
         missing.collect()
     }
 
-    /// What the cache lacks for everything else; `all` for the tests, else for the demo.
+    /// The other artifacts that the cache lacks; `all` for the tests, else for the demo.
     pub(crate) fn missing_prerequisites(&self, all: bool) -> Vec<MissingArtifact> {
         let mut missing = Vec::new();
         if !libraries::has_onnx_runtime(&self.cache) {
@@ -187,7 +187,6 @@ impl Checkout {
         missing
     }
 
-    /// Prints what is missing.
     pub(crate) fn print_missing(&self, missing: &[MissingArtifact]) {
         if missing.is_empty() {
             println!(
@@ -202,8 +201,8 @@ impl Checkout {
         }
     }
 
-    /// Builds Go tools beside other work. Compilers fill the pauses that the others leave; all of
-    /// it runs at a lower priority.
+    /// Builds Go tools in parallel with other work, at a lower priority, so that their compilers
+    /// use the idle time of that work.
     pub(crate) fn start_tool_build(&self, names: &[&'static str]) -> BackgroundBuild {
         let (checkout, names) = (self.clone(), names.to_vec());
         BackgroundBuild(Some(std::thread::spawn(move || {
@@ -211,7 +210,8 @@ impl Checkout {
         })))
     }
 
-    /// Python environments of the public clients, made when they are not there; their folders.
+    /// The folders of the Python environments of the public clients, which are created if they do
+    /// not exist.
     pub(crate) fn client_environments(&self) -> slipway_provision::Result<Vec<PathBuf>> {
         let make = |(name, file): &(&str, &str)| {
             let path = self.root.join(file);
@@ -224,7 +224,7 @@ impl Checkout {
         CLIENT_ENVIRONMENTS.iter().map(make).collect()
     }
 
-    /// Go tools for a cluster that is not ours: kubectl and helm, where they are not in PATH.
+    /// Go tools for a foreign cluster: kubectl and helm, if they are not in PATH.
     pub(crate) fn client_tools(&self) -> &'static [&'static str] {
         match (packages::is_in_path("/usr/bin/kubectl"), packages::is_in_path("/usr/bin/helm")) {
             (true, true) => &[],
@@ -240,13 +240,12 @@ impl Checkout {
     }
 }
 
-/// Work that goes on beside other work. When nobody waits for its end, the programs that it runs
-/// are ended with it.
+/// Work in the background. When it is dropped before its end, the programs that it runs are ended.
 #[derive(Debug)]
 pub(crate) struct BackgroundBuild(Option<JoinHandle<slipway_provision::Result<()>>>);
 
 impl BackgroundBuild {
-    /// Waits for its end.
+    /// Waits for the end of the work.
     pub(crate) fn join(mut self) -> Result<(), String> {
         match self.0.take().map(JoinHandle::join) {
             Some(Ok(outcome)) => outcome.map_err(|error| error.to_string()),
@@ -258,7 +257,7 @@ impl BackgroundBuild {
 impl Drop for BackgroundBuild {
     fn drop(&mut self) {
         if self.0.take().is_some_and(|thread| !thread.is_finished()) {
-            // Children of this process; what it built so far is thrown away by the next build.
+            // Children of this process; the next build discards their partial results.
             let mut end = Command::new("pkill");
             let _ = end.args(["-TERM", "-P", &std::process::id().to_string()]).status();
         }

@@ -16,7 +16,7 @@ const LOAD: &str = "load images";
 const INSTALL: &str = "install the charts";
 const DOWN: &str = "cluster down";
 
-/// Whether a context of the user's takes the place of a cluster of ours.
+/// Whether a context of the user is used instead of a cluster of this checkout.
 pub(crate) fn is_foreign() -> bool {
     std::env::var("CONTEXT").is_ok_and(|context| !context.is_empty())
 }
@@ -31,7 +31,7 @@ pub(crate) fn all_tools() -> Vec<&'static str> {
     go_tools::CHECKS.iter().copied().chain(promise_tools()).collect()
 }
 
-/// The steps of the tier up to the groups of promises; images are made of programs that are built
+/// The steps of the tier up to the groups of promises; images contain programs that are built
 /// already.
 pub(crate) fn cluster_steps(checkout: &Checkout) -> Vec<PlannedStep> {
     let images = checkout.cache.path("images").is_dir();
@@ -43,12 +43,12 @@ pub(crate) fn cluster_steps(checkout: &Checkout) -> Vec<PlannedStep> {
     ]
 }
 
-/// The step that ends the tier.
+/// The last step of the tier.
 pub(crate) fn down_step() -> PlannedStep {
     PlannedStep::new(DOWN, 5)
 }
 
-/// Runs the operator's tests against a real apiserver; returns whether they held.
+/// Runs the operator's tests against a real apiserver; returns whether they passed.
 pub(crate) fn test_apiserver(checkout: &Checkout) -> slipway_provision::Result<bool> {
     checkout.ensure_tool("kube-apiserver")?;
     Ok(apiserver_command(checkout).status().is_ok_and(|status| status.success()))
@@ -68,7 +68,7 @@ fn apiserver_command(checkout: &Checkout) -> Command {
     ])
 }
 
-/// Brings up a cluster with Slipway on it; returns whether promises can be tried there.
+/// Brings up a cluster with Slipway installed; returns whether promises can be tested on it.
 pub(crate) fn prepare_cluster(
     checkout: &Checkout,
     work: &mut StepRunner,
@@ -92,7 +92,7 @@ pub(crate) fn prepare_cluster(
         )
 }
 
-/// Tries the promises of a group of the cluster, or those that are named.
+/// Tests the promises of a group of the cluster, or the named ones.
 pub(crate) fn test_promises(
     checkout: &Checkout,
     work: &mut StepRunner,
@@ -120,7 +120,7 @@ pub(crate) fn test_promises(
     work.run_command(group.name, &mut command)
 }
 
-/// Takes the cluster down, unless it is to stay or is not ours.
+/// Removes the cluster, unless it is to be kept or is foreign.
 pub(crate) fn tear_down_cluster(checkout: &Checkout, work: &mut StepRunner) {
     let stays = std::env::var("KEEP").is_ok_and(|keep| !keep.is_empty());
     if stays {
@@ -130,13 +130,13 @@ pub(crate) fn tear_down_cluster(checkout: &Checkout, work: &mut StepRunner) {
     }
 }
 
-/// `make up`.
+/// Implements `make up`.
 pub(crate) fn bring_up_cluster(checkout: &Checkout) -> slipway_provision::Result<bool> {
     prerequisites::require_packages(PackageUse::for_cluster(is_foreign()))?;
     run_harness(checkout, &["up", "--all"])
 }
 
-/// `make images`.
+/// Implements `make images`.
 pub(crate) fn build_images(checkout: &Checkout) -> slipway_provision::Result<bool> {
     prerequisites::require_packages(PackageUse::Images)?;
     run_harness(checkout, &["images"])
@@ -145,7 +145,7 @@ pub(crate) fn build_images(checkout: &Checkout) -> slipway_provision::Result<boo
 /// Builds the harness and runs it.
 fn run_harness(checkout: &Checkout, arguments: &[&str]) -> slipway_provision::Result<bool> {
     checkout.restore_crates();
-    // The harness, and what people run on a cluster by hand.
+    // The harness, and the programs that developers run on a cluster by hand.
     let mut build = vec!["build", "--bins"];
     for package in ["slipway-cluster", "slipway-e2e", "slipway-loadgen"] {
         build.extend(["--package", package]);

@@ -1,4 +1,4 @@
-//! Where the demo's cluster comes from: a context of the user's, kind on a container engine, or
+//! The source of the demo's cluster: a context of the user, kind on a container engine, or
 //! Kubernetes built from source.
 //!
 //! kind's commands are those of kind.sigs.k8s.io/docs/user/quick-start.
@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Where a cluster comes from.
+/// The source of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ClusterSource {
     /// The context of this name.
@@ -18,12 +18,12 @@ pub(crate) enum ClusterSource {
     Build,
 }
 
-/// What the choice depends on.
+/// The inputs of the choice.
 #[derive(Debug, Default)]
 pub(crate) struct HostCapabilities<'a> {
-    /// `CONTEXT`.
+    /// The variable `CONTEXT`.
     pub(crate) context: &'a str,
-    /// `CLUSTER`.
+    /// The variable `CLUSTER`.
     pub(crate) wanted: &'a str,
     /// Why docker cannot be used.
     pub(crate) docker_problem: Option<String>,
@@ -32,7 +32,8 @@ pub(crate) struct HostCapabilities<'a> {
 }
 
 impl ClusterSource {
-    /// A context that is given wins; then what is asked for; then kind, where it and docker are.
+    /// Chooses the given context, else the requested source, else kind if it and docker are
+    /// available.
     pub(crate) fn choose(machine: &HostCapabilities<'_>) -> Result<Self, String> {
         let lacking = machine.docker_problem.as_ref().or(machine.kind_problem.as_ref());
         match (machine.context, machine.wanted, lacking) {
@@ -74,7 +75,7 @@ impl ClusterSource {
     }
 }
 
-/// Whether a program runs and reaches what it needs; else why not.
+/// Checks that a program runs and reaches what it needs; the error says why not.
 fn check_program(path: &OsStr, program: &str, arguments: &[&str]) -> Result<(), String> {
     let mut command = Command::new(program);
     command
@@ -98,8 +99,8 @@ pub(crate) struct KindCluster {
 }
 
 impl KindCluster {
-    /// The cluster of this name; its kubeconfig stays in the checkout, and the user's own is left
-    /// alone.
+    /// The cluster of this name; its kubeconfig is in the checkout, and the user's own is not
+    /// changed.
     pub(crate) fn new(name: &str, root: &Path) -> Self {
         Self {
             name: name.into(),
@@ -107,7 +108,7 @@ impl KindCluster {
         }
     }
 
-    /// Makes it.
+    /// Creates the cluster.
     pub(crate) fn create_command(&self) -> Command {
         let mut command = self.kind_command(&["create", "cluster", "--wait", "180s"]);
         command.arg("--kubeconfig").arg(&self.kubeconfig);
@@ -121,38 +122,38 @@ impl KindCluster {
         command
     }
 
-    /// Writes the kubeconfig of a cluster that is there.
+    /// Writes the kubeconfig of an existing cluster.
     pub(crate) fn export_command(&self) -> Command {
         let mut command = self.kind_command(&["export", "kubeconfig"]);
         command.arg("--kubeconfig").arg(&self.kubeconfig);
         command
     }
 
-    /// Brings images from docker to its nodes.
+    /// Loads images from docker to the cluster's nodes.
     pub(crate) fn load_command(&self, tags: &[&str]) -> Command {
         let mut command = self.kind_command(&["load", "docker-image"]);
         command.args(tags);
         command
     }
 
-    /// Removes it.
+    /// Removes the cluster.
     pub(crate) fn delete_command(&self) -> Command {
         let mut command = self.kind_command(&["delete", "cluster"]);
         command.arg("--kubeconfig").arg(&self.kubeconfig);
         command
     }
 
-    /// Has a program use it.
+    /// Makes a program use the cluster.
     pub(crate) fn set_environment(&self, command: &mut Command) {
         command.env("CONTEXT", self.context_name()).env("KUBECONFIG", &self.kubeconfig);
     }
 
-    /// The context's name in its kubeconfig.
+    /// The context's name in the cluster's kubeconfig.
     pub(crate) fn context_name(&self) -> String {
         format!("kind-{}", self.name)
     }
 
-    /// How to look around.
+    /// A command line with which users can inspect the cluster.
     pub(crate) fn kubeconfig_hint(&self) -> String {
         format!("export KUBECONFIG={}", self.kubeconfig.display())
     }

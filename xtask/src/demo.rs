@@ -1,5 +1,5 @@
-//! `make demo`: a cluster, Slipway installed by helm, models rolled out and back under load, an
-//! account of every request.
+//! `make demo`: creates a cluster, installs Slipway by helm, rolls models out and back under load,
+//! and accounts for every request.
 
 use std::process::Command;
 
@@ -21,7 +21,7 @@ const LOAD: &str = "load images";
 const DEMO: &str = "demo";
 const DOWN: &str = "cluster down";
 
-/// Images that the demo runs, by their short names.
+/// Short names of the images that the demo runs.
 const DEMO_IMAGES: [&str; 6] = [
     "slipway-operator",
     "slipway-gateway",
@@ -30,10 +30,10 @@ const DEMO_IMAGES: [&str; 6] = [
     "slipway-loadgen",
     "slipway-model-store",
 ];
-/// The Prometheus that the chart brings: elsewhere it comes from a registry.
+/// The Prometheus that the chart installs: on other clusters its image comes from a registry.
 const PROMETHEUS: &str = "slipway-prometheus";
 
-/// Runs the demo; returns whether everything that it claims held.
+/// Runs the demo; returns whether all of its checks passed.
 pub(crate) fn run_demo(checkout: &Checkout) -> Result<bool, CommandError> {
     let (engine, why) = ClusterSource::detect()?;
     println!("{why}");
@@ -78,7 +78,8 @@ fn demo_steps(checkout: &Checkout, engine: &ClusterSource, others: u64) -> Vec<P
     let images = checkout.cache.path("images").is_dir();
     let mut steps = vec![
         PlannedStep::for_state(BUILD, checkout.build_state(), [600, 240, 60]),
-        // They are built beside our own programs, which gives them about half of the machine.
+        // They are built in parallel with our own programs, which leaves them about half of the
+        // machine.
         PlannedStep::cold_or_warm(EXTERNAL_PROGRAMS, others == 0, 0, others * 3 / 4),
     ];
     let rest: &[PlannedStep] = match engine {
@@ -126,8 +127,7 @@ fn harness_command(checkout: &Checkout, arguments: &[&str]) -> Command {
     command
 }
 
-/// Images of the profile that is asked for; the programs of the tests' own profile are built
-/// already.
+/// Builds images of the requested profile; the programs of the tests' profile are built already.
 fn images_command(checkout: &Checkout, options: &[&str], names: &[&str]) -> Command {
     let mut command = harness_command(checkout, &["images"]);
     if std::env::var("PROFILE").map_or(true, |profile| profile.is_empty() || profile == "dev") {
@@ -204,8 +204,8 @@ fn demo_on_kind(checkout: &Checkout, work: &mut StepRunner) -> bool {
     work.clean_up(DOWN, &mut kind.delete_command()) && held
 }
 
-/// A cluster of the user's stays, with the namespaces `slipway-demo` and `slipway-system` for a
-/// look around.
+/// Runs the demo on a cluster of the user, which is kept, with the namespaces `slipway-demo` and
+/// `slipway-system` for inspection.
 fn demo_on_context(checkout: &Checkout, work: &mut StepRunner) -> bool {
     work.run_command(UP, &mut harness_command(checkout, &["up"]))
         && work.run_command(IMAGES, &mut images_command(checkout, &[], &DEMO_IMAGES))

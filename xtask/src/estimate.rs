@@ -1,5 +1,4 @@
-//! How long parts of the work take: what they took here the last time, else what they took on two
-//! idle cores.
+//! Estimates how long steps take: their last duration on this machine, else that on two idle cores.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +6,7 @@ use std::path::PathBuf;
 
 use slipway_provision::BuildCache;
 
-/// Seconds by part, kept in the cache.
+/// Seconds by step, stored in the cache.
 #[derive(Debug)]
 pub(crate) struct DurationEstimates {
     file: PathBuf,
@@ -15,21 +14,21 @@ pub(crate) struct DurationEstimates {
 }
 
 impl DurationEstimates {
-    /// What is known of this machine.
+    /// Reads the durations on this machine.
     pub(crate) fn read(cache: &BuildCache) -> Self {
         let file = cache.path("timings");
         let text = fs::read_to_string(&file).unwrap_or_default();
         Self { seconds: parse_timings(&text), file }
     }
 
-    /// Seconds that a part will take; `declared` where it never ran here.
+    /// The expected seconds of a step; `declared` if it never ran on this machine.
     pub(crate) fn seconds_for(&self, part: &str, declared: u64) -> u64 {
         self.seconds.get(part).copied().unwrap_or(declared)
     }
 
-    /// Remembers what a part took. Estimates that cannot be kept harm nobody.
+    /// Records the duration of a step. A failure to store it is harmless.
     pub(crate) fn record(&mut self, part: &str, seconds: u64) {
-        // Others may have written meanwhile.
+        // Another process may have written meanwhile.
         let mut all = parse_timings(&fs::read_to_string(&self.file).unwrap_or_default());
         all.insert(part.into(), seconds);
         let text: String =

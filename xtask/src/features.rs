@@ -1,11 +1,11 @@
-//! One feature resolution: programs for the demo, all programs, and tests compile every crate with
-//! the same features, so that none is compiled twice.
+//! Checks that there is one feature resolution: programs for the demo, all programs, and tests must
+//! compile every crate with the same features, so that none is compiled twice.
 
 use std::collections::BTreeSet;
 
 use crate::checkout::{Checkout, DEMO_PACKAGES};
 
-/// Compares the features of all crates as the three builds see them.
+/// Compares the features of all crates in the three builds.
 pub(crate) fn check_features(checkout: &Checkout) -> Result<(), String> {
     let tests = resolve_features(checkout, &["--workspace", "--edges=normal,build,dev"])?;
     let programs = resolve_features(checkout, &["--workspace", "--edges=normal,build"])?;
@@ -29,10 +29,10 @@ pub(crate) fn check_features(checkout: &Checkout) -> Result<(), String> {
     ))
 }
 
-/// `crate version|features`, a line each.
+/// One line `crate version|features` for each crate.
 fn resolve_features(checkout: &Checkout, arguments: &[&str]) -> Result<BTreeSet<String>, String> {
-    // With a target, features of build scripts' crates are told apart from those of programs, as a
-    // build has them.
+    // With a target, features of build scripts' crates are separate from those of programs, as in a
+    // build.
     let host = slipway_provision::command::run_command(&mut checkout.command("rustc", &["-vV"]))
         .map_err(|error| error.to_string())?;
     let host = host.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();

@@ -1,34 +1,35 @@
 //! Groups of promises, and when one may be left out.
 //!
-//! Tier 1 (`core`) always runs. The groups of tier 2 need other projects' servers: one may be left
-//! out only when its tools are not in the cache and less time is left than they take to get.
+//! Tier 1 (`core`) always runs. The groups of tier 2 need other projects' servers: a group may be
+//! left out only when its tools are not in the cache and less time is left than it takes to obtain
+//! them.
 
 use std::path::Path;
 use std::time::Duration;
 
 use slipway_provision::{BuildCache, python, registry_unit};
 
-/// How many promises are tested side by side; they wait more than they compute.
+/// How many promises are tested in parallel; they wait more than they compute.
 pub(crate) const TEST_THREADS: &str = "4";
 
 /// A named group of promises.
 #[derive(Debug)]
 pub(crate) struct PromiseGroup {
     pub(crate) name: &'static str,
-    /// What may leave it out.
+    /// When the group may be left out.
     pub(crate) skip_policy: SkipPolicy,
-    /// Seconds to get its tools when nothing is in the cache, and to run it.
+    /// Seconds to obtain its tools with an empty cache, and to run it.
     pub(crate) cold_seconds: u64,
-    /// Seconds to run it with all tools there.
+    /// Seconds to run it when all tools are available.
     pub(crate) warm_seconds: u64,
 }
 
-/// What may leave a group out.
+/// When a group may be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SkipPolicy {
-    /// Nothing.
+    /// Never.
     Never,
-    /// Time, and tools that are missing.
+    /// When tools are missing and the time is too short.
     MissingTools,
 }
 
@@ -58,7 +59,6 @@ pub(crate) const CLIENT_ENVIRONMENTS: [(&str, &str); 3] = [
     ("clients-onnx", "serving-runtime/tests/clients/requirements-onnx.txt"),
 ];
 
-/// The group of this name.
 pub(crate) fn find_group(name: &str) -> Result<&'static PromiseGroup, String> {
     let known = || GROUPS.iter().map(|group| group.name).collect::<Vec<_>>().join(", ");
     GROUPS
@@ -67,20 +67,20 @@ pub(crate) fn find_group(name: &str) -> Result<&'static PromiseGroup, String> {
         .ok_or_else(|| format!("no group is called `{name}`; there are {}", known()))
 }
 
-/// What is known when a group's turn comes.
+/// The conditions when a group is about to run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RunConditions {
     /// Whether its tools are in the cache.
     pub(crate) tools_present: bool,
     /// How much of the budget is left; `None` without a budget.
     pub(crate) time_left: Option<Duration>,
-    /// Whether the moment has passed after which nothing begins.
+    /// Whether the time has passed after which no group may start.
     pub(crate) too_late: bool,
-    /// Whether everything is to run whatever it takes.
+    /// Whether all groups must run, however long they take.
     pub(crate) all: bool,
 }
 
-/// What becomes of a group.
+/// Whether a group runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum GroupDecision {
     Run,
@@ -91,7 +91,7 @@ pub(crate) enum GroupDecision {
 }
 
 impl PromiseGroup {
-    /// What becomes of the group in this situation.
+    /// Decides whether the group runs in this situation.
     pub(crate) fn decide(&self, situation: RunConditions) -> GroupDecision {
         let RunConditions { tools_present, time_left: left, too_late, all } = situation;
         if all {
@@ -126,7 +126,8 @@ impl PromiseGroup {
             })
     }
 
-    /// How many promises it holds, counted in the sources: what is left out is never built.
+    /// Number of promises in the group, counted in the sources, because a group that is left out is
+    /// never built.
     pub(crate) fn promise_count(&self, root: &Path) -> usize {
         let (dir, end, mark) = match self.name {
             CLIENTS => ("serving-runtime/tests/clients", ".py", "\nrun(["),

@@ -1,5 +1,5 @@
-//! What `make` runs: the demo, the tests in tiers, and the cache that all checkouts of a user
-//! share.
+//! The program behind `make`: the demo, the tests in tiers, and the cache that all checkouts of a
+//! user share.
 
 mod check;
 mod checkout;
@@ -77,10 +77,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Why nothing was done.
+/// Why no work was done.
 #[derive(Debug)]
 enum CommandError {
-    /// The arguments make no sense.
+    /// The arguments are invalid.
     Usage(String),
     Other(String),
 }
@@ -97,7 +97,7 @@ impl From<String> for CommandError {
     }
 }
 
-/// Whether all went well.
+/// Runs a command; returns whether it succeeded.
 fn run_command(words: &[&str]) -> Result<bool, CommandError> {
     match words {
         [] => return Err(CommandError::Usage("no command".into())),

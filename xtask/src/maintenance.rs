@@ -1,4 +1,4 @@
-//! The cache by itself.
+//! Fills and removes the cache.
 
 use slipway_provision::libraries;
 
@@ -10,7 +10,7 @@ use crate::step_runner::{PlannedStep, StepRunner};
 use crate::time_budget::TimeBudget;
 use crate::{CommandError, cluster, prerequisites, report};
 
-/// `make prefetch`: everything that comes from elsewhere, for demo and tests.
+/// Implements `make prefetch`: obtains all external artifacts, for demo and tests.
 pub(crate) fn prefetch_all(checkout: &Checkout) -> Result<bool, CommandError> {
     const LIBRARY: &str = "ONNX Runtime";
     const CRATES: &str = "crates of the registry: lints, tests, programs";
@@ -64,7 +64,7 @@ pub(crate) fn prefetch_all(checkout: &Checkout) -> Result<bool, CommandError> {
     Ok(report::print_outcome(&work))
 }
 
-/// `make clean-cache`.
+/// Implements `make clean-cache`.
 pub(crate) fn clean_cache(checkout: &Checkout) -> Result<bool, CommandError> {
     checkout.cache.clean()?;
     println!("removed {}", checkout.cache.root().display());

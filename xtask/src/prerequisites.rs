@@ -1,5 +1,5 @@
-//! What the machine must have: Debian packages, which only `make setup`, `make demo` and `make
-//! test` install; all else says what is missing and ends.
+//! Debian packages that the machine must have. Only `make setup`, `make demo` and `make test`
+//! install them; all other targets report what is missing and end.
 
 use slipway_provision::packages::{self, DebianPackage};
 
@@ -8,7 +8,7 @@ use crate::step_runner::{PlannedStep, StepRunner};
 
 const PACKAGES: &str = "Debian packages";
 
-/// What packages are needed for.
+/// The purpose of packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PackageUse {
     /// The build, and tests without a cluster.
@@ -20,7 +20,7 @@ pub(crate) enum PackageUse {
 }
 
 impl PackageUse {
-    /// What the promises need. A cluster of the user's needs nothing of this machine but images.
+    /// The packages for the promises. With a foreign cluster, this machine only builds images.
     pub(crate) fn for_cluster(is_foreign: bool) -> Self {
         if is_foreign { Self::Images } else { Self::Cluster }
     }
@@ -40,12 +40,12 @@ impl PackageUse {
     }
 }
 
-/// Ends what cannot go on without these packages, with the command that installs them.
+/// Fails if packages are missing, with the command that installs them.
 pub(crate) fn require_packages(needed_for: PackageUse) -> slipway_provision::Result<()> {
     packages::require_packages(needed_for.packages())
 }
 
-/// Those that are missing, for the plan of a run that installs them.
+/// The missing packages, for the plan of a run that installs them.
 pub(crate) fn missing_packages(needed_for: PackageUse) -> Vec<MissingArtifact> {
     let names = packages::missing_packages(needed_for.packages());
     if names.is_empty() {
@@ -55,12 +55,12 @@ pub(crate) fn missing_packages(needed_for: PackageUse) -> Vec<MissingArtifact> {
     vec![MissingArtifact { description, seconds: 60 }]
 }
 
-/// The step that installs them.
+/// The step that installs the packages.
 pub(crate) fn package_step(missing: &[MissingArtifact]) -> PlannedStep {
     PlannedStep::new(PACKAGES, if missing.is_empty() { 1 } else { 60 })
 }
 
-/// Installs those that are missing, as a step; returns whether all are there.
+/// Installs missing packages, as a step; returns whether all are installed.
 pub(crate) fn install_packages(work: &mut StepRunner, needed_for: PackageUse) -> bool {
     work.run_function(PACKAGES, || {
         packages::install_packages(needed_for.packages()).map_err(|error| error.to_string())

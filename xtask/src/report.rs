@@ -1,11 +1,11 @@
-//! What a run says before its first step and after its last.
+//! The messages of a run before its first step and after its last.
 
 use slipway_provision::format_minutes;
 
 use crate::checkout::{Checkout, MissingArtifact};
 use crate::step_runner::StepRunner;
 
-/// Says what is missing, what will be done, and how long all of it takes.
+/// Prints what is missing, what will be done, and how long all of it takes.
 pub(crate) fn print_plan(
     what: &str,
     checkout: &Checkout,
@@ -23,7 +23,7 @@ pub(crate) fn print_plan(
     }
 }
 
-/// Prints what failed, and the counts as the last line; returns whether nothing failed.
+/// Prints the failures, and the counts as the last line; returns whether there were no failures.
 pub(crate) fn print_outcome(work: &StepRunner) -> bool {
     println!("\nafter {}:", format_minutes(work.time_budget.elapsed().as_secs()));
     for failure in &work.failures {

@@ -1,5 +1,5 @@
-//! `make setup`: what `make check` and the others need of the machine, and the hook of git that
-//! looks at the messages of commits.
+//! `make setup`: installs the packages that `make check` and other targets need, and the git hook
+//! that checks commit messages.
 
 use std::fs;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
@@ -15,14 +15,14 @@ use crate::prerequisites::{self, PackageUse};
 use crate::step_runner::StepRunner;
 use crate::time_budget::TimeBudget;
 
-/// Where there is no such script, in an older commit for instance, no message is looked at.
+/// If the script does not exist, for instance in an older commit, messages are not checked.
 const HOOK: &str = "\
 #!/bin/sh
 # Set by `make setup`; remove this file to be rid of it.
 [ ! -x scripts/commit-msg ] || exec scripts/commit-msg \"$1\"
 ";
 
-/// Installs what is missing, and offers the hook.
+/// Installs what is missing, and offers to install the hook.
 pub(crate) fn run_setup(checkout: &Checkout) -> Result<bool, CommandError> {
     let needed = PackageUse::Cluster;
     let missing = prerequisites::missing_packages(needed);
@@ -38,23 +38,24 @@ pub(crate) fn run_setup(checkout: &Checkout) -> Result<bool, CommandError> {
     Ok(installed)
 }
 
-/// What is known of the hook.
+/// The inputs of the decision about the hook.
 #[derive(Debug, Clone, Copy)]
 struct HookSituation<'a> {
-    /// `HOOKS`: `1` sets it without a question, another value leaves it.
+    /// The variable `HOOKS`: `1` installs the hook without a question, another value does not
+    /// install it.
     wanted: Option<&'a str>,
-    /// What is there in its place.
+    /// The content of an existing hook.
     present: Option<&'a str>,
-    /// Whether somebody can answer.
+    /// Whether a user can answer questions.
     on_terminal: bool,
 }
 
-/// What becomes of the hook.
+/// What to do about the hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HookDecision {
-    /// It is there.
+    /// It is installed already.
     Present,
-    /// One of the user's own is there, and stays.
+    /// The user has another hook, which is kept.
     Foreign,
     Set,
     Ask,

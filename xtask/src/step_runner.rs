@@ -1,5 +1,5 @@
-//! Runs steps one after the other: says what begins and how long it and the rest will take, shows
-//! the output, counts tests, remembers times.
+//! Runs steps one after the other: announces each step with the time that it and the rest will
+//! take, shows its output, counts tests, and records durations.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
@@ -13,22 +13,22 @@ use crate::estimate::DurationEstimates;
 use crate::test_counts::TestCounts;
 use crate::time_budget::TimeBudget;
 
-/// A step that is silent for this long says that it is still at work.
+/// After this time without output, a progress line is printed.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A part of the work.
+/// A step of the work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PlannedStep {
-    /// What it does.
+    /// The name of the step.
     pub(crate) name: String,
-    /// In what state it starts, as far as its length depends on that: `cold`, `warm`.
+    /// The state in which it starts, if its duration depends on that: `cold`, `warm`.
     pub(crate) state: &'static str,
     /// Seconds it takes on two idle cores.
     pub(crate) default_seconds: u64,
 }
 
 impl PlannedStep {
-    /// A step that takes as long whatever there is.
+    /// A step whose duration does not depend on a state.
     pub(crate) fn new(what: &str, declared: u64) -> Self {
         Self { name: what.into(), state: "", default_seconds: declared }
     }
@@ -44,8 +44,8 @@ impl PlannedStep {
         Self { name: what.into(), state, default_seconds: declared }
     }
 
-    /// A build, which takes as long as there is little of it: seconds when cold, when the
-    /// registry's crates are cached, and when built before.
+    /// A build, whose duration depends on what exists: seconds when cold, when the registry's
+    /// crates are cached, and when built before.
     pub(crate) fn for_state(what: &str, state: BuildState, seconds: [u64; 3]) -> Self {
         let (state, declared) = match state {
             BuildState::Cold => ("cold", seconds[0]),
@@ -55,7 +55,7 @@ impl PlannedStep {
         Self { name: what.into(), state, default_seconds: declared }
     }
 
-    /// Its name among the estimates.
+    /// The key of the step among the estimates.
     fn estimate_key(&self) -> String {
         if self.state.is_empty() {
             self.name.clone()
@@ -65,13 +65,13 @@ impl PlannedStep {
     }
 }
 
-/// How a step ended.
+/// The outcome of a step.
 #[derive(Debug, Default)]
 struct StepOutcome {
     succeeded: bool,
     /// The counts that it printed, if any.
     counts: Option<TestCounts>,
-    /// Tests of libtest that failed.
+    /// Names of the failed tests of libtest.
     failed_tests: Vec<String>,
 }
 
@@ -80,7 +80,7 @@ struct StepOutcome {
 pub(crate) struct StepRunner {
     pub(crate) time_budget: TimeBudget,
     pub(crate) counts: TestCounts,
-    /// Names of the steps that failed, with their failed tests where there are some.
+    /// Names of the failed steps, with their failed tests if there are any.
     pub(crate) failures: Vec<String>,
     estimates: DurationEstimates,
     steps: Vec<PlannedStep>,
@@ -88,7 +88,7 @@ pub(crate) struct StepRunner {
 }
 
 impl StepRunner {
-    /// Work that consists of these steps, in this order.
+    /// A run that consists of these steps, in this order.
     pub(crate) fn new(
         clock: TimeBudget,
         estimates: DurationEstimates,
@@ -104,7 +104,7 @@ impl StepRunner {
         }
     }
 
-    /// Seconds that all steps will take together.
+    /// Seconds that all remaining steps will take together.
     pub(crate) fn seconds_left(&self) -> u64 {
         self.steps[self.steps_done.min(self.steps.len())..]
             .iter()
@@ -128,7 +128,7 @@ impl StepRunner {
         self.run_step(what, |work, rest| work.run_and_count(command, what, rest))
     }
 
-    /// Runs a command that cleans up, however late it is.
+    /// Runs a command that cleans up, even after the deadline for starting steps.
     pub(crate) fn clean_up(&mut self, what: &str, command: &mut Command) -> bool {
         self.start_step(what, |work, rest| work.run_and_count(command, what, rest))
     }
@@ -212,7 +212,7 @@ impl StepRunner {
         succeeded
     }
 
-    /// Runs a program, passes its output on, and counts the tests in it.
+    /// Runs a program, forwards its output, and counts the tests in it.
     fn run_and_count(&self, command: &mut Command, what: &str, needed: u64) -> StepOutcome {
         let mut child = match command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn() {
             Ok(child) => child,
@@ -230,7 +230,7 @@ impl StepRunner {
     }
 }
 
-/// Runs a function to its end; says now and then how far it is.
+/// Runs a function to its end and prints progress lines.
 fn wait_for(
     function: impl FnOnce() -> Result<(), String> + Send,
     what: &str,
@@ -239,7 +239,7 @@ fn wait_for(
     let (sender, receiver) = mpsc::channel();
     let since = Instant::now();
     std::thread::scope(|scope| {
-        // The other side waits for it.
+        // The receiver waits for it.
         scope.spawn(move || sender.send(function()));
         loop {
             match receiver.recv_timeout(PROGRESS_INTERVAL) {
@@ -262,8 +262,8 @@ fn print_progress(what: &str, since: Instant, needed: u64) {
     println!("    ... {what}: {}, {left}", format_minutes(elapsed));
 }
 
-/// Passes the output on until it ends; says now and then how far it is. Returns the counts in it,
-/// and the names of tests that failed.
+/// Forwards the output until it ends and prints progress lines. Returns the counts in it, and the
+/// names of tests that failed.
 fn forward_output(child: &mut Child, what: &str, needed: u64) -> (Option<TestCounts>, Vec<String>) {
     let (sender, receiver) = mpsc::channel();
     let Some(output) = child.stdout.take() else { return (None, Vec::new()) };
@@ -290,17 +290,17 @@ fn forward_output(child: &mut Child, what: &str, needed: u64) -> (Option<TestCou
             }
             Err(RecvTimeoutError::Disconnected) => return (tally, failed_tests),
         }
-        // A lost progress line harms nobody.
+        // A lost progress line is harmless.
         let _ = std::io::stdout().flush();
     }
 }
 
-/// The name in a line of libtest about a test that failed.
+/// The name of the test in a line of libtest that reports a failure.
 fn parse_failed_test(line: &str) -> Option<String> {
     Some(line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?.to_owned())
 }
 
-/// How many of the promises have ended: they take half a minute each, and come one after the other.
+/// How many of the promises have ended: each takes half a minute, and they end one after the other.
 #[derive(Debug, Default)]
 struct PromiseProgress {
     total: usize,
@@ -308,10 +308,11 @@ struct PromiseProgress {
 }
 
 impl PromiseProgress {
-    /// Few enough for a line each; unit tests are counted in hundreds and end in milliseconds.
+    /// Numbers of tests for which a line each is useful; unit tests are counted in hundreds and end
+    /// in milliseconds.
     const NUMBERED_TOTALS: std::ops::RangeInclusive<usize> = 10..=60;
 
-    /// What to add to a line of libtest.
+    /// The suffix for a line of libtest.
     fn suffix_for(&mut self, line: &str) -> String {
         if let Some(all) =
             line.strip_prefix("running ").and_then(|rest| rest.strip_suffix(" tests"))

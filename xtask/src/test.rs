@@ -1,4 +1,4 @@
-//! All tiers, one after the other.
+//! Runs all tiers, one after the other.
 
 use crate::checkout::Checkout;
 use crate::estimate::DurationEstimates;
@@ -8,7 +8,7 @@ use crate::step_runner::{PlannedStep, StepRunner};
 use crate::time_budget::TimeBudget;
 use crate::{CommandError, check, cluster, group, prerequisites, report};
 
-/// Comes before the group of the public clients.
+/// The step before the group of the public clients.
 const INSTALL_CLIENTS: &str = "install the public clients";
 /// Comes before the public clients too: they need a model server that loads further models, which
 /// is a feature that the product leaves out. Its tests are its own for the same reason.
@@ -18,7 +18,7 @@ const REPOSITORY: &str = "model server with a repository";
 const REPOSITORY_TESTS: [&str; 6] =
     ["test", "--workspace", "--test", "repository", "--features", check::MODEL_REPOSITORY];
 
-/// `make test`.
+/// Implements `make test`.
 pub(crate) fn run_tiers(checkout: &Checkout, all: bool) -> Result<bool, CommandError> {
     let clock = TimeBudget::from_env()?;
     let tools = cluster::all_tools();
@@ -55,7 +55,7 @@ pub(crate) fn run_tiers(checkout: &Checkout, all: bool) -> Result<bool, CommandE
     Ok(report::print_outcome(&work))
 }
 
-/// `make e2e GROUP=name`.
+/// Implements `make e2e GROUP=name`.
 pub(crate) fn run_group(checkout: &Checkout, group: &PromiseGroup) -> Result<bool, CommandError> {
     if group.name != CLIENTS {
         return run_on_cluster(checkout, group, &[]);
@@ -75,7 +75,7 @@ pub(crate) fn run_group(checkout: &Checkout, group: &PromiseGroup) -> Result<boo
     Ok(report::print_outcome(&work))
 }
 
-/// `make e2e T=names`.
+/// Implements `make e2e T=names`.
 pub(crate) fn run_promises(checkout: &Checkout, names: &[&str]) -> Result<bool, CommandError> {
     run_on_cluster(checkout, group::find_group("core")?, names)
 }
@@ -135,7 +135,7 @@ fn run_on_cluster(
     Ok(report::print_outcome(&work))
 }
 
-/// The steps of a group: getting its tools, where that is a step of its own, and running it.
+/// The steps of a group: obtaining its tools, if that is a step of its own, and running it.
 fn group_steps(checkout: &Checkout, group: &PromiseGroup) -> Vec<PlannedStep> {
     let mut steps = Vec::new();
     if group.skip_policy == SkipPolicy::MissingTools {
@@ -149,7 +149,7 @@ fn group_steps(checkout: &Checkout, group: &PromiseGroup) -> Vec<PlannedStep> {
     steps
 }
 
-/// Runs a group when its turn has come, or counts it as skipped or failed.
+/// Runs a group, or counts it as skipped or failed.
 fn run_or_skip(
     checkout: &Checkout,
     work: &mut StepRunner,

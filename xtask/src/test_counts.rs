@@ -1,4 +1,4 @@
-//! Counts of passed, failed and skipped tests, read from what test programs print.
+//! Counts of passed, failed and skipped tests, parsed from the output of test programs.
 
 use std::fmt;
 use std::ops::AddAssign;
@@ -17,24 +17,24 @@ impl TestCounts {
         if passed { Self::with_passed(1) } else { Self::with_failed(1) }
     }
 
-    /// So many that passed.
+    /// This many passed.
     pub(crate) fn with_passed(passed: usize) -> Self {
         Self { passed, ..Self::default() }
     }
 
-    /// So many that failed.
+    /// This many failed.
     pub(crate) fn with_failed(failed: usize) -> Self {
         Self { failed, ..Self::default() }
     }
 
-    /// So many that were skipped.
+    /// This many were skipped.
     pub(crate) fn with_skipped(skipped: usize) -> Self {
         Self { skipped, ..Self::default() }
     }
 
-    /// The counts in a line that ends the output of a test program: libtest's `test result: ok. 5
-    /// passed; 0 failed; …`, or `5 passed, 0 failed` with `, 0 skipped` perhaps. libtest's ignored
-    /// tests are run by another step, so they count as nothing.
+    /// The counts in the last line of a test program: libtest's `test result: ok. 5 passed; 0
+    /// failed; …`, or `5 passed, 0 failed`, optionally with `, 0 skipped`. libtest's ignored tests
+    /// are run by another step, so they are not counted.
     pub(crate) fn parse_line(line: &str) -> Option<Self> {
         let line = line.trim();
         let separator = if line.starts_with("test result: ") { ';' } else { ',' };
@@ -55,8 +55,8 @@ impl TestCounts {
         })
     }
 
-    /// What a step came to: its own counts where it printed some, else one check. A failure that no
-    /// test is to blame for counts as one.
+    /// The counts of a step: those it printed, else one check. A failure without a failed test
+    /// counts as one.
     pub(crate) fn from_step(printed: Option<Self>, succeeded: bool) -> Self {
         match printed {
             Some(tally) if succeeded || tally.failed > 0 => tally,

@@ -1,9 +1,8 @@
-//! How much time there is: a budget that groups are left out for, and a moment after which nothing
-//! begins.
+//! The time of a run: a budget, for which groups may be left out, and a time after which no step
+//! may start.
 
 use std::time::{Duration, Instant, SystemTime};
 
-/// The time of one run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TimeBudget {
     started: Instant,
@@ -13,7 +12,7 @@ pub(crate) struct TimeBudget {
 
 impl TimeBudget {
     /// Starts the clock. `TEST_BUDGET_MINUTES` is how long the run may take, `TEST_BEGIN_MINUTES`
-    /// the minute after which nothing begins.
+    /// the minute after which no step may start.
     pub(crate) fn from_env() -> Result<Self, String> {
         let minutes = |name: &str| match std::env::var(name) {
             Ok(text) if !text.is_empty() => parse_minutes(name, &text).map(Some),
@@ -24,7 +23,7 @@ impl TimeBudget {
         Ok(Self { started: Instant::now(), budget, begin_before })
     }
 
-    /// A clock that has run out.
+    /// A budget that is used up.
     #[cfg(test)]
     pub(crate) fn ended() -> Self {
         Self {
@@ -39,24 +38,25 @@ impl TimeBudget {
         self.started.elapsed()
     }
 
-    /// What is left of the budget; `None` without one.
+    /// The rest of the budget; `None` without one.
     pub(crate) fn time_left(&self) -> Option<Duration> {
         self.budget.map(|budget| budget.saturating_sub(self.elapsed()))
     }
 
-    /// Whether nothing may begin any more.
+    /// Whether no step may start any more.
     pub(crate) fn is_too_late(&self) -> bool {
         self.begin_before.is_some_and(|moment| self.elapsed() >= moment)
     }
 
-    /// That moment in seconds since 1970, for the promises, which begin one after the other.
+    /// The time after which no step may start, in seconds since 1970, for the promises, which start
+    /// one after the other.
     pub(crate) fn begin_before(&self) -> Option<u64> {
         let left = self.begin_before?.saturating_sub(self.elapsed());
         let moment = SystemTime::now() + left;
         moment.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs())
     }
 
-    /// The budget for people.
+    /// The budget, for messages.
     pub(crate) fn budget(&self) -> Option<Duration> {
         self.budget
     }

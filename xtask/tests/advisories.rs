@@ -1,4 +1,4 @@
-//! What `scripts/deny --advisories` says, with a cargo-deny that is none.
+//! The output of `scripts/deny --advisories`, with a fake cargo-deny.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// Runs it with this program in place of cargo-deny.
+/// Runs the script with this program in place of cargo-deny.
 fn advisories(name: &str, program: &str) -> Output {
     let script = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/deny"));
     let text = fs::read_to_string(script).unwrap();

@@ -1,11 +1,11 @@
-//! What `scripts/commit-msg` says to messages.
+//! The output of `scripts/commit-msg` for messages.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// What it complains of; `None` when the message passes.
+/// The complaint of the script; `None` when it accepts the message.
 fn complaint(message: &str) -> Option<String> {
     let hash =
         message.bytes().fold(5381_u64, |all, byte| all.wrapping_mul(33).wrapping_add(byte.into()));
@@ -31,7 +31,7 @@ fn good_messages_pass() {
         "Say why: a client left\n",
         "Address reviews of the gateway",
         "Use one client",
-        // 72 characters, of more bytes.
+        // 72 characters, but more bytes.
         &format!("Accept {}", "ü".repeat(65)),
         "Merge branch 'main' into other.",
         "Revert \"Added what nobody needs, in a subject that is much longer than seventy-two letters.\"",

@@ -1,4 +1,4 @@
-//! Tests and files that documents name are there.
+//! Checks that the tests and files that documents name exist.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// Names of all functions and files of Rust below a folder: a promise may be a file with several
+/// Names of all functions and Rust files below a folder: a promise may be a file with several
 /// tests.
 fn functions(folder: &Path, all: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).unwrap() {
@@ -31,7 +31,7 @@ fn functions(folder: &Path, all: &mut BTreeSet<String>) {
     }
 }
 
-/// What stands in back quotes in the last column of a document's tables.
+/// The texts in back quotes in the last column of a document's tables.
 fn named(document: &str) -> Vec<String> {
     let text = fs::read_to_string(root().join(document)).unwrap();
     let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| ---"));
@@ -52,7 +52,7 @@ fn tests_that_documents_name_exist() {
     }
 }
 
-/// All files below a folder, by their paths from it and from each folder between.
+/// All files below a folder, by their paths from it and from each folder in between.
 fn path_ends(folder: &Path, below: &str, all: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -67,7 +67,7 @@ fn path_ends(folder: &Path, below: &str, all: &mut BTreeSet<String>) {
     }
 }
 
-/// Paths of Rust files in back quotes, without leading `../`; `a/{b,c}.rs` are two.
+/// Paths of Rust files in back quotes, without leading `../`; `a/{b,c}.rs` gives two.
 fn source_files(text: &str) -> Vec<String> {
     let quoted = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
     let plain = |word: &&str| word.chars().all(|c| c.is_alphanumeric() || "_-./{,}".contains(c));
@@ -78,7 +78,7 @@ fn is_source_file(word: &str) -> bool {
     Path::new(word).extension().is_some_and(|end| end == "rs")
 }
 
-/// `{a,b}` at one place of a word are two words; the ending may be inside or after the braces.
+/// Expands `{a,b}` in a word to two words; the file extension may be inside or after the braces.
 fn expand_braces(word: &str) -> Vec<String> {
     let word = word.trim_start_matches("../");
     match word.split_once('{').and_then(|(start, rest)| Some((start, rest.split_once('}')?))) {

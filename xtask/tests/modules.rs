@@ -1,6 +1,7 @@
-//! No circles among the modules of a crate: one can be read, and tested, from its lowest module up.
+//! Checks that there are no circles among the modules of a crate, so that it can be read and tested
+//! from its lowest module up.
 //!
-//! A module is what lies directly below `src`, with all that is in it. Tests do not count.
+//! A module is a direct child of `src` with everything inside it. Tests do not count.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,14 +52,14 @@ fn sources(folder: &Path, module: &[String], all: &mut Vec<(Vec<String>, PathBuf
     }
 }
 
-/// Collects which modules of its crate a file names.
+/// Collects the modules of its crate that a file names.
 struct Names {
     module: Vec<String>,
     found: BTreeSet<String>,
 }
 
 impl Names {
-    /// Takes in a path as it is written, and its first module if it leads into this crate.
+    /// Records a path as it is written, and its first module if it is in this crate.
     fn take(&mut self, path: &[String]) {
         let mut at = self.module.clone();
         let mut rest = path.iter();
@@ -121,7 +122,7 @@ impl<'ast> Visit<'ast> for Names {
     }
 }
 
-/// Which modules of a crate name which.
+/// The graph of the modules of a crate that name each other.
 fn graph(folder: &Path) -> Graph {
     let mut files = Vec::new();
     sources(&folder.join("src"), &[], &mut files);
@@ -129,7 +130,7 @@ fn graph(folder: &Path) -> Graph {
         files.iter().filter_map(|(module, _)| module.first().cloned()).collect();
     let mut graph = Graph::new();
     for (module, path) in files {
-        // The root of a crate names its modules, and nothing names it.
+        // The root of a crate names its modules, and no module names the root.
         let Some(own) = module.first().cloned() else { continue };
         let mut names = Names { module, found: BTreeSet::new() };
         names.visit_file(&syn::parse_file(&fs::read_to_string(&path).unwrap()).unwrap());
@@ -139,7 +140,7 @@ fn graph(folder: &Path) -> Graph {
     graph
 }
 
-/// All that can be reached from a module.
+/// All modules that can be reached from a module.
 fn reached(graph: &Graph, from: &str) -> BTreeSet<String> {
     let (mut all, mut open) = (BTreeSet::new(), vec![from.to_owned()]);
     while let Some(module) = open.pop() {
@@ -152,7 +153,7 @@ fn reached(graph: &Graph, from: &str) -> BTreeSet<String> {
     all
 }
 
-/// The largest set of modules that all lead to one another.
+/// The largest set of modules that can all reach each other.
 fn largest_circle(graph: &Graph) -> Vec<String> {
     let reached: BTreeMap<&String, BTreeSet<String>> =
         graph.keys().map(|it| (it, reached(graph, it))).collect();

@@ -1,4 +1,4 @@
-//! Scripts and targets of `make`, run with programs that are none.
+//! Scripts and targets of `make`, run with fake programs.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
@@ -10,7 +10,7 @@ fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// A folder for PATH: a shell, what the script calls, and no compiler.
+/// A folder for PATH: a shell and the programs that the script calls, without a compiler.
 fn path_without_compiler(name: &str) -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = fs::remove_dir_all(&dir);
@@ -24,7 +24,7 @@ fn path_without_compiler(name: &str) -> PathBuf {
     for (program, text) in [
         ("apt-get", "echo \"apt-get $*\" >&2"),
         ("id", "echo 0"),
-        // The script ends with it, so that nothing is run.
+        // The script ends with this call, so no program is built.
         ("cargo", "exit 9"),
     ] {
         fs::write(dir.join(program), format!("#!{}/bash\n{text}\n", dir.display())).unwrap();
