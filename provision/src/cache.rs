@@ -1,6 +1,6 @@
-//! The cache: a folder that outlives checkouts. Entries are named by what they are and a key of all
-//! that they are made from, are built aside and renamed, and are locked while they are made, so
-//! that two checkouts may use the cache at once.
+//! The cache: a folder that outlives checkouts. Entries are named by their kind and a key over all
+//! their inputs. They are built in another folder and renamed, and are locked meanwhile, so that
+//! two checkouts can use the cache at once.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
@@ -13,14 +13,15 @@ use crate::error::{ProvisionError, Result};
 
 /// Environment variable that moves the cache.
 pub const VARIABLE: &str = "SLIPWAY_CACHE";
-/// An entry of a former version is removed when nobody has used it for this long: a checkout of an
+/// An entry of an old version is removed after it was not used for this long: a checkout of an
 /// older commit may still need it.
 const MAX_UNUSED_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
-/// The file in an entry whose modification time says when it was last used.
+/// The file in an entry whose modification time is the time of the last use.
 const LAST_USED_FILE: &str = ".used";
-/// Marks a folder as ours, so that `clean` can never remove somebody's home.
+/// Marks a folder as a cache of Slipway, so that `clean` cannot remove a home directory.
 const MARK: &str = ".slipway-cache";
-/// What `CACHEDIR.TAG` must begin with (bford.info/cachedir): backups leave the folder out.
+/// The required beginning of `CACHEDIR.TAG` (bford.info/cachedir), which makes backups skip the
+/// folder.
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# The cache of Slipway's build and tests. `make clean-cache` removes it.\n";
 
 /// The cache of this user.
@@ -57,7 +58,7 @@ impl BuildCache {
     ) -> Result<Self> {
         let root = match (given, cache_home, home) {
             (Some(path), _, _) => PathBuf::from(path),
-            // The XDG specification has relative paths ignored.
+            // The XDG specification requires that relative paths are ignored.
             (None, Some(path), _) if Path::new(path).is_absolute() => {
                 Path::new(path).join("slipway")
             }
@@ -82,7 +83,6 @@ impl BuildCache {
         Self { root: root.into() }
     }
 
-    /// The folder.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -92,7 +92,7 @@ impl BuildCache {
         self.root.join(name)
     }
 
-    /// Makes the folder, and marks it as a cache.
+    /// Creates the folder, and marks it as a cache.
     pub fn create(&self) -> Result<()> {
         let mark = self.path(MARK);
         if mark.exists() {
@@ -104,7 +104,7 @@ impl BuildCache {
         fs::write(&mark, "").map_err(ProvisionError::io("write", &mark))
     }
 
-    /// Waits until no other process makes the part `name`, saying so when it has to wait.
+    /// Waits until no other process makes the part `name`, with a message if it has to wait.
     pub fn lock(&self, name: &str) -> Result<CacheLock> {
         let (file, path) = self.lock_file(name)?;
         match file.try_lock() {
@@ -123,7 +123,7 @@ impl BuildCache {
         Ok(CacheLock(file))
     }
 
-    /// Waits until no other process changes the part `name`; many may read it at once.
+    /// Waits until no other process changes the part `name`; several processes may read it at once.
     pub fn lock_shared(&self, name: &str) -> Result<CacheLock> {
         let (file, path) = self.lock_file(name)?;
         file.lock_shared().map_err(ProvisionError::io("lock", path))?;
@@ -143,10 +143,10 @@ impl BuildCache {
         Ok((file, path))
     }
 
-    /// The entry `<name>-<key>`, made by `make` in a folder aside when it is not there.
+    /// The entry `<name>-<key>`; if it does not exist, `make` builds it in another folder.
     ///
-    /// `name` and `key` hold no path separators; `make` gets the path of an empty folder and fills
-    /// it.
+    /// `name` and `key` contain no path separators; `make` receives the path of an empty folder and
+    /// fills it.
     pub fn get_or_make(
         &self,
         name: &str,
@@ -172,20 +172,20 @@ impl BuildCache {
         Ok(path)
     }
 
-    /// Path of the entry `<name>-<key>`, whether it is there or not.
+    /// Path of the entry `<name>-<key>`, whether it exists or not.
     pub fn entry_path(&self, name: &str, key: &str) -> PathBuf {
         self.root.join(format!("{name}-{key}"))
     }
 
-    /// Path of the entry when it is there, which counts as a use.
+    /// Path of the entry if it exists; the call counts as a use.
     pub fn use_entry(&self, name: &str, key: &str) -> Option<PathBuf> {
         let path = self.entry_path(name, key);
-        // A cache that cannot be written to is still of use.
+        // A read-only cache is still useful.
         path.is_dir().then(|| touch_file(&path.join(LAST_USED_FILE)).unwrap_or_default())?;
         Some(path)
     }
 
-    /// Removes entries of `name` with another key that nobody has used lately.
+    /// Removes entries of `name` with another key that were not used recently.
     pub(crate) fn prune(&self, name: &str, key: &str) -> Result<()> {
         let current = format!("{name}-{key}");
         let entries = fs::read_dir(&self.root).map_err(ProvisionError::io("list", &self.root))?;
@@ -203,7 +203,7 @@ impl BuildCache {
         Ok(())
     }
 
-    /// Removes the whole cache, but no folder that is not one.
+    /// Removes the whole cache, but no folder that is not a cache.
     pub fn clean(&self) -> Result<()> {
         if !self.root.exists() {
             return Ok(());
@@ -218,17 +218,17 @@ impl BuildCache {
     }
 }
 
-/// A key of everything that something is made from: 12 hexadecimal digits.
+/// A key over all inputs of an entry: 12 hexadecimal digits.
 pub fn content_key(parts: &[&[u8]]) -> String {
-    // SipHash with a fixed key. Should another release of the standard library hash otherwise,
-    // things are made once more.
+    // SipHash with a fixed key. If another release of the standard library hashes differently,
+    // entries are made once more.
     let mut hasher = DefaultHasher::new();
     parts.hash(&mut hasher);
     format!("{:012x}", hasher.finish() >> 16)
 }
 
-/// Whether this is what follows the name of an entry: a key of [`content_key`], after a version
-/// perhaps.
+/// Whether a text is the part after the name of an entry: a key of [`content_key`], optionally
+/// after a version.
 fn is_key(text: &str) -> bool {
     let (version, key) = text.rsplit_once('-').unwrap_or(("0", text));
     let version = version.strip_prefix('v').unwrap_or(version);
@@ -247,11 +247,11 @@ fn unused_for(entry: &Path) -> Option<Duration> {
 
 fn touch_file(path: &Path) -> Result<()> {
     let mut file = File::create(path).map_err(ProvisionError::io("write", path))?;
-    // Content changes the time even where the file was empty before.
+    // Writing content changes the modification time even if the file was empty before.
     file.write_all(b"\n").map_err(ProvisionError::io("write", path))
 }
 
-/// Removes a file or a folder with all that is in it; succeeds when there is none.
+/// Removes a file or a folder with its contents; succeeds if it does not exist.
 pub fn remove_path(path: &Path) -> Result<()> {
     let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
     let removed = if metadata.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };

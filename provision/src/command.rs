@@ -1,4 +1,4 @@
-//! Running other programs, with their output in the error when they fail.
+//! Runs other programs; errors contain their output.
 
 use std::process::{Command, Output, Stdio};
 
@@ -15,7 +15,7 @@ pub fn run_command(command: &mut Command) -> Result<String> {
     check_output(command, &output)
 }
 
-/// The standard output of a program that has ended.
+/// The standard output of a program that has ended; an error if it failed.
 pub fn check_output(command: &Command, output: &Output) -> Result<String> {
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
@@ -29,13 +29,12 @@ pub fn check_output(command: &Command, output: &Output) -> Result<String> {
     })
 }
 
-/// The command as one would type it.
+/// The command line, for messages.
 pub fn command_line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
-/// The last lines of a text.
 pub fn last_lines(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")

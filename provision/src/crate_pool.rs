@@ -1,10 +1,11 @@
-//! Compiled crates of the registry for all checkouts of a user: a second one compiles only our own.
+//! Shares compiled crates of the registry between all checkouts of a user: a second checkout
+//! compiles only the workspace's crates.
 //!
-//! Cargo's `build.build-dir` would share everything in one folder, our own crates included: their
-//! hashes do not depend on where a checkout lies, so one would run what the other compiled
-//! (docs/adr/0006-crate-pool.md has the experiment). Here only what comes from the registry is
-//! shared: after a build, [`CratePool::save`] copies it into the cache; before one,
-//! [`CratePool::restore`] brings what a checkout lacks.
+//! Cargo's `build.build-dir` would share everything in one folder, including the workspace's
+//! crates: their hashes do not depend on the path of a checkout, so one would run what the other
+//! compiled (docs/adr/0006-crate-pool.md has the experiment). This module shares only crates of the
+//! registry: after a build, [`CratePool::save`] copies them into the cache; before one,
+//! [`CratePool::restore`] copies those that a checkout lacks.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,34 +19,34 @@ use crate::{command, registry_unit};
 
 /// Name of the lock and of the entry in the cache.
 const NAME: &str = "crates";
-/// How many lists of units are kept: each is of one `Cargo.lock`.
+/// How many lists of units are kept, one for each `Cargo.lock`.
 const MAX_LISTS: usize = 6;
 
-/// The pool of one compiler, as one checkout uses it.
+/// The pool of one compiler, as used by one checkout.
 #[derive(Debug)]
 pub struct CratePool {
     cache: BuildCache,
     /// The cache's entry of this compiler.
     dir: PathBuf,
-    /// Names the list of the units that this checkout needs.
+    /// Name of the list of the units that this checkout needs.
     key: String,
-    /// `Cargo.lock`.
+    /// Content of `Cargo.lock`.
     lock: String,
-    /// The time of all files in the pool.
+    /// The modification time of all files in the pool.
     time: SystemTime,
 }
 
-/// What a save or a restore did.
+/// The result of a save or a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MovedUnits {
     /// Units that were copied or linked.
     pub units: usize,
-    /// Units that were there already.
+    /// Units that existed already.
     pub present: usize,
 }
 
 impl CratePool {
-    /// The pool of the checkout's compiler; made empty when there is none.
+    /// Opens the pool of the checkout's compiler; creates an empty one if there is none.
     pub fn open(cache: &BuildCache, root: &Path) -> Result<Self> {
         let version = command::run_command(Command::new("rustc").current_dir(root).arg("-vV"))?;
         let release =
@@ -76,13 +77,14 @@ impl CratePool {
         Ok(Self { cache: cache.clone(), dir, key, lock, time })
     }
 
-    /// Whether a build was saved: of this `Cargo.lock`, or of one that most of it will be like.
+    /// Whether a build was saved, of this `Cargo.lock` or of another one, which is probably
+    /// similar.
     pub fn is_present(&self) -> bool {
         self.best_list().is_some()
     }
 
-    /// Brings into a build directory (`target/debug`) what it lacks, by the list of this
-    /// `Cargo.lock`, else by the newest.
+    /// Adds missing units to a build directory (`target/debug`), by the list of this `Cargo.lock`,
+    /// else by the newest.
     pub fn restore(&self, build_dir: &Path) -> Result<MovedUnits> {
         let _lock = self.cache.lock_shared(NAME)?;
         let mut moved = MovedUnits { units: 0, present: 0 };
@@ -98,7 +100,7 @@ impl CratePool {
         Ok(moved)
     }
 
-    /// Copies into the pool what a build directory has of the registry and the pool has not.
+    /// Copies units of the registry that the pool lacks from a build directory into the pool.
     pub fn save(&self, build_dir: &Path) -> Result<MovedUnits> {
         let _lock = self.cache.lock(NAME)?;
         let pool = self.units_dir();
@@ -148,7 +150,8 @@ impl CratePool {
         lists
     }
 
-    /// The list grows with every kind of build (programs, tests, lints) of the same `Cargo.lock`.
+    /// Adds units to the list, which grows with every kind of build (programs, tests, lints) of the
+    /// same `Cargo.lock`.
     fn write_list(&self, compiled: Vec<String>) -> Result<()> {
         let (dir, path) = (self.lists_dir(), self.lists_dir().join(&self.key));
         fs::create_dir_all(&dir).map_err(ProvisionError::io("create", &dir))?;
@@ -162,7 +165,7 @@ impl CratePool {
         fs::rename(&partial, &path).map_err(ProvisionError::io("rename", &partial))
     }
 
-    /// Removes what no list names, and the oldest lists.
+    /// Removes units that no list names, and the oldest lists.
     fn prune(&self) -> Result<()> {
         let lists = self.lists_by_age();
         let (kept, former) = lists.split_at(lists.len().min(MAX_LISTS));
@@ -215,7 +218,7 @@ mod tests {
             self.0.join(clone).join("target")
         }
 
-        /// What cargo leaves of a unit.
+        /// Creates the files that cargo writes for a unit.
         fn compile(&self, clone: &str, unit: &str, version: &str) {
             let target = self.target(clone);
             let (name, hash) = registry_unit::split_unit_name(unit).unwrap();
@@ -300,7 +303,7 @@ mod tests {
         assert_eq!(pool.save(&scratch.target("a")).unwrap().units, 0);
         fs::write(&note, "{}").unwrap();
         pool.save(&scratch.target("a")).unwrap();
-        // Cut off before the fingerprint.
+        // Interrupted before the fingerprint.
         fs::create_dir_all(scratch.target("b").join(".fingerprint").join(SERDE)).unwrap();
         assert_eq!(pool.restore(&scratch.target("b")).unwrap().units, 1);
     }

@@ -1,17 +1,16 @@
-//! What can go wrong, with enough context to act on it.
+//! Errors, with enough context to act on them.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Result of this crate.
 pub type Result<T, E = ProvisionError> = std::result::Result<T, E>;
 
-/// A failure to provide something.
+/// A failure to provide an artifact.
 #[derive(Debug)]
 pub enum ProvisionError {
-    /// A program ended with a failure; the output is its tail.
+    /// A program failed; the output is its tail.
     Command {
-        /// The command line as typed.
+        /// The command line.
         command: String,
         /// How it ended.
         status: String,
@@ -20,21 +19,18 @@ pub enum ProvisionError {
     },
     /// A program could not be started.
     Start {
-        /// The command line as typed.
+        /// The command line.
         command: String,
-        /// Why.
         source: std::io::Error,
     },
     /// A file operation failed.
     Io {
-        /// What was tried, as a verb.
+        /// The operation, as a verb.
         action: &'static str,
-        /// On which path.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
-    /// Anything else, in words.
+    /// Any other failure, as a text.
     Other(String),
 }
 

@@ -15,7 +15,7 @@ use crate::error::{ProvisionError, Result};
 pub struct GoTool {
     /// Folder below `e2e/tools`.
     pub name: &'static str,
-    /// Version of the module that the programs are of.
+    /// Version of the programs' module.
     pub version: &'static str,
     /// Build tags.
     pub tags: &'static str,
@@ -23,21 +23,21 @@ pub struct GoTool {
     pub variables: &'static [&'static str],
     /// Package, and the name of its program.
     pub programs: &'static [(&'static str, &'static str)],
-    /// A file of imports in a module, of which only these lines are compiled. Plug-ins that
-    /// nothing here uses take most of the time.
+    /// A file of imports in a module, of which only some lines are compiled. Unused plug-ins take
+    /// most of the build time.
     pub plugins: Option<GoPlugins>,
-    /// How long it takes to build on two idle cores, with nothing in Go's caches, in seconds.
+    /// Build time in seconds on two idle cores, with empty Go caches.
     pub cold_seconds: u32,
 }
 
-/// A file that imports plug-ins for their side effects, a line each.
+/// A file that imports plug-ins for their side effects, one per line.
 #[derive(Debug)]
 pub struct GoPlugins {
-    /// The module that holds it.
+    /// The module that contains the file.
     pub module: &'static str,
     /// The file in the module.
     pub file: &'static str,
-    /// How the imported packages begin.
+    /// Common prefix of the imported packages.
     pub package: &'static str,
     /// The plug-ins that are kept: the last part of their packages' names.
     pub keep: &'static [&'static str],
@@ -83,8 +83,8 @@ impl GoTool {
         root.join("e2e/tools").join(self.name)
     }
 
-    /// Version and key of the entry in the cache. The version of Go is left out: a program of these
-    /// versions is as good as another.
+    /// Version and key of the entry in the cache. The version of Go is left out, because it does
+    /// not change what the programs do.
     fn cache_key(&self, root: &Path) -> Result<String> {
         let read = |file: &str| {
             let path = self.module_dir(root).join(file);
@@ -121,10 +121,10 @@ impl GoTool {
         }
     }
 
-    /// All but the packages.
+    /// The build command without the packages.
     fn build_command(&self, root: &Path, into: &Path) -> Command {
-        // One call for a whole group, so that shared packages compile once; alone, a program may be
-        // named otherwise.
+        // One call for a whole group, so that shared packages compile once; a single program may be
+        // named differently.
         let output = match self.programs {
             [(_, program)] => into.join(program),
             _ => into.join(""),
@@ -149,10 +149,11 @@ impl GoTool {
 }
 
 impl GoPlugins {
-    /// Copies the module with fewer lines in the file, and writes a `go.mod` that has the compiler
-    /// take the copy; returns the latter. (Go refuses `-overlay` for files of its module cache.)
+    /// Copies the module with fewer lines in the file, and writes a `go.mod` that makes the
+    /// compiler use the copy; returns the path of that `go.mod`. (Go does not support `-overlay`
+    /// for files of its module cache.)
     fn reduced_module(&self, module_dir: &Path, dir: &Path) -> Result<PathBuf> {
-        // Without it in the module cache, Go knows no folder of it.
+        // If it is not in the module cache, Go reports no folder for it.
         command::run_command(go_command(module_dir).args(["mod", "download", self.module]))?;
         let found = command::run_command(go_command(module_dir).args([
             "list",
@@ -201,7 +202,7 @@ impl GoPlugins {
     }
 }
 
-/// At a lower priority than what people wait for beside it.
+/// Runs go at a lower priority than the work in the foreground.
 fn go_command(module_dir: &Path) -> Command {
     let mut command = Command::new("nice");
     command.args(["-n", "10", "go"]).current_dir(module_dir);

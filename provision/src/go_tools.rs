@@ -6,7 +6,6 @@ use crate::cache::BuildCache;
 use crate::error::{ProvisionError, Result};
 use crate::go_tool::{GoPlugins, GoTool};
 
-/// All of them.
 pub const TOOLS: &[GoTool] = &[
     GoTool {
         name: "etcd",
@@ -20,7 +19,7 @@ pub const TOOLS: &[GoTool] = &[
     GoTool {
         name: "containerd",
         version: "v2.4.2",
-        // Snapshotters that need C libraries and that nothing here uses.
+        // Excludes snapshotters that need C libraries and are not used here.
         tags: "no_btrfs no_devmapper no_zfs",
         variables: &["github.com/containerd/containerd/v2/version.Version={v}"],
         programs: &[
@@ -61,7 +60,8 @@ pub const TOOLS: &[GoTool] = &[
         tags: "",
         variables: &[],
         programs: &[("github.com/coredns/coredns", "coredns")],
-        // The Corefile of the harness uses these; those of clouds bring the clouds' libraries.
+        // The plug-ins that the harness's Corefile uses; those of clouds depend on the clouds'
+        // libraries.
         plugins: Some(GoPlugins {
             module: "github.com/coredns/coredns",
             file: "core/plugin/zplugin.go",
@@ -90,9 +90,9 @@ pub const TOOLS: &[GoTool] = &[
     },
     GoTool {
         name: "prometheus",
-        // Prometheus 3.13.5: as a Go module it counts from zero.
+        // Prometheus 3.13.5: as a Go module its version starts at zero.
         version: "v0.313.5",
-        // Of the many kinds of discovery only that of Kubernetes; the others treble the build.
+        // Of the many kinds of discovery only that of Kubernetes; the others triple the build time.
         tags: "remove_all_sd enable_kubernetes_sd",
         variables: &["github.com/prometheus/common/version.Version=3.13.5"],
         programs: &[("github.com/prometheus/prometheus/cmd/prometheus", "prometheus")],
@@ -128,13 +128,13 @@ pub const TOOLS: &[GoTool] = &[
     },
 ];
 
-/// What the demo's cluster is made of.
+/// The tools of the demo's cluster.
 pub const DEMO: &[&str] = &["helm", "etcd", "containerd", "coredns", "kubernetes", "prometheus"];
-/// What only the promises need besides.
+/// Further tools that only the promises need.
 pub const PROMISES: &[&str] = &["nats", "metrics-server", "prometheus-adapter"];
-/// What only checks without a cluster need.
+/// Tools that only checks without a cluster need.
 pub const CHECKS: &[&str] = &["actionlint"];
-/// What a cluster of the user's own needs.
+/// Tools for a foreign cluster.
 pub const CLIENTS: &[&str] = &["helm", "kubernetes"];
 
 /// The tool of this name.
@@ -155,7 +155,7 @@ pub fn ensure_program(cache: &BuildCache, root: &Path, program: &str) -> Result<
     Ok(tool_with_program(program)?.ensure_built(cache, root)?.join(program))
 }
 
-/// Path of a program in the cache, whether it is there or not.
+/// Path of a program in the cache, whether it exists or not.
 pub fn program_path(cache: &BuildCache, root: &Path, program: &str) -> Result<PathBuf> {
     Ok(tool_with_program(program)?.bin_dir(cache, root)?.join(program))
 }

@@ -1,9 +1,9 @@
-//! What build, tests and demo need from elsewhere: programs built from Go modules, shared
-//! libraries, compiled crates of the registry. All of it is kept in one cache for all checkouts of
-//! a user ([`BuildCache`]), keyed by versions, and made once.
+//! Provides external artifacts for build, tests and demo: programs built from Go modules, shared
+//! libraries, compiled crates of the registry. All are kept in one cache for all checkouts of a
+//! user ([`BuildCache`]), keyed by versions, and made once.
 //!
-//! Only the standard library is used, so that this compiles in seconds on a machine that has
-//! nothing yet.
+//! The crate uses only the standard library, so that it compiles in seconds on a machine without
+//! any caches.
 
 pub mod cache;
 pub mod command;
@@ -21,13 +21,13 @@ use std::path::{Path, PathBuf};
 pub use cache::BuildCache;
 pub use error::{ProvisionError, Result};
 
-/// Root of the checkout that this crate was built in.
+/// Root of the checkout in which this crate was built.
 pub fn workspace_root() -> PathBuf {
     let room = Path::new(env!("CARGO_MANIFEST_DIR"));
     room.parent().unwrap_or(room).to_path_buf()
 }
 
-/// A time for people: `40 s`, `9 min 05 s`.
+/// A duration for messages: `40 s`, `9 min 05 s`.
 pub fn format_minutes(seconds: u64) -> String {
     if seconds < 60 {
         format!("{seconds} s")

@@ -1,5 +1,5 @@
-//! Debian packages: installed only when something they bring is missing, and only where that was
-//! asked for.
+//! Debian packages: installed only when their files are missing, and only by targets that may
+//! install packages.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::command;
 use crate::error::{ProvisionError, Result};
 
-/// A package and files that show that it, or an equivalent, is there.
+/// A package, and files that show that it or an equivalent is installed.
 #[derive(Debug)]
 pub struct DebianPackage {
     name: &'static str,
@@ -20,7 +20,7 @@ const fn debian_package(name: &'static str, files: &'static [&'static str]) -> D
 
 const APT_GET: &str = "/usr/bin/apt-get";
 
-/// What the build and the tests without a cluster need.
+/// Packages for the build and the tests without a cluster.
 pub const BUILD: &[DebianPackage] = &[
     debian_package("build-essential", &["/usr/bin/cc"]),
     debian_package("git", &["/usr/bin/git"]),
@@ -31,7 +31,7 @@ pub const BUILD: &[DebianPackage] = &[
     debian_package("redis-server", &["/usr/bin/redis-server"]),
 ];
 
-/// What running a cluster needs.
+/// Packages for running a cluster.
 pub const NODE: &[DebianPackage] = &[
     debian_package("runc", &["/usr/sbin/runc", "/usr/bin/runc"]),
     debian_package("containernetworking-plugins", &["/usr/lib/cni/ptp"]),
@@ -43,7 +43,7 @@ pub const NODE: &[DebianPackage] = &[
     debian_package("ca-certificates", &["/etc/ssl/certs/ca-certificates.crt"]),
 ];
 
-/// What building images needs.
+/// Packages for building images.
 pub const IMAGES: &[DebianPackage] = &[
     debian_package("buildah", &["/usr/bin/buildah"]),
     debian_package("mmdebstrap", &["/usr/bin/mmdebstrap"]),
@@ -51,7 +51,7 @@ pub const IMAGES: &[DebianPackage] = &[
     debian_package("binutils", &["/usr/bin/strip"]),
 ];
 
-/// Names of those packages that are missing.
+/// Names of the missing packages.
 pub fn missing_packages<'a>(
     packages: impl IntoIterator<Item = &'a DebianPackage>,
 ) -> Vec<&'static str> {
@@ -62,7 +62,8 @@ pub fn missing_packages<'a>(
     names
 }
 
-/// Installs nothing: an error when some are missing, which names them and what installs them.
+/// Fails if packages are missing, without installing them; the error names them and the command
+/// that installs them.
 pub fn require_packages<'a>(packages: impl IntoIterator<Item = &'a DebianPackage>) -> Result<()> {
     check_missing(&missing_packages(packages), is_in_path(APT_GET))
 }
@@ -79,7 +80,7 @@ fn check_missing(missing: &[&str], has_apt: bool) -> Result<()> {
     Err(ProvisionError::Other(format!("packages are missing: {}\n{remedy}", missing.join(", "))))
 }
 
-/// Installs those that are missing, with root's rights.
+/// Installs missing packages, with root rights.
 pub fn install_packages<'a>(packages: impl IntoIterator<Item = &'a DebianPackage>) -> Result<()> {
     let missing = missing_packages(packages);
     if missing.is_empty() {
@@ -91,18 +92,18 @@ pub fn install_packages<'a>(packages: impl IntoIterator<Item = &'a DebianPackage
     eprintln!("installing by apt-get, with root's rights: {}", missing.join(", "));
     command::run_command(&mut apt_command("update"))?;
     let mut install = apt_command("install");
-    // Without recommendations: they would bring services of a desktop or server that nobody asked
-    // for.
+    // Without recommended packages: they would install unneeded services of a desktop or server.
     install.args(["--yes", "--no-install-recommends"]).args(&missing);
     command::run_command(&mut install)?;
     stop_services(&missing);
     Ok(())
 }
 
-/// On a machine that runs systemd a package's service starts with it, whatever RUNLEVEL says.
+/// Stops the services of installed packages: on a machine with systemd they start on installation,
+/// despite RUNLEVEL.
 fn stop_services(installed: &[&str]) {
     if Path::new("/run/systemd/system").exists() && installed.contains(&"redis-server") {
-        // Where it does not run, there is nothing to stop.
+        // Without systemd there are no services to stop.
         let _ = command::run_command(privileged_command("systemctl").args([
             "disable",
             "--now",
@@ -118,7 +119,8 @@ fn apt_command(verb: &str) -> Command {
     command
 }
 
-/// Some packages start a service when installed; the tests start their own instead.
+/// Some packages start a service when installed; RUNLEVEL prevents it, because the tests start
+/// their own instances.
 fn privileged_command(program: &str) -> Command {
     let root = command::run_command(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
     let mut command = Command::new(if root { "env" } else { "sudo" });
@@ -133,7 +135,7 @@ impl DebianPackage {
     }
 }
 
-/// Whether a file is there; one folder of its path may end in `*`.
+/// Whether a file exists; one folder of its path may end in `*`.
 fn pattern_exists(file: &str) -> bool {
     let Some((before, after)) = file.split_once('*') else { return Path::new(file).exists() };
     let (dir, prefix) = before

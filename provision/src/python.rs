@@ -8,11 +8,11 @@ use crate::cache::{self, BuildCache};
 use crate::command;
 use crate::error::{ProvisionError, Result};
 
-/// Written when all packages are installed. An environment knows its own path, so that it cannot be
-/// built aside and renamed.
+/// Written when all packages are installed. An environment contains its own path, so it cannot be
+/// built in another folder and renamed.
 const COMPLETE: &str = ".complete";
 
-/// An environment and what is installed in it.
+/// An environment and its packages.
 #[derive(Debug, Clone, Copy)]
 pub struct PythonEnvironment<'a> {
     /// Short name.
@@ -32,13 +32,13 @@ impl PythonEnvironment<'_> {
         )
     }
 
-    /// Whether it is there already.
+    /// Whether it exists already.
     pub fn is_present(&self, cache: &BuildCache) -> bool {
         let (name, key) = self.entry_key();
         cache.entry_path(&name, &key).join(COMPLETE).is_file()
     }
 
-    /// Its folder, made when it is not there yet.
+    /// Its folder, created if it does not exist yet.
     pub fn ensure_installed(&self, cache: &BuildCache) -> Result<PathBuf> {
         let (name, key) = self.entry_key();
         let path = cache.entry_path(&name, &key);

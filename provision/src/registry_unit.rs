@@ -1,6 +1,7 @@
-//! What cargo compiles of a crate of the registry: one unit is a folder of fingerprints, the files
-//! in `deps` with its hash, and perhaps what its build script made. Names hold a hash of compiler,
-//! version, features and profile, so the same name in another checkout is the same thing.
+//! The files that cargo compiles for a crate of the registry: one unit is a folder of fingerprints,
+//! the files in `deps` with its hash, and optionally the output of its build script. Names contain
+//! a hash of compiler, version, features and profile, so the same name in another checkout is the
+//! same unit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -11,10 +12,10 @@ use crate::cache;
 use crate::error::{ProvisionError, Result};
 
 /// Parts of a unit: the folder in cargo's build directory, and the folder in the pool. Fingerprints
-/// last: with them a unit counts as compiled.
+/// come last, because a unit with them counts as compiled.
 const PARTS: [(&str, &str); 2] = [("build", "build"), (".fingerprint", "fingerprint")];
 
-/// Versions of the registry's crates by name, of a `Cargo.lock`.
+/// Versions of the registry's crates by name, from a `Cargo.lock`.
 pub fn locked_versions(lock: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for package in lock.split("[[package]]").skip(1) {
@@ -37,7 +38,7 @@ pub fn split_unit_name(unit: &str) -> Option<(&str, &str)> {
     (hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some((name, hash))
 }
 
-/// The units of crates of the registry that are compiled whole in a build directory
+/// The units of crates of the registry that are completely compiled in a build directory
 /// (`target/debug`).
 pub fn compiled_units(
     build_dir: &Path,
@@ -55,8 +56,8 @@ pub fn compiled_units(
     file_names(&build_dir.join(".fingerprint")).into_iter().filter(wanted).collect()
 }
 
-/// Whether cargo has noted that a unit is compiled: it makes the folder before, and writes the note
-/// when all is done.
+/// Whether cargo has recorded that a unit is compiled: it creates the folder at the beginning, and
+/// writes the record at the end.
 pub fn is_complete(fingerprint: &Path) -> bool {
     file_names(fingerprint).iter().any(|file| file.ends_with(".json"))
 }
@@ -74,8 +75,8 @@ pub fn files_by_hash(build_dir: &Path) -> BTreeMap<String, Vec<PathBuf>> {
     all
 }
 
-/// The version of a crate, from where the compiler read its sources; `None` for the run of a build
-/// script, which reads none.
+/// The version of a crate, from the path of its sources; `None` for the run of a build script,
+/// which reads none.
 fn crate_version(name: &str, files: &[PathBuf]) -> Option<String> {
     let notes = files.iter().find(|file| file.extension().is_some_and(|it| it == "d"))?;
     let text = fs::read_to_string(notes).ok()?;
@@ -88,8 +89,8 @@ fn crate_version(name: &str, files: &[PathBuf]) -> Option<String> {
     found.next()
 }
 
-/// Copies a unit into the pool. All files get the same time: cargo takes what is older than what it
-/// was made from for stale.
+/// Copies a unit into the pool. All files get the same time: cargo treats a file as stale when it
+/// is older than its inputs.
 pub fn save_unit(
     build_dir: &Path,
     unit: &str,
@@ -113,8 +114,8 @@ pub fn save_unit(
     fs::rename(&partial, pool.join(unit)).map_err(ProvisionError::io("rename", &partial))
 }
 
-/// Brings a unit from the pool into a build directory. Libraries are linked, as cargo and the
-/// compiler only ever replace them; all else is copied.
+/// Restores a unit from the pool to a build directory. Libraries are linked, because cargo and the
+/// compiler only ever replace them; all other files are copied.
 pub fn restore_unit(pool: &Path, unit: &str, build_dir: &Path, time: SystemTime) -> Result<()> {
     let from = pool.join(unit);
     let deps = build_dir.join("deps");
@@ -153,7 +154,7 @@ fn copy_file(from: &Path, to: &Path, time: SystemTime) -> Result<()> {
     file.set_modified(time).map_err(ProvisionError::io("set the time of", to))
 }
 
-/// Names in a folder, in order; none when it is not there.
+/// Names in a folder, sorted; empty if it does not exist.
 pub fn file_names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let mut names: Vec<String> =
