@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Fuzzes the decoders, and keeps what it found: fuzz/run.sh [SECONDS] [TARGET...]
-# Each target gets that many seconds (600) on one core, two targets at a time. A broken promise ends it, with the input that broke it; what reached
-# new code is merged into fuzz/corpus/<target>.b64 (base64, an input a line), which the tests replay.
+# Fuzzes the decoders, and stores new inputs in the corpus: fuzz/run.sh [SECONDS] [TARGET...]
+# Each target runs for that many seconds (default 600) on one core, two targets at a time. A failed assertion ends the run and reports its input;
+# inputs that reached new code are merged into fuzz/corpus/<target>.b64 (base64, one input per line), which the tests replay.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=0.13.2
@@ -14,7 +14,7 @@ root=target/tools/cargo-fuzz-$version
 PATH="$PWD/$root/bin:$PATH"
 work=$PWD/target/fuzz
 mkdir -p "$work"
-# Our code has no `unsafe`, and assertions stand in the targets: no sanitizer, so that the pinned toolchain will do.
+# Our code has no `unsafe`, and the targets contain assertions, so no sanitizer is needed and the pinned toolchain suffices.
 fuzz=(cargo fuzz)
 flags=(--fuzz-dir fuzz/libfuzzer --sanitizer none --target-dir "$work/build")
 "${fuzz[@]}" build "${flags[@]}"
@@ -29,7 +29,7 @@ one() {
       base64 -d <<<"$line" >"$corpus/kept-$((number += 1))"
     done <"fuzz/corpus/$target.b64"
   fi
-  # One input at most 10 s and half a GiB: a decoder that needs more for 4 KiB is broken as well.
+  # At most 10 s and half a GiB per input: a decoder that needs more for 4 KiB is broken as well.
   if ! "${fuzz[@]}" run "${flags[@]}" "$target" "$corpus" "$work/seeds/$target" -- -max_total_time="$seconds" -max_len=4096 -timeout=10 \
     -rss_limit_mb=512 -print_final_stats=1 -artifact_prefix="$work/artifacts/$target/" >"$work/$target.log" 2>&1; then
     tail -40 "$work/$target.log" >&2
@@ -42,7 +42,7 @@ one() {
   for file in "$work/small/$target"/*; do
     base64 -w0 "$file"
     echo
-    # Short ones tell as much, and the repository carries them all.
+    # Short inputs are as useful, and the repository stores them all.
   done | awk 'length <= 900' | LC_ALL=C sort -u >"fuzz/corpus/$target.b64"
   awk -v target="$target" -v kept="$(wc -l <"fuzz/corpus/$target.b64")" '/number_of_executed_units/ && !runs { runs = $2 } /cov: [0-9]+ ft/ { for (i = 1; i < NF; i++) if ($i == "cov:") cov = $(i + 1) }
     END { printf "%-8s clean: %d inputs tried, %d places of the code reached, %d inputs kept\n", target, runs, cov, kept }' "$work/$target.log"

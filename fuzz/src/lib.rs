@@ -1,9 +1,9 @@
-//! The decoders of untrusted input, and what must hold of them whatever they are given.
+//! Fuzz targets of the decoders of untrusted input, with properties that must hold for every input.
 //!
-//! A target takes any bytes. It panics when a promise is broken: a decoder that panics or takes far
-//! more memory than its input has bytes, a request that is accepted and does not fit the model, or
-//! two forms of one request that are read as different tensors. `make fuzz` drives the targets by
-//! libFuzzer; the tests replay the corpus that it found.
+//! A target accepts any bytes. It panics when a property is violated: a decoder panics or uses far
+//! more memory than its input has bytes, an accepted request does not fit the model, or two forms
+//! of one request are decoded to different tensors. `make fuzz` runs the targets with libFuzzer;
+//! the tests replay the corpus that it found.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a target reports")]
 
@@ -27,7 +27,7 @@ use slipway_runtime_engine::tensor::Tensor;
 use slipway_runtime_protocol::{InferRequest, RequestedOutput, grpc};
 use slipway_runtime_queue::job::{self, QueuedJob};
 
-/// A target: whether the input was accepted.
+/// A target; returns whether the input was accepted.
 pub type Target = fn(&[u8]) -> bool;
 
 /// All targets by name.
@@ -44,7 +44,7 @@ pub const TARGETS: [(&str, Target); 6] = [
 /// and a `String` of 24.
 const MAX_GROWTH: usize = 32;
 
-/// `POST /v2/models/{m}/infer` in JSON. The first byte picks the model.
+/// `POST /v2/models/{m}/infer` in JSON. The first byte selects the model.
 pub fn rest(data: &[u8]) -> bool {
     let Some((model, body)) = data.split_first() else { return false };
     read(body, None, &signature(*model))
@@ -57,7 +57,7 @@ pub fn binary(data: &[u8]) -> bool {
     read(body, (length != u16::MAX).then_some(usize::from(length)), &signature(*model))
 }
 
-/// A `ModelInferRequest`. The first byte picks the model.
+/// A `ModelInferRequest`. The first byte selects the model.
 pub fn grpc_message(data: &[u8]) -> bool {
     let Some((model, body)) = data.split_first() else { return false };
     let Ok(message) = ModelInferRequest::decode(body) else { return false };
@@ -71,14 +71,14 @@ pub fn grpc_message(data: &[u8]) -> bool {
     true
 }
 
-/// An entry of the queue: the job, and the request in it. The first byte picks the model.
+/// An entry of the queue: the job, and the request in it. The first byte selects the model.
 pub fn queue(data: &[u8]) -> bool {
     let Some((model, payload)) = data.split_first() else { return false };
     let Ok(job) = QueuedJob::parse(payload, 1 << 20) else { return false };
     assert!(job.id.is_empty() || job::is_valid_id(&job.id));
     assert_eq!(job.key_digest().is_empty(), job.idempotency_key.is_none());
     let _ = job.expires_at(1);
-    // What is written by us is what was read.
+    // Encoding and decoding again gives the same job.
     let again = QueuedJob::parse(&serde_json::to_vec(&job).expect("a job has a form"), usize::MAX)
         .expect("our own form");
     assert_eq!(job.fingerprint(), again.fingerprint());
@@ -97,12 +97,12 @@ pub fn queue(data: &[u8]) -> bool {
     read(job.data.get().as_bytes(), None, &signature(*model))
 }
 
-/// With the key of the seeds.
+/// A sealer with the key of the seeds.
 fn sealer() -> Option<PredictionIdSealer> {
     PredictionIdSealer::new(&[7; 32])
 }
 
-/// What comes back from outside: kept answers, prediction ids, labels.
+/// Data that returns from outside: cached answers, prediction ids, labels.
 pub fn state(data: &[u8]) -> bool {
     let key = CacheKey([7; 32]);
     if let Some((expires, outputs)) = value::decode_value(&key, data) {
@@ -128,7 +128,7 @@ pub fn state(data: &[u8]) -> bool {
 
 /// A model file.
 pub fn onnx(data: &[u8]) -> bool {
-    // Tests run side by side in one process.
+    // Tests run in parallel in one process.
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let path =
@@ -136,7 +136,7 @@ pub fn onnx(data: &[u8]) -> bool {
     std::fs::File::create(&path).and_then(|mut file| file.write_all(data)).expect("a file");
     let found = slipway_onnx::check_model(&path);
     if let Ok(model) = slipway_onnx::read_model(&path) {
-        // Whatever the graph says, the proof comes to an end.
+        // The proof terminates for every graph.
         let _ = slipway_onnx::independence::prove_row_independence(&model);
     }
     let _ = std::fs::remove_file(&path);
@@ -152,7 +152,8 @@ fn read(body: &[u8], header_length: Option<usize>, signature: &ModelSignature) -
     true
 }
 
-/// A request that was accepted fits the model, is no bomb, and reads the same in its other form.
+/// Checks that an accepted request fits the model, needs a bounded amount of memory, and decodes to
+/// the same tensors in its other form.
 fn accepted(request: &InferRequest, length: usize, signature: &ModelSignature) {
     assert_eq!(request.inputs.len(), signature.inputs.len());
     for (tensor, spec) in request.inputs.iter().zip(&signature.inputs) {
@@ -172,7 +173,7 @@ fn accepted(request: &InferRequest, length: usize, signature: &ModelSignature) {
     assert_eq!(echo(&again.inputs, signature), first, "one request, read as different tensors");
 }
 
-/// The binary request of `inputs`: what a model that gives back its inputs would answer.
+/// The binary request of `inputs`, built as the answer of a model that returns its inputs.
 fn echo(inputs: &[Tensor], signature: &ModelSignature) -> (Vec<u8>, usize) {
     let mirror =
         ModelSignature { inputs: signature.inputs.clone(), outputs: signature.inputs.clone() };

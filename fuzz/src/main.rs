@@ -19,7 +19,7 @@ Options:
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
-    // As clap does: who does not read help needs none.
+    // A closed output is no error, as in clap.
     let tell = |text: &str| {
         let _ = std::io::stdout().write_all(text.as_bytes());
         ExitCode::SUCCESS

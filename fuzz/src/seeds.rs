@@ -1,4 +1,4 @@
-//! Inputs to begin with: one of each kind that is accepted.
+//! Initial inputs: one of each kind that is accepted.
 
 use base64::Engine as _;
 use prost::Message as _;
@@ -59,7 +59,7 @@ fn binary() -> Vec<Vec<u8>> {
         request(0, input("x", "FP32", &[1, 4], 16), &[0; 16]),
         request(2, input("text", "BYTES", &[2], 10), &[1, 0, 0, 0, b'a', 1, 0, 0, 0, b'b']),
         request(4, input("half", "FP16", &[1, 2], 4), &[0, 0x3c, 0, 0xbc]),
-        // Nothing but the tensor.
+        // Only the tensor.
         with(0, &[&[0, 0][..], &[0; 16]].concat()),
     ]
 }
@@ -126,7 +126,7 @@ fn onnx() -> Vec<Vec<u8>> {
     vec![[&[0x08, 8, 0x3a, 34][..], &graph].concat()]
 }
 
-/// The seeds of a target; none of an unknown one.
+/// The seeds of a target; none for an unknown target.
 pub fn of(target: &str) -> Vec<Vec<u8>> {
     match target {
         "rest" => {
@@ -141,7 +141,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
     }
 }
 
-/// The inputs of a corpus: base64, a line each.
+/// The inputs of a corpus: base64, one per line.
 pub fn unpack(lines: &str) -> Vec<Vec<u8>> {
     let engine = base64::engine::general_purpose::STANDARD;
     lines.lines().map(|line| engine.decode(line).expect("a line of base64")).collect()

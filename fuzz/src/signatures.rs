@@ -1,9 +1,9 @@
-//! Models of every kind that a request can be for.
+//! Signatures of models of every kind that a request can be for.
 
 use slipway_runtime_engine::signature::{ModelSignature, TensorSignature};
 use slipway_runtime_engine::tensor::DataType;
 
-/// How many there are.
+/// Number of signatures.
 pub(crate) const COUNT: u8 = 5;
 
 fn spec(name: &str, datatype: DataType, shape: &[i64]) -> TensorSignature {
@@ -11,7 +11,7 @@ fn spec(name: &str, datatype: DataType, shape: &[i64]) -> TensorSignature {
     TensorSignature { name: name.into(), datatype, shape, axis: None }
 }
 
-/// Signature number `model`, modulo how many there are.
+/// Signature number `model`, modulo the number of signatures.
 pub fn signature(model: u8) -> ModelSignature {
     let scores = spec("probabilities", DataType::F32, &[-1, 3]);
     let label = spec("label", DataType::I64, &[-1]);

@@ -1,10 +1,10 @@
-//! What a person meets at the command line: help, and mistakes in plain words.
+//! The command line: help, and error messages in plain words.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, helpers included")]
 
 use std::process::Command;
 
-/// Runs the program: its status, and what it writes to standard output and error. Dumps and
-/// backtraces, which are asked for, must not come.
+/// Runs the program: returns its status, and its output on standard output and error. Dumps and
+/// backtraces are requested by the environment and must not appear.
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_slipway-fuzz-seeds"))
         .args(args)
@@ -34,7 +34,7 @@ fn help_and_version_are_told() {
 
 #[test]
 fn mistakes_are_named() {
-    // A directory cannot be made below a file.
+    // A directory cannot be created below a file.
     let below = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml/seeds");
     for (args, code, cause) in [
         (&[][..], 2, "<DIR>"),

@@ -1,4 +1,4 @@
-//! Replays what fuzzing found, and tries what it did not.
+//! Replays the corpus, and runs mutated seeds.
 
 use proptest::prelude::*;
 use slipway_fuzz::{TARGETS, seeds};
@@ -35,7 +35,7 @@ fn the_corpus_breaks_nothing() {
 }
 
 proptest! {
-    /// A seed with a part overwritten: the cheapest of fuzzers, in every run of the tests.
+    /// A seed with a part overwritten: the cheapest fuzzer, in every run of the tests.
     #[test]
     fn spoilt_seeds_break_nothing(number in any::<usize>(), at in any::<usize>(), part in proptest::collection::vec(any::<u8>(), 1..12)) {
         for (target, run) in TARGETS {
