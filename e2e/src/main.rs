@@ -1,4 +1,4 @@
-//! `slipway-demo`: installs Slipway by helm, and shows what it does.
+//! `slipway-demo`: installs Slipway by helm, and demonstrates it.
 
 use std::process::ExitCode;
 
@@ -8,10 +8,10 @@ use slipway_cluster::error::in_words;
 use slipway_e2e::demo;
 use slipway_e2e::product::{self, PrometheusSource};
 
-/// Installs Slipway by helm, and shows what it does.
+/// Installs Slipway by helm, and demonstrates it.
 ///
-/// It works in the cluster that `slipway-e2e up` brought up; `make demo` does all of it.
-/// SLIPWAY_E2E_NAME names another cluster of ours, CONTEXT a context of your kubeconfig.
+/// It uses the cluster that `slipway-e2e up` brought up; `make demo` runs all steps.
+/// SLIPWAY_E2E_NAME names another local cluster, CONTEXT a context of your kubeconfig.
 #[derive(Parser)]
 #[command(name = "slipway-demo", version)]
 struct DemoArguments {
@@ -23,18 +23,18 @@ struct DemoArguments {
 enum DemoCommand {
     /// Installs both charts and waits until the operator is ready.
     Install,
-    /// Takes both charts away.
+    /// Uninstalls both charts.
     Uninstall,
     /// Rolls versions of a model out and back under load, and accounts for every request.
     Run {
-        /// Requests a second.
+        /// Requests per second.
         #[arg(long, default_value_t = 200)]
         rate: u32,
     },
 }
 
 fn main() -> ExitCode {
-    // Before anything else, which may fail where there is no cluster.
+    // Parsed before any other step, which may fail without a cluster.
     let verb = DemoArguments::parse().verb;
     match run_command(&verb) {
         Ok(()) => ExitCode::SUCCESS,

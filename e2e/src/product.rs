@@ -1,5 +1,4 @@
-//! Slipway itself on a cluster: installed and taken away by helm, from the charts, as a user does
-//! it.
+//! Slipway on a cluster: installed and uninstalled by helm, from the charts, as a user does it.
 
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ pub const OPERATOR_SELECTOR: &str = "app.kubernetes.io/name=slipway-operator";
 
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Keys of a Secret of the operator's namespace.
+/// Keys of a Secret in the operator's namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrometheusLogin {
     /// Name of the Secret.
@@ -25,16 +24,16 @@ pub struct PrometheusLogin {
     pub user: String,
     /// Its key with the password.
     pub password: String,
-    /// Its key with the authority's certificate.
+    /// Its key with the certificate of the CA.
     pub authority: String,
 }
 
-/// Where Slipway's evidence comes from.
+/// The Prometheus that Slipway queries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PrometheusSource {
-    /// One that is there, at this URL as pods see it.
+    /// An existing one, at this URL as pods reach it.
     Url(String),
-    /// One that is there and wants a login.
+    /// An existing one that requires a login.
     Login(String, PrometheusLogin),
     /// The small one of the chart, from the published image.
     Chart,
@@ -57,7 +56,7 @@ impl PrometheusSource {
                     of("caKey", &login.authority),
                 ];
             }
-            // As often as the gates of the examples look.
+            // Scraped at the interval at which the examples' gates are evaluated.
             Self::Chart => &["prometheus.install=true", "prometheus.scrapeInterval=1s"],
             Self::BuiltChart => &[
                 "prometheus.install=true",
@@ -71,7 +70,7 @@ impl PrometheusSource {
 }
 
 /// Installs or upgrades both charts, with the images that `slipway-e2e images` built, and waits
-/// until all of it is ready.
+/// until all pods are ready.
 pub async fn install_charts(cluster: &ClusterHandle, prometheus: &PrometheusSource) -> Result<()> {
     install_with_values(cluster, prometheus, &serde_json::json!({})).await
 }
@@ -120,8 +119,8 @@ pub async fn install_with_values(
     done
 }
 
-/// Installs, or upgrades, another release that looks after one namespace: the values of the first
-/// one, and what `change` makes of them.
+/// Installs, or upgrades, another release for one namespace: with the values of the first release,
+/// modified by `change`.
 pub async fn install_scoped_release(
     cluster: &ClusterHandle,
     release: &str,
@@ -135,7 +134,7 @@ pub async fn install_scoped_release(
         HarnessError::Other(format!("values of the release {RELEASE}: {error}"))
     })?;
     values["watchNamespace"] = namespace.into();
-    // What a cluster has once.
+    // Objects that exist once per cluster.
     values["gateway"]["clusterRole"]["create"] = false.into();
     values["commands"]["policy"] = false.into();
     change(&mut values);
@@ -147,12 +146,12 @@ pub async fn install_scoped_release(
         ["upgrade", "--install", release, &chart, "--namespace", release, "--values", &path];
     let done =
         cluster.helm([&install[..], &["--wait", "--timeout", &timeout]].concat()).await.map(drop);
-    // The answer of helm matters more than a left-over file.
+    // helm's answer matters more than a left-over file.
     let _ = std::fs::remove_file(&file);
     done
 }
 
-/// Takes such a release away.
+/// Uninstalls such a release.
 pub async fn uninstall_scoped_release(cluster: &ClusterHandle, release: &str) -> Result<()> {
     let timeout = format!("{}s", READY_TIMEOUT.as_secs());
     cluster
@@ -161,8 +160,7 @@ pub async fn uninstall_scoped_release(cluster: &ClusterHandle, release: &str) ->
         .map(drop)
 }
 
-/// Takes both charts away: first the operator, then the definitions with all that is left of their
-/// objects.
+/// Uninstalls both charts: first the operator, then the definitions with all remaining objects.
 pub async fn uninstall_charts(cluster: &ClusterHandle) -> Result<()> {
     let timeout = format!("{}s", READY_TIMEOUT.as_secs());
     for release in [RELEASE, "slipway-crds"] {
@@ -173,7 +171,7 @@ pub async fn uninstall_charts(cluster: &ClusterHandle) -> Result<()> {
     Ok(())
 }
 
-/// Sets how many operators run; returns when that many are ready, or none is left.
+/// Sets the number of operator pods; returns when that many are ready, or none is left.
 pub async fn scale_operator(cluster: &ClusterHandle, replicas: u32) -> Result<()> {
     let deployment = format!("deployment/{RELEASE}");
     let count = format!("--replicas={replicas}");

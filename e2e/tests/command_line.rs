@@ -1,14 +1,14 @@
-//! What a person meets at the command line: help, and mistakes in plain words.
+//! The command line: help, and error messages in plain words.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, helpers included")]
 
 use std::process::Command;
 
 const DEMO: &str = env!("CARGO_BIN_EXE_slipway-demo");
-/// No cluster has that name, and none of ours may.
+/// A path that no cluster has or may use.
 const NOWHERE: &str = "/nowhere/kubeconfig";
 
-/// Runs the program: its status, and what it writes to standard output and error. Dumps and
-/// backtraces, which are asked for, must not come.
+/// Runs the program: returns its status, and its output on standard output and error. Dumps and
+/// backtraces are requested by the environment and must not appear.
 fn run(program: &str, args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let output = Command::new(program)
         .args(args)
@@ -28,7 +28,7 @@ fn run(program: &str, args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, Stri
 
 #[test]
 fn help_and_version_are_told() {
-    // Neither looks for a cluster.
+    // Neither command looks for a cluster.
     let (code, help, _) = run(DEMO, &["--help"], &[("CONTEXT", "nowhere")]);
     let purpose = "Installs Slipway by helm";
     assert!(code == Some(0) && help.contains(purpose) && help.contains("Usage:"), "{help}");

@@ -1,5 +1,5 @@
-//! The demo: a model is rolled out, rolled back when it is worse, and switched blue-green, under a
-//! load that accounts for every request.
+//! The demo: rolls a model out, rolls a worse one back, and switches blue-green, under a load that
+//! accounts for every request.
 
 mod request_scenes;
 mod scene_runner;
@@ -17,10 +17,9 @@ use table::RolloutRow;
 use crate::product::{self, PrometheusSource};
 use crate::world::{self, TestWorld};
 
-/// Namespace of the demo.
 pub const NAMESPACE: &str = "slipway-demo";
 
-/// Runs the demo; an error when anything that it claims does not hold.
+/// Runs the demo; returns an error when one of its checks fails.
 pub async fn run_demo(cluster: &ClusterHandle, rate: u32) -> anyhow::Result<()> {
     let begun = Instant::now();
     let prometheus = choose_prometheus(cluster);
@@ -65,8 +64,8 @@ pub async fn run_demo(cluster: &ClusterHandle, rate: u32) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// On a cluster of ours the chart brings Prometheus, as on a newcomer's; elsewhere it does unless
-/// there is one.
+/// On a local cluster the chart installs Prometheus, as for a new user; on a foreign one it does
+/// unless one is named.
 fn choose_prometheus(cluster: &ClusterHandle) -> PrometheusSource {
     match cluster.is_foreign() {
         false => PrometheusSource::BuiltChart,
@@ -119,7 +118,7 @@ async fn run_all_scenes(
     Ok((rows, kept, jobs))
 }
 
-/// What the demo claims of each rollout.
+/// Checks the result of each rollout.
 fn check_rollouts(rows: &[RolloutRow]) -> anyhow::Result<()> {
     let expected = [
         ("v2", RolloutOutcome::Promoted),
@@ -151,12 +150,12 @@ fn check_rollouts(rows: &[RolloutRow]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As `kubectl get` would show it.
+/// Formats a value as `kubectl get` would show it.
 fn to_json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// What a wait complains of.
+/// A status, for the message of a wait that times out.
 fn describe_status(status: &slipway_crds::v1alpha1::ModelDeploymentStatus) -> String {
     world::describe_status(status)
 }

@@ -1,4 +1,4 @@
-//! Scenes without a rollout: answers that are kept, and jobs that are called back.
+//! Scenes without a rollout: cached answers, and jobs with callbacks.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -9,27 +9,27 @@ use serde_json::Value;
 use super::scene_runner::{SceneRunner, print_heading};
 use crate::world::{self, QueueBroker, TestWorld};
 
-/// Different questions; each is asked as often as there are rounds.
+/// Number of different questions; each is asked once per round.
 const QUESTIONS: usize = 50;
 const ROUNDS: usize = 3;
-/// Jobs that are queued.
+/// Number of queued jobs.
 const JOBS: usize = 30;
 
-/// What the scene of kept answers showed, by round.
+/// Results of the scene of cached answers, by round.
 pub(super) struct CacheSceneResult {
     rounds: Vec<BTreeMap<String, usize>>,
 }
 
-/// What the scene of jobs showed.
+/// Results of the scene of jobs.
 pub(super) struct JobSceneResult {
     queued: usize,
-    /// Of callbacks with a verified signature: milliseconds from the 202 until it arrived,
-    /// ascending.
+    /// For callbacks with a verified signature: milliseconds from the 202 until the callback
+    /// arrived, ascending.
     callback_millis: Vec<f64>,
     correct: usize,
 }
 
-/// Asks the same questions again and again; equal ones go to the same pod, whose cache has the
+/// Asks the same questions repeatedly; equal requests go to the same pod, whose cache has the
 /// answer.
 pub(super) async fn run_cache_scene(stage: &SceneRunner) -> anyhow::Result<CacheSceneResult> {
     let world = &stage.world;
@@ -56,7 +56,7 @@ pub(super) async fn run_cache_scene(stage: &SceneRunner) -> anyhow::Result<Cache
     Ok(CacheSceneResult { rounds })
 }
 
-/// Queues jobs; workers run them and call the load generator back.
+/// Queues jobs; workers run them and send callbacks to the load generator.
 pub(super) async fn run_job_scene(stage: &SceneRunner) -> anyhow::Result<JobSceneResult> {
     let world = &stage.world;
     println!(
@@ -108,7 +108,7 @@ pub(super) async fn run_job_scene(stage: &SceneRunner) -> anyhow::Result<JobScen
     Ok(shown)
 }
 
-/// The class that a job's result names.
+/// The class in a job's result.
 fn predicted_label(job: &Value) -> Option<i64> {
     let outputs = job["result"]["outputs"].as_array()?;
     outputs.iter().find(|it| it["name"] == "label")?["data"][0].as_i64()
@@ -125,7 +125,7 @@ fn read_rows(world: &TestWorld) -> anyhow::Result<Vec<(i64, Vec<f64>)>> {
 }
 
 impl CacheSceneResult {
-    /// The first time nobody knows; afterwards the cache does.
+    /// The first round has no cache hits; later rounds do.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         let hits: Vec<usize> =
             self.rounds.iter().map(|seen| seen.get("hit").copied().unwrap_or(0)).collect();
@@ -160,7 +160,7 @@ impl JobSceneResult {
             "{} of {JOBS} called back",
             self.callback_millis.len()
         );
-        // A forest that is right for 96 % of the rows that it has never seen.
+        // The model is a forest that is right for 96 % of the held-out rows.
         ensure!(self.correct * 10 >= JOBS * 8, "{} of {JOBS} right", self.correct);
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! One scene of the demo: apply, watch what `kubectl get modeldeployments` shows, and take down
-//! what happened.
+//! Runs one scene of the demo: applies a version, watches the output of `kubectl get
+//! modeldeployments`, and records the result.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -16,12 +16,12 @@ use crate::world::{self, TestWorld};
 /// How long a scene may take.
 const SCENE_TIMEOUT: Duration = Duration::from_secs(420);
 
-/// Widths of the columns of `kubectl get modeldeployments`, without the age: it changes all the
-/// time.
+/// Widths of the columns of `kubectl get modeldeployments`, without the age, which changes
+/// constantly.
 const COLUMN_WIDTHS: [usize; 6] = [10, 6, 9, 10, 7, 24];
 
-/// The cells of a table of kubectl. Its columns begin where the words of the first line do; cells
-/// may be empty.
+/// The cells of a table of kubectl. Its columns begin at the positions of the words in the first
+/// line; cells may be empty.
 fn parse_cells(text: &str) -> Vec<Vec<String>> {
     let header = text.lines().next().unwrap_or_default();
     let begins = |at: &usize| {
@@ -43,12 +43,12 @@ fn parse_cells(text: &str) -> Vec<Vec<String>> {
     text.lines().map(cut).collect()
 }
 
-/// Says what happens, so that it stands out from what kubectl prints.
+/// Prints what happens, in a form that differs from kubectl's output.
 pub(super) fn print_heading(text: &str) {
     println!("\n=== {text}");
 }
 
-/// Where the scenes play.
+/// Runs the scenes of the demo in its namespace.
 pub(super) struct SceneRunner {
     pub(super) world: TestWorld,
     /// Version by revision, for the account.
@@ -84,7 +84,7 @@ impl SceneRunner {
         Ok(())
     }
 
-    /// The same with one text of the file replaced by another, which is said.
+    /// The same with one text of the file replaced by another, which is printed.
     pub(super) async fn deploy_first_with(
         &self,
         name: &str,
@@ -100,7 +100,7 @@ impl SceneRunner {
         Ok(())
     }
 
-    /// Rolls a version out to whatever end it comes.
+    /// Rolls a version out and waits for the end of the rollout, whatever it is.
     pub(super) async fn run_rollout(
         &self,
         name: &str,
@@ -113,7 +113,7 @@ impl SceneRunner {
         self.rollout_row(&self.world, since, &status).await
     }
 
-    /// Blue-green to the probation, then a person aborts.
+    /// Runs blue-green until the probation, then aborts it as a user.
     pub(super) async fn abort_blue_green(
         &self,
         file: &str,
@@ -195,8 +195,8 @@ impl SceneRunner {
         Ok(())
     }
 
-    /// What the table says of a rollout: its record, and what the account of requests shows of a
-    /// version that was taken back.
+    /// The row of the table for a rollout: its record, and the account of requests for a version
+    /// that was rolled back.
     async fn rollout_row(
         &self,
         world: &TestWorld,
@@ -227,7 +227,7 @@ impl SceneRunner {
     }
 }
 
-/// The rollout of `version` is over, one way or the other.
+/// Whether the rollout of `version` has ended, by promotion or abort.
 fn rollout_ended(status: &ModelDeploymentStatus, version: &str) -> bool {
     let promoted = status.rollout.is_none()
         && status.stable.as_ref().is_some_and(|stable| stable.version == version);

@@ -1,4 +1,4 @@
-//! What the demo prints at its end.
+//! The tables that the demo prints at its end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,13 +10,14 @@ use crate::world::LoadAccount;
 
 /// One rollout.
 pub(super) struct RolloutRow {
-    /// Its record in status.
+    /// The rollout's record in the status.
     pub(super) record: RolloutRecord,
     /// Requests that went to the new version.
     pub(super) requests: usize,
-    /// From the first request that showed it to be bad to the last request that it got.
+    /// Time from the first request that the new version answered badly to the last request that it
+    /// received.
     pub(super) after_bad: Option<Duration>,
-    /// From the decision to take it back to the last request that it got.
+    /// Time from the decision to abort to the last request that the new version received.
     pub(super) after_abort: Option<Duration>,
 }
 
@@ -69,7 +70,7 @@ fn format_seconds(from: Timestamp, to: Option<Timestamp>) -> String {
     to.map_or("-".to_owned(), |to| format!("{:.1} s", to.duration_since(from).as_secs_f64()))
 }
 
-/// The account of requests.
+/// Prints the account of requests.
 pub(super) fn print_account(
     name: &str,
     account: &LoadAccount,

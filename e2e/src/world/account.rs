@@ -6,15 +6,15 @@ use anyhow::ensure;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-/// All requests so far.
+/// The account of all requests so far.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadAccount {
     /// Requests that were sent.
     pub sent: u64,
-    /// Requests with a right-formed answer.
+    /// Requests with a well-formed answer.
     pub answered: u64,
-    /// Requests without one.
+    /// Requests without a well-formed answer.
     pub failed: u64,
     /// Requests that wait for their answer.
     pub in_flight: u64,
@@ -22,33 +22,31 @@ pub struct LoadAccount {
     pub skipped: u64,
     /// Answers that agree with the label.
     pub correct: u64,
-    /// Answers of stable in the place of a candidate.
+    /// Answers of stable in place of a candidate.
     pub shielded: u64,
-    /// Why requests failed.
+    /// Number of failures by reason.
     pub failed_by_reason: BTreeMap<String, u64>,
     /// By the revision that answered.
     pub by_revision: BTreeMap<String, RevisionAccount>,
-    /// Labels sent back.
+    /// Labels sent as feedback.
     pub feedback: FeedbackAccount,
 }
 
-/// One revision.
+/// The account of one revision.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RevisionAccount {
-    /// Answers.
     pub answered: u64,
-    /// Failures that bear its name.
+    /// Failures attributed to this revision.
     pub failed: u64,
     /// Answers that agree with the label.
     pub correct: u64,
-    /// Its answers in the place of another revision.
+    /// Answers of this revision in place of another.
     pub stood_in: u64,
-    /// Answers of another revision in its place.
+    /// Answers of another revision in place of this one.
     pub shielded: u64,
-    /// When the latest request was sent that it answered.
+    /// When the latest request was sent that this revision answered.
     pub last_sent_at: Option<Timestamp>,
-    /// Percentiles.
     pub latency_ms: LatencyPercentiles,
 }
 
@@ -57,20 +55,17 @@ pub struct RevisionAccount {
 pub struct LatencyPercentiles {
     /// Median.
     pub p50: Option<f64>,
-    /// 95th.
     pub p95: Option<f64>,
-    /// 99th.
     pub p99: Option<f64>,
 }
 
-/// Labels sent back.
+/// Labels sent as feedback.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct FeedbackAccount {
-    /// Sent.
     pub sent: u64,
-    /// Taken by the runtime.
+    /// Accepted by the runtime.
     pub accepted: u64,
-    /// Refused by the runtime.
+    /// Rejected by the runtime.
     pub rejected: u64,
 }
 
@@ -78,25 +73,25 @@ pub struct FeedbackAccount {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SingleRequest {
-    /// When it was sent.
+    /// When the request was sent.
     pub sent_at: Timestamp,
-    /// Who answered.
+    /// The revision that answered.
     pub revision: Option<String>,
-    /// In whose place stable answered.
+    /// The candidate in whose place stable answered.
     pub shielded: Option<String>,
     /// Whether the answer agrees with the label.
     pub correct: Option<bool>,
-    /// Why it failed.
+    /// Why the request failed.
     pub failed: Option<String>,
 }
 
 impl SingleRequest {
-    /// Whether it went to `revision`, whoever answered in the end.
+    /// Whether the gateway sent it to `revision` first, whichever revision answered in the end.
     pub fn went_to(&self, revision: &str) -> bool {
         self.revision.as_deref() == Some(revision) || self.shielded.as_deref() == Some(revision)
     }
 
-    /// Whether it shows `revision` to be bad: it failed there, or the answer was wrong.
+    /// Whether it is evidence against `revision`: it failed there, or the answer was wrong.
     pub fn blames(&self, revision: &str) -> bool {
         self.shielded.as_deref() == Some(revision)
             || self.revision.as_deref() == Some(revision)
@@ -105,7 +100,7 @@ impl SingleRequest {
 }
 
 impl LoadAccount {
-    /// Every request has exactly one outcome, and none of them is a failure.
+    /// Checks that every request has exactly one outcome, and that none of them is a failure.
     pub fn check_complete(&self) -> anyhow::Result<()> {
         ensure!(self.sent > 0, "no request was sent");
         ensure!(
@@ -124,7 +119,7 @@ impl LoadAccount {
         Ok(())
     }
 
-    /// One revision; nothing when it never answered.
+    /// The account of one revision; empty when it never answered.
     pub fn revision(&self, revision: &str) -> RevisionAccount {
         self.by_revision.get(revision).cloned().unwrap_or_default()
     }

@@ -9,7 +9,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-/// How long one request may take, unless a test has more patience.
+/// Default time limit of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client; cheap to clone.
@@ -19,14 +19,11 @@ pub struct HttpClient {
     timeout: Duration,
 }
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Debug)]
 pub struct HttpResponse {
-    /// Status.
     pub status: StatusCode,
-    /// Headers.
     pub headers: HeaderMap,
-    /// Body.
     pub body: Bytes,
 }
 
@@ -37,22 +34,22 @@ impl Default for HttpClient {
 }
 
 impl HttpClient {
-    /// A client that waits for so long.
+    /// A client with this time limit.
     pub fn with_timeout(patience: Duration) -> Self {
         Self { client: Client::builder(TokioExecutor::new()).build_http(), timeout: patience }
     }
 
-    /// GET.
+    /// Sends a GET.
     pub async fn get(&self, url: &str) -> anyhow::Result<HttpResponse> {
         self.send(Request::get(url).body(Full::default())?).await
     }
 
-    /// GET with another Host header.
+    /// Sends a GET with another Host header.
     pub async fn get_with_host(&self, url: &str, host: &str) -> anyhow::Result<HttpResponse> {
         self.send(Request::get(url).header(http::header::HOST, host).body(Full::default())?).await
     }
 
-    /// POST of JSON; `host` goes into the Host header when given.
+    /// Sends a POST of JSON; `host` sets the Host header when given.
     pub async fn post(
         &self,
         url: &str,
@@ -66,7 +63,7 @@ impl HttpClient {
         self.send(request.body(Full::new(Bytes::from(serde_json::to_vec(json)?)))?).await
     }
 
-    /// POST of JSON to a port for those who show a token.
+    /// Sends a POST of JSON to a port that requires a token.
     pub async fn post_with_token(
         &self,
         url: &str,

@@ -1,5 +1,5 @@
-//! Jobs: submitted at the stable address, looked at, and called back to the load generator, which
-//! stands for the receiver.
+//! Jobs: submitted at the stable address, queried, and sent by callback to the load generator,
+//! which acts as the receiver.
 
 use anyhow::{Context, ensure};
 use http::HeaderMap;
@@ -11,21 +11,21 @@ use standardwebhooks::Webhook;
 
 use super::test_world::{PODS_TIMEOUT, TestWorld, infer_request};
 
-/// Key by which callbacks of tests and the demo are signed.
+/// Key that signs callbacks of tests and the demo.
 pub(crate) const SIGNING_KEY: &str = "whsec_c2xpcHdheS1lMmUtc2xpcHdheS1lMmUtMDEyMw==";
 
 /// A callback as the receiver got it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ReceivedCallback {
-    /// When.
+    /// When it was received.
     pub received_at: Timestamp,
     signature: [String; 3],
     body: String,
 }
 
 impl ReceivedCallback {
-    /// The job that it tells of, once its signature was verified by the public library of Standard
-    /// Webhooks.
+    /// The job in the callback, after the public library of Standard Webhooks has verified its
+    /// signature.
     ///
     /// # Errors
     /// A signature that is missing or wrong, or a body that is not JSON.
@@ -44,12 +44,10 @@ impl ReceivedCallback {
     }
 }
 
-/// What keeps a queue.
+/// The broker of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueueBroker {
-    /// Redis Streams.
     Redis,
-    /// NATS JetStream.
     Nats,
 }
 
@@ -69,7 +67,7 @@ impl QueueBroker {
         }
     }
 
-    /// How to end it from within.
+    /// The command that stops it from inside its container.
     fn stop_command(self) -> &'static [&'static str] {
         match self {
             Self::Redis => &["/usr/bin/redis-cli", "shutdown"],
@@ -77,7 +75,7 @@ impl QueueBroker {
         }
     }
 
-    /// Its part of `spec.server.queue`: the field, and what stands there.
+    /// Its part of `spec.server.queue`: the name and the value of the field.
     pub fn queue_field(self) -> (&'static str, Value) {
         let field = if self == Self::Redis { "redis" } else { "nats" };
         (field, json!({"urlSecretKeyRef": {"name": self.app_name(), "key": "url"}}))
@@ -85,8 +83,7 @@ impl QueueBroker {
 }
 
 impl TestWorld {
-    /// What keeps the queue, and the Secrets of its address and of the key that callbacks are
-    /// signed with.
+    /// Creates the broker, and the Secrets with its address and with the key that signs callbacks.
     pub async fn create_queue(&self, broker: QueueBroker) -> anyhow::Result<()> {
         let app = broker.app_name();
         self.cluster.apply(&self.namespace, &self.example(&format!("{app}.yaml"))?).await?;
@@ -101,16 +98,16 @@ impl TestWorld {
         self.wait_deployment_ready(app).await
     }
 
-    /// Ends the broker's container, which comes back with its files.
+    /// Stops the broker's container, which restarts with its files.
     pub async fn restart_broker(&self, broker: QueueBroker) {
         let app = format!("deployment/{}", broker.app_name());
         let exec = ["exec", "-n", &self.namespace, &app, "--"];
-        // The connection ends with the container, so that what the command says means nothing.
+        // The connection ends with the container, so the result of the command is meaningless.
         let _ = self.cluster.kubectl(exec.iter().chain(broker.stop_command())).await;
     }
 
-    /// Where the load generator receives callbacks, and the network (one address) that this is in.
-    /// It need not run yet.
+    /// The address at which the load generator receives callbacks, and the network (one address)
+    /// that contains it. The load generator need not run yet.
     pub async fn callbacks_url(&self) -> anyhow::Result<(String, String)> {
         let manifest = self
             .example("loadgen.yaml")?
@@ -140,7 +137,7 @@ impl TestWorld {
         text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
 
-    /// Submits a row of digits as job `number` of `name`, until it is taken: a client that got no
+    /// Submits a row of digits as job `number` of `name`, until it is accepted: a client without a
     /// 202 sends the job again, with the same key.
     pub async fn submit_job(
         &self,
@@ -167,7 +164,7 @@ impl TestWorld {
         Ok(self.cluster.wait_for(&self.namespace, "a job to be taken", PODS_TIMEOUT, post).await?)
     }
 
-    /// Waits until a job has succeeded; what it says of itself.
+    /// Waits until a job has succeeded; returns its JSON.
     pub async fn wait_job_succeeded(&self, name: &str, id: &str) -> anyhow::Result<Value> {
         let url = format!("{}/v2/jobs/{id}", self.service_url(name, 80).await?);
         let look = || async {

@@ -10,7 +10,7 @@ use super::account::{LoadAccount, SingleRequest};
 use super::test_world::{PODS_TIMEOUT, TestWorld};
 
 impl TestWorld {
-    /// Starts the load generator at `rate` requests a second against `name`.
+    /// Starts the load generator at `rate` requests per second against `name`.
     pub async fn start_load(&self, name: &str, rate: u32) -> anyhow::Result<()> {
         self.start_load_as(name, name, rate).await
     }
@@ -52,7 +52,7 @@ impl TestWorld {
         self.http.get(&url).await?.json()
     }
 
-    /// Single requests that were sent since a moment, in order of completion.
+    /// Single requests that were sent since a time, in order of completion.
     pub async fn requests(&self, since: jiff::Timestamp) -> anyhow::Result<Vec<SingleRequest>> {
         let base = self.service_url(&self.generator, 8090).await?;
         let answer =
@@ -61,7 +61,7 @@ impl TestWorld {
         text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
 
-    /// The first requests that failed, a line each, for people.
+    /// The first failed requests, one per line, for messages.
     pub(super) async fn failed_requests(&self) -> String {
         let answer = async {
             let base = self.service_url(&self.generator, 8090).await?;

@@ -1,4 +1,4 @@
-//! What a test or the demo works in: a namespace with a model store, a load generator, and
+//! The environment of a test or the demo: a namespace with a model store, a load generator, and
 //! ModelDeployments from `examples/`.
 
 mod account;

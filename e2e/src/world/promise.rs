@@ -1,15 +1,15 @@
-//! Runs a test of a promise in a namespace of its own.
+//! Runs the test of a promise in its own namespace.
 
 use anyhow::{Context, ensure};
 use slipway_cluster::cluster::ClusterHandle;
 
 use super::test_world::TestWorld;
 
-/// Tests that disturb the whole cluster hold this alone; all others share it.
+/// Tests that disturb the whole cluster take this exclusively; all others share it.
 static CLUSTER_LOCK: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
 
-/// Runs one test in a namespace of its own, with the model store in it, beside other tests. A
-/// failure prints the state of the namespace.
+/// Runs one test in its own namespace with a model store, in parallel with other tests. A failure
+/// prints the state of the namespace.
 pub async fn run_promise(
     prefix: &str,
     test: impl AsyncFnOnce(TestWorld) -> anyhow::Result<()>,
@@ -18,8 +18,8 @@ pub async fn run_promise(
     run_in_namespace(prefix, test).await
 }
 
-/// The same for a test that stops the operator or Prometheus, or needs the machine for itself: no
-/// other test runs meanwhile.
+/// The same for a test that stops the operator or Prometheus, or needs the whole machine: no other
+/// test runs meanwhile.
 pub async fn run_promise_alone(
     prefix: &str,
     test: impl AsyncFnOnce(TestWorld) -> anyhow::Result<()>,
@@ -28,10 +28,11 @@ pub async fn run_promise_alone(
     run_in_namespace(prefix, test).await
 }
 
-/// Seconds since 1970 after which no promise begins: what runs the tests has a deadline of its own.
+/// Environment variable: seconds since 1970 after which no promise starts, because the program that
+/// runs the tests has a deadline.
 const BEGIN_BEFORE: &str = "SLIPWAY_BEGIN_BEFORE";
 
-/// Whether a promise may still begin.
+/// Checks that a promise may still start.
 fn check_begin_deadline(begin_before: Option<&str>, now: jiff::Timestamp) -> anyhow::Result<()> {
     let Some(moment) = begin_before else { return Ok(()) };
     let moment: i64 = moment

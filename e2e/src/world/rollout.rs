@@ -1,4 +1,4 @@
-//! Waits for what a rollout has come to.
+//! Waits for states of a rollout.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, RolloutStag
 use super::status::{check_ready, deployment_name, describe_status, stable_revision};
 use super::test_world::{PODS_TIMEOUT, TestWorld};
 
-/// How long a whole rollout may take on a busy machine.
+/// How long a whole rollout may take on a machine under load.
 pub const ROLLOUT_TIMEOUT: Duration = Duration::from_secs(240);
 
 impl TestWorld {
@@ -65,7 +65,7 @@ impl TestWorld {
         .await
     }
 
-    /// Waits until the candidate `version` is taken back.
+    /// Waits until the candidate `version` is aborted.
     pub async fn wait_aborted(
         &self,
         name: &str,
@@ -84,8 +84,8 @@ impl TestWorld {
         .await
     }
 
-    /// Waits until the candidate has the confirmed weight (in thousandths) and the judge or a pause
-    /// holds it.
+    /// Waits until the candidate has the confirmed weight (in thousandths) and the rollout is held
+    /// by the judge or a pause.
     pub async fn wait_for_weight(
         &self,
         name: &str,

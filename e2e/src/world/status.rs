@@ -1,4 +1,4 @@
-//! What the status of a ModelDeployment says.
+//! Reads the status of a ModelDeployment.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ pub fn deployment_name(object: &ModelDeployment) -> &str {
     object.metadata.name.as_deref().unwrap_or_default()
 }
 
-/// The revision that serves; empty when none does.
+/// The stable revision; empty when there is none.
 pub fn stable_revision(status: &ModelDeploymentStatus) -> String {
     status.stable.as_ref().map(|stable| stable.revision.clone()).unwrap_or_default()
 }
@@ -25,7 +25,7 @@ pub fn revision_weights(status: &ModelDeploymentStatus) -> BTreeMap<String, i32>
     backends.map(|backend| (backend.revision.clone(), backend.weight_permille)).collect()
 }
 
-/// Ready, with the reason when not.
+/// Checks the condition Ready; the error is its reason.
 pub fn check_ready(status: &ModelDeploymentStatus) -> Result<(), String> {
     match find_condition(status, "Ready") {
         Some(("True", _)) => Ok(()),
@@ -42,7 +42,7 @@ pub fn find_condition<'a>(
     Some((found.status.as_str(), found.reason.as_str()))
 }
 
-/// A status in one line, for the complaint of a wait that runs out.
+/// A status in one line, for the message of a wait that times out.
 pub fn describe_status(status: &ModelDeploymentStatus) -> String {
     let conditions: Vec<String> = status
         .conditions

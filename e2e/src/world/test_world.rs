@@ -1,4 +1,4 @@
-//! A namespace, and what a person does in it.
+//! A namespace, and the actions of a user in it.
 
 use std::time::Duration;
 
@@ -13,19 +13,16 @@ use slipway_crds::v1alpha1::{ModelDeployment, RevisionHeader};
 
 use super::http::HttpClient;
 
-/// Field manager of tests: a person who edits with kubectl.
+/// Field manager of tests, which act as a user who edits with kubectl.
 const FIELD_MANAGER: &str = "slipway-e2e";
-/// How long pods may take to come up on a busy machine.
+/// How long pods may take to start on a machine under load.
 pub const PODS_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A namespace and what is in it.
+/// A namespace and its contents.
 #[derive(Clone)]
 pub struct TestWorld {
-    /// The cluster.
     pub cluster: ClusterHandle,
-    /// The namespace.
     pub namespace: String,
-    /// Plain HTTP.
     pub http: HttpClient,
     /// Name of the load generator.
     pub generator: String,
@@ -42,7 +39,7 @@ impl TestWorld {
         }
     }
 
-    /// Restricted Pod Security for everything in the namespace, and the model store.
+    /// Enables restricted Pod Security for the namespace, and creates the model store.
     pub async fn prepare(&self) -> anyhow::Result<()> {
         let labels =
             json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
@@ -58,7 +55,7 @@ impl TestWorld {
         std::fs::read_to_string(&path).with_context(|| path.display().to_string())
     }
 
-    /// A ModelDeployment of `examples/`, quick enough for a test.
+    /// A ModelDeployment of `examples/`, with shorter times for a test.
     pub fn quick_example(&self, file: &str) -> anyhow::Result<ModelDeployment> {
         let mut object: ModelDeployment = serde_yaml::from_str(&self.example(file)?)?;
         object.spec.analysis.interval_seconds = 1;
@@ -68,7 +65,7 @@ impl TestWorld {
         Ok(object)
     }
 
-    /// Applies a ModelDeployment as a person would.
+    /// Applies a ModelDeployment as a user would.
     pub async fn apply(&self, object: &ModelDeployment) -> anyhow::Result<()> {
         self.cluster.apply(&self.namespace, &serde_json::to_string(object)?).await?;
         Ok(())
@@ -79,7 +76,7 @@ impl TestWorld {
         Api::namespaced(self.cluster.client(), &self.namespace)
     }
 
-    /// Sets an annotation, for people's commands.
+    /// Sets an annotation, for commands of users.
     pub async fn annotate(&self, name: &str, key: &str, value: &str) -> anyhow::Result<()> {
         let patch = json!({"metadata": {"annotations": {key: value}}});
         self.model_deployments().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
@@ -106,7 +103,7 @@ impl TestWorld {
         Ok(String::from_utf8(token.0)?)
     }
 
-    /// What Prometheus answers to a query that asks for one number; `None` when nothing matches.
+    /// Prometheus' answer to a query for one number; `None` when no series matches.
     pub async fn query_prometheus(&self, query: &str) -> anyhow::Result<Option<f64>> {
         let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let url = format!("{}/api/v1/query?query={encoded}", self.cluster.prometheus_url()?);
@@ -115,9 +112,9 @@ impl TestWorld {
         Ok(answer["data"]["result"][0]["value"][1].as_str().map(str::parse).transpose()?)
     }
 
-    /// Base URL by which tests reach a Service of the namespace, once it takes connections: it
-    /// refuses them until its endpoints have reached the node's proxy, which no condition of any
-    /// object tells.
+    /// Base URL by which tests reach a Service of the namespace, once it accepts connections: it
+    /// refuses them until its endpoints have reached the node's proxy, which no object's conditions
+    /// report.
     pub async fn service_url(&self, name: &str, port: u16) -> anyhow::Result<String> {
         let url = self.cluster.service_url(&self.namespace, name, port).await?;
         let address = url.trim_start_matches("http://").to_owned();
@@ -152,7 +149,7 @@ impl TestWorld {
             .await?)
     }
 
-    /// `kubectl get` of names, a line each.
+    /// The names from `kubectl get`.
     pub async fn object_names(&self, kind: &str, selector: &str) -> anyhow::Result<Vec<String>> {
         let text = self
             .cluster

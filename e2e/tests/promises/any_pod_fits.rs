@@ -1,11 +1,12 @@
-//! `spec.template`: whatever a cluster or a model needs of a pod is there, the model is served and
-//! rolled out by such pods, and what the promises need is refused by the name of its field.
+//! `spec.template`: settings that a cluster or a model needs are in the pod, the model is served
+//! and rolled out by such pods, and settings that would break a promise are rejected with the name
+//! of the field.
 
 use serde_json::{Value, json};
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
 use slipway_e2e::world::{self, PODS_TIMEOUT, TestWorld};
 
-/// The image of the model store has a busybox.
+/// The image of the model store contains a busybox.
 const BUSYBOX: &str = "docker.io/slipway/slipway-model-store:dev";
 
 fn template() -> Value {
@@ -55,7 +56,7 @@ fn template() -> Value {
     })
 }
 
-/// What a pod of the revision says of itself.
+/// The pod of the revision.
 async fn pod(world: &TestWorld, revision: &str) -> anyhow::Result<Value> {
     let selector = format!("ml.slipway.dev/revision={revision}");
     let list = world
@@ -88,12 +89,13 @@ fn check(pod: &Value) {
     assert_eq!(spec["containers"][0]["args"], json!(["serve", "--queue-capacity=128"]));
     assert_eq!(spec["containers"][0]["readinessProbe"]["failureThreshold"], 5);
     assert_eq!(spec["containers"][0]["readinessProbe"]["httpGet"]["path"], "/readyz");
-    // Our scratch volumes, and no others, keep no node from being removed.
+    // Only Slipway's scratch volumes must be marked as safe to evict, so that they do not prevent
+    // the removal of a node.
     let movable =
         pod["metadata"]["annotations"]["cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"].as_str();
     let movable: Vec<&str> = movable.unwrap_or_default().split(',').collect();
     assert!(movable.contains(&"models") && !movable.contains(&"shared"), "{movable:?}");
-    // The step that fetches the model has what the server has.
+    // The step that fetches the model has the server's environment.
     assert_eq!(spec["initContainers"][1]["envFrom"], spec["containers"][0]["envFrom"]);
 }
 
@@ -119,7 +121,7 @@ async fn any_pod_fits() -> anyhow::Result<()> {
         let status = world.wait_promoted("digits", "v2").await?;
         check(&pod(&world, &world::stable_revision(&status)).await?);
 
-        // What would break a promise is refused; what serves goes on.
+        // A setting that would break a promise is rejected; the running version keeps serving.
         let port = json!([{"name": "server", "ports": [{"name": "http", "containerPort": 80}]}]);
         world.patch_spec("digits", json!({"template": {"spec": {"containers": port}}})).await?;
         let refused = |status: &ModelDeploymentStatus| {

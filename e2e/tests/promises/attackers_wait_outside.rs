@@ -1,5 +1,5 @@
-//! Crowds of silent connections at every port of a gateway: requests, probes, rollouts and the way
-//! to the operator do not notice.
+//! Many idle connections at every port of a gateway do not disturb requests, probes, rollouts and
+//! the connection to the operator.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -39,8 +39,8 @@ async fn gateways(world: &TestWorld) -> anyhow::Result<Vec<(IpAddr, i32)>> {
     Ok(all)
 }
 
-/// Opens `count` connections to each address and keeps them as full as it can, each beginning with
-/// `first`, until it is dropped.
+/// Opens `count` connections to each address and keeps that number as well as possible, each
+/// beginning with `first`, until the set is dropped.
 fn crowd(addresses: &[SocketAddr], count: usize, first: &'static [u8]) -> JoinSet<()> {
     let mut crowd = JoinSet::new();
     for address in addresses.iter().copied() {
@@ -53,7 +53,7 @@ fn crowd(addresses: &[SocketAddr], count: usize, first: &'static [u8]) -> JoinSe
                     if let Ok(Ok(mut stream)) = opened {
                         let mut end = [0; 1];
                         drop(stream.write_all(first).await);
-                        // Whoever is thrown out comes again.
+                        // A closed connection is opened again.
                         while matches!(
                             tokio::io::AsyncReadExt::read(&mut stream, &mut end).await,
                             Ok(1)

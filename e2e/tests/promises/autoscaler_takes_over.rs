@@ -1,4 +1,5 @@
-//! `replicas` goes out of the manifest and an autoscaler comes: the pods stay until it has spoken.
+//! `replicas` is removed from the manifest and an autoscaler is added: the pods stay until the
+//! autoscaler has set a number.
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -8,7 +9,7 @@ use slipway_e2e::world::{self, TestWorld};
 const BEFORE: i32 = 6;
 const LEAST: i32 = 4;
 
-/// The manifest without `replicas`, as one writes it when the autoscaler comes.
+/// The manifest without `replicas`, as a user writes it for an autoscaler.
 fn without_replicas(world: &TestWorld) -> anyhow::Result<String> {
     let mut object = serde_json::to_value(world.quick_example("digits/v1.yaml")?)?;
     if let Some(spec) = object["spec"].as_object_mut() {
@@ -16,7 +17,7 @@ fn without_replicas(world: &TestWorld) -> anyhow::Result<String> {
     }
     object["spec"]["autoscaling"] = json!({
         "minReplicas": LEAST, "maxReplicas": 10,
-        // An autoscaler that finds more than it wants waits for five minutes by default.
+        // An autoscaler that finds more pods than it wants waits for five minutes by default.
         "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},
         "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "AverageValue", "averageValue": "900m"}}}]
     });

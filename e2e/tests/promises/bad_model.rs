@@ -1,5 +1,5 @@
-//! A model that cannot be loaded never gets traffic: stable is untouched and status names the
-//! reason.
+//! A model that cannot be loaded never receives traffic: stable is untouched and the status names
+//! the reason.
 
 use sha2::{Digest as _, Sha256};
 use slipway_crds::v1alpha1::ModelDeployment;

@@ -1,10 +1,10 @@
-//! Unsafe and impossible specs are refused by the apiserver, with a message that names the field
-//! and the remedy.
+//! The apiserver rejects unsafe and impossible specs, with a message that names the field and the
+//! remedy.
 
 use slipway_e2e::world;
 
 /// Whether an answer names the field and says what is wrong with it: the API server puts the kind
-/// of the mistake and what was written between the two.
+/// of the error and the rejected value between the two.
 fn tells(answer: &str, expected: &str) -> bool {
     let plain: String = answer.split('[').enumerate().fold(String::new(), |all, (place, part)| {
         match part.split_once(']') {

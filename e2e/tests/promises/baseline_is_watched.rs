@@ -1,12 +1,12 @@
 //! A model with a baseline: its pods answer the golden requests before they serve, live traffic is
-//! compared with the reference, and the accuracy that is to be expected without labels is the one
-//! that labels show. A baseline of another model is never served with.
+//! compared with the reference, and the accuracy that is expected without labels equals the one
+//! that labels show. A model is never served with the baseline of another.
 
 use anyhow::{Context, ensure};
 use slipway_crds::v1alpha1::{BaselineSource, ModelDeployment};
 use slipway_e2e::world::{self, TestWorld, revision_weights};
 
-/// Rows before anything is concluded from them: the held-out rows twice.
+/// Number of rows before conclusions are drawn: the held-out rows twice.
 const ROWS: f64 = 1800.0;
 
 fn watched(
@@ -19,7 +19,7 @@ fn watched(
     Ok(object)
 }
 
-/// One number of Prometheus about the namespace, which stands for `NS` in the query.
+/// One number from Prometheus about the namespace, which replaces `NS` in the query.
 async fn number(world: &TestWorld, query: &str) -> anyhow::Result<f64> {
     let query = query
         .replace("NS", &format!("namespace=\"{}\",modeldeployment=\"digits\"", world.namespace));
@@ -49,8 +49,8 @@ async fn baseline_is_watched() -> anyhow::Result<()> {
             .cluster
             .wait_for(&world.namespace, "rows to be counted", world::PODS_TIMEOUT, enough)
             .await?;
-        // These are the rows that the baseline was made of, so nothing has drifted: PSI by
-        // docs/model-metrics.md, of the feature with the most.
+        // The baseline was made from these rows, so there must be no drift: PSI by
+        // docs/model-metrics.md, of the feature with the largest value.
         let counts = "sum by (feature, bin) (slipway_runtime_feature_bin_total{NS})";
         let live = format!(
             "clamp_min({counts} / on (feature) group_left sum by (feature) ({counts}), 1e-4)"

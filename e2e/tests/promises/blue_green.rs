@@ -1,5 +1,5 @@
-//! Green comes up whole behind the preview address, takes the traffic, blue stays warm, and an
-//! abort goes back to blue.
+//! Green starts completely behind the preview address, then takes the traffic; blue stays ready,
+//! and an abort returns to blue.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use slipway_e2e::world::{self, TestWorld, candidate_revision, revision_weights, 
 
 const NAME: &str = "digits-bg";
 
-/// Blue-green that waits for a person, so that every stage can be looked at.
+/// Blue-green that waits for a user, so that every stage can be checked.
 fn by_hand(world: &TestWorld, file: &str) -> anyhow::Result<ModelDeployment> {
     let mut object = world.quick_example(file)?;
     object.spec.strategy.probation_seconds = 60;
@@ -21,7 +21,7 @@ fn by_hand(world: &TestWorld, file: &str) -> anyhow::Result<ModelDeployment> {
     Ok(object)
 }
 
-/// One request to the preview address; returns who answered.
+/// Sends one request to the preview address; returns the revision that answered.
 async fn ask_preview(world: &TestWorld) -> anyhow::Result<String> {
     let preview = format!("{NAME}-preview");
     let url = format!(
@@ -58,7 +58,7 @@ async fn blue_green() -> anyhow::Result<()> {
         world.start_load(NAME, 60).await?;
         world.apply(&by_hand(&world, "digits/blue-green-v2.yaml")?).await?;
 
-        // Preview: green is whole, and only the preview address reaches it.
+        // Preview: green is complete, and only the preview address reaches it.
         let status = until_stage(&world, RolloutStage::Preview).await?;
         let green = candidate_revision(&status);
         assert_eq!(revision_weights(&status).get(&blue), Some(&1000));
@@ -72,7 +72,7 @@ async fn blue_green() -> anyhow::Result<()> {
             .await?;
         assert_eq!(world.account().await?.revision(&green).answered, 0);
 
-        // Switch: all traffic at green, blue warm and whole.
+        // Switch: green has all traffic, blue is ready with all pods.
         world.annotate(NAME, "ml.slipway.dev/promote", "1").await?;
         let status = until_stage(&world, RolloutStage::Probation).await?;
         assert_eq!(revision_weights(&status).get(&green), Some(&1000));
@@ -80,12 +80,12 @@ async fn blue_green() -> anyhow::Result<()> {
         let kept = status.stable.as_ref().map(|stable| stable.ready_replicas);
         assert_eq!(kept, Some(2), "blue must stay warm: {}", world::describe_status(&status));
 
-        // Abort: back to blue at once.
+        // Abort: blue has the traffic again at once.
         world.annotate(NAME, "ml.slipway.dev/abort", "1").await?;
         let status = world.wait_aborted(NAME, "v2").await?;
         assert_eq!(revision_weights(&status).get(&blue), Some(&1000));
 
-        // Again, and this time to the end.
+        // The rollout again, this time to the end.
         world.annotate(NAME, "ml.slipway.dev/retry", "2").await?;
         until_stage(&world, RolloutStage::Preview).await?;
         world.patch_spec(NAME, json!({"strategy": {"probationSeconds": 3}})).await?;

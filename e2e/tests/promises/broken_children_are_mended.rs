@@ -1,6 +1,6 @@
-//! What a person breaks of our objects is put back within ten seconds and told; a ModelDeployment
-//! that is deleted without its children and applied again takes them back, and no request is lost
-//! meanwhile.
+//! Changes that a user makes to Slipway's objects are reverted within ten seconds and reported. A
+//! ModelDeployment that is deleted without its children and applied again adopts them, and no
+//! request is lost meanwhile.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use anyhow::ensure;
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
 use slipway_e2e::world::{self, PODS_TIMEOUT, TestWorld};
 
-/// Within which it is put back.
+/// The time limit for reverting a change.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Changes an object as a person would, and waits until what was changed is as before, and told.
+/// Changes an object as a user would, and waits until the change is reverted and reported.
 async fn breaks(
     world: &TestWorld,
     object: &str,
@@ -60,10 +60,11 @@ async fn broken_children_are_mended() -> anyhow::Result<()> {
     world::run_promise("broken-children", async |world| {
         let object = world.quick_example("digits/v1.yaml")?;
         let revision = world.start_model(&object).await?;
-        // Nobody can answer while there is no gateway, or while the address leads elsewhere, so
+        // Requests cannot be answered without a gateway, or while the address leads elsewhere, so
         // there is no load yet.
         let none = ["scale", "deployment/slipway-gateway", "--replicas=0"];
-        // Whoever writes by the scale subresource is in no managedFields, so nobody is named.
+        // Writes through the scale subresource are not in managedFields, so the message names no
+        // author.
         let gateway = "Deployment slipway-gateway: spec.replicas was changed";
         breaks(&world, "deployment/slipway-gateway", &none, "{.spec.replicas}", gateway).await?;
         let elsewhere =
@@ -78,7 +79,7 @@ async fn broken_children_are_mended() -> anyhow::Result<()> {
         world.start_load("digits", 100).await?;
         let nobody =
             ["patch", "rolebinding/slipway-gateway", "--type=merge", "-p", r#"{"subjects":[]}"#];
-        // Nobody owns what is not there.
+        // A field that does not exist has no owner in managedFields.
         let rights = "RoleBinding slipway-gateway: subjects was changed";
         breaks(&world, "rolebinding/slipway-gateway", &nobody, "{.subjects}", rights).await?;
         let removed = "PodDisruptionBudget digits was removed";

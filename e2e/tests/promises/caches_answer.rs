@@ -1,6 +1,6 @@
-//! Answers are kept in the pods and in the Redis beside them: the same question is answered from
-//! there, and never with another version's answer. A candidate has answered what is hot at stable
-//! before it gets traffic.
+//! Answers are cached in the pods and in the Redis next to them: a repeated question is answered
+//! from a cache, and never with another version's answer. A candidate answers the most requested
+//! inputs of stable before it receives traffic.
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
@@ -11,14 +11,14 @@ fn cached(world: &TestWorld, file: &str) -> anyhow::Result<String> {
     let mut object = serde_json::to_value(world.quick_example(file)?)?;
     object["spec"]["server"]["cache"] =
         json!({"results": {"bypass": "Never", "hotKeys": 100}, "sidecar": {"maxMemory": "16Mi"}});
-    // All that stable is asked here is kept, so it does nothing whose time could be compared.
+    // All of stable's answers are cached, so it has no inference times to compare with.
     if let Some(gates) = object["spec"]["analysis"]["gates"].as_array_mut() {
         gates.retain(|gate| gate["type"] != "Latency");
     }
     Ok(object.to_string())
 }
 
-/// One question; how the cache was involved, and the answer.
+/// Asks one question; returns how the cache was involved, and the answer.
 async fn ask(world: &TestWorld) -> anyhow::Result<(String, String, Value)> {
     let base = world.service_url("digits", 80).await?;
     let row: Vec<f64> = (0..64).map(|n| f64::from(n % 17)).collect();
@@ -30,8 +30,8 @@ async fn ask(world: &TestWorld) -> anyhow::Result<(String, String, Value)> {
     Ok((cache.to_owned(), revision.to_owned(), value["outputs"].clone()))
 }
 
-/// Some pod of `candidate` was told by pods of `stable` what is hot, and answered it before it was
-/// ready.
+/// Waits until a pod of `candidate` has fetched the most requested inputs from pods of `stable`,
+/// and has answered them before it was ready.
 async fn warmed(world: &TestWorld, candidate: &str, stable: &str) -> anyhow::Result<()> {
     let selector =
         format!("ml.slipway.dev/revision={candidate},app.kubernetes.io/component=runtime");
@@ -98,8 +98,8 @@ async fn caches_answer() -> anyhow::Result<()> {
             .await?;
 
         world.start_load("digits", 200).await?;
-        // The generator asks 900 questions over and over: all of them are asked twice, so whichever
-        // pod tells has something to tell.
+        // The generator repeats 900 questions: all of them are asked twice, so every pod has inputs
+        // to list.
         let asked = || async {
             let answered = world.account().await.map_err(|error| error.to_string())?.answered;
             if answered >= 2000 { Ok(()) } else { Err(format!("{answered} answers")) }
@@ -114,7 +114,8 @@ async fn caches_answer() -> anyhow::Result<()> {
         ensure!(revision != stable, "the new version answers");
         warmed(&world, &revision, &stable).await?;
         let account = world.finish_load().await?;
-        // A forest is right far more often than a tree: kept answers of the tree would show.
+        // A forest is right far more often than a tree, so cached answers of the tree would be
+        // noticed.
         let of_new = account.revision(&revision);
         ensure!(of_new.correct as f64 > 0.93 * of_new.answered as f64, "{of_new:?}");
         Ok(())

@@ -35,7 +35,7 @@ async fn canary_promotes() -> anyhow::Result<()> {
             account.revision(&first).answered > 0 && account.revision(&second).answered > 0,
             "{account:?}"
         );
-        // Applying the same content again is no rollout.
+        // Applying the same content again causes no rollout.
         world.apply(&world.quick_example("digits/v2.yaml")?).await?;
         let again = world.status("digits").await.map_err(anyhow::Error::msg)?;
         assert!(again.rollout.is_none(), "{}", world::describe_status(&again));

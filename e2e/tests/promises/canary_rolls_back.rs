@@ -1,9 +1,9 @@
-//! A worse version is taken back, whatever makes it worse, and no client sees a failure.
+//! A worse version is rolled back, whatever makes it worse, and no client sees a failure.
 
 use slipway_crds::v1alpha1::RolloutOutcome;
 use slipway_e2e::world::{self, TestWorld, revision_weights, stable_revision};
 
-/// Rolls `file` out over version 2 and returns the reason for which it was taken back.
+/// Rolls `file` out over version 2 and returns the reason of its abort.
 async fn rolls_back(world: &TestWorld, file: &str, version: &str) -> anyhow::Result<String> {
     let stable = world.start_model(&world.quick_example("digits/v2.yaml")?).await?;
     world.start_load("digits", 100).await?;
@@ -28,7 +28,7 @@ async fn rolls_back(world: &TestWorld, file: &str, version: &str) -> anyhow::Res
         "{status:?}"
     );
 
-    // From the moment at which all gateways confirmed it, nobody is answered by the bad version.
+    // Once all gateways have confirmed the abort, no request is answered by the bad version.
     let abort =
         status.rollout.as_ref().and_then(|rollout| rollout.abort.clone()).expect("an abort");
     let bad = world::candidate_revision(&status);

@@ -1,5 +1,5 @@
-//! Without a Prometheus of one's own: the chart's small one finds gateways and model servers by
-//! itself, and rollouts are judged by what it measured.
+//! Without an existing Prometheus: the chart's small one discovers gateways and model servers, and
+//! rollouts are judged by its data.
 
 use slipway_e2e::product::{self, PrometheusSource};
 use slipway_e2e::world;

@@ -1,5 +1,5 @@
-//! A command is for one revision and one step, each command is a right of its own, and the history
-//! tells who gave it.
+//! A command applies to one revision and one step, each command requires its own right, and the
+//! history shows its author.
 
 use anyhow::{Context, ensure};
 use slipway_crds::v1alpha1::{
@@ -22,7 +22,7 @@ fn paused_at(step: i32) -> impl Fn(&ModelDeploymentStatus) -> Result<(), String>
     }
 }
 
-/// `kubectl annotate` by somebody; the refusal, if it is one.
+/// Runs `kubectl annotate` as a user; returns the rejection, if there is one.
 async fn annotate(world: &TestWorld, user: &str, value: &str) -> Result<String, String> {
     let (by, annotation) = (format!("--as={user}"), format!("{PROMOTE}={value}"));
     let arguments = [
@@ -38,13 +38,13 @@ async fn annotate(world: &TestWorld, user: &str, value: &str) -> Result<String, 
     world.cluster.kubectl(arguments).await.map_err(|error| error.to_string())
 }
 
-/// `kubectl slipway` by somebody.
+/// Runs `kubectl slipway` as a user.
 async fn slipway(world: &TestWorld, user: &str, arguments: &[&str]) -> Result<String, String> {
     let all = arguments.iter().copied().chain(["digits", "-n", &world.namespace]);
     world.cluster.run_plugin_as(user, all).await.map_err(|error| error.to_string())
 }
 
-/// Who may do what: both edit, one of them may promote.
+/// Grants rights: both users may edit, one of them may promote.
 async fn rights(world: &TestWorld) -> anyhow::Result<()> {
     for (name, role, user) in [
         ("ed", "slipway-edit", "ed"),
@@ -83,7 +83,7 @@ async fn commands_are_bound() -> anyhow::Result<()> {
             .await?;
         let revision = world::candidate_revision(&status);
 
-        // A right of its own, and nobody speaks for somebody else.
+        // Promoting is a separate right, and no user can act in another's name.
         let refused = annotate(&world, "ed", "1").await.err().context("ed may promote")?;
         ensure!(refused.contains("ed lacks a right") && refused.contains("promote"), "{refused}");
         let forged = annotate(&world, "ann", &format!("{revision}/1/x/ed"))
@@ -94,7 +94,7 @@ async fn commands_are_bound() -> anyhow::Result<()> {
         let done = slipway(&world, "ann", &["promote"]).await.map_err(anyhow::Error::msg)?;
         ensure!(done.contains("promote: done at step 2/5"), "{done}");
 
-        // What was for the first pause does nothing at the second one.
+        // A command for the first pause has no effect at the second one.
         world
             .wait_for_status("digits", "the second pause", world::ROLLOUT_TIMEOUT, paused_at(3))
             .await?;
@@ -122,7 +122,7 @@ async fn commands_are_bound() -> anyhow::Result<()> {
             .wait_for(&world.namespace, "an event that says so", world::PODS_TIMEOUT, told)
             .await?;
 
-        // Who edits may take back, and cannot let through.
+        // A user who may edit can abort, but cannot promote.
         let refused = slipway(&world, "ed", &["promote"]).await.err().context("ed may promote")?;
         ensure!(refused.contains("ed lacks a right"), "{refused}");
         slipway(&world, "ed", &["abort"]).await.map_err(anyhow::Error::msg)?;
@@ -133,7 +133,7 @@ async fn commands_are_bound() -> anyhow::Result<()> {
         ensure!(done == [("promote", "ann"), ("abort", "ed")], "{done:?}");
         ensure!(record.message.contains("aborted by ed"), "{}", record.message);
 
-        // Held, let go, and to the end.
+        // Paused, resumed, and promoted to the end.
         slipway(&world, "ed", &["retry"]).await.map_err(anyhow::Error::msg)?;
         let done = slipway(&world, "ed", &["pause"]).await.map_err(anyhow::Error::msg)?;
         ensure!(done.contains("ed holds the rollout"), "{done}");

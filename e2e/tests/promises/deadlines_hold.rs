@@ -1,5 +1,5 @@
 //! `spec.traffic.timeoutSeconds` holds from end to end: a request that takes longer than every
-//! default is answered, although its pod and all gateways leave meanwhile.
+//! default is answered, although its pod and all gateways are replaced meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,13 @@ use slipway_contracts::{paths, ports};
 use slipway_crds::v1alpha1::ModelDeployment;
 use slipway_e2e::world::{self, HttpClient, TestWorld};
 
-/// Longer than the model server's own limit, which is 30 s.
+/// Longer than the model server's default limit, which is 30 s.
 const LONG: Duration = Duration::from_secs(40);
-/// How long a request may take, in seconds: the machine is shared, so what takes 40 s alone may
+/// Time limit of a request in seconds: on a shared machine, a request that takes 40 s alone may
 /// take several times as long.
 const TIMEOUT: u32 = 600;
 
-/// A model that takes as long as it is asked to.
+/// A model whose run time is given by the request.
 fn slow() -> anyhow::Result<ModelDeployment> {
     Ok(serde_json::from_value(json!({
         "apiVersion": "ml.slipway.dev/v1alpha1",
@@ -48,7 +48,7 @@ async fn ask(http: &HttpClient, base: &str, rounds: u64) -> anyhow::Result<Durat
     Ok(begun.elapsed())
 }
 
-/// Rounds that take about [`LONG`], here and now.
+/// Rounds that take about [`LONG`] on this machine at this moment.
 async fn rounds(http: &HttpClient, base: &str) -> anyhow::Result<u64> {
     let mut rounds = 2000;
     loop {
@@ -60,13 +60,13 @@ async fn rounds(http: &HttpClient, base: &str) -> anyhow::Result<u64> {
     }
 }
 
-/// Rounds that take about [`LONG`], when so many took so long.
+/// Rounds that take about [`LONG`], computed from a measurement: `rounds` took `took`.
 fn longer(rounds: u64, took: Duration) -> u64 {
     (rounds as f64 * LONG.as_secs_f64() / took.as_secs_f64()) as u64
 }
 
-/// How long a request takes, answered by a pod that is told to end meanwhile and through gateways
-/// that all leave.
+/// The duration of a request that is answered by a pod that receives SIGTERM meanwhile, through
+/// gateways that are all replaced.
 async fn while_all_leave(
     world: &TestWorld,
     http: &HttpClient,
@@ -89,7 +89,7 @@ async fn while_all_leave(
     request.await?
 }
 
-/// Until the pod runs the request.
+/// Waits until the pod runs the request.
 async fn in_flight(world: &TestWorld, revision: &str) -> anyhow::Result<()> {
     let selector = format!("ml.slipway.dev/revision={revision}");
     let arguments = [
@@ -141,7 +141,7 @@ async fn deadlines_hold() -> anyhow::Result<()> {
             if took > LONG / 2 {
                 break;
             }
-            // What it was measured by had less of the machine than it has now.
+            // The measurement was made under a higher load of the machine than now.
             rounds = longer(rounds, took);
         }
         ask(&http, &base, 1).await?;

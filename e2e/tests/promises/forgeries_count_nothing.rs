@@ -1,5 +1,5 @@
-//! Evidence comes from Slipway's own exporters only: a pod of the same namespace that exports the
-//! same metrics, ever growing, for both arms, changes neither a verdict nor its numbers.
+//! Evidence comes only from Slipway's own exporters: a pod of the same namespace that exports the
+//! same metrics with growing values, for both arms, changes neither a verdict nor its numbers.
 
 use anyhow::{Context, ensure};
 use serde_json::json;
@@ -8,11 +8,11 @@ use slipway_crds::v1alpha1::ModelDeploymentStatus;
 use slipway_e2e::world::{self, TestWorld};
 
 const FORGER: &str = "forger";
-/// What the forger adds to each of its counters every second.
+/// Increment of each of the forged counters per second.
 const A_SECOND: u64 = 10_000;
 
-/// A pod that is scraped as Slipway's are, and says of the candidate that all its requests fail and
-/// are slow, and of stable that none does.
+/// Creates a pod that is scraped like Slipway's pods, and reports that all requests of the
+/// candidate fail and are slow, and none of stable.
 async fn forge(world: &TestWorld, candidate: &str, stable: &str) -> anyhow::Result<()> {
     let series = |metric: &str, revision: &str, role: &str, more: &str| {
         format!(
@@ -78,7 +78,7 @@ async fn forgeries_count_nothing() -> anyhow::Result<()> {
         let stable = world.start_model(&world.quick_example("digits/v1.yaml")?).await?;
         world.start_load("digits", 100).await?;
         let mut second = world.quick_example("digits/v2.yaml")?;
-        // The forger has to be there before the judge is done.
+        // The forging pod must run before the judge has a verdict.
         for gate in second.spec.analysis.gates.iter_mut().flatten() {
             if let Some(errors) = &mut gate.error_rate {
                 errors.min_requests = 300;

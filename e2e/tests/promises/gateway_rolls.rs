@@ -1,4 +1,4 @@
-//! The gateway itself is rolled, and one of its pods dies by force: nothing is lost by the roll.
+//! The gateway itself is rolled, and one of its pods is killed: the roll loses no request.
 
 use slipway_e2e::world;
 

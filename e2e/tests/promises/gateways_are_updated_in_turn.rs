@@ -1,6 +1,6 @@
-//! A version of the gateway that does not come up reaches the gateway of one namespace, that of
-//! fewest ModelDeployments, and no request is lost. The remedy is not held up by the gateways that
-//! are well.
+//! A version of the gateway that does not start reaches only the gateway of one namespace, the one
+//! with the fewest ModelDeployments, and no request is lost. Its repair does not have to wait for
+//! the gateways that work.
 
 use anyhow::ensure;
 use serde_json::json;
@@ -20,7 +20,7 @@ async fn upgrade(cluster: &ClusterHandle, tag: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the template of a namespace's gateway runs.
+/// The image in the template of a namespace's gateway.
 async fn image(world: &TestWorld) -> Result<String, String> {
     let path = "jsonpath={.spec.template.spec.containers[0].image}";
     let get = ["get", "deployment", "slipway-gateway", "-n", &world.namespace, "-o", path];
@@ -39,7 +39,7 @@ async fn runs(world: &TestWorld, tag: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The operator does what else is asked of it meanwhile.
+/// The operator still handles other changes meanwhile.
 async fn grows(world: &TestWorld) -> anyhow::Result<()> {
     world.patch_spec("digits", json!({"replicas": 2})).await?;
     let ready = |status: &ModelDeploymentStatus| match &status.stable {

@@ -1,13 +1,13 @@
-//! What an administrator says in the annotation of a namespace, its gateway becomes: as many pods,
-//! an autoscaler that scales it under load, and the chart's again without it. No request is lost on
-//! the way.
+//! The gateway follows the settings in the annotation of its namespace: the number of pods, or an
+//! autoscaler that scales it under load; without the annotation, the chart's settings apply again.
+//! No request is lost meanwhile.
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
 use slipway_e2e::world::{self, ROLLOUT_TIMEOUT, TestWorld};
 
 const ANNOTATION: &str = "ml.slipway.dev/gateway";
-/// Two millicores a pod are soon used up.
+/// A target of two millicores per pod is soon exceeded.
 const AUTOSCALED: &str = "replicas: 1\nautoscaling: { mode: Enabled, minReplicas: 1, maxReplicas: 3, targetAverageCpu: 2m }\n";
 
 async fn say(world: &TestWorld, settings: Option<&str>) -> anyhow::Result<()> {
@@ -20,7 +20,7 @@ async fn say(world: &TestWorld, settings: Option<&str>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until the gateway has so many pods, all of them ready.
+/// Waits until the gateway has this number of pods, all of them ready.
 async fn pods(world: &TestWorld, what: &str, wanted: i64) -> anyhow::Result<()> {
     let look = || async {
         let get = ["get", "deployment", "slipway-gateway", "-n", &world.namespace, "-o", "json"];

@@ -1,6 +1,6 @@
-//! A namespace with rules: every pod has limits and a label of its cost centre, ids of users are
-//! the platform's, and there is a quota. Gateways, model servers, the step that fetches the model
-//! and a Redis beside them all fit, and a rollout goes through.
+//! A namespace with policies: every pod needs limits and a label with its cost centre, user ids are
+//! assigned by the platform, and there is a quota. Gateways, model servers, the step that fetches
+//! the model and a Redis all comply, and a rollout succeeds.
 
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 use slipway_e2e::product::{self, PrometheusSource};
 use slipway_e2e::world::{self, TestWorld};
 
-/// The range of ids that the platform gives to the namespace.
+/// The range of ids that the platform assigns to the namespace.
 const FIRST_ID: i64 = 1_000_650_000;
 const LAST_ID: i64 = 1_000_659_999;
 
-/// The rules, for the namespace alone: ids are given, and those that are not of the range refused;
-/// without limits or the label nothing starts.
+/// The policies, for the namespace only: ids are assigned, and ids out of the range are rejected;
+/// pods without limits or the label are rejected.
 fn rules(namespace: &str) -> Value {
     let name = format!("governed-{namespace}");
     let here = json!({"matchLabels": {"kubernetes.io/metadata.name": namespace}});
@@ -45,13 +45,13 @@ fn rules(namespace: &str) -> Value {
     ]})
 }
 
-/// A version that keeps to the rules.
+/// A version that complies with the policies.
 fn governed(world: &TestWorld, file: &str) -> anyhow::Result<String> {
     let mut object = serde_json::to_value(world.quick_example(file)?)?;
     object["spec"]["template"] = json!({
         "metadata": {"labels": {"cost-centre": "ml"}},
         "spec": {
-            // As OpenShift's admission does for a namespace.
+            // Set in the same way as OpenShift's admission does for a namespace.
             "securityContext": {"runAsUser": FIRST_ID, "runAsGroup": 0, "fsGroup": FIRST_ID},
             "containers": [{"name": "server", "resources": {
                 "requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}}}],

@@ -1,5 +1,4 @@
-//! gRPC goes the same way as HTTP: split, shielded from a failing candidate, counted; not one call
-//! fails.
+//! gRPC is handled like HTTP: split, shielded from a failing candidate, and counted; no call fails.
 
 use anyhow::ensure;
 use slipway_e2e::world;
@@ -37,7 +36,7 @@ async fn grpc_is_shielded() -> anyhow::Result<()> {
         world.start_model(&world.quick_example("digits/v2.yaml")?).await?;
         let endpoint =
             tonic::transport::Endpoint::from_shared(world.service_url("digits", 80).await?)?;
-        // The name of the model's Service is what the gateway routes by.
+        // The gateway routes by the name of the model's Service.
         let channel = endpoint.origin("http://digits".parse()?).connect().await?;
         let mut client = GrpcInferenceServiceClient::new(channel);
         let digits = digits(&world)?;

@@ -1,5 +1,5 @@
-//! The autoscaler writes replicas through our scale subresource: up under load, also in the middle
-//! of a canary, and down after.
+//! The autoscaler writes replicas through the scale subresource: up under load, also in the middle
+//! of a canary, and down afterwards.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use k8s_openapi::api::autoscaling::v2::{
 use slipway_crds::v1alpha1::{AutoscalingSpec, ModelDeployment};
 use slipway_e2e::world::{self, TestWorld};
 
-/// Twenty millicores a pod are soon used up, and both directions are quick.
+/// A target of twenty millicores per pod is soon exceeded, and scaling is fast in both directions.
 fn autoscaled(world: &TestWorld, file: &str) -> anyhow::Result<ModelDeployment> {
     let mut object = world.quick_example(file)?;
     let quick = HPAScalingRules {
@@ -40,11 +40,11 @@ fn autoscaled(world: &TestWorld, file: &str) -> anyhow::Result<ModelDeployment> 
             scale_up: Some(quick),
         }),
     });
-    // What a person leaves out is not written: replicas belong to the autoscaler.
+    // `replicas` is absent, as in a user's manifest: it belongs to the autoscaler.
     Ok(object)
 }
 
-/// Applies without `replicas`, as the documentation asks for.
+/// Applies without `replicas`, as the documentation recommends.
 async fn apply_without_replicas(world: &TestWorld, object: &ModelDeployment) -> anyhow::Result<()> {
     let mut json = serde_json::to_value(object)?;
     if let Some(spec) = json["spec"].as_object_mut() {
@@ -92,9 +92,9 @@ async fn hpa_scales() -> anyhow::Result<()> {
         world.start_load("digits", 300).await?;
         until_replicas(&world, "more replicas under load", |replicas| replicas >= 2).await?;
 
-        // A canary in the middle of it: the autoscaler goes on, nothing is fought over.
+        // A canary during the load: the autoscaler keeps scaling, without conflicts over replicas.
         let mut second = autoscaled(&world, "digits/v2.yaml")?;
-        // Latency on a machine that is busy on purpose says nothing about the model.
+        // On a machine that is loaded on purpose, latency is no evidence about the model.
         second.spec.analysis.gates = second
             .spec
             .analysis

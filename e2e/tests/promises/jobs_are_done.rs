@@ -1,6 +1,6 @@
-//! Jobs: queued at the stable address, run by workers, told at a URL and to a signed callback; none
-//! is lost when workers die, the broker restarts and a new version is rolled out meanwhile. On
-//! Redis and on NATS.
+//! Jobs: queued at the stable address, run by workers, readable at a URL and sent in a signed
+//! callback; none is lost when workers crash, the broker restarts and a new version is rolled out
+//! meanwhile. On Redis and on NATS.
 
 use std::collections::BTreeSet;
 
@@ -72,7 +72,7 @@ async fn done(prefix: &str, broker: QueueBroker) -> anyhow::Result<()> {
                         ["delete", "-n", &world.namespace, victim, "--grace-period=0", "--force"];
                     world.cluster.kubectl(kill).await?;
                 }
-                // The container ends and comes back with its files.
+                // The container restarts with its files.
                 30 => world.restart_broker(broker).await,
                 40 => {
                     world

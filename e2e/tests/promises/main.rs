@@ -1,5 +1,5 @@
 //! One file for each promise to users, all in one program: it is linked once, and tests that do not
-//! disturb one another run side by side. They need a cluster with Slipway on it: `make e2e`.
+//! disturb one another run in parallel. They need a cluster with Slipway installed: `make e2e`.
 
 #![allow(clippy::expect_used, reason = "a test may panic, and so may what it calls")]
 

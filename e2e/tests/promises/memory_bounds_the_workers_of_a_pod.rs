@@ -1,5 +1,5 @@
-//! A pod that is told to run more workers than its memory limit holds runs as many as fit, says so,
-//! and is not ended by the kernel.
+//! A pod that is configured for more workers than its memory limit allows runs as many as fit,
+//! reports it, and is not killed by the kernel.
 
 use anyhow::Context;
 use serde_json::{Value, json};

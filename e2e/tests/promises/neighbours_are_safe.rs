@@ -1,6 +1,6 @@
-//! Changing a neighbour changes nothing: while another ModelDeployment of the namespace comes,
-//! wants the same host and the same model name, is broken and goes, no request is lost at a
-//! declared host, at a host that nobody declares, or by gRPC with the name of the model.
+//! Changes of a neighbour have no effect: while another ModelDeployment of the namespace is
+//! created, claims the same host and the same model name, is broken and is deleted, no request is
+//! lost at a declared host, at an undeclared host, or over gRPC with the name of the model.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,8 +31,8 @@ fn request() -> pb::ModelInferRequest {
     pb::ModelInferRequest { model_name: "digits".into(), inputs: vec![input], ..Default::default() }
 }
 
-/// Calls by gRPC at a host that nobody declares, one after the other until `stop`: how many, and
-/// what failed.
+/// Sends gRPC calls to an undeclared host, one after the other until `stop`; returns their number
+/// and the failures.
 async fn calls(
     world: &TestWorld,
     stop: &Arc<AtomicBool>,
@@ -55,7 +55,8 @@ async fn calls(
     }))
 }
 
-/// What clients of `digits` see at every kind of host, without what differs from answer to answer.
+/// The answers that clients of `digits` receive at every kind of host, without the parts that
+/// differ from answer to answer.
 async fn picture(world: &TestWorld) -> anyhow::Result<Vec<String>> {
     let base = world.service_url("digits", 80).await?;
     let mut seen = Vec::new();
@@ -100,8 +101,7 @@ async fn conflicted(world: &TestWorld, reason: &str, words: &[&str]) -> anyhow::
     world.wait_for_status("b", "the conflict to be told", PODS_TIMEOUT, told).await.map(drop)
 }
 
-/// `b` is rolled out with something else than a model, and has no stable revision that could save
-/// it.
+/// Rolls `b` out with an invalid model, without a stable revision to fall back to.
 async fn broken(world: &TestWorld, b: &ModelDeployment) -> anyhow::Result<()> {
     let mut object = b.clone();
     object.spec.model.version = Some("missing".into());
@@ -114,7 +114,7 @@ async fn broken(world: &TestWorld, b: &ModelDeployment) -> anyhow::Result<()> {
     world.wait_for_status("b", "b to be broken", PODS_TIMEOUT, failed).await.map(drop)
 }
 
-/// `b` goes, with all that belongs to it.
+/// Deletes `b` with all its objects.
 async fn go(world: &TestWorld) -> anyhow::Result<()> {
     world.cluster.kubectl(["delete", "modeldeployment", "b", "-n", &world.namespace]).await?;
     let selector = format!("{MODEL_DEPLOYMENT}=b");
@@ -126,7 +126,8 @@ async fn go(world: &TestWorld) -> anyhow::Result<()> {
     Ok(world.cluster.wait_for(&world.namespace, "b to be gone", PODS_TIMEOUT, gone).await?)
 }
 
-/// `b` comes and goes in every way that could hurt; after each the picture of `digits` is the same.
+/// Creates and deletes `b` in every way that could cause harm; after each, the answers of `digits`
+/// must be unchanged.
 async fn neighbour(world: &TestWorld, alone: &[String]) -> anyhow::Result<()> {
     let same = async |what: &str| -> anyhow::Result<()> {
         let now = picture(world).await?;

@@ -1,6 +1,6 @@
-//! A third version in the middle of the second's rollout: traffic goes to stable, the second goes,
-//! the third starts at its first step. Going back to the stable content ends the rollout without
-//! blame.
+//! A third version in the middle of the second's rollout: traffic returns to stable, the second is
+//! removed, the third starts at its first step. Returning to the stable content ends the rollout
+//! without an abort.
 
 use slipway_crds::v1alpha1::RolloutOutcome;
 use slipway_e2e::world::{self, candidate_revision, stable_revision};
@@ -12,7 +12,7 @@ async fn new_version_midway() -> anyhow::Result<()> {
         let first = world.start_model(&world.quick_example("digits/v1.yaml")?).await?;
         world.start_load("digits", 80).await?;
         let mut second = world.quick_example("digits/v3.yaml")?;
-        // Without labels enough for a verdict, version 3 stays at its first step.
+        // Without enough labels for a verdict, version 3 stays at its first step.
         for accuracy in second
             .spec
             .analysis
@@ -57,7 +57,8 @@ async fn new_version_midway() -> anyhow::Result<()> {
         assert_eq!(superseded.outcome, RolloutOutcome::Superseded);
         let third = stable_revision(&status);
 
-        // Back to stable in the middle: the first content over the running one, and back.
+        // Back to stable in the middle: the first content is applied over the running one, and
+        // back.
         let mut back = second.clone();
         back.spec.model.version = Some("v3-again".into());
         world.apply(&back).await?;

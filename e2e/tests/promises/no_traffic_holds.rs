@@ -1,4 +1,4 @@
-//! A service without traffic has no evidence: the rollout holds and says so, and a person can
+//! A service without traffic has no evidence: the rollout holds and reports it, and a user can
 //! promote it.
 
 use std::time::Duration;
@@ -15,7 +15,8 @@ async fn no_traffic_holds() -> anyhow::Result<()> {
         world.apply(&second).await?;
         let status = world.wait_for_weight("digits", 50).await?;
         let candidate = world::candidate_revision(&status);
-        // The hold runs out and a person is asked; it is neither promoted nor blamed.
+        // The hold expires and the status asks the user; the version is neither promoted nor
+        // aborted.
         let asked =
             |status: &slipway_crds::v1alpha1::ModelDeploymentStatus| match world::find_condition(
                 status, "Paused",

@@ -1,5 +1,5 @@
 //! A node is drained: the only pod of a model and the gateways are evicted under load, and no
-//! request is lost. Not even when the replacement is a long time in coming.
+//! request is lost, even when the replacement takes a long time.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use kube::Api;
 use kube::api::{EvictParams, ListParams};
 use slipway_e2e::world::{self, TestWorld};
 
-/// Longer than a model server waits for another request before it ends, by far.
+/// Far longer than a model server waits for another request before it ends.
 const LONG: Duration = Duration::from_secs(20);
 
 /// Evicts the pods of a selector, each as soon as its disruption budget allows, as `kubectl drain`
@@ -66,8 +66,8 @@ async fn node_drain_loses_nothing() -> anyhow::Result<()> {
         world.wait_deployment_ready("slipway-gateway").await?;
         gone(&world, &gateways).await?;
 
-        // No room for the replacement, and hardly a request: the pod stays although nobody asks for
-        // a long time.
+        // There is no room for the replacement, and almost no load: the pod stays although no
+        // request arrives for a long time.
         world.set_rate(0).await?;
         world
             .cluster

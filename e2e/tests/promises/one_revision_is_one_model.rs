@@ -1,13 +1,13 @@
-//! Without a digest in the spec the first pod's model is that of its revision: what is written to
-//! the same address later is served by nobody, also while the operator is away, and no request
-//! notices.
+//! Without a digest in the spec, the first pod's model is that of its revision: content that is
+//! written to the same address later is not served by any pod, even without an operator, and no
+//! request is affected.
 
 use serde_json::json;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
 use slipway_e2e::product;
 use slipway_e2e::world::{self, PODS_TIMEOUT, TestWorld};
 
-/// A store that speaks enough of S3 to be read without credentials, with one file that can be
+/// A store that implements enough of S3 for reads without credentials, with one file that can be
 /// overwritten.
 fn store(version: &str) -> String {
     let script = format!(
@@ -39,7 +39,7 @@ fn store(version: &str) -> String {
     json!({"apiVersion": "v1", "kind": "List", "items": [deployment, service]}).to_string()
 }
 
-/// Makes this version what lies at the address.
+/// Writes this version to the address.
 async fn write(world: &TestWorld, version: &str) -> anyhow::Result<()> {
     world.cluster.apply(&world.namespace, &store(version)).await?;
     let rollout =
@@ -60,7 +60,7 @@ fn model(world: &TestWorld) -> anyhow::Result<ModelDeployment> {
     Ok(object)
 }
 
-/// Waits until the newest pods refuse what they find, while `ready` others serve.
+/// Waits until the newest pods reject the content, while `ready` others serve.
 async fn refused(world: &TestWorld, ready: i32) -> anyhow::Result<()> {
     let told = |status: &ModelDeploymentStatus| {
         let stable = status.stable.as_ref().ok_or("no stable")?;
@@ -84,7 +84,7 @@ async fn one_revision_is_one_model() -> anyhow::Result<()> {
         write(&world, "v1").await?;
         let digest = world.quick_example("digits/v1.yaml")?.spec.model.digest;
         let revision = world.start_model(&model(&world)?).await?;
-        // A pod may serve before the status has what it found.
+        // A pod may serve before its digest is in the status.
         let found = |status: &ModelDeploymentStatus| {
             let digest = status.stable.as_ref().and_then(|stable| stable.digest.clone());
             digest.ok_or_else(|| "no digest in the status of stable".to_owned()).map(drop)
@@ -99,7 +99,7 @@ async fn one_revision_is_one_model() -> anyhow::Result<()> {
         assert!(wide.contains(digest.as_deref().unwrap_or("a digest")), "{wide}");
         world.start_load("digits", 60).await?;
 
-        // Somebody writes the wrong model to the same address, a pod goes, and more are asked for.
+        // The wrong model is written to the same address, a pod is deleted, and more are requested.
         write(&world, "v3").await?;
         let selector = format!("ml.slipway.dev/revision={revision}");
         let pods = world.object_names("pods", &selector).await?;
@@ -107,7 +107,7 @@ async fn one_revision_is_one_model() -> anyhow::Result<()> {
         world.patch_spec("digits", json!({"replicas": 3})).await?;
         refused(&world, 1).await?;
 
-        // Nobody needs the operator for that.
+        // This needs no operator.
         product::scale_operator(&world.cluster, 0).await?;
         let started = world.account().await?;
         let flows = || async {
@@ -123,7 +123,7 @@ async fn one_revision_is_one_model() -> anyhow::Result<()> {
         outcome?;
         refused(&world, 1).await?;
 
-        // What was meant lies there again: all pods come.
+        // The original content is restored: all pods start.
         write(&world, "v1").await?;
         world
             .wait_for_status("digits", "all pods to be ready", PODS_TIMEOUT, world::check_ready)

@@ -1,5 +1,5 @@
-//! Without any operator traffic keeps flowing where it is, pods may come and go, and nothing
-//! advances.
+//! Without an operator, traffic keeps flowing with the same weights, pods may be replaced, and no
+//! rollout advances.
 
 use slipway_e2e::product;
 use slipway_e2e::world::{self, revision_weights};
@@ -15,7 +15,8 @@ async fn operator_absent() -> anyhow::Result<()> {
         product::scale_operator(&world.cluster, 0).await?;
         let outcome = async {
             let start = world.account().await?;
-            // A pod of stable dies meanwhile: the ReplicaSet and the gateways cope without us.
+            // A pod of stable is killed meanwhile: the ReplicaSet and the gateways handle it
+            // without the operator.
             let stable = world::stable_revision(&before);
             let pods =
                 world.object_names("pods", &format!("ml.slipway.dev/revision={stable}")).await?;

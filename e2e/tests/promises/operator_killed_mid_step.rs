@@ -1,5 +1,5 @@
-//! The operator dies by SIGKILL in the middle of a step; its successor goes on where it was,
-//! without a shorter wait and without losing a request.
+//! The operator is killed by SIGKILL in the middle of a step; its successor continues at the same
+//! point, without a shorter wait and without losing a request.
 
 use slipway_e2e::{product, world};
 

@@ -1,4 +1,4 @@
-//! A pod of the only serving revision dies under load, gracefully and by force: no request is lost.
+//! A pod of the only serving revision ends under load, gracefully and by force: no request is lost.
 
 use slipway_e2e::world;
 

@@ -1,5 +1,5 @@
-//! Prometheus is away: nothing advances, nobody is blamed, status says why; when it is back the
-//! rollout goes on.
+//! Prometheus is down: no rollout advances or is aborted, and the status says why; when it is back
+//! the rollout continues.
 
 use slipway_e2e::world::{self, revision_weights};
 
@@ -26,7 +26,8 @@ async fn prometheus_down_holds() -> anyhow::Result<()> {
             world
                 .wait_for_status("digits", "the verdict ProviderDown", world::PODS_TIMEOUT, down)
                 .await?;
-            // Long enough for several looks of the judge, counted in requests instead of seconds.
+            // Long enough for several evaluations of the judge, counted in requests instead of
+            // seconds.
             let start = world.account().await?.answered;
             let flows = || async {
                 let since =

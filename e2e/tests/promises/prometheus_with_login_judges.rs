@@ -1,6 +1,6 @@
-//! A real Prometheus that wants TLS by an authority of its own and a password: rollouts are judged
-//! by it, a password that is renewed is used without a restart, and a wrong one holds the rollout
-//! and is told.
+//! A real Prometheus that requires TLS with a private CA and a password: rollouts are judged by its
+//! data, a renewed password is used without a restart, and a wrong one holds the rollout and is
+//! reported.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use slipway_e2e::world::{self, TestWorld};
 
 const NAME: &str = "login-prometheus";
 const PASSWORD: &str = "open-sesame";
-/// What Prometheus' configuration keeps of the password, by bcrypt.
+/// The bcrypt hash of the password in Prometheus' configuration.
 const HASH: &str = "$2b$06$KSJ6ORu9xktai8SMp/iWjuMzIwccEPU5kINmC80b.SA3fipd.ic/W";
-/// Kubelets bring a Secret into a pod within a minute or two.
+/// Kubelets update a Secret in a pod within a minute or two.
 const RENEWED: Duration = Duration::from_secs(180);
 
-/// An authority, and a certificate and key of it for the Service.
+/// A CA, and a certificate and key that it issued for the Service.
 fn certificates(namespace: &str) -> anyhow::Result<[String; 3]> {
     let (authority_key, key) = (KeyPair::generate()?, KeyPair::generate()?);
     let mut authority = CertificateParams::new(Vec::new())?;

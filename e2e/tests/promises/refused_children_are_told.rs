@@ -1,4 +1,5 @@
-//! What Kubernetes refuses keeps nothing else from being done, and status says why in its words.
+//! An object that Kubernetes rejects does not block other work, and the status contains Kubernetes'
+//! reason.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use serde_json::json;
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
 use slipway_e2e::world::{self, PODS_TIMEOUT, TestWorld};
 
-/// Time in which a person is told.
+/// The time limit for reporting.
 const SOON: Duration = Duration::from_secs(10);
 
 async fn said(world: &TestWorld, words: &[&str], reason: &str) -> anyhow::Result<()> {
@@ -29,7 +30,7 @@ async fn has_ready(world: &TestWorld, count: i32) -> anyhow::Result<()> {
 #[ignore = "needs the cluster: make e2e"]
 async fn refused_children_are_told() -> anyhow::Result<()> {
     world::run_promise("refused-children", async |world| {
-        // Somebody else's budget has the name that ours needs.
+        // A foreign budget has the name that Slipway's budget needs.
         let budget = [
             "create",
             "pdb",
@@ -49,7 +50,7 @@ async fn refused_children_are_told() -> anyhow::Result<()> {
         world.patch_spec("digits", json!({"replicas": 2})).await?;
         has_ready(&world, 2).await?;
 
-        // No more pods than there are.
+        // The quota allows no more pods than exist.
         let pods = world
             .cluster
             .kubectl(["get", "pods", "-n", &world.namespace, "-o", "name"])

@@ -1,6 +1,6 @@
 //! `kubectl slipway restart` replaces the pods one at a time, without a rollout and without a lost
-//! request; a newer image of the model server reaches them so, and not by the upgrade of the
-//! operator.
+//! request. A newer image of the model server reaches the pods by this, and not by the upgrade of
+//! the operator.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -21,7 +21,7 @@ use slipway_e2e::world::{self, PODS_TIMEOUT, ROLLOUT_TIMEOUT, TestWorld};
 /// The pods of the model.
 const SELECTOR: &str = "app.kubernetes.io/component=runtime,ml.slipway.dev/modeldeployment=digits";
 const REPLICAS: usize = 3;
-/// Seconds that a watch is open at most: the client takes no more, and a restart is over sooner.
+/// Longest duration of a watch in seconds: the client accepts no more, and a restart ends sooner.
 const WATCH: u32 = 290;
 
 fn pods(world: &TestWorld) -> Api<Pod> {
@@ -35,7 +35,7 @@ fn serves(pod: &Pod) -> bool {
         && conditions.iter().any(|it| it.type_ == "Ready" && it.status == "True")
 }
 
-/// Sees each change of a pod, in order, and ends when more than one does not serve.
+/// Watches each change of a pod, in order, and returns an error when more than one does not serve.
 async fn all_but_one_serve(world: &TestWorld) -> anyhow::Result<Infallible> {
     let list = pods(world).list(&ListParams::default().labels(SELECTOR)).await?;
     let version = list.metadata.resource_version.clone().unwrap_or_default();
@@ -60,7 +60,7 @@ async fn all_but_one_serve(world: &TestWorld) -> anyhow::Result<Infallible> {
     bail!("the watch of pods has ended")
 }
 
-/// Names of the pods that stay, and the images of their model servers.
+/// Names of the pods that are not terminating, and the images of their model servers.
 async fn here(world: &TestWorld) -> anyhow::Result<(BTreeSet<String>, BTreeSet<String>)> {
     let (mut names, mut images) = (BTreeSet::new(), BTreeSet::new());
     for pod in pods(world).list(&ListParams::default().labels(SELECTOR)).await? {
@@ -74,7 +74,7 @@ async fn here(world: &TestWorld) -> anyhow::Result<(BTreeSet<String>, BTreeSet<S
     Ok((names, images))
 }
 
-/// As a person who may edit, and nothing else.
+/// Runs the restart as a user who may only edit.
 async fn restart(world: &TestWorld) -> anyhow::Result<()> {
     let arguments = ["restart", "digits", "-n", &world.namespace];
     let told = world.cluster.run_plugin_as("ed", arguments).await?;
@@ -82,7 +82,7 @@ async fn restart(world: &TestWorld) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Restarts, and gives the names and images of the pods that are there then.
+/// Restarts, and returns the names and images of the pods that exist afterwards.
 async fn restarted(world: &TestWorld) -> anyhow::Result<BTreeSet<String>> {
     let (before, _) = here(world).await?;
     let (status, begun) =
@@ -127,8 +127,8 @@ async fn restarted(world: &TestWorld) -> anyhow::Result<BTreeSet<String>> {
     Ok(images)
 }
 
-/// The operator's settings with the image of the model server under another name of the same:
-/// registries are part of names, and Docker Hub goes without saying.
+/// Sets the operator's image of the model server to another name of the same image: registries are
+/// part of names, and Docker Hub may be omitted.
 async fn install(world: &TestWorld, release: &str, short: bool) -> anyhow::Result<()> {
     let change = |values: &mut Value| {
         let repository = &mut values["runtime"]["image"]["repository"];
@@ -139,8 +139,8 @@ async fn install(world: &TestWorld, release: &str, short: bool) -> anyhow::Resul
     Ok(product::install_scoped_release(&world.cluster, release, &world.namespace, change).await?)
 }
 
-/// An operator of its own for this namespace: settings are those of all that an operator looks
-/// after.
+/// Installs a separate operator for this namespace: the settings of an operator apply to all its
+/// namespaces.
 async fn reserve(world: &TestWorld, release: &str) -> anyhow::Result<()> {
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "slipway-modeldeployments"},
@@ -164,8 +164,8 @@ async fn through(world: &TestWorld, release: &str) -> anyhow::Result<()> {
     reserve(world, release).await?;
     let mut object = world.quick_example("digits/v1.yaml")?;
     object.spec.replicas = Some(i32::try_from(REPLICAS)?);
-    // It would let all of them go at one time: that they go one after the other is the restart's
-    // own doing.
+    // This budget would allow replacing all pods at once, so the one-at-a-time order is due to the
+    // restart.
     object.spec.disruption_budget.max_unavailable = IntOrString::String("100%".into());
     world.start_model(&object).await?;
     let whole = |status: &ModelDeploymentStatus| match &status.stable {
@@ -179,7 +179,7 @@ async fn through(world: &TestWorld, release: &str) -> anyhow::Result<()> {
     let long = restarted(world).await?;
     ensure!(long.iter().all(|image| image.starts_with("docker.io/")), "{long:?}");
 
-    // The operator comes with a newer image: it is told, and nothing restarts.
+    // The operator is upgraded with a newer image: this is reported, and no pod restarts.
     let before = here(world).await?;
     install(world, release, true).await?;
     let told = |status: &ModelDeploymentStatus| match world::find_condition(status, "OutdatedImage")

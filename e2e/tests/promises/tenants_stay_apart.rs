@@ -1,5 +1,5 @@
-//! What a tenant may see and do ends at the namespace: a query of a gate sees no series of others,
-//! and the operator's own token, if somebody had it, is not the cluster.
+//! A tenant's access ends at the namespace: the query of a gate returns no series of other
+//! namespaces, and the operator's own token gives no access to the whole cluster.
 
 use anyhow::{Context, ensure};
 use serde_json::json;
@@ -60,7 +60,7 @@ async fn tenants_stay_apart() -> anyhow::Result<()> {
             world.query_prometheus("count(slipway_operator_api_requests_total)").await?.unwrap_or_default();
         ensure!(everywhere > 0.0, "Prometheus has no series of the operator");
 
-        // Of another namespace, whatever way it is asked for.
+        // Series of another namespace, queried in several ways.
         let spy = r#"count(slipway_operator_api_requests_total{namespace=~".*"}) + 0 * count(up{x!="{{candidate}}"})"#;
         world.apply(&asking(&world, spy)?).await?;
         let nothing = |status: &ModelDeploymentStatus| match status.gates.first() {
@@ -68,7 +68,7 @@ async fn tenants_stay_apart() -> anyhow::Result<()> {
             _ => Err(world::describe_status(status)),
         };
         world.wait_for_status("digits", "the query to see nothing", world::ROLLOUT_TIMEOUT, nothing).await?;
-        // Its own: judged and promoted.
+        // Its own series: judged and promoted.
         let own = r#"count(slipway_gateway_requests_total{revision="{{candidate}}"})"#;
         let object = asking(&world, own)?;
         let version = object.spec.model.version.clone().unwrap_or_default();

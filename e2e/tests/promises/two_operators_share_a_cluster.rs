@@ -1,5 +1,5 @@
-//! Of two operators that could both look after a namespace one does, and the other leaves it alone,
-//! until a person hands it over: nothing is written twice, and no request is lost.
+//! Of two operators that could both manage a namespace one does, and the other leaves it alone,
+//! until a user hands the namespace over: no object is written by both, and no request is lost.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use slipway_e2e::product::{self, NAMESPACE, RELEASE};
 use slipway_e2e::world::{self, ROLLOUT_TIMEOUT, TestWorld};
 
 const LEASE: &str = "slipway-modeldeployments";
-/// An annotation of gateway pods, by which the second operator's settings differ.
+/// An annotation of gateway pods, in which the second operator's settings differ.
 const MARK: &str = "example.org/second";
-/// For a gateway that is rolled out. The first operator updates gateways in turn, and that of
-/// another promise may have it for two minutes.
+/// Time limit for the rollout of a gateway. The first operator updates gateways in turn, and that
+/// of another promise may take two minutes.
 const TURN: Duration = Duration::from_secs(300);
 
 /// Installs another release for one namespace, with the values of the first one and another
@@ -38,7 +38,7 @@ fn generation(gateway: &Value) -> i64 {
 }
 
 /// Waits until the gateway has the settings of the second operator, or of the first, and all of its
-/// pods are those.
+/// pods use them.
 async fn rolled(world: &TestWorld, by_the_second: bool) -> anyhow::Result<i64> {
     let settled = || async {
         let gateway = gateway(world).await?;
@@ -65,7 +65,7 @@ async fn hand_over(world: &TestWorld, holder: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Rolls out another version, at once: this is about who does it.
+/// Rolls out another version without steps: this test is about which operator does it.
 async fn ship(world: &TestWorld, version: &str) -> anyhow::Result<()> {
     let mut object = world.quick_example("digits/v2.yaml")?;
     object.spec.model.version = Some(version.to_owned());
@@ -106,7 +106,7 @@ async fn shared(world: &TestWorld, second: &str) -> anyhow::Result<()> {
         "the gateway was written although nothing of it changed"
     );
 
-    // As the Event says: namespace and name of the Lease of the release.
+    // As the Event recommends: namespace and name of the Lease of the release.
     hand_over(world, &format!("{second}/{second}-slipway")).await?;
     let handed = rolled(world, true).await?;
     ship(world, "v3").await?;
@@ -129,8 +129,8 @@ async fn two_operators_share_a_cluster() -> anyhow::Result<()> {
         let outcome = shared(&world, &second).await;
         product::uninstall_scoped_release(&world.cluster, &second).await?;
         outcome?;
-        // Nobody looks after it now; everything serves on. Half an hour later the first one would
-        // take it.
+        // No operator manages the namespace now; everything keeps serving. After half an hour the
+        // first one would take it over.
         hand_over(&world, &format!("{NAMESPACE}/{RELEASE}")).await?;
         rolled(&world, false).await?;
         world.finish_load().await?;

@@ -1,5 +1,5 @@
-//! Deleting the ModelDeployments takes everything they own, and uninstalling the charts leaves
-//! nothing of Slipway.
+//! Deleting the ModelDeployments deletes everything they own, and uninstalling the charts removes
+//! all other objects of Slipway.
 
 use std::time::Duration;
 

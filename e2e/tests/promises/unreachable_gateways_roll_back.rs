@@ -1,5 +1,5 @@
-//! Gateways that cannot be reached: weights that one of them does not confirm go back, and while
-//! the operator hears none of them nothing goes to a candidate.
+//! Unreachable gateways: weights that one of them does not confirm are rolled back, and while the
+//! operator can reach none of them, a candidate receives no traffic.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,15 +9,15 @@ use slipway_contracts::ports::GATEWAY_ADMIN;
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
 use slipway_e2e::world::{self, TestWorld};
 
-/// A table of our own, beside kube-proxy's. In front of the bridge, so that it sees what pods of
-/// one node send to one another, too.
+/// A table separate from kube-proxy's. It is placed before the bridge, so that it also sees packets
+/// between pods of one node.
 const TABLE: &str = "slipway_e2e_promise";
 
-/// Packets that are dropped, until it is dropped itself.
+/// Drops packets until this value is dropped.
 struct Firewall<'a>(&'a TestWorld);
 
 impl<'a> Firewall<'a> {
-    /// `rules` are what follows `add rule … forward`.
+    /// `rules` are the parts after `add rule … forward`.
     fn new(world: &'a TestWorld, rules: &[String]) -> anyhow::Result<Self> {
         let wall = Self(world);
         let mut script = String::new();
@@ -57,7 +57,7 @@ impl Drop for Firewall<'_> {
     }
 }
 
-/// As rules name the family of an address.
+/// The family of an address in the syntax of rules.
 fn family(address: &str) -> &'static str {
     if address.contains(':') { "ip6" } else { "ip" }
 }
@@ -100,7 +100,7 @@ async fn unreachable_gateways_roll_back() -> anyhow::Result<()> {
         let gateways = addresses(&world, &world.namespace, "app.kubernetes.io/component=gateway").await?;
         let first = gateways.first().context("no gateway")?;
 
-        // One gateway does not hear the API server any more: the first weight reaches the other one alone.
+        // One gateway cannot reach the API server: the first weight reaches only the other one.
         let deaf = Firewall::new(&world, &[format!("{} saddr {first} tcp dport {{ 443, 6443 }}", family(first))])?;
         world.apply(&world.quick_example("digits/v2.yaml")?).await?;
         let back = |status: &ModelDeploymentStatus| unreachable(status, &["still uses generation"]);

@@ -1,4 +1,4 @@
-//! A person aborts: traffic is back at stable, the candidate goes, a retry starts it again.
+//! A user aborts: stable has the traffic again, the candidate is removed, a retry starts it again.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ async fn user_aborts() -> anyhow::Result<()> {
         let stable = world.start_model(&world.quick_example("digits/v1.yaml")?).await?;
         world.start_load("digits", 80).await?;
         let mut second = world.quick_example("digits/v2.yaml")?;
-        // More labels than will ever come: the judge stays undecided at the first step.
+        // A larger number of labels than the test sends: the judge stays undecided at the first
+        // step.
         for gate in second.spec.analysis.gates.iter_mut().flatten() {
             if let Some(accuracy) = gate.accuracy.as_mut() {
                 accuracy.min_labels = 1_000_000;
@@ -32,7 +33,7 @@ async fn user_aborts() -> anyhow::Result<()> {
             "traffic left the candidate only after {took}"
         );
 
-        // Its pods go once nobody sends to them.
+        // Its pods are removed once no gateway sends requests to them.
         let gone = || async {
             let selector = format!("ml.slipway.dev/revision={candidate}");
             let pods =
@@ -44,7 +45,7 @@ async fn user_aborts() -> anyhow::Result<()> {
             .wait_for(&world.namespace, "the candidate's pods to go", Duration::from_secs(90), gone)
             .await?;
 
-        // The same spec stays aborted until a person retries.
+        // The same spec stays aborted until a user retries.
         world.annotate("digits", "ml.slipway.dev/retry", "1").await?;
         let status = world.wait_for_weight("digits", 50).await?;
         assert_eq!(candidate_revision(&status), candidate);

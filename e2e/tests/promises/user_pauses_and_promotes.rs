@@ -1,5 +1,5 @@
-//! A pause step waits for a person, `spec.paused` holds a rollout, `promote` goes on,
-//! `promote-full` goes to the end.
+//! A pause step waits for a user, `spec.paused` holds a rollout, `promote` ends the current wait,
+//! `promote-full` skips to the end.
 
 use serde_json::json;
 use slipway_crds::v1alpha1::{
@@ -42,7 +42,7 @@ async fn user_pauses_and_promotes() -> anyhow::Result<()> {
             Some("20%")
         );
 
-        // Held by the spec, a promote does not get past.
+        // A promote does not override a pause by the spec.
         world.patch_spec("digits", json!({"paused": true})).await?;
         let held =
             |status: &slipway_crds::v1alpha1::ModelDeploymentStatus| match world::find_condition(
@@ -60,7 +60,7 @@ async fn user_pauses_and_promotes() -> anyhow::Result<()> {
         world.annotate("digits", "ml.slipway.dev/promote", "1").await?;
         world.wait_promoted("digits", "v2").await?;
 
-        // The whole way in one go.
+        // All remaining steps at once.
         let mut third = world.quick_example("digits/v1.yaml")?;
         third.spec.model.version = Some("v1-again".into());
         third.spec.strategy = second.spec.strategy.clone();

@@ -1,6 +1,6 @@
-//! Workers by lag: jobs that come faster than one worker does them bring more workers, none of the
-//! jobs is lost on the way, and when the queue is empty one worker is left. While nobody serves the
-//! metric, nothing changes.
+//! Workers scale by lag: jobs that arrive faster than one worker can run them cause more workers,
+//! none of the jobs is lost meanwhile, and when the queue is empty one worker is left. While the
+//! metric is not available, nothing changes.
 
 use std::sync::Mutex;
 
@@ -12,12 +12,12 @@ use kube::Api;
 use serde_json::json;
 use slipway_e2e::world::{self, QueueBroker, TestWorld};
 
-/// Jobs that are submitted at the same time.
+/// Jobs that are submitted concurrently.
 const BURST: usize = 16;
 const WORKERS: &str = "digits-worker";
 
-/// A worker that does one job after the other with a tenth of a core, and an autoscaler that is
-/// quick in both directions.
+/// A worker that runs one job at a time with a tenth of a core, and an autoscaler that is fast in
+/// both directions.
 fn scaled(world: &TestWorld) -> anyhow::Result<String> {
     let mut object = serde_json::to_value(world.quick_example("digits/v1.yaml")?)?;
     let quick = json!({
@@ -42,7 +42,8 @@ fn scaled(world: &TestWorld) -> anyhow::Result<String> {
     Ok(object.to_string())
 }
 
-/// How many workers are asked for, when that many are ready, all of them by the newest template.
+/// The requested number of workers, when that many are ready and all of them have the newest
+/// template.
 async fn workers(world: &TestWorld) -> Result<i32, String> {
     let api: Api<Deployment> = Api::namespaced(world.cluster.client(), &world.namespace);
     let object = api.get(WORKERS).await.map_err(|error| error.to_string())?;
@@ -61,7 +62,7 @@ async fn workers(world: &TestWorld) -> Result<i32, String> {
     }
 }
 
-/// Waits until the autoscaler says that it has no metric.
+/// Waits until the autoscaler reports that it has no metric.
 async fn until_blind(world: &TestWorld) -> anyhow::Result<()> {
     let api: Api<HorizontalPodAutoscaler> =
         Api::namespaced(world.cluster.client(), &world.namespace);
@@ -82,7 +83,7 @@ async fn until_blind(world: &TestWorld) -> anyhow::Result<()> {
         .await?)
 }
 
-/// Submits jobs until there are at least two workers; the jobs' ids.
+/// Submits jobs until there are at least two workers; returns the jobs' ids.
 async fn submit_until_scaled(world: &TestWorld) -> anyhow::Result<Vec<String>> {
     let ids = Mutex::new(Vec::new());
     let row = [0.0; 64];
@@ -119,8 +120,8 @@ async fn follow_the_lag(world: &TestWorld) -> anyhow::Result<()> {
     world.cluster.start_prometheus_adapter().await?;
     let ids = submit_until_scaled(world).await?;
 
-    // The metric goes away while all of them are at work: they stay as many, also when they are
-    // rolled over, and do what is queued.
+    // The metric disappears while all workers are busy: their number stays, also during a rollout
+    // of their pods, and they run the queued jobs.
     world.cluster.stop_prometheus_adapter().await?;
     until_blind(world).await?;
     let settled = || workers(world);
