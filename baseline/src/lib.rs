@@ -5,6 +5,8 @@
 //! server counts live traffic in the same bins. The reference fixes the bins, so counts of pods and
 //! minutes add up, and every statistic here needs only counts. The whole crate is pure.
 
+#![warn(missing_docs)]
+
 mod bins;
 mod calibration;
 mod format;

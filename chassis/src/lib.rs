@@ -1,5 +1,7 @@
 //! What every program of Slipway needs as a process.
 
+#![warn(missing_docs)]
+
 pub mod admin;
 pub mod backoff;
 mod error_chain;

@@ -4,6 +4,8 @@
 //! Labels, annotations and condition reasons are part of the API and live in `slipway-crds`.
 //! `docs/contracts.md` describes the interfaces.
 
+#![warn(missing_docs)]
+
 pub mod environment;
 pub mod files;
 pub mod grpc;

@@ -4,6 +4,7 @@
 //!
 //! The crate contains no API client. A program that talks to a cluster uses its own.
 
+#![warn(missing_docs)]
 // KubeSchema expands every struct a second time inside a function, where `pub` has no effect.
 #![allow(unreachable_pub)]
 

@@ -1,6 +1,8 @@
 //! The gRPC messages, clients and servers of the Open Inference Protocol (package `inference`) and
 //! of health checking (`grpc.health.v1`), generated from `proto/`, which documents each message.
 
+#![warn(missing_docs)]
+
 pub mod codec;
 
 /// The package `inference` of the Open Inference Protocol.

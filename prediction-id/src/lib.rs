@@ -7,6 +7,8 @@
 //! The key is derived from the Secret of the namespace for one ModelDeployment, so that an id
 //! cannot be created, nor its revision be read, without that Secret.
 
+#![warn(missing_docs)]
+
 mod file;
 mod id;
 mod key;

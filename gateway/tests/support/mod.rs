@@ -1,6 +1,6 @@
 //! A gateway in this process, and model servers with real sockets and configurable misbehaviour.
 
-#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(dead_code, unreachable_pub)]
 
 pub mod client;
 pub mod upstream;

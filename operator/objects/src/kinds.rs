@@ -7,7 +7,6 @@ use k8s_openapi::Resource;
 
 /// A kind that we write; their order is that of their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(missing_docs, reason = "the names are those of the kinds")]
 pub enum ManagedKind {
     Deployment,
     HorizontalPodAutoscaler,

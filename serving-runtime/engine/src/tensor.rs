@@ -4,7 +4,6 @@ use half::f16;
 
 /// The datatypes of the Open Inference Protocol that this server supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "each variant is the protocol's own name")]
 pub enum DataType {
     Bool,
     U8,
@@ -77,7 +76,6 @@ impl DataType {
 
 /// The values of a tensor, row-major.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs, reason = "the variants mirror DataType")]
 pub enum TensorData {
     Bool(Vec<bool>),
     U8(Vec<u8>),
