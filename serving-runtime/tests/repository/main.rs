@@ -16,6 +16,7 @@ use slipway_conformance::{CheckOutcome, ConformanceOptions, run_checks};
 use slipway_oip::inference as pb;
 use slipway_oip::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use support::{DEADLINE, Server, affine, answer, eventually, model, onnxruntime, slow};
+use tonic::transport::Channel;
 
 fn declare(repository: &Path, name: &str, version: &str, from: &str) {
     let place = repository.join(name).join(version);
@@ -73,7 +74,8 @@ async fn models_are_loaded_by_name_and_unloaded() {
     let (_, only) = ask(&server, "/v2/repository/index", &json!({"ready": true})).await;
     assert_eq!(only.as_array().unwrap().len(), 3);
     // By gRPC it is the same repository.
-    let mut client = GrpcInferenceServiceClient::connect(server.api.clone()).await.unwrap();
+    let channel = Channel::from_shared(server.api.clone()).unwrap().connect().await.unwrap();
+    let mut client = GrpcInferenceServiceClient::new(channel);
     let index =
         client.repository_index(pb::RepositoryIndexRequest::default()).await.unwrap().into_inner();
     assert_eq!(index.models.iter().filter(|m| m.state == "READY").count(), 3);
