@@ -222,7 +222,7 @@ pub struct ObjectView {
 /// The gateway of the namespace.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GatewayView {
-    /// Its objects.
+    /// What the operator makes for it, by kind.
     pub objects: BTreeMap<ManagedKind, ObjectView>,
     /// Pods of the gateway that are not being deleted or still serve.
     pub pods: Vec<GatewayPod>,

@@ -1,7 +1,6 @@
 //! Writes that are refused, as the plan sees them.
 
-/// What is done, and to which object: by this a write that was refused is known again. In the order
-/// in which the status lists them.
+/// What is done, and to which object. Refusals are kept by it, and listed in its order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WriteTarget {
     /// What is done, in one word.
@@ -21,7 +20,7 @@ pub enum RefusalCause {
     Fault,
 }
 
-/// A refusal that the status shows.
+/// A refusal as the status shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusalReport {
     /// Why.

@@ -17,7 +17,7 @@ pub struct WriteError {
 }
 
 impl WriteError {
-    /// As the plan and the status have it.
+    /// As the plan sees it and the status shows it.
     pub fn to_report(&self) -> RefusalReport {
         RefusalReport { cause: self.fault.refusal_cause(), message: self.to_string() }
     }
