@@ -6,8 +6,8 @@ use slipway_contracts::environment::{GATEWAY, MODEL_SERVER, WORKER};
 
 use super::*;
 
-/// With `redis` for caches and queue, or with what stands for it.
-fn spec(cache: &Value, queue: &Value) -> ModelDeployment {
+/// A ModelDeployment with all settings that become variables, and these caches and this queue.
+fn object_with(cache: &Value, queue: &Value) -> ModelDeployment {
     let mut object = full();
     object.spec = serde_json::from_value(json!({
         "model": {
@@ -44,8 +44,11 @@ fn pods_get_the_variables_that_their_programs_read() {
     let objects = [
         full(),
         minimal(),
-        spec(&all, &json!({"redis": {"url": "redis://redis:6379"}})),
-        spec(&json!({"results": {}, "sidecar": {}}), &json!({"nats": {"url": "nats://nats:4222"}})),
+        object_with(&all, &json!({"redis": {"url": "redis://redis:6379"}})),
+        object_with(
+            &json!({"results": {}, "sidecar": {}}),
+            &json!({"nats": {"url": "nats://nats:4222"}}),
+        ),
     ];
     let listed = |lists: &[&[&str]]| -> BTreeSet<String> {
         lists.iter().flat_map(|list| list.iter().map(|name| (*name).to_owned())).collect()
