@@ -233,8 +233,9 @@ fn add_predictions(
             );
         }
         let right = rows.labels.iter().zip(&answers.labels).zip(&answers.scores);
-        let right = right
-            .filter_map(|((truth, said), score)| Some((*score, truth.as_ref()? == said.as_ref()?)));
+        let right = right.filter_map(|((truth, predicted), score)| {
+            Some((*score, truth.as_ref()? == predicted.as_ref()?))
+        });
         let right: Vec<_> = right.collect();
         if !right.iter().any(|(_, right)| *right) {
             bail!(

@@ -231,13 +231,15 @@ mod tests {
     #[test]
     fn a_command_that_came_too_late_is_an_error() {
         let target = CommandTarget { revision: "0123456789".to_owned(), step: Some(2) };
-        let told = |handled, status: &ModelDeploymentStatus| {
+        let outcome_text = |handled, status: &ModelDeploymentStatus| {
             describe_outcome(RolloutCommand::Promote, &target, "ann", handled, status)
         };
         let record = json!({"command": "promote", "user": "ann", "step": "3/4", "time": "2026-01-01T00:00:00Z"});
         let done = status(json!({"commands": [record]}));
-        assert!(told(true, &done).unwrap().contains("done at step 3/4"));
-        assert!(told(true, &status(json!({}))).unwrap_err().to_string().contains("too late"));
-        assert!(told(false, &status(json!({}))).unwrap().contains("not done yet"));
+        assert!(outcome_text(true, &done).unwrap().contains("done at step 3/4"));
+        assert!(
+            outcome_text(true, &status(json!({}))).unwrap_err().to_string().contains("too late")
+        );
+        assert!(outcome_text(false, &status(json!({}))).unwrap().contains("not done yet"));
     }
 }

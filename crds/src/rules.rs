@@ -90,18 +90,18 @@ mod tests {
 
     #[test]
     fn the_path_of_a_message_becomes_the_path_of_its_rule() {
-        let told = |message: &str| {
+        let split = |message: &str| {
             let rule = placed(message, &["spec", "x"]);
             (rule.field_path.unwrap_or_default(), rule.message.unwrap_or_default())
         };
-        assert_eq!(told("spec.x.a: must be 1"), (".a".into(), "must be 1".into()));
-        assert_eq!(told("spec.x: must be 1"), (String::new(), "must be 1".into()));
+        assert_eq!(split("spec.x.a: must be 1"), (".a".into(), "must be 1".into()));
+        assert_eq!(split("spec.x: must be 1"), (String::new(), "must be 1".into()));
         assert_eq!(
-            told("spec.x.list[b].c: must be 1"),
+            split("spec.x.list[b].c: must be 1"),
             (String::new(), "list[b].c: must be 1".into())
         );
         assert_eq!(
-            told("spec.y: must be 1"),
+            split("spec.y: must be 1"),
             (String::new(), "spec.y: must be 1".into()),
             "not below it"
         );

@@ -117,8 +117,8 @@ impl StateSubscriber {
 
     /// Waits for the next line to send.
     async fn next_line(&mut self, gateway: &GatewayContext) -> Option<String> {
-        if let Some(told) = self.reported.as_mut().filter(|told| told.has_more()) {
-            return Some(state::encode_line(&told.next_part(gateway, Vec::new())));
+        if let Some(reported) = self.reported.as_mut().filter(|reported| reported.has_more()) {
+            return Some(state::encode_line(&reported.next_part(gateway, Vec::new())));
         }
         let ticked = tokio::select! {
             _ = self.ticks.tick() => true,
@@ -130,9 +130,9 @@ impl StateSubscriber {
         // Read before the state: a change at this very moment is reported again in the next line.
         let version = *self.changes.borrow_and_update();
         let state = match &mut self.reported {
-            Some(told) if ticked => told.take_changes(gateway, None),
-            Some(told) => {
-                told.take_changes(gateway, gateway.router.changed_since(self.version).as_ref())
+            Some(reported) if ticked => reported.take_changes(gateway, None),
+            Some(reported) => {
+                reported.take_changes(gateway, gateway.router.changed_since(self.version).as_ref())
             }
             None => state::full_state(gateway),
         };

@@ -80,27 +80,29 @@ pub(super) async fn run_job_scene(stage: &SceneRunner) -> anyhow::Result<JobScen
         "$ curl http://jobs/v2/jobs/{id}\n{}",
         serde_json::to_string_pretty(&world.wait_job_succeeded("jobs", id).await?)?
     );
-    let told = || async {
+    let read_all = || async {
         let callbacks = world.callbacks().await.map_err(|error| error.to_string())?;
-        let mut told = BTreeMap::new();
+        let mut by_job = BTreeMap::new();
         for callback in callbacks {
             let job = callback.verify().map_err(|error| format!("{error:#}"))?;
-            told.entry(job["id"].as_str().unwrap_or_default().to_owned())
+            by_job
+                .entry(job["id"].as_str().unwrap_or_default().to_owned())
                 .or_insert((callback.received_at, job));
         }
-        if told.len() >= jobs.len() {
-            Ok(told)
+        if by_job.len() >= jobs.len() {
+            Ok(by_job)
         } else {
-            Err(format!("{} of {} called back", told.len(), jobs.len()))
+            Err(format!("{} of {} called back", by_job.len(), jobs.len()))
         }
     };
-    let told = world
+    let callbacks = world
         .cluster
-        .wait_for(&world.namespace, "all callbacks", world::PODS_TIMEOUT, told)
+        .wait_for(&world.namespace, "all callbacks", world::PODS_TIMEOUT, read_all)
         .await?;
     let mut shown = JobSceneResult { queued: jobs.len(), callback_millis: Vec::new(), correct: 0 };
     for (id, (queued, label)) in &jobs {
-        let (received, job) = told.get(id).with_context(|| format!("{id} was not called back"))?;
+        let (received, job) =
+            callbacks.get(id).with_context(|| format!("{id} was not called back"))?;
         shown.callback_millis.push(received.duration_since(*queued).as_secs_f64().max(0.0) * 1e3);
         shown.correct += usize::from(predicted_label(job) == Some(*label));
     }

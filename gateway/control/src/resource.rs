@@ -367,7 +367,7 @@ mod tests {
         let size = |value: &Value| value.to_string().len();
         assert!(size(&kept.spec) + size(&kept.status) < 2000, "{} {}", kept.spec, kept.status);
         assert_eq!((kept.metadata.name.as_deref(), &kept.metadata.annotations), (Some("m"), &None));
-        let told = |object: &RoutedModelDeployment| {
+        let applied = |object: &RoutedModelDeployment| {
             let (spec, weights) = (object.spec().unwrap(), object.weights().unwrap());
             format!(
                 "{spec:?} {weights:?} {:?} {}",
@@ -375,7 +375,7 @@ mod tests {
                 object.rollout_start()
             )
         };
-        assert_eq!(told(&kept), told(&whole), "all that is applied is there");
+        assert_eq!(applied(&kept), applied(&whole), "all that is applied is there");
     }
 
     #[test]

@@ -99,27 +99,27 @@ pub async fn run_watch(
         ((false, false), ResourceConverter::default(), AffectedModels::new());
     loop {
         let mut news = match events.next().await.ok_or(WatchEnded)? {
-            WatchUpdate::Models(said) => {
-                synced.0 |= matches!(said, WatchChange::Replaced(_));
+            WatchUpdate::Models(change) => {
+                synced.0 |= matches!(change, WatchChange::Replaced(_));
                 let (model, gone, all) = (
                     ResourceConverter::apply_model,
                     ResourceConverter::delete_model,
                     ResourceConverter::replace_models,
                 );
-                apply_change("modeldeployments", said, &mut converter, model, gone, all)
+                apply_change("modeldeployments", change, &mut converter, model, gone, all)
             }
-            WatchUpdate::Slices(said) => {
-                synced.1 |= matches!(said, WatchChange::Replaced(_));
+            WatchUpdate::Slices(change) => {
+                synced.1 |= matches!(change, WatchChange::Replaced(_));
                 let (slice, gone, all) = (
                     ResourceConverter::apply_slice,
                     ResourceConverter::delete_slice,
                     ResourceConverter::replace_slices,
                 );
-                apply_change("endpointslices", said, &mut converter, slice, gone, all)
+                apply_change("endpointslices", change, &mut converter, slice, gone, all)
             }
-            WatchUpdate::Peers(said) => {
+            WatchUpdate::Peers(change) => {
                 // No traffic depends on these slices.
-                if apply_peer_change(&mut of_gateways, said) {
+                if apply_peer_change(&mut of_gateways, change) {
                     gateway.feedback.peers.set(peers_from_slices(of_gateways.values()));
                 }
                 continue;
@@ -140,13 +140,13 @@ pub async fn run_watch(
 /// Applies a change. Returns the affected ModelDeployments.
 fn apply_change<K>(
     kind: &str,
-    said: WatchChange<K>,
+    change: WatchChange<K>,
     converter: &mut ResourceConverter,
     applied: fn(&mut ResourceConverter, &K) -> AffectedModels,
     deleted: fn(&mut ResourceConverter, &str) -> AffectedModels,
     all: fn(&mut ResourceConverter, &[K]) -> AffectedModels,
 ) -> AffectedModels {
-    match said {
+    match change {
         WatchChange::Applied(object) => applied(converter, &object),
         WatchChange::Deleted(name) => deleted(converter, &name),
         WatchChange::Replaced(objects) => all(converter, &objects),
@@ -161,9 +161,9 @@ fn apply_change<K>(
 /// Applies a change of the slices of gateways. Returns whether they changed.
 fn apply_peer_change(
     slices: &mut HashMap<String, EndpointSlice>,
-    said: WatchChange<EndpointSlice>,
+    change: WatchChange<EndpointSlice>,
 ) -> bool {
-    match said {
+    match change {
         WatchChange::Applied(slice) => _ = slices.insert(slice.name_any(), *slice),
         WatchChange::Deleted(name) => _ = slices.remove(&name),
         WatchChange::Replaced(all) => {

@@ -133,7 +133,7 @@ impl KeyStore {
     /// Logs changes, and updates the metrics.
     fn report_key_file(
         &self,
-        told: &mut Option<String>,
+        last_logged: &mut Option<String>,
         file: &'static str,
         read: &io::Result<KeyFileContent>,
     ) {
@@ -145,14 +145,14 @@ impl KeyStore {
         if read.is_ok() {
             self.metrics.set_key_present(file, now.is_empty());
         }
-        if told.as_ref() != Some(&now) {
+        if last_logged.as_ref() != Some(&now) {
             let path = self.directory.join(file);
             if now.is_empty() {
                 tracing::info!(path = %path.display(), "key file read");
             } else {
                 tracing::warn!(path = %path.display(), why = now, "no key from this file; the operator makes the Secret slipway-keys");
             }
-            *told = Some(now);
+            *last_logged = Some(now);
         }
     }
 }

@@ -135,11 +135,11 @@ impl ModelRouter {
     }
 
     /// Replaces one ModelDeployment; `None` removes it.
-    pub fn update_model(&self, name: &str, told: Option<(&ModelConfig, RevisionEndpoints)>) {
+    pub fn update_model(&self, name: &str, update: Option<(&ModelConfig, RevisionEndpoints)>) {
         // One update at a time, because the new state is derived from the current one.
         let mut memory = self.history.lock();
         let old = self.table().models.get(name).cloned();
-        let new = told.map(|(config, endpoints)| {
+        let new = update.map(|(config, endpoints)| {
             Arc::new(self.build_model(&mut memory, old.as_ref(), config, &endpoints))
         });
         if new.is_none() {
@@ -190,9 +190,9 @@ impl ModelRouter {
         };
         let old = old.filter(|old| old.config.uid == config.uid);
 
-        let told = config.weights.clone().filter(|weights| !weights.backends.is_empty());
+        let new_weights = config.weights.clone().filter(|weights| !weights.backends.is_empty());
         let last = known.weights.take();
-        let in_force = told.or_else(|| last.clone().filter(|last| last.generation > 0));
+        let in_force = new_weights.or_else(|| last.clone().filter(|last| last.generation > 0));
         known
             .inherited_weights
             .take_if(|former| in_force.is_some() || !has_served_backend(former, endpoints));

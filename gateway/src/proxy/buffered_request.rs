@@ -154,11 +154,11 @@ impl BufferedRequest {
     pub fn set_pod_settings(&mut self, settings: &PodSettings) {
         let last = self.path.path().rsplit('/').next().unwrap_or_default();
         let PodSettings { max_jobs, callback_allow } = settings;
-        let told: &[(HeaderName, &Option<HeaderValue>)] = match last {
+        let trace_headers: &[(HeaderName, &Option<HeaderValue>)] = match last {
             "jobs" => &[(headers::MAX_JOBS, max_jobs), (headers::CALLBACK_ALLOW, callback_allow)],
             _ => return,
         };
-        for (name, value) in told {
+        for (name, value) in trace_headers {
             match value {
                 Some(value) => drop(self.headers.insert(name, value.clone())),
                 None => drop(self.headers.remove(name)),

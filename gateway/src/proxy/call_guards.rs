@@ -109,9 +109,9 @@ impl ArmCall {
     /// arbitrarily short.
     pub fn fail(&mut self, failure: ArmFailure) {
         let outcome = self.failure_outcome(failure);
-        let heard = failure != ArmFailure::Deadline
+        let counts_for_brake = failure != ArmFailure::Deadline
             || self.wait.since.elapsed() >= self.timing.full_timeout;
-        if self.end(outcome) && self.is_evidence && heard {
+        if self.end(outcome) && self.is_evidence && counts_for_brake {
             self.arm.update_brake_by_outcome(outcome);
         }
     }

@@ -54,9 +54,9 @@ pub fn issue_prediction_id(
     let sealer = PredictionIdSealer::new(
         &master.derive(slipway_prediction_id::PREDICTION_ID_PURPOSE, &model.config.uid),
     )?;
-    let told = report.and_then(|report| PredictionReport::decode(report.to_str().ok()?));
+    let decoded = report.and_then(|report| PredictionReport::decode(report.to_str().ok()?));
     // Servers without reports accept outcomes as feedback, but no labels.
-    let report = told.unwrap_or_else(|| PredictionReport {
+    let report = decoded.unwrap_or_else(|| PredictionReport {
         sample: PredictionReport::random_sample(),
         labels: Vec::new(),
     });

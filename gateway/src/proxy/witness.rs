@@ -88,10 +88,10 @@ impl Drop for StableWitness {
         // A client that waited for less than stable takes proves nothing. Nor is stable tried again
         // when it has already had the try time-out.
         let time = self.since.elapsed();
-        let heard = self
+        let answered_in_time = self
             .asked_at
             .is_some_and(|at| at.elapsed() >= case.timing.try_timeout.unwrap_or_default());
-        if heard || time < case.timing.blame_threshold || case.candidate.is_braked() {
+        if answered_in_time || time < case.timing.blame_threshold || case.candidate.is_braked() {
             return;
         }
         // It needs a permit and a charge like a replay, so that clients that disconnect cannot

@@ -97,8 +97,8 @@ fn check_weights(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
         .map(|it| it.revision.as_str())
         .collect();
     report_unless(broken, stable.len() == 1, || format!("I1: {} stable backends", stable.len()));
-    if let Some(told) = &case.new.stable {
-        report_unless(broken, stable == [told.revision.as_str()], || {
+    if let Some(stored_stable) = &case.new.stable {
+        report_unless(broken, stable == [stored_stable.revision.as_str()], || {
             "I1: the stable backend is not the stable revision".to_owned()
         });
     }

@@ -30,14 +30,14 @@ impl<'a> PlanContext<'a> {
             .as_ref()
             .map_or(cx.spec.revision.as_str(), |stable| stable.revision.as_str());
         let running = cx.replica_set(stable).map_or(0, |set| set.desired);
-        let told = observed
+        let autoscaler_wants = observed
             .child(ManagedKind::HorizontalPodAutoscaler, &cx.spec.name)
             .and_then(|it| it.desired_replicas);
         cx.spec.replicas = replicas::effective_replicas(
             &observed.object,
             cx.spec.autoscaling.as_ref(),
             running,
-            told,
+            autoscaler_wants,
         );
         let forbidden =
             !observed.settings.promql_gates && cx.spec.gates.iter().any(runs_user_query);
@@ -115,12 +115,12 @@ impl<'a> PlanContext<'a> {
             .digest
             .as_deref()
             .filter(|_| revision == self.spec.revision);
-        let told =
+        let stored =
             [&self.stored_status.stable, &self.stored_status.candidate].into_iter().flatten();
-        let told = told
+        let stored = stored
             .filter(|status| status.revision == revision)
             .find_map(|status| status.digest.as_deref());
-        pinned.or(asked).or(told).map(str::to_owned)
+        pinned.or(asked).or(stored).map(str::to_owned)
     }
 
     /// Whether a revision may have more than one pod: its model is known, and a pod has fetched it.

@@ -12,13 +12,13 @@ use slipway_crds::v1alpha1::{AutoscalingSpec, ModelDeployment};
 /// until the autoscaler has reported a number. 0 always comes from a user: an autoscaler never
 /// writes it, and is inactive while it is set.
 ///
-/// `running` is the current size of the stable revision, `told` is the number that the autoscaler
-/// wants.
+/// `running` is the current size of the stable revision, `autoscaler_wants` is the number that the
+/// autoscaler wants.
 pub(crate) fn effective_replicas(
     object: &ModelDeployment,
     autoscaling: Option<&AutoscalingSpec>,
     running: i32,
-    told: Option<i32>,
+    autoscaler_wants: Option<i32>,
 ) -> i32 {
     let floor = |autoscaling: &AutoscalingSpec| {
         running.min(autoscaling.max_replicas).max(autoscaling.min_replicas)
@@ -27,7 +27,7 @@ pub(crate) fn effective_replicas(
         (None, None) => running.max(1),
         (None, Some(autoscaling)) => floor(autoscaling),
         (Some(asked), Some(autoscaling)) if asked > 0 => {
-            let counts = is_scaled(object) || told == Some(asked);
+            let counts = is_scaled(object) || autoscaler_wants == Some(asked);
             if counts { asked } else { asked.max(floor(autoscaling)) }
         }
         (Some(asked), _) => asked,

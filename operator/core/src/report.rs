@@ -67,7 +67,7 @@ pub(crate) fn build_conditions(cx: &PlanContext<'_>, draft: &PlanDraft) -> Vec<C
         let more = reconciling.take().filter(|it| !stalled.message.contains(&it.message));
         stalled.message.extend(more.map(|it| format!("; {}", it.message)));
     }
-    let mut said = |kind: &str| match kind {
+    let mut draft = |kind: &str| match kind {
         conditions::READY => Some(service::ready_condition(cx, draft)),
         conditions::STALLED => stalled.take(),
         conditions::RECONCILING => reconciling.take(),
@@ -80,7 +80,7 @@ pub(crate) fn build_conditions(cx: &PlanContext<'_>, draft: &PlanDraft) -> Vec<C
     };
     conditions::TYPES
         .iter()
-        .filter_map(|kind| said(kind).map(|said| build_condition(cx, kind, said)))
+        .filter_map(|kind| draft(kind).map(|draft| build_condition(cx, kind, draft)))
         .collect()
 }
 
@@ -118,23 +118,23 @@ pub fn stalled_status(
 pub(crate) fn summarize_conditions(all: &[Condition]) -> (String, String) {
     let find =
         |kind: &str, status: &str| all.iter().find(|it| it.type_ == kind && it.status == status);
-    let said = find(conditions::STALLED, "True")
+    let draft = find(conditions::STALLED, "True")
         .or_else(|| find(conditions::READY, "False"))
         .or_else(|| find(conditions::RECONCILING, "True"))
         .or_else(|| find(conditions::READY, "True"));
-    said.map(|it| (it.reason.clone(), it.message.clone())).unwrap_or_default()
+    draft.map(|it| (it.reason.clone(), it.message.clone())).unwrap_or_default()
 }
 
-fn build_condition(cx: &PlanContext<'_>, kind: &str, said: ConditionDraft) -> Condition {
+fn build_condition(cx: &PlanContext<'_>, kind: &str, draft: ConditionDraft) -> Condition {
     let old = cx.stored_status.conditions.iter().find(|old| old.type_ == kind);
     let since = old
-        .filter(|old| old.status == said.status.as_str())
+        .filter(|old| old.status == draft.status.as_str())
         .map(|old| old.last_transition_time.clone());
     Condition {
         type_: kind.to_owned(),
-        status: said.status.as_str().to_owned(),
-        reason: said.reason,
-        message: clip_message(&said.message),
+        status: draft.status.as_str().to_owned(),
+        reason: draft.reason,
+        message: clip_message(&draft.message),
         observed_generation: Some(cx.spec.generation),
         last_transition_time: since.unwrap_or_else(|| Time(cx.now_seconds())),
     }

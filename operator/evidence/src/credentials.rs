@@ -64,12 +64,12 @@ impl PrometheusArgs {
             authorization = Some(value("password-file", &format!("Basic {both}"), true)?);
         }
         let mut headers = HeaderMap::new();
-        for (name, said) in &self.prometheus_headers {
-            insert_header(&mut headers, name, value("header", said, false)?);
+        for (name, header_text) in &self.prometheus_headers {
+            insert_header(&mut headers, name, value("header", header_text, false)?);
         }
         for (name, path) in &self.prometheus_header_files {
-            let said = text("header-file", take("header-file", Path::new(path))?)?;
-            insert_header(&mut headers, name, value("header-file", &said, true)?);
+            let header_text = text("header-file", take("header-file", Path::new(path))?)?;
+            insert_header(&mut headers, name, value("header-file", &header_text, true)?);
         }
         let mut authorities = Vec::new();
         if let Some(path) = &self.prometheus_ca_file {

@@ -194,8 +194,8 @@ fn handle_line(
     }
     if let Some(clients) = line.clients {
         let requests = ClientRequests { ended: clients.ended, failed: clients.failed };
-        let told = (pod.namespace.clone(), requests);
-        shared.clients.write().insert(pod.uid.clone(), told);
+        let counts = (pod.namespace.clone(), requests);
+        shared.clients.write().insert(pod.uid.clone(), counts);
     }
     let mut news = Vec::new();
     {

@@ -80,14 +80,14 @@ pub(crate) fn judge_arms(
     };
     let seconds = taken_at.duration_since(input.confirmed_time).as_secs_f64();
     let verdict = decide_verdict(arms.candidate, arms.stable, question);
-    let told = describe_verdict(verdict, &arms, question, seconds);
+    let message = describe_verdict(verdict, &arms, question, seconds);
     let shown = |e: ArmEvents| {
         format!("{} of {} {}", text::format_count(e.bad), text::format_count(e.all), question.bad)
     };
     GateFinding {
         candidate: shown(arms.candidate),
         stable: shown(arms.stable),
-        ..GateFinding::new(verdict, told)
+        ..GateFinding::new(verdict, message)
     }
 }
 

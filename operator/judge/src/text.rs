@@ -18,12 +18,12 @@ pub(crate) fn summarize_gates(verdict: GateVerdict, gates: &[GateStatus]) -> Str
     if gates.is_empty() {
         return "no gates".to_owned();
     }
-    let told: Vec<String> = gates
+    let summaries: Vec<String> = gates
         .iter()
         .filter(|g| g.verdict == verdict)
         .map(|g| format!("{}: {}", g.name, g.message))
         .collect();
-    truncate_text(&told.join("; "), MAX_MESSAGE)
+    truncate_text(&summaries.join("; "), MAX_MESSAGE)
 }
 
 /// A whole number with separators: `2,310`.

@@ -96,21 +96,22 @@ impl SimulatedGateway {
             self.report = GatewayReport::default();
             self.recent_failures.clear();
         }
-        let Some(told) = cluster.object.status.as_ref().and_then(|status| status.traffic.as_ref())
+        let Some(traffic) =
+            cluster.object.status.as_ref().and_then(|status| status.traffic.as_ref())
         else {
             return;
         };
         let starts = self.applied_traffic.is_none();
         let current = self.applied_traffic.as_ref().map(|it| (it.generation, &it.backends));
-        if (current == Some((told.generation, &told.backends))
-            && self.report.generation == told.generation)
+        if (current == Some((traffic.generation, &traffic.backends))
+            && self.report.generation == traffic.generation)
             || (!starts && now < cluster.weights_at + self.lag)
         {
             return;
         }
         let keep = self.report.brake.take().filter(|brake| {
-            let newer = told.generation.saturating_sub(brake.generation);
-            let weight = told
+            let newer = traffic.generation.saturating_sub(brake.generation);
+            let weight = traffic
                 .backends
                 .iter()
                 .find(|it| it.revision == brake.revision)
@@ -119,13 +120,13 @@ impl SimulatedGateway {
         });
         let in_flight = std::mem::take(&mut self.report.in_flight);
         self.report = GatewayReport {
-            generation: told.generation,
+            generation: traffic.generation,
             brake: keep,
             in_flight,
             ..GatewayReport::default()
         };
         self.recent_failures.clear();
-        self.applied_traffic = Some(told.clone());
+        self.applied_traffic = Some(traffic.clone());
         self.applied_at = now;
     }
 

@@ -212,12 +212,12 @@ impl InvariantMonitor {
         gateways: &[SimulatedGateway],
         broken: &mut Vec<String>,
     ) {
-        let told = cluster.object.status.as_ref().and_then(|status| status.traffic.as_ref());
+        let traffic = cluster.object.status.as_ref().and_then(|status| status.traffic.as_ref());
         for gateway in gateways.iter().filter(|gateway| gateway.ready) {
             let Some(applied) = &gateway.applied_traffic else { continue };
             // A gateway that does not receive new weights uses the old ones for as long as its
             // watch is delayed.
-            let hears = told.is_some_and(|it| {
+            let hears = traffic.is_some_and(|it| {
                 (it.generation, &it.backends) == (applied.generation, &applied.backends)
             });
             let deaf =

@@ -173,9 +173,9 @@ impl SimulatedReplicaSet {
     /// the URI may have changed.
     fn is_unknown(&self) -> bool {
         let pin = self.view.digest.known_digest();
-        let told =
+        let is_stored =
             pin.is_some() && self.pods.iter().any(|pod| pod.fetched_digest.as_deref() == pin);
-        !self.is_pinned_by_spec && !told && self.view.desired <= 1
+        !self.is_pinned_by_spec && !is_stored && self.view.desired <= 1
     }
 
     /// The models that its pods have fetched.

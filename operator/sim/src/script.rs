@@ -29,8 +29,8 @@ pub fn play_script(script: &str) -> Result<String, String> {
         script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let (mut spec, mut world): (Value, Option<SimulatedWorld>) = (first_spec(), None);
     for line in lines {
-        let told = || format!("cannot read {line:?}");
-        let (word, rest) = line.split_once(' ').ok_or_else(told)?;
+        let syntax_error = || format!("cannot read {line:?}");
+        let (word, rest) = line.split_once(' ').ok_or_else(syntax_error)?;
         if word == "spec" {
             merge_json(
                 &mut spec,
@@ -38,7 +38,7 @@ pub fn play_script(script: &str) -> Result<String, String> {
             );
             continue;
         }
-        let at: i64 = word.parse().map_err(|_| told())?;
+        let at: i64 = word.parse().map_err(|_| syntax_error())?;
         if world.is_none() {
             world = Some(begin_world(&spec)?);
         }
@@ -49,7 +49,7 @@ pub fn play_script(script: &str) -> Result<String, String> {
         if rest == "end" {
             return Ok(render_result(world));
         }
-        run_line(world, rest).ok_or_else(told)?;
+        run_line(world, rest).ok_or_else(syntax_error)?;
     }
     Err("there is no `end`".to_owned())
 }

@@ -220,9 +220,9 @@ impl UpdateWatcher {
                 None => seen.before.next_bucket(),
             });
         }
-        let told = ctx.streams.client_requests();
-        self.pods.retain(|uid, _| told.contains_key(uid));
-        for (uid, (namespace, now)) in told {
+        let counts = ctx.streams.client_requests();
+        self.pods.retain(|uid, _| counts.contains_key(uid));
+        for (uid, (namespace, now)) in counts {
             // Requests that a pod counted before its first report in this process are unknown.
             let before = self.pods.insert(uid, now).unwrap_or(now);
             let new = ClientRequests {

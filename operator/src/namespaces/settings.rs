@@ -121,7 +121,7 @@ impl NamespaceSettings {
         event: Event<PartialObjectMeta<Namespace>>,
         listed: &mut BTreeSet<String>,
     ) -> Vec<String> {
-        let said = |object: &PartialObjectMeta<Namespace>| {
+        let settings_of = |object: &PartialObjectMeta<Namespace>| {
             let (name, text) =
                 (object.name_any(), object.annotations().get(GATEWAY_SETTINGS).map(String::as_str));
             self.update_namespace(&name, text).then_some(name)
@@ -133,7 +133,7 @@ impl NamespaceSettings {
             }
             Event::InitApply(object) => {
                 listed.insert(object.name_any());
-                said(&object).into_iter().collect()
+                settings_of(&object).into_iter().collect()
             }
             Event::InitDone => {
                 let known = self.overrides.read();
@@ -146,7 +146,7 @@ impl NamespaceSettings {
                 self.synced.send_replace(true);
                 gone
             }
-            Event::Apply(object) => said(&object).into_iter().collect(),
+            Event::Apply(object) => settings_of(&object).into_iter().collect(),
             Event::Delete(object) => {
                 self.update_namespace(&object.name_any(), None);
                 Vec::new()

@@ -46,12 +46,12 @@ pub async fn acquire_lease(
     candidacy: &LeaseIdentity,
     stop: &CancellationToken,
 ) -> Option<LeaderLease> {
-    let mut told = false;
+    let mut is_logged = false;
     loop {
         match try_acquire(client, candidacy).await {
             Ok(Some(held)) => return Some(held),
-            Ok(None) if !told => {
-                told = true;
+            Ok(None) if !is_logged => {
+                is_logged = true;
                 tracing::info!(lease = candidacy.name, "another operator leads; standing by");
             }
             Ok(None) => {}

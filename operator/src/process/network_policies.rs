@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn peers_that_are_none_are_refused_at_the_start_by_the_name_of_their_value() {
-        for (given, said) in [
+        for (given, part) in [
             ("[{", "is no JSON"),
             (r#"{"podSelector":{}}"#, "is no list of NetworkPolicyPeer"),
             ("[{}]", "item 0 needs an ipBlock"),
@@ -184,7 +184,7 @@ mod tests {
         ] {
             let wrong = settings(&[&format!("--network-policy-metrics-from={given}")]).unwrap_err();
             assert!(
-                wrong.contains("networkPolicies.metricsFrom") && wrong.contains(said),
+                wrong.contains("networkPolicies.metricsFrom") && wrong.contains(part),
                 "{given}: {wrong}"
             );
         }

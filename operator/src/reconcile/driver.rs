@@ -97,7 +97,7 @@ async fn reconcile_readable(
     }
     // (pure)
     let now = Timestamp::now();
-    let heard = |pod_uid: &str| {
+    let report_of = |pod_uid: &str| {
         (
             ctx.gateway_streams.report(pod_uid, &subject.uid),
             ctx.gateway_streams.unreachable(pod_uid),
@@ -108,7 +108,7 @@ async fn reconcile_readable(
     let disturbances = ctx.disturbances.for_model(&subject.as_owner(), now);
     let settings = ctx.settings.for_namespace(&subject.namespace);
     let mut observed =
-        observe_model(object, &ctx.views, heard, evidence, refusals, disturbances, &settings);
+        observe_model(object, &ctx.views, report_of, evidence, refusals, disturbances, &settings);
     let plan = plan(&observed, now);
     // (I/O)
     let wait = execute_plan(&mut observed, &plan, now, &subject, ctx).await?;

@@ -54,15 +54,17 @@ pub(crate) async fn execute_plan(
     let refused = newly_refused(observed, subject, ctx);
     // The same plan, with the rejections in its input, adds them to the status: no other part of it
     // can differ.
-    let told = refused.as_ref().map(|_| slipway_core::plan::plan(observed, now).status);
-    let status = told.as_ref().unwrap_or(&plan.status);
+    let refused_status = refused.as_ref().map(|_| slipway_core::plan::plan(observed, now).status);
+    let status = refused_status.as_ref().unwrap_or(&plan.status);
     ctx.metrics.conditions.show(&subject.uid, &subject.namespace, &subject.name, status);
     let written = if before && plan.status_first { Some(&plan.status) } else { stored.as_ref() };
     let differs = status::status_differs(written, status);
     if differs {
         // After a failure the next reconcile may be a minute away, so the status is not delayed.
-        let may_wait =
-            plan.status_may_wait && plan.events.is_empty() && told.is_none() && failure.is_none();
+        let may_wait = plan.status_may_wait
+            && plan.events.is_empty()
+            && refused_status.is_none()
+            && failure.is_none();
         if let Some(left) =
             may_wait.then(|| ctx.memories.status_time_left(&subject.uid, Instant::now())).flatten()
         {

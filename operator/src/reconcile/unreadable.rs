@@ -80,15 +80,20 @@ async fn report_too_large(
     };
     let Some(object) = found.filter(same) else { return Ok(false) };
     let stored = object.status.clone().unwrap_or_default();
-    let said =
+    let new_status =
         stalled_status(stored, TOO_LARGE, error, object.metadata.generation, Timestamp::now());
-    if !status::status_differs(object.status.as_ref(), &said) {
+    if !status::status_differs(object.status.as_ref(), &new_status) {
         return Ok(false);
     }
     let version = object.resource_version();
-    let written =
-        status::apply_status(&ctx.client, &ctx.own_writes, subject, version.as_deref(), &said)
-            .await;
+    let written = status::apply_status(
+        &ctx.client,
+        &ctx.own_writes,
+        subject,
+        version.as_deref(),
+        &new_status,
+    )
+    .await;
     // The answer is as large as the object.
     ctx.own_writes.forget(&subject.uid, &subject.as_owner());
     written.map(|()| true)

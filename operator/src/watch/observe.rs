@@ -15,14 +15,14 @@ use slipway_objects::settings::PlanSettings;
 use slipway_objects::{GATEWAY, ManagedKind, ObjectTarget, revision_name};
 
 /// The report of a gateway pod about a ModelDeployment, and why the pod is unreachable if it is.
-pub type HeardReport = (Option<GatewayReport>, Option<UnreachableGateway>);
+pub type ReportOrError = (Option<GatewayReport>, Option<UnreachableGateway>);
 
 /// Assembles the plan's input for one ModelDeployment. `heard` returns the newest report of a
 /// gateway pod by the pod's UID.
 pub fn observe_model(
     object: ModelDeployment,
     views: &ClusterViews,
-    heard: impl Fn(&str) -> HeardReport,
+    report_of: impl Fn(&str) -> ReportOrError,
     evidence: Option<GateEvidence>,
     refusals: Option<BTreeMap<WriteTarget, RefusalReport>>,
     disturbances: BTreeMap<ObjectTarget, ObjectDisturbance>,
@@ -44,7 +44,7 @@ pub fn observe_model(
                 children.map(move |(name, e)| (ObjectTarget { kind, name }, e.view))
             })
             .collect(),
-        gateway: gateway_view(views, &namespace, heard),
+        gateway: gateway_view(views, &namespace, report_of),
         pods: seen,
         fetched_models: pods.iter().filter_map(|pod| pod.fetched.clone()).collect(),
         pod_problems: pods.into_iter().filter_map(|pod| pod.problem).collect(),
@@ -84,7 +84,7 @@ fn resolve_ownership(kept: CachedReplicaSet, name: &str, uid: &str) -> ReplicaSe
 fn gateway_view(
     views: &ClusterViews,
     namespace: &str,
-    heard: impl Fn(&str) -> HeardReport,
+    report_of: impl Fn(&str) -> ReportOrError,
 ) -> GatewayView {
     let owner = ObjectOwner::gateway(namespace);
     // A pod that leaves counts as long as it says what it still does.
@@ -94,7 +94,7 @@ fn gateway_view(
         .into_iter()
         .filter(|(_, e)| views.is_gateway(namespace, &e.view));
     let pods = ours.map(|(name, e)| {
-        let (report, unreachable) = heard(&e.view.uid);
+        let (report, unreachable) = report_of(&e.view.uid);
         let pod = GatewayPod { name, ready: e.view.ready, report, unreachable };
         (e.view.deleting, pod)
     });

@@ -21,7 +21,7 @@ pub(super) fn model_config(
     known: Option<&ModelConfig>,
 ) -> ModelConfig {
     let name = object.name_any();
-    let said = match (object.spec(), known) {
+    let converted = match (object.spec(), known) {
         (Ok(spec), _) => config_from_spec(object, &spec),
         (Err(error), Some(known)) => {
             tracing::warn!(modeldeployment = name, %error, "its spec is not understood: the last one stays in force");
@@ -41,7 +41,7 @@ pub(super) fn model_config(
         rollout: object.rollout_start(),
         weights,
         stable: object.stable_revision(),
-        ..said
+        ..converted
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) fn check_sizes(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
             }
             PlanAction::Pin { name, uid, digest } => match find_replica_set(case, name, uid) {
                 Some(set) => {
-                    let told = |digest: &str| {
+                    let is_stored = |digest: &str| {
                         case.observed
                             .fetched_models
                             .iter()
@@ -54,10 +54,10 @@ pub(super) fn check_sizes(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
                     };
                     let free = match &set.digest {
                         ModelDigest::Pending => true,
-                        ModelDigest::Pinned(old) => set.desired <= 1 && !told(old),
+                        ModelDigest::Pinned(old) => set.desired <= 1 && !is_stored(old),
                         ModelDigest::Unreported => false,
                     };
-                    report_unless(broken, free && told(digest), || {
+                    report_unless(broken, free && is_stored(digest), || {
                         format!(
                             "I15: {name} is pinned to {digest}, which none of its pods found, or anew"
                         )

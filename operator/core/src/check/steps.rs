@@ -91,12 +91,12 @@ fn may_advance(case: &CheckedPlan<'_>, old: &RolloutStatus) -> bool {
 }
 
 fn judge_passes(case: &CheckedPlan<'_>, old: &RolloutStatus) -> bool {
-    let told = case.old.traffic.clone().unwrap_or_default();
+    let old_traffic = case.old.traffic.clone().unwrap_or_default();
     // The confirmation itself may be part of this plan. Evidence that already exists then belongs
     // to a window that an earlier plan opened and whose write was lost.
     let confirmed_now =
-        traffic::all_ready_at(&case.observed.gateway, told.generation).then_some(case.now);
-    let Some(confirmed_time) = traffic::confirmed_time(&told).or(confirmed_now) else {
+        traffic::all_ready_at(&case.observed.gateway, old_traffic.generation).then_some(case.now);
+    let Some(confirmed_time) = traffic::confirmed_time(&old_traffic).or(confirmed_now) else {
         return false;
     };
     let stable = case.old.stable.as_ref().map(|it| it.revision.clone()).unwrap_or_default();
@@ -106,7 +106,7 @@ fn judge_passes(case: &CheckedPlan<'_>, old: &RolloutStatus) -> bool {
         candidate: &old.revision,
         stable: &stable,
         evidence: case.observed.evidence.as_ref(),
-        generation: told.generation,
+        generation: old_traffic.generation,
         confirmed_time,
         now: case.now,
         previous: &case.old.gates,

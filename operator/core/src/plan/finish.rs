@@ -128,12 +128,12 @@ fn gateway_weights(
 /// changes with every request and must not cause writes.
 fn restore_observed_share(stored: &ModelDeploymentStatus, status: &mut ModelDeploymentStatus) {
     let (Some(old), Some(new)) = (&stored.traffic, &mut status.traffic) else { return };
-    let told =
+    let observed_share =
         std::mem::replace(&mut new.observed_candidate_share, old.observed_candidate_share.clone());
     if status != stored
         && let Some(new) = &mut status.traffic
     {
-        new.observed_candidate_share = told;
+        new.observed_candidate_share = observed_share;
     }
 }
 

@@ -9,9 +9,11 @@ use crate::{lost_status, traffic};
 
 /// The stable revision; `None` until the first one is ready.
 pub(crate) fn stable_revision(cx: &PlanContext<'_>) -> Option<String> {
-    let told = cx.stored_status.stable.as_ref().map(|stable| stable.revision.clone());
-    let told = told.filter(|revision| !revision.is_empty());
-    if let Some(revision) = told.filter(|it| cx.replica_set(it).is_some() || can_be_made(cx, it)) {
+    let stored_revision = cx.stored_status.stable.as_ref().map(|stable| stable.revision.clone());
+    let stored_revision = stored_revision.filter(|revision| !revision.is_empty());
+    if let Some(revision) =
+        stored_revision.filter(|it| cx.replica_set(it).is_some() || can_be_made(cx, it))
+    {
         return Some(revision);
     }
     let served = cx.stored_status.traffic.iter().flat_map(|traffic| &traffic.backends);

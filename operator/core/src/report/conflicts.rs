@@ -12,7 +12,7 @@ use crate::context::PlanContext;
 /// everything else continue to work.
 pub(super) fn conflicted_condition(cx: &PlanContext<'_>) -> Option<ConditionDraft> {
     let conflicts = &cx.observed.conflicts;
-    let told = conflicts.iter().map(|conflict| {
+    let messages = conflicts.iter().map(|conflict| {
         let holder = &conflict.holder;
         match &conflict.claim {
             NameClaim::Host(host) => format!(
@@ -26,7 +26,7 @@ pub(super) fn conflicted_condition(cx: &PlanContext<'_>) -> Option<ConditionDraf
     let unusable = service_addresses(cx).map(|host| {
         format!("spec.traffic.hosts: '{host}' has the form of the address of a Service of this namespace and is not used; remove it")
     });
-    let all: Vec<String> = unusable.chain(told).collect();
+    let all: Vec<String> = unusable.chain(messages).collect();
     if all.is_empty() {
         return None;
     }

@@ -21,10 +21,10 @@ pub(super) fn running_restart(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option
         .map(|refusal| format!("; tried again: {}", refusal.message));
     let missing = service::missing_pods(cx, draft).map(|it| format!("; {}", it.message));
     let rest: String = held.chain(missing).collect();
-    let told = format!(
+    let message = format!(
         "spec.restartTime {asked}: {done} of {wanted} pods are new and ready, one is replaced at a time"
     );
-    Some(ConditionDraft::new_true(reason::RESTARTING, told + &rest))
+    Some(ConditionDraft::new_true(reason::RESTARTING, message + &rest))
 }
 
 /// Why the restart needs a user.

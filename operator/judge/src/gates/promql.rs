@@ -109,10 +109,10 @@ fn judge_value(
     let delay = SignedDuration::from_secs(i64::from(settings.initial_delay_seconds.max(0)));
     if taken_at.duration_since(input.confirmed_time) < delay {
         let left = (delay - input.now.duration_since(input.confirmed_time)).as_secs_f64().max(0.0);
-        let told = format!("the first look is {} from now", text::format_duration(left));
+        let message = format!("the first look is {} from now", text::format_duration(left));
         let early = GateFinding {
             candidate: text::format_number(value),
-            ..GateFinding::new(GateVerdict::NeedMoreData, told)
+            ..GateFinding::new(GateVerdict::NeedMoreData, message)
         };
         return with_stored_streak(input, gate, early);
     }
@@ -126,7 +126,7 @@ fn judge_value(
         _ => GateVerdict::NeedMoreData,
     };
     let side = if row > 0 { "within" } else { "outside" };
-    let told = format!(
+    let message = format!(
         "value {}, asked for {}: {} of {needed} looks in a row {side}",
         text::format_number(value),
         bounds.describe(),
@@ -136,7 +136,7 @@ fn judge_value(
         candidate: text::format_number(value),
         consecutive: row,
         last_look_time: Some(last_look_time),
-        ..GateFinding::new(verdict, told)
+        ..GateFinding::new(verdict, message)
     }
 }
 

@@ -43,16 +43,17 @@ pub(super) fn check_result(
     if theirs.load_failure.is_some() && rival_works && why != reason::MODEL_LOAD_FAILED {
         world.violations.push(format!("unloadable {version} is said to be {why:?}"));
     }
-    let said = status
+    let stalled_reason = status
         .conditions
         .iter()
         .find(|it| it.type_ == STALLED)
         .map(|it| it.reason.as_str())
         .unwrap_or_default();
-    if world.faults.refused_kind.is_some() != (said == reason::WRITE_REFUSED) {
-        world
-            .violations
-            .push(format!("{:?} is refused, and Stalled says {said}", world.faults.refused_kind));
+    if world.faults.refused_kind.is_some() != (stalled_reason == reason::WRITE_REFUSED) {
+        world.violations.push(format!(
+            "{:?} is refused, and Stalled says {stalled_reason}",
+            world.faults.refused_kind
+        ));
     }
     if world.altered_count() > 0 {
         world.violations.push(format!(

@@ -62,7 +62,7 @@ impl OperatorProcess {
         if news {
             // The same plan, with the rejected writes in its input, builds the status that reports
             // them.
-            let told = plan(
+            let status = plan(
                 &ObservedState { refusals: Some(refusals), ..observed.clone() },
                 self.time(around.now),
             )
@@ -72,7 +72,7 @@ impl OperatorProcess {
             } else {
                 view.observed.object.status.as_ref()
             };
-            if written != Some(&told) && !self.write_status(&told, seen, around) {
+            if written != Some(&status) && !self.write_status(&status, seen, around) {
                 return;
             }
         } else if !decided.status_first

@@ -6,8 +6,8 @@ impl ObjectMemories {
     /// Records `holder`; returns whether it has not been reported for this ModelDeployment before.
     pub fn is_new_holder(&self, uid: &str, holder: &str) -> bool {
         let mut all = self.lock();
-        let told = &mut all.entry(uid.to_owned()).or_default().told_holder;
-        told.replace(holder.to_owned()).as_deref() != Some(holder)
+        let reported = &mut all.entry(uid.to_owned()).or_default().reported_holder;
+        reported.replace(holder.to_owned()).as_deref() != Some(holder)
     }
 }
 

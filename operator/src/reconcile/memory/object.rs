@@ -35,7 +35,7 @@ pub(crate) struct ObjectMemory {
     /// Since when a status write is delayed.
     pub(crate) status_waits_since: Option<Instant>,
     /// The namespace holder that was last reported.
-    pub(crate) told_holder: Option<String>,
+    pub(crate) reported_holder: Option<String>,
 }
 
 /// In-memory state of all ModelDeployments, by UID.
