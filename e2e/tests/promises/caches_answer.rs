@@ -66,21 +66,23 @@ async fn caches_answer() -> anyhow::Result<()> {
             )
             .await?;
         let stable = world::stable_revision(&status);
-        let sidecars = [
-            "get",
-            "pods",
-            "-n",
-            &world.namespace,
-            "-l",
-            &format!("ml.slipway.dev/revision={stable}"),
-        ];
-        let ready =
+        let selector = format!("-l=ml.slipway.dev/revision={stable}");
+        let path =
             "-o=jsonpath={.items[*].status.initContainerStatuses[?(@.name==\"redis\")].started}";
-        let started = world.cluster.kubectl(sidecars.into_iter().chain([ready])).await?;
-        ensure!(
-            started.contains("true") && !started.contains("false"),
-            "Redis beside every pod: {started:?}"
-        );
+        // Ready needs one pod; the others may still start.
+        let all_started = || async {
+            let command = ["get", "pods", "-n", &world.namespace, &selector, path];
+            let started = world.cluster.kubectl(command).await.map_err(|e| e.to_string())?;
+            if started.contains("true") && !started.contains("false") {
+                Ok(())
+            } else {
+                Err(format!("{started:?}"))
+            }
+        };
+        world
+            .cluster
+            .wait_for(&world.namespace, "Redis beside every pod", world::PODS_TIMEOUT, all_started)
+            .await?;
 
         let (_, _, first) = ask(&world).await?;
         let kept = || async {
