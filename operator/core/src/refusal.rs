@@ -1,30 +1,30 @@
-//! Writes that are refused, as the plan sees them.
+//! Writes that the API server rejected, as input of the plan.
 
-/// What is done, and to which object. Refusals are kept by it, and listed in its order.
+/// A write: the action and its object. Refusals are keyed by it, and listed in its order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WriteTarget {
-    /// What is done, in one word.
+    /// The action, one word such as `apply`.
     pub verb: &'static str,
-    /// Kind of the object, also one that no plan makes.
+    /// The kind of the object; includes kinds that no plan creates.
     pub kind: &'static str,
-    /// Its name; empty for the ModelDeployment itself.
+    /// The name of the object; empty for the ModelDeployment itself.
     pub name: String,
 }
 
-/// Why a write was refused.
+/// Why a write was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalCause {
-    /// A disruption budget lets the pod not go for now, which is no fault of anybody's.
+    /// A disruption budget does not allow the eviction now. A later attempt may succeed.
     Budget,
-    /// Somebody has to change something.
+    /// A user or an administrator has to change something.
     Fault,
 }
 
-/// A refusal as the status shows it.
+/// A refusal in the form of the status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusalReport {
-    /// Why.
+    /// Decides which condition reports it.
     pub cause: RefusalCause,
-    /// The error, for people.
+    /// The error message for users.
     pub message: String,
 }
