@@ -1,29 +1,6 @@
 //! The command line: help, and error messages in plain words.
 
-use std::process::Command;
-
-use super::support::{model, onnxruntime};
-
-/// Runs the program: returns its status, and its output on standard output and error. Dumps and
-/// backtraces are requested by the environment and must not appear.
-fn run(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
-    let termination = concat!(env!("CARGO_TARGET_TMPDIR"), "/command-line-termination");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_slipway-runtime"));
-    command
-        .args(args)
-        .env_remove("RUST_LOG")
-        .env("ORT_DYLIB_PATH", onnxruntime())
-        .env("SLIPWAY_TERMINATION_LOG", termination);
-    let output = command.envs(env.iter().copied()).env("RUST_BACKTRACE", "1").output().unwrap();
-    let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    let dumps = ["stack backtrace", "panicked at", "Error {", "Os {"];
-    assert_eq!(
-        dumps.iter().find(|dump| out.contains(**dump) || err.contains(**dump)),
-        None,
-        "{args:?}: {out}{err}"
-    );
-    (output.status.code(), out, err)
-}
+use super::support::{model, run_program as run};
 
 #[test]
 fn help_and_version_are_told_before_anything_else() {

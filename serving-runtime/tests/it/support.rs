@@ -47,6 +47,27 @@ pub(crate) fn digest(path: &Path) -> String {
     format!("sha256:{}", hex::encode(sha2::Sha256::digest(std::fs::read(path).unwrap())))
 }
 
+/// Runs the program: returns its status, and its output on standard output and error. Dumps and
+/// backtraces are requested by the environment and must not appear.
+pub(crate) fn run_program(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let termination = concat!(env!("CARGO_TARGET_TMPDIR"), "/command-line-termination");
+    let mut command = Command::new(binary());
+    command
+        .args(args)
+        .env_remove("RUST_LOG")
+        .env("ORT_DYLIB_PATH", onnxruntime())
+        .env("SLIPWAY_TERMINATION_LOG", termination);
+    let output = command.envs(env.iter().copied()).env("RUST_BACKTRACE", "1").output().unwrap();
+    let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    let dumps = ["stack backtrace", "panicked at", "Error {", "Os {"];
+    assert_eq!(
+        dumps.iter().find(|dump| out.contains(**dump) || err.contains(**dump)),
+        None,
+        "{args:?}: {out}{err}"
+    );
+    (output.status.code(), out, err)
+}
+
 /// A client with its own connections.
 pub(crate) fn client() -> reqwest::Client {
     slipway_chassis::tls::install_provider();

@@ -8,14 +8,13 @@
 mod support;
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use slipway_conformance::{CheckOutcome, ConformanceOptions, run_checks};
 use slipway_oip::inference as pb;
 use slipway_oip::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
-use support::{DEADLINE, Server, affine, answer, eventually, model, onnxruntime, slow};
+use support::{DEADLINE, Server, affine, answer, eventually, model, run_program, slow};
 use tonic::transport::Channel;
 
 fn declare(repository: &Path, name: &str, version: &str, from: &str) {
@@ -238,16 +237,19 @@ async fn hostile_models_stay_outside() {
 }
 
 #[test]
+fn the_trial_of_a_model_has_help() {
+    let (code, help, err) = run_program(&["vet", "--help"], &[]);
+    assert!(
+        code == Some(0) && help.contains("Usage: slipway-runtime") && err.is_empty(),
+        "{help}{err}"
+    );
+}
+
+#[test]
 fn a_model_that_does_not_load_fails_its_trial() {
-    let program = Command::new(env!("CARGO_BIN_EXE_slipway-runtime"))
-        .args(["vet", "--model", "/nowhere.onnx", "--memory-bytes", "1000000"])
-        .env_remove("RUST_LOG")
-        .env("ORT_DYLIB_PATH", onnxruntime())
-        .output()
-        .unwrap();
-    let [out, err] =
-        [program.stdout, program.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    assert!(program.status.code() == Some(1) && out.contains("\"message\""), "{out}{err}");
+    let arguments = ["vet", "--model", "/nowhere.onnx", "--memory-bytes", "1000000"];
+    let (code, out, err) = run_program(&arguments, &[]);
+    assert!(code == Some(1) && out.contains("\"message\""), "{out}{err}");
     assert!(err.starts_with("error: ") && err.contains("/nowhere.onnx"), "{err}");
 }
 

@@ -260,4 +260,15 @@ mod tests {
         std::fs::write(&place, "abc").unwrap();
         assert!(open_cached(HEX_ABC, &o).is_some());
     }
+
+    #[test]
+    fn pauses_grow_within_bounds() {
+        for attempt in 1..20 {
+            let pause = RETRY_BACKOFF.random_delay(attempt);
+            assert!(
+                pause >= Duration::from_millis(125) && pause <= Duration::from_secs(8),
+                "{pause:?}"
+            );
+        }
+    }
 }

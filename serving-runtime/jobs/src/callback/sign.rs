@@ -110,6 +110,24 @@ mod tests {
             assert_eq!(receiver.verify(b"body", &headers).is_ok(), known, "{key}");
             assert!(receiver.verify(b"bodY", &headers).is_err(), "{key}");
         }
+        let receiver = Webhook::from_bytes("an-old-key-of-16-bytes".into()).unwrap();
+        let forgeries = [
+            ("webhook-id", "di".to_owned()),
+            ("webhook-timestamp", (now + 1).to_string()),
+            ("webhook-signature", "v1,AAAA v2,x garbage".to_owned()),
+        ];
+        for (name, value) in forgeries {
+            let mut headers = headers.clone();
+            headers.insert(name, value.parse().unwrap());
+            assert!(receiver.verify(b"body", &headers).is_err(), "{name}");
+        }
+        // Signed longer ago than a receiver tolerates.
+        headers.insert("webhook-timestamp", (now - 301).into());
+        headers.insert(
+            "webhook-signature",
+            signer.sign("id", now - 301, b"body").unwrap().parse().unwrap(),
+        );
+        assert!(receiver.verify(b"body", &headers).is_err(), "too old");
     }
 
     #[test]
